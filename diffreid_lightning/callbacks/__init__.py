@@ -1,0 +1,1 @@
+"""Lightning callbacks: evaluation, rank lists, exports, the run report."""

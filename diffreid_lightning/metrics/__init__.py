@@ -1,0 +1,1 @@
+"""Re-ID evaluation: pure functions in `functional`, a torchmetrics shell in `retrieval`."""

@@ -1,0 +1,1 @@
+"""Pure functions of Re-ID evaluation and re-ranking."""

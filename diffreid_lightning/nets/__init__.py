@@ -1,0 +1,1 @@
+"""Networks: timm backbones with Re-ID pooling, stride and neck."""

@@ -1,0 +1,1 @@
+"""Re-ID training: losses and the Lightning modules of each setting."""
