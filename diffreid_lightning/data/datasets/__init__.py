@@ -1,1 +1,30 @@
 """One file per on-disk format: a folder becomes a manifest."""
+
+from diffreid_lightning.data.datasets.base import Counts, PersonDataset, Rows, count_splits
+from diffreid_lightning.data.datasets.cuhk03np import CUHK03NP
+from diffreid_lightning.data.datasets.detect import FORMATS, detect, open_dataset
+from diffreid_lightning.data.datasets.dukemtmcreid import DukeMTMCReID
+from diffreid_lightning.data.datasets.manifest_dataset import ManifestDataset
+from diffreid_lightning.data.datasets.market1501 import Market1501
+from diffreid_lightning.data.datasets.market_layout import MarketLayout
+from diffreid_lightning.data.datasets.msmt17 import MSMT17
+from diffreid_lightning.data.datasets.msmt17_market import MSMT17Market
+from diffreid_lightning.data.datasets.person_folder import PersonFolder
+
+__all__ = [
+    "CUHK03NP",
+    "Counts",
+    "DukeMTMCReID",
+    "FORMATS",
+    "MSMT17",
+    "MSMT17Market",
+    "ManifestDataset",
+    "Market1501",
+    "MarketLayout",
+    "PersonDataset",
+    "PersonFolder",
+    "Rows",
+    "count_splits",
+    "detect",
+    "open_dataset",
+]

@@ -1,0 +1,103 @@
+"""Which dataset lies in a folder, told by its layout and file names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from diffreid_lightning.data.datasets.base import PersonDataset, descend
+from diffreid_lightning.data.datasets.cuhk03np import BOXES, CUHK03NP
+from diffreid_lightning.data.datasets.dukemtmcreid import DukeMTMCReID
+from diffreid_lightning.data.datasets.manifest_dataset import ManifestDataset
+from diffreid_lightning.data.datasets.market1501 import Market1501
+from diffreid_lightning.data.datasets.market_layout import FOLDERS
+from diffreid_lightning.data.datasets.msmt17 import MSMT17
+from diffreid_lightning.data.datasets.msmt17_market import MSMT17Market
+from diffreid_lightning.data.datasets.person_folder import PersonFolder
+from diffreid_lightning.data.images import ImageRoot
+from diffreid_lightning.errors import UserError, nearest, shorten
+
+FORMATS: tuple[type[PersonDataset], ...] = (
+    ManifestDataset,
+    MSMT17,
+    CUHK03NP,
+    Market1501,
+    DukeMTMCReID,
+    MSMT17Market,
+    PersonFolder,
+)
+"""Every on-disk format, the most telling layout first: the first that recognises a folder is its format."""
+
+_EMBEDDED = "miniperson"
+_EMBEDDED_DOMAINS = ("campus", "station")
+
+
+def recognise(images: ImageRoot) -> PersonDataset | None:
+    """Return the dataset at ``images``, or in the folders that enclose it there, or None when no format fits."""
+    for place in descend(images):
+        for candidate in FORMATS:
+            if candidate.recognises(place):
+                return candidate(place.path)
+        boxes = place.path.name
+        # CUHK03-NP's inner folder alone: which boxes these are, its name says.
+        if boxes in BOXES and set(FOLDERS.values()) <= set(place.folders()):
+            return CUHK03NP(place.path.parent, boxes="labeled" if boxes == "labeled" else "detected")
+    return None
+
+
+def detect(path: str | os.PathLike[str]) -> PersonDataset:
+    """Return the dataset at a path, with its format's default options.
+
+    A manifest goes before any layout around it: it is what somebody chose to write down.
+
+    Args:
+        path: a dataset's folder, a .zip of it, a folder inside a .zip, or a manifest's ``.parquet`` file.
+
+    Raises:
+        UserError: nothing is there, or it has no known layout.
+    """
+    if Path(path).suffix == ".parquet":
+        return ManifestDataset(path)
+    images = ImageRoot(path)
+    dataset = recognise(images)
+    if dataset is not None:
+        return dataset
+    here = descend(images)[-1]
+    names = here.names()
+    raise UserError(
+        f"No dataset is recognised at {images.path}",
+        looked_for="one of\n" + "\n".join(f"      {known.__name__}: {known.layout}" for known in FORMATS),
+        found=f"{here.path} holds folders {shorten(here.folders()) or '(none)'}; {len(names)} files, such as "
+        f"{shorten(names, 3) or '(none)'}",
+        remedy="give the folder that holds one of these layouts, or open it by its class, for instance PersonFolder "
+        "with a pattern",
+    )
+
+
+def open_dataset(spec: str | PersonDataset) -> PersonDataset:
+    """Return the dataset that a word, a path or an object stands for.
+
+    Args:
+        spec: a dataset (returned as it is), a path (its format is detected), or the embedded dataset: ``miniperson``,
+            ``miniperson:campus`` or ``miniperson:station``. A folder of that name is given as ``./miniperson``.
+
+    Raises:
+        UserError: nothing is there, no layout is recognised, or MiniPerson has no such domain.
+    """
+    if isinstance(spec, PersonDataset):
+        return spec
+    word, _, domain = str(spec).partition(":")
+    if word != _EMBEDDED:
+        return detect(spec)
+    from diffreid_lightning.data.datasets.miniperson import MiniPerson  # opens the package's own archive
+
+    if not domain and ":" not in str(spec):
+        return MiniPerson()
+    if domain not in _EMBEDDED_DOMAINS:
+        guess = nearest(domain, _EMBEDDED_DOMAINS)
+        raise UserError(
+            f"MiniPerson has no domain {domain!r}",
+            looked_for=", ".join(_EMBEDDED_DOMAINS),
+            remedy=f"did you mean miniperson:{guess}?" if guess else f"write {_EMBEDDED} or {_EMBEDDED}:campus",
+        )
+    return MiniPerson(domain=domain)

@@ -1,0 +1,89 @@
+"""The three folders that Market-1501 made common: person and camera are read from the file name alone."""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar
+
+from diffreid_lightning.data.datasets.base import PersonDataset, Rows, unreadable_names, wrong_layout
+from diffreid_lightning.data.images import ImageRoot
+from diffreid_lightning.errors import UserError, shorten
+
+FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
+_PROBE = 50  # so many names of a folder tell its naming
+
+
+class MarketLayout(PersonDataset):
+    """Base of the formats with ``bounding_box_train``, ``query`` and ``bounding_box_test``.
+
+    Person number -1 is junk in this layout: such images are dropped and counted.
+
+    Args:
+        root: the folder that holds the three folders, or a .zip of it.
+        strict: make a difference from the published counts an error instead of a warning.
+    """
+
+    pattern: ClassVar[re.Pattern[str]]
+    """Matched at the start of the file name; named groups ``pid`` and ``camid``, any number of digits."""
+    zero_is_distractor: ClassVar[bool] = False
+    """Whether person number 0 means nobody in particular (Market-1501) or a person (everywhere else)."""
+
+    @classmethod
+    def has_layout(cls, images: ImageRoot) -> bool:
+        """Tell whether the three folders are there."""
+        return set(FOLDERS.values()) <= set(images.folders())
+
+    @classmethod
+    def recognises(cls, images: ImageRoot) -> bool:
+        """Tell whether the three folders are there and the names in them are this format's."""
+        if not cls.has_layout(images):
+            return False
+        probe = [name for folder in FOLDERS.values() for name in images.peek(folder, _PROBE)]
+        return bool(probe) and all(cls.pattern.match(name.rpartition("/")[2]) for name in probe)
+
+    def _rows(self, images: ImageRoot) -> Rows:
+        rows = Rows()
+        for split, folder in FOLDERS.items():
+            before = len(rows.file_name)
+            self._read_folder(rows, images, folder, split)
+            if len(rows.file_name) == before:
+                raise UserError(
+                    f"The folder {images.path / folder} holds no images",
+                    found=shorten(images.names(folder)) or "nothing",
+                    remedy="unpack or copy the images again",
+                )
+        return rows
+
+    def _read_folder(self, rows: Rows, images: ImageRoot, folder: str, split: str) -> None:
+        match = self.pattern.match
+        unreadable, misplaced = [], []
+        for name in images.images(folder):
+            found = match(name, name.rfind("/") + 1)
+            if found is None:
+                unreadable.append(name)
+                continue
+            pid = int(found["pid"])
+            if pid == -1:
+                rows.junk += 1
+                continue
+            distractor = self.zero_is_distractor and pid == 0
+            if distractor and split != "gallery":
+                misplaced.append(name)
+            rows.add(name, split, pid, int(found["camid"]), "distractor" if distractor else "identity")
+        if unreadable:
+            raise self._unreadable(images, folder, unreadable)
+        if misplaced:
+            raise UserError(
+                f"Person 0 occurs in {images.path / folder}; in {type(self).__name__} it means a distractor",
+                found=shorten(misplaced, 5),
+                remedy="where people are numbered from 0, use PersonFolder with a pattern, or MSMT17Market",
+            )
+
+    def _unreadable(self, images: ImageRoot, folder: str, names: list[str]) -> UserError:
+        from diffreid_lightning.data.datasets.detect import recognise  # knows every format, so it imports this module
+
+        other = recognise(images)
+        if other is not None and type(other) is not type(self):
+            return wrong_layout(self, images)
+        remedy = "rename or remove these files, or use PersonFolder with a pattern of your own"
+        return unreadable_names(self, str(images.path / folder), names, remedy)

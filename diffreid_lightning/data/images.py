@@ -1,0 +1,329 @@
+"""Where images lie: a folder or a .zip archive, read by name, the same way from every process.
+
+Names are POSIX paths below the root (``"query/0001_c1s1_001051_00.jpg"``) and never leave it.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from diffreid_lightning.errors import UserError, nearest, shorten
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
+"""File suffixes, in lower case, that count as images."""
+
+UNSAFE_NAME = r"(?:^|/)\.{0,2}(?:/|$)|\\|\x00|^[A-Za-z]:"
+"""Matches a name that could leave its root or has two spellings: absolute, ``..``, ``.``, ``//``, backslash, drive.
+
+Written in the dialect that Python's ``re`` and Arrow's RE2 share, so that one image and a column of a million are
+judged by the same rule.
+"""
+
+# Pillow tries every format it knows unless told; some of those start other programs (EPS starts Ghostscript).
+_PILLOW_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
+_unsafe = re.compile(UNSAFE_NAME)
+
+
+def is_image_name(name: str) -> bool:
+    """Tell by its suffix (any case) whether a file is an image; hidden files such as macOS's ``._x.jpg`` are not."""
+    base = name.rpartition("/")[2]
+    return not base.startswith(".") and os.path.splitext(base)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 (hot loop)
+
+
+def decode_image(data: bytes, origin: str) -> Image.Image:
+    """Decode one image to 8-bit RGB.
+
+    EXIF orientation is applied. Transparent pixels are laid over white, 16-bit grey is scaled to 8 bits (not cut
+    off at 255), palettes, grey and CMYK are converted; of an animation the first frame is taken.
+
+    Args:
+        data: the file's bytes.
+        origin: the file's path, for the error message.
+
+    Returns:
+        A loaded RGB image of the file's own size.
+
+    Raises:
+        UserError: the bytes are empty, cut short, or no image.
+    """
+    if not data:
+        raise UserError(
+            f"An image file is empty: {origin}", found="0 bytes", remedy="copy or unpack this file again, or remove it"
+        )
+    try:
+        image = Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS)
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+        return _to_rgb(image)
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's decoders raise nearly anything on broken bytes: OSError, SyntaxError, ...
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = f"they start with {data[:8]!r}" if unknown else f"{type(error).__name__}: {error}"
+        raise UserError(
+            f"An image cannot be decoded: {origin}",
+            looked_for="a whole image of one of the formats " + ", ".join(_PILLOW_FORMATS),
+            found=f"{len(data)} bytes; {reason}",
+            remedy="copy or unpack this file again, or remove it; `data check PATH --decode` lists every broken image",
+        ) from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+class _Archive:
+    """A zip file opened once per process.
+
+    The handle is made where it is used: a handle shared over ``fork`` would share its file position with the parent,
+    and a handle cannot be pickled for ``spawn``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._opened: tuple[int, zipfile.ZipFile, dict[str, zipfile.ZipInfo]] | None = None
+
+    def __reduce__(self) -> tuple[type[_Archive], tuple[Path]]:
+        return _Archive, (self.path,)
+
+    def opened(self) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
+        """Return this process's handle and the entries by POSIX name, files only."""
+        if self._opened is None or self._opened[0] != os.getpid():
+            self._opened = (os.getpid(), *self._open())
+        return self._opened[1:]
+
+    def _open(self) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
+        try:
+            handle = zipfile.ZipFile(self.path)
+        except (zipfile.BadZipFile, OSError) as error:
+            raise UserError(
+                f"An archive cannot be opened: {self.path}",
+                looked_for="a folder or a .zip archive",
+                found=f"{type(error).__name__}: {error}",
+                remedy="download or copy the archive again; unpack other archive types to a folder",
+            ) from error
+        # Some Windows tools write backslashes between folders, some Unix ones a leading "./".
+        files = (info for info in handle.infolist() if not info.is_dir())
+        entries = {info.filename.replace("\\", "/").removeprefix("./"): info for info in files}
+        unsafe = [name for name in entries if _unsafe.search(name)]
+        if unsafe:
+            handle.close()
+            raise UserError(
+                f"An archive holds names that leave it: {self.path}",
+                found=shorten(map(repr, unsafe)),
+                remedy="do not trust this archive; make it again from its folder",
+            )
+        return handle, entries
+
+
+class ImageRoot:
+    """A folder, a .zip archive, or a folder inside one (``data/market.zip/Market-1501-v15.09.15``).
+
+    It can be pickled and used from forked or spawned DataLoader workers and from several threads.
+
+    Args:
+        path: a folder, a zip file, or a path that goes on inside a zip file. ``~`` is expanded. Links to folders
+            that lie below the path are followed: they are the owner's own.
+
+    Raises:
+        UserError: there is nothing at ``path``, or a file that is no zip archive.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 (resolve() would follow links)
+        self._archive: _Archive | None = None
+        self._prefix = ""
+        if self.path.is_dir():
+            return
+        file = next((parent for parent in (self.path, *self.path.parents) if parent.is_file()), None)
+        if file is None:
+            raise _nothing_there(self.path)
+        self._archive = _Archive(file)
+        inner = self.path.relative_to(file).as_posix()
+        self._prefix = "" if inner == "." else inner + "/"
+        _, entries = self._archive.opened()
+        if self._prefix and not any(name.startswith(self._prefix) for name in entries):
+            raise UserError(
+                f"There is no folder {inner!r} in the archive {file}",
+                found=shorten(ImageRoot(file).folders()) or "an archive without folders",
+                remedy="correct the part of the path after the archive's name",
+            )
+
+    def __repr__(self) -> str:
+        return f"ImageRoot({str(self.path)!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ImageRoot) and self.path == other.path
+
+    def __hash__(self) -> int:
+        return hash(self.path)
+
+    @property
+    def in_archive(self) -> bool:
+        """Whether the images are read from a zip file."""
+        return self._archive is not None
+
+    def below(self, folder: str) -> ImageRoot:
+        """Return one of the folders below as a root of its own, sharing an archive's handle."""
+        self._check(folder)
+        child = object.__new__(ImageRoot)
+        child.path, child._archive, child._prefix = self.path / folder, self._archive, f"{self._prefix}{folder}/"
+        return child
+
+    def folders(self, under: str = "") -> list[str]:
+        """Return the names of the direct sub-folders, sorted; hidden ones and ``__MACOSX`` are left out.
+
+        Args:
+            under: a folder below the root; "" is the root itself.
+        """
+        if self._archive is None:
+            try:
+                with os.scandir(self._locate(under)) as entries:
+                    return sorted(entry.name for entry in entries if entry.is_dir() and _visible(entry.name))
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+        start = self._prefix + (f"{under}/" if under else "")
+        rest = (name[len(start) :] for name in self._archive.opened()[1] if name.startswith(start))
+        return sorted({name.split("/", 1)[0] for name in rest if "/" in name and _visible(name.split("/", 1)[0])})
+
+    def names(self, under: str = "") -> list[str]:
+        """Return every visible file at or below a folder, images or not, as sorted names relative to the root.
+
+        Args:
+            under: a folder below the root; "" is the root itself. A folder that does not exist holds no file.
+        """
+        if under:
+            self._check(under)
+        if self._archive is None:
+            return sorted(self._walk(under))
+        start = self._prefix + (f"{under}/" if under else "")
+        cut = len(self._prefix)
+        inside = (name[cut:] for name in self._archive.opened()[1] if name.startswith(start))
+        return sorted(name for name in inside if all(map(_visible, name.split("/"))))
+
+    def images(self, under: str = "") -> list[str]:
+        """Return the names of ``names(under)`` that are images."""
+        return [name for name in self.names(under) if is_image_name(name)]
+
+    def peek(self, under: str, limit: int) -> list[str]:
+        """Return at most ``limit`` names of ``images(under)``, whichever come first, without listing the rest."""
+        if under:
+            self._check(under)
+        walk = self._walk(under) if self._archive is None else iter(self.names(under))
+        return sorted(itertools.islice(filter(is_image_name, walk), limit))
+
+    def exists(self, name: str) -> bool:
+        """Tell whether there is a file of this name. Raises UserError for a name that leaves the root."""
+        self._check(name)
+        if self._archive is None:
+            return os.path.isfile(self._locate(name))  # noqa: PTH113 (hot)
+        return self._prefix + name in self._archive.opened()[1]
+
+    def read(self, name: str) -> bytes:
+        """Return a file's bytes.
+
+        Args:
+            name: POSIX path below the root.
+
+        Raises:
+            UserError: the name leaves the root, or the file is missing or cannot be read.
+        """
+        self._check(name)
+        try:
+            if self._archive is None:
+                with open(self._locate(name), "rb") as file:  # noqa: PTH123 (hot)
+                    return file.read()
+            handle, entries = self._archive.opened()
+            return handle.read(entries[self._prefix + name])
+        except (FileNotFoundError, NotADirectoryError, KeyError) as error:
+            raise UserError(
+                f"A file is missing: {self.path / name}",
+                looked_for=f"{name!r} in {self.path}",
+                remedy="restore the file, or build the manifest again from what is there",
+            ) from error
+        except (OSError, zipfile.BadZipFile, RuntimeError, EOFError, NotImplementedError) as error:
+            raise UserError(
+                f"A file cannot be read: {self.path / name}",
+                found=f"{type(error).__name__}: {error}",
+                remedy="check its permissions and the disk, or copy or unpack it again (no encrypted archives)",
+            ) from error
+
+    def image(self, name: str) -> Image.Image:
+        """Return an image as 8-bit RGB, as ``decode_image`` makes it.
+
+        Args:
+            name: POSIX path below the root.
+
+        Raises:
+            UserError: the file is missing, empty, cut short or no image; the message names it.
+        """
+        return decode_image(self.read(name), str(self.path / name))
+
+    def _check(self, name: str) -> None:
+        if _unsafe.search(name):
+            raise UserError(
+                f"The name {name!r} leaves its root {self.path}",
+                looked_for="a relative POSIX path without '.', '..', '//' or backslashes",
+                remedy="correct the name in the manifest or list it came from",
+            )
+
+    def _locate(self, name: str) -> str:
+        return os.path.join(self.path, name)  # noqa: PTH118 (hot: a Path object costs ten times as much)
+
+    def _walk(self, under: str) -> Iterator[str]:
+        pending = [under]
+        top = self.path.stat()
+        links_seen = {(top.st_dev, top.st_ino)}
+        while pending:
+            folder = pending.pop()
+            prefix = f"{folder}/" if folder else ""
+            try:
+                entries = os.scandir(self._locate(folder))
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            with entries:
+                for entry in entries:
+                    if not _visible(entry.name):
+                        continue
+                    if not entry.is_dir():
+                        yield prefix + entry.name
+                        continue
+                    if entry.is_symlink():  # a link may point back up: follow each target once
+                        stat = entry.stat()
+                        if (stat.st_dev, stat.st_ino) in links_seen:
+                            continue
+                        links_seen.add((stat.st_dev, stat.st_ino))
+                    pending.append(prefix + entry.name)
+
+
+def _visible(part: str) -> bool:
+    return not part.startswith(".") and part != "__MACOSX"
+
+
+def _nothing_there(path: Path) -> UserError:
+    parent = next(parent for parent in path.parents if parent.is_dir())
+    around = sorted(entry.name for entry in os.scandir(parent) if _visible(entry.name))
+    missing = path.relative_to(parent).parts[0]
+    guess = nearest(missing, around)
+    return UserError(
+        f"There is nothing at {path}",
+        looked_for="a folder or a .zip archive",
+        found=f"{parent} holds {shorten(around) or 'nothing'}",
+        remedy=f"did you mean {parent / guess}?" if guess else "correct the path",
+    )
