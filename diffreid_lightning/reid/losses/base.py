@@ -1,0 +1,46 @@
+"""The one form of every Re-ID loss."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from diffreid_lightning.errors import UserError
+from diffreid_lightning.reid.outputs import ReIDOutputs
+
+
+class ReIDLoss(nn.Module, ABC):
+    """A loss of a Re-ID network's outputs and the identities of the batch.
+
+    Args:
+        weight: factor of this loss in the training objective, >= 0. ``forward`` does not apply it: whoever sums the
+            losses does, so that logged values stay comparable between runs.
+
+    Attributes:
+        name: short name, for logging.
+
+    Raises:
+        UserError: the weight is negative.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, weight: float = 1.0) -> None:
+        super().__init__()
+        if weight < 0:
+            raise UserError(f"The weight of a loss cannot be {weight}.", remedy="Give 0 or more; 0 switches it off.")
+        self.weight = weight
+
+    @abstractmethod
+    def forward(self, outputs: ReIDOutputs, labels: Tensor) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            outputs: features, embeddings and logits of the batch.
+            labels: (B,) identity of each image, int64 from 0.
+
+        Returns:
+            The scalar loss, without ``weight``.
+        """

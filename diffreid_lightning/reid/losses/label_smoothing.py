@@ -1,0 +1,54 @@
+"""Cross-entropy with label smoothing (Szegedy et al., CVPR 2016)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from diffreid_lightning.errors import UserError
+from diffreid_lightning.reid.losses.base import ReIDLoss
+from diffreid_lightning.reid.outputs import ReIDOutputs
+
+
+def label_smoothed_cross_entropy(logits: Tensor, labels: Tensor, *, smoothing: float = 0.1) -> Tensor:
+    """Cross-entropy against ``(1 − ε) · one-hot + ε / C``, averaged over the batch.
+
+    This is the target of Luo et al. (CVPRW 2019, equation 2), and torch's own: the true class keeps ``1 − ε + ε / C``.
+
+    Args:
+        logits: (B, C) scores; half precision is computed in float32.
+        labels: (B,) class of each row, int64 in [0, C).
+        smoothing: ε in [0, 1); 0 is plain cross-entropy.
+
+    Returns:
+        The scalar loss, >= 0.
+    """
+    if logits.itemsize < 4:
+        logits = logits.float()
+    return F.cross_entropy(logits, labels, label_smoothing=smoothing)
+
+
+class LabelSmoothedCrossEntropy(ReIDLoss):
+    """:func:`label_smoothed_cross_entropy` of the logits.
+
+    Args:
+        smoothing: probability mass spread over all identities, in [0, 1).
+        weight: factor of this loss in the training objective, >= 0.
+
+    Raises:
+        UserError: an argument is out of range.
+    """
+
+    name: ClassVar[str] = "cross_entropy"
+
+    def __init__(self, smoothing: float = 0.1, weight: float = 1.0) -> None:
+        super().__init__(weight)
+        if not 0.0 <= smoothing < 1.0:
+            raise UserError(f"Labels cannot be smoothed by {smoothing}.", remedy="Give a share in [0, 1), such as 0.1.")
+        self.smoothing = smoothing
+
+    def forward(self, outputs: ReIDOutputs, labels: Tensor) -> Tensor:
+        """Classify ``outputs.logits``; see :class:`ReIDLoss`."""
+        return label_smoothed_cross_entropy(outputs.logits, labels, smoothing=self.smoothing)
