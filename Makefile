@@ -1,0 +1,40 @@
+# make demo: environment, installation, the main job on embedded data. make test: the same for the tests.
+PYTHON ?= python3
+VENV ?= .venv
+PY := $(VENV)/bin/python
+# The environment is made anew when the list of dependencies changes, and only then.
+STAMP := $(VENV)/.dependencies-$(shell cat setup.cfg pyproject.toml | cksum | cut -d' ' -f1)
+
+.PHONY: demo test lint types wheel check install clean
+
+demo: install
+	$(PY) -m diffreid_lightning fit
+
+test: install
+	$(PY) -m pytest -n 2 tests
+
+lint: install
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+types: install
+	$(VENV)/bin/mypy
+
+wheel: install
+	$(PY) .ci/check_wheel.py
+
+check: lint types test wheel
+
+install: $(STAMP)
+	@# An environment shared by several checkouts must serve this one.
+	@test "$$(cat $(VENV)/.checkout 2>/dev/null)" = "$(CURDIR)" || { \
+	  $(PY) -m pip install --quiet --no-deps --no-build-isolation -e . && printf '%s' "$(CURDIR)" > $(VENV)/.checkout; }
+
+$(STAMP):
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --upgrade pip "setuptools>=69" wheel
+	$(PY) -m pip install --quiet -e ".[dev,imagenet]"
+	@rm -f $(VENV)/.dependencies-* && touch $(STAMP) && printf '%s' "$(CURDIR)" > $(VENV)/.checkout
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

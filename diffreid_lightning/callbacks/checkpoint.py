@@ -1,0 +1,68 @@
+"""Checkpoints of a run: the last epoch's, and the one best on held-out identities."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.trainer.states import TrainerFn
+
+
+class RunCheckpoint(Checkpoint):
+    """Keep ``checkpoints/last.ckpt`` and ``checkpoints/best.ckpt`` in the run folder.
+
+    ``last`` is written at epoch boundaries, where training can be continued to the same result. ``best`` follows
+    ``monitor`` at each validation, that is on identities held out of train; without any it is never written. Nothing is
+    ever chosen on query and gallery.
+
+    Args:
+        monitor: the logged number that decides which epoch is best; more is better.
+        every_n_epochs: epochs between two last checkpoints: what a kill can cost. The final epoch is always saved.
+    """
+
+    def __init__(self, monitor: str = "val/mAP", every_n_epochs: int = 1) -> None:
+        self.monitor = monitor
+        self.every_n_epochs = every_n_epochs
+        self.best_score: float | None = None
+        self._folder = Path("checkpoints")
+
+    @property
+    def best_model_path(self) -> str:
+        """Path of the best checkpoint, "" when there is none."""
+        return "" if self.best_score is None else str(self._folder / "best.ckpt")
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Find the run folder; rank zero's holds for all."""
+        root = trainer.strategy.broadcast(trainer.default_root_dir)
+        self._folder = Path(root) / "checkpoints"
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the best."""
+        score = trainer.callback_metrics.get(self.monitor)
+        if (
+            trainer.sanity_checking
+            or trainer.state.fn != TrainerFn.FITTING
+            or score is None
+            or getattr(trainer, "fast_dev_run", False)
+        ):
+            return
+        if self.best_score is None or float(score) > self.best_score:
+            self.best_score = float(score)
+            trainer.save_checkpoint(self._folder / "best.ckpt")
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the last."""
+        finished = trainer.current_epoch + 1
+        final = trainer.should_stop or finished == trainer.max_epochs
+        if (finished % self.every_n_epochs == 0 or final) and not getattr(trainer, "fast_dev_run", False):
+            trainer.save_checkpoint(self._folder / "last.ckpt")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Remember the best score across attempts at a run."""
+        return {"best_score": self.best_score}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the best score of the earlier attempt."""
+        self.best_score = state_dict["best_score"]

@@ -1,0 +1,31 @@
+"""torch.compile as a trainer option."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+
+class CompileBackbone(Callback):
+    """Compile the module's backbone in place, so that checkpoints keep their names.
+
+    ``--trainer.callbacks+=CompileBackbone``
+
+    Args:
+        mode: ``torch.compile``'s mode.
+        dynamic: compile once for every batch shape; the last, smaller batch of an evaluation then costs nothing extra.
+    """
+
+    def __init__(
+        self, mode: Literal["default", "reduce-overhead", "max-autotune"] = "default", dynamic: bool | None = None
+    ) -> None:
+        self.mode = mode
+        self.dynamic = dynamic
+        self._done = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Compile once, whatever the stages that follow."""
+        if not self._done:
+            pl_module.backbone.compile(mode=self.mode, dynamic=self.dynamic)  # type: ignore[union-attr]
+            self._done = True

@@ -1,0 +1,90 @@
+"""Retrieval evaluation beside the module: features in, mAP, mINP and Rank-k out."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+
+from diffreid_lightning.data.reid import PersonBatch
+from diffreid_lightning.metrics import RetrievalMetrics, RetrievalResult
+
+_PREFIX = {"validate": "val", "test": "test"}
+
+
+class RetrievalEvaluator(Callback):
+    """Collect the features of ``validation_step`` and ``test_step``, evaluate once per epoch, log the numbers.
+
+    Logged as ``val/mAP``, ``val/rank1``, ``val/rank5``, ``val/rank10``, ``val/mINP`` and the same under ``test/``, in
+    percent; every process logs the same number.
+
+    Args:
+        distance: ``cosine`` or ``euclidean``.
+        rerank: k-reciprocal re-ranking (Zhong et al., CVPR 2017) before the evaluation.
+        max_rank: length of the CMC curve.
+    """
+
+    def __init__(
+        self, distance: Literal["cosine", "euclidean"] = "cosine", rerank: bool = False, max_rank: int = 50
+    ) -> None:
+        self.distance: Literal["cosine", "euclidean"] = distance
+        self.metric = RetrievalMetrics(distance=distance, rerank=rerank, max_rank=max_rank)
+        #: the latest result of each stage, ``validate`` and ``test``
+        self.results: dict[str, RetrievalResult] = {}
+
+    def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.metric.to(pl_module.device).reset()
+
+    def _collect(self, batch: PersonBatch) -> None:
+        self.metric.update(batch.images, batch.labels, batch.camids, batch.is_query, batch.indices)
+
+    def _finish(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if trainer.sanity_checking or not self._complete(trainer, stage):
+            return
+        result = self.metric.compute()
+        self.results[stage] = result
+        prefix = _PREFIX[stage]
+        numbers = {"mAP": result.mAP, "rank1": result.rank(1), "rank5": result.rank(5), "rank10": result.rank(10)}
+        numbers["mINP"] = result.mINP
+        for name, value in numbers.items():
+            pl_module.log(f"{prefix}/{name}", 100 * value, prog_bar=name in ("mAP", "rank1"), rank_zero_only=False)
+
+    def _complete(self, trainer: Trainer, stage: str) -> bool:
+        """Tell whether every image was seen: mAP over part of a gallery is another number."""
+        images = trainer.datamodule.retrieval_set(stage)  # type: ignore[attr-defined]
+        limit = trainer.limit_val_batches if stage == "validate" else trainer.limit_test_batches
+        if limit == 1.0 and not getattr(trainer, "fast_dev_run", False):
+            return images is not None
+        rank_zero_warn(
+            f"Only a part of the {_PREFIX[stage]} set was seen (limited batches): mAP and Rank-k are left out."
+        )
+        return False
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget the last epoch."""
+        self._start(trainer, pl_module)
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        """Take the features of a batch."""
+        self._collect(outputs)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Evaluate and log."""
+        self._finish(trainer, pl_module, "validate")
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget what was collected before."""
+        self._start(trainer, pl_module)
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        """Take the features of a batch."""
+        self._collect(outputs)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Evaluate and log."""
+        self._finish(trainer, pl_module, "test")

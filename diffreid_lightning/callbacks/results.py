@@ -1,0 +1,63 @@
+"""The numbers at the end of a run: a table on the terminal, a CSV file in the run folder."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.console import Console
+from rich.table import Table
+
+from diffreid_lightning.callbacks.evaluation import RetrievalEvaluator
+from diffreid_lightning.metrics import RetrievalResult
+
+_COLUMNS = ("mAP", "Rank-1", "Rank-5", "Rank-10", "mINP")
+
+
+class ResultsTable(Callback):
+    """Print mAP, Rank-1/5/10 and mINP when an evaluation ends, and append them to ``results.csv`` in the run folder.
+
+    Needs a :class:`~.evaluation.RetrievalEvaluator` beside it, which measures.
+    """
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Report query and gallery."""
+        self._report(trainer, "test", "query × gallery")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Report the held-out identities, when validation is the command and not a part of fit."""
+        if trainer.state.fn == "validate":
+            self._report(trainer, "validate", "held-out identities")
+
+    def _report(self, trainer: Trainer, stage: str, what: str) -> None:
+        result = next((c.results.get(stage) for c in trainer.callbacks if isinstance(c, RetrievalEvaluator)), None)  # type: ignore[attr-defined]
+        if result is None or not trainer.is_global_zero:
+            return
+        folder = Path(trainer.default_root_dir)
+        name = getattr(trainer.datamodule, "test_name", "data") if stage == "test" else "train"  # type: ignore[attr-defined]
+        weights = f"epoch {trainer.current_epoch}" if trainer.ckpt_path is None else Path(str(trainer.ckpt_path)).name
+        numbers = _numbers(result)
+        table = Table(title=f"{name}: {what}, {len(result.ap)} queries, weights: {weights}", title_justify="left")
+        for column in _COLUMNS:
+            table.add_column(column, justify="right")
+        table.add_row(*(f"{number:.1f}" for number in numbers))
+        console = Console()
+        console.print(table)
+        console.print(f"run folder: {folder}", soft_wrap=True, highlight=False)
+        self._append(folder / "results.csv", [stage, name, weights, *(f"{number:.4f}" for number in numbers)])
+
+    @staticmethod
+    def _append(path: Path, row: list[str]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = not path.exists()
+        with path.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            if new:
+                writer.writerow(["stage", "dataset", "weights", *_COLUMNS])
+            writer.writerow(row)
+
+
+def _numbers(result: RetrievalResult) -> tuple[float, ...]:
+    values = (result.mAP, result.rank(1), result.rank(5), result.rank(10), result.mINP)
+    return tuple(100 * float(value) for value in values)

@@ -1,0 +1,191 @@
+"""What was meant by a key or a class name that nobody knows: the answer to a misspelt config.
+
+The parser's own message for a key it does not know in a nested class is a tree of union types. This file is asked only
+after the parser has refused a configuration: it walks the settings that were given, file by file and flag by flag,
+beside the constructors they are meant for, and reports the first name that none of them takes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from jsonargparse import ArgumentParser
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+
+from diffreid_lightning.errors import UserError, nearest, shorten
+
+_STRUCTURE = ("class_path", "init_args", "dict_kwargs")
+_SECTIONS: dict[str, type] = {"model": LightningModule, "data": LightningDataModule}
+
+
+def explain(settings: Mapping[str, Any], top_level: Iterable[str]) -> UserError | None:
+    """Find the first setting in ``settings`` that has no taker.
+
+    Args:
+        settings: the merged configuration, overrides applied (:func:`with_overrides`).
+        top_level: the keys the subcommand itself accepts (``trainer``, ``model``, ``ckpt_path``, ...).
+
+    Returns:
+        An error that names the setting and the nearest right name, or None when every name is known.
+    """
+    names = sorted({key.split(".")[0] for key in top_level})
+    for key, value in settings.items():
+        if key not in names:
+            return _unknown(key, key, "this command", names)
+        if key in _SECTIONS and value is not None:
+            error = _walk(value, key, (_SECTIONS[key],))
+        elif key == "trainer" and isinstance(value, Mapping):
+            error = _walk_arguments(value, key, Trainer)
+        else:
+            error = None
+        if error is not None:
+            return error
+    return None
+
+
+def with_overrides(settings: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Apply ``--a.b=c`` flags to a nested configuration, well enough to walk it (values stay strings)."""
+    result = _copy(settings)
+    words = list(overrides)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--"):
+            continue
+        flag, equals, value = word[2:].partition("=")
+        if not equals:
+            value = words.pop(0) if words and not words[0].startswith("--") else "true"
+        _assign(result, flag.rstrip("+").split("."), value)
+    return result
+
+
+def _copy(node: Any) -> Any:
+    if isinstance(node, Mapping):
+        return {str(key): _copy(value) for key, value in node.items()}
+    return [_copy(value) for value in node] if isinstance(node, list) else node
+
+
+def _assign(node: dict[str, Any], keys: list[str], value: str) -> None:
+    for key in keys[:-1]:
+        if "class_path" in node and key not in _STRUCTURE:
+            node = node.setdefault("init_args", {})
+        child = node.get(key)
+        if isinstance(child, str):  # a class named by an earlier flag, its arguments by this one
+            child = {"class_path": child}
+        elif isinstance(child, list):  # --list+=Class --list.argument=1 speaks of the last entry
+            child = child[-1] if child and isinstance(child[-1], dict) else {}
+        elif not isinstance(child, dict):
+            child = {}
+        if not isinstance(node.get(key), list):
+            node[key] = child
+        node = child
+    if "class_path" in node and keys[-1] not in _STRUCTURE:
+        node = node.setdefault("init_args", {})
+    below = node.get(keys[-1])
+    if isinstance(below, dict) and "class_path" in below:
+        below["class_path"] = value
+    else:
+        node[keys[-1]] = value
+
+
+def _walk(node: Any, path: str, bases: tuple[type, ...]) -> UserError | None:
+    """Check one value that is meant for a parameter whose type mentions ``bases``."""
+    if isinstance(node, list):
+        return next(filter(None, (_walk(item, f"{path}[{i}]", bases) for i, item in enumerate(node))), None)
+    if isinstance(node, Mapping) and "class_path" in node:
+        found = _resolve(str(node["class_path"]), bases)
+        if found is None:
+            return _unknown_class(str(node["class_path"]), path, bases)
+        return _walk_arguments(node.get("init_args") or {}, path, found)
+    if isinstance(node, str) and path in _SECTIONS and _resolve(node, bases) is None:
+        return _unknown_class(node, path, bases)
+    return None
+
+
+def _walk_arguments(given: Mapping[str, Any], path: str, owner: type) -> UserError | None:
+    accepted = accepted_arguments(owner)
+    hints = _type_hints(owner)
+    for key, value in given.items():
+        if key not in accepted:
+            return _unknown(f"{path}.{key}", key, owner.__name__, accepted)
+        error = _walk(value, f"{path}.{key}", tuple(_classes_in(hints.get(key))))
+        if error is not None:
+            return error
+    return None
+
+
+def accepted_arguments(owner: type) -> list[str]:
+    """Return the names ``owner`` can be configured with, those that travel through ``**kwargs`` among them."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(owner, "x", fail_untyped=False)
+    defaults = parser.get_defaults().as_dict()
+    names = set(defaults.get("x") or {})
+    return sorted(names | {name for name in inspect.signature(owner).parameters if name not in ("args", "kwargs")})
+
+
+def _type_hints(owner: type) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(vars(owner).get("__init__", owner))
+    except (NameError, TypeError):  # a foreign class whose annotations cannot be evaluated here
+        return {}
+
+
+def _classes_in(hint: Any) -> Iterator[type]:
+    if isinstance(hint, type) and not typing.get_args(hint):
+        yield hint
+    if isinstance(hint, (list, tuple)):  # the parameters inside Callable[[...], ...]
+        return
+    for inner in typing.get_args(hint):
+        yield from _classes_in(inner)
+
+
+def _subclasses(bases: Iterable[type]) -> Iterator[type]:
+    for base in bases:
+        yield base
+        if base.__module__ != "builtins":
+            yield from _subclasses(base.__subclasses__())
+
+
+def _resolve(class_path: str, bases: tuple[type, ...]) -> type | None:
+    module, _, name = class_path.rpartition(".")
+    if module:
+        try:
+            found = getattr(importlib.import_module(module), name, None)
+        except ImportError:
+            return None
+        return found if isinstance(found, type) else None
+    return next((cls for cls in _subclasses(bases) if cls.__name__ == class_path), None)
+
+
+def _unknown(path: str, key: str, owner: str, accepted: Iterable[str]) -> UserError:
+    accepted = sorted(accepted)
+    guess = nearest(key, accepted)
+    return UserError(
+        f"{path!r} is not a setting: {owner} has no {key!r}.",
+        found=f"its settings are {shorten(accepted, 40)}",
+        remedy=f"did you mean {guess!r}?" if guess else "take one of the settings above",
+    )
+
+
+def _unknown_class(class_path: str, path: str, bases: tuple[type, ...]) -> UserError:
+    names = sorted(
+        {cls.__name__ for cls in _subclasses(bases) if cls.__module__.startswith("diffreid_lightning")}
+    ) or sorted({cls.__name__ for cls in _subclasses(bases) if not cls.__name__.startswith("_")})
+    guess = nearest(class_path.rpartition(".")[2], names)
+    return UserError(
+        f"{path!r} names a class that does not exist: {class_path!r}.",
+        looked_for="a short name of a class that comes with the package, or an importable path (package.module.Class)",
+        found=f"known here: {shorten(names, 20)}" if names else None,
+        remedy=f"did you mean {guess!r}?" if guess else "check that its module is installed and importable",
+    )
+
+
+def readable(message: str) -> str:
+    """Boil the parser's nested message down to the setting it is about and the reasons, without type unions."""
+    noise = ("Does not validate against", "Subtypes:", "Errors:", "Given value type:", "Expected a <class 'NoneType'>")
+    kept = [line.strip().lstrip("- ") for line in message.splitlines()]
+    kept = [line for line in kept if line and not line.startswith(noise)]
+    return "; ".join(dict.fromkeys(kept))

@@ -1,0 +1,112 @@
+"""Configuration files in layers: the embedded default below, each ``--config`` above the one before it.
+
+A mapping that names a ``class_path`` replaces what lay below it whole, so nothing of the default's arguments is left
+over; any other mapping merges key by key; lists and values replace. Interpolations (``${...}``) are left for the
+parser, which resolves them after the command line's overrides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from diffreid_lightning.errors import UserError, nearest, shorten
+
+DEFAULT = "default.yaml"
+_FLAGS = ("--config", "-c")
+
+
+def configs_folder() -> Path:
+    """Return the folder of the configs that come with the package (a wheel's copy, or the checkout's own)."""
+    package = Path(__file__).resolve().parents[1]
+    packaged = package / "configs"
+    return packaged if packaged.is_dir() else package.parent / "configs"
+
+
+def find_config(name: str) -> Path:
+    """Return the file meant by ``name``: a path, or the name of a config that comes with the package.
+
+    Args:
+        name: a path to a YAML file, or a packaged one such as ``experiment/bot_market1501`` (suffix optional).
+
+    Raises:
+        UserError: neither exists; the message names the nearest packaged config.
+    """
+    folder = configs_folder()
+    stem = name.removeprefix("configs/")
+    candidates = [Path(name), folder / stem, folder / f"{stem}.yaml"]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    packaged = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.yaml"))
+    guess = nearest(stem, packaged)
+    raise UserError(
+        f"There is no config {name!r}.",
+        looked_for=f"{Path(name).absolute()}, then {stem!r} among the packaged configs",
+        found=f"packaged configs: {shorten(packaged)}",
+        remedy=f"did you mean --config {guess}?" if guess else "pass the path of a YAML file",
+    )
+
+
+def load_config(path: Path) -> dict[str, Any]:
+    """Read one YAML file with omegaconf.
+
+    Raises:
+        UserError: the file is not YAML, or its top level is not a mapping.
+    """
+    try:
+        loaded = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise UserError(
+            f"The config {path} cannot be read as YAML.",
+            found=" ".join(str(error).split()),
+            remedy="mend the line that is named (indentation, colons and tabs are the usual reasons)",
+        ) from error
+    if not isinstance(loaded, dict):
+        raise UserError(
+            f"The config {path} holds no settings.",
+            looked_for="a mapping such as 'trainer:', 'model:' and 'data:' at its top level",
+            found=f"a {type(loaded).__name__}",
+            remedy="start from the default: python -m diffreid_lightning fit --print_config > my.yaml",
+        )
+    return {str(key): value for key, value in loaded.items()}
+
+
+def merge_layers(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay ``upper`` over ``lower`` by the rule at the head of this file; neither is changed."""
+    merged = dict(lower)
+    for key, value in upper.items():
+        below = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(below, Mapping) and "class_path" not in value:
+            merged[key] = merge_layers(below, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def split_config_flags(args: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split command-line arguments into the values of ``--config``/``-c`` and all the rest, both in order.
+
+    Raises:
+        UserError: ``--config`` is the last word, with no file after it.
+    """
+    names: list[str] = []
+    rest: list[str] = []
+    queue = list(args)
+    while queue:
+        word = queue.pop(0)
+        flag, _, value = word.partition("=")
+        if flag not in _FLAGS:
+            rest.append(word)
+        elif value:
+            names.append(value)
+        elif queue:
+            names.append(queue.pop(0))
+        else:
+            raise UserError(f"{flag} has no file after it.", remedy=f"write {flag} FILE.yaml")
+    return names, rest

@@ -1,0 +1,215 @@
+"""LightningCLI in subclass mode over layered YAML: ``fit``, ``validate``, ``test`` and ``predict``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import warnings
+from argparse import ArgumentError
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from jsonargparse import Namespace, set_parsing_settings
+from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+
+# Imported so that their classes can be named in YAML without a path.
+import diffreid_lightning.callbacks
+import diffreid_lightning.data.datasets
+import diffreid_lightning.data.reid
+import diffreid_lightning.reid.supervised
+import diffreid_lightning.tracking  # noqa: F401
+from diffreid_lightning.callbacks.epoch_seed import EpochSeed
+from diffreid_lightning.checkpoint_io import AtomicCheckpointIO
+from diffreid_lightning.cli import hints, layers, run_folder
+from diffreid_lightning.errors import UserError
+
+
+class HouseParser(LightningArgumentParser):
+    """Raises on errors (``main`` words them), resolves interpolations last, and takes no abbreviated flags."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.update(exit_on_error=False, parser_mode="omegaconf+", allow_abbrev=False)
+        super().__init__(*args, **kwargs)
+
+
+class ResolvedConfig(SaveConfigCallback):
+    """Save the resolved config as ``config.yaml`` in the run folder and as the run's W&B config."""
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write on rank zero; called once per run."""
+        folder = Path(trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        text = self.parser.dump(self.config, skip_unset=False)
+        staged = folder / f".{self.config_filename}.part"
+        staged.write_text(text, encoding="utf-8")
+        staged.replace(folder / self.config_filename)
+        for logger in trainer.loggers:
+            logger.log_hyperparams({"config": self.config.as_dict()})
+
+
+class HouseCLI(LightningCLI):
+    """The four Lightning subcommands; a run folder is opened before the classes are built."""
+
+    run: run_folder.RunFolder
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what belongs to no single class, and link what two classes must agree on."""
+        parser.add_argument(
+            "--test_with",
+            type=Literal["last", "best", "none"],
+            default="last",
+            help="fit: which weights are evaluated on query and gallery at the end: those of the last epoch, of the "
+            "epoch that was best on the held-out identities, or no evaluation.",
+        )
+        parser.link_arguments("data.init_args.image_size", "model.init_args.image_size")
+        parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=_seed)
+
+    def _parse_ckpt_path(self) -> None:
+        """Leave the config alone: a run's own ``config.yaml``, not pickled hyperparameters, says how to build it."""
+
+    def before_instantiate_classes(self) -> None:
+        """Open the run folder and point trainer and loggers at it."""
+        config = self.config[self.subcommand]
+        root = Path(config.trainer.default_root_dir or "runs")
+        checkpoint = run_folder.resolve_checkpoint(config.ckpt_path, root)
+        continued = None
+        if checkpoint is not None:
+            config.ckpt_path = str(checkpoint)
+            continued = run_folder.run_of_checkpoint(checkpoint) if self.subcommand == "fit" else None
+        self.run = run_folder.open_run(root, str(self.subcommand), continued)
+        config.trainer.default_root_dir = str(self.run.path)
+        loggers = config.trainer.logger
+        for logger in loggers if isinstance(loggers, list) else [loggers]:
+            if isinstance(logger, Namespace) and "init_args" in logger:
+                _place_logger(logger.class_path, logger.init_args, self.run)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the trainer; whole-or-absent checkpoints unless the config or the strategy brings its own writer."""
+        config = self._get(self.config_init, "trainer")
+        plugins = config.plugins or []
+        plugins = list(plugins) if isinstance(plugins, list) else [plugins]
+        own_writer = any(name in str(config.strategy).lower() for name in ("fsdp", "deepspeed", "modelparallel"))
+        if not own_writer and not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins.append(AtomicCheckpointIO())
+        return super().instantiate_trainer(plugins=plugins, **kwargs)
+
+    def after_fit(self) -> None:
+        """Evaluate on query and gallery, once, with the weights that ``--test_with`` names."""
+        which = self._get(self.config, "test_with")
+        has_test = getattr(self.datamodule, "has_test", False)
+        if which == "none" or not has_test or self.trainer.interrupted or getattr(self.trainer, "fast_dev_run", False):
+            return
+        checkpoint = None
+        if which == "best":
+            checkpoint = getattr(self.trainer.checkpoint_callback, "best_model_path", "") or None
+            if checkpoint is None:
+                raise UserError(
+                    "There is no best checkpoint to test.",
+                    looked_for="a checkpoint chosen on held-out identities",
+                    found="no validation took place (data.val_share is 0, or no ModelCheckpoint with a monitor)",
+                    remedy="use --test_with last, or hold identities out with --data.val_share 0.1",
+                )
+        self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=checkpoint, weights_only=True)
+
+
+def run_command(subcommand: str, words: list[str]) -> None:
+    """Lay the configs over each other, parse, build and run; a refusal is explained before it is raised.
+
+    Args:
+        subcommand: ``fit``, ``validate``, ``test`` or ``predict``.
+        words: the command line after it.
+
+    Raises:
+        UserError: the configuration cannot be parsed or built.
+    """
+    names, overrides = layers.split_config_flags(words)
+    settings = _base_layer(subcommand, names, overrides)
+    for name in names:
+        settings = layers.merge_layers(settings, layers.load_config(layers.find_config(name)))
+    _quieten()
+    # A user's ${trainer.max_epochs} is meant from the top of the file, not from inside the subcommand.
+    set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+    try:
+        HouseCLI(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            parser_class=HouseParser,
+            auto_configure_optimizers=False,
+            save_config_callback=ResolvedConfig,
+            save_config_kwargs={"save_to_log_dir": False},
+            seed_everything_default=0,
+            trainer_defaults={"callbacks": [EpochSeed()]},
+            args=[subcommand, "--config", json.dumps(settings), *overrides],
+        )
+    except ArgumentError as error:
+        raise _explained(error, settings, overrides) from error
+    except MisconfigurationException as error:
+        raise UserError("Lightning cannot run this configuration.", found=" ".join(str(error).split())) from error
+
+
+def _base_layer(subcommand: str, names: list[str], overrides: list[str]) -> dict[str, Any]:
+    """Return the lowest layer: the embedded default or, for evaluating a run's checkpoint, that run's own config."""
+    default = layers.load_config(layers.configs_folder() / layers.DEFAULT)
+    given = hints.with_overrides({}, overrides)
+    checkpoint = given.get("ckpt_path")
+    if subcommand == "fit" or names or not isinstance(checkpoint, str):
+        return default
+    root = Path(str(given.get("trainer", {}).get("default_root_dir") or default["trainer"]["default_root_dir"]))
+    path = run_folder.resolve_checkpoint(checkpoint, root)
+    run = run_folder.run_of_checkpoint(path) if path is not None else None
+    if run is None or not (run / "config.yaml").is_file():
+        return default
+    saved = layers.load_config(run / "config.yaml")
+    saved["trainer"] = {**saved["trainer"], "default_root_dir": str(run.parent)}
+    for key in ("model", "data"):  # linked from elsewhere; the link sets them again
+        saved[key]["init_args"].pop("image_size" if key == "model" else "seed", None)
+    return {key: saved[key] for key in ("seed_everything", "trainer", "model", "data") if key in saved}
+
+
+def _explained(error: ArgumentError, settings: Mapping[str, Any], overrides: Sequence[str]) -> UserError:
+    top_level = ["seed_everything", "trainer", "model", "data", "test_with", "ckpt_path", "verbose", "weights_only"]
+    top_level += ["return_predictions", "print_config", "help", "config", "optimizer", "lr_scheduler"]
+    known = hints.explain(hints.with_overrides(settings, overrides), top_level)
+    if known is not None:
+        return known
+    return UserError("The configuration was refused.", found=hints.readable(str(error)))
+
+
+def _place_logger(class_path: str, arguments: Namespace, run: run_folder.RunFolder) -> None:
+    """Put a logger's files into the run folder; a W&B logger also gets the run's id."""
+    if class_path.rpartition(".")[2] in ("WandbTracker", "WandbLogger"):
+        if arguments.get("save_dir") in (None, "."):
+            arguments.save_dir = str(run.path)
+        if arguments.get("id") is None and arguments.get("version") is None:
+            arguments.id = run.run_id or None
+    elif arguments.get("save_dir") in (None, "."):
+        arguments.save_dir = str(run.path)
+        arguments.name = "metrics"
+        arguments.version = f"attempt-{run.attempt}"  # a continued run keeps what its earlier attempts logged
+
+
+def _seed(value: bool | int) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+
+
+def _quieten() -> None:
+    """Silence Lightning's advice that does not apply here, and nothing else."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisement)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter is intended.*")
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+    warnings.filterwarnings(
+        "ignore", message=".*The number of training batches .* is smaller than the logging interval.*"
+    )
+    os.environ.setdefault("WANDB_SILENT", "true")
+
+
+def _no_advertisement(record: logging.LogRecord) -> bool:
+    return "Tip:" not in record.getMessage()

@@ -1,0 +1,160 @@
+"""Where a run lives: ``<root>/<subcommand>-<number>``, one folder for everything that run writes.
+
+``--ckpt_path last`` means the newest run under the root that has a last checkpoint; a ``fit`` that continues from it
+goes on in the same folder, under the same W&B run id.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffreid_lightning.errors import RunError, UserError
+
+#: The launcher of a multi-process run starts the command again in each process; they all meet in the first one's
+#: folder.
+ENVIRONMENT = "DIFFREID_RUN_FOLDER"
+IDENTITY_FILE = "run.json"
+CHECKPOINTS = "checkpoints"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run's folder.
+
+    Args:
+        path: the folder; created by :func:`open_run`.
+        run_id: the id under which W&B knows the run; the same for every attempt at it.
+        attempt: 1 for a new run, one more each time it is continued.
+    """
+
+    path: Path
+    run_id: str
+    attempt: int
+
+
+def launched_rank() -> int:
+    """Return the rank that torchrun, SLURM or Lightning's launcher gave this process; 0 when none did."""
+    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
+        value = os.environ.get(name, "")
+        if value.isdigit():
+            return int(value)
+    return 0
+
+
+def resolve_checkpoint(name: str | None, root: Path) -> Path | None:
+    """Turn ``--ckpt_path`` into a file.
+
+    Args:
+        name: a path, or ``last`` / ``best``: that checkpoint of the newest run under ``root`` which has one.
+        root: the folder that holds the runs (``trainer.default_root_dir``).
+
+    Raises:
+        UserError: there is no such file, or no run with such a checkpoint.
+    """
+    if name is None:
+        return None
+    if name in ("last", "best"):
+        found = sorted(root.glob(f"fit-*/{CHECKPOINTS}/{name}.ckpt"), key=lambda path: _number(path.parents[1]))
+        if found:
+            return found[-1]
+        runs = sorted(path.name for path in root.glob("fit-*")) if root.is_dir() else []
+        raise UserError(
+            f"There is no run to take the {name} checkpoint of.",
+            looked_for=f"{root.absolute()}/fit-*/{CHECKPOINTS}/{name}.ckpt",
+            found=f"runs without one: {', '.join(runs)}" if runs else "no run at all",
+            remedy="start the run without --ckpt_path, or name a checkpoint file or another --trainer.default_root_dir",
+        )
+    path = Path(name)
+    if not path.is_file():
+        siblings = sorted(item.name for item in path.parent.glob("*.ckpt")) if path.parent.is_dir() else []
+        raise UserError(
+            f"There is no checkpoint {name!r}.",
+            looked_for=str(path.absolute()),
+            found=f"beside it: {', '.join(siblings)}" if siblings else "no checkpoint in that folder",
+            remedy="name an existing .ckpt file, or 'last' or 'best'",
+        )
+    return path
+
+
+def run_of_checkpoint(checkpoint: Path) -> Path | None:
+    """Return the run folder a checkpoint lies in, or None when it lies elsewhere."""
+    run = checkpoint.resolve().parent.parent
+    return run if (run / IDENTITY_FILE).is_file() else None
+
+
+def open_run(root: Path, subcommand: str, continued: Path | None = None) -> RunFolder:
+    """Create the folder of a new run, or open that of the run being continued.
+
+    Args:
+        root: the folder that holds the runs.
+        subcommand: ``fit``, ``validate``, ``test`` or ``predict``; the folder is named after it.
+        continued: the run folder to go on in, if any.
+
+    Raises:
+        UserError: the folder cannot be created.
+    """
+    inherited = os.environ.get(ENVIRONMENT)
+    if inherited:
+        return _read(Path(inherited))
+    if continued is not None:
+        run = _read(continued)
+        run = RunFolder(run.path, run.run_id, run.attempt + (launched_rank() == 0))
+    elif launched_rank() > 0:
+        # Rank 0 of an outside launcher makes the folder; whoever else must write asks it by broadcast.
+        return RunFolder(root, "", 1)
+    else:
+        run = RunFolder(_new_folder(root, subcommand), secrets.token_hex(4), 1)
+    if launched_rank() == 0:
+        identity = json.dumps({"run_id": run.run_id, "attempt": run.attempt})
+        (run.path / IDENTITY_FILE).write_text(identity + "\n", encoding="utf-8")
+        os.environ[ENVIRONMENT] = str(run.path)
+    return run
+
+
+def close_run() -> None:
+    """Forget the open run, so that the next command of this process gets a folder of its own."""
+    os.environ.pop(ENVIRONMENT, None)
+
+
+def _read(path: Path) -> RunFolder:
+    try:
+        identity = json.loads((path / IDENTITY_FILE).read_text(encoding="utf-8"))
+        return RunFolder(path, str(identity["run_id"]), int(identity["attempt"]))
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(
+            f"The run folder {path} cannot be continued.",
+            looked_for=f"{IDENTITY_FILE} with the run's id",
+            found=str(error),
+            remedy="start a new run with --ckpt_path pointing at its checkpoint file",
+        ) from error
+
+
+def _number(folder: Path) -> int:
+    match = re.search(r"-(\d+)$", folder.name)
+    return int(match.group(1)) if match else -1
+
+
+def _new_folder(root: Path, subcommand: str) -> Path:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        number = max((_number(path) for path in root.iterdir() if path.is_dir()), default=0)
+        while True:
+            number = max(number, 0) + 1
+            path = root / f"{subcommand}-{number:03d}"
+            try:
+                path.mkdir()
+            except FileExistsError:  # another process was quicker
+                continue
+            return path
+    except OSError as error:
+        raise UserError(
+            "The folder for the run cannot be made.",
+            looked_for=str(root.absolute()),
+            found=error.strerror or str(error),
+            remedy="give another one with --trainer.default_root_dir",
+        ) from error

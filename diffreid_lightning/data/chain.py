@@ -1,0 +1,73 @@
+"""Several manifests as one: identities and cameras relabelled, images found in each manifest's own root."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from PIL import Image
+
+from diffreid_lightning.data.images import ImageRoot
+from diffreid_lightning.manifest import Manifest
+
+IdentityKey = tuple[str, str, int]
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Rows of one or more manifests, in order.
+
+    Args:
+        roots: the image roots of the manifests.
+        root_of: (N,) which root a row's image lies in.
+        file_names: (N,) names inside the roots; an Arrow array, so that a million rows are not a million objects.
+        labels: (N,) identity numbers from 0, in the sorted order of ``identities``.
+        identities: the (source, partition, pid) behind each label.
+        camids: (N,) camera numbers from 0, one per (source, camera).
+    """
+
+    roots: tuple[ImageRoot, ...]
+    root_of: npt.NDArray[np.int64]
+    file_names: pa.Array
+    labels: npt.NDArray[np.int64]
+    identities: tuple[IdentityKey, ...]
+    camids: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def image(self, row: int) -> Image.Image:
+        """Open the image of a row as RGB.
+
+        Raises:
+            UserError: the file is missing, empty or no image.
+        """
+        return self.roots[int(self.root_of[row])].image(self.file_names[row].as_py())
+
+
+def chain(manifests: Sequence[Manifest]) -> Chain:
+    """Put manifests one behind the other.
+
+    Two rows are the same identity exactly when source, partition and pid agree, whichever manifest they come from; two
+    sources may use the same pids and camera ids.
+    """
+    numbered = [manifest.identities() for manifest in manifests]
+    identities = sorted({key for _, keys in numbered for key in keys})
+    position = {key: number for number, key in enumerate(identities)}
+    labels = [np.asarray([position[key] for key in keys], dtype=np.int64)[own] for own, keys in numbered if len(own)]
+    sources = np.concatenate([np.asarray(manifest.numpy("source"), dtype=str) for manifest in manifests])
+    raw_camids = np.concatenate([manifest.numpy("camid") for manifest in manifests])
+    _, source_numbers = np.unique(sources, return_inverse=True)
+    _, camids = np.unique(np.stack([source_numbers, raw_camids], axis=1), axis=0, return_inverse=True)
+    names = [manifest.table.column("file_name").combine_chunks() for manifest in manifests]
+    return Chain(
+        roots=tuple(manifest.images for manifest in manifests),
+        root_of=np.repeat(np.arange(len(manifests)), [len(manifest) for manifest in manifests]),
+        file_names=pa.concat_arrays([pa.array(name) if isinstance(name, pa.ChunkedArray) else name for name in names]),
+        labels=np.concatenate(labels) if labels else np.empty(0, dtype=np.int64),
+        identities=tuple(identities),
+        camids=camids.reshape(-1).astype(np.int64),
+    )

@@ -1,0 +1,50 @@
+"""Held-out identities: the split on which choices are made, so that query and gallery are read only by ``test``."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from diffreid_lightning.manifest import Manifest
+
+
+def hold_out_identities(manifest: Manifest, share: float, seed: int) -> npt.NDArray[np.bool_]:
+    """Choose the validation rows among a manifest's training rows.
+
+    A manifest that has a ``val`` split of its own keeps it. Otherwise a seeded choice of identities is made among
+    those seen by at least two cameras (the others could not be evaluated).
+
+    Args:
+        manifest: rows of any splits; only ``train`` and ``val`` rows matter.
+        share: share of the training identities to hold out, 0 (none: the own ``val`` split is trained on too) to 1.
+        seed: the choice depends on it and on the sorted identities alone.
+
+    Returns:
+        (N,) mask of the validation rows.
+    """
+    split = np.asarray(manifest.numpy("split"))
+    none = np.zeros(len(manifest), dtype=bool)
+    if share <= 0:
+        return none
+    if (split == "val").any():
+        return split == "val"
+    labels, _ = manifest.identities()
+    rows = np.flatnonzero(split == "train")
+    seen = np.unique(np.stack([labels[rows], manifest.numpy("camid")[rows]], axis=1), axis=0)
+    identities, cameras = np.unique(seen[:, 0], return_counts=True)
+    candidates = identities[cameras >= 2]
+    count = min(math.ceil(len(identities) * share), len(candidates))
+    chosen = np.random.default_rng(seed).choice(candidates, size=count, replace=False) if count else candidates[:0]
+    none[rows] = np.isin(labels[rows], chosen)
+    return none
+
+
+def first_per_camera(manifest: Manifest) -> npt.NDArray[np.bool_]:
+    """Mark the first row of every (identity, camera) pair: the queries of a held-out split, as Market-1501 has them."""
+    labels, _ = manifest.identities()
+    _, first = np.unique(np.stack([labels, manifest.numpy("camid")], axis=1), axis=0, return_index=True)
+    mask = np.zeros(len(manifest), dtype=bool)
+    mask[first] = True
+    return mask

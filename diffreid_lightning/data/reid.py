@@ -1,0 +1,259 @@
+"""The Re-ID DataModule: any number of training sources, held-out identities for validation, one test set."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from lightning.pytorch import LightningDataModule
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from diffreid_lightning.data.chain import Chain, chain
+from diffreid_lightning.data.datasets import PersonDataset, open_dataset
+from diffreid_lightning.data.holdout import first_per_camera, hold_out_identities
+from diffreid_lightning.data.samplers import Draw, PKSampler
+from diffreid_lightning.data.transforms import TrainView, evaluation_view
+from diffreid_lightning.errors import UserError, shorten
+from diffreid_lightning.manifest import Manifest
+
+SamplerFactory = Callable[[Sequence[int]], Sampler[Any]]
+Source = PersonDataset | str
+
+
+class PersonBatch(NamedTuple):
+    """A batch of person images; B is the batch size."""
+
+    images: Tensor  #: (B, 3, H, W): uint8 from the loader, float in 0..1 once on the device
+    labels: Tensor  #: (B,) int64 identity numbers, class indices in training
+    camids: Tensor  #: (B,) int64 camera numbers
+    indices: Tensor  #: (B,) int64 rows of the set
+    is_query: Tensor  #: (B,) bool, False in training
+
+
+class PersonImages(Dataset[PersonBatch]):
+    """Rows of a chain as tensors: evaluation views by row number, training views by :class:`~.samplers.Draw`.
+
+    Args:
+        rows: the chained rows.
+        image_size: height and width in pixels.
+        is_query: (N,) which rows are queries; None for none.
+        train_view: how training views are made; None makes evaluation views only.
+    """
+
+    def __init__(
+        self,
+        rows: Chain,
+        image_size: tuple[int, int],
+        is_query: npt.NDArray[np.bool_] | None = None,
+        train_view: TrainView | None = None,
+    ) -> None:
+        self.rows = rows
+        self.image_size = image_size
+        self.is_query = np.zeros(len(rows), dtype=bool) if is_query is None else is_query
+        self.train_view = train_view
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def picture(self, row: int) -> Image.Image:
+        """Return the image of a row as it lies on the disk, for reports."""
+        return self.rows.image(row)
+
+    def __getitem__(self, item: int | Draw) -> PersonBatch:
+        row = item.row if isinstance(item, Draw) else item
+        image = self.rows.image(row)
+        if isinstance(item, Draw) and self.train_view is not None:
+            view = self.train_view(image, self.image_size, item.seed)
+        else:
+            view = evaluation_view(image, self.image_size)
+        return PersonBatch(
+            view,
+            torch.tensor(self.rows.labels[row]),
+            torch.tensor(self.rows.camids[row]),
+            torch.tensor(row),
+            torch.tensor(self.is_query[row]),
+        )
+
+
+class ReIDDataModule(LightningDataModule):
+    """Images, identities and cameras for training and evaluating a Re-ID network.
+
+    A source is a dataset class, the path of a dataset in any known layout (a folder or a zip; the layout is
+    recognised), or ``miniperson`` / ``miniperson:station``, which ship with the package.
+
+    Args:
+        train: one source or several, chained. An identity is (source, partition, pid), so equal pids do not clash.
+        test: the source whose query and gallery ``test`` reads; None means the first training source.
+        image_size: height and width in pixels.
+        val_share: share of the training identities held out for validation, 0 to 1. A source with a ``val`` split of
+            its own keeps that one. 0 trains on everything, as published recipes do.
+        sampler: makes the training sampler from the (N,) labels; it must have a ``batch_size``.
+        train_view: augmentation of the training images; None means :class:`~.transforms.TrainView` as it stands.
+        eval_batch_size: images per batch of validation, test and predict.
+        num_workers: loader processes; None means one per core, at most 8 (divided by the processes on this machine).
+        seed: seed of the held-out choice, the sampling and the augmentation; the command line links
+            ``seed_everything``.
+    """
+
+    def __init__(
+        self,
+        train: Source | list[Source] = "miniperson",
+        test: Source | None = None,
+        image_size: tuple[int, int] = (256, 128),
+        val_share: float = 0.1,
+        sampler: SamplerFactory = lambda labels: PKSampler(labels),
+        train_view: TrainView | None = None,
+        eval_batch_size: int = 128,
+        num_workers: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not 0 <= val_share < 1:
+            raise UserError(f"data.val_share is {val_share}.", looked_for="a share from 0 up to, not including, 1")
+        sources = train if isinstance(train, list) else [train]
+        if not sources:
+            raise UserError("data.train names no source.", remedy="give a path, or 'miniperson'")
+        self._train_sources = [open_dataset(source) for source in sources]
+        self._test_source = self._train_sources[0] if test is None else open_dataset(test)
+        self.image_size = (int(image_size[0]), int(image_size[1]))
+        self.val_share = val_share
+        self.sampler = sampler
+        self.train_view = train_view or TrainView()
+        self.eval_batch_size = eval_batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+
+    # What the stages see. Each is built when it is first asked for, so that `test` never touches the training rows.
+
+    @cached_property
+    def train_set(self) -> PersonImages:
+        """The rows trained on."""
+        masks = [self._split_of(m, "train") & ~v for m, v in self._train_manifests]
+        rows = chain([manifest.filter(mask) for (manifest, _), mask in zip(self._train_manifests, masks, strict=True)])
+        if not len(rows):
+            raise self._empty("train", [manifest for manifest, _ in self._train_manifests])
+        return PersonImages(rows, self.image_size, train_view=self.train_view)
+
+    @cached_property
+    def val_set(self) -> PersonImages | None:
+        """The held-out identities: one image per identity and camera as queries, then all of them as gallery.
+
+        None when nothing is held out.
+        """
+        held_out = [manifest.filter(mask) for manifest, mask in self._train_manifests if mask.any()]
+        if not held_out:
+            return None
+        queries = [manifest.filter(first_per_camera(manifest)) for manifest in held_out]
+        rows = chain([*queries, *held_out])
+        return PersonImages(rows, self.image_size, is_query=np.arange(len(rows)) < sum(map(len, queries)))
+
+    @cached_property
+    def test_set(self) -> PersonImages:
+        """Query rows, then gallery rows, of the test source."""
+        manifest = self._test_source.manifest()
+        split = np.asarray(manifest.numpy("split"))
+        for name in ("query", "gallery"):
+            if not (split == name).any():
+                raise self._empty(name, [manifest])
+        rows = chain([manifest.filter(split == "query"), manifest.filter(split == "gallery")])
+        return PersonImages(rows, self.image_size, is_query=np.arange(len(rows)) < int((split == "query").sum()))
+
+    @property
+    def num_identities(self) -> int:
+        """Classes of the training set; its labels run from 0 to one less."""
+        return len(self.train_set.rows.identities)
+
+    @property
+    def has_test(self) -> bool:
+        """Whether the test source has a query or a gallery at all."""
+        return bool(np.isin(np.asarray(self._test_source.manifest().numpy("split")), ["query", "gallery"]).any())
+
+    @property
+    def test_name(self) -> str:
+        """Name of the test source, for reports."""
+        return str(self._test_source.manifest().numpy("source")[0])
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Content hashes of the training manifests by source, for what is made from them."""
+        return {str(m.numpy("source")[0]): m.content_hash for m, _ in self._train_manifests if len(m)}
+
+    def retrieval_set(self, stage: str) -> PersonImages | None:
+        """Return the set that ``stage`` (``validate`` or ``test``) evaluates on."""
+        return self.val_set if stage == "validate" else self.test_set
+
+    @cached_property
+    def _train_manifests(self) -> list[tuple[Manifest, npt.NDArray[np.bool_]]]:
+        manifests = [source.manifest() for source in self._train_sources]
+        return [(manifest, hold_out_identities(manifest, self.val_share, self.seed)) for manifest in manifests]
+
+    @staticmethod
+    def _split_of(manifest: Manifest, name: str) -> npt.NDArray[np.bool_]:
+        # Generated people are training data, and a val split that nothing holds out is too.
+        return np.isin(np.asarray(manifest.numpy("split")), [name, "val", "generated"])
+
+    @staticmethod
+    def _empty(split: str, manifests: Sequence[Manifest]) -> UserError:
+        found = [
+            f"{path} ({', '.join(f'{n} {s}' for s, n in zip(*np.unique(splits, return_counts=True), strict=True))})"
+            for path, splits in ((m.root, np.asarray(m.numpy("split"), dtype=str)) for m in manifests)
+        ]
+        return UserError(
+            f"There is no image in the {split} split.",
+            looked_for=f"rows with split {split!r}",
+            found=shorten(found),
+            remedy="see what is there with: python -m diffreid_lightning data check PATH",
+        )
+
+    # Loaders.
+
+    def train_dataloader(self) -> DataLoader[PersonBatch]:
+        """P×K batches."""
+        sampler = self.sampler(self.train_set.rows.labels.tolist())
+        if isinstance(sampler, PKSampler):
+            sampler.seed = self.seed
+        batch_size = getattr(sampler, "batch_size", None)
+        if batch_size is None:
+            raise UserError(
+                f"{type(sampler).__name__} cannot be used as data.sampler.",
+                looked_for="a batch_size, the number of draws in a batch",
+                remedy="give the sampler class a batch_size attribute",
+            )
+        return self._loader(self.train_set, batch_size=batch_size, sampler=sampler, drop_last=True)
+
+    def val_dataloader(self) -> DataLoader[PersonBatch] | list[DataLoader[PersonBatch]]:
+        """The held-out identities; no loader at all when ``val_share`` is 0."""
+        return [] if self.val_set is None else self._loader(self.val_set, batch_size=self.eval_batch_size)
+
+    def test_dataloader(self) -> DataLoader[PersonBatch]:
+        """Query and gallery."""
+        return self._loader(self.test_set, batch_size=self.eval_batch_size)
+
+    def predict_dataloader(self) -> DataLoader[PersonBatch]:
+        """Query and gallery, for their features."""
+        return self.test_dataloader()
+
+    def on_after_batch_transfer(self, batch: PersonBatch, dataloader_idx: int) -> PersonBatch:
+        """Turn bytes into floats on the device: a quarter of the traffic, none of the loader's time."""
+        return batch._replace(images=batch.images.float().div_(255))
+
+    def _loader(self, images: PersonImages, **kwargs: Any) -> DataLoader[PersonBatch]:
+        workers = self.num_workers
+        if workers is None:
+            local = int(os.environ.get("LOCAL_WORLD_SIZE", 0)) or getattr(self.trainer, "num_devices", 1) or 1
+            workers = max(1, min(8, (os.cpu_count() or 1) // local))
+        return DataLoader(
+            images,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator().manual_seed(self.seed),  # its worker seeds must not disturb the model's stream
+            **kwargs,
+        )

@@ -1,0 +1,69 @@
+"""What a network sees of an image: the training view and the evaluation view."""
+
+from __future__ import annotations
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+# ImageNet's mean colour, the customary filling of erased regions (Zhong et al., arXiv 1708.04896).
+_FILL = (124.0, 116.0, 104.0)
+
+
+def evaluation_view(image: Image.Image, size: tuple[int, int]) -> Tensor:
+    """Resize to ``size`` (height, width) in pixels; returns (3, H, W) uint8 in 0..255."""
+    resized = image if image.size == (size[1], size[0]) else image.resize((size[1], size[0]), Image.Resampling.BICUBIC)
+    return F.pil_to_tensor(resized)
+
+
+class TrainView:
+    """The training view of Bag of Tricks (Luo et al., arXiv 1903.07071): resize, flip, pad and crop, colour, erase.
+
+    Args:
+        flip: probability of a mirrored image.
+        pad: pixels added on each side before a random crop back to size; 0 for none.
+        colour: strength of brightness, contrast and saturation jitter, 0 (none) to 1.
+        colour_probability: share of the images whose colour is jittered.
+        erasing: probability of random erasing.
+        erasing_area: smallest and largest erased share of the image.
+    """
+
+    def __init__(
+        self,
+        flip: float = 0.5,
+        pad: int = 10,
+        colour: float = 0.0,
+        colour_probability: float = 0.5,
+        erasing: float = 0.5,
+        erasing_area: tuple[float, float] = (0.02, 0.4),
+    ) -> None:
+        self.pad = pad
+        self._flip = v2.RandomHorizontalFlip(flip)
+        jitter = v2.ColorJitter(brightness=colour, contrast=colour, saturation=colour)
+        self._colour = v2.RandomApply([jitter], colour_probability) if colour > 0 else None
+        self._erase = v2.RandomErasing(erasing, scale=tuple(erasing_area), ratio=(0.3, 1 / 0.3), value=list(_FILL))
+
+    def __call__(self, image: Image.Image, size: tuple[int, int], seed: int) -> Tensor:
+        """Draw a view.
+
+        Args:
+            image: RGB image of any size.
+            size: height and width of the view in pixels.
+            seed: the view depends on it and on the image alone.
+
+        Returns:
+            (3, H, W) uint8 in 0..255.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            view = self._flip(evaluation_view(image, size))
+            if self.pad > 0:
+                view = v2.functional.pad(view, [self.pad])
+                top = int(torch.randint(2 * self.pad + 1, ()))
+                left = int(torch.randint(2 * self.pad + 1, ()))
+                view = F.crop(view, top, left, size[0], size[1])
+            if self._colour is not None:
+                view = self._colour(view)
+            return self._erase(view)

@@ -1,0 +1,60 @@
+"""A tiny training job through the real command line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from diffreid_lightning.cli import main
+from tests.data.layouts import write_market1501
+
+#: The smallest network timm has; images as small as it takes.
+TINY = (
+    "--model.backbone=test_resnet",
+    "--data.image_size=[64,32]",
+    "--data.num_workers=0",
+    "--data.sampler.init_args.identities_per_batch=2",
+    "--data.sampler.init_args.images_per_identity=2",
+    "--data.val_share=0.5",
+    "--trainer.max_epochs=2",
+    "--trainer.check_val_every_n_epoch=1",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.accelerator=cpu",
+)
+
+
+@pytest.fixture(scope="session")
+def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Market-1501 folder of a few people: six cameras, junk, distractors."""
+    return write_market1501(
+        tmp_path_factory.mktemp("data") / "market1501", train_ids=range(2, 10), cameras=(1, 2, 3, 4, 5, 6)
+    )
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Run a command in-process in an empty folder, without keys or accounts."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "PL_GLOBAL_SEED"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["diffreid_lightning"])
+    return lambda *words: main(list(map(str, words)))
+
+
+def start(words: list[str], folder: Path, **environment: str) -> subprocess.Popen[str]:
+    """Start the command as a user would, in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "diffreid_lightning", *words],
+        cwd=folder,
+        env={**os.environ, "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )

@@ -1,0 +1,125 @@
+"""The main job through the real command line: fit, what it leaves behind, and evaluating it again."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file
+
+from tests.cli.conftest import TINY
+from tests.data import layouts
+from tests.wandb_records import read_run, runs_under
+
+Command = Callable[..., int]
+
+
+def test_fit_leaves_numbers_weights_config_and_a_wandb_run(command: Command, market: Path, tmp_path: Path) -> None:
+    assert command("fit", f"--data.train={market}", *TINY) == 0
+    run = tmp_path / "runs/reid/fit-001"
+
+    with (run / "results.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert row["stage"] == "test"
+    assert 0 < float(row["mAP"]) <= 100
+
+    (record,) = runs_under(run)
+    wandb = read_run(record)
+    assert wandb["project"] == "diffreid"
+    assert wandb["history"]["test/mAP"] == [pytest.approx(float(row["mAP"]), abs=1e-3)]
+    assert wandb["history"]["test/rank1"] == [pytest.approx(float(row["Rank-1"]), abs=1e-3)]
+    assert len(wandb["history"]["val/mAP"]) == 2
+    assert wandb["history"]["test/rank_lists"][0]["_type"] == "table-file"
+    assert wandb["config"]["config"]["model"]["init_args"]["backbone"] == "test_resnet"
+
+    for name in ("last", "best"):
+        checkpoint = torch.load(run / f"checkpoints/{name}.ckpt", weights_only=True)
+        assert "classifier.weight" in checkpoint["state_dict"]
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["model"]["init_args"]["backbone"] == "test_resnet"
+    assert Image.open(run / "rank_lists_test.png").width > 100
+    model = timm.create_model(f"local-dir:{run / 'backbone'}", pretrained=True)
+    assert model(torch.zeros(1, 3, 64, 32)).shape == (1, model.num_features)
+    assert list((run / "metrics/attempt-1").glob("metrics.csv"))
+
+
+def test_a_runs_checkpoint_is_evaluated_with_its_own_config(command: Command, market: Path, tmp_path: Path) -> None:
+    assert command("fit", f"--data.train={market}", *TINY) == 0
+    assert command("test", "--ckpt_path=last") == 0
+    assert command("validate", "--ckpt_path=runs/reid/fit-001/checkpoints/best.ckpt") == 0
+    assert command("predict", "--ckpt_path=last") == 0
+    root = tmp_path / "runs/reid"
+    first, again = (list(csv.DictReader((root / name / "results.csv").open())) for name in ("fit-001", "test-002"))
+    assert [first[0][key] for key in ("mAP", "mINP")] == [again[0][key] for key in ("mAP", "mINP")]
+    assert (root / "validate-003/results.csv").is_file()
+    features = load_file(root / "predict-004/features.safetensors")
+    assert len(features["features"]) == len(features["is_query"]) == len(list((market).glob("[bq]*e*/*.jpg"))) - 2
+    assert torch.isfinite(features["features"]).all()
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_two_runs_of_one_seed_are_one_result(command: Command, market: Path, tmp_path: Path, flip: bool) -> None:
+    for workers in (0, 2):  # nor does the number of loader workers change anything
+        words = [f"--data.train={market}", *TINY, f"--data.num_workers={workers}", f"--model.flip_average={flip}"]
+        assert command("fit", *words, "--trainer.logger=false") == 0
+    first, second = (
+        torch.load(tmp_path / f"runs/reid/fit-00{n}/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for n in (1, 2)
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+WRITERS = {
+    "duke": layouts.write_dukemtmcreid,
+    "cuhk03": layouts.write_cuhk03np,
+    "msmt17_v1": layouts.write_msmt17,
+    "msmt17_v2": lambda root: layouts.write_msmt17(root, version=2),
+    "msmt17_market": layouts.write_msmt17_market,
+}
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_every_benchmark_layout_trains_by_its_path_alone(layout: str, command: Command, tmp_path: Path) -> None:
+    root = WRITERS[layout](tmp_path / layout)
+    assert command("fit", f"--data.train={root}", *TINY, "--trainer.max_epochs=1", "--trainer.logger=false") == 0
+    assert (tmp_path / "runs/reid/fit-001/results.csv").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "backbone", ["resnet50", "vit_tiny_patch16_224", "mobilenetv3_small_050", "tf_efficientnet_lite0"]
+)
+def test_backbones_swap_by_an_override_alone(backbone: str, command: Command, market: Path, tmp_path: Path) -> None:
+    words = [f"--data.train={market}", *TINY, f"--model.backbone={backbone}", "--trainer.max_epochs=1"]
+    assert command("fit", *words, "--trainer.limit_train_batches=2", "--trainer.logger=false") == 0
+    assert timm.create_model(f"local-dir:{tmp_path / 'runs/reid/fit-001/backbone'}", pretrained=True) is not None
+
+
+def test_several_sources_chain_and_another_is_the_test(command: Command, market: Path, tmp_path: Path) -> None:
+    duke = layouts.write_dukemtmcreid(tmp_path / "duke")
+    words = [f"--data.train=[{market},{duke}]", f"--data.test={duke}", *TINY, "--trainer.max_epochs=1"]
+    assert command("fit", *words, "--trainer.logger=false") == 0
+    (row,) = csv.DictReader((tmp_path / "runs/reid/fit-001/results.csv").open())
+    assert row["dataset"] == "dukemtmcreid"
+    checkpoint = torch.load(tmp_path / "runs/reid/fit-001/checkpoints/last.ckpt", weights_only=True)
+    market_ids = 8 - 4  # half of each source's identities are held out
+    duke_ids = len(set(layouts.TRAIN_IDS)) - 2
+    assert len(checkpoint["state_dict"]["classifier.weight"]) == market_ids + duke_ids
+
+
+def test_a_fit_starts_from_another_fits_backbone(command: Command, market: Path, tmp_path: Path) -> None:
+    quick = ("--trainer.max_epochs=1", "--trainer.logger=false")
+    assert command("fit", f"--data.train={market}", *TINY, *quick) == 0
+    source = tmp_path / "runs/reid/fit-001/backbone"
+    words = [f"--data.train={market}", *TINY, *quick, f"--model.init_from={source}", "--model.optimizer.init_args.lr=0"]
+    assert command("fit", *words) == 0
+    one, two = (load_file(tmp_path / f"runs/reid/fit-00{n}/backbone/model.safetensors") for n in (1, 2))
+    trained = [name for name in one if name.endswith("weight")]
+    assert trained
+    assert all(torch.equal(one[name], two[name]) for name in trained)

@@ -1,0 +1,55 @@
+"""Layering: what names a class replaces, what does not merges."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from diffreid_lightning.cli import layers
+from diffreid_lightning.errors import UserError
+
+
+def test_named_class_leaves_nothing_of_the_default() -> None:
+    lower = {"model": {"class_path": "A", "init_args": {"x": 1, "y": 2}}, "trainer": {"max_epochs": 3, "devices": 1}}
+    upper = {"model": {"class_path": "A", "init_args": {"x": 5}}, "trainer": {"max_epochs": 9}}
+    merged = layers.merge_layers(lower, upper)
+    assert merged["model"] == {"class_path": "A", "init_args": {"x": 5}}
+    assert merged["trainer"] == {"max_epochs": 9, "devices": 1}
+    assert lower["trainer"]["max_epochs"] == 3
+
+
+def test_mapping_without_class_merges_and_lists_replace() -> None:
+    lower = {"model": {"class_path": "A", "init_args": {"x": 1, "losses": [1, 2]}}}
+    merged = layers.merge_layers(lower, {"model": {"init_args": {"losses": [3]}}})
+    assert merged == {"model": {"class_path": "A", "init_args": {"x": 1, "losses": [3]}}}
+
+
+@pytest.mark.parametrize("words", [["--config", "a", "--x=1", "-c", "b"], ["--config=a", "--x=1", "--config=b"]])
+def test_config_flags_are_split_in_order(words: list[str]) -> None:
+    assert layers.split_config_flags(words) == (["a", "b"], ["--x=1"])
+
+
+def test_config_flag_without_file() -> None:
+    with pytest.raises(UserError, match="no file after it"):
+        layers.split_config_flags(["--config"])
+
+
+@pytest.mark.parametrize("name", ["experiment/bot_market1501", "experiment/bot_market1501.yaml", "default"])
+def test_packaged_configs_are_found_by_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert layers.find_config(name).is_file()
+
+
+def test_unknown_config_names_the_nearest() -> None:
+    with pytest.raises(UserError) as caught:
+        layers.find_config("experiment/bot_market")
+    assert "experiment/bot_market1501.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["a: [1", "- 1\n- 2\n", "a:\n\t- b"])
+def test_broken_yaml_is_the_users_error(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"broken\.yaml"):
+        layers.load_config(path)

@@ -1,0 +1,125 @@
+"""What users get wrong: one clear error, exit code 2, no traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import TINY
+from tests.data.layouts import write_market1501
+
+Command = Callable[..., int]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["fitt"], ["did you mean 'fit'"]),
+        (["fit", "--model.bakbone=resnet18"], ["model.bakbone", "did you mean 'backbone'"]),
+        (["fit", "--trainer.max_epoch=3"], ["trainer.max_epoch", "did you mean 'max_epochs'"]),
+        (["fit", "--modle.backbone=x"], ["modle", "did you mean 'model'"]),
+        (["fit", "--data.train_view.init_args.flop=1"], ["flop", "did you mean 'flip'"]),
+        (["fit", "--data.sampler.init_args.image_per_identity=1"], ["did you mean 'images_per_identity'"]),
+        (["fit", "--model.optimizer.init_args.learning_rate=1"], ["learning_rate"]),
+        (["fit", "--model=SupervisedReId"], ["did you mean 'SupervisedReID'"]),
+        (["fit", "--model.optimizer=torch.optim.Adamm"], ["Adamm"]),
+        (["fit", "--trainer.max_epochs=many"], ["trainer.max_epochs", "many"]),
+        (["fit", "--config=nowhere.yaml"], ["nowhere.yaml"]),
+        (["fit", "--config"], ["no file after it"]),
+        (["fit", "--ckpt_path=nowhere.ckpt"], ["nowhere.ckpt"]),
+        (["fit", "--ckpt_path=last"], ["no run"]),
+        (["fit", "--model.backbone=resnet51"], ["resnet51", "resnet50"]),
+        (["fit", "--data.train=/no/such/folder"], ["/no/such/folder"]),
+        (["fit", "--data.val_share=1.5"], ["val_share"]),
+        (["fit", "--data.sampler.init_args.identities_per_batch=100000"], ["100000"]),
+        (["fit", "--trainer.devices=0"], ["devices"]),
+        (["fit", "--config=experiment/bot_market1501"], ["data.train", "???"]),
+    ],
+)
+def test_mistakes_are_named_with_their_remedy(
+    words: list[str], expected: list[str], command: Command, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert command(*words) == 2
+    error = capfd.readouterr().err
+    assert "Traceback" not in error
+    assert "NestedArg" not in error
+    for text in expected:
+        assert text in error
+
+
+def test_a_misspelt_key_in_a_file_is_named(command: Command, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "my.yaml"
+    path.write_text("model:\n  class_path: SupervisedReID\n  init_args:\n    poolng: gem\n")
+    assert command("fit", f"--config={path}") == 2
+    assert "did you mean 'pooling'" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xd8\xff\xe0 not a picture"])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_broken_images_are_named(
+    content: bytes, workers: int, command: Command, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    root = write_market1501(tmp_path / "market", train_ids=range(2, 6))
+    broken = sorted((root / "bounding_box_train").glob("*.jpg"))[0]
+    broken.write_bytes(content)
+    words = [f"--data.train={root}", *TINY, "--data.val_share=0", f"--data.num_workers={workers}"]
+    assert command("fit", *words, "--trainer.logger=false", "--data.sampler.init_args.images_per_identity=12") == 2
+    error = capfd.readouterr().err
+    assert broken.name in error
+    assert "Traceback" not in error
+
+
+def test_an_unreadable_file_name_is_named(command: Command, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    root = write_market1501(tmp_path / "market")
+    (root / "query" / "holiday.jpg").write_bytes(next((root / "query").glob("*.jpg")).read_bytes())
+    assert command("fit", f"--data.train={root}", *TINY) == 2
+    assert "holiday.jpg" in capfd.readouterr().err
+
+
+def test_an_empty_split_is_named(command: Command, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    root = write_market1501(tmp_path / "market")
+    for path in (root / "query").glob("*.jpg"):
+        path.unlink()
+    assert command("fit", f"--data.train={root}", *TINY, "--trainer.logger=false") == 2
+    assert "query" in capfd.readouterr().err
+
+
+def test_no_query_with_a_match_is_named_and_the_training_is_kept(
+    command: Command, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    root = write_market1501(tmp_path / "market", test_ids=(3,), cameras=(1, 2), images_per_camera=2)
+    for path in (root / "bounding_box_test").glob("0003*"):
+        path.unlink()
+    assert command("fit", f"--data.train={root}", *TINY, "--trainer.logger=false") == 2
+    assert "quer" in capfd.readouterr().err
+    assert (tmp_path / "runs/reid/fit-001/checkpoints/last.ckpt").is_file()
+
+
+def test_a_diverged_loss_stops_the_run_and_keeps_the_checkpoint(
+    command: Command, market: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = [f"--data.train={market}", *TINY, "--trainer.logger=false"]
+    assert command("fit", *words, "--trainer.max_epochs=1") == 0
+    checkpoint = tmp_path / "runs/reid/fit-001/checkpoints/last.ckpt"
+    before = checkpoint.read_bytes()
+    words += ["--model.optimizer.init_args.lr=1e30", "--model.warmup_epochs=0", "--ckpt_path=last"]
+    assert command("fit", *words, "--trainer.max_epochs=3", "--model.scheduler=null") == 1
+    error = capfd.readouterr().err
+    assert "no longer finite" in error
+    assert "Traceback" not in error
+    assert checkpoint.read_bytes() == before
+
+
+def test_help_and_empty_command(command: Command, capfd: pytest.CaptureFixture[str]) -> None:
+    assert command("--help") == 0
+    assert command() == 2
+    assert "data check" in capfd.readouterr().out
+
+
+def test_print_config_shows_what_would_run(command: Command, capfd: pytest.CaptureFixture[str]) -> None:
+    assert command("fit", "--model.backbone=resnet34", "--trainer.max_epochs=7", "--print_config") == 0
+    shown = capfd.readouterr().out
+    assert "backbone: resnet34" in shown
+    assert "T_max: 7" in shown, "interpolations follow the overrides"
