@@ -280,9 +280,11 @@ def _read_metadata(metadata: Mapping[bytes, bytes] | None, file: Path) -> dict[s
     """Return schema, parents and images as noted in the file; a Parquet file made by other tools has no note."""
     noted: dict[str, Any] = {"schema": SCHEMA_VERSION, "parents": [], "images": "."}
     try:
-        noted.update(json.loads((metadata or {}).get(_METADATA_KEY, b"{}")))
+        read = json.loads((metadata or {}).get(_METADATA_KEY, b"{}"))
+        noted.update(read)
         sound = (
-            isinstance(noted["schema"], int)
+            isinstance(read, dict)
+            and isinstance(noted["schema"], int)
             and isinstance(noted["images"], str)
             and all(isinstance(parent, str) for parent in noted["parents"])
         )

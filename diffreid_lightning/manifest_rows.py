@@ -163,7 +163,9 @@ def content_hash(table: pa.Table) -> str:
     digest = hashlib.sha256()
     for name in table.column_names:
         column = table[name]
-        digest.update(json.dumps([name, str(column.type), len(column)]).encode())
+        # Parquet renames the parts of nested types, so those go by their values alone.
+        kind = "nested" if pa.types.is_nested(column.type) else str(column.type)
+        digest.update(json.dumps([name, kind, len(column)]).encode())
         _hash_column(digest, column)
     return digest.hexdigest()
 
@@ -175,13 +177,11 @@ def _is_single(values: Any) -> bool:
 def _array(name: str, values: Any, rows: int, origin: str) -> pa.Array | pa.ChunkedArray:
     if isinstance(values, (pa.Array, pa.ChunkedArray)):
         return values
-    expected = KNOWN_COLUMNS.get(name)
     try:
         if values is None:
-            return pa.nulls(rows, expected or pa.string())
-        if _is_single(values):
-            return pa.repeat(pa.scalar(values, type=expected), rows)
-        return pa.array(values, type=expected)
+            return pa.nulls(rows, KNOWN_COLUMNS.get(name, pa.string()))
+        # No type is asked for here: Arrow would cut 0.5 off to a whole number without a word. `_cast` is strict.
+        return pa.repeat(pa.scalar(values), rows) if _is_single(values) else pa.array(values)
     except UnicodeEncodeError as error:  # a file name that is not UTF-8 on the disk
         raise UserError(
             f"A text in column {name!r} of the manifest of {origin} is not valid Unicode",
@@ -268,8 +268,6 @@ def _refuse_repeated_names(table: pa.Table, origin: str) -> None:
 
 
 def _hash_column(digest: Any, column: pa.ChunkedArray) -> None:
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
     if column.null_count:
         digest.update(np.packbits(np.asarray(pc.is_null(column))).tobytes())
     kind = column.type

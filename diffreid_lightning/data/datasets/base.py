@@ -86,8 +86,8 @@ class PersonDataset(ABC):
     def __init__(self, root: str | os.PathLike[str], *, strict: bool = False) -> None:
         self.root = Path(root)
         self.strict = strict
-        self._manifest: Manifest | None = None
-        self._junk = 0
+        self._scanned: tuple[Manifest, int] | None = None
+        self._compared = False
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.root)!r})"
@@ -127,33 +127,38 @@ class PersonDataset(ABC):
         """The format and the choices that make its numbers comparable, in one line."""
         return type(self).__name__
 
-    def manifest(self) -> Manifest:
-        """Return the dataset's manifest; files are listed once, later calls return the same object.
+    def scan(self) -> tuple[Manifest, int]:
+        """Return the manifest and the number of junk images, without comparing counts; files are listed once.
 
         Raises:
-            UserError: the root is missing, empty or of another layout, a file name cannot be read, or (strict) the
-                counts differ from the published ones.
+            UserError: the root is missing, empty or of another layout, or a file name cannot be read.
         """
-        if self._manifest is None:
-            manifest, junk = self._read()
-            self._compare(manifest)
-            self._manifest, self._junk = manifest, junk
-        return self._manifest
+        if self._scanned is None:
+            self._scanned = self._read()
+        return self._scanned
+
+    def manifest(self) -> Manifest:
+        """Return the dataset's manifest, after comparing its counts with the published ones once.
+
+        Raises:
+            UserError: as ``scan``; with ``strict`` also when the counts differ from the published ones.
+        """
+        manifest, _ = self.scan()
+        if not self._compared:
+            self._compare()
+            self._compared = True
+        return manifest
 
     @property
     def junk(self) -> int:
         """How many images the dataset itself calls junk; they are not in the manifest."""
-        self.manifest()
-        return self._junk
+        return self.scan()[1]
 
     def differences(self) -> dict[str, tuple[Counts, Counts | None]]:
         """Return (published, ours) for each split that is not as published; ours is None where the split is missing."""
-        return self._differences(self.manifest())
-
-    def _differences(self, manifest: Manifest) -> dict[str, tuple[Counts, Counts | None]]:
         if not self.published:
             return {}
-        ours = count_splits(manifest)
+        ours = count_splits(self.scan()[0])
         return {
             split: (expected, ours.get(split))
             for split, expected in self.published.items()
@@ -183,8 +188,8 @@ class PersonDataset(ABC):
         }
         return Manifest.from_columns(images.path, columns), rows.junk
 
-    def _compare(self, manifest: Manifest) -> None:
-        differences = self._differences(manifest)
+    def _compare(self) -> None:
+        differences = self.differences()
         if not differences:
             return
         found = "; ".join(

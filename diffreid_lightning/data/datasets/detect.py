@@ -74,7 +74,7 @@ def detect(path: str | os.PathLike[str]) -> PersonDataset:
     )
 
 
-def open_dataset(spec: str | PersonDataset) -> PersonDataset:
+def open_dataset(spec: str | os.PathLike[str] | PersonDataset) -> PersonDataset:
     """Return the dataset that a word, a path or an object stands for.
 
     Args:

@@ -31,10 +31,12 @@ class ManifestDataset(PersonDataset):
     @property
     def description(self) -> str:
         """The sources of its rows."""
-        return "manifest of " + ", ".join(sorted(self.manifest().table["source"].unique().to_pylist()))
+        return "manifest of " + ", ".join(sorted(self.scan()[0].table["source"].unique().to_pylist()))
 
     def _read(self) -> tuple[Manifest, int]:
-        return Manifest.read(self.root), 0
+        if self.root.suffix == ".parquet":
+            return Manifest.read(self.root), 0
+        return Manifest.read(self._place(ImageRoot(self.root)).path), 0
 
     def _rows(self, images: ImageRoot) -> Rows:
         raise NotImplementedError("a manifest's rows are read whole")

@@ -47,7 +47,7 @@ class MSMT17(PersonDataset):
     @property
     def version(self) -> str:
         """Return "V1" or "V2", told by the folders' names."""
-        folder = str(self.manifest().table["file_name"][0]).split("/", 1)[0]
+        folder = str(self.scan()[0].table["file_name"][0]).split("/", 1)[0]
         return "V2" if folder.lower() == _FOLDERS["V2"][0] else "V1"
 
     @property

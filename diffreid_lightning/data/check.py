@@ -1,0 +1,363 @@
+"""Look a dataset over before hours are spent on it: counts beside the published ones, labels, broken images."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from diffreid_lightning.data.datasets import FORMATS, Counts, PersonDataset, count_splits, open_dataset
+from diffreid_lightning.data.images import ImageRoot, decode_image
+from diffreid_lightning.errors import UserError, nearest, shorten
+from diffreid_lightning.manifest import Manifest
+from diffreid_lightning.manifest_rows import SPLITS
+
+_BATCH = 64  # images handed to a thread at a time: a future for each of a million images would fill the memory
+
+_HEADINGS = ("split", "ids", "images", "cams", "images\nper id", "ids\nof one", "distr.", "published")
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """What one split holds.
+
+    Args:
+        split: its name.
+        counts: ids (the distractors' included), images and cameras.
+        images_per_id: fewest, median and most images of an identity, distractors left out.
+        single_image_ids: identities with one image: no positive pair can be made of them.
+        distractors: images of role distractor.
+    """
+
+    split: str
+    counts: Counts
+    images_per_id: tuple[int, float, int]
+    single_image_ids: int
+    distractors: int
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What reading every image brought to light.
+
+    Args:
+        images: how many were read.
+        broken: (file name, what is wrong) of each image that cannot be decoded.
+        train_test_copies: file names of test images that are byte for byte a training image.
+        mislabelled_copies: file names of images that are byte for byte an image of another person.
+    """
+
+    images: int
+    broken: tuple[tuple[str, str], ...]
+    train_test_copies: tuple[str, ...]
+    mislabelled_copies: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What ``check`` found.
+
+    Args:
+        place: where the images lie.
+        description: the dataset's format and options.
+        splits: one report for each split, in the order train, val, query, gallery, generated.
+        published: the published counts by split; empty where there are none.
+        junk: images the dataset itself calls junk, which were dropped.
+        unmatched_queries: queries without a gallery image of the same identity and another camera; they are skipped.
+        leaked_ids: identities that are in train and in val, query or gallery.
+        shared_numbers: person numbers that are in train and in test; None where the format numbers test anew.
+        cameras_unknown: every image has its own camera id.
+        decoded: what reading every image brought to light; None when they were not read.
+        strict: whether a difference from the published counts is a problem.
+    """
+
+    place: Path
+    description: str
+    splits: tuple[SplitReport, ...]
+    published: dict[str, Counts]
+    junk: int
+    unmatched_queries: int
+    leaked_ids: int
+    shared_numbers: int | None
+    cameras_unknown: bool
+    decoded: Decoded | None
+    strict: bool
+
+    @property
+    def differences(self) -> dict[str, tuple[Counts, Counts | None]]:
+        """(published, ours) of each split that is not as published; ours is None where the split is missing."""
+        ours = {split.split: split.counts for split in self.splits}
+        return {name: (counts, ours.get(name)) for name, counts in self.published.items() if ours.get(name) != counts}
+
+    @property
+    def problems(self) -> list[str]:
+        """What has to be mended before the dataset is used; empty when ``ok``."""
+        found = []
+        if self.strict and self.differences:
+            found += self._worded_differences()
+        if self.leaked_ids:
+            found.append(f"{self.leaked_ids:,} identities are in train and in val, query or gallery")
+        if self.decoded is not None and self.decoded.broken:
+            found.append(f"{len(self.decoded.broken):,} images cannot be read")
+        return found
+
+    @property
+    def hints(self) -> list[str]:
+        """What deserves a look and may be as it should be."""
+        found = []
+        if self.differences and not self.strict:
+            found += self._worded_differences()
+        if self.unmatched_queries:
+            found.append(f"{self.unmatched_queries:,} queries have no match in another camera; evaluation skips them")
+        if self.cameras_unknown:
+            found.append("cameras are unknown (each image its own): no match is removed, scores are not comparable")
+        if self.shared_numbers:
+            found.append(
+                f"{self.shared_numbers:,} person numbers are in train and in test; if they are the same people, "
+                "the test is not fair"
+            )
+        if self.decoded is not None:
+            across, wrong = self.decoded.train_test_copies, self.decoded.mislabelled_copies
+            if across:
+                found.append(f"{len(across):,} test images are copies of training images: {shorten(across, 3)}")
+            if wrong:
+                found.append(f"{len(wrong):,} images are copies of another person's image: {shorten(wrong, 3)}")
+        return found
+
+    def _worded_differences(self) -> list[str]:
+        return [
+            f"{split} has {ours or 'no images'}; published: {published}"
+            for split, (published, ours) in self.differences.items()
+        ]
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is no problem."""
+        return not self.problems
+
+    def print(self, console: Console) -> None:
+        """Print the report as a table with its problems and hints below."""
+        mark = "✓" if console.encoding.lower().startswith("utf") else "ok"
+        table = Table(title=escape(f"{self.description}\n{self.place}"))
+        for heading in _HEADINGS:
+            table.add_column(heading, justify="left" if heading in ("split", "published") else "right", no_wrap=True)
+        for split in self.splits:
+            table.add_row(*_cells(split, self.published.get(split.split), mark))
+        for name in sorted(set(self.published) - {split.split for split in self.splits}):
+            table.add_row(name, *["-"] * 6, "[red]missing[/]")
+        console.print(table)
+        if self.junk:
+            console.print(f"dropped as junk: {self.junk:,} images")
+        if self.decoded is not None:
+            console.print(f"decoded: {self.decoded.images:,} images, {len(self.decoded.broken):,} broken")
+            for name, reason in self.decoded.broken:
+                console.print(f"  {escape(name)}: {escape(reason)}")
+        for text in self.hints:
+            console.print(f"[yellow]look:[/] {escape(text)}")
+        for text in self.problems:
+            console.print(f"[red]problem:[/] {escape(text)}")
+        console.print(f"{mark} no problem found" if self.ok else f"problems: {len(self.problems)}")
+
+
+def check(
+    dataset: str | os.PathLike[str] | PersonDataset,
+    *,
+    decode: bool = False,
+    strict: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Report:
+    """Read a dataset and report what is in it.
+
+    Args:
+        dataset: a dataset, or a path or word as ``open_dataset`` takes it.
+        decode: also read every image.
+        strict: count a difference from the published counts as a problem.
+        on_progress: called with (images decoded, all images) now and then.
+
+    Raises:
+        UserError: the dataset cannot be read at all.
+    """
+    dataset = open_dataset(dataset)
+    manifest, junk = dataset.scan()
+    counts = count_splits(manifest)
+    return Report(
+        place=manifest.root,
+        description=dataset.description,
+        splits=tuple(_report_split(manifest, name, counts[name]) for name in SPLITS if name in counts),
+        published=dict(dataset.published),
+        junk=junk,
+        unmatched_queries=_count_unmatched(manifest),
+        leaked_ids=_count_leaked(manifest),
+        shared_numbers=None if dataset.pids_restart else _count_shared_numbers(manifest),
+        cameras_unknown=len(manifest) > 1 and len(np.unique(manifest.numpy("camid"))) == len(manifest),
+        decoded=decode_all(manifest, on_progress) if decode else None,
+        strict=strict,
+    )
+
+
+def decode_all(manifest: Manifest, on_progress: Callable[[int, int], None] | None = None) -> Decoded:
+    """Read every image of a manifest with a thread per core (Pillow decodes without holding the interpreter).
+
+    Args:
+        manifest: whose images.
+        on_progress: called with (images decoded, all images) after each batch.
+    """
+    names = manifest.table["file_name"].to_pylist()
+    outcomes: list[tuple[bytes, str | None]] = []
+    batches = (names[start : start + _BATCH] for start in range(0, len(names), _BATCH))
+    workers = os.cpu_count() or 1
+    with ThreadPoolExecutor(workers) as pool:
+        # At most a few batches wait at a time.
+        for window in iter(lambda: list(islice(batches, 4 * workers)), []):
+            for outcome in pool.map(_decode_batch, [manifest.images] * len(window), window):
+                outcomes += outcome
+                if on_progress is not None:
+                    on_progress(len(outcomes), len(names))
+    labels, _ = manifest.identities()
+    tested = np.isin(manifest.numpy("split"), ["query", "gallery"])
+    first: dict[bytes, int] = {}
+    trained: set[bytes] = {outcome[0] for row, outcome in enumerate(outcomes) if not tested[row] and outcome[0]}
+    across, wrong = [], []
+    for row, (digest, _) in enumerate(outcomes):
+        if not digest:
+            continue
+        if tested[row] and digest in trained:
+            across.append(names[row])
+        if labels[first.setdefault(digest, row)] != labels[row]:
+            wrong.append(names[row])
+    broken = tuple((name, reason) for name, (_, reason) in zip(names, outcomes, strict=True) if reason is not None)
+    return Decoded(len(names), broken, tuple(across), tuple(wrong))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``data check`` to a parser."""
+    parser.add_argument("path", help="the dataset's folder or .zip, or miniperson")
+    parser.add_argument("--format", help="open it as this format instead of detecting one, e.g. Market1501")
+    parser.add_argument("--decode", action="store_true", help="read every image and list the broken ones")
+    parser.add_argument("--strict", action="store_true", help="fail when the counts are not the published ones")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run ``data check`` with parsed arguments and print the report.
+
+    Returns:
+        0 when there is no problem, else 1.
+
+    Raises:
+        UserError: the dataset cannot be read at all, or there is no such format.
+    """
+    console = Console()
+    dataset = _open_as(args.format, args.path) if args.format else open_dataset(args.path)
+    columns = (TextColumn("decoding"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True) as progress:
+        task = progress.add_task("decoding", total=None, visible=args.decode, rate="")
+
+        def advance(done: int, total: int) -> None:
+            speed = progress.tasks[0].speed
+            progress.update(task, completed=done, total=total, rate=f"{speed:,.0f}/s" if speed else "")
+
+        report = check(dataset, decode=args.decode, strict=args.strict, on_progress=advance)
+    report.print(console)
+    return 0 if report.ok else 1
+
+
+def _open_as(name: str, path: str) -> PersonDataset:
+    by_name = {known.__name__: known for known in FORMATS}
+    if name not in by_name:
+        guess = nearest(name, by_name)
+        raise UserError(
+            f"There is no dataset format {name!r}",
+            looked_for=", ".join(by_name),
+            remedy=f"did you mean {guess}?" if guess else "leave --format out to have it detected",
+        )
+    return by_name[name](path)
+
+
+def _cells(split: SplitReport, published: Counts | None, mark: str) -> Iterable[str]:
+    ours = split.counts
+    fewest, median, most = split.images_per_id
+    yield split.split
+    yield from (f"{ours.ids:,}", f"{ours.images:,}", f"{ours.cameras:,}", f"{fewest}/{median:g}/{most}")
+    yield from (f"{split.single_image_ids:,}", f"{split.distractors:,}")
+    if published is None:
+        yield "-"
+    elif published == ours:
+        yield f"[green]{mark}[/]"
+    else:
+        pairs = {
+            "ids": ours.ids - published.ids,
+            "images": ours.images - published.images,
+            "cameras": ours.cameras - published.cameras,
+        }
+        yield "[red]" + "\n".join(f"{what} {more:+,}" for what, more in pairs.items() if more) + "[/]"
+
+
+def _report_split(manifest: Manifest, split: str, counts: Counts) -> SplitReport:
+    rows = manifest.filter(manifest.numpy("split") == split)
+    people = rows.numpy("role") == "identity"
+    labels, _ = rows.identities()
+    sizes = np.unique(labels[people], return_counts=True)[1]
+    per_id = (int(sizes.min()), float(np.median(sizes)), int(sizes.max())) if len(sizes) else (0, 0.0, 0)
+    return SplitReport(split, counts, per_id, int((sizes == 1).sum()), int((~people).sum()))
+
+
+def _count_unmatched(manifest: Manifest) -> int:
+    """Count queries whose identity the gallery holds in no other camera."""
+    split = manifest.numpy("split")
+    labels, _ = manifest.identities()
+    cameras = np.unique(manifest.numpy("camid"), return_inverse=True)[1]
+    views = labels * (int(cameras.max(initial=0)) + 1) + cameras
+    query, gallery = split == "query", split == "gallery"
+    of_person = _occurrences(labels[gallery], labels[query])
+    of_view = _occurrences(views[gallery], views[query])
+    return int((of_person == of_view).sum())
+
+
+def _occurrences(values: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Return how often each of ``wanted`` is in ``values``."""
+    ordered = np.sort(values)
+    return np.searchsorted(ordered, wanted, "right") - np.searchsorted(ordered, wanted, "left")
+
+
+def _count_leaked(manifest: Manifest) -> int:
+    split = manifest.numpy("split")
+    people = manifest.numpy("role") == "identity"
+    labels, _ = manifest.identities()
+    held_out = np.isin(split, ["val", "query", "gallery"])
+    return len(np.intersect1d(labels[(split == "train") & people], labels[held_out & people]))
+
+
+def _count_shared_numbers(manifest: Manifest) -> int:
+    """Count (source, pid) that are in train and in test under different partitions."""
+    split, people = manifest.numpy("split"), manifest.numpy("role") == "identity"
+    pairs = list(zip(manifest.numpy("source"), manifest.numpy("pid").tolist(), strict=True))
+    train = {pairs[row] for row in np.flatnonzero(np.isin(split, ["train", "val"]) & people)}
+    test = {pairs[row] for row in np.flatnonzero(np.isin(split, ["query", "gallery"]) & people)}
+    return len(train & test)
+
+
+def _decode_batch(images: ImageRoot, names: list[str]) -> list[tuple[bytes, str | None]]:
+    """Return (digest of the bytes, None) for each sound image and (b"", what is wrong) for each broken one."""
+    outcomes: list[tuple[bytes, str | None]] = []
+    for name in names:
+        try:
+            data = images.read(name)
+            decode_image(data, name)
+        except UserError as error:
+            outcomes.append((b"", error.found or error.what))
+        else:
+            outcomes.append((hashlib.blake2b(data, digest_size=16).digest(), None))
+    return outcomes

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import argparse
+import io
+import random
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from diffreid_lightning.data.check import Report, add_arguments, check, decode_all, run
+from diffreid_lightning.data.datasets import MSMT17, Counts, ManifestDataset, Market1501, PersonFolder
+from diffreid_lightning.errors import UserError
+from diffreid_lightning.manifest import Manifest
+from tests.data.layouts import put, write_market1501, write_msmt17, write_person_folder, zip_folder
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write_market1501(tmp_path / "market")
+
+
+def printed(report: Report, encoding: str = "utf-8") -> str:
+    buffer = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    report.print(Console(file=buffer, width=100))
+    buffer.seek(0)
+    return buffer.read()
+
+
+def arguments(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return parser.parse_args(words)
+
+
+def test_the_report_of_a_small_market(root: Path) -> None:
+    put(root / "bounding_box_train" / "0500_c1s1_000001_00.jpg", 5, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # the table says it; a warning would say it again
+        report = check(root)
+    train, query, gallery = report.splits
+    assert (train.split, query.split, gallery.split) == ("train", "query", "gallery")
+    assert train.counts == Counts(5, 25, 3) and gallery.counts == Counts(4, 12, 3)
+    assert train.images_per_id == (1, 6.0, 6) and train.single_image_ids == 1
+    assert gallery.images_per_id == (3, 3.0, 3) and gallery.distractors == 3
+    assert report.junk == 2 and report.unmatched_queries == 0 and report.shared_numbers == 0
+    assert report.decoded is None and not report.cameras_unknown
+    assert report.ok and len(report.hints) == 3 and not check(root, strict=True).ok
+
+
+def test_published_counts_stand_beside_ours(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = printed(check(root))
+    assert "images -12,912" in text and "dropped as junk: 2" in text and "751 ids, 12,936 images" in text
+    exact = {"train": Counts(4, 24, 3), "query": Counts(3, 9, 3), "gallery": Counts(4, 12, 3)}
+    monkeypatch.setattr(Market1501, "published", exact)
+    report = check(root, strict=True)
+    assert report.ok and report.hints == [] and printed(report).count("✓") == 4
+    assert "ok" in printed(report, "ascii") and "✓" not in printed(report, "ascii")
+    monkeypatch.setattr(Market1501, "published", exact | {"val": Counts(1, 1, 1)})
+    assert "missing" in printed(check(root))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_queries_without_a_match_against_plain_python(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    rows = [
+        (rng.choice(["query", "gallery", "train"]), rng.choice("ab"), rng.randrange(6), rng.randrange(-2, 3))
+        for _ in range(60)
+    ]
+    manifest = Manifest.from_columns(
+        tmp_path,
+        {
+            "file_name": [f"{index}.jpg" for index in range(60)],
+            "split": [row[0] for row in rows],
+            "source": [row[1] for row in rows],
+            "partition": ["train" if row[0] == "train" else "test" for row in rows],
+            "pid": [row[2] for row in rows],
+            "camid": [row[3] for row in rows],
+            "role": "identity",
+        },
+    )
+    manifest.write(tmp_path)
+    report = check(ManifestDataset(tmp_path))
+    gallery = [row for row in rows if row[0] == "gallery"]
+    unmatched = sum(
+        not any(entry[1:3] == query[1:3] and entry[3] != query[3] for entry in gallery)
+        for query in rows
+        if query[0] == "query"
+    )
+    shared = {row[1:3] for row in rows if row[0] == "train"} & {row[1:3] for row in rows if row[0] != "train"}
+    assert report.unmatched_queries == unmatched > 0
+    assert report.shared_numbers == len(shared) and report.leaked_ids == 0
+
+
+def test_an_identity_in_train_and_in_test_is_a_problem(root: Path, tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        manifest = Market1501(root).manifest()
+    manifest.with_columns({"partition": "all", "pid": [1] * len(manifest), "role": "identity"}).write(tmp_path / "out")
+    report = check(tmp_path / "out")
+    assert report.leaked_ids == 1 and not report.ok and "identities are in train and in" in printed(report)
+
+
+def test_numbers_that_restart_in_test_are_no_hint(tmp_path: Path) -> None:
+    assert check(MSMT17(write_msmt17(tmp_path / "msmt"))).shared_numbers is None
+    same_people = write_person_folder(tmp_path / "people", people=["1", "2"], test_people=["2", "3"])
+    report = check(PersonFolder(same_people, pattern=r"cam(?P<camera>\d+)"))
+    assert report.shared_numbers == 1 and "the test is not fair" in printed(report)
+
+
+def test_unknown_cameras_are_said(tmp_path: Path) -> None:
+    report = check(write_person_folder(tmp_path / "people", test_people=["8", "9"], camera_in="none"))
+    assert report.cameras_unknown and report.unmatched_queries == 0 and "cameras are unknown" in printed(report)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_decoding_lists_every_broken_image(root: Path, tmp_path: Path, packed: bool) -> None:
+    files = sorted((root / "bounding_box_train").iterdir())[:3]
+    whole = files[0].read_bytes()
+    for file, data in zip(files, (b"", whole[: len(whole) // 2], b"<html>"), strict=True):
+        file.write_bytes(data)
+    steps: list[tuple[int, int]] = []
+    place = zip_folder(root, tmp_path / "market.zip") if packed else root
+    report = check(place, decode=True, on_progress=lambda *step: steps.append(step))
+    assert report.decoded is not None and report.decoded.images == 45
+    assert [name for name, _ in report.decoded.broken] == [f"bounding_box_train/{file.name}" for file in files]
+    assert not report.ok and steps[-1] == (45, 45)
+    text = printed(report)
+    assert all(file.name in text for file in files) and "0 bytes" in text
+    assert check(place).ok  # not asked to decode
+
+
+def test_decoding_finds_copies(root: Path) -> None:
+    train = sorted((root / "bounding_box_train").iterdir())
+    (root / "query" / "0001_c6s1_900000_00.jpg").write_bytes(train[0].read_bytes())
+    (root / "bounding_box_train" / "0007_c6s1_900000_00.jpg").write_bytes(train[0].read_bytes())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        decoded = decode_all(Market1501(root).manifest())
+    assert decoded.train_test_copies == ("query/0001_c6s1_900000_00.jpg",)
+    assert set(decoded.mislabelled_copies) == {
+        "query/0001_c6s1_900000_00.jpg",
+        "bounding_box_train/0007_c6s1_900000_00.jpg",
+    }
+
+
+def test_many_batches_keep_their_order(tmp_path: Path) -> None:
+    names = [f"{index:04d}.png" for index in range(700)]
+    for index, name in enumerate(names):
+        put(tmp_path / "set" / name, index, 1)
+    (tmp_path / "set" / names[650]).write_bytes(b"x")
+    base: dict[str, Any] = {"source": "s", "partition": "train", "camid": 1, "split": "train", "role": "identity"}
+    manifest = Manifest.from_columns(tmp_path / "set", {"file_name": names, "pid": range(700), **base})
+    assert [name for name, _ in decode_all(manifest).broken] == ["0650.png"]
+
+
+def test_the_command(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(arguments(str(root), "--decode")) == 0
+    assert "Market-1501" in capsys.readouterr().out
+    assert run(arguments(str(root), "--strict")) == 1
+    assert run(arguments(str(root), "--format", "Market1501")) == 0
+    with pytest.raises(UserError, match="did you mean Market1501"):
+        run(arguments(str(root), "--format", "market1501"))
+    with pytest.raises(UserError, match="this looks like Market1501"):
+        run(arguments(str(root), "--format", "DukeMTMCReID"))
+    with pytest.raises(UserError, match="nothing at"):
+        run(arguments(str(root / "nowhere")))
