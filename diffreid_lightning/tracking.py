@@ -69,6 +69,7 @@ class WandbTracker(WandbLogger):
         super().__init__(name=name, save_dir=save_dir, id=id, project=project, group=group, tags=tags, notes=notes)
         self.mode = tracking_mode()
         self._wandb_init["mode"] = self.mode
+        self._wandb_init.pop("anonymous")  # W&B warns of it even when it is None
 
     @property
     def experiment(self) -> Any:

@@ -31,7 +31,7 @@ class RunCheckpoint(Checkpoint):
     @property
     def best_model_path(self) -> str:
         """Path of the best checkpoint, "" when there is none."""
-        return "" if self.best_score is None else str(self._folder / "best.ckpt")
+        return "" if self.best_score is None else str(self._folder / "best.ckpt", weights_only=False)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the run folder; rank zero's holds for all."""
@@ -50,14 +50,14 @@ class RunCheckpoint(Checkpoint):
             return
         if self.best_score is None or float(score) > self.best_score:
             self.best_score = float(score)
-            trainer.save_checkpoint(self._folder / "best.ckpt")
+            trainer.save_checkpoint(self._folder / "best.ckpt", weights_only=False)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the last."""
         finished = trainer.current_epoch + 1
         final = trainer.should_stop or finished == trainer.max_epochs
         if (finished % self.every_n_epochs == 0 or final) and not getattr(trainer, "fast_dev_run", False):
-            trainer.save_checkpoint(self._folder / "last.ckpt")
+            trainer.save_checkpoint(self._folder / "last.ckpt", weights_only=False)
 
     def state_dict(self) -> dict[str, Any]:
         """Remember the best score across attempts at a run."""

@@ -8,7 +8,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
 from diffreid_lightning.data.reid import PersonBatch
-from diffreid_lightning.metrics import RetrievalMetrics, RetrievalResult
+from diffreid_lightning.metrics import RetrievalMetrics
+from diffreid_lightning.metrics.functional import RetrievalResult
 
 _PREFIX = {"validate": "val", "test": "test"}
 
@@ -88,3 +89,8 @@ class RetrievalEvaluator(Callback):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Evaluate and log."""
         self._finish(trainer, pl_module, "test")
+
+
+def evaluator_of(trainer: Trainer) -> RetrievalEvaluator | None:
+    """Return the trainer's evaluator, for callbacks that report what it measured."""
+    return next((c for c in trainer.callbacks if isinstance(c, RetrievalEvaluator)), None)  # type: ignore[attr-defined]

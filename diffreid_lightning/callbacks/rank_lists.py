@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from PIL import Image, ImageDraw
 
-from diffreid_lightning.callbacks.evaluation import RetrievalEvaluator
+from diffreid_lightning.callbacks.evaluation import RetrievalEvaluator, evaluator_of
 from diffreid_lightning.data.reid import PersonImages
 from diffreid_lightning.metrics.functional import rank_list
 
@@ -79,8 +80,8 @@ def framed(image: Image.Image, size: tuple[int, int], colour: tuple[int, int, in
 class RankLists(Callback):
     """Draw rank lists into the run folder and log them to W&B as a table, evenly over the range of AP.
 
-    Tests always do; validations every ``every_n_epochs`` epochs. Needs a :class:`~.evaluation.RetrievalEvaluator`
-    beside it.
+    The order is that of the features' distance, before any re-ranking. Tests always draw; validations every
+    ``every_n_epochs`` epochs. Needs a :class:`~.evaluation.RetrievalEvaluator` beside it.
 
     Args:
         queries: how many queries are shown.
@@ -104,7 +105,7 @@ class RankLists(Callback):
         self._report(trainer, "test", "test")
 
     def _report(self, trainer: Trainer, stage: str, name: str) -> None:
-        evaluator = next((c for c in trainer.callbacks if isinstance(c, RetrievalEvaluator)), None)  # type: ignore[attr-defined]
+        evaluator = evaluator_of(trainer)
         if evaluator is None or stage not in evaluator.results or not trainer.is_global_zero:
             return
         images = trainer.datamodule.retrieval_set(stage)  # type: ignore[attr-defined]
@@ -117,13 +118,32 @@ class RankLists(Callback):
                 self._log_table(logger, f"{name}/rank_lists", rows, images, trainer.global_step)
 
     def rows(self, evaluator: RetrievalEvaluator, stage: str) -> list[RankRow]:
-        """Rank the chosen queries of the evaluator's latest features."""
-        result = evaluator.results[stage]
-        seen = evaluator.metric.gathered()
-        chosen = choose_queries(result.ap.cpu().numpy(), self.queries)
-        query_rows = seen.is_query.nonzero().flatten()[result.valid[chosen]]
-        gallery_rows = (~seen.is_query).nonzero().flatten() if stage == "test" else None
-        raise NotImplementedError((query_rows, gallery_rows, rank_list))
+        """Rank the gallery for the chosen queries of the evaluator's latest features, by its distance."""
+        result, seen = evaluator.results[stage], evaluator.metric.gathered()
+        chosen = choose_queries(result.ap.numpy(), self.queries)
+        queries = result.valid[torch.from_numpy(chosen)]
+        nearest = rank_list(
+            seen.query_features[queries],
+            seen.gallery_features,
+            seen.query_pids[queries],
+            seen.gallery_pids,
+            seen.query_camids[queries],
+            seen.gallery_camids,
+            distance=evaluator.distance,
+            top_k=self.top_k,
+        )
+        rows = []
+        for line, position in enumerate(chosen.tolist()):
+            present = nearest.indices[line] >= 0
+            rows.append(
+                RankRow(
+                    query=int(seen.query_indices[queries[line]]),
+                    average_precision=float(result.ap[position]),
+                    gallery=seen.gallery_indices[nearest.indices[line][present]].tolist(),
+                    correct=nearest.matches[line][present].tolist(),
+                )
+            )
+        return rows
 
     def _log_table(self, logger: WandbLogger, key: str, rows: list[RankRow], images: PersonImages, step: int) -> None:
         import wandb

@@ -9,8 +9,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
 
-from diffreid_lightning.callbacks.evaluation import RetrievalEvaluator
-from diffreid_lightning.metrics import RetrievalResult
+from diffreid_lightning.callbacks.evaluation import evaluator_of
+from diffreid_lightning.metrics.functional import RetrievalResult
 
 _COLUMNS = ("mAP", "Rank-1", "Rank-5", "Rank-10", "mINP")
 
@@ -31,18 +31,21 @@ class ResultsTable(Callback):
             self._report(trainer, "validate", "held-out identities")
 
     def _report(self, trainer: Trainer, stage: str, what: str) -> None:
-        result = next((c.results.get(stage) for c in trainer.callbacks if isinstance(c, RetrievalEvaluator)), None)  # type: ignore[attr-defined]
-        if result is None or not trainer.is_global_zero:
+        evaluator = evaluator_of(trainer)
+        if evaluator is None or stage not in evaluator.results or not trainer.is_global_zero:
             return
+        result = evaluator.results[stage]
         folder = Path(trainer.default_root_dir)
         name = getattr(trainer.datamodule, "test_name", "data") if stage == "test" else "train"  # type: ignore[attr-defined]
-        weights = f"epoch {trainer.current_epoch}" if trainer.ckpt_path is None else Path(str(trainer.ckpt_path)).name
+        loaded = trainer.ckpt_path
+        weights = f"epoch {trainer.current_epoch} (the last)" if loaded is None else Path(str(loaded)).name
         numbers = _numbers(result)
-        table = Table(title=f"{name}: {what}, {len(result.ap)} queries, weights: {weights}", title_justify="left")
+        table = Table()
         for column in _COLUMNS:
             table.add_column(column, justify="right")
         table.add_row(*(f"{number:.1f}" for number in numbers))
         console = Console()
+        console.print(f"{name}: {what}, {len(result.ap)} valid queries, weights of {weights}", highlight=False)
         console.print(table)
         console.print(f"run folder: {folder}", soft_wrap=True, highlight=False)
         self._append(folder / "results.csv", [stage, name, weights, *(f"{number:.4f}" for number in numbers)])

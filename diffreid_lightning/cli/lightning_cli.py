@@ -98,6 +98,14 @@ class HouseCLI(LightningCLI):
             plugins.append(AtomicCheckpointIO())
         return super().instantiate_trainer(plugins=plugins, **kwargs)
 
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """Load only plain tensors from checkpoints, and leave the table of results to the callback that draws it."""
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        kwargs["weights_only"] = True
+        if "verbose" in kwargs:
+            kwargs["verbose"] = False
+        return kwargs
+
     def after_fit(self) -> None:
         """Evaluate on query and gallery, once, with the weights that ``--test_with`` names."""
         which = self._get(self.config, "test_with")
@@ -114,7 +122,9 @@ class HouseCLI(LightningCLI):
                     found="no validation took place (data.val_share is 0, or no ModelCheckpoint with a monitor)",
                     remedy="use --test_with last, or hold identities out with --data.val_share 0.1",
                 )
-        self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=checkpoint, weights_only=True)
+        self.trainer.test(
+            self.model, datamodule=self.datamodule, ckpt_path=checkpoint, weights_only=True, verbose=False
+        )
 
 
 def run_command(subcommand: str, words: list[str]) -> None:
@@ -203,6 +213,7 @@ def _quieten() -> None:
     """Silence Lightning's advice that does not apply here, and nothing else."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisement)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter is intended.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
     warnings.filterwarnings(

@@ -137,8 +137,8 @@ class SupervisedReID(LightningModule):
         return (features + self._embed(images.flip(-1))) / 2 if self.flip_average else features
 
     def _embed(self, images: Tensor) -> Tensor:
-        features, embeddings = self.neck(self.backbone(images))
-        return embeddings if self.feature == "after_bn" else features
+        features = self.backbone(images)
+        return self.neck(features) if self.feature == "after_bn" else features
 
     # Training.
 
@@ -149,7 +149,8 @@ class SupervisedReID(LightningModule):
     def training_step(self, batch: PersonBatch, batch_idx: int) -> Tensor:
         """Sum the weighted losses of a P×K batch."""
         assert self.classifier is not None
-        features, embeddings = self.neck(self.backbone(batch.images))
+        features = self.backbone(batch.images)
+        embeddings = self.neck(features)
         outputs = ReIDOutputs(features=features, embeddings=embeddings, logits=self.classifier(embeddings))
         values = {loss.name: loss.weight * loss(outputs, batch.labels) for loss in self._losses()}
         total = torch.stack(list(values.values())).sum()

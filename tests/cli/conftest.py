@@ -48,12 +48,13 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., in
     return lambda *words: main(list(map(str, words)))
 
 
-def start(words: list[str], folder: Path, **environment: str) -> subprocess.Popen[str]:
-    """Start the command as a user would, in a process of its own."""
+def start(words: list[str], folder: Path, script: str | None = None) -> subprocess.Popen[str]:
+    """Start the command as a user would, in a process of its own; or a script that ends in it."""
+    entry = ["-m", "diffreid_lightning"] if script is None else ["-c", script]
     return subprocess.Popen(
-        [sys.executable, "-m", "diffreid_lightning", *words],
+        [sys.executable, *entry, *words],
         cwd=folder,
-        env={**os.environ, "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1", **environment},
+        env={**os.environ, "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

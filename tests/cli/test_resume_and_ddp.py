@@ -1,0 +1,95 @@
+"""What cannot be shown in one process: kill -9 and go on, a full disk, two processes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.cli.conftest import TINY, start
+from tests.wandb_records import read_run, runs_under
+
+pytestmark = pytest.mark.slow
+
+
+def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    return torch.load(checkpoint, weights_only=True)["state_dict"]
+
+
+def test_kill_and_continue_ends_in_the_same_weights_and_the_same_wandb_run(market: Path, tmp_path: Path) -> None:
+    words = ["fit", f"--data.train={market}", *TINY, "--trainer.max_epochs=4", "--model.drop_path_rate=0.1"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    for folder in (whole, cut):
+        folder.mkdir()
+    process = start(words, whole)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+
+    process = start(words, cut)
+    last = cut / "runs/reid/fit-001/checkpoints/last.ckpt"
+    deadline = time.monotonic() + 120
+    while not last.exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert last.exists()
+    assert 1 <= torch.load(last, weights_only=True)["epoch"] + 1 < 4, "the kill came too late to test anything"
+
+    process = start([*words, "--ckpt_path=last"], cut)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    assert not (cut / "runs/reid/fit-002").exists(), "a continued run stays in its folder"
+    one, two = weights(whole / "runs/reid/fit-001/checkpoints/last.ckpt"), weights(last)
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+    identity = json.loads((cut / "runs/reid/fit-001/run.json").read_text())
+    records = runs_under(cut)
+    assert len(records) == 2
+    assert {read_run(record)["id"] for record in records} == {identity["run_id"]}
+    assert len(list((cut / "runs/reid/fit-001/metrics").glob("attempt-*/metrics.csv"))) == 2
+
+
+def test_a_full_disk_keeps_the_previous_checkpoint(market: Path, tmp_path: Path) -> None:
+    words = ["fit", f"--data.train={market}", *TINY, "--trainer.logger=false"]
+    process = start([*words, "--trainer.max_epochs=1", "--test_with=none"], tmp_path)
+    assert process.communicate(timeout=240) is not None
+    last = tmp_path / "runs/reid/fit-001/checkpoints/last.ckpt"
+    before = last.read_bytes()
+    assert len(before) > 100_000
+
+    # No file may grow beyond 100 kB: what a full disk looks like to a writer.
+    script = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000));"
+        "from diffreid_lightning.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    process = start([*words, "--trainer.max_epochs=3", "--ckpt_path=last"], tmp_path, script=script)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 1, output
+    assert "disk refused" in output
+    assert "Traceback" not in output
+    assert last.read_bytes() == before
+    assert not list(last.parent.glob(".*.part"))
+
+
+def test_two_processes_report_what_one_does(market: Path, tmp_path: Path) -> None:
+    words = ["fit", f"--data.train={market}", *TINY, "--trainer.max_epochs=1"]
+    process = start([*words, "--trainer.devices=2", "--trainer.strategy=ddp"], tmp_path)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    root = tmp_path / "runs/reid"
+    assert [path.name for path in root.iterdir()] == ["fit-001"], "both processes write to one run folder"
+    assert len(runs_under(root)) == 1
+
+    process = start(["test", "--ckpt_path=last", "--trainer.devices=1", "--trainer.strategy=auto"], tmp_path)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    (two,) = csv.DictReader((root / "fit-001/results.csv").open())
+    (one,) = csv.DictReader((root / "test-002/results.csv").open())
+    for name in ("mAP", "Rank-1", "mINP"):
+        assert float(one[name]) == pytest.approx(float(two[name]), abs=1e-3)
