@@ -1,1 +1,8 @@
 """Re-ID evaluation: pure functions in `functional`, a torchmetrics shell in `retrieval`."""
+
+from __future__ import annotations
+
+from diffreid_lightning.metrics.functional import RetrievalResult
+from diffreid_lightning.metrics.retrieval import RetrievalFeatures, RetrievalMetrics
+
+__all__ = ["RetrievalFeatures", "RetrievalMetrics", "RetrievalResult"]

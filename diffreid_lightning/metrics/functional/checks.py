@@ -1,0 +1,104 @@
+"""Checks of what the evaluation functions are given, and its conversion to the types they compute in."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffreid_lightning.errors import UserError
+from diffreid_lightning.metrics.functional.pairs import IdentityPairs
+from diffreid_lightning.metrics.functional.products import Distance
+
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+def check_features(query_features: Tensor, gallery_features: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both feature sets as detached, contiguous float32.
+
+    Args:
+        query_features: (Q, D), any floating dtype.
+        gallery_features: (G, D), the same dimension and device.
+
+    Raises:
+        UserError: a set is empty, is not a matrix of floats, or the two do not fit together.
+    """
+    named = {"query_features": query_features, "gallery_features": gallery_features}
+    for name, features in named.items():
+        if features.ndim != 2 or not features.is_floating_point():
+            raise UserError(
+                f"{name} must be a matrix of floats, one row per image.",
+                found=f"shape {tuple(features.shape)}, {features.dtype}",
+            )
+        if not features.numel():
+            raise UserError(f"{name} is empty.", found=f"shape {tuple(features.shape)}")
+    if query_features.shape[1] != gallery_features.shape[1] or query_features.device != gallery_features.device:
+        raise UserError(
+            "query_features and gallery_features must share their dimension and device.",
+            found=" and ".join(f"{tuple(f.shape)} on {f.device}" for f in named.values()),
+        )
+    return query_features.detach().float().contiguous(), gallery_features.detach().float().contiguous()
+
+
+def check_distance(distance: str) -> None:
+    """Refuse a distance that does not exist.
+
+    Raises:
+        UserError: ``distance`` is neither ``"cosine"`` nor ``"euclidean"``.
+    """
+    if distance not in get_args(Distance):
+        raise UserError(f"There is no distance {distance!r}.", looked_for=" or ".join(map(repr, get_args(Distance))))
+
+
+def check_max_rank(max_rank: int) -> None:
+    """Refuse a CMC depth below 1.
+
+    Raises:
+        UserError: ``max_rank`` is below 1.
+    """
+    if max_rank < 1:
+        raise UserError("max_rank must be at least 1.", found=str(max_rank))
+
+
+def check_ids(name: str, ids: Tensor, length: int) -> np.ndarray:
+    """Return person or camera ids as int64.
+
+    Args:
+        name: the argument's name, for the error.
+        ids: (length,) integers of any dtype, on any device.
+        length: number of images they belong to.
+
+    Raises:
+        UserError: the ids are not integers, or there is not one per image.
+    """
+    if ids.dtype not in _INTEGERS:
+        raise UserError(f"{name} must be integers.", found=str(ids.dtype))
+    if ids.shape != (length,):
+        raise UserError(f"{name} must hold one id per image.", looked_for=f"({length},)", found=str(tuple(ids.shape)))
+    return ids.detach().cpu().numpy().astype(np.int64)
+
+
+def check_pairs(
+    shape: tuple[int, int], query_pids: Tensor, gallery_pids: Tensor, query_camids: Tensor, gallery_camids: Tensor
+) -> IdentityPairs:
+    """Check the ids of Q queries and G gallery entries and pair them.
+
+    Args:
+        shape: (Q, G).
+        query_pids: (Q,) integers.
+        gallery_pids: (G,) integers.
+        query_camids: (Q,) integers.
+        gallery_camids: (G,) integers.
+
+    Raises:
+        UserError: the ids are not integers, or there is not one per image.
+    """
+    queries, gallery = shape
+    return IdentityPairs(
+        check_ids("query_pids", query_pids, queries),
+        check_ids("gallery_pids", gallery_pids, gallery),
+        check_ids("query_camids", query_camids, queries),
+        check_ids("gallery_camids", gallery_camids, gallery),
+    )

@@ -1,0 +1,222 @@
+"""Distances between two sets of features, one tile of queries at a time.
+
+Every product is asked of the BLAS in shapes that are multiples of 64 in both directions. A remainder of a few rows or
+columns is computed by other kernels, which sum in another order: two copies of one image would then differ in the last
+bit according to where they stand, and so would a run on two threads from a run on four. With whole tiles (measured with
+MKL, 1 to 64 threads) a distance depends on its two features alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from diffreid_lightning.errors import UserError
+
+Distance = Literal["cosine", "euclidean"]
+
+TILE = 64
+"""Products are made in multiples of this many rows and columns."""
+
+_COUNT_BLOCK = 2016  # with 16 more: 254 words of 8 bytes, whose comparisons a byte-wise count (up to 255) still holds
+
+
+@dataclass(frozen=True)
+class RowLayout:
+    """How one row of distances lies in memory: ``blocks`` × ``width`` floats, the last ones padding.
+
+    ``width`` is a multiple of 64 bytes, so that every row starts on a cache line, and at most 2,032 entries, so that a
+    block's comparisons can be counted byte by byte without overflow. The row's length keeps away from powers of two,
+    at which rows compete for the same cache sets and a product runs up to half slower.
+
+    Args:
+        columns: entries a row must hold; at least 1.
+    """
+
+    columns: int
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks in a row; odd, so that their sum keeps off powers of two when ``width`` does."""
+        return -(-self.columns // _COUNT_BLOCK) | 1
+
+    @property
+    def width(self) -> int:
+        """Entries in a block."""
+        width = -(-self.columns // (self.blocks * 16)) * 16
+        return width + 16 if width % 1024 == 0 else width
+
+    @property
+    def stride(self) -> int:
+        """Entries in a row, padding included."""
+        return self.blocks * self.width
+
+    def allocate(self, rows: int, *, dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> Tensor:
+        """Return an uninitialised (rows, stride) buffer whose rows start on 64-byte boundaries."""
+        spare = 64
+        flat = torch.empty(rows * self.stride + spare, dtype=dtype, device=device)
+        offset = (-flat.data_ptr() % 64) // flat.element_size()
+        return flat[offset : offset + rows * self.stride].view(rows, self.stride)
+
+
+def whole_tiles(count: int) -> int:
+    """Round ``count`` up to whole tiles."""
+    return -(-count // TILE) * TILE
+
+
+def rows_per_tile(rows: int, columns: int, budget_bytes: int) -> int:
+    """Split ``rows`` evenly into tiles of (·, columns) float32 within a budget.
+
+    Returns:
+        Rows in a tile: a multiple of 64, at least 64 (the budget gives way), the same for every tile.
+    """
+    most = max(budget_bytes // (4 * columns) // TILE * TILE, TILE)
+    tiles = -(-rows // most)
+    return whole_tiles(-(-rows // tiles))
+
+
+@contextmanager
+def exact_products() -> Iterator[None]:
+    """Multiply float32 matrices in float32, whatever was chosen for training, and build no graph.
+
+    ``torch.set_float32_matmul_precision("medium")`` and autocast turn products into bfloat16 or TF32 ones, on the CPU
+    too, which moves reported numbers.
+    """
+    mkldnn: Any = torch.backends.mkldnn  # its attributes are made at run time
+    backends = (torch.backends.cuda.matmul, mkldnn.matmul)
+    chosen = [backend.fp32_precision for backend in backends]
+    for backend in backends:
+        backend.fp32_precision = "ieee"
+    try:
+        with torch.no_grad(), torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            yield
+    finally:
+        for backend, precision in zip(backends, chosen, strict=True):
+            backend.fp32_precision = precision
+
+
+def squared_norms(name: str, features: Tensor) -> Tensor:
+    """Sum of squares of each row, refusing rows that are not finite.
+
+    Args:
+        name: what the features are called in the error.
+        features: (N, D) float32.
+
+    Returns:
+        (N,) float32.
+
+    Raises:
+        UserError: a feature is NaN, infinite, or too large to be squared in float32.
+    """
+    sums = torch.cat([chunk.square().sum(dim=1) for chunk in features.split(512)])
+    broken = (~torch.isfinite(sums)).nonzero().flatten()
+    if len(broken):
+        raise UserError(
+            f"{name} holds values that are not finite (or exceed 1e18): {len(broken)} of {len(features)} rows, "
+            f"the first is row {int(broken[0])}.",
+            remedy="look for a diverged or wrongly loaded model; a metric of such features means nothing.",
+        )
+    return sums
+
+
+def inverse_norms(squared: Tensor) -> Tensor:
+    """1 / norm from squared norms; 0 for a zero row, whose cosine similarity to everything is then 0."""
+    return torch.where(squared > 0, squared.rsqrt(), torch.zeros_like(squared))
+
+
+class ProductColumns:
+    """The right-hand side of tiled products: features used in place, and their remainder padded to a whole tile.
+
+    Args:
+        features: (N, D) float32, contiguous.
+    """
+
+    def __init__(self, features: Tensor) -> None:
+        self.count = len(features)
+        self.padded = whole_tiles(self.count)
+        self._body = features[: self.count // TILE * TILE]
+        remainder = features[len(self._body) :]
+        self._remainder = features.new_zeros(TILE if len(remainder) else 0, features.shape[1])
+        self._remainder[: len(remainder)] = remainder
+
+    def product_into(self, out: Tensor, rows: Tensor, first: int = 0) -> None:
+        """Write ``rows @ features[first:].T`` and zeros for the padding.
+
+        Args:
+            out: (R, padded - first), rows contiguous.
+            rows: (R, D), R a multiple of 64.
+            first: a multiple of 64.
+        """
+        body = len(self._body) - first
+        if body:
+            torch.mm(rows, self._body[first:].T, out=out[:, :body])
+        if len(self._remainder):
+            torch.mm(rows, self._remainder.T, out=out[:, body:])
+
+
+class DistanceTiles:
+    """Tiles of a distance that ranks the gallery for each query: smaller is nearer.
+
+    Cosine gives ``-cos``; Euclidean gives ``|g|² - 2 q·g``, the squared distance less what does not depend on g. Norms
+    are applied to the product, so no normalised copy of the gallery is made.
+
+    Args:
+        query_features: (Q, D) float32, contiguous.
+        gallery_features: (G, D) float32, contiguous, on the same device.
+        distance: ``"cosine"`` or ``"euclidean"``.
+
+    Raises:
+        UserError: a feature is not finite.
+    """
+
+    def __init__(self, query_features: Tensor, gallery_features: Tensor, distance: Distance) -> None:
+        self._queries = query_features
+        self._columns = ProductColumns(gallery_features)
+        self.columns = self._columns.padded
+        self.layout = RowLayout(self.columns)
+        query_squared = squared_norms("query_features", query_features)
+        gallery_squared = squared_norms("gallery_features", gallery_features)
+        self._multiplies = distance == "cosine"
+        if self._multiplies:
+            self._query_scale = -inverse_norms(query_squared)
+            self._gallery_term = inverse_norms(gallery_squared)
+        else:
+            self._query_scale = torch.full_like(query_squared, -2.0)
+            self._gallery_term = gallery_squared
+
+    def tiles(self, queries: Tensor, rows: int) -> Iterator[tuple[int, Tensor]]:
+        """Yield the distances of some queries, in order, tile by tile.
+
+        Args:
+            queries: (K,) int64, which queries, on the features' device.
+            rows: rows in a tile; a multiple of 64.
+
+        Yields:
+            The position in ``queries`` of the tile's first row, and the (n, stride) tile on the CPU, padding +inf. The
+            tile is a buffer that the next one overwrites.
+        """
+        count, device = self._columns.count, self._queries.device
+        buffer = self.layout.allocate(rows, device=device)
+        on_cpu = buffer if device.type == "cpu" else self.layout.allocate(rows)
+        left = self._queries.new_empty(rows, self._queries.shape[1])
+        for start in range(0, len(queries), rows):
+            chosen = queries[start : start + rows]
+            n = len(chosen)
+            torch.index_select(self._queries, 0, chosen, out=left[:n])
+            left[:n] *= self._query_scale[chosen].unsqueeze(1)
+            left[n:] = 0
+            self._columns.product_into(buffer[:, : self.columns], left)
+            distances = buffer[:n, :count]
+            if self._multiplies:
+                distances *= self._gallery_term
+            else:
+                distances += self._gallery_term
+            buffer[:n, count:] = torch.inf
+            if on_cpu is not buffer:
+                on_cpu[:n].copy_(buffer[:n])
+            yield start, on_cpu[:n]

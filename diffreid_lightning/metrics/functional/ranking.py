@@ -1,0 +1,92 @@
+"""The first entries of each query's ranked gallery, for rank lists."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffreid_lightning.errors import UserError
+from diffreid_lightning.metrics.functional.checks import check_distance, check_features, check_pairs
+from diffreid_lightning.metrics.functional.nearest import (
+    NO_ENTRY,
+    NearestEntries,
+    entry_keys,
+    key_indices,
+    row_bounds,
+)
+from diffreid_lightning.metrics.functional.products import Distance, DistanceTiles, exact_products, rows_per_tile
+
+_TILE_BYTES = 96 << 20
+_ROWS_AT_ONCE = 64
+
+
+@dataclass(frozen=True, eq=False)
+class RankList:
+    """The gallery entries nearest to each query, those of its own identity and camera left out.
+
+    Args:
+        indices: (Q, top_k) int64 gallery indices, nearest first, ties by index; -1 where a query has fewer entries.
+        matches: (Q, top_k) bool, whether the entry shows the query's person.
+    """
+
+    indices: Tensor
+    matches: Tensor
+
+
+def rank_list(
+    query_features: Tensor,
+    gallery_features: Tensor,
+    query_pids: Tensor,
+    gallery_pids: Tensor,
+    query_camids: Tensor,
+    gallery_camids: Tensor,
+    *,
+    distance: Distance = "cosine",
+    top_k: int = 10,
+) -> RankList:
+    """Rank the gallery for every query by the protocol of :func:`retrieval_metrics`, and keep the first entries.
+
+    Queries without a match are listed like any other. Give only the queries of interest: the others cost time.
+
+    Args:
+        query_features: (Q, D), any floating dtype; need not be normalised.
+        gallery_features: (G, D), on the same device.
+        query_pids: (Q,) integer person ids.
+        gallery_pids: (G,) integer person ids.
+        query_camids: (Q,) integer camera ids.
+        gallery_camids: (G,) integer camera ids.
+        distance: ``"cosine"`` or ``"euclidean"``.
+        top_k: entries to keep for each query, at least 1.
+
+    Returns:
+        The ranked entries, on the CPU.
+
+    Raises:
+        UserError: empty or ill-fitting inputs, or features that are not finite.
+    """
+    check_distance(distance)
+    if top_k < 1:
+        raise UserError("top_k must be at least 1.", found=str(top_k))
+    query_features, gallery_features = check_features(query_features, gallery_features)
+    pairs = check_pairs(
+        (len(query_features), len(gallery_features)), query_pids, gallery_pids, query_camids, gallery_camids
+    )
+    nearest = NearestEntries(len(query_features), top_k)
+    with exact_products():
+        tiles = DistanceTiles(query_features, gallery_features, distance)
+        rows = rows_per_tile(len(query_features), tiles.layout.stride, _TILE_BYTES)
+        everyone = torch.arange(len(query_features), device=query_features.device)
+        for start, tile in tiles.tiles(everyone, rows):
+            distances = tile.numpy()[:, : tiles.columns]
+            row, column, junk = pairs.list(np.arange(start, start + len(tile)))
+            distances[row[junk], column[junk]] = np.inf
+            for first in range(0, len(tile), _ROWS_AT_ONCE):
+                block = distances[first : first + _ROWS_AT_ONCE]
+                row, column = np.nonzero(block <= row_bounds(block, top_k)[:, None])
+                nearest.offer(start + first, row, entry_keys(block[row, column], column))
+    indices = torch.from_numpy(np.where(nearest.keys == NO_ENTRY, -1, key_indices(nearest.keys)))
+    same_person = gallery_pids.cpu()[indices] == query_pids.cpu()[:, None]
+    return RankList(indices, same_person & (indices >= 0))

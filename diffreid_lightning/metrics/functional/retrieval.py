@@ -1,0 +1,203 @@
+"""CMC, mAP and mINP by the Re-ID protocol: single query, multi-shot gallery.
+
+For each query, gallery entries with the same person AND the same camera are removed; a query left without a match is
+skipped, never scored 0. Average precision is rectangular (the mean of the precision at each match); equally near
+entries keep the gallery's order. The protocol is that of the Market-1501 evaluation (Zheng et al., "Scalable Person
+Re-identification: A Benchmark", ICCV 2015) as the established libraries implement it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffreid_lightning.errors import UserError
+from diffreid_lightning.metrics.functional.checks import (
+    check_distance,
+    check_features,
+    check_max_rank,
+    check_pairs,
+)
+from diffreid_lightning.metrics.functional.counting import RankCounter
+from diffreid_lightning.metrics.functional.pairs import IdentityPairs
+from diffreid_lightning.metrics.functional.products import (
+    Distance,
+    DistanceTiles,
+    RowLayout,
+    exact_products,
+    rows_per_tile,
+)
+from diffreid_lightning.metrics.functional.result import RetrievalResult
+
+_TILE_BYTES = 160 << 20  # a taller tile makes a faster product; with the workers' buffers the whole stays under 256 MiB
+
+
+def retrieval_metrics(
+    query_features: Tensor,
+    gallery_features: Tensor,
+    query_pids: Tensor,
+    gallery_pids: Tensor,
+    query_camids: Tensor,
+    gallery_camids: Tensor,
+    *,
+    distance: Distance = "cosine",
+    max_rank: int = 50,
+) -> RetrievalResult:
+    """Evaluate features: distances and ranks in one pass, less than 256 MiB beside the features whatever their number.
+
+    Products are made in float32 on the features' device (float32 features are not copied), ranks are counted on the
+    CPU, precision is summed in float64. No id is special: drop junk images (Market-1501's −1) when reading the dataset.
+
+    Args:
+        query_features: (Q, D), any floating dtype; need not be normalised.
+        gallery_features: (G, D), on the same device.
+        query_pids: (Q,) integer person ids.
+        gallery_pids: (G,) integer person ids.
+        query_camids: (Q,) integer camera ids.
+        gallery_camids: (G,) integer camera ids.
+        distance: ``"cosine"`` or ``"euclidean"``.
+        max_rank: depth of the CMC curve; beyond a gallery's length the curve keeps its last value.
+
+    Returns:
+        The metrics; the same for every number of threads.
+
+    Raises:
+        UserError: empty or ill-fitting inputs, features that are not finite, or no query with a match.
+    """
+    check_distance(distance)
+    query_features, gallery_features = check_features(query_features, gallery_features)
+    pairs = check_pairs(
+        (len(query_features), len(gallery_features)), query_pids, gallery_pids, query_camids, gallery_camids
+    )
+    queries = _queries_to_rank(pairs)
+    with exact_products():
+        distances = DistanceTiles(query_features, gallery_features, distance)
+        rows = rows_per_tile(len(queries), distances.layout.stride, _TILE_BYTES)
+        tiles = distances.tiles(torch.from_numpy(queries).to(query_features.device), rows)
+        return _evaluate(tiles, distances.layout, pairs, queries, max_rank)
+
+
+def retrieval_metrics_from_distances(
+    distances: Tensor,
+    query_pids: Tensor,
+    gallery_pids: Tensor,
+    query_camids: Tensor,
+    gallery_camids: Tensor,
+    *,
+    max_rank: int = 50,
+) -> RetrievalResult:
+    """Evaluate a given distance matrix, re-ranked distances for one; see :func:`retrieval_metrics`.
+
+    Args:
+        distances: (Q, G), any floating dtype, smaller = nearer; left as it is. Compared in its own precision.
+        query_pids: (Q,) integer person ids.
+        gallery_pids: (G,) integer person ids.
+        query_camids: (Q,) integer camera ids.
+        gallery_camids: (G,) integer camera ids.
+        max_rank: depth of the CMC curve.
+
+    Returns:
+        The metrics.
+
+    Raises:
+        UserError: empty or ill-fitting inputs, a distance that is not finite, or no query with a match.
+    """
+    if distances.ndim != 2 or not distances.is_floating_point():
+        raise UserError(
+            "distances must be a matrix of floats, one row per query.",
+            found=f"shape {tuple(distances.shape)}, {distances.dtype}",
+        )
+    if not distances.numel():
+        raise UserError("distances is empty.", found=f"shape {tuple(distances.shape)}")
+    # A NaN propagates through both extremes; an infinity is one of them.
+    if not torch.isfinite(torch.stack(torch.aminmax(distances.detach()))).all():
+        raise UserError("distances holds values that are not finite.", remedy="mend what computed them.")
+    queries_count, gallery_count = distances.shape
+    pairs = check_pairs((queries_count, gallery_count), query_pids, gallery_pids, query_camids, gallery_camids)
+    queries = _queries_to_rank(pairs)
+    layout = RowLayout(gallery_count)
+    rows = rows_per_tile(len(queries), layout.stride, _TILE_BYTES // 2)
+    return _evaluate(_copied_tiles(distances.detach(), queries, layout, rows), layout, pairs, queries, max_rank)
+
+
+def _queries_to_rank(pairs: IdentityPairs) -> np.ndarray:
+    """Queries that have a match, most matches first: neighbours then share a group of comparisons without waste."""
+    order = np.argsort(-pairs.matches, kind="stable")
+    queries = order[: np.count_nonzero(pairs.matches)]
+    if not len(queries):
+        raise UserError(
+            f"None of the {len(order)} queries has a match in the gallery.",
+            looked_for="a gallery entry with the query's person id and another camera id",
+            remedy="check that query and gallery come from one dataset, and that camera ids are not all equal.",
+        )
+    return queries
+
+
+def _copied_tiles(distances: Tensor, queries: np.ndarray, layout: RowLayout, rows: int) -> Iterator[tuple[int, Tensor]]:
+    """Yield the given distances as :meth:`DistanceTiles.tiles` does its own."""
+    dtype = torch.float64 if distances.dtype == torch.float64 else torch.float32
+    tile = layout.allocate(rows, dtype=dtype)
+    count = distances.shape[1]
+    tile[:, count:] = torch.inf
+    for start in range(0, len(queries), rows):
+        chosen = torch.from_numpy(queries[start : start + rows]).to(distances.device)
+        part = tile[: len(chosen)]
+        part[:, :count] = distances[chosen]
+        part[:, count:] = torch.inf
+        yield start, part
+
+
+def _evaluate(
+    tiles: Iterable[tuple[int, Tensor]], layout: RowLayout, pairs: IdentityPairs, queries: np.ndarray, max_rank: int
+) -> RetrievalResult:
+    """Rank the matches of every tile and summarise them.
+
+    Args:
+        tiles: position of a tile's first row in ``queries``, and its distances; junk is overwritten.
+        layout: the tiles' layout.
+        pairs: matches and junk.
+        queries: (V,) which query each row belongs to.
+        max_rank: depth of the CMC curve.
+    """
+    check_max_rank(max_rank)
+    ap = np.empty(len(pairs.matches))
+    inp = np.empty(len(pairs.matches))
+    first_ranks = np.empty(len(queries), dtype=np.int64)
+    with RankCounter(layout) as counter:
+        for start, tile in tiles:
+            some = queries[start : start + len(tile)]
+            distances = tile.numpy()
+            row, column, junk = pairs.list(some)
+            distances[row[junk], column[junk]] = np.inf
+            row, column = row[~junk], column[~junk]
+            ranks = counter.ranks(distances, row, column)
+            ap[some], inp[some], first_ranks[start : start + len(tile)] = _summarise(row, ranks)
+    valid = np.sort(queries)
+    hits = np.bincount(np.minimum(first_ranks, max_rank + 1), minlength=max_rank + 2)[1 : max_rank + 1]
+    return RetrievalResult(
+        cmc=torch.from_numpy(np.cumsum(hits) / len(queries)),
+        mAP=float(ap[valid].mean()),
+        mINP=float(inp[valid].mean()),
+        ap=torch.from_numpy(ap[valid]),
+        inp=torch.from_numpy(inp[valid]),
+        valid=torch.from_numpy(valid),
+    )
+
+
+def _summarise(rows: np.ndarray, ranks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Average precision, inverse negative penalty and first rank of each row from the ranks of its matches.
+
+    Args:
+        rows: (P,) ascending from 0, every row present.
+        ranks: (P,) ranks, in any order within a row.
+    """
+    ranks = ranks[np.lexsort((ranks, rows))]
+    starts = np.searchsorted(rows, np.arange(rows[-1] + 1))
+    lengths = np.diff(starts, append=len(rows))
+    hits = np.arange(len(rows)) - np.repeat(starts, lengths) + 1
+    ap = np.add.reduceat(hits / ranks, starts) / lengths
+    inp = lengths / ranks[starts + lengths - 1]
+    return ap, inp, ranks[starts]
