@@ -219,7 +219,7 @@ def _channels(values: Sequence[float]) -> Tensor:
 
 def _decimals(buffer: Tensor) -> RGB:
     """The shortest decimals that give the same float32 again: 0.485, and not 0.48500001430511475."""
-    red, green, blue = (float(str(value)) for value in buffer.flatten().cpu().numpy())
+    red, green, blue = (float(str(value)) for value in buffer.flatten().float().cpu().numpy())
     return red, green, blue
 
 

@@ -95,14 +95,15 @@ def _resolve(name: str) -> tuple[str, PretrainedCfg | None, dict[str, Any]]:
     architecture, tag = split_model_name_tag(name)
     if not is_model(architecture):
         raise _unknown(name, "a timm model")
-    if tag and get_pretrained_cfg(name, allow_unregistered=True) is None:
+    try:
+        return architecture, get_pretrained_cfg(name), {}
+    except RuntimeError as error:
         raise UserError(
             f"{architecture} has no weights tagged {tag!r}.",
             looked_for=f"the tag {tag!r} among timm's weights",
             found=shorten(timm.list_pretrained(f"{architecture}.*")) or "no tag at all",
             remedy=f"Give one of them, or {architecture} alone for timm's default.",
-        )
-    return architecture, get_pretrained_cfg(name), {}
+        ) from error
 
 
 def read_config(name: str) -> TimmConfig:

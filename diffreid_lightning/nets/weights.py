@@ -171,12 +171,12 @@ def _in_the_form_of(model: TimmModel, checkpoint: Checkpoint) -> Checkpoint:
     try:
         model.pretrained_cfg = {**described, "input_size": (3, *size)} if size else described
         return replace(checkpoint, tensors=convert(dict(checkpoint.tensors), model))
-    except (AssertionError, KeyError, RuntimeError) as error:
+    except (AssertionError, KeyError, RuntimeError, ValueError) as error:
         raise UserError(
             f"The weights at {checkpoint.source} cannot be fitted to this image size.",
-            looked_for="positional embeddings of a known grid",
+            looked_for="positional embeddings or tables that timm can resample",
             found=f"{type(error).__name__}: {error}",
-            remedy="Give a timm folder, whose config.json says the image size, or use the size of the weights.",
+            remedy=f"Use the image size of the weights ({size or 'unknown'}); a folder says it, a bare file does not.",
         ) from error
     finally:
         model.pretrained_cfg = described
