@@ -292,7 +292,7 @@ def test_notes_of_other_versions_and_damaged_ones_are_refused(tmp_path: Path, no
 
 
 def test_a_file_by_another_tool_is_a_manifest_of_its_folder(tmp_path: Path) -> None:
-    folder = tmp_path / "pid=3"  # a name that dataset readers would take for a column
+    folder = tmp_path / "pid=3"  # a name that partitioned readers take for a column
     folder.mkdir()
     reference = Manifest.from_columns(folder, columns())
     pq.write_table(reference.table, folder / "metadata.parquet", compression="gzip", row_group_size=1)

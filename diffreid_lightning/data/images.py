@@ -30,13 +30,13 @@ judged by the same rule.
 
 # Pillow tries every format it knows unless told; some of those start other programs (EPS starts Ghostscript).
 _PILLOW_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
+_SUFFIXES = tuple(sorted(IMAGE_SUFFIXES))
 _unsafe = re.compile(UNSAFE_NAME)
 
 
 def is_image_name(name: str) -> bool:
     """Tell by its suffix (any case) whether a file is an image; hidden files such as macOS's ``._x.jpg`` are not."""
-    base = name.rpartition("/")[2]
-    return not base.startswith(".") and os.path.splitext(base)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 (hot loop)
+    return name.lower().endswith(_SUFFIXES) and name[name.rfind("/") + 1] != "."
 
 
 def decode_image(data: bytes, origin: str) -> Image.Image:

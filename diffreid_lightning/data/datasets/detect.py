@@ -100,4 +100,4 @@ def open_dataset(spec: str | os.PathLike[str] | PersonDataset) -> PersonDataset:
             looked_for=", ".join(_EMBEDDED_DOMAINS),
             remedy=f"did you mean miniperson:{guess}?" if guess else f"write {_EMBEDDED} or {_EMBEDDED}:campus",
         )
-    return MiniPerson(domain=domain)
+    return MiniPerson(domain="campus" if domain == "campus" else "station")

@@ -59,14 +59,12 @@ class TestMarket1501(DatasetContract):
             Market1501(root).manifest()
 
     def test_names_give_person_and_camera(self, root: Path) -> None:
-        put(root / "query" / "1501_c12s3_000451_03.jpg", 1, 1)
+        put(root / "query" / "0042_c9s9_part" / "1501_c12s3_000451_03.jpg", 1, 1)
         put(root / "bounding_box_test" / "1501_c6s3_000451_03.JPG", 1, 1)
         manifest = Market1501(root).manifest()
         rows = {row["file_name"]: row for row in manifest.table.to_pylist()}
-        assert (rows["query/1501_c12s3_000451_03.jpg"]["pid"], rows["query/1501_c12s3_000451_03.jpg"]["camid"]) == (
-            1501,
-            12,
-        )
+        nested = rows["query/0042_c9s9_part/1501_c12s3_000451_03.jpg"]
+        assert (nested["pid"], nested["camid"], nested["split"]) == (1501, 12, "query")
         upper = rows["bounding_box_test/1501_c6s3_000451_03.JPG"]
         assert (upper["pid"], upper["camid"], upper["split"]) == (1501, 6, "gallery")
 
