@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import netrc
 import os
+import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -95,3 +96,10 @@ class WandbTracker(WandbLogger):
             self._experiment = wandb.init(mode="disabled")
         if self.mode == "offline":
             rank_zero_info(f"W&B is offline; send the run later with: wandb sync {Path(self._experiment.dir).parent}")
+
+
+def finish_tracking() -> None:
+    """Close this process's W&B run: what was logged is then on the disk, and the next command starts its own."""
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and wandb.run is not None:
+        wandb.finish()

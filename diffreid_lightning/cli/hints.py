@@ -47,6 +47,16 @@ def explain(settings: Mapping[str, Any], top_level: Iterable[str]) -> UserError 
     return None
 
 
+def missing(settings: Mapping[str, Any], path: str = "") -> str | None:
+    """Return the first setting that a config leaves for the user to give (``???``), or None."""
+    for key, value in settings.items():
+        where = f"{path}.{key}".lstrip(".")
+        found = where if value == "???" else missing(value, where) if isinstance(value, Mapping) else None
+        if found is not None:
+            return found.replace(".init_args", "")
+    return None
+
+
 def with_overrides(settings: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """Apply ``--a.b=c`` flags to a nested configuration, well enough to walk it (values stay strings)."""
     result = _copy(settings)
@@ -91,16 +101,19 @@ def _assign(node: dict[str, Any], keys: list[str], value: str) -> None:
         node[keys[-1]] = value
 
 
-def _walk(node: Any, path: str, bases: tuple[type, ...]) -> UserError | None:
-    """Check one value that is meant for a parameter whose type mentions ``bases``."""
+def _walk(node: Any, path: str, bases: tuple[type, ...], text: bool = False) -> UserError | None:
+    """Check one value that is meant for a parameter whose type mentions ``bases``, and plain text if ``text``."""
     if isinstance(node, list):
-        return next(filter(None, (_walk(item, f"{path}[{i}]", bases) for i, item in enumerate(node))), None)
+        return next(filter(None, (_walk(item, f"{path}[{i}]", bases, text) for i, item in enumerate(node))), None)
     if isinstance(node, Mapping) and "class_path" in node:
         found = _resolve(str(node["class_path"]), bases)
+        if found is None and not bases:
+            return None  # nothing is known of what belongs here
         if found is None:
             return _unknown_class(str(node["class_path"]), path, bases)
         return _walk_arguments(node.get("init_args") or {}, path, found)
-    if isinstance(node, str) and path in _SECTIONS and _resolve(node, bases) is None:
+    names_a_class = path in _SECTIONS or (path.endswith("]") and bases and not text)
+    if isinstance(node, str) and names_a_class and _resolve(node, bases) is None:
         return _unknown_class(node, path, bases)
     return None
 
@@ -111,7 +124,8 @@ def _walk_arguments(given: Mapping[str, Any], path: str, owner: type) -> UserErr
     for key, value in given.items():
         if key not in accepted:
             return _unknown(f"{path}.{key}", key, owner.__name__, accepted)
-        error = _walk(value, f"{path}.{key}", tuple(_classes_in(hints.get(key))))
+        hint = hints.get(key)
+        error = _walk(value, f"{path}.{key}", tuple(_classes_in(hint)), text=_takes_text(hint))
         if error is not None:
             return error
     return None
@@ -134,12 +148,18 @@ def _type_hints(owner: type) -> dict[str, Any]:
 
 
 def _classes_in(hint: Any) -> Iterator[type]:
-    if isinstance(hint, type) and not typing.get_args(hint):
-        yield hint
-    if isinstance(hint, (list, tuple)):  # the parameters inside Callable[[...], ...]
-        return
+    """Yield the classes a value of this type may be configured as: those named, or returned by a named callable."""
+    origin = typing.get_origin(hint)
+    found = origin if isinstance(origin, type) else hint
+    if isinstance(found, type) and found.__module__ not in ("builtins", "collections.abc", "typing", "types"):
+        yield found
     for inner in typing.get_args(hint):
-        yield from _classes_in(inner)
+        if not isinstance(inner, (list, tuple)):  # not the parameters inside Callable[[...], ...]
+            yield from _classes_in(inner)
+
+
+def _takes_text(hint: Any) -> bool:
+    return hint is str or any(_takes_text(inner) for inner in typing.get_args(hint))
 
 
 def _subclasses(bases: Iterable[type]) -> Iterator[type]:
@@ -185,7 +205,16 @@ def _unknown_class(class_path: str, path: str, bases: tuple[type, ...]) -> UserE
 
 def readable(message: str) -> str:
     """Boil the parser's nested message down to the setting it is about and the reasons, without type unions."""
-    noise = ("Does not validate against", "Subtypes:", "Errors:", "Given value type:", "Expected a <class 'NoneType'>")
+    noise = (
+        "Given value: Namespace",
+        "Given value: NestedArg",
+        "Given value: [",
+        "Does not validate against",
+        "Subtypes:",
+        "Errors:",
+        "Given value type:",
+        "Expected a <class 'NoneType'>",
+    )
     kept = [line.strip().lstrip("- ") for line in message.splitlines()]
     kept = [line for line in kept if line and not line.startswith(noise)]
     return "; ".join(dict.fromkeys(kept))

@@ -21,12 +21,12 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 import diffreid_lightning.callbacks
 import diffreid_lightning.data.datasets
 import diffreid_lightning.data.reid
-import diffreid_lightning.reid.supervised
-import diffreid_lightning.tracking  # noqa: F401
+import diffreid_lightning.reid.supervised  # noqa: F401
 from diffreid_lightning.callbacks.epoch_seed import EpochSeed
 from diffreid_lightning.checkpoint_io import AtomicCheckpointIO
 from diffreid_lightning.cli import hints, layers, run_folder
-from diffreid_lightning.errors import UserError
+from diffreid_lightning.errors import DiffReIDError, UserError
+from diffreid_lightning.tracking import finish_tracking
 
 
 class HouseParser(LightningArgumentParser):
@@ -49,7 +49,7 @@ class ResolvedConfig(SaveConfigCallback):
         staged.write_text(text, encoding="utf-8")
         staged.replace(folder / self.config_filename)
         for logger in trainer.loggers:
-            logger.log_hyperparams({"config": self.config.as_dict()})
+            logger.log_hyperparams(self.config.as_dict())
 
 
 class HouseCLI(LightningCLI):
@@ -141,6 +141,13 @@ def run_command(subcommand: str, words: list[str]) -> None:
     settings = _base_layer(subcommand, names, overrides)
     for name in names:
         settings = layers.merge_layers(settings, layers.load_config(layers.find_config(name)))
+    left_open = hints.missing(hints.with_overrides(settings, overrides))
+    if left_open is not None:
+        raise UserError(
+            f"The config leaves {left_open} open ('???').",
+            looked_for=f"--{left_open} on the command line, or a later --config that gives it",
+            remedy=f"add --{left_open} VALUE",
+        )
     _quieten()
     # A user's ${trainer.max_epochs} is meant from the top of the file, not from inside the subcommand.
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
@@ -159,9 +166,13 @@ def run_command(subcommand: str, words: list[str]) -> None:
             args=[subcommand, "--config", json.dumps(settings), *overrides],
         )
     except ArgumentError as error:
-        raise _explained(error, settings, overrides) from error
+        raise _own_error(error) or _explained(error, settings, overrides) from error
     except MisconfigurationException as error:
         raise UserError("Lightning cannot run this configuration.", found=" ".join(str(error).split())) from error
+    except ValueError as error:
+        raise _own_error(error) or error from error
+    finally:
+        finish_tracking()
 
 
 def _base_layer(subcommand: str, names: list[str], overrides: list[str]) -> dict[str, Any]:
@@ -181,6 +192,16 @@ def _base_layer(subcommand: str, names: list[str], overrides: list[str]) -> dict
     for key in ("model", "data"):  # linked from elsewhere; the link sets them again
         saved[key]["init_args"].pop("image_size" if key == "model" else "seed", None)
     return {key: saved[key] for key in ("seed_everything", "trainer", "model", "data") if key in saved}
+
+
+def _own_error(error: BaseException) -> DiffReIDError | None:
+    """Find this package's error inside what the parser wraps around it when a constructor refuses its arguments."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, DiffReIDError):
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return None
 
 
 def _explained(error: ArgumentError, settings: Mapping[str, Any], overrides: Sequence[str]) -> UserError:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ChainedScheduler, LinearLR, LRScheduler
@@ -164,6 +165,11 @@ class SupervisedReID(LightningModule):
         self.log("train/accuracy", accuracy, batch_size=size)
         self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=size)
         return total
+
+    def on_validation_start(self) -> None:
+        """Name the cause before the metric meets its effect."""
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            self._check_finite()
 
     def on_train_epoch_end(self) -> None:
         """Stop before a diverged model can be saved over a good one."""

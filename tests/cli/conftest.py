@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -44,6 +45,8 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., in
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
     monkeypatch.setenv("HOME", str(tmp_path))
+    # Lightning's handler keeps the stream it met first, which pytest closes with the first test.
+    monkeypatch.setattr(logging, "raiseExceptions", False)
     monkeypatch.setattr(sys, "argv", ["diffreid_lightning"])
     return lambda *words: main(list(map(str, words)))
 

@@ -35,8 +35,8 @@ def test_fit_leaves_numbers_weights_config_and_a_wandb_run(command: Command, mar
     assert wandb["history"]["test/mAP"] == [pytest.approx(float(row["mAP"]), abs=1e-3)]
     assert wandb["history"]["test/rank1"] == [pytest.approx(float(row["Rank-1"]), abs=1e-3)]
     assert len(wandb["history"]["val/mAP"]) == 2
-    assert wandb["history"]["test/rank_lists"][0]["_type"] == "table-file"
-    assert wandb["config"]["config"]["model"]["init_args"]["backbone"] == "test_resnet"
+    assert wandb["history"]["test/rank_lists/_type"] == ["table-file"]
+    assert wandb["config"]["model"]["init_args"]["backbone"] == "test_resnet"
 
     for name in ("last", "best"):
         checkpoint = torch.load(run / f"checkpoints/{name}.ckpt", weights_only=True)
