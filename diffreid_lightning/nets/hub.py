@@ -5,7 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from huggingface_hub import constants, hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 from huggingface_hub.utils import get_session
 
 from diffreid_lightning.errors import UserError
@@ -47,6 +52,8 @@ def hub_file(repo_id: str, filename: str) -> Path:
         raise _unavailable(repo_id, filename, "no such repository, or one that needs a login") from error
     except EntryNotFoundError as error:
         raise _unavailable(repo_id, filename, "the repository has no such file") from error
+    except HfHubHTTPError as error:
+        raise _unavailable(repo_id, filename, str(error)) from error
 
 
 def _why_unreachable() -> str | None:

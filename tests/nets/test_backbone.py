@@ -116,6 +116,23 @@ def test_normalisation_can_be_given_and_moves_with_the_module() -> None:
     assert other.normalization == backbone.normalization
 
 
+def test_own_head_trains_again_when_the_pooling_comes_back_to_it() -> None:
+    backbone = Backbone("mobilenetv3_small_100", image_size=(64, 32), pooling="gem")
+    assert not backbone.model.conv_head.weight.requires_grad
+    backbone.set_pooling("native")
+    assert backbone.model.conv_head.weight.requires_grad
+    assert backbone.num_features == 1024
+
+
+def test_copies_are_independent() -> None:
+    backbone = Backbone("test_resnet", image_size=(64, 32))
+    teacher = copy.deepcopy(backbone)
+    teacher.set_last_stride(2)
+    images = images_of(backbone)
+    assert backbone.last_stride == 1
+    assert backbone.model.forward_features(images).shape[2] == 2 * teacher.model.forward_features(images).shape[2]
+
+
 def test_checkpoint_restores_stride_and_pooling_that_were_left_open() -> None:
     """A folder may have decided them when training began, and need not exist any more."""
     trained = Backbone("mobilenetv3_small_100", image_size=(128, 64))

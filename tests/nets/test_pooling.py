@@ -36,6 +36,11 @@ def test_exponent_is_learnt_and_half_precision_pooled_in_float32() -> None:
     assert pool.p.grad.abs().sum() > 0
 
 
+def test_half_precision_does_not_underflow() -> None:
+    pooled = gem_pool(torch.full((1, 1, 2, 2), 1e-3).half(), 3.0)
+    torch.testing.assert_close(pooled, torch.full((1, 1), 1e-3), rtol=1e-3, atol=0)
+
+
 def test_dead_channel_has_a_finite_gradient() -> None:
     features = torch.zeros(1, 2, 3, 3, requires_grad=True)
     GeM()(features).sum().backward()
