@@ -164,7 +164,8 @@ def evaluate_in_a_process(rank: int, folder: str) -> None:
         counts = len(metric.gathered().query_pids), len(metric.gathered().gallery_pids)
         local = sum(len(part) for part in metric.indices)
         metric.reset()
-        update(metric, table, everyone if rank == 0 else everyone[:0])
+        if rank == 0:
+            update(metric, table, everyone)
         alone = metric.compute()
         torch.save(
             {"shared": as_dict(shared), "alone": as_dict(alone), "counts": counts, "local": local},

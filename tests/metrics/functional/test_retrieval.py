@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from diffreid_lightning.metrics.functional import (
     retrieval_metrics,
     retrieval_metrics_from_distances,
 )
+from diffreid_lightning.metrics.functional.products import exact_products
 from tests.metrics.cases import Case, exact_case, golden, pairwise, random_case, reference_evaluation
 
 EVALUATIONS = ["hand", "clean_cosine", "clean_euclidean", "distractors", "no_match_queries", "ties_quantised"]
@@ -181,41 +181,46 @@ def test_cosine_ignores_the_length_of_features() -> None:
     assert_same(retrieval_metrics(*stretched.all), retrieval_metrics(*case.all))
 
 
-CASES: list[Callable[[], Case]] = [
-    lambda: exact_case(0, queries=200, gallery=401),
-    pytest.param(
-        lambda: with_duplicates(random_case(0, queries=200, gallery=401, people=40, dimension=513)),
-        marks=pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="sums of other BLAS were not studied"),
-    ),
-]
-
-
 def with_duplicates(case: Case) -> Case:
-    """Copy an image to the places where a product's kernels change."""
-    for place in (63, 64, 200, 383, 384, 399, 400):
-        case.gallery_features[place] = case.gallery_features[0]
+    """Copy an image to the places where a product changes its kernels."""
+    places = torch.tensor([63, 64, 99, 200, 383, 384, 399, 400])
+    case.gallery_features[places[places < len(case.gallery_features)]] = case.gallery_features[0].clone()
     return case
 
 
-@pytest.mark.parametrize("make", CASES)
+studied_blas = pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="sums of other BLAS were not studied")
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        exact_case(0, queries=200, gallery=401),
+        pytest.param(
+            with_duplicates(random_case(0, queries=200, gallery=401, people=40, dimension=513)), marks=studied_blas
+        ),
+        pytest.param(with_duplicates(random_case(1, queries=512, gallery=100, dimension=64)), marks=studied_blas),
+    ],
+)
 @pytest.mark.usefixtures("restore_threads")
-def test_result_depends_neither_on_threads_nor_on_the_tile(
-    make: Callable[[], Case], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    case = make()
+def test_result_depends_neither_on_threads_nor_on_the_tile(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     result = retrieval_metrics(*case.all)
-    for threads in (1, 2, 3, 5):
+    for threads in (1, 3, 4, 8):
         for tile_bytes in (1, 300_000, 1 << 30):
             torch.set_num_threads(threads)
             monkeypatch.setattr(retrieval, "_TILE_BYTES", tile_bytes)
             assert_same(retrieval_metrics(*case.all), result)
 
 
-def test_duplicates_tie_wherever_they_stand() -> None:
-    case = random_case(9, queries=80, gallery=130, people=10, dimension=300)
-    case.gallery_features[1:] = case.gallery_features[0]
-    result = retrieval_metrics(*case.all)
-    assert_matches_reference(result, np.zeros((80, 130)), case, 50)
+@studied_blas
+@pytest.mark.parametrize("gallery", [2, 5, 17, 65, 100, 130])
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+@pytest.mark.usefixtures("restore_threads")
+def test_duplicates_tie_wherever_they_stand(gallery: int, distance: str) -> None:
+    torch.set_num_threads(4)
+    case = random_case(9, queries=80, gallery=gallery, people=3, dimension=300)
+    case.gallery_features[1:] = case.gallery_features[0].clone()
+    result = retrieval_metrics(*case.all, distance=distance)
+    assert_matches_reference(result, np.zeros((80, gallery)), case, 50)
 
 
 @pytest.mark.parametrize("precision", ["medium", "high"])
@@ -227,6 +232,11 @@ def test_products_stay_exact_when_training_chose_less(precision: str) -> None:
     try:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert_same(retrieval_metrics(*case.all), result)
+            with exact_products():
+                assert (
+                    torch.backends.mkldnn.matmul.fp32_precision == torch.backends.cuda.matmul.fp32_precision == "ieee"
+                )
+                assert not torch.is_autocast_enabled("cpu")
         assert torch.get_float32_matmul_precision() == precision
     finally:
         torch.set_float32_matmul_precision(chosen)

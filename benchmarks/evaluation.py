@@ -1,0 +1,362 @@
+"""Time and memory of Re-ID evaluation and re-ranking beside the bare matrix product and the established libraries.
+
+    python benchmarks/evaluation.py [--size market|msmt17|both] [--peers] [--repeats 5]
+
+prints Markdown tables. Every row runs in a process of its own, from float32 features in memory to mAP (or to re-ranked
+distances). Its time is the median of several runs, each beside a run of the matrix product that any exact method needs
+(half of all pairs for re-ranking), made in tiles with aligned rows; the ratio is the median of the pairs' ratios. Its
+memory is the largest growth of the resident set over the features and the loaded libraries (Linux only).
+
+``--peers`` adds the evaluators of the PyPI packages ``fastreid`` (1.4.0) and ``torchreid`` (0.2.5). Their requirements
+pin old versions of torch or miss some altogether, so put the bare packages beside this one; only the files of their
+evaluators are loaded, never the packages:
+
+    pip install --no-deps fastreid torchreid
+    pip install cython setuptools
+    cd "$(python -c 'import importlib.util as u; print(u.find_spec("fastreid").submodule_search_locations[0])')"
+    cd evaluation/rank_cylib && python setup.py build_ext --inplace
+
+The last line compiles fast-reid's Cython evaluator, whose source the package holds but does not build; it takes a C
+compiler. The package ``torchreid`` lacks the source of its own (``rank_cy.pyx``): its Python evaluator alone can run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffreid_lightning.metrics.functional import (
+    k_reciprocal_rerank,
+    retrieval_metrics,
+    retrieval_metrics_from_distances,
+)
+from diffreid_lightning.metrics.functional.products import RowLayout, whole_tiles
+
+GIB = 1 << 30
+DIMENSION = 2048
+TILE_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class Size:
+    """Images of a benchmark's test set."""
+
+    title: str
+    queries: int
+    gallery: int
+    people: int
+    cameras: int
+    distractors: int
+
+
+SIZES = {
+    "market": Size("Market-1501", 3368, 15913, 750, 6, 2798),
+    "msmt17": Size("MSMT17", 11659, 82161, 3060, 15, 0),
+}
+
+
+@dataclass(frozen=True)
+class Images:
+    """Features of a test set, queries first, and their ids."""
+
+    everyone: Tensor
+    queries: int
+    ids: tuple[Tensor, Tensor, Tensor, Tensor]
+
+    @property
+    def query(self) -> Tensor:
+        """Features of the queries."""
+        return self.everyone[: self.queries]
+
+    @property
+    def gallery(self) -> Tensor:
+        """Features of the gallery."""
+        return self.everyone[self.queries :]
+
+
+class NotRunError(Exception):
+    """Says why a row cannot be measured here."""
+
+
+def make_images(size: Size) -> Images:
+    """Draw unit-norm features: a centre per person, an offset per camera, noise, all with a decaying spectrum."""
+    random = torch.Generator().manual_seed(0)
+    spectrum = torch.arange(1, DIMENSION + 1).pow(-0.4)
+    centres = torch.randn(size.people + 1, DIMENSION, generator=random)
+    offsets = 0.5 * torch.randn(size.cameras, DIMENSION, generator=random)
+    count = size.queries + size.gallery
+    pids = torch.randint(1, size.people + 1, (count,), generator=random)
+    pids[size.queries + torch.randperm(size.gallery, generator=random)[: size.distractors]] = 0
+    camids = torch.randint(size.cameras, (count,), generator=random)
+    features = torch.empty(count, DIMENSION)
+    for rows in torch.arange(count).split(2048):
+        part = torch.randn(len(rows), DIMENSION, generator=random)
+        part *= 1 + torch.rand(len(rows), 1, generator=random)
+        part += (pids[rows, None] > 0) * centres[pids[rows]] + offsets[camids[rows]]
+        features[rows] = torch.nn.functional.normalize(part * spectrum)
+    q = size.queries
+    return Images(features, q, (pids[:q], pids[q:], camids[:q], camids[q:]))
+
+
+def tiled_product(left: Tensor, right: Tensor) -> None:
+    """The lower limit: all inner products, a tile of rows at a time, in one aligned buffer."""
+    buffer = RowLayout(whole_tiles(len(right))).allocate(TILE_ROWS)[:, : len(right)]
+    for rows in left.split(TILE_ROWS):
+        torch.mm(rows, right.T, out=buffer[: len(rows)])
+
+
+def evaluation_product(images: Images) -> None:
+    """Queries × gallery."""
+    tiled_product(images.query, images.gallery)
+
+
+def half_product(images: Images) -> None:
+    """Half of all images × all images."""
+    tiled_product(images.everyone[: len(images.everyone) // 2], images.everyone)
+
+
+def cosine_distances(left: Tensor, right: Tensor) -> np.ndarray:
+    """The dense matrix that the libraries start from; the features are of unit norm."""
+    return (left @ right.T).neg_().add_(1).numpy()
+
+
+# What the rows run: images in, mAP (or re-ranked distances) out.
+
+
+def ours(images: Images) -> float:
+    """Evaluate with this package."""
+    return retrieval_metrics(images.query, images.gallery, *images.ids).mAP
+
+
+def our_reranking(images: Images) -> Tensor:
+    """Re-rank with this package."""
+    return k_reciprocal_rerank(images.query, images.gallery)
+
+
+def peer_module(package: str, *path: str) -> ModuleType:
+    """Load one file of an installed package without importing the package.
+
+    Args:
+        package: the package's name.
+        path: folders and a file name's beginning.
+    """
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise NotRunError("not installed")
+    folder = Path(spec.submodule_search_locations[0], *path[:-1])
+    files = [file for file in folder.glob(f"{path[-1]}*") if file.suffix in (".py", ".so", ".pyd")]
+    if not files:
+        source = (folder / f"{path[-1]}.pyx").exists()
+        raise NotRunError("not compiled" if source else f"the package holds no source of `{path[-1]}`")
+    file_spec = importlib.util.spec_from_file_location(path[-1], files[0])
+    assert file_spec is not None
+    assert file_spec.loader is not None
+    module = importlib.util.module_from_spec(file_spec)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        file_spec.loader.exec_module(module)
+    return module
+
+
+def fastreid_cython(images: Images) -> float:
+    """fast-reid's compiled evaluator."""
+    module = peer_module("fastreid", "evaluation", "rank_cylib", "rank_cy")
+    return fastreid_mean(module.evaluate_cy, images)
+
+
+def fastreid_python(images: Images) -> float:
+    """fast-reid's evaluator without its extension."""
+    module = peer_module("fastreid", "evaluation", "rank")
+    return fastreid_mean(module.evaluate_py, images)
+
+
+def fastreid_mean(evaluate: Callable[..., tuple[object, list[float], object]], images: Images) -> float:
+    """Call one of fast-reid's evaluators and average the precision it returns."""
+    ids = [values.numpy() for values in images.ids]
+    return float(np.mean(evaluate(cosine_distances(images.query, images.gallery), *ids, 50, False)[1]))
+
+
+def torchreid_cython(images: Images) -> float:
+    """Torchreid's compiled evaluator."""
+    module = peer_module("torchreid", "reid", "metrics", "rank_cylib", "rank_cy")
+    ids = [values.numpy() for values in images.ids]
+    return float(module.evaluate_cy(cosine_distances(images.query, images.gallery), *ids, 50, False)[1])
+
+
+def torchreid_python(images: Images) -> float:
+    """Torchreid's evaluator without its extension."""
+    module = peer_module("torchreid", "reid", "metrics", "rank")
+    ids = [values.numpy() for values in images.ids]
+    return float(module.evaluate_py(cosine_distances(images.query, images.gallery), *ids, 50, False)[1])
+
+
+def dense_reranking(module: ModuleType, images: Images) -> Tensor:
+    """Re-rank with one of the libraries, which take three dense matrices."""
+    matrices = [
+        cosine_distances(left, right)
+        for left, right in (
+            (images.query, images.gallery),
+            (images.query, images.query),
+            (images.gallery, images.gallery),
+        )
+    ]
+    return torch.from_numpy(module.re_ranking(*matrices))
+
+
+def fastreid_reranking(images: Images) -> Tensor:
+    """fast-reid's re-ranking."""
+    return dense_reranking(peer_module("fastreid", "evaluation", "rerank"), images)
+
+
+def torchreid_reranking(images: Images) -> Tensor:
+    """Torchreid's re-ranking."""
+    return dense_reranking(peer_module("torchreid", "reid", "utils", "rerank"), images)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table.
+
+    Args:
+        title: what the line shows.
+        run: what is measured.
+        limit: the product it is compared with.
+        peer: whether it belongs to another library.
+        matrices: bytes per element of a dense Q × G (re-ranking: N × N) matrix it needs, as a guard against swapping.
+        minutes: about how long it runs at MSMT17 size; rows over ten minutes are left out there.
+    """
+
+    title: str
+    run: Callable[[Images], object]
+    limit: Callable[[Images], None]
+    peer: bool = False
+    matrices: int = 0
+    minutes: int = 0
+
+
+ROWS = {
+    "product": Row("matrix product alone", evaluation_product, evaluation_product),
+    "ours": Row("**diffreid_lightning**", ours, evaluation_product),
+    "fastreid_cython": Row("fast-reid, Cython", fastreid_cython, evaluation_product, True, 12, 2),
+    "fastreid_python": Row("fast-reid, Python", fastreid_python, evaluation_product, True, 12, 19),
+    "torchreid_cython": Row("torchreid, Cython", torchreid_cython, evaluation_product, True, 20, 3),
+    "torchreid_python": Row("torchreid, Python", torchreid_python, evaluation_product, True, 20, 19),
+    "half": Row("half of the N² product", half_product, half_product),
+    "our_reranking": Row("**diffreid_lightning**", our_reranking, half_product),
+    "fastreid_reranking": Row("fast-reid", fastreid_reranking, half_product, True, 24, 60),
+    "torchreid_reranking": Row("torchreid", torchreid_reranking, half_product, True, 24, 60),
+}
+SLOW = ("fastreid_python", "torchreid_python", "fastreid_reranking", "torchreid_reranking")  # run once
+
+
+def kernel_bytes(file: str, field: str) -> int | None:
+    """Read a memory figure from a file under /proc, where the system has it."""
+    path = Path("/proc", file)
+    if not path.exists():
+        return None
+    line = next(line for line in path.read_text().splitlines() if line.startswith(f"{field}:"))
+    return int(line.split()[1]) * 1024
+
+
+def timed(run: Callable[[Images], object], images: Images) -> tuple[float, object]:
+    """Seconds of one run, and its result."""
+    start = time.perf_counter()
+    result = run(images)
+    return time.perf_counter() - start, result
+
+
+def measure(row: Row, size: Size, repeats: int) -> dict[str, float | None]:
+    """Measure a row in this process."""
+    dense = (size.queries + size.gallery) ** 2 if row.limit is half_product else size.queries * size.gallery
+    needed = row.matrices * dense
+    available = kernel_bytes("meminfo", "MemAvailable")
+    if available is not None and needed > available:
+        raise NotRunError(f"needs {needed / GIB:.0f} GiB, {available / GIB:.0f} GiB are free")
+    images = make_images(size)
+    torch.mm(images.query[:64], images.query[:64].T)  # load the BLAS before memory is counted
+    before = kernel_bytes("self/status", "VmRSS")
+    if before is not None:
+        Path("/proc/self/clear_refs").write_text("5")  # start the high-water mark afresh
+    pairs = []
+    added = None
+    for _ in range(repeats):
+        seconds, result = timed(row.run, images)
+        if added is None and before is not None:
+            added = ((kernel_bytes("self/status", "VmHWM") or before) - before) / GIB
+        pairs.append((seconds, timed(row.limit, images)[0]))
+    if isinstance(result, Tensor):
+        result = retrieval_metrics_from_distances(result, *images.ids).mAP
+    return {
+        "seconds": statistics.median(seconds for seconds, _ in pairs),
+        "ratio": statistics.median(seconds / limit for seconds, limit in pairs),
+        "added": added,
+        "mAP": result if isinstance(result, float) else None,
+    }
+
+
+def line(name: str, size_name: str, repeats: int) -> str:
+    """Measure a row in a process of its own and format it."""
+    row = ROWS[name]
+    if size_name == "msmt17" and row.minutes > 10:
+        return f"| {row.title} | not run: about {row.minutes} minutes or more | | | |"
+    command = [sys.executable, __file__, "--row", name, "--size", size_name]
+    command += ["--repeats", str(1 if name in SLOW else repeats)]
+    process = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    found = json.loads(process.stdout.splitlines()[-1]) if process.stdout else {"error": f"exit {process.returncode}"}
+    if "error" in found:
+        return f"| {row.title} | not run: {found['error']} | | | |"
+    added = "" if found["added"] is None else f"{found['added']:.2f}"
+    mean = "" if found["mAP"] is None else f"{100 * found['mAP']:.4f}"
+    return f"| {row.title} | {found['seconds']:.2f} | {found['ratio']:.2f} | {added} | {mean} |"
+
+
+def print_tables(size_name: str, peers: bool, repeats: int) -> None:
+    """Print the evaluation and the re-ranking table of one size."""
+    size = SIZES[size_name]
+    for title, limit in (("Evaluation", evaluation_product), ("k-reciprocal re-ranking", half_product)):
+        print(f"\n### {title}, {size.title} size ({size.queries:,} × {size.gallery:,}, {DIMENSION:,}-d)\n")
+        print("| | seconds | × the product | memory added, GiB | mAP |\n|---|---|---|---|---|")
+        for name, row in ROWS.items():
+            if row.limit is limit and (peers or not row.peer):
+                print(
+                    line(name, size_name, 1 if (size_name, limit) == ("msmt17", half_product) else repeats), flush=True
+                )
+
+
+def main() -> None:
+    """Run the benchmark, or one row of it."""
+    parser = argparse.ArgumentParser(description="Time and memory of Re-ID evaluation and re-ranking.")
+    parser.add_argument("--size", choices=[*SIZES, "both"], default="market")
+    parser.add_argument("--peers", action="store_true", help="add the evaluators of fastreid and torchreid")
+    parser.add_argument("--repeats", type=int, default=5, help="runs behind each median")
+    parser.add_argument("--row", choices=ROWS, help="measure this row alone, in this process, and print JSON")
+    arguments = parser.parse_args()
+    if arguments.row:
+        try:
+            found: dict[str, object] = dict(measure(ROWS[arguments.row], SIZES[arguments.size], arguments.repeats))
+        except NotRunError as reason:
+            found = {"error": str(reason)}
+        print(json.dumps(found))
+        return
+    print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    for size_name in SIZES if arguments.size == "both" else [arguments.size]:
+        print_tables(size_name, arguments.peers, arguments.repeats)
+
+
+if __name__ == "__main__":
+    main()
