@@ -79,17 +79,17 @@ class Studio:
     samples: int = 2
     keep: int = 24
     shelf: Path | None = None
-    _figures: OrderedDict[int, Figure] = field(default_factory=OrderedDict, repr=False)
+    _figures: OrderedDict[Look, Figure] = field(default_factory=OrderedDict, repr=False)
     _backdrops: dict[tuple[str, int], empty.Backdrop] = field(default_factory=dict, repr=False)
 
     def figure(self, model: BodyModel, look: Look) -> Figure:
         """The dressed person of a look."""
-        if look.seed not in self._figures:
-            self._figures[look.seed] = dress(model, model.rest(look.shape), look)
+        if look not in self._figures:
+            self._figures[look] = dress(model, model.rest(look.shape), look)
             while len(self._figures) > self.keep:
                 self._figures.popitem(last=False)
-        self._figures.move_to_end(look.seed)
-        return self._figures[look.seed]
+        self._figures.move_to_end(look)
+        return self._figures[look]
 
     def backdrop(self, viewpoint: Viewpoint) -> empty.Backdrop:
         """The empty view of a camera."""
