@@ -36,5 +36,5 @@ class BackboneExport(Callback):
             "init_from": getattr(pl_module, "init_from", None),
         }
         target = Path(trainer.default_root_dir) / self.folder
-        save_backbone(backbone, target, provenance=provenance)
+        save_backbone(backbone, target, provenance=provenance, neck=getattr(pl_module, "neck", None))
         rank_zero_info(f"Backbone saved: timm.create_model('local-dir:{target}', pretrained=True)")

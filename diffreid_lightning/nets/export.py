@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from timm.models import save_for_hf
 
@@ -104,8 +106,10 @@ def _record(backbone: Backbone, provenance: Mapping[str, object]) -> dict[str, A
 
 def _write_model(backbone: Backbone, folder: Path) -> None:
     mean, std = backbone.normalization
+    # safetensors takes packed tensors only, and a network in training may lie in channels-last order.
+    packed = copy.deepcopy(backbone.model).to(device="cpu", memory_format=torch.contiguous_format)
     save_for_hf(
-        backbone.model,
+        packed,
         folder,
         model_config={"pretrained_cfg": dict.fromkeys(_NOT_OURS)},
         safe_serialization=True,
