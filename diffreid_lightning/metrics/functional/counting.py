@@ -18,7 +18,8 @@ import torch
 
 from diffreid_lightning.metrics.functional.products import RowLayout
 
-_COMPARISONS = 1 << 22  # comparisons (one byte each) that a worker makes at once: 4 MiB, near the core's cache
+_COMPARISONS = 1 << 21  # comparisons (one byte each) that a worker makes at once: 2 MiB, near the core's cache
+_ALL_COMPARISONS = 1 << 25  # and that all workers make at once
 
 
 class RankCounter:
@@ -33,7 +34,7 @@ class RankCounter:
     def __init__(self, layout: RowLayout) -> None:
         workers = torch.get_num_threads()
         self._layout = layout
-        self._comparisons = max(_COMPARISONS, layout.stride)
+        self._comparisons = max(min(_COMPARISONS, _ALL_COMPARISONS // workers), layout.stride)
         self._pool = ThreadPoolExecutor(workers)
         self._buffers: queue.SimpleQueue[np.ndarray] = queue.SimpleQueue()
         for _ in range(workers):

@@ -76,6 +76,12 @@ def row_bounds(block: np.ndarray, k: int) -> np.ndarray:
     return kth_smallest(block.reshape(len(block), _ENTRIES_PER_MINIMUM, groups).min(axis=1), k)
 
 
+def places(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of a matrix's true elements, row by row; many times faster than ``np.nonzero`` on few."""
+    rows, columns = np.divmod(np.flatnonzero(mask), mask.shape[1])
+    return rows, columns
+
+
 class NearestEntries:
     """The k nearest entries offered so far to each of N images.
 

@@ -20,21 +20,24 @@ from diffreid_lightning.metrics.functional.nearest import (
     key_distances,
     key_indices,
     kth_smallest,
+    places,
     row_bounds,
 )
 from diffreid_lightning.metrics.functional.products import (
     ProductColumns,
     RowLayout,
     exact_products,
-    inverse_norms,
+    inverse,
+    norms,
     rows_per_tile,
-    squared_norms,
+    whole_tiles,
 )
 
 _PANEL_BYTES = 192 << 20
 _MOST_PANEL_ROWS = 1024  # a panel's square on the diagonal is computed whole: taller panels waste more
 _ROWS_AT_ONCE = 32
 _COLUMNS_AT_ONCE = 1024
+_PAIRS_AT_ONCE = 256
 
 
 class PooledFeatures:
@@ -51,9 +54,7 @@ class PooledFeatures:
     def __init__(self, query_features: Tensor, gallery_features: Tensor) -> None:
         self.parts = (query_features, gallery_features)
         names = ("query_features", "gallery_features")
-        self.inverse_norms = tuple(
-            inverse_norms(squared_norms(name, part)) for name, part in zip(names, self.parts, strict=True)
-        )
+        self.inverse_norms = tuple(inverse(norms(name, part)) for name, part in zip(names, self.parts, strict=True))
 
     def cosine_distances(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
         """Cosine distances of given pairs of images.
@@ -65,26 +66,27 @@ class PooledFeatures:
         Returns:
             (P,) float32, at least 0.
         """
-        pairs_at_once = 512
-        chunks = [
-            (self._unit_rows(left[i : i + pairs_at_once]) * self._unit_rows(right[i : i + pairs_at_once])).sum(dim=1)
-            for i in range(0, len(left), pairs_at_once)
-        ]
-        if not chunks:
-            return np.empty(0, dtype=np.float32)
-        return (1 - torch.cat(chunks)).clamp_(min=0).cpu().numpy()
+        distances = np.empty(len(left), dtype=np.float32)
+        for start in range(0, len(left), _PAIRS_AT_ONCE):
+            pairs = slice(start, start + _PAIRS_AT_ONCE)
+            # In numpy, on one thread: the pieces fit the cache and are too small to be shared out.
+            distances[pairs] = np.einsum("pd,pd->p", self._unit_rows(left[pairs]), self._unit_rows(right[pairs]))
+        return np.abs(1 - distances)
 
-    def _unit_rows(self, images: np.ndarray) -> Tensor:
+    def _unit_rows(self, images: np.ndarray) -> np.ndarray:
         """Features of some images divided by their norms, (P, D)."""
-        queries = self.parts[0]
-        index = torch.from_numpy(images).to(queries.device)
-        rows = queries.new_empty(len(index), queries.shape[1])
-        for part, scale, mine, offset in (
-            (self.parts[0], self.inverse_norms[0], index < len(queries), 0),
-            (self.parts[1], self.inverse_norms[1], index >= len(queries), len(queries)),
+        rows = np.empty((len(images), self.parts[0].shape[1]), dtype=np.float32)
+        is_query = images < len(self.parts[0])
+        for part, scale, chosen, offset in (
+            (self.parts[0], self.inverse_norms[0], is_query, 0),
+            (self.parts[1], self.inverse_norms[1], ~is_query, len(self.parts[0])),
         ):
-            local = index[mine] - offset
-            rows[mine] = part[local] * scale[local].unsqueeze(1)
+            local = images[chosen] - offset
+            if part.device.type == "cpu":
+                rows[chosen] = part.numpy()[local]
+            else:
+                rows[chosen] = part[torch.from_numpy(local).to(part.device)].cpu().numpy()
+            rows[chosen] *= scale.cpu().numpy()[local, None]
         return rows
 
 
@@ -134,14 +136,12 @@ class _TriangleSearch:
         self._farthest = np.zeros(self._total, dtype=np.float32)
         self._real = np.zeros(self._total, dtype=np.bool_)
         self._scale = np.zeros(self._total, dtype=np.float32)
-        for offset, norms in zip(self._offsets, pool.inverse_norms, strict=True):
-            self._real[offset : offset + len(norms)] = True
-            self._scale[offset : offset + len(norms)] = norms.cpu().numpy()
+        for offset, scale in zip(self._offsets, pool.inverse_norms, strict=True):
+            self._real[offset : offset + len(scale)] = True
+            self._scale[offset : offset + len(scale)] = scale.cpu().numpy()
         self._layout = RowLayout(self._total)
-        self._rows = tuple(
-            min(rows_per_tile(columns.count, self._layout.stride, _PANEL_BYTES), _MOST_PANEL_ROWS)
-            for columns in self._columns
-        )
+        budget = min(_PANEL_BYTES, _MOST_PANEL_ROWS * self._layout.stride * 4)
+        self._rows = tuple(rows_per_tile(columns.count, self._layout.stride, budget) for columns in self._columns)
         device = pool.parts[0].device
         self._buffer = self._layout.allocate(max(self._rows), device=device)
         self._on_cpu = self._buffer if device.type == "cpu" else self._layout.allocate(max(self._rows))
@@ -151,11 +151,11 @@ class _TriangleSearch:
         for part, offset, height in zip(self._pool.parts, self._offsets, self._rows, strict=True):
             for start in range(0, len(part), height):
                 rows = part[start : start + height]
-                left = part.new_zeros(height, part.shape[1])
+                left = part.new_zeros(whole_tiles(len(rows)), part.shape[1])
                 left[: len(rows)] = rows
                 first = offset + start
                 width = self._total - first
-                products = self._buffer[:height, :width]
+                products = self._buffer[: len(left), :width]
                 for columns, column_offset in zip(self._columns, self._offsets, strict=True):
                     skipped = max(first - column_offset, 0)
                     if skipped < columns.padded:
@@ -185,9 +185,6 @@ class _TriangleSearch:
                 beyond,
             )
         )
-        if first < self._offsets[1]:
-            gallery = self._offsets[1] - first
-            self._query_gallery[first : first + count] = block[:, gallery : gallery + self._query_gallery.shape[1]]
 
     def _visit_rows(self, first: int, row: int, block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Offer each row its columns; return the smallest and largest distance in each column."""
@@ -195,7 +192,10 @@ class _TriangleSearch:
         # One factor for both norms: the distance from a to b has the same bits as that from b to a.
         np.multiply(block, np.multiply.outer(self._scale[images], self._scale[first:]), out=block)
         np.subtract(1, block, out=block)
-        np.maximum(block, 0, out=block)
+        np.absolute(block, out=block)  # of distances that rounding made negative, the square counts
+        if images.start < len(self._query_gallery):
+            gallery = self._offsets[1] - first
+            self._query_gallery[images] = block[:, gallery : gallery + self._query_gallery.shape[1]]
         padding = np.flatnonzero(~self._real[first:])
         block[:, padding] = 0
         np.maximum(self._farthest[images], block.max(axis=1), out=self._farthest[images])
@@ -203,7 +203,7 @@ class _TriangleSearch:
         block[:, padding] = np.inf
         k = self._nearest.keys.shape[1]
         bounds = np.minimum(row_bounds(block, k), self._nearest.bounds(images.start, images.stop))
-        owner, column = np.nonzero(block <= bounds[:, None])
+        owner, column = places(block <= bounds[:, None])
         self._nearest.offer(images.start, owner, entry_keys(block[owner, column], first + column))
         return block.min(axis=0), farthest
 
@@ -213,7 +213,7 @@ class _TriangleSearch:
         bounds = np.minimum(
             kth_smallest(nearest.T, self._nearest.keys.shape[1]), self._nearest.bounds(start, start + block.shape[1])
         )
-        row, owner = np.nonzero(block <= bounds)
+        row, owner = places(block <= bounds)
         order = np.argsort(owner.astype(np.uint16), kind="stable")
         row, owner = row[order], owner[order]
         self._nearest.offer(start, owner, entry_keys(block[row, owner], first + row))

@@ -100,8 +100,8 @@ def exact_products() -> Iterator[None]:
             backend.fp32_precision = precision
 
 
-def squared_norms(name: str, features: Tensor) -> Tensor:
-    """Sum of squares of each row, refusing rows that are not finite.
+def norms(name: str, features: Tensor) -> Tensor:
+    """Euclidean norm of each row, refusing rows that are not finite.
 
     Args:
         name: what the features are called in the error.
@@ -113,20 +113,20 @@ def squared_norms(name: str, features: Tensor) -> Tensor:
     Raises:
         UserError: a feature is NaN, infinite, or too large to be squared in float32.
     """
-    sums = torch.cat([chunk.square().sum(dim=1) for chunk in features.split(512)])
-    broken = (~torch.isfinite(sums)).nonzero().flatten()
+    lengths = torch.linalg.vector_norm(features, dim=1)
+    broken = (~torch.isfinite(lengths.square())).nonzero().flatten()
     if len(broken):
         raise UserError(
             f"{name} holds values that are not finite (or exceed 1e18): {len(broken)} of {len(features)} rows, "
             f"the first is row {int(broken[0])}.",
             remedy="look for a diverged or wrongly loaded model; a metric of such features means nothing.",
         )
-    return sums
+    return lengths
 
 
-def inverse_norms(squared: Tensor) -> Tensor:
-    """1 / norm from squared norms; 0 for a zero row, whose cosine similarity to everything is then 0."""
-    return torch.where(squared > 0, squared.rsqrt(), torch.zeros_like(squared))
+def inverse(lengths: Tensor) -> Tensor:
+    """1 / norm; 0 for a zero row, whose cosine similarity to everything is then 0."""
+    return torch.where(lengths > 0, 1 / lengths, torch.zeros_like(lengths))
 
 
 class ProductColumns:
@@ -179,15 +179,15 @@ class DistanceTiles:
         self._columns = ProductColumns(gallery_features)
         self.columns = self._columns.padded
         self.layout = RowLayout(self.columns)
-        query_squared = squared_norms("query_features", query_features)
-        gallery_squared = squared_norms("gallery_features", gallery_features)
+        query_norms = norms("query_features", query_features)
+        gallery_norms = norms("gallery_features", gallery_features)
         self._multiplies = distance == "cosine"
         if self._multiplies:
-            self._query_scale = -inverse_norms(query_squared)
-            self._gallery_term = inverse_norms(gallery_squared)
+            self._query_scale = -inverse(query_norms)
+            self._gallery_term = inverse(gallery_norms)
         else:
-            self._query_scale = torch.full_like(query_squared, -2.0)
-            self._gallery_term = gallery_squared
+            self._query_scale = torch.full_like(query_norms, -2.0)
+            self._gallery_term = gallery_norms.square()
 
     def tiles(self, queries: Tensor, rows: int) -> Iterator[tuple[int, Tensor]]:
         """Yield the distances of some queries, in order, tile by tile.
@@ -210,7 +210,8 @@ class DistanceTiles:
             torch.index_select(self._queries, 0, chosen, out=left[:n])
             left[:n] *= self._query_scale[chosen].unsqueeze(1)
             left[n:] = 0
-            self._columns.product_into(buffer[:, : self.columns], left)
+            padded = whole_tiles(n)
+            self._columns.product_into(buffer[:padded, : self.columns], left[:padded])
             distances = buffer[:n, :count]
             if self._multiplies:
                 distances *= self._gallery_term

@@ -15,6 +15,7 @@ from diffreid_lightning.metrics.functional.nearest import (
     NearestEntries,
     entry_keys,
     key_indices,
+    places,
     row_bounds,
 )
 from diffreid_lightning.metrics.functional.products import Distance, DistanceTiles, exact_products, rows_per_tile
@@ -85,7 +86,7 @@ def rank_list(
             distances[row[junk], column[junk]] = np.inf
             for first in range(0, len(tile), _ROWS_AT_ONCE):
                 block = distances[first : first + _ROWS_AT_ONCE]
-                row, column = np.nonzero(block <= row_bounds(block, top_k)[:, None])
+                row, column = places(block <= row_bounds(block, top_k)[:, None])
                 nearest.offer(start + first, row, entry_keys(block[row, column], column))
     indices = torch.from_numpy(np.where(nearest.keys == NO_ENTRY, -1, key_indices(nearest.keys)))
     same_person = gallery_pids.cpu()[indices] == query_pids.cpu()[:, None]

@@ -64,9 +64,7 @@ def k_reciprocal_rerank(
         encodings = _average(encodings, neighbourhoods.indices[:, :k2])
 
     # 5. The final distance: Jaccard distance of the encodings, mixed with the original distance.
-    np.square(result, out=result)
-    result *= (lambda_value / _positive(neighbourhoods.farthest[:queries] ** 2))[:, None]
-    _add_jaccard(result, encodings, 1 - lambda_value)
+    _mix(result, neighbourhoods.farthest[:queries], encodings, lambda_value)
     return torch.from_numpy(result).to(query_features.device)
 
 
@@ -154,21 +152,28 @@ def _average(encodings: sparse.csr_array, neighbours: np.ndarray) -> sparse.csr_
     return weights @ encodings
 
 
-def _add_jaccard(result: np.ndarray, encodings: sparse.csr_array, weight: float) -> None:
-    """Add ``weight`` × the Jaccard distance between queries and gallery (eq. 10) to ``result``.
+def _mix(distances: np.ndarray, farthest: np.ndarray, encodings: sparse.csr_array, lambda_value: float) -> None:
+    """Turn cosine distances into the final ones: ``lambda`` × original + (1 - ``lambda``) × Jaccard (eq. 10, 12).
 
-    Only images that share a member have a smaller distance than 1, so each query visits the gallery images listed under
-    its members.
+    Only images that share a member have a smaller Jaccard distance than 1, so each query visits the gallery images
+    listed under its members.
+
+    Args:
+        distances: (Q, G) float32, overwritten.
+        farthest: (Q,) float32, the largest distance of each query.
+        encodings: (Q + G, Q + G).
+        lambda_value: weight of the original distance.
     """
-    queries, gallery = result.shape
+    queries, gallery = distances.shape
     listed = encodings[queries:].tocsc()
     own = encodings[:queries]
+    scale = lambda_value / _positive(farthest**2)
     lengths = np.diff(listed.indptr)[own.indices]
     visits = np.concatenate([[0], np.cumsum(lengths)])[own.indptr]
     start = 0
     while start < queries:
-        stop = max(int(np.searchsorted(visits, visits[start] + _PAIRS_AT_ONCE, side="right")) - 1, start + 1)
-        stop = min(stop, start + max(_PAIRS_AT_ONCE // gallery, 1))
+        stop = int(np.searchsorted(visits, visits[start] + _PAIRS_AT_ONCE, side="right")) - 1
+        stop = max(min(stop, start + _PAIRS_AT_ONCE // gallery), start + 1)
         entries = slice(own.indptr[start], own.indptr[stop])
         length = lengths[entries]
         query = np.repeat(np.arange(stop - start), np.diff(own.indptr[start : stop + 1]))
@@ -177,7 +182,8 @@ def _add_jaccard(result: np.ndarray, encodings: sparse.csr_array, weight: float)
         minima = np.minimum(np.repeat(own.data[entries], length), listed.data[place])
         target = np.repeat(query * gallery, length) + listed.indices[place]
         shared = np.bincount(target, minima, minlength=(stop - start) * gallery).reshape(stop - start, gallery)
-        result[start:stop] += weight * (1 - shared / (2 - shared))
+        original = np.square(distances[start:stop]) * scale[start:stop, None]
+        distances[start:stop] = original + (1 - lambda_value) * (1 - shared / (2 - shared))
         start = stop
 
 
