@@ -1,0 +1,106 @@
+"""The DataModule: what each stage may see, and what a source contributes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from diffreid_lightning.data.chain import chain
+from diffreid_lightning.data.datasets import DukeMTMCReID, Market1501
+from diffreid_lightning.data.holdout import first_per_camera, hold_out_identities
+from diffreid_lightning.data.reid import PersonBatch, ReIDDataModule
+from diffreid_lightning.data.samplers import Draw, PKSampler
+from diffreid_lightning.data.transforms import TrainView
+from diffreid_lightning.errors import UserError
+from tests.data.layouts import write_dukemtmcreid, write_market1501
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*published counts.*")
+
+
+@pytest.fixture(scope="module")
+def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_market1501(tmp_path_factory.mktemp("data") / "market", train_ids=range(2, 12))
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_no_stage_sees_anothers_rows(market: Path, share: float, seed: int) -> None:
+    module = ReIDDataModule(str(market), val_share=share, seed=seed, image_size=(64, 32))
+    assert module.val_set is not None
+    train, val, test = (set(s.rows.file_names.to_pylist()) for s in (module.train_set, module.val_set, module.test_set))
+    assert not train & val
+    assert not (train | val) & test
+    assert all(name.startswith("bounding_box_train/") for name in train | val), "query and gallery are for test alone"
+    assert not set(module.train_set.rows.identities) & set(module.val_set.rows.identities)
+    assert len(module.val_set.rows.identities) == int(np.ceil(10 * share))
+    assert module.num_identities == 10 - len(module.val_set.rows.identities)
+
+
+def test_nothing_held_out_trains_on_everything(market: Path) -> None:
+    module = ReIDDataModule(str(market), val_share=0, image_size=(64, 32))
+    assert module.val_set is None
+    assert module.val_dataloader() == []
+    assert module.num_identities == 10
+
+
+def test_the_held_out_choice_follows_the_seed_and_skips_what_cannot_be_evaluated(tmp_path: Path) -> None:
+    root = write_market1501(tmp_path / "market", train_ids=range(2, 12))
+    for path in (root / "bounding_box_train").glob("0002_c[26]*"):
+        path.unlink()  # person 2 is left in one camera
+    manifest = Market1501(root).manifest()
+    masks = [hold_out_identities(manifest, 0.5, seed) for seed in range(6)]
+    assert all(2 not in manifest.numpy("pid")[mask] for mask in masks)
+    assert len({mask.tobytes() for mask in masks}) > 1
+    assert (masks[0] == hold_out_identities(manifest, 0.5, 0)).all()
+
+
+def test_validation_has_market_like_queries(market: Path) -> None:
+    manifest = Market1501(market).manifest()
+    manifest = manifest.filter(np.asarray(manifest.numpy("split")) == "train")
+    mask = first_per_camera(manifest)
+    pairs = set(zip(manifest.numpy("pid").tolist(), manifest.numpy("camid").tolist(), strict=True))
+    assert mask.sum() == len(pairs)
+
+
+def test_equal_pids_of_two_sources_are_two_people_and_two_cameras(market: Path, tmp_path: Path) -> None:
+    duke = write_dukemtmcreid(tmp_path / "duke", train_ids=range(2, 12))
+    one, two = Market1501(market).manifest(), DukeMTMCReID(duke).manifest()
+    both = chain([one, two])
+    split = len(one)
+    assert not set(both.labels[:split]) & set(both.labels[split:])
+    assert not set(both.camids[:split]) & set(both.camids[split:])
+    again = chain([one, one])
+    assert (again.labels[:split] == again.labels[split:]).all(), "the same source twice is the same people"
+    assert both.image(split).size == (16, 32)
+
+
+def test_a_training_view_follows_its_seed_alone(market: Path) -> None:
+    module = ReIDDataModule(str(market), image_size=(64, 32), train_view=TrainView(colour=0.3))
+    before = torch.random.get_rng_state()
+    views = [module.train_set[Draw(3, seed)].images for seed in (5, 5, 6)]
+    assert torch.equal(views[0], views[1])
+    assert not torch.equal(views[0], views[2])
+    assert torch.equal(before, torch.random.get_rng_state()), "augmentation leaves the model's random stream alone"
+    assert views[0].dtype == torch.uint8
+    assert views[0].shape == (3, 64, 32)
+
+
+def test_a_batch_is_p_times_k_of_floats_on_the_device(market: Path) -> None:
+    module = ReIDDataModule(
+        str(market), image_size=(64, 32), num_workers=0, sampler=lambda labels: PKSampler(labels, 3, 2)
+    )
+    batch = next(iter(module.train_dataloader()))
+    assert isinstance(batch, PersonBatch)
+    assert batch.labels.view(3, 2).unique(dim=1).shape == (3, 1)
+    images = module.on_after_batch_transfer(batch, 0).images
+    assert images.dtype == torch.float32
+    assert 0 <= images.min() <= images.max() <= 1
+
+
+@pytest.mark.parametrize(("arguments", "words"), [({"val_share": 1.0}, "val_share"), ({"train": []}, "no source")])
+def test_impossible_settings(market: Path, arguments: dict[str, object], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        ReIDDataModule(**{"train": str(market), **arguments})  # type: ignore[arg-type]
