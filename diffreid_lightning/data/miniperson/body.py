@@ -7,6 +7,7 @@ around both legs for skirts and the tails of coats. All three follow every chang
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -136,6 +137,21 @@ class BodyModel:
         return vertices, result["rest_bone_heads"][0].numpy().astype(np.float32)
 
 
+def require_body_model() -> None:
+    """Check, without loading it, that the body model can be had.
+
+    Raises:
+        UserError: the optional dependency ``anny`` is not installed.
+    """
+    if importlib.util.find_spec("anny") is None:
+        raise UserError(
+            "Rendering pedestrians needs the body model, which is not installed.",
+            looked_for="the Python package `anny`",
+            found="no package of that name",
+            remedy="pip install diffreid_lightning[render]",
+        )
+
+
 @cache
 def body_model() -> BodyModel:
     """Load the body model.
@@ -143,15 +159,9 @@ def body_model() -> BodyModel:
     Raises:
         UserError: the optional dependency ``anny`` is not installed.
     """
-    try:
-        import anny
-    except ImportError as error:
-        raise UserError(
-            "Rendering pedestrians needs the body model, which is not installed.",
-            looked_for="the Python package `anny`",
-            found=str(error),
-            remedy="pip install diffreid_lightning[render]",
-        ) from error
+    require_body_model()
+    import anny
+
     model = anny.Anny(topology="anny-full", skinning_method="lbs", phenotype_blendshapes="original")
     groups = _quads(Path(anny.__file__).parent / "data" / "mpfb2" / "3dobjs" / "base.obj")
     bones = list(model.bone_labels)

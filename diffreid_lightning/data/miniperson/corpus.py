@@ -12,7 +12,7 @@ from functools import cache
 import numpy as np
 
 from diffreid_lightning.data.miniperson.clips import CLIPS, Clip
-from diffreid_lightning.data.miniperson.look import Look, draw_look
+from diffreid_lightning.data.miniperson.look import Look, draw_look, resembling
 from diffreid_lightning.data.miniperson.places import viewpoints
 from diffreid_lightning.data.miniperson.viewpoint import Viewpoint
 from diffreid_lightning.data.miniperson.world import world_viewpoints
@@ -54,7 +54,7 @@ class Corpus:
     test: int = 100
     images: tuple[int, int] = (6, 8)
     cameras: int = 4
-    bystanders: int = 30
+    bystanders: int = 60
     bad_boxes: int = 40
     junk: int = 40
     twins: float = 0.4
@@ -177,11 +177,15 @@ def extras(corpus: Corpus, count: int = 12) -> tuple[Look, ...]:
     return tuple(_new_look(corpus, np.random.default_rng([corpus.seed, _EXTRAS, index])) for index in range(count))
 
 
-def _new_look(corpus: Corpus, rng: np.random.Generator, twin: tuple[str, str, str] | None = None) -> Look:
-    look = draw_look(rng, twin)
-    while look.outfit in corpus.avoid:
-        look = draw_look(rng, twin)
-    return look
+def _new_look(corpus: Corpus, rng: np.random.Generator, twin: Look | None = None) -> Look:
+    """Draw someone; with a ``twin``, of the same short description, and half the time of the same long one."""
+    close = twin is not None and rng.random() < 0.5
+    while True:
+        look = draw_look(rng, twin.coarse if twin else None)
+        if twin is not None and close:
+            look = resembling(look, twin)
+        if look.outfit not in corpus.avoid:
+            return look
 
 
 def people(corpus: Corpus) -> list[Person]:
@@ -189,14 +193,14 @@ def people(corpus: Corpus) -> list[Person]:
     groups = ["train"] * corpus.train + ["val"] * corpus.val + ["test"] * corpus.test
     # Numbers are dealt across the splits, as in Market-1501, where train and test share one range.
     pids = np.random.default_rng([corpus.seed, _PIDS]).permutation(len(groups)) + 1
-    seen: dict[str, list[tuple[str, str, str]]] = {"train": [], "val": [], "test": []}
+    seen: dict[str, list[Look]] = {"train": [], "val": [], "test": []}
     everyone = []
     for index, (group, pid) in enumerate(zip(groups, pids, strict=True)):
         rng = np.random.default_rng([corpus.seed, _LOOKS, index])
         known = seen[group]
         twin = known[int(rng.integers(len(known)))] if known and rng.random() < corpus.twins else None
         look = _new_look(corpus, rng, twin)
-        known.append(look.coarse)
+        known.append(look)
         everyone.append(Person(index, look, _pictures(corpus, index, int(pid), group)))
     return everyone + _others(corpus, len(groups))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -96,17 +96,18 @@ def _pick(rng: np.random.Generator, weights: Mapping[str, float]) -> str:
     return names[int(rng.choice(len(names), p=share / share.sum()))]
 
 
+# Streets are darker and greyer than a paint box.
 _UPPER_COLOURS = {
-    "black": 15, "white": 12, "grey": 11, "red": 8, "orange": 4, "yellow": 5, "green": 7, "blue": 9, "navy": 8,
-    "teal": 5, "purple": 5, "pink": 6, "brown": 5, "beige": 5,
+    "black": 22, "white": 13, "grey": 14, "red": 6, "orange": 3, "yellow": 3, "green": 6, "blue": 8, "navy": 11,
+    "teal": 3, "purple": 3, "pink": 4, "brown": 5, "beige": 6,
 }  # fmt: skip
 _LOWER_COLOURS = {
-    "black": 22, "navy": 16, "blue": 16, "grey": 14, "beige": 10, "brown": 7, "white": 6, "green": 4, "red": 3,
-    "pink": 2, "teal": 2, "purple": 2,
+    "black": 28, "navy": 18, "blue": 15, "grey": 14, "beige": 9, "brown": 6, "white": 4, "green": 3, "red": 1.5,
+    "pink": 1, "teal": 1, "purple": 1,
 }  # fmt: skip
 _SHOE_COLOURS = {"black": 8, "white": 8, "brown": 5, "grey": 4, "red": 3, "blue": 3, "beige": 2, "green": 1, "pink": 1}
 _PATTERNS = {
-    "plain": 34, "stripes": 12, "checks": 9, "two_tone": 8, "band": 7, "sleeves": 7, "print": 13, "dots": 4,
+    "plain": 48, "stripes": 11, "checks": 9, "two_tone": 8, "band": 7, "sleeves": 7, "print": 13, "dots": 4,
     "floral": 4, "pinstripes": 3,
 }  # fmt: skip
 
@@ -190,6 +191,20 @@ def draw_look(rng: np.random.Generator, coarse: tuple[str, str, str] | None = No
         stride=float(rng.uniform(0.55, 0.95)), swing=float(rng.uniform(0.4, 1.25)),
         stoop=float(rng.uniform(0, 4) + (6 if age == "old" else 0)), toe_out=float(rng.uniform(0, 9)),
         seed=int(rng.integers(2**31)),
+    )  # fmt: skip
+
+
+def resembling(look: Look, other: Look) -> Look:
+    """Dress ``look`` in the same kinds of things as ``other``, so that only looking closely tells them apart.
+
+    The kinds of garments, pattern and bag and the hair's colour become the other's; shades, the pattern's second colour
+    and size, build, skin, cut of the hair, hat, shoes, the bag's colour and the gait stay.
+    """
+    fabric = replace(look.upper_fabric, pattern=other.upper_fabric.pattern)
+    return replace(
+        look, upper=other.upper, upper_fabric=fabric, sleeve=other.sleeve, hem=other.hem, lower=other.lower,
+        leg=other.leg, lower_fabric=fabric if other.upper == "dress" else look.lower_fabric,
+        hair_name=other.hair_name, hair=other.hair, bag=other.bag, scarf=other.scarf,
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ have none, and ends with the same files.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import multiprocessing
 import os
@@ -29,12 +30,13 @@ from rich.progress import (
 from rich.text import Text
 
 from diffreid_lightning.data.miniperson import corpus as plan
+from diffreid_lightning.data.miniperson.body import require_body_model
 from diffreid_lightning.data.miniperson.compose import Studio
 from diffreid_lightning.data.miniperson.corpus import Corpus, Person, Picture
 from diffreid_lightning.data.miniperson.describe import attributes, describe
 from diffreid_lightning.data.miniperson.imaging import develop, jpeg
 from diffreid_lightning.data.miniperson.shots import Shot, draw_shot
-from diffreid_lightning.errors import DiffReIDError
+from diffreid_lightning.errors import DiffReIDError, RunError, UserError
 from diffreid_lightning.manifest import Manifest
 
 _RECORDS = ".records"
@@ -119,12 +121,15 @@ def render(
 
     Returns:
         The manifest, also written to ``out``; junk has no row.
+
+    Raises:
+        UserError: the body model is not installed, or ``out`` holds part of another corpus.
+        RunError: a file cannot be written.
     """
+    require_body_model()
     everyone = plan.people(corpus) if people is None else people
     out = out.resolve()
-    (out / _RECORDS).mkdir(parents=True, exist_ok=True)
-    for folder in sorted(set(plan.FOLDERS.values())):
-        (out / folder).mkdir(exist_ok=True)
+    _open_folder(out, everyone, _fingerprint(corpus, everyone, (height, width)))
     left = [person for person in everyone if not _record(out, person).exists()]
     total = sum(len(person.pictures) for person in left)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
@@ -137,6 +142,34 @@ def render(
     manifest = Manifest.from_columns(out, {name: [row[name] for row in rows] for name in rows[0]})
     manifest.write(out)
     return manifest
+
+
+def _fingerprint(corpus: Corpus, everyone: list[Person], size: tuple[int, int]) -> str:
+    """A hash of all that decides the files, the same in every process."""
+    # Sets and functions print differently from run to run; whom a corpus avoids shows in the people themselves.
+    clips = [(clip.name, clip.words, clip.share, clip.moving) for clip in corpus.clips]
+    decisive = (corpus.name, corpus.seed, corpus.viewpoints, clips, corpus.captions, everyone, size)
+    return hashlib.sha256(repr(decisive).encode()).hexdigest()
+
+
+def _open_folder(out: Path, everyone: list[Person], fingerprint: str) -> None:
+    """Make the folders, and see that what lies there belongs to the same corpus."""
+    mark = out / _RECORDS / "corpus"
+    if mark.exists() and mark.read_text(encoding="utf-8") != fingerprint:
+        raise UserError(
+            f"The folder holds another corpus: {out}",
+            looked_for="an empty folder, or one in which rendering this corpus in this size was begun",
+            remedy="give another folder, or remove this one",
+        )
+    folders = {picture.file_name.partition("/")[0] for person in everyone for picture in person.pictures}
+    try:
+        for folder in sorted({_RECORDS, *folders}):
+            (out / folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"The folder cannot be made: {out}", found=str(error), remedy="choose a folder that can be written to"
+        ) from error
+    _write(mark, fingerprint.encode())
 
 
 def _record(out: Path, person: Person) -> Path:
@@ -204,8 +237,13 @@ def _render_person(studio: Studio, corpus: Corpus, person: Person, out: Path) ->
 def _write(path: Path, data: bytes) -> None:
     """Write whole or not at all."""
     temporary = path.with_name(f".{path.name}.part")
-    temporary.write_bytes(data)
-    temporary.replace(path)
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except OSError as error:
+        raise RunError(
+            f"A file cannot be written: {path}", found=str(error), remedy="free disk space and run it again"
+        ) from error
 
 
 def pack(folder: Path, archive: Path) -> None:

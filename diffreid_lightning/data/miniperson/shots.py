@@ -61,7 +61,7 @@ class Shot:
 
 
 def draw_shot(
-    rng: Rng, viewpoint: Viewpoint, look: Look, clips: tuple[Clip, ...], extras: list[Look], crowd: float = 0.38
+    rng: Rng, viewpoint: Viewpoint, look: Look, clips: tuple[Clip, ...], extras: list[Look], crowd: float = 0.45
 ) -> Shot:
     """Draw a shot of one person.
 

@@ -79,7 +79,7 @@ def test_distractors_and_junk(everyone):
     others = [picture for person in everyone for picture in person.pictures if picture.pid <= 0]
     assert {picture.split for picture in others} == {"gallery"}
     counts = Counter((picture.pid, picture.framing) for picture in others)
-    assert counts == {(0, "good"): 60, (0, "bad"): 40, (-1, "junk"): 40}
+    assert counts == {(0, "good"): 120, (0, "bad"): 40, (-1, "junk"): 40}
 
 
 def test_the_domains_share_nothing():

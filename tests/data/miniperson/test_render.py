@@ -221,6 +221,9 @@ def test_render_writes_markets_layout_and_goes_on_after_a_kill(corpus, tmp_path)
     assert {path.name: path.read_bytes() for path in (tmp_path / "whole").glob("*/*.jpg")} == before
     assert kept.stat().st_mtime_ns == untouched
 
+    with pytest.raises(UserError, match="another corpus"):
+        render.render(replace(corpus, seed=6), tmp_path / "whole", workers=1)
+
     for name in ("one.zip", "two.zip"):
         render.pack(tmp_path / "whole", tmp_path / name)
     assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
