@@ -129,6 +129,13 @@ def test_state_is_a_copy_on_the_cpu_in_float32() -> None:
     assert_same(metric.compute(), retrieval_metrics(*case.all))
 
 
+@torch.inference_mode()
+def test_runs_in_inference_mode() -> None:
+    case = random_case(11)
+    assert_same(filled(case).compute(), retrieval_metrics(*case.all))
+    assert filled(case, rerank=True).compute().mAP > 0
+
+
 def test_two_tables_numbered_from_zero_are_refused() -> None:
     table = as_table(random_case(8))
     table["indices"] = torch.cat([torch.arange(130), torch.arange(30)])

@@ -12,8 +12,6 @@ from diffreid_lightning.errors import UserError
 from diffreid_lightning.metrics.functional.pairs import IdentityPairs
 from diffreid_lightning.metrics.functional.products import Distance
 
-_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
-
 
 def check_features(query_features: Tensor, gallery_features: Tensor) -> tuple[Tensor, Tensor]:
     """Return both feature sets as detached, contiguous float32.
@@ -73,7 +71,7 @@ def check_ids(name: str, ids: Tensor, length: int) -> np.ndarray:
     Raises:
         UserError: the ids are not integers, or there is not one per image.
     """
-    if ids.dtype not in _INTEGERS:
+    if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
         raise UserError(f"{name} must be integers.", found=str(ids.dtype))
     if ids.shape != (length,):
         raise UserError(f"{name} must hold one id per image.", looked_for=f"({length},)", found=str(tuple(ids.shape)))

@@ -87,8 +87,6 @@ class RankCounter:
         begin, end = group
         part = slice(starts[begin], starts[end])
         lengths = np.diff(starts[begin : end + 1])
-        if not len(lengths) or not lengths.max():
-            return
         row = np.repeat(np.arange(end - begin), lengths)
         slot = np.arange(len(row)) - np.repeat(starts[begin:end] - starts[begin], lengths)
         block = distances[begin:end]

@@ -251,7 +251,7 @@ def test_inputs_are_left_as_they_are() -> None:
     assert all(torch.equal(old, new) for old, new in zip(before, (*case.all, distances), strict=True))
 
 
-@pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.int8, torch.uint8])
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16])
 def test_ids_of_any_integer_type(dtype: torch.dtype) -> None:
     case = random_case(12)
     ids = [values.to(dtype) for values in case.ids]
@@ -311,6 +311,7 @@ def broken(**changes: object) -> tuple[object, ...]:
         (broken(query_pids=torch.zeros(29).long()), "query_pids must hold one id per image"),
         (broken(gallery_pids=torch.zeros(131).long()), "gallery_pids must hold one id per image"),
         (broken(query_camids=torch.zeros(30)), "query_camids must be integers"),
+        (broken(gallery_pids=torch.zeros(130) > 0), "gallery_pids must be integers"),
         (broken(gallery_camids=torch.zeros(130, 1).long()), "gallery_camids must hold one id per image"),
         (broken(query_pids=torch.full((30,), 99)), "None of the 30 queries has a match"),
         (broken(query_camids=torch.zeros(30).long(), gallery_camids=torch.zeros(130).long()), "has a match"),
