@@ -51,7 +51,8 @@ def test_kill_and_continue_ends_in_the_same_weights_and_the_same_wandb_run(marke
     identity = json.loads((cut / "runs/reid/fit-001/run.json").read_text())
     records = runs_under(cut)
     assert len(records) == 2
-    assert {read_run(record)["id"] for record in records} == {identity["run_id"]}
+    assert {record.stem for record in records} == {f"run-{identity['run_id']}"}
+    assert read_run(records[-1])["id"] == identity["run_id"], "W&B flushes every 15 s; the killed part may be shorter"
     assert len(list((cut / "runs/reid/fit-001/metrics").glob("attempt-*/metrics.csv"))) == 2
 
 

@@ -7,6 +7,7 @@ from diffreid_lightning.data.datasets.dukemtmcreid import DukeMTMCReID
 from diffreid_lightning.data.datasets.manifest_dataset import ManifestDataset
 from diffreid_lightning.data.datasets.market1501 import Market1501
 from diffreid_lightning.data.datasets.market_layout import MarketLayout
+from diffreid_lightning.data.datasets.miniperson import MiniPerson
 from diffreid_lightning.data.datasets.msmt17 import MSMT17
 from diffreid_lightning.data.datasets.msmt17_market import MSMT17Market
 from diffreid_lightning.data.datasets.person_folder import PersonFolder
@@ -21,6 +22,7 @@ __all__ = [
     "ManifestDataset",
     "Market1501",
     "MarketLayout",
+    "MiniPerson",
     "PersonDataset",
     "PersonFolder",
     "Rows",
