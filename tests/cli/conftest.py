@@ -54,10 +54,12 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., in
 def start(words: list[str], folder: Path, script: str | None = None) -> subprocess.Popen[str]:
     """Start the command as a user would, in a process of its own; or a script that ends in it."""
     entry = ["-m", "diffreid_lightning"] if script is None else ["-c", script]
+    # What commands of this process left behind (a W&B service, a seed, a rank) is not part of a user's shell.
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "PL_", "LOCAL_", "NODE_", "WORLD_"))}
     return subprocess.Popen(
         [sys.executable, *entry, *words],
         cwd=folder,
-        env={**os.environ, "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"},
+        env={**clean, "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
