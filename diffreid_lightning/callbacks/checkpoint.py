@@ -31,7 +31,7 @@ class RunCheckpoint(Checkpoint):
     @property
     def best_model_path(self) -> str:
         """Path of the best checkpoint, "" when there is none."""
-        return "" if self.best_score is None else str(self._folder / "best.ckpt", weights_only=False)
+        return "" if self.best_score is None else str(self._folder / "best.ckpt")
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the run folder; rank zero's holds for all."""

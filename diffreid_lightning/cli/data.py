@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from diffreid_lightning.data import check
+import diffreid_lightning.data.check as check
 
 
 def data_command(words: Sequence[str]) -> int:

@@ -107,7 +107,7 @@ def _record(backbone: Backbone, provenance: Mapping[str, object]) -> dict[str, A
 def _write_model(backbone: Backbone, folder: Path) -> None:
     mean, std = backbone.normalization
     # safetensors takes packed tensors only, and a network in training may lie in channels-last order.
-    packed = copy.deepcopy(backbone.model).to(device="cpu", memory_format=torch.contiguous_format)
+    packed = copy.deepcopy(backbone.model).cpu().to(memory_format=torch.contiguous_format)
     save_for_hf(
         packed,
         folder,

@@ -75,6 +75,14 @@ def test_two_runs_of_one_seed_are_one_result(command: Command, market: Path, tmp
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_the_best_epoch_on_held_out_identities_can_be_tested(command: Command, market: Path, tmp_path: Path) -> None:
+    words = [f"--data.train={market}", *TINY, "--trainer.logger=false"]
+    assert command("fit", *words, "--test_with=best") == 0
+    (row,) = csv.DictReader((tmp_path / "runs/reid/fit-001/results.csv").open())
+    assert row["weights"] == "best.ckpt"
+    assert command("fit", *words, "--test_with=best", "--data.val_share=0") == 2, "nothing is held out to choose on"
+
+
 WRITERS = {
     "duke": layouts.write_dukemtmcreid,
     "cuhk03": layouts.write_cuhk03np,
