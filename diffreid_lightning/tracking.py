@@ -5,6 +5,9 @@ from __future__ import annotations
 import netrc
 import os
 import sys
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -14,6 +17,8 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 _PUBLIC_HOST = "https://api.wandb.ai"
+#: what is tried next where W&B cannot start
+_FALLBACK = {"online": "offline", "offline": "disabled"}
 
 
 def has_credentials() -> bool:
@@ -44,8 +49,9 @@ class WandbTracker(WandbLogger):
     """``WandbLogger`` that needs no key, asks nothing, and cannot stop a run.
 
     Without a key the run is written to the run folder for ``wandb sync``; ``WANDB_MODE`` (online, offline, disabled) is
-    respected. Where W&B cannot start at all (no network, no room, a broken installation), the run goes on without it
-    and says so once.
+    respected. A run that cannot start online (no network, a refused key) is recorded offline, one that cannot be
+    recorded either (no room, a broken installation) goes on without W&B, and so does one whose W&B fails later; each
+    is said once.
 
     Args:
         project: W&B project.
@@ -69,37 +75,83 @@ class WandbTracker(WandbLogger):
     ) -> None:
         super().__init__(name=name, save_dir=save_dir, id=id, project=project, group=group, tags=tags, notes=notes)
         self.mode = tracking_mode()
-        self._wandb_init["mode"] = self.mode
+        self._failed = False
         self._wandb_init.pop("anonymous")  # W&B warns of it even when it is None
 
     @property
     def experiment(self) -> Any:
-        """The W&B run of rank zero; on failure a disabled one."""
+        """The W&B run of rank zero; where it cannot start, an offline or a disabled one."""
         if getattr(rank_zero_only, "rank", 0) == 0 and self._experiment is None:
             self._start()
         return super().experiment
 
-    def _start(self) -> None:
-        import wandb
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log numbers; a failure of W&B is a warning."""
+        with self.spared():
+            super().log_metrics(metrics, step)
 
-        # The console is the run report's; W&B's own wrapper around stdout would also swallow progress bars.
-        settings = wandb.Settings(console="off", silent=True, init_timeout=60)
-        if self.mode != "disabled":
-            Path(self._wandb_init["dir"] or ".").mkdir(parents=True, exist_ok=True)
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
+        """Log the configuration; a failure of W&B is a warning."""
+        with self.spared():
+            super().log_hyperparams(params)
+
+    @contextmanager
+    def spared(self) -> Iterator[None]:
+        """Turn failures of W&B and of its disk into one warning per tracker; every other error passes."""
         try:
-            self._experiment = wandb.init(**self._wandb_init, settings=settings)
-        except Exception as error:  # wandb raises its own, the network's and the system's errors here
-            rank_zero_warn(
-                f"W&B could not start ({error}); this run goes on without it. WANDB_MODE=offline avoids this."
-            )
-            self.mode = "disabled"
-            self._experiment = wandb.init(mode="disabled")
+            yield
+        except Exception as error:
+            if not _is_tracking_failure(error):
+                raise
+            if not self._failed:
+                rank_zero_warn(f"W&B failed while logging ({_told(error)}); the run goes on, its W&B record has gaps.")
+            self._failed = True
+
+    def _start(self) -> None:
+        while self._experiment is None:
+            try:
+                self._experiment = self._init()
+            except Exception as error:  # wandb raises its own, the network's and the system's errors here
+                if self.mode not in _FALLBACK:
+                    raise
+                self.mode = _FALLBACK[self.mode]
+                instead = "is recorded offline" if self.mode == "offline" else "goes on without it"
+                rank_zero_warn(f"W&B could not start ({_told(error)}); this run {instead}.")
         if self.mode == "offline":
             rank_zero_info(f"W&B is offline; send the run later with: wandb sync {Path(self._experiment.dir).parent}")
 
+    def _init(self) -> Any:
+        import wandb
+
+        if self.mode == "disabled":
+            return wandb.init(mode="disabled")
+        # The console is the run report's; W&B's own wrapper around stdout would also swallow progress bars.
+        settings = wandb.Settings(console="off", silent=True, init_timeout=60)
+        Path(self._wandb_init["dir"] or ".").mkdir(parents=True, exist_ok=True)
+        return wandb.init(**{**self._wandb_init, "mode": self.mode}, settings=settings)
+
 
 def finish_tracking() -> None:
-    """Close this process's W&B run: what was logged is then on the disk, and the next command starts its own."""
+    """Close this process's W&B run: W&B's service writes out the rest, and the next command starts its own.
+
+    A failure to close it is a warning: it must neither fail a finished run nor hide the error that ended one.
+    """
     wandb = sys.modules.get("wandb")
     if wandb is not None and wandb.run is not None:
-        wandb.finish()
+        try:
+            wandb.finish()
+        except Exception as error:
+            rank_zero_warn(f"W&B could not close its run ({_told(error)}); the end of its record may be missing.")
+
+
+def _is_tracking_failure(error: BaseException) -> bool:
+    """Tell the system's errors and all of W&B's, which share no base class, from mistakes in the values logged."""
+    if isinstance(error, OSError):
+        return True
+    return any(kind.__module__.partition(".")[0] == "wandb" for kind in type(error).__mro__)
+
+
+def _told(error: BaseException) -> str:
+    return str(error) or type(error).__name__

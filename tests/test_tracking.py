@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
+import wandb
+from wandb.sdk.mailbox import HandleAbandonedError
 
 from diffreid_lightning import tracking
 from tests.wandb_records import read_run, runs_under
@@ -40,27 +44,112 @@ def test_the_mode_in_the_environment_is_respected(given: str, mode: str, monkeyp
     assert tracking.tracking_mode() == mode
 
 
-def test_a_wandb_that_cannot_start_does_not_stop_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    import wandb
-
+def refuse(monkeypatch: pytest.MonkeyPatch, *modes: str) -> None:
+    """Let W&B fail to start in the given modes."""
     real = wandb.init
 
-    def broken(**kwargs: object) -> object:
-        if kwargs.get("mode") != "disabled":
-            raise OSError("no room")
-        return real(**kwargs)  # type: ignore[arg-type]
+    def broken(**kwargs: Any) -> Any:
+        if kwargs["mode"] in modes:
+            raise OSError(f"no {kwargs['mode']}")
+        return real(**kwargs)
 
     monkeypatch.setattr(wandb, "init", broken)
-    tracker = tracking.WandbTracker()
-    with pytest.warns(UserWarning, match="goes on without it"):
-        tracker.log_metrics({"x": 1.0}, step=0)
+
+
+def started(tracker: tracking.WandbTracker) -> list[str]:
+    """Log one number and return what was said."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        tracker.log_metrics({"x": 1.5}, step=0)
     tracking.finish_tracking()
+    return [str(warning.message) for warning in caught if "W&B" in str(warning.message)]
+
+
+def test_without_a_network_a_run_with_a_key_is_recorded_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    refuse(monkeypatch, "online")
+    tracker = tracking.WandbTracker(save_dir=str(tmp_path / "run"))
+    (said,) = started(tracker)
+    assert "no online" in said
+    assert "recorded offline" in said
+    wandb.teardown()  # waits for the process that writes the file
+    (record,) = runs_under(tmp_path / "run")
+    assert read_run(record)["history"]["x"] == [1.5]
+
+
+def test_a_wandb_that_cannot_start_does_not_stop_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "online")
+    refuse(monkeypatch, "online", "offline")
+    tracker = tracking.WandbTracker(save_dir=str(tmp_path / "run"))
+    online, offline = started(tracker)
+    assert "recorded offline" in online
+    assert "goes on without it" in offline
+    assert tracker.mode == "disabled"
+
+
+def test_a_folder_that_cannot_be_made_does_not_stop_the_run(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (said,) = started(tracking.WandbTracker(save_dir=str(tmp_path / "file" / "run")))
+    assert "goes on without it" in said
+
+
+class Broken:
+    """A W&B run that fails at whatever it is asked."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        self.config = self
+
+    def log(self, *args: object, **kwargs: object) -> None:
+        raise self.error
+
+    update = log
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left"), wandb.Error("gone"), HandleAbandonedError()])
+def test_a_wandb_that_fails_later_is_one_warning(error: Exception) -> None:
+    tracker = tracking.WandbTracker()
+    tracker._experiment = Broken(error)  # type: ignore[assignment]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        tracker.log_metrics({"x": 1.0}, step=0)
+        tracker.log_metrics({"x": 2.0}, step=1)
+        tracker.log_hyperparams({"rate": 0.1})
+    assert len([warning for warning in caught if "W&B failed while logging" in str(warning.message)]) == 1
+
+
+def test_a_mistake_in_what_is_logged_is_no_failure_of_wandb() -> None:
+    tracker = tracking.WandbTracker()
+    tracker._experiment = Broken(TypeError("not a number"))  # type: ignore[assignment]
+    with pytest.raises(TypeError, match="not a number"):
+        tracker.log_metrics({"x": 1.0})
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left"), wandb.Error("gone")])
+def test_a_failing_finish_hides_no_other_error(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def finish() -> None:
+        raise error
+
+    monkeypatch.setattr(wandb, "run", object())
+    monkeypatch.setattr(wandb, "finish", finish)
+
+    def run() -> None:
+        try:
+            raise KeyError("the run's own")
+        finally:
+            tracking.finish_tracking()
+
+    with pytest.warns(UserWarning, match="could not close"), pytest.raises(KeyError, match="the run's own"):
+        run()
 
 
 def test_an_offline_run_holds_what_was_logged(tmp_path: Path) -> None:
     tracker = tracking.WandbTracker(project="somewhere", save_dir=str(tmp_path / "run"), id="abc123")
     tracker.log_metrics({"val/mAP": 12.5}, step=3)
     tracking.finish_tracking()
+    wandb.teardown()  # waits for the process that writes the file
     (record,) = runs_under(tmp_path / "run")
     run = read_run(record)
     assert (run["id"], run["project"]) == ("abc123", "somewhere")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
-from diffreid_lightning.data.reid import PersonBatch
 from diffreid_lightning.metrics import RetrievalMetrics
 from diffreid_lightning.metrics.functional import RetrievalResult
+from diffreid_lightning.reid.outputs import FeatureBatch
 
 _PREFIX = {"validate": "val", "test": "test"}
 
@@ -18,7 +19,8 @@ class RetrievalEvaluator(Callback):
     """Collect the features of ``validation_step`` and ``test_step``, evaluate once per epoch, log the numbers.
 
     Logged as ``val/mAP``, ``val/rank1``, ``val/rank5``, ``val/rank10``, ``val/mINP`` and the same under ``test/``, in
-    percent; every process logs the same number.
+    percent; every process logs the same number. An epoch that did not see every image of the set (limited batches)
+    logs a warning in place of numbers: mAP over part of a gallery is another number.
 
     Args:
         distance: ``cosine`` or ``euclidean``.
@@ -34,14 +36,15 @@ class RetrievalEvaluator(Callback):
         #: the latest result of each stage, ``validate`` and ``test``
         self.results: dict[str, RetrievalResult] = {}
 
-    def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _start(self, pl_module: LightningModule, stage: str) -> None:
         self.metric.to(pl_module.device).reset()
+        self.results.pop(stage, None)
 
-    def _collect(self, batch: PersonBatch) -> None:
-        self.metric.update(batch.images, batch.labels, batch.camids, batch.is_query, batch.indices)
+    def _collect(self, batch: FeatureBatch) -> None:
+        self.metric.update(batch.features, batch.labels, batch.camids, batch.is_query, batch.indices)
 
     def _finish(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if trainer.sanity_checking or not self._complete(trainer, stage):
+        if trainer.sanity_checking or not self._complete(trainer, pl_module, stage):
             return
         result = self.metric.compute()
         self.results[stage] = result
@@ -51,20 +54,29 @@ class RetrievalEvaluator(Callback):
         for name, value in numbers.items():
             pl_module.log(f"{prefix}/{name}", 100 * value, prog_bar=name in ("mAP", "rank1"), rank_zero_only=False)
 
-    def _complete(self, trainer: Trainer, stage: str) -> bool:
-        """Tell whether every image was seen: mAP over part of a gallery is another number."""
+    def _complete(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> bool:
+        """Tell whether the processes together saw every image, before the metric meets a set without matches."""
         images = trainer.datamodule.retrieval_set(stage)  # type: ignore[attr-defined]
-        limit = trainer.limit_val_batches if stage == "validate" else trainer.limit_test_batches
-        if limit == 1.0 and not getattr(trainer, "fast_dev_run", False):
-            return images is not None
+        if images is None:
+            return False
+        times_seen = torch.zeros(len(images), dtype=torch.int32)
+        for indices in self.metric.indices:
+            times_seen[indices] = 1
+        # A distributed sampler may give a row to two processes: summed by row, it still counts once, and every
+        # process comes to the same answer.
+        total = trainer.strategy.reduce(times_seen.to(pl_module.device), reduce_op="sum")
+        seen = int(torch.as_tensor(total).count_nonzero())
+        if seen == len(images):
+            return True
         rank_zero_warn(
-            f"Only a part of the {_PREFIX[stage]} set was seen (limited batches): mAP and Rank-k are left out."
+            f"Only {seen} of {len(images)} images of the {_PREFIX[stage]} set were seen (limited batches): "
+            "mAP and Rank-k are left out."
         )
         return False
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the last epoch."""
-        self._start(trainer, pl_module)
+        self._start(pl_module, "validate")
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
@@ -78,7 +90,7 @@ class RetrievalEvaluator(Callback):
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget what was collected before."""
-        self._start(trainer, pl_module)
+        self._start(pl_module, "test")
 
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any

@@ -1,4 +1,4 @@
-"""What ``predict`` writes for a Re-ID module: the features of every image."""
+"""What ``predict`` writes for a Re-ID module: the features of every image, and which image each belongs to."""
 
 from __future__ import annotations
 
@@ -7,23 +7,53 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_info
 from safetensors.torch import load_file, save_file
 
-from diffreid_lightning.data.reid import PersonBatch
+from diffreid_lightning.data.chain import Chain
+from diffreid_lightning.reid.outputs import FeatureBatch
+
+
+def feature_table(rows: Chain, indices: npt.NDArray[np.int64], is_query: npt.NDArray[np.bool_]) -> pa.Table:
+    """Name the images behind features, in the words of their manifest.
+
+    Args:
+        rows: the set the features were made from.
+        indices: (M,) the row of ``rows`` behind each feature.
+        is_query: (M,) which of them are queries.
+
+    Returns:
+        M rows: ``file_name`` (inside the dataset's root), ``source``, ``partition``, ``pid`` and ``camid`` as the
+        manifest has them, ``is_query``.
+    """
+    identities = [rows.identities[label] for label in rows.labels[indices].tolist()]
+    columns = {
+        "file_name": rows.file_names.take(pa.array(indices)),
+        "source": pa.array([source for source, _, _ in identities], pa.string()),
+        "partition": pa.array([partition for _, partition, _ in identities], pa.string()),
+        "pid": pa.array([pid for _, _, pid in identities], pa.int64()),
+        "camid": pa.array(rows.raw_camids[indices], pa.int64()),
+        "is_query": pa.array(is_query, pa.bool_()),
+    }
+    return pa.table(columns)
 
 
 class FeatureWriter(BasePredictionWriter):
-    """Write ``features.safetensors`` in the run folder: row i belongs to row i of the predicted set.
+    """Write ``features.safetensors`` and ``features.parquet`` in the run folder: row i of one belongs to row i of both.
 
-    Tensors: ``features`` (N, D) float32, ``labels``, ``camids`` (N,) int64, ``is_query`` (N,) bool. Each process
-    writes its batches as it goes, rank zero merges them; memory holds one batch until then.
+    Tensors: ``features`` (N, D) float32, ``labels``, ``camids`` (N,) int64 as evaluation numbers them, ``is_query``
+    (N,) bool. The table names the images, see :func:`feature_table`. Each process writes its batches as it goes, rank
+    zero merges them; memory holds one batch until then.
 
     Args:
-        name: file name inside the run folder.
+        name: file name of the features inside the run folder; the table's ends in ``.parquet`` instead.
     """
 
     def __init__(self, name: str = "features.safetensors") -> None:
@@ -41,7 +71,7 @@ class FeatureWriter(BasePredictionWriter):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        prediction: PersonBatch,
+        prediction: FeatureBatch,
         batch_indices: Sequence[int] | None,
         batch: Any,
         batch_idx: int,
@@ -49,7 +79,7 @@ class FeatureWriter(BasePredictionWriter):
     ) -> None:
         """Write one batch."""
         tensors = {
-            "features": prediction.images.float(),
+            "features": prediction.features.float(),
             "labels": prediction.labels,
             "camids": prediction.camids,
             "is_query": prediction.is_query,
@@ -67,9 +97,16 @@ class FeatureWriter(BasePredictionWriter):
         merged = {name: torch.cat([shard[name] for shard in shards]) for name in shards[0]}
         rows, first = merged.pop("indices").unique(return_inverse=True)
         order = torch.empty_like(rows).scatter_(0, first, torch.arange(len(first)))
+        tensors = {name: tensor[order].contiguous() for name, tensor in merged.items()}
+        chain = trainer.datamodule.retrieval_set("test").rows  # type: ignore[attr-defined]
+        table = feature_table(chain, rows.numpy(), tensors["is_query"].numpy())
         target = self._root / self.name
-        staged = target.with_name(f".{target.name}.part")
-        save_file({name: tensor[order].contiguous() for name, tensor in merged.items()}, staged)
+        named = target.with_suffix(".parquet")
+        staged, staged_table = (path.with_name(f".{path.name}.part") for path in (target, named))
+        save_file(tensors, staged)
+        pq.write_table(table, staged_table)
+        # The table first: whoever waits for the features finds the table beside them.
+        staged_table.replace(named)
         staged.replace(target)
         shutil.rmtree(self._shards)
         rank_zero_info(f"Features of {len(rows)} images: {target}")

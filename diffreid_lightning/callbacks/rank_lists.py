@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from PIL import Image, ImageDraw
 from diffreid_lightning.callbacks.evaluation import RetrievalEvaluator, evaluator_of
 from diffreid_lightning.data.reid import PersonImages
 from diffreid_lightning.metrics.functional import rank_list
+from diffreid_lightning.tracking import WandbTracker
 
 _RIGHT, _WRONG, _QUERY = (34, 160, 70), (214, 50, 48), (60, 60, 60)
 _FRAME, _GAP, _LABEL = 3, 6, 16
@@ -115,7 +117,9 @@ class RankLists(Callback):
         draw_rank_lists(rows, images).save(path)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                self._log_table(logger, f"{name}/rank_lists", rows, images, trainer.global_step)
+                # Images pass through files of W&B's own before the table is logged: both can fail.
+                with logger.spared() if isinstance(logger, WandbTracker) else nullcontext():
+                    self._log_table(logger, f"{name}/rank_lists", rows, images, trainer.global_step)
 
     def rows(self, evaluator: RetrievalEvaluator, stage: str) -> list[RankRow]:
         """Rank the gallery for the chosen queries of the evaluator's latest features, by its distance."""

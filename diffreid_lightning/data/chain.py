@@ -27,6 +27,7 @@ class Chain:
         labels: (N,) identity numbers from 0, in the sorted order of ``identities``.
         identities: the (source, partition, pid) behind each label.
         camids: (N,) camera numbers from 0, one per (source, camera).
+        raw_camids: (N,) camera numbers as the manifests have them.
     """
 
     roots: tuple[ImageRoot, ...]
@@ -35,6 +36,7 @@ class Chain:
     labels: npt.NDArray[np.int64]
     identities: tuple[IdentityKey, ...]
     camids: npt.NDArray[np.int64]
+    raw_camids: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -70,4 +72,5 @@ def chain(manifests: Sequence[Manifest]) -> Chain:
         labels=np.concatenate(labels) if labels else np.empty(0, dtype=np.int64),
         identities=tuple(identities),
         camids=camids.reshape(-1).astype(np.int64),
+        raw_camids=raw_camids.astype(np.int64),
     )

@@ -1,4 +1,4 @@
-"""What a Re-ID network hands to its losses."""
+"""What a Re-ID network hands to its losses, and to what evaluates it."""
 
 from __future__ import annotations
 
@@ -19,3 +19,21 @@ class ReIDOutputs(NamedTuple):
     features: Tensor
     embeddings: Tensor
     logits: Tensor
+
+
+class FeatureBatch(NamedTuple):
+    """The features of a batch of images, with what tells the images apart; B is the batch size.
+
+    Attributes:
+        features: (B, D) floating, as they are compared.
+        labels: (B,) int64 identity numbers of the set.
+        camids: (B,) int64 camera numbers of the set.
+        indices: (B,) int64 rows of the set.
+        is_query: (B,) bool.
+    """
+
+    features: Tensor
+    labels: Tensor
+    camids: Tensor
+    indices: Tensor
+    is_query: Tensor

@@ -16,7 +16,7 @@ from diffreid_lightning.data.reid import PersonBatch
 from diffreid_lightning.errors import RunError, UserError
 from diffreid_lightning.nets import Backbone, BNNeck, IdentityClassifier, load_initial_weights
 from diffreid_lightning.reid.losses import BatchHardTriplet, LabelSmoothedCrossEntropy, ReIDLoss
-from diffreid_lightning.reid.outputs import ReIDOutputs
+from diffreid_lightning.reid.outputs import FeatureBatch, ReIDOutputs
 
 
 class SupervisedReID(LightningModule):
@@ -210,8 +210,8 @@ class SupervisedReID(LightningModule):
     # Evaluation: features go out, the callbacks measure.
 
     def validation_step(self, batch: PersonBatch, batch_idx: int) -> Any:
-        """Return the batch with features in place of images."""
-        return batch._replace(images=self(batch.images))
+        """Return the features of a batch."""
+        return FeatureBatch(self(batch.images), batch.labels, batch.camids, batch.indices, batch.is_query)
 
     def test_step(self, batch: PersonBatch, batch_idx: int) -> Any:
         """Return the batch with features in place of images."""

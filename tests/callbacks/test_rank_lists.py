@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
+from lightning.pytorch import Trainer
 from PIL import Image
 
-from diffreid_lightning.callbacks.rank_lists import RankRow, choose_queries, draw_rank_lists
+from diffreid_lightning.callbacks.evaluation import RetrievalEvaluator
+from diffreid_lightning.callbacks.rank_lists import RankLists, RankRow, choose_queries, draw_rank_lists
+from diffreid_lightning.data.reid import ReIDDataModule
+from diffreid_lightning.tracking import WandbTracker
+from tests.callbacks.conftest import Colours
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 50])
@@ -39,3 +47,20 @@ def test_right_is_green_and_wrong_is_red() -> None:
     assert red[:half].any()
     assert green[half:].any()
     assert not red[half:].any()
+
+
+def test_a_table_that_wandb_cannot_take_does_not_stop_the_run(
+    data: ReIDDataModule, trainer: Callable[..., Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import wandb
+
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(28, "No space left")
+
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.setattr(wandb, "Image", full)
+    run = trainer(RetrievalEvaluator(), RankLists(queries=2))
+    run.logger = WandbTracker(save_dir=str(tmp_path))
+    with pytest.warns(UserWarning, match="W&B failed while logging"):
+        run.test(Colours(), datamodule=data, verbose=False)
+    assert (tmp_path / "rank_lists_test.png").is_file()

@@ -1,0 +1,45 @@
+"""Every feature can be traced to its image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from lightning.pytorch import Trainer
+from PIL import Image
+from safetensors.torch import load_file
+
+from diffreid_lightning.callbacks.features import FeatureWriter, feature_table
+from diffreid_lightning.data.reid import ReIDDataModule
+from tests.callbacks.conftest import Colours
+
+
+def test_row_i_of_the_table_names_the_image_of_feature_i(
+    data: ReIDDataModule, market: Path, trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    trainer(FeatureWriter()).predict(Colours(), datamodule=data, return_predictions=False)
+    tensors, table = load_file(tmp_path / "features.safetensors"), pq.read_table(tmp_path / "features.parquet")
+    assert table.column_names == ["file_name", "source", "partition", "pid", "camid", "is_query"]
+    assert len(table) == len(tensors["features"]) == len(data.test_set)
+    assert {path.name for path in tmp_path.iterdir()} == {"features.safetensors", "features.parquet"}
+    for row, feature, is_query in zip(table.to_pylist(), tensors["features"], tensors["is_query"], strict=True):
+        path = market / row["file_name"]
+        picture = Image.open(path).convert("RGB").resize((8, 16), Image.Resampling.BILINEAR)
+        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
+        expected = torch.nn.functional.adaptive_avg_pool2d(pixels, 2).flatten()
+        assert (feature - expected).abs().max() < 0.02
+        pid, camera = path.name.split("_")[:2]
+        assert row["pid"] == int(pid)
+        assert row["camid"] == int(camera[1])
+        assert row["is_query"] == bool(is_query) == (path.parent.name == "query")
+
+
+def test_the_table_of_a_part_follows_its_rows(data: ReIDDataModule) -> None:
+    rows = data.test_set.rows
+    everything = feature_table(rows, np.arange(len(rows)), data.test_set.is_query)
+    chosen = np.random.default_rng(0).permutation(len(rows))[:5]
+    part = feature_table(rows, chosen, data.test_set.is_query[chosen])
+    assert part.equals(everything.take(chosen))
