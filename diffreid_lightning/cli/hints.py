@@ -96,7 +96,7 @@ def _assign(node: dict[str, Any], keys: list[str], value: str) -> None:
         node = node.setdefault("init_args", {})
     below = node.get(keys[-1])
     if isinstance(below, dict) and "class_path" in below:
-        below["class_path"] = value
+        node[keys[-1]] = {"class_path": value}  # the parser drops the former class's arguments too
     else:
         node[keys[-1]] = value
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -9,6 +10,7 @@ import warnings
 from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 from jsonargparse import Namespace, set_parsing_settings
@@ -16,6 +18,7 @@ from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities import rank_zero_info
 
 # Imported so that their classes can be named in YAML without a path.
 import diffreid_lightning.callbacks
@@ -25,8 +28,10 @@ import diffreid_lightning.reid.supervised  # noqa: F401
 from diffreid_lightning.callbacks.epoch_seed import EpochSeed
 from diffreid_lightning.checkpoint_io import AtomicCheckpointIO
 from diffreid_lightning.cli import hints, layers, run_folder
-from diffreid_lightning.errors import DiffReIDError, UserError
+from diffreid_lightning.errors import DiffReIDError, UserError, shorten
 from diffreid_lightning.tracking import finish_tracking
+
+_UNLOADABLE = ("Error(s) in loading state_dict", "PytorchStreamReader")
 
 
 class HouseParser(LightningArgumentParser):
@@ -38,15 +43,25 @@ class HouseParser(LightningArgumentParser):
 
 
 class ResolvedConfig(SaveConfigCallback):
-    """Save the resolved config as ``config.yaml`` in the run folder and as the run's W&B config."""
+    """Save the resolved config as ``config.yaml`` in the run folder and as the run's W&B config.
+
+    Args:
+        parser: the subcommand's parser.
+        config: the parsed configuration.
+        text: what is saved: the configuration as it was given, without this run's folder and id, so that it starts
+            another run as well.
+    """
+
+    def __init__(self, parser: LightningArgumentParser, config: Namespace, text: str, save_to_log_dir: bool) -> None:
+        super().__init__(parser, config, save_to_log_dir=save_to_log_dir)
+        self.text = text
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write on rank zero; called once per run."""
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        text = self.parser.dump(self.config, skip_unset=False)
         staged = folder / f".{self.config_filename}.part"
-        staged.write_text(text, encoding="utf-8")
+        staged.write_text(self.text, encoding="utf-8")
         staged.replace(folder / self.config_filename)
         for logger in trainer.loggers:
             logger.log_hyperparams(self.config.as_dict())
@@ -76,17 +91,41 @@ class HouseCLI(LightningCLI):
         """Open the run folder and point trainer and loggers at it."""
         config = self.config[self.subcommand]
         root = Path(config.trainer.default_root_dir or "runs")
+        continued = run_folder.unstarted_run(root) if (self.subcommand, config.ckpt_path) == ("fit", "last") else None
+        if continued is not None:
+            rank_zero_info(f"{continued} was stopped before its first checkpoint: it starts again from the beginning")
+            config.ckpt_path = None
         checkpoint = run_folder.resolve_checkpoint(config.ckpt_path, root)
-        continued = None
+        config.ckpt_path = None
+        self.save_config_kwargs["text"] = self._parser(self.subcommand).dump(config, skip_unset=False)
         if checkpoint is not None:
             config.ckpt_path = str(checkpoint)
-            continued = run_folder.run_of_checkpoint(checkpoint) if self.subcommand == "fit" else None
+            if self.subcommand == "fit":
+                continued = run_folder.run_of_checkpoint(checkpoint)
         self.run = run_folder.open_run(root, str(self.subcommand), continued)
         config.trainer.default_root_dir = str(self.run.path)
         loggers = config.trainer.logger
         for logger in loggers if isinstance(loggers, list) else [loggers]:
             if isinstance(logger, Namespace) and "init_args" in logger:
                 _place_logger(logger.class_path, logger.init_args, self.run)
+
+    def instantiate_classes(self) -> None:
+        """Build data, model and trainer; what one of them refuses is the user's to mend."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            text = " ".join(str(error).split())
+            raise _own_error(error) or UserError("The configuration cannot be built.", found=text) from error
+
+    def before_validate(self) -> None:
+        """Refuse to validate on nobody."""
+        if getattr(self.datamodule, "val_set", True) is None:
+            raise UserError(
+                "There is nobody to validate on.",
+                looked_for="identities held out of train",
+                found="data.val_share is 0, and no source has a val split that is kept",
+                remedy="hold identities out with --data.val_share 0.1, or use test",
+            )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer; whole-or-absent checkpoints unless the config or the strategy brings its own writer."""
@@ -104,6 +143,8 @@ class HouseCLI(LightningCLI):
         kwargs["weights_only"] = True
         if "verbose" in kwargs:
             kwargs["verbose"] = False
+        if "return_predictions" in kwargs:
+            kwargs["return_predictions"] = False  # a callback writes them; kept too, they would fill the memory
         return kwargs
 
     def after_fit(self) -> None:
@@ -138,9 +179,12 @@ def run_command(subcommand: str, words: list[str]) -> None:
         UserError: the configuration cannot be parsed or built.
     """
     names, overrides = layers.split_config_flags(words)
-    settings = _base_layer(subcommand, names, overrides)
-    for name in names:
-        settings = layers.merge_layers(settings, layers.load_config(layers.find_config(name)))
+    upper = [layers.load_config(layers.find_config(name)) for name in names]
+    default = layers.load_config(layers.configs_folder() / layers.DEFAULT)
+    settings = functools.reduce(layers.merge_layers, upper, default)
+    saved = _config_of_checkpoint(subcommand, hints.with_overrides(settings, overrides))
+    if saved is not None:
+        settings = functools.reduce(layers.merge_layers, upper, saved)
     left_open = hints.missing(hints.with_overrides(settings, overrides))
     if left_open is not None:
         raise UserError(
@@ -169,28 +213,30 @@ def run_command(subcommand: str, words: list[str]) -> None:
         raise _own_error(error) or _explained(error, settings, overrides) from error
     except MisconfigurationException as error:
         raise UserError("Lightning cannot run this configuration.", found=" ".join(str(error).split())) from error
-    except ValueError as error:
-        raise _own_error(error) or error from error
+    except (UnpicklingError, EOFError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not str(error).startswith(_UNLOADABLE):
+            raise
+        raise UserError(
+            "The checkpoint does not fit this network.",
+            found=shorten(str(error).split("\n")[1:4] or [str(error)]).replace("\t", ""),
+            remedy="give --model.backbone and the rest of the model as the run was started (its config.yaml)",
+        ) from error
     finally:
         finish_tracking()
 
 
-def _base_layer(subcommand: str, names: list[str], overrides: list[str]) -> dict[str, Any]:
-    """Return the lowest layer: the embedded default or, for evaluating a run's checkpoint, that run's own config."""
-    default = layers.load_config(layers.configs_folder() / layers.DEFAULT)
-    given = hints.with_overrides({}, overrides)
-    checkpoint = given.get("ckpt_path")
-    if subcommand == "fit" or names or not isinstance(checkpoint, str):
-        return default
-    root = Path(str(given.get("trainer", {}).get("default_root_dir") or default["trainer"]["default_root_dir"]))
+def _config_of_checkpoint(subcommand: str, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the config of the run whose checkpoint is evaluated, which takes the default's place, or None."""
+    checkpoint = settings.get("ckpt_path")
+    if subcommand == "fit" or not isinstance(checkpoint, str):
+        return None
+    root = Path(str(settings["trainer"].get("default_root_dir") or "runs"))
     path = run_folder.resolve_checkpoint(checkpoint, root)
     run = run_folder.run_of_checkpoint(path) if path is not None else None
     if run is None or not (run / "config.yaml").is_file():
-        return default
+        return None
     saved = layers.load_config(run / "config.yaml")
-    saved["trainer"] = {**saved["trainer"], "default_root_dir": str(run.parent)}
-    for key in ("model", "data"):  # linked from elsewhere; the link sets them again
-        saved[key]["init_args"].pop("image_size" if key == "model" else "seed", None)
+    saved["trainer"] = {**saved["trainer"], "default_root_dir": str(run.parent)}  # wherever the run lies now
     return {key: saved[key] for key in ("seed_everything", "trainer", "model", "data") if key in saved}
 
 

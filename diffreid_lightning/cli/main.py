@@ -48,6 +48,9 @@ def main(args: Sequence[str] | None = None) -> int:
     except DiffReIDError as error:
         return _report(_from_worker(error), error.exit_code)
     except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM):
+            denied = UserError("A file cannot be used.", found=str(error), remedy="check its owner and permissions")
+            return _report(denied, denied.exit_code)
         if error.errno not in _DISK_ERRORS:
             raise
         return _report(_disk_error(error), 1)

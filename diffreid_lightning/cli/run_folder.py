@@ -10,6 +10,7 @@ import json
 import os
 import re
 import secrets
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,9 +40,9 @@ class RunFolder:
 
 def launched_rank() -> int:
     """Return the rank that torchrun, SLURM or Lightning's launcher gave this process; 0 when none did."""
-    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
+    for name in ("RANK", "SLURM_PROCID", "NODE_RANK", "LOCAL_RANK"):
         value = os.environ.get(name, "")
-        if value.isdigit():
+        if value.isdigit() and int(value):
             return int(value)
     return 0
 
@@ -70,6 +71,13 @@ def resolve_checkpoint(name: str | None, root: Path) -> Path | None:
             remedy="start the run without --ckpt_path, or name a checkpoint file or another --trainer.default_root_dir",
         )
     path = Path(name)
+    if path.is_file() and not zipfile.is_zipfile(path):
+        raise UserError(
+            f"{name!r} is not a checkpoint.",
+            looked_for="a file that torch.save wrote (a zip archive)",
+            found=f"{path.stat().st_size} bytes of something else",
+            remedy="name another one, or 'last' or 'best'",
+        )
     if not path.is_file():
         siblings = sorted(item.name for item in path.parent.glob("*.ckpt")) if path.parent.is_dir() else []
         raise UserError(
@@ -79,6 +87,12 @@ def resolve_checkpoint(name: str | None, root: Path) -> Path | None:
             remedy="name an existing .ckpt file, or 'last' or 'best'",
         )
     return path
+
+
+def unstarted_run(root: Path) -> Path | None:
+    """Return the newest fit's folder if it was stopped before its first checkpoint, else None."""
+    runs = sorted((path for path in root.glob("fit-*") if (path / IDENTITY_FILE).is_file()), key=_number)
+    return runs[-1] if runs and not (runs[-1] / CHECKPOINTS / "last.ckpt").is_file() else None
 
 
 def run_of_checkpoint(checkpoint: Path) -> Path | None:
@@ -117,8 +131,13 @@ def open_run(root: Path, subcommand: str, continued: Path | None = None) -> RunF
 
 
 def close_run() -> None:
-    """Forget the open run, so that the next command of this process gets a folder of its own."""
-    os.environ.pop(ENVIRONMENT, None)
+    """Forget the open run, so that the next command gets a folder of its own; one that nothing was written to goes."""
+    path = os.environ.pop(ENVIRONMENT, None)
+    if path is None or launched_rank() > 0 or not Path(path).is_dir():
+        return
+    if [item.name for item in Path(path).iterdir()] == [IDENTITY_FILE]:
+        (Path(path) / IDENTITY_FILE).unlink()
+        Path(path).rmdir()
 
 
 def _read(path: Path) -> RunFolder:

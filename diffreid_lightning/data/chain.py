@@ -11,6 +11,7 @@ import pyarrow as pa
 from PIL import Image
 
 from diffreid_lightning.data.images import ImageRoot
+from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest import Manifest
 
 IdentityKey = tuple[str, str, int]
@@ -48,6 +49,26 @@ class Chain:
             UserError: the file is missing, empty or no image.
         """
         return self.roots[int(self.root_of[row])].image(self.file_names[row].as_py())
+
+
+def refuse_clashing_sources(manifests: Sequence[Manifest]) -> None:
+    """Refuse two folders of real images that call different people by the same name.
+
+    Raises:
+        UserError: two manifests with different images share a source and an identity in it.
+    """
+    seen: dict[IdentityKey, Manifest] = {}
+    for manifest in manifests:
+        real = manifest.filter(np.isin(np.asarray(manifest.numpy("split")), ["train", "val"]))
+        for key in real.identities()[1]:
+            other = seen.setdefault(key, manifest)
+            if other.root != manifest.root:
+                raise UserError(
+                    f"Two sources are both called {key[0]!r} and both have a person {key[2]}.",
+                    found=f"{other.root} and {manifest.root}",
+                    remedy="name one of them otherwise: give it by class, PersonFolder with source: another_name; if "
+                    "both hold the same people, put them into one folder",
+                )
 
 
 def chain(manifests: Sequence[Manifest]) -> Chain:

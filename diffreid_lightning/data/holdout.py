@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 import numpy as np
 import numpy.typing as npt
 
+from diffreid_lightning.data.chain import IdentityKey
 from diffreid_lightning.manifest import Manifest
 
 
@@ -39,6 +41,21 @@ def hold_out_identities(manifest: Manifest, share: float, seed: int) -> npt.NDAr
     chosen = np.random.default_rng(seed).choice(candidates, size=count, replace=False) if count else candidates[:0]
     none[rows] = np.isin(labels[rows], chosen)
     return none
+
+
+def trainable_rows(manifest: Manifest, held_out: Collection[IdentityKey]) -> npt.NDArray[np.bool_]:
+    """Mark the rows that may be trained on: train, generated and unused ``val`` rows of identities not held out.
+
+    Generated images of a held-out identity show that identity, so they stay out with it.
+
+    Args:
+        manifest: rows of any splits.
+        held_out: the (source, partition, pid) that validation has.
+    """
+    labels, keys = manifest.identities()
+    barred = np.asarray([key in held_out for key in keys], dtype=bool)
+    mask = np.isin(np.asarray(manifest.numpy("split")), ["train", "val", "generated"])
+    return mask & ~barred[labels] if len(keys) else mask
 
 
 def first_per_camera(manifest: Manifest) -> npt.NDArray[np.bool_]:

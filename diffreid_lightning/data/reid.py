@@ -15,9 +15,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from diffreid_lightning.data.chain import Chain, chain
+from diffreid_lightning.data.chain import Chain, chain, refuse_clashing_sources
 from diffreid_lightning.data.datasets import PersonDataset, open_dataset
-from diffreid_lightning.data.holdout import first_per_camera, hold_out_identities
+from diffreid_lightning.data.holdout import first_per_camera, hold_out_identities, trainable_rows
 from diffreid_lightning.data.samplers import Draw, PKSampler
 from diffreid_lightning.data.transforms import TrainView, evaluation_view
 from diffreid_lightning.errors import UserError, shorten
@@ -117,6 +117,8 @@ class ReIDDataModule(LightningDataModule):
         super().__init__()
         if not 0 <= val_share < 1:
             raise UserError(f"data.val_share is {val_share}.", looked_for="a share from 0 up to, not including, 1")
+        if num_workers is not None and num_workers < 0:
+            raise UserError(f"data.num_workers is {num_workers}.", looked_for="0 or more, or null for one per core")
         sources = train if isinstance(train, list) else [train]
         if not sources:
             raise UserError("data.train names no source.", remedy="give a path, or 'miniperson'")
@@ -135,8 +137,8 @@ class ReIDDataModule(LightningDataModule):
     @cached_property
     def train_set(self) -> PersonImages:
         """The rows trained on."""
-        masks = [self._split_of(m, "train") & ~v for m, v in self._train_manifests]
-        rows = chain([manifest.filter(mask) for (manifest, _), mask in zip(self._train_manifests, masks, strict=True)])
+        held_out = {key for manifest, mask in self._train_manifests for key in manifest.filter(mask).identities()[1]}
+        rows = chain([manifest.filter(trainable_rows(manifest, held_out)) for manifest, _ in self._train_manifests])
         if not len(rows):
             raise self._empty("train", [manifest for manifest, _ in self._train_manifests])
         return PersonImages(rows, self.image_size, train_view=self.train_view)
@@ -182,8 +184,18 @@ class ReIDDataModule(LightningDataModule):
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Content hashes of the training manifests by source, for what is made from them."""
-        return {str(m.numpy("source")[0]): m.content_hash for m, _ in self._train_manifests if len(m)}
+        """What the training set was made of: each source's content hash, and how identities were held out."""
+        sources = [
+            {"sources": sorted(set(m.numpy("source").tolist())), "manifest": m.content_hash}
+            for m, _ in self._train_manifests
+        ]
+        return {
+            "manifests": sources,
+            "identities": self.num_identities,
+            "images": len(self.train_set),
+            "val_share": self.val_share,
+            "seed": self.seed,
+        }
 
     def retrieval_set(self, stage: str) -> PersonImages | None:
         """Return the set that ``stage`` (``validate`` or ``test``) evaluates on."""
@@ -192,12 +204,8 @@ class ReIDDataModule(LightningDataModule):
     @cached_property
     def _train_manifests(self) -> list[tuple[Manifest, npt.NDArray[np.bool_]]]:
         manifests = [source.manifest() for source in self._train_sources]
+        refuse_clashing_sources(manifests)
         return [(manifest, hold_out_identities(manifest, self.val_share, self.seed)) for manifest in manifests]
-
-    @staticmethod
-    def _split_of(manifest: Manifest, name: str) -> npt.NDArray[np.bool_]:
-        # Generated people are training data, and a val split that nothing holds out is too.
-        return np.isin(np.asarray(manifest.numpy("split")), [name, "val", "generated"])
 
     @staticmethod
     def _empty(split: str, manifests: Sequence[Manifest]) -> UserError:
@@ -217,7 +225,7 @@ class ReIDDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[PersonBatch]:
         """P×K batches."""
         sampler = self.sampler(self.train_set.rows.labels.tolist())
-        if isinstance(sampler, PKSampler):
+        if isinstance(sampler, PKSampler) and not sampler.has_own_seed:
             sampler.seed = self.seed
         batch_size = getattr(sampler, "batch_size", None)
         if batch_size is None:

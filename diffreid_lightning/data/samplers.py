@@ -106,19 +106,24 @@ class PKSampler(DistributedSampler[Any]):
         labels: (N,) identity of each training row.
         identities_per_batch: P, per process.
         images_per_identity: K.
-        seed: with the epoch, the seed of everything drawn.
+        seed: with the epoch, the seed of everything drawn; None takes the data module's.
     """
 
     def __init__(
-        self, labels: Sequence[int], identities_per_batch: int = 16, images_per_identity: int = 4, seed: int = 0
+        self,
+        labels: Sequence[int],
+        identities_per_batch: int = 16,
+        images_per_identity: int = 4,
+        seed: int | None = None,
     ) -> None:
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         super().__init__(
             range(len(labels)),  # type: ignore[arg-type]  # only its length is read
             num_replicas=torch.distributed.get_world_size() if distributed else 1,
             rank=torch.distributed.get_rank() if distributed else 0,
-            seed=seed,
+            seed=seed or 0,
         )
+        self.has_own_seed = seed is not None
         self.labels = np.asarray(labels, dtype=np.int64)
         self.identities_per_batch = identities_per_batch
         self.images_per_identity = images_per_identity

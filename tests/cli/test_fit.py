@@ -51,10 +51,14 @@ def test_fit_leaves_numbers_weights_config_and_a_wandb_run(command: Command, mar
 
 def test_a_runs_checkpoint_is_evaluated_with_its_own_config(command: Command, market: Path, tmp_path: Path) -> None:
     assert command("fit", f"--data.train={market}", *TINY) == 0
+    curves = tmp_path / "runs/reid/fit-001/metrics/attempt-1/metrics.csv"
+    before = curves.read_bytes()
     assert command("test", "--ckpt_path=last") == 0
     assert command("validate", "--ckpt_path=runs/reid/fit-001/checkpoints/best.ckpt") == 0
     assert command("predict", "--ckpt_path=last") == 0
     root = tmp_path / "runs/reid"
+    assert curves.read_bytes() == before, "evaluating a run leaves its curves alone"
+    assert len(runs_under(root / "fit-001")) == 1
     first, again = (list(csv.DictReader((root / name / "results.csv").open())) for name in ("fit-001", "test-002"))
     assert [first[0][key] for key in ("mAP", "mINP")] == [again[0][key] for key in ("mAP", "mINP")]
     assert (root / "validate-003/results.csv").is_file()
@@ -107,6 +111,26 @@ def test_backbones_swap_by_an_override_alone(backbone: str, command: Command, ma
     words = [f"--data.train={market}", *TINY, f"--model.backbone={backbone}", "--trainer.max_epochs=1"]
     assert command("fit", *words, "--trainer.limit_train_batches=2", "--trainer.logger=false") == 0
     assert timm.create_model(f"local-dir:{tmp_path / 'runs/reid/fit-001/backbone'}", pretrained=True) is not None
+
+
+def test_a_saved_config_starts_another_run(command: Command, market: Path, tmp_path: Path) -> None:
+    words = [f"--data.train={market}", *TINY, "--trainer.max_epochs=1"]
+    assert command("fit", *words) == 0
+    assert command("fit", "--config=runs/reid/fit-001/config.yaml") == 0
+    root = tmp_path / "runs/reid"
+    assert sorted(path.name for path in root.iterdir()) == ["fit-001", "fit-002"]
+    assert len({record.stem for record in runs_under(root)}) == 2
+    assert (root / "fit-001/config.yaml").read_bytes() == (root / "fit-002/config.yaml").read_bytes()
+
+
+def test_precision_accumulation_and_compilation_are_trainer_arguments(
+    command: Command, market: Path, tmp_path: Path
+) -> None:
+    words = [f"--data.train={market}", *TINY, "--trainer.logger=false", "--trainer.max_epochs=1"]
+    words += ["--trainer.precision=bf16-mixed", "--trainer.accumulate_grad_batches=2"]
+    assert command("fit", *words) == 0
+    checkpoint = torch.load(tmp_path / "runs/reid/fit-001/checkpoints/last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 3, "six batches in pairs"
 
 
 def test_several_sources_chain_and_another_is_the_test(command: Command, market: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def finished(root: Path, subcommand: str = "fit", checkpoint: str | None = "last") -> run_folder.RunFolder:
     run = run_folder.open_run(root, subcommand)
+    (run.path / "config.yaml").touch()
     run_folder.close_run()
     if checkpoint:
         (run.path / "checkpoints").mkdir()
@@ -38,6 +39,15 @@ def test_last_is_the_newest_run_that_has_one(tmp_path: Path) -> None:
     assert run_folder.resolve_checkpoint("last", tmp_path) == second.path / "checkpoints/last.ckpt"
     with pytest.raises(UserError, match="best checkpoint"):
         run_folder.resolve_checkpoint("best", tmp_path)
+
+
+def test_a_fit_stopped_before_its_first_checkpoint_is_the_one_to_start_again(tmp_path: Path) -> None:
+    finished(tmp_path)
+    assert run_folder.unstarted_run(tmp_path) is None
+    run = run_folder.open_run(tmp_path, "fit")
+    (run.path / "config.yaml").touch()
+    run_folder.close_run()
+    assert run_folder.unstarted_run(tmp_path) == run.path
 
 
 def test_newest_goes_by_number_not_by_name(tmp_path: Path) -> None:
@@ -74,3 +84,9 @@ def test_a_root_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be made"):
         run_folder.open_run(tmp_path / "file/runs", "fit")
+
+
+def test_a_run_that_wrote_nothing_leaves_nothing(tmp_path: Path) -> None:
+    run_folder.open_run(tmp_path, "fit")
+    run_folder.close_run()
+    assert list(tmp_path.iterdir()) == []

@@ -36,11 +36,23 @@ Command = Callable[..., int]
         (["fit", "--data.val_share=1.5"], ["val_share"]),
         (["fit", "--data.sampler.init_args.identities_per_batch=100000"], ["100000"]),
         (["fit", "--trainer.devices=0"], ["devices"]),
+        (["fit", "--trainer.strategy=ddpp"], ["ddpp"]),
+        (["fit", "--trainer.accelerator=tpuu"], ["tpuu"]),
+        (["fit", "--data.num_workers=-1"], ["num_workers"]),
+        (
+            [
+                "fit",
+                "--model.scheduler=torch.optim.lr_scheduler.StepLR",
+                "--model.scheduler.step_size=1",
+                "--trainer.max_epochs=many",
+            ],
+            ["max_epochs", "many"],
+        ),
         (["fit", "--config=experiment/bot_market1501"], ["--data.train", "???"]),
     ],
 )
 def test_mistakes_are_named_with_their_remedy(
-    words: list[str], expected: list[str], command: Command, capfd: pytest.CaptureFixture[str]
+    words: list[str], expected: list[str], command: Command, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert command(*words) == 2
     error = capfd.readouterr().err
@@ -48,6 +60,8 @@ def test_mistakes_are_named_with_their_remedy(
     assert "NestedArg" not in error
     for text in expected:
         assert text in error
+    if "100000" not in expected:  # found out only when the data are read, in a run that has started
+        assert not list(tmp_path.glob("runs/*/*")), "a run that never started leaves no folder"
 
 
 def test_a_misspelt_key_in_a_file_is_named(command: Command, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -110,6 +124,25 @@ def test_a_diverged_loss_stops_the_run_and_keeps_the_checkpoint(
     checkpoint = torch.load(tmp_path / "runs/reid/fit-001/checkpoints/last.ckpt", weights_only=True)
     assert checkpoint["epoch"] == 0, "the last good epoch's"
     assert all(value.isfinite().all() for value in checkpoint["state_dict"].values())
+
+
+def test_checkpoints_that_cannot_be_used(
+    command: Command, market: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "junk.ckpt").write_bytes(b"junk")
+    assert command("test", "--ckpt_path=junk.ckpt") == 2
+    assert "not a checkpoint" in capfd.readouterr().err
+    words = [f"--data.train={market}", *TINY, "--trainer.logger=false", "--trainer.max_epochs=1", "--test_with=none"]
+    assert command("fit", *words) == 0
+    assert command("test", "--ckpt_path=last", "--model.backbone=test_vit", "--trainer.logger=false") == 2
+    error = capfd.readouterr().err
+    assert "Traceback" not in error
+    assert "--model.backbone" in error
+
+
+def test_nobody_to_validate_on(command: Command, market: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert command("validate", f"--data.train={market}", *TINY, "--data.val_share=0", "--trainer.logger=false") == 2
+    assert "nobody to validate on" in capfd.readouterr().err
 
 
 def test_help_and_empty_command(command: Command, capfd: pytest.CaptureFixture[str]) -> None:

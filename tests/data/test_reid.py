@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from diffreid_lightning.data.chain import chain
-from diffreid_lightning.data.datasets import DukeMTMCReID, Market1501
-from diffreid_lightning.data.holdout import first_per_camera, hold_out_identities
+from diffreid_lightning.data.datasets import DukeMTMCReID, Market1501, PersonFolder
+from diffreid_lightning.data.holdout import first_per_camera, hold_out_identities, trainable_rows
 from diffreid_lightning.data.reid import PersonBatch, ReIDDataModule
 from diffreid_lightning.data.samplers import Draw, PKSampler
 from diffreid_lightning.data.transforms import TrainView
 from diffreid_lightning.errors import UserError
-from tests.data.layouts import write_dukemtmcreid, write_market1501
+from tests.data.layouts import write_dukemtmcreid, write_market1501, write_person_folder
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*published counts.*")
 
@@ -104,3 +104,33 @@ def test_a_batch_is_p_times_k_of_floats_on_the_device(market: Path) -> None:
 def test_impossible_settings(market: Path, arguments: dict[str, object], words: str) -> None:
     with pytest.raises(UserError, match=words):
         ReIDDataModule(**{"train": str(market), **arguments})  # type: ignore[arg-type]
+
+
+def test_two_folders_that_share_names_are_refused(tmp_path: Path) -> None:
+    one, two = (write_person_folder(tmp_path / name) for name in "ab")
+    with pytest.raises(UserError, match="both called"):
+        ReIDDataModule([str(one), str(two)], image_size=(64, 32)).num_identities  # noqa: B018
+    renamed = PersonFolder(two, source="others")
+    module = ReIDDataModule([str(one), renamed], image_size=(64, 32), val_share=0)
+    assert module.num_identities == 2 * ReIDDataModule(str(one), image_size=(64, 32), val_share=0).num_identities
+
+
+def test_generated_images_of_held_out_people_stay_out(market: Path) -> None:
+    manifest = Market1501(market).manifest()
+    train = manifest.filter(np.asarray(manifest.numpy("split")) == "train")
+    held_out = {("market1501", "train", 3)}
+    kept = train.filter(trainable_rows(train, held_out))
+    assert set(train.numpy("pid").tolist()) - set(kept.numpy("pid").tolist()) == {3}
+    count = len(train)
+    generated = train.with_columns(
+        {
+            "split": ["generated"] * count,
+            "source_pid": train.numpy("pid"),
+            "prompt": [""] * count,
+            "attributes": [""] * count,
+            "seed": list(range(count)),
+            "generator": ["x"] * count,
+        }
+    )
+    assert 3 not in generated.filter(trainable_rows(generated, held_out)).numpy("pid")
+    assert len(generated.filter(trainable_rows(generated, held_out))) == len(kept)
