@@ -116,6 +116,8 @@ class HouseCLI(LightningCLI):
         except ValueError as error:
             text = " ".join(str(error).split())
             raise _own_error(error) or UserError("The configuration cannot be built.", found=text) from error
+        if self._get(self.config, "ckpt_path") and hasattr(self.model, "expect_checkpoint"):
+            self.model.expect_checkpoint()
 
     def before_validate(self) -> None:
         """Refuse to validate on nobody."""

@@ -92,18 +92,22 @@ class SupervisedReID(LightningModule):
     # Set-up.
 
     def setup(self, stage: str) -> None:
-        """Load the initial weights and size the classifier, unless a checkpoint is about to bring both.
+        """Load the initial weights, unless :meth:`expect_checkpoint` was called, and size the classifier.
 
         Raises:
             UserError: the data do not count their identities.
         """
-        if not self._initialised and self.trainer.ckpt_path is None:
+        if not self._initialised:
             report = load_initial_weights(self.backbone, self.init_from, allow_partial=self.allow_partial)
             rank_zero_info(str(report))
             self._resize_neck(self.backbone.num_features)
         self._initialised = True
         if stage == "fit" and self.classifier is None:
             self.classifier = IdentityClassifier(self.backbone.num_features, self._num_identities())
+
+    def expect_checkpoint(self) -> None:
+        """Leave the initial weights alone: a checkpoint brings its own, and theirs may need a network to be had."""
+        self._initialised = True
 
     def _resize_neck(self, num_features: int) -> None:
         """Weights can bring a pooling of another dimension than the name alone suggests."""
