@@ -134,7 +134,7 @@ class WandbTracker(WandbLogger):
 
 
 def finish_tracking() -> None:
-    """Close this process's W&B run: W&B's service writes out the rest, and the next command starts its own.
+    """Close this process's W&B run and wait until it is on the disk; the next command starts its own.
 
     A failure to close it is a warning: it must neither fail a finished run nor hide the error that ended one.
     """
@@ -142,6 +142,7 @@ def finish_tracking() -> None:
     if wandb is not None and wandb.run is not None:
         try:
             wandb.finish()
+            wandb.teardown()  # finish alone returns while W&B's service is still writing
         except Exception as error:
             rank_zero_warn(f"W&B could not close its run ({_told(error)}); the end of its record may be missing.")
 

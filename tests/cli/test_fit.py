@@ -130,7 +130,7 @@ def test_precision_accumulation_and_compilation_are_trainer_arguments(
     words += ["--trainer.precision=bf16-mixed", "--trainer.accumulate_grad_batches=2"]
     assert command("fit", *words) == 0
     checkpoint = torch.load(tmp_path / "runs/reid/fit-001/checkpoints/last.ckpt", weights_only=True)
-    assert checkpoint["global_step"] == 3, "six batches in pairs"
+    assert checkpoint["global_step"] == 6, "twelve batches in pairs"
 
 
 def test_several_sources_chain_and_another_is_the_test(command: Command, market: Path, tmp_path: Path) -> None:
