@@ -3,15 +3,108 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-import diffreid_lightning.data.check as check
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from diffreid_lightning.data.check import Report, SplitReport, check
+from diffreid_lightning.data.datasets import FORMATS, Counts, PersonDataset, open_dataset
+from diffreid_lightning.errors import UserError, nearest
+
+_HEADINGS = ("split", "ids", "images", "cams", "images\nper id", "ids\nof one", "distr.", "published")
 
 
 def data_command(words: Sequence[str]) -> int:
-    """Run ``data check PATH`` and return its exit code."""
+    """Run ``data check PATH``.
+
+    Args:
+        words: the command line after ``data``.
+
+    Returns:
+        0 when there is no problem, else 1.
+
+    Raises:
+        UserError: the dataset cannot be read at all, or there is no such format.
+    """
     parser = argparse.ArgumentParser(prog="python -m diffreid_lightning data", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     checker = commands.add_parser("check", help="count a dataset and compare it with the published numbers")
-    check.add_arguments(checker)
-    return check.run(parser.parse_args(list(words)))
+    checker.add_argument("path", help="the dataset's folder or .zip, or miniperson")
+    checker.add_argument("--format", help="open it as this format instead of detecting one, e.g. Market1501")
+    checker.add_argument("--decode", action="store_true", help="read every image and list the broken ones")
+    checker.add_argument("--strict", action="store_true", help="fail when the counts are not the published ones")
+    return _check(parser.parse_args(list(words)))
+
+
+def _check(args: argparse.Namespace) -> int:
+    console = Console()
+    dataset = _open_as(args.format, args.path) if args.format else open_dataset(args.path)
+    columns = (TextColumn("decoding"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True) as progress:
+        task = progress.add_task("decoding", total=None, visible=args.decode, rate="")
+
+        def advance(done: int, total: int) -> None:
+            speed = progress.tasks[0].speed
+            progress.update(task, completed=done, total=total, rate=f"{speed:,.0f}/s" if speed else "")
+
+        report = check(dataset, decode=args.decode, strict=args.strict, on_progress=advance)
+    print_report(report, console)
+    return 0 if report.ok else 1
+
+
+def _open_as(name: str, path: str) -> PersonDataset:
+    by_name = {known.__name__: known for known in FORMATS}
+    if name not in by_name:
+        guess = nearest(name, by_name)
+        raise UserError(
+            f"There is no dataset format {name!r}",
+            looked_for=", ".join(by_name),
+            remedy=f"did you mean {guess}?" if guess else "leave --format out to have it detected",
+        )
+    return by_name[name](path)
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Print what ``check`` found as a table, with its problems and hints below."""
+    mark = "✓" if console.encoding.lower().startswith("utf") else "ok"
+    table = Table(title=escape(f"{report.description}\n{report.place}"))
+    for heading in _HEADINGS:
+        table.add_column(heading, justify="left" if heading in ("split", "published") else "right", no_wrap=True)
+    for split in report.splits:
+        table.add_row(*_cells(split, report.published.get(split.split), mark))
+    for name in sorted(set(report.published) - {split.split for split in report.splits}):
+        table.add_row(name, *["-"] * 6, "[red]missing[/]")
+    console.print(table)
+    if report.junk:
+        console.print(f"dropped as junk: {report.junk:,} images")
+    if report.decoded is not None:
+        console.print(f"decoded: {report.decoded.images:,} images, {len(report.decoded.broken):,} broken")
+        for name, reason in report.decoded.broken:
+            console.print(f"  {escape(name)}: {escape(reason)}")
+    for text in report.hints:
+        console.print(f"[yellow]look:[/] {escape(text)}")
+    for text in report.problems:
+        console.print(f"[red]problem:[/] {escape(text)}")
+    console.print(f"{mark} no problem found" if report.ok else f"problems: {len(report.problems)}")
+
+
+def _cells(split: SplitReport, published: Counts | None, mark: str) -> Iterable[str]:
+    ours = split.counts
+    fewest, median, most = split.images_per_id
+    yield split.split
+    yield from (f"{ours.ids:,}", f"{ours.images:,}", f"{ours.cameras:,}", f"{fewest}/{median:g}/{most}")
+    yield from (f"{split.single_image_ids:,}", f"{split.distractors:,}")
+    if published is None:
+        yield "-"
+    elif published == ours:
+        yield f"[green]{mark}[/]"
+    else:
+        pairs = {
+            "ids": ours.ids - published.ids,
+            "images": ours.images - published.images,
+            "cameras": ours.cameras - published.cameras,
+        }
+        yield "[red]" + "\n".join(f"{what} {more:+,}" for what, more in pairs.items() if more) + "[/]"

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -14,20 +13,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
-from diffreid_lightning.data.datasets import FORMATS, Counts, PersonDataset, count_splits, open_dataset
+from diffreid_lightning.data.datasets import Counts, PersonDataset, count_splits, open_dataset
 from diffreid_lightning.data.images import ImageRoot, decode_image
-from diffreid_lightning.errors import UserError, nearest, shorten
+from diffreid_lightning.errors import UserError, shorten
 from diffreid_lightning.manifest import Manifest
 from diffreid_lightning.manifest_rows import SPLITS
 
 _BATCH = 64  # images handed to a thread at a time: a future for each of a million images would fill the memory
-
-_HEADINGS = ("split", "ids", "images", "cams", "images\nper id", "ids\nof one", "distr.", "published")
 
 
 @dataclass(frozen=True)
@@ -148,29 +141,6 @@ class Report:
         """Whether there is no problem."""
         return not self.problems
 
-    def print(self, console: Console) -> None:
-        """Print the report as a table with its problems and hints below."""
-        mark = "✓" if console.encoding.lower().startswith("utf") else "ok"
-        table = Table(title=escape(f"{self.description}\n{self.place}"))
-        for heading in _HEADINGS:
-            table.add_column(heading, justify="left" if heading in ("split", "published") else "right", no_wrap=True)
-        for split in self.splits:
-            table.add_row(*_cells(split, self.published.get(split.split), mark))
-        for name in sorted(set(self.published) - {split.split for split in self.splits}):
-            table.add_row(name, *["-"] * 6, "[red]missing[/]")
-        console.print(table)
-        if self.junk:
-            console.print(f"dropped as junk: {self.junk:,} images")
-        if self.decoded is not None:
-            console.print(f"decoded: {self.decoded.images:,} images, {len(self.decoded.broken):,} broken")
-            for name, reason in self.decoded.broken:
-                console.print(f"  {escape(name)}: {escape(reason)}")
-        for text in self.hints:
-            console.print(f"[yellow]look:[/] {escape(text)}")
-        for text in self.problems:
-            console.print(f"[red]problem:[/] {escape(text)}")
-        console.print(f"{mark} no problem found" if self.ok else f"problems: {len(self.problems)}")
-
 
 def check(
     dataset: str | os.PathLike[str] | PersonDataset,
@@ -240,69 +210,6 @@ def decode_all(manifest: Manifest, on_progress: Callable[[int, int], None] | Non
             wrong.append(names[row])
     broken = tuple((name, reason) for name, (_, reason) in zip(names, outcomes, strict=True) if reason is not None)
     return Decoded(len(names), broken, tuple(across), tuple(wrong))
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of ``data check`` to a parser."""
-    parser.add_argument("path", help="the dataset's folder or .zip, or miniperson")
-    parser.add_argument("--format", help="open it as this format instead of detecting one, e.g. Market1501")
-    parser.add_argument("--decode", action="store_true", help="read every image and list the broken ones")
-    parser.add_argument("--strict", action="store_true", help="fail when the counts are not the published ones")
-
-
-def run(args: argparse.Namespace) -> int:
-    """Run ``data check`` with parsed arguments and print the report.
-
-    Returns:
-        0 when there is no problem, else 1.
-
-    Raises:
-        UserError: the dataset cannot be read at all, or there is no such format.
-    """
-    console = Console()
-    dataset = _open_as(args.format, args.path) if args.format else open_dataset(args.path)
-    columns = (TextColumn("decoding"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True) as progress:
-        task = progress.add_task("decoding", total=None, visible=args.decode, rate="")
-
-        def advance(done: int, total: int) -> None:
-            speed = progress.tasks[0].speed
-            progress.update(task, completed=done, total=total, rate=f"{speed:,.0f}/s" if speed else "")
-
-        report = check(dataset, decode=args.decode, strict=args.strict, on_progress=advance)
-    report.print(console)
-    return 0 if report.ok else 1
-
-
-def _open_as(name: str, path: str) -> PersonDataset:
-    by_name = {known.__name__: known for known in FORMATS}
-    if name not in by_name:
-        guess = nearest(name, by_name)
-        raise UserError(
-            f"There is no dataset format {name!r}",
-            looked_for=", ".join(by_name),
-            remedy=f"did you mean {guess}?" if guess else "leave --format out to have it detected",
-        )
-    return by_name[name](path)
-
-
-def _cells(split: SplitReport, published: Counts | None, mark: str) -> Iterable[str]:
-    ours = split.counts
-    fewest, median, most = split.images_per_id
-    yield split.split
-    yield from (f"{ours.ids:,}", f"{ours.images:,}", f"{ours.cameras:,}", f"{fewest}/{median:g}/{most}")
-    yield from (f"{split.single_image_ids:,}", f"{split.distractors:,}")
-    if published is None:
-        yield "-"
-    elif published == ours:
-        yield f"[green]{mark}[/]"
-    else:
-        pairs = {
-            "ids": ours.ids - published.ids,
-            "images": ours.images - published.images,
-            "cameras": ours.cameras - published.cameras,
-        }
-        yield "[red]" + "\n".join(f"{what} {more:+,}" for what, more in pairs.items() if more) + "[/]"
 
 
 def _report_split(manifest: Manifest, split: str, counts: Counts) -> SplitReport:

@@ -1,0 +1,65 @@
+"""``data check``: what it prints and how it exits."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from diffreid_lightning.cli import main
+from diffreid_lightning.cli.data import print_report
+from diffreid_lightning.data.check import Report, check
+from diffreid_lightning.data.datasets import Counts, Market1501
+from tests.data.layouts import write_market1501
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write_market1501(tmp_path / "market")
+
+
+def printed(report: Report, encoding: str = "utf-8") -> str:
+    buffer = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    print_report(report, Console(file=buffer, width=100))
+    buffer.seek(0)
+    return buffer.read()
+
+
+def test_published_counts_stand_beside_ours(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = printed(check(root))
+    assert "images -12,912" in text and "dropped as junk: 2" in text and "751 ids, 12,936 images" in text
+    exact = {"train": Counts(4, 24, 3), "query": Counts(3, 9, 3), "gallery": Counts(4, 12, 3)}
+    monkeypatch.setattr(Market1501, "published", exact)
+    report = check(root, strict=True)
+    assert printed(report).count("✓") == 4
+    assert "ok" in printed(report, "ascii") and "✓" not in printed(report, "ascii")
+    monkeypatch.setattr(Market1501, "published", exact | {"val": Counts(1, 1, 1)})
+    assert "missing" in printed(check(root))
+
+
+def test_broken_images_hints_and_problems_are_listed(root: Path) -> None:
+    broken = sorted((root / "bounding_box_train").iterdir())[0]
+    broken.write_bytes(b"")
+    report = check(root, decode=True)
+    lines = printed(report).splitlines()
+    assert any(broken.name in line and "0 bytes" in line for line in lines)
+    assert sum(line.startswith("look: ") for line in lines) == len(report.hints) > 0
+    assert sum(line.startswith("problem: ") for line in lines) == len(report.problems) == 1
+    assert lines[-1] == "problems: 1"
+
+
+def test_the_command(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "check", str(root), "--decode"]) == 0
+    assert "Market-1501" in capsys.readouterr().out
+    assert main(["data", "check", str(root), "--strict"]) == 1
+    assert main(["data", "check", str(root), "--format", "Market1501"]) == 0
+    for words, expected in [
+        ([str(root), "--format", "market1501"], "did you mean Market1501"),
+        ([str(root), "--format", "DukeMTMCReID"], "this looks like Market1501"),
+        ([str(root / "nowhere")], "nothing at"),
+    ]:
+        capsys.readouterr()
+        assert main(["data", "check", *words]) == 2
+        assert expected in " ".join(capsys.readouterr().err.split())
