@@ -13,12 +13,13 @@ import numpy as np
 
 from diffreid_lightning.data.miniperson.clips import CLIPS, Clip
 from diffreid_lightning.data.miniperson.look import Look, draw_look, resembling
+from diffreid_lightning.data.miniperson.palette import GARMENT
 from diffreid_lightning.data.miniperson.places import viewpoints
 from diffreid_lightning.data.miniperson.viewpoint import Viewpoint
 from diffreid_lightning.data.miniperson.world import world_viewpoints
 
 # First number behind the seed: which stream a draw belongs to.
-_LOOKS, _PICTURES, _EXTRAS, _PIDS, _PLAN = 1, 2, 3, 4, 5
+_LOOKS, _PICTURES, _EXTRAS, _PIDS, _PLAN, _UNSEEN = 1, 2, 3, 4, 5, 6
 _RETAKEN = 1000
 FOLDERS = {"train": "bounding_box_train", "val": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 
@@ -43,6 +44,8 @@ class Corpus:
         twins: chance that an identity shares sex and colours with an earlier one of its split.
         captions: whether the manifest describes each picture in words.
         avoid: outfits that nobody here may wear.
+        unseen: pairs of colours (upper, lower); whoever wears one of them is in ``val`` and not in ``train``.
+        crowd: chance that someone else comes into a picture.
     """
 
     name: str
@@ -60,6 +63,8 @@ class Corpus:
     twins: float = 0.4
     captions: bool = False
     avoid: frozenset[tuple[str, ...]] = frozenset()
+    unseen: frozenset[tuple[str, str]] = frozenset()
+    crowd: float = 0.45
 
 
 @dataclass(frozen=True)
@@ -116,14 +121,15 @@ def domain(name: str, identities: int | None = None) -> Corpus:
     )
 
 
-def world(identities: int = 2000, seed: int = 90, cameras: int = 16) -> Corpus:
+def world(identities: int = 3000, seed: int = 90, cameras: int = 48) -> Corpus:
     """A captioned corpus to learn pedestrians in general from.
 
     It shares no camera, background, colour cast or pose clip with MiniPerson, and nobody in it wears the outfit (sex,
-    garments and their colours, hair, bag) of anybody there; bodies are drawn anew.
+    garments and their colours, hair, bag) of anybody there; bodies are drawn anew. People whose colours of upper and
+    lower garment are one of 20 pairs make up ``val``: a generator trained on ``train`` has never seen these together.
 
     Args:
-        identities: how many people, all for training.
+        identities: how many people.
         seed: another seed, another world.
         cameras: how many cameras.
     """
@@ -131,8 +137,16 @@ def world(identities: int = 2000, seed: int = 90, cameras: int = 16) -> Corpus:
     worn |= frozenset(look.outfit for name in ("campus", "station") for look in extras(domain(name)))
     return Corpus(
         "world", seed, world_viewpoints(seed, cameras), CLIPS["world"], train=identities, val=0, test=0,
-        images=(5, 7), bystanders=0, bad_boxes=0, junk=0, captions=True, avoid=worn,
+        images=(5, 7), bystanders=0, bad_boxes=0, junk=0, captions=True, avoid=worn, unseen=_unseen_pairs(seed),
+        crowd=0.2,
     )  # fmt: skip
+
+
+def _unseen_pairs(seed: int, count: int = 20) -> frozenset[tuple[str, str]]:
+    """Pairs of two different garment colours, drawn at random."""
+    pairs = [(upper, lower) for upper in GARMENT for lower in GARMENT if upper != lower]
+    order = np.random.default_rng([seed, _UNSEEN]).permutation(len(pairs))
+    return frozenset(pairs[index] for index in order[:count])
 
 
 def retaken(corpus: Corpus, images: int, split: str = "train") -> list[Person]:
@@ -201,6 +215,8 @@ def people(corpus: Corpus) -> list[Person]:
         twin = known[int(rng.integers(len(known)))] if known and rng.random() < corpus.twins else None
         look = _new_look(corpus, rng, twin)
         known.append(look)
+        if (look.upper_fabric.name, look.lower_fabric.name) in corpus.unseen:
+            group = "val"
         everyone.append(Person(index, look, _pictures(corpus, index, int(pid), group)))
     return everyone + _others(corpus, len(groups))
 

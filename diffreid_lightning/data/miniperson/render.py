@@ -68,7 +68,8 @@ def render_picture(studio: Studio, corpus: Corpus, person: Person, picture: Pict
     passers_by = list(plan.extras(corpus))
     # A person hidden by more than half is no use as a picture of that person: draw another moment.
     for _ in range(12):
-        shot = _framed(draw_shot(rng, viewpoint, person.look, corpus.clips, passers_by), picture.framing, rng)
+        shot = draw_shot(rng, viewpoint, person.look, corpus.clips, passers_by, corpus.crowd)
+        shot = _framed(shot, picture.framing, rng)
         drawn = studio.draw(shot)
         if drawn.visible >= _LEAST_VISIBLE or picture.framing != "good":
             break
@@ -81,6 +82,8 @@ def render_picture(studio: Studio, corpus: Corpus, person: Person, picture: Pict
         "occluded": bool(drawn.visible < 0.85),
         "visible": round(drawn.visible, 3),
     }
+    if viewpoint.place.setting:
+        columns["setting"] = viewpoint.place.setting
     return jpeg(pixels, shot.quality), columns
 
 
@@ -225,13 +228,17 @@ def _render_person(studio: Studio, corpus: Corpus, person: Person, out: Path) ->
                 "camid": picture.camid,
                 "split": picture.split,
                 "role": "identity" if picture.pid > 0 else "distractor",
-                "caption": describe(person.look, columns["view"], doing) if corpus.captions else None,
+                "caption": _caption(person, doing, columns) if corpus.captions else None,
                 **attributes(person.look),
                 **columns,
             }
         )
     _write(_record(out, person), json.dumps(rows).encode())
     return len(rows)
+
+
+def _caption(person: Person, doing: str, columns: dict[str, Any]) -> str:
+    return describe(person.look, columns["view"], doing, columns.get("setting", ""), columns["light"])
 
 
 def _write(path: Path, data: bytes) -> None:

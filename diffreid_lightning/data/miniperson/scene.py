@@ -120,9 +120,18 @@ class Light:
 
 @dataclass(frozen=True)
 class Place:
-    """A scene: the ground's surface and the solids on it, with their light."""
+    """A scene: the ground's surface and the solids on it, with their light.
+
+    Args:
+        name: the manifest's value of ``scene``.
+        ground: surface of the ground.
+        solids: what stands on it.
+        light: what lights it.
+        setting: what a caption says of it, such as "in front of a brick wall"; empty where captions are not wanted.
+    """
 
     name: str
     ground: Surface
     solids: tuple[Solid, ...]
     light: Light
+    setting: str = ""

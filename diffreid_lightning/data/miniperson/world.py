@@ -34,6 +34,11 @@ _BUILT = (
     (150, 150, 148), (104, 108, 112), (186, 168, 136), (142, 86, 66), (168, 120, 92), (128, 98, 70), (206, 196, 176),
     (196, 206, 204), (120, 134, 140), (174, 160, 158),
 )  # fmt: skip
+_GROUND = {"tiles": "paving", "asphalt": "asphalt", "planks": "wooden boards", "bricks": "bricks", "grass": "grass"}
+_WALL = {
+    "facade": "a building", "bricks": "a brick wall", "planks": "a wooden wall", "glass": "a glass front",
+    "plain": "a plain wall", "tiles": "a tiled wall",
+}  # fmt: skip
 _PAINTED = ((160, 44, 40), (46, 78, 128), (52, 104, 74), (206, 170, 60), (70, 72, 76), (206, 206, 202), (120, 84, 56))
 
 
@@ -65,9 +70,11 @@ def _viewpoint(rng: Rng, camid: int) -> Viewpoint:
     # Aimed so that a person 11 m away stands in the middle of the frame.
     pitch = float(np.rad2deg(np.arctan2(height - 1.0, 11.0)) + rng.uniform(-1.5, 1.5))
     ground = _surface(rng, ["tiles", "tiles", "asphalt", "planks", "bricks", "grass"], (0.3, 1.1))
-    solids = _walls(rng) + _things(rng)
+    walls = _walls(rng)
+    solids = walls + _things(rng)
     light, lamp_solids = _lamps(rng) if night else (_daylight(rng), [])
-    place = Place(f"world {camid}", ground, tuple(solids + lamp_solids), light)
+    setting = f"on {_GROUND[ground.kind]} in front of {_WALL[walls[0].surface.kind]}"
+    place = Place(f"world {camid}", ground, tuple(solids + lamp_solids), light, setting)
     cast = np.exp(rng.normal(0, 0.05, 3))
     sensor = Sensor(
         gain=float(rng.uniform(1.8, 2.4) if night else rng.uniform(0.85, 1.15)),
@@ -76,11 +83,12 @@ def _viewpoint(rng: Rng, camid: int) -> Viewpoint:
         contrast=float(rng.uniform(0.88, 1.12)),
         saturation=float(rng.uniform(0.75, 1.15)),
         blur=float(rng.uniform(0.35, 0.85)),
-        noise=float(rng.uniform(0.02, 0.036) if night else rng.uniform(0.008, 0.022)),
+        noise=float(rng.uniform(0.012, 0.02) if night else rng.uniform(0.004, 0.012)),
         quality=(55, 90),
     )
     camera = Camera((float(rng.uniform(-0.6, 0.6)), 0.0, height), float(rng.uniform(-3, 3)), pitch, focal)
-    return Viewpoint(camid, place, camera, sensor, tuple(_lane(rng) for _ in range(5)), "lamps" if night else "day")
+    lit = "at night" if night else "in bright sunlight" if max(light.sun_colour) > 0.75 else "under a grey sky"
+    return Viewpoint(camid, place, camera, sensor, tuple(_lane(rng) for _ in range(5)), lit)
 
 
 def _walls(rng: Rng) -> list[Solid]:
