@@ -8,11 +8,12 @@ import logging
 import os
 import warnings
 from argparse import ArgumentError
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Literal
 
+import yaml
 from jsonargparse import Namespace, set_parsing_settings
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -32,14 +33,33 @@ from diffreid_lightning.errors import DiffReIDError, UserError, shorten
 from diffreid_lightning.tracking import finish_tracking
 
 _UNLOADABLE = ("Error(s) in loading state_dict", "PytorchStreamReader")
+#: Settings that not every command has; a config that another command saved may hold them all the same.
+_ONLY_FOR = {"test_with": ("fit",), "verbose": ("validate", "test"), "return_predictions": ("predict",)}
 
 
 class HouseParser(LightningArgumentParser):
-    """Raises on errors (``main`` words them), resolves interpolations last, and takes no abbreviated flags."""
+    """Raises on errors (``main`` words them), resolves interpolations last, and takes no abbreviated flags.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    Args:
+        written: the configuration as it was given, which tells :meth:`dump` what refers to another setting.
+    """
+
+    def __init__(self, *args: Any, written: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+        self.written = written or {}
         kwargs.update(exit_on_error=False, parser_mode="omegaconf+", allow_abbrev=False)
         super().__init__(*args, **kwargs)
+
+    def dump(self, *args: Any, **kwargs: Any) -> str:
+        """Write a configuration as YAML; what was given as ``${trainer.max_epochs}`` still follows that setting."""
+        text: str = super().dump(*args, **kwargs)
+        if not self.written or kwargs.get("with_comments"):
+            return text
+        resolved = yaml.safe_load(text)
+        kept = layers.keep_references(resolved, self.written)
+        if kept == resolved:
+            return text
+        header = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
+        return header + yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
 
 
 class ResolvedConfig(SaveConfigCallback):
@@ -73,16 +93,22 @@ class HouseCLI(LightningCLI):
     run: run_folder.RunFolder
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add what belongs to no single class, and link what two classes must agree on."""
-        parser.add_argument(
-            "--test_with",
-            type=Literal["last", "best", "none"],
-            default="last",
-            help="fit: which weights are evaluated on query and gallery at the end: those of the last epoch, of the "
-            "epoch that was best on the held-out identities, or no evaluation.",
-        )
+        """Link what two classes must agree on."""
         parser.link_arguments("data.init_args.image_size", "model.init_args.image_size")
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=_seed)
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        """Add what belongs to no class and to this command alone."""
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand == "fit":
+            parser.add_argument(
+                "--test_with",
+                type=Literal["last", "best", "none"],
+                default="last",
+                help="Which weights are evaluated on query and gallery at the end: those of the last epoch, of the "
+                "epoch that was best on the held-out identities, or no evaluation.",
+            )
+        return parser
 
     def _parse_ckpt_path(self) -> None:
         """Leave the config alone: a run's own ``config.yaml``, not pickled hyperparameters, says how to build it."""
@@ -91,17 +117,15 @@ class HouseCLI(LightningCLI):
         """Open the run folder and point trainer and loggers at it."""
         config = self.config[self.subcommand]
         root = Path(config.trainer.default_root_dir or "runs")
-        continued = run_folder.unstarted_run(root) if (self.subcommand, config.ckpt_path) == ("fit", "last") else None
-        if continued is not None:
-            rank_zero_info(f"{continued} was stopped before its first checkpoint: it starts again from the beginning")
-            config.ckpt_path = None
-        checkpoint = run_folder.resolve_checkpoint(config.ckpt_path, root)
-        config.ckpt_path = None
-        self.save_config_kwargs["text"] = self._parser(self.subcommand).dump(config, skip_unset=False)
-        if checkpoint is not None:
-            config.ckpt_path = str(checkpoint)
-            if self.subcommand == "fit":
-                continued = run_folder.run_of_checkpoint(checkpoint)
+        asked, config.ckpt_path = config.ckpt_path, None
+        text = self.save_config_kwargs["text"] = self._parser(self.subcommand).dump(config, skip_unset=False)
+        if self.subcommand == "fit":
+            checkpoint, continued = run_folder.where_to_start(asked, root, text)
+            if continued is not None and checkpoint is None:
+                rank_zero_info(f"{continued} was stopped before its first checkpoint: it starts from the beginning")
+        else:
+            checkpoint, continued = run_folder.resolve_checkpoint(asked, root), None
+        config.ckpt_path = None if checkpoint is None else str(checkpoint)
         self.run = run_folder.open_run(root, str(self.subcommand), continued)
         config.trainer.default_root_dir = str(self.run.path)
         loggers = config.trainer.logger
@@ -153,7 +177,10 @@ class HouseCLI(LightningCLI):
         """Evaluate on query and gallery, once, with the weights that ``--test_with`` names."""
         which = self._get(self.config, "test_with")
         has_test = getattr(self.datamodule, "has_test", False)
-        if which == "none" or not has_test or self.trainer.interrupted or getattr(self.trainer, "fast_dev_run", False):
+        if self.trainer.interrupted:
+            return
+        self._forget_requeue()
+        if which == "none" or not has_test or getattr(self.trainer, "fast_dev_run", False):
             return
         checkpoint = None
         if which == "best":
@@ -168,6 +195,13 @@ class HouseCLI(LightningCLI):
         self.trainer.test(
             self.model, datamodule=self.datamodule, ckpt_path=checkpoint, weights_only=True, verbose=False
         )
+
+    def _forget_requeue(self) -> None:
+        """Remove what was saved for a requeued SLURM job: under SLURM the trainer would test it, not the last epoch."""
+        if self.trainer.is_global_zero:
+            for path in run_folder.requeue_checkpoints(self.run.path):
+                path.unlink()
+        self.trainer.strategy.barrier()
 
 
 def run_command(subcommand: str, words: list[str]) -> None:
@@ -187,7 +221,9 @@ def run_command(subcommand: str, words: list[str]) -> None:
     saved = _config_of_checkpoint(subcommand, hints.with_overrides(settings, overrides))
     if saved is not None:
         settings = functools.reduce(layers.merge_layers, upper, saved)
-    left_open = hints.missing(hints.with_overrides(settings, overrides))
+    settings = {key: value for key, value in settings.items() if _has_setting(subcommand, key)}
+    written = hints.with_overrides(settings, overrides)
+    left_open = hints.missing(written)
     if left_open is not None:
         raise UserError(
             f"The config leaves {left_open} open ('???').",
@@ -204,6 +240,7 @@ def run_command(subcommand: str, words: list[str]) -> None:
             subclass_mode_model=True,
             subclass_mode_data=True,
             parser_class=HouseParser,
+            parser_kwargs={subcommand: {"written": written}},
             auto_configure_optimizers=False,
             save_config_callback=ResolvedConfig,
             save_config_kwargs={"save_to_log_dir": False},
@@ -212,7 +249,7 @@ def run_command(subcommand: str, words: list[str]) -> None:
             args=[subcommand, "--config", json.dumps(settings), *overrides],
         )
     except ArgumentError as error:
-        raise _own_error(error) or _explained(error, settings, overrides) from error
+        raise _own_error(error) or _explained(error, subcommand, written) from error
     except MisconfigurationException as error:
         raise UserError("Lightning cannot run this configuration.", found=" ".join(str(error).split())) from error
     except (UnpicklingError, EOFError, RuntimeError) as error:
@@ -235,9 +272,9 @@ def _config_of_checkpoint(subcommand: str, settings: Mapping[str, Any]) -> dict[
     root = Path(str(settings["trainer"].get("default_root_dir") or "runs"))
     path = run_folder.resolve_checkpoint(checkpoint, root)
     run = run_folder.run_of_checkpoint(path) if path is not None else None
-    if run is None or not (run / "config.yaml").is_file():
+    if run is None or not (run / run_folder.CONFIG_FILE).is_file():
         return None
-    saved = layers.load_config(run / "config.yaml")
+    saved = layers.load_config(run / run_folder.CONFIG_FILE)
     saved["trainer"] = {**saved["trainer"], "default_root_dir": str(run.parent)}  # wherever the run lies now
     return {key: saved[key] for key in ("seed_everything", "trainer", "model", "data") if key in saved}
 
@@ -252,10 +289,14 @@ def _own_error(error: BaseException) -> DiffReIDError | None:
     return None
 
 
-def _explained(error: ArgumentError, settings: Mapping[str, Any], overrides: Sequence[str]) -> UserError:
-    top_level = ["seed_everything", "trainer", "model", "data", "test_with", "ckpt_path", "verbose", "weights_only"]
-    top_level += ["return_predictions", "print_config", "help", "config", "optimizer", "lr_scheduler"]
-    known = hints.explain(hints.with_overrides(settings, overrides), top_level)
+def _has_setting(subcommand: str, key: str) -> bool:
+    return subcommand in _ONLY_FOR.get(key, (subcommand,))
+
+
+def _explained(error: ArgumentError, subcommand: str, written: Mapping[str, Any]) -> UserError:
+    top_level = ["seed_everything", "trainer", "model", "data", "ckpt_path", "weights_only", *_ONLY_FOR]
+    top_level += ["print_config", "help", "config", "optimizer", "lr_scheduler"]
+    known = hints.explain(written, [key for key in top_level if _has_setting(subcommand, key)])
     if known is not None:
         return known
     return UserError("The configuration was refused.", found=hints.readable(str(error)))

@@ -1,7 +1,7 @@
 """Where a run lives: ``<root>/<subcommand>-<number>``, one folder for everything that run writes.
 
 ``--ckpt_path last`` means the newest run under the root that has a last checkpoint; a ``fit`` that continues from it
-goes on in the same folder, under the same W&B run id.
+goes on in the same folder, under the same W&B run id. A ``fit`` whose SLURM job was requeued does so unasked.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from diffreid_lightning.errors import RunError, UserError
 ENVIRONMENT = "DIFFREID_RUN_FOLDER"
 IDENTITY_FILE = "run.json"
 CHECKPOINTS = "checkpoints"
+CONFIG_FILE = "config.yaml"
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,51 @@ def resolve_checkpoint(name: str | None, root: Path) -> Path | None:
     return path
 
 
+def where_to_start(name: str | None, root: Path, config: str) -> tuple[Path | None, Path | None]:
+    """Decide what a ``fit`` starts from and where.
+
+    Args:
+        name: ``--ckpt_path`` as it was given.
+        root: the folder that holds the runs.
+        config: the configuration it runs, as the run folder will hold it.
+
+    Returns:
+        The checkpoint to start from (None: from the beginning), and the run folder to go on in (None: a new one).
+
+    Raises:
+        UserError: ``name`` means no checkpoint.
+    """
+    requeued = requeued_run(root, config)
+    if requeued is not None:
+        saved = requeue_checkpoints(requeued)
+        last = requeued / CHECKPOINTS / "last.ckpt"
+        saved += [last] if last.is_file() else []
+        if saved:
+            return max(saved, key=lambda path: path.stat().st_mtime_ns), requeued
+        return (None if name == "last" else resolve_checkpoint(name, root)), requeued
+    unstarted = unstarted_run(root) if name == "last" else None
+    if unstarted is not None:
+        return None, unstarted
+    checkpoint = resolve_checkpoint(name, root)
+    return checkpoint, None if checkpoint is None else run_of_checkpoint(checkpoint)
+
+
+def requeued_run(root: Path, config: str) -> Path | None:
+    """Return the newest folder in which this SLURM job ran ``config`` before it was requeued, None when it was not."""
+    if _this_job() is None or os.environ.get("SLURM_RESTART_COUNT", "0") == "0":
+        return None
+    for run in sorted(root.glob("fit-*"), key=_number, reverse=True):
+        saved = run / CONFIG_FILE
+        if saved.is_file() and saved.read_text(encoding="utf-8") == config and _slurm_job(run) == _this_job():
+            return run
+    return None
+
+
+def requeue_checkpoints(run: Path) -> list[Path]:
+    """Return what Lightning saved in a run folder when SLURM announced the end of the job."""
+    return sorted(run.glob("hpc_ckpt_*.ckpt"))
+
+
 def unstarted_run(root: Path) -> Path | None:
     """Return the newest fit's folder if it was stopped before its first checkpoint, else None."""
     runs = sorted((path for path in root.glob("fit-*") if (path / IDENTITY_FILE).is_file()), key=_number)
@@ -97,8 +143,10 @@ def unstarted_run(root: Path) -> Path | None:
 
 def run_of_checkpoint(checkpoint: Path) -> Path | None:
     """Return the run folder a checkpoint lies in, or None when it lies elsewhere."""
-    run = checkpoint.resolve().parent.parent
-    return run if (run / IDENTITY_FILE).is_file() else None
+    folders = checkpoint.resolve().parents[
+        :2
+    ]  # Lightning's own for a requeued job lie beside the folder of checkpoints
+    return next((folder for folder in folders if (folder / IDENTITY_FILE).is_file()), None)
 
 
 def open_run(root: Path, subcommand: str, continued: Path | None = None) -> RunFolder:
@@ -124,8 +172,10 @@ def open_run(root: Path, subcommand: str, continued: Path | None = None) -> RunF
     else:
         run = RunFolder(_new_folder(root, subcommand), secrets.token_hex(4), 1)
     if launched_rank() == 0:
-        identity = json.dumps({"run_id": run.run_id, "attempt": run.attempt})
-        (run.path / IDENTITY_FILE).write_text(identity + "\n", encoding="utf-8")
+        identity = json.dumps({"run_id": run.run_id, "attempt": run.attempt, "slurm_job": _this_job()})
+        staged = run.path / f".{IDENTITY_FILE}.part"
+        staged.write_text(identity + "\n", encoding="utf-8")
+        staged.replace(run.path / IDENTITY_FILE)  # other processes of this launch may be reading it
         os.environ[ENVIRONMENT] = str(run.path)
     return run
 
@@ -151,6 +201,18 @@ def _read(path: Path) -> RunFolder:
             found=str(error),
             remedy="start a new run with --ckpt_path pointing at its checkpoint file",
         ) from error
+
+
+def _this_job() -> str | None:
+    return os.environ.get("SLURM_JOB_ID")
+
+
+def _slurm_job(run: Path) -> str | None:
+    try:
+        job = json.loads((run / IDENTITY_FILE).read_text(encoding="utf-8")).get("slurm_job")
+        return None if job is None else str(job)
+    except (OSError, ValueError):
+        return None
 
 
 def _number(folder: Path) -> int:

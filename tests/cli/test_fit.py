@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -116,11 +117,40 @@ def test_backbones_swap_by_an_override_alone(backbone: str, command: Command, ma
 def test_a_saved_config_starts_another_run(command: Command, market: Path, tmp_path: Path) -> None:
     words = [f"--data.train={market}", *TINY, "--trainer.max_epochs=1"]
     assert command("fit", *words) == 0
-    assert command("fit", "--config=runs/reid/fit-001/config.yaml") == 0
+    config = "--config=runs/reid/fit-001/config.yaml"
+    assert command("fit", config) == 0
     root = tmp_path / "runs/reid"
     assert sorted(path.name for path in root.iterdir()) == ["fit-001", "fit-002"]
     assert len({record.stem for record in runs_under(root)}) == 2
     assert (root / "fit-001/config.yaml").read_bytes() == (root / "fit-002/config.yaml").read_bytes()
+
+    # What follows another setting still does, and what only fit knows is no hindrance.
+    assert command("fit", config, "--trainer.max_epochs=3", "--trainer.logger=false", "--test_with=none") == 0
+    saved = torch.load(root / "fit-003/checkpoints/last.ckpt", weights_only=True)
+    assert saved["lr_schedulers"][0]["scheduler"]["T_max"] == 3
+    assert command("test", config, "--ckpt_path=last", "--trainer.logger=false") == 0
+
+
+def test_a_requeued_slurm_job_goes_on_and_tests_its_last_epoch(
+    command: Command, market: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("JOB_ID", "NTASKS", "NTASKS_PER_NODE"):
+        monkeypatch.setenv(f"SLURM_{name}", "1")
+    for name in ("PROCID", "LOCALID", "NODEID"):
+        monkeypatch.setenv(f"SLURM_{name}", "0")
+    monkeypatch.setenv("SLURM_JOB_NAME", "train")
+    words = [f"--data.train={market}", *TINY, "--trainer.logger=false", "--trainer.devices=1"]
+    assert command("fit", *words) == 0
+    run = tmp_path / "runs/reid/fit-001"
+    saved = run / "hpc_ckpt_1.ckpt"  # what Lightning saves when SLURM announces the end
+    shutil.copy(run / "checkpoints/last.ckpt", saved)
+
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert command("fit", *words) == 0
+    assert [path.name for path in run.parent.iterdir()] == ["fit-001"]
+    assert not saved.exists()
+    first, second = csv.DictReader((run / "results.csv").open())
+    assert second == first, "the weights of the last epoch, not those saved for the requeue"
 
 
 def test_precision_accumulation_and_compilation_are_trainer_arguments(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,8 @@ from diffreid_lightning.errors import UserError
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (run_folder.ENVIRONMENT, "RANK", "SLURM_PROCID", "LOCAL_RANK"):
+    launchers = ("RANK", "SLURM_PROCID", "SLURM_JOB_ID", "SLURM_RESTART_COUNT", "LOCAL_RANK")
+    for name in (run_folder.ENVIRONMENT, *launchers):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -90,3 +94,67 @@ def test_a_run_that_wrote_nothing_leaves_nothing(tmp_path: Path) -> None:
     run_folder.open_run(tmp_path, "fit")
     run_folder.close_run()
     assert list(tmp_path.iterdir()) == []
+
+
+# Requeued SLURM jobs.
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., run_folder.RunFolder]:
+    """Start a fit of one configuration in a SLURM job, as the command line does."""
+
+    def start(config: str, job: str = "77", restarts: int = 0, checkpoint: str | None = None) -> run_folder.RunFolder:
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+        if restarts:
+            monkeypatch.setenv("SLURM_RESTART_COUNT", str(restarts))
+        _, continued = run_folder.where_to_start(checkpoint, tmp_path, config)
+        run = run_folder.open_run(tmp_path, "fit", continued)
+        (run.path / "config.yaml").write_text(config)
+        run_folder.close_run()
+        return run
+
+    return start
+
+
+Start = Callable[..., run_folder.RunFolder]
+
+
+def save(path: Path, age: int) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    os.utime(path, (1_000_000 - age, 1_000_000 - age))
+    return path
+
+
+def test_a_requeued_job_goes_on_in_its_own_folder(slurm: Start) -> None:
+    first = slurm("a")
+    assert slurm("a").path != first.path, "the same job, not requeued: another run"
+    others = [slurm("a", job="78"), slurm("b")]
+    second = slurm("a", restarts=1)
+    assert second.path.name == "fit-002", "the newest of this job and this configuration"
+    assert second.attempt == 2
+    assert slurm("b", restarts=2).path == others[1].path
+    assert slurm("c", restarts=2).path.name == "fit-005", "stopped before it had a folder"
+
+
+def test_a_requeued_job_starts_from_the_newest_it_saved(slurm: Start, tmp_path: Path) -> None:
+    run = slurm("a").path
+    slurm("a", restarts=1)
+    assert run_folder.where_to_start(None, tmp_path, "a") == (None, run)
+    last = save(run / "checkpoints/last.ckpt", age=10)
+    assert run_folder.where_to_start(None, tmp_path, "a") == (last, run)
+    hpc = save(run / "hpc_ckpt_2.ckpt", age=5)
+    save(run / "hpc_ckpt_1.ckpt", age=20)
+    assert run_folder.where_to_start("best", tmp_path, "a") == (hpc, run), "whatever the first start began from"
+    save(run / "checkpoints/last.ckpt", age=1)
+    assert run_folder.where_to_start("last", tmp_path, "a") == (last, run)
+    assert run_folder.run_of_checkpoint(hpc) == run
+
+
+def test_a_requeued_job_begins_where_it_was_told_until_it_has_saved(slurm: Start, tmp_path: Path) -> None:
+    given = tmp_path / "given.ckpt"
+    with zipfile.ZipFile(given, "w") as archive:
+        archive.writestr("data.pkl", b"")
+    run = slurm("a", checkpoint=str(given)).path
+    slurm("a", restarts=1, checkpoint=str(given))
+    assert run_folder.where_to_start(str(given), tmp_path, "a") == (given, run)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from tests.cli.conftest import TINY
 from tests.data.layouts import write_market1501
@@ -21,6 +22,10 @@ Command = Callable[..., int]
         (["fit", "--model.bakbone=resnet18"], ["model.bakbone", "did you mean 'backbone'"]),
         (["fit", "--trainer.max_epoch=3"], ["trainer.max_epoch", "did you mean 'max_epochs'"]),
         (["fit", "--modle.backbone=x"], ["modle", "did you mean 'model'"]),
+        (["validate", "--test_with=last"], ["test_with"]),
+        (["test", "--test_with=last"], ["test_with"]),
+        (["predict", "--test_with=last"], ["test_with"]),
+        (["fit", "--return_predictions=true"], ["return_predictions"]),
         (["fit", "--data.train_view.init_args.flop=1"], ["flop", "did you mean 'flip'"]),
         (["fit", "--data.sampler.init_args.image_per_identity=1"], ["did you mean 'images_per_identity'"]),
         (["fit", "--model.optimizer.init_args.learning_rate=1"], ["learning_rate"]),
@@ -153,6 +158,18 @@ def test_help_and_empty_command(command: Command, capfd: pytest.CaptureFixture[s
 
 def test_print_config_shows_what_would_run(command: Command, capfd: pytest.CaptureFixture[str]) -> None:
     assert command("fit", "--model.backbone=resnet34", "--trainer.max_epochs=7", "--print_config") == 0
-    shown = capfd.readouterr().out
-    assert "backbone: resnet34" in shown
-    assert "T_max: 7" in shown, "interpolations follow the overrides"
+    shown = yaml.safe_load(capfd.readouterr().out)
+    assert shown["model"]["init_args"]["backbone"] == "resnet34"
+    assert shown["trainer"]["max_epochs"] == 7
+
+
+def test_a_printed_config_follows_later_overrides(
+    command: Command, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert command("fit", "--print_config") == 0
+    (tmp_path / "my.yaml").write_text(capfd.readouterr().out)
+    words = ["fit", "--config=my.yaml", "--trainer.max_epochs=3"]
+    for more, period in ([], "${trainer.max_epochs}"), (["--model.scheduler.T_max=3"], 3):
+        assert command(*words, *more, "--print_config") == 0
+        shown = yaml.safe_load(capfd.readouterr().out)
+        assert shown["model"]["init_args"]["scheduler"]["init_args"]["T_max"] == period
