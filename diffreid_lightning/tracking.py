@@ -17,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 _PUBLIC_HOST = "https://api.wandb.ai"
+_STEP = "trainer/global_step"
 #: what is tried next where W&B cannot start
 _FALLBACK = {"online": "offline", "offline": "disabled"}
 
@@ -130,7 +131,11 @@ class WandbTracker(WandbLogger):
         # The console is the run report's; W&B's own wrapper around stdout would also swallow progress bars.
         settings = wandb.Settings(console="off", silent=True, init_timeout=60)
         Path(self._wandb_init["dir"] or ".").mkdir(parents=True, exist_ok=True)
-        return wandb.init(**{**self._wandb_init, "mode": self.mode}, settings=settings)
+        run = wandb.init(**{**self._wandb_init, "mode": self.mode}, settings=settings)
+        # As WandbLogger would: curves over Lightning's global step, not over W&B's count of log calls.
+        run.define_metric(_STEP)
+        run.define_metric("*", step_metric=_STEP, step_sync=True)
+        return run
 
 
 def finish_tracking() -> None:

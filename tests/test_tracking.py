@@ -155,3 +155,4 @@ def test_an_offline_run_holds_what_was_logged(tmp_path: Path) -> None:
     assert (run["id"], run["project"]) == ("abc123", "somewhere")
     assert run["history"]["val/mAP"] == [12.5]
     assert run["history"]["trainer/global_step"] == [3]
+    assert run["steps"] == {"*": "trainer/global_step"}, "the x axis of every curve"

@@ -43,10 +43,14 @@ def _name(item: Any) -> str:
 
 
 def read_run(path: Path) -> dict[str, Any]:
-    """Return ``id``, ``project``, ``config`` (by key) and ``history`` (by key, in order) of a ``run-*.wandb`` file."""
+    """Return what a ``run-*.wandb`` file holds.
+
+    ``id``, ``project``, ``config`` (by key), ``history`` (by key, in order), ``steps`` (the metric on the x axis, by
+    the name or pattern of those it was given to).
+    """
     from wandb.proto import wandb_internal_pb2
 
-    run: dict[str, Any] = {"id": None, "project": None, "config": {}, "history": {}}
+    run: dict[str, Any] = {"id": None, "project": None, "config": {}, "history": {}, "steps": {}}
     for payload in payloads(path):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(payload)
@@ -56,6 +60,8 @@ def read_run(path: Path) -> dict[str, Any]:
             run["config"].update({_name(item): json.loads(item.value_json) for item in record.run.config.update})
         elif kind == "config":
             run["config"].update({_name(item): json.loads(item.value_json) for item in record.config.update})
+        elif kind == "metric" and record.metric.step_metric:
+            run["steps"][record.metric.name or record.metric.glob_name] = record.metric.step_metric
         elif kind == "history":
             for item in record.history.item:
                 run["history"].setdefault(_name(item), []).append(json.loads(item.value_json))
