@@ -3,7 +3,7 @@
 from diffreid_lightning.nets.backbone import Backbone
 from diffreid_lightning.nets.export import save_backbone
 from diffreid_lightning.nets.heads import BNNeck, IdentityClassifier
-from diffreid_lightning.nets.weights import WeightsReport, load_initial_weights, load_neck
+from diffreid_lightning.nets.weights import WeightsReport, load_initial_weights
 
 __all__ = [
     "BNNeck",
@@ -11,6 +11,5 @@ __all__ = [
     "IdentityClassifier",
     "WeightsReport",
     "load_initial_weights",
-    "load_neck",
     "save_backbone",
 ]

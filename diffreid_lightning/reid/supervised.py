@@ -98,9 +98,10 @@ class SupervisedReID(LightningModule):
             UserError: the data do not count their identities.
         """
         if not self._initialised:
-            report = load_initial_weights(self.backbone, self.init_from, allow_partial=self.allow_partial)
+            report = load_initial_weights(
+                self.backbone, self.init_from, neck=self.neck, allow_partial=self.allow_partial
+            )
             rank_zero_info(str(report))
-            self._resize_neck(self.backbone.num_features)
         self._initialised = True
         if stage == "fit" and self.classifier is None:
             self.classifier = IdentityClassifier(self.backbone.num_features, self._num_identities())
@@ -109,11 +110,6 @@ class SupervisedReID(LightningModule):
         """Leave the initial weights alone: a checkpoint brings its own, and theirs may need a network to be had."""
         self._initialised = True
 
-    def _resize_neck(self, num_features: int) -> None:
-        """Weights can bring a pooling of another dimension than the name alone suggests."""
-        if self.neck.norm.num_features != num_features:
-            self.neck = BNNeck(num_features).to(self.device)
-
     def _num_identities(self) -> int:
         count = getattr(self.trainer.datamodule, "num_identities", None)  # type: ignore[attr-defined]
         if count is None:
@@ -121,41 +117,46 @@ class SupervisedReID(LightningModule):
         return int(count)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Give neck and classifier the checkpoint's size.
+        """Give backbone, neck and classifier the checkpoint's form; outside a trainer too (``load_from_checkpoint``).
 
         Raises:
-            UserError: the checkpoint is another module's, or a fit would continue on other features or identities.
+            UserError: the checkpoint is another module's, or made with other features or identities than this one has.
         """
-        neck = checkpoint["state_dict"].get("neck.norm.weight")
-        if neck is None:
+        weights = checkpoint["state_dict"]
+        if "neck.norm.weight" not in weights:
             raise UserError(
                 "The checkpoint belongs to another module.",
                 looked_for="neck.norm.weight among its weights",
-                found=shorten(checkpoint["state_dict"], limit=3) or "no weights at all",
+                found=shorten(weights, limit=3) or "no weights at all",
                 remedy="give a checkpoint of SupervisedReID, or start from a backbone: --model.init_from RUN/backbone",
             )
-        num_features = len(neck)
-        if self.trainer.state.fn == TrainerFn.FITTING and self.neck.norm.num_features != num_features:
-            # The optimiser already holds this neck's parameters.
+        num_features = len(weights["neck.norm.weight"])
+        # Not only when the weights are filled in: the checkpoint's pooling may give features of another dimension.
+        if "backbone._extra_state" in weights:
+            self.backbone.set_extra_state(weights["backbone._extra_state"])
+        # Some strategies (FSDP, DeepSpeed) load once the optimiser has taken the parameters: too late to replace any.
+        is_late = self._trainer is not None and bool(self.trainer.optimizers)
+        if self.backbone.num_features != num_features or (is_late and self.neck.norm.num_features != num_features):
             raise UserError(
                 f"The checkpoint's features have {num_features} dimensions.",
-                looked_for=f"{self.neck.norm.num_features}, as this network has",
+                looked_for=f"{self.backbone.num_features}, as this network has",
                 remedy="give --model.pooling and --model.backbone as the run was started (its config.yaml)",
             )
-        self._resize_neck(num_features)
+        self.neck.resize(num_features)
+        self.expect_checkpoint()
         self._trained = True
-        weight = checkpoint["state_dict"].get("classifier.weight")
+        weight = weights.get("classifier.weight")
         if weight is None:
             return
-        if self.classifier is None:
-            self.classifier = IdentityClassifier(weight.shape[1], len(weight)).to(self.device)
-        elif self.classifier.out_features != len(weight):
+        if self.classifier is not None and self.classifier.out_features != len(weight):
             raise UserError(
                 "The checkpoint belongs to other training data.",
                 looked_for=f"a classifier for {self.classifier.out_features} identities, as the data have",
                 found=f"one for {len(weight)}",
                 remedy="to fine-tune on new data, start from the run's backbone folder: --model.init_from RUN/backbone",
             )
+        if self.classifier is None or self.classifier.in_features != num_features:
+            self.classifier = IdentityClassifier(num_features, len(weight)).to(self.device)
 
     def configure_optimizers(self) -> Any:
         """Build optimiser and schedule; warm-up multiplies the schedule, both from epoch 0."""

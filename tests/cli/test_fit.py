@@ -185,3 +185,10 @@ def test_a_fit_starts_from_another_fits_backbone(command: Command, market: Path,
     trained = [name for name in one if name.endswith("weight")]
     assert trained
     assert all(torch.equal(one[name], two[name]) for name in trained)
+
+    # The folder is the whole network that is compared: neck, stride and pooling come with it.
+    words = [f"--data.train={market}", *TINY, "--trainer.logger=false", f"--model.init_from={source}"]
+    assert command("predict", *words) == 0
+    assert command("predict", "--ckpt_path=runs/reid/fit-001/checkpoints/last.ckpt", "--trainer.logger=false") == 0
+    of_folder, of_run = (load_file(tmp_path / f"runs/reid/predict-00{n}/features.safetensors") for n in (3, 4))
+    assert torch.equal(of_folder["features"], of_run["features"])

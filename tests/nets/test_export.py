@@ -11,7 +11,7 @@ import torch
 
 import diffreid_lightning
 from diffreid_lightning.errors import RunError, UserError
-from diffreid_lightning.nets import Backbone, BNNeck, export, load_initial_weights, load_neck, save_backbone
+from diffreid_lightning.nets import Backbone, BNNeck, export, load_initial_weights, save_backbone
 from diffreid_lightning.nets.folder import read_timm_folder
 
 SIZE = (128, 64)
@@ -119,18 +119,25 @@ def test_equal_backbones_give_equal_bytes(tmp_path: Path) -> None:
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
 
 
-def test_neck_is_saved_beside_and_read_back(tmp_path: Path) -> None:
+def test_neck_is_saved_beside_and_follows_the_weights(tmp_path: Path) -> None:
     backbone, neck = trained(TINY), BNNeck(TINY_FEATURES)
     neck(torch.randn(32, TINY_FEATURES) * 2 + 1)
     save_backbone(backbone, tmp_path / "export", provenance={}, neck=neck)
-    again = BNNeck(TINY_FEATURES)
-    assert load_neck(again, f"local-dir:{tmp_path / 'export'}")
     features = torch.randn(4, TINY_FEATURES)
-    assert torch.equal(again.eval()(features), neck.eval()(features))
-    with pytest.raises(UserError, match="neck"):
-        load_neck(BNNeck(64), tmp_path / "export")
+    folder = f"local-dir:{tmp_path / 'export'}"
+    for name, init_from in (TINY, folder), (TINY, str(tmp_path / "export/model.safetensors")), (folder, "timm"):
+        again = BNNeck(64)
+        report = load_initial_weights(Backbone(name, image_size=SIZE), init_from, neck=again)
+        assert report.with_neck and "neck" in str(report)
+        assert torch.equal(again.eval()(features), neck.eval()(features))
+
+    fresh = BNNeck(64)
+    with pytest.warns(UserWarning, match="pooling"):  # other features than this neck knows
+        report = load_initial_weights(Backbone(TINY, image_size=SIZE, pooling="avg"), folder, neck=fresh)
+    assert not report.with_neck and not fresh.norm.running_mean.any()
+    assert fresh.norm.num_features == TINY_FEATURES
     save_backbone(backbone, tmp_path / "export", provenance={})
-    assert not load_neck(BNNeck(TINY_FEATURES), tmp_path / "export")
+    assert not load_initial_weights(Backbone(TINY, image_size=SIZE), folder, neck=fresh).with_neck
 
 
 def test_earlier_export_is_replaced_whole(tmp_path: Path) -> None:

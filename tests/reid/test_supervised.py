@@ -10,15 +10,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import timm
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
 from torch.utils.data import DataLoader
 
-from diffreid_lightning.callbacks.checkpoint import RunCheckpoint
+from diffreid_lightning.callbacks import BackboneExport, RunCheckpoint
 from diffreid_lightning.data.reid import PersonBatch
 from diffreid_lightning.errors import RunError, UserError
+from diffreid_lightning.nets import Backbone, BNNeck, save_backbone
 from diffreid_lightning.reid.losses import BatchHardTriplet, LabelSmoothedCrossEntropy, ReIDLoss
 from diffreid_lightning.reid.outputs import ReIDOutputs
 from diffreid_lightning.reid.schedule import WarmUp
@@ -342,15 +344,79 @@ def test_a_checkpoint_of_other_identities_is_refused() -> None:
     assert "7" in str(error.value) and "9" in str(error.value)
 
 
-def test_a_checkpoint_of_other_features_is_refused_by_fit_only() -> None:
+@pytest.mark.parametrize("fn", ["fit", "test"])
+def test_a_checkpoint_of_other_features_is_refused(fn: str) -> None:
     module = network()
     features = module.backbone.num_features + 1
-    fake_trainer(module, fn="fit")
+    fake_trainer(module, fn=fn)
     with pytest.raises(UserError, match=f"{features} dimensions"):
         module.on_load_checkpoint(checkpoint_of(7, features))
-    fake_trainer(module, fn="test")
-    module.on_load_checkpoint(checkpoint_of(7, features))
-    assert module.neck.norm.num_features == features
+    assert module.neck.norm.num_features == features - 1
+
+
+def native_mobilenet(folder: Path) -> Path:
+    """Export a MobileNetV3 whose feature is that of its own head: wider than its map, behind a layer of its own."""
+    backbone = Backbone("mobilenetv3_small_050", image_size=SIZE, pooling="native")
+    neck = BNNeck(backbone.num_features)
+    neck.norm.running_mean.normal_()  # type: ignore[union-attr]
+    return save_backbone(backbone, folder, provenance={}, neck=neck)
+
+
+def sizes(module: SupervisedReID) -> list[int]:
+    """Every dimension that must be that of the feature."""
+    assert module.classifier is not None
+    with torch.no_grad():
+        images = torch.rand(2, 3, *SIZE)
+        return [
+            module.backbone.num_features,
+            module.eval().backbone(images).shape[1],
+            module.neck.norm.num_features,
+            module.classifier.in_features,
+            module(images).shape[1],
+        ]
+
+
+def test_a_native_head_keeps_its_dimension_through_export_fine_tuning_and_resuming(tmp_path: Path) -> None:
+    source = native_mobilenet(tmp_path / "source")
+    width = timm.create_model("mobilenetv3_small_050").head_hidden_size
+    assert width != timm.create_model("mobilenetv3_small_050").num_features
+
+    def fit(epochs: int, checkpoint: Path | None) -> SupervisedReID:
+        module = SupervisedReID("mobilenetv3_small_050", image_size=SIZE, init_from=str(source))
+        if checkpoint is not None:
+            module.expect_checkpoint()  # as the command line does
+        callbacks = [RunCheckpoint(), BackboneExport()]
+        runner = trainer(tmp_path / "run", epochs=epochs, callbacks=callbacks)
+        runner.fit(module, FewPeople(), ckpt_path=checkpoint, weights_only=True)
+        assert runner.current_epoch == epochs
+        return module
+
+    assert sizes(fit(1, None)) == [width] * 5
+    resumed = fit(2, tmp_path / "run/checkpoints/last.ckpt")
+    assert sizes(resumed) == [width] * 5
+
+    reloaded = SupervisedReID("mobilenetv3_small_050", image_size=SIZE, init_from=str(tmp_path / "run/backbone")).eval()
+    reloaded.setup("test")
+    images = torch.rand(2, 3, *SIZE)
+    with torch.no_grad():
+        assert torch.equal(reloaded(images), resumed(images))
+
+
+def test_a_trained_network_is_loaded_without_a_trainer(tmp_path: Path) -> None:
+    module = network(pooling="avg", last_stride=2)
+    trainer(tmp_path, callbacks=[RunCheckpoint()]).fit(module, FewPeople())
+    path = tmp_path / "checkpoints/last.ckpt"
+    # init_from: whatever training started from is not wanted any more.
+    loaded = SupervisedReID.load_from_checkpoint(
+        path, backbone="test_resnet", image_size=SIZE, weights_only=True, init_from="timm"
+    )
+    images = torch.rand(2, 3, *SIZE)
+    with torch.no_grad():
+        assert torch.equal(loaded.eval()(images), module.eval()(images))
+    assert (loaded.backbone.pooling, loaded.backbone.last_stride) == ("avg", 2)
+    trainer(tmp_path).test(loaded, FewPeople(), verbose=False)
+    with torch.no_grad():
+        assert torch.equal(loaded(images), module(images))
 
 
 def test_a_checkpoint_of_another_module_is_named() -> None:
