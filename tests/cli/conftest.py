@@ -6,7 +6,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -51,13 +51,15 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., in
     return lambda *words: main(list(map(str, words)))
 
 
-def start(words: list[str], folder: Path, script: str | None = None) -> subprocess.Popen[str]:
-    """Start the command as a user would, in a process of its own; or a script that ends in it."""
+def start(
+    words: list[str], folder: Path, script: str | None = None, launcher: Sequence[str] = ()
+) -> subprocess.Popen[str]:
+    """Start the command as a user would, in a process of its own; or a script that ends in it; or by a launcher."""
     entry = ["-m", "diffreid_lightning"] if script is None else ["-c", script]
     # What commands of this process left behind (a W&B service, a seed, a rank) is not part of a user's shell.
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "PL_", "LOCAL_", "NODE_", "WORLD_"))}
     return subprocess.Popen(
-        [sys.executable, *entry, *words],
+        [sys.executable, *launcher, *entry, *words],
         cwd=folder,
         env={**clean, "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,

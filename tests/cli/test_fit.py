@@ -13,6 +13,7 @@ import torch
 import yaml
 from PIL import Image
 from safetensors.torch import load_file
+from torch._dynamo.utils import counters
 
 from tests.cli.conftest import TINY
 from tests.data import layouts
@@ -153,9 +154,24 @@ def test_a_requeued_slurm_job_goes_on_and_tests_its_last_epoch(
     assert second == first, "the weights of the last epoch, not those saved for the requeue"
 
 
-def test_precision_accumulation_and_compilation_are_trainer_arguments(
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_backbone_takes_a_runs_checkpoint_and_gives_its_features(
     command: Command, market: Path, tmp_path: Path
 ) -> None:
+    words = [f"--data.train={market}", *TINY, "--trainer.logger=false", "--model.backbone=test_vit"]
+    assert command("fit", *words, "--trainer.max_epochs=1", "--test_with=none") == 0
+    counters.clear()
+    predict = ["predict", "--ckpt_path=last", "--trainer.logger=false"]
+    assert command(*predict) == 0
+    assert not counters["stats"], "nothing is compiled unasked"
+    assert command(*predict, "--trainer.callbacks+=CompileBackbone") == 0
+    assert counters["stats"]["unique_graphs"] >= 1
+    eager, compiled = (load_file(tmp_path / f"runs/reid/predict-00{n}/features.safetensors") for n in (2, 3))
+    torch.testing.assert_close(compiled["features"], eager["features"], rtol=1e-4, atol=1e-4)
+
+
+def test_precision_and_accumulation_are_trainer_arguments(command: Command, market: Path, tmp_path: Path) -> None:
     words = [f"--data.train={market}", *TINY, "--trainer.logger=false", "--trainer.max_epochs=1"]
     words += ["--trainer.precision=bf16-mixed", "--trainer.accumulate_grad_batches=2"]
     assert command("fit", *words) == 0

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import csv
 import json
+import random
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.cli.conftest import TINY, start
+from tests.data.layouts import write_market1501
 from tests.wandb_records import read_run, runs_under
 
 pytestmark = pytest.mark.slow
+
+Command = Callable[..., int]
 
 
 def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
@@ -78,19 +83,44 @@ def test_a_full_disk_keeps_the_previous_checkpoint(market: Path, tmp_path: Path)
     assert not list(last.parent.glob(".*.part"))
 
 
-def test_two_processes_report_what_one_does(market: Path, tmp_path: Path) -> None:
-    words = ["fit", f"--data.train={market}", *TINY, "--trainer.max_epochs=1"]
-    process = start([*words, "--trainer.devices=2", "--trainer.strategy=ddp"], tmp_path)
+@pytest.fixture(scope="module")
+def confusing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Market-1501 folder whose gallery names the wrong people, so that mAP lies between 0 and 100.
+
+    Query and gallery have an odd number of rows: two processes cannot share them without one that counts twice.
+    """
+    root = write_market1501(
+        tmp_path_factory.mktemp("data") / "confusing", train_ids=range(2, 10), cameras=(1, 2, 3, 4, 5, 6)
+    )
+    gallery = sorted((root / "bounding_box_test").glob("[0-9]*.jpg"))
+    pictures = [path.read_bytes() for path in gallery]
+    random.Random(0).shuffle(pictures)
+    for path, picture in zip(gallery, pictures, strict=True):
+        path.write_bytes(picture)
+    assert (len(gallery) + len(list((root / "query").glob("*.jpg")))) % 2 == 1
+    return root
+
+
+LAUNCHERS = {
+    "lightning": (),
+    "torchrun": ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
+}
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_two_processes_report_what_one_does(launcher: str, confusing: Path, command: Command, tmp_path: Path) -> None:
+    words = ["fit", f"--data.train={confusing}", *TINY, "--trainer.max_epochs=1"]
+    words += ["--trainer.devices=2", "--trainer.strategy=ddp"]
+    process = start(words, tmp_path, launcher=LAUNCHERS[launcher])
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     root = tmp_path / "runs/reid"
     assert [path.name for path in root.iterdir()] == ["fit-001"], "both processes write to one run folder"
     assert len(runs_under(root)) == 1
 
-    process = start(["test", "--ckpt_path=last", "--trainer.devices=1", "--trainer.strategy=auto"], tmp_path)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
+    assert command("test", "--ckpt_path=last", "--trainer.devices=1", "--trainer.strategy=auto") == 0
     (two,) = csv.DictReader((root / "fit-001/results.csv").open())
     (one,) = csv.DictReader((root / "test-002/results.csv").open())
+    assert 1 < float(one["mAP"]) < 99
     for name in ("mAP", "Rank-1", "mINP"):
         assert float(one[name]) == pytest.approx(float(two[name]), abs=1e-3)
