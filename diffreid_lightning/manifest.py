@@ -1,7 +1,9 @@
 """The contract between stages: one row per image, in a Parquet file that is validated on read and written atomically.
 
 An identity is (source, partition, pid): datasets may number the people of train and test from 0 separately, so a pid
-alone names nobody. A folder that holds a manifest beside its images also opens as a Hugging Face ``imagefolder``.
+alone names nobody. A folder that holds a manifest beside its images also opens as a Hugging Face ``imagefolder``;
+where its folders are named after splits (``train``, ``test``, ``val``), which ``datasets`` would go by instead, with
+``data_files="**"``.
 """
 
 from __future__ import annotations

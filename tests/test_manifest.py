@@ -7,10 +7,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from diffreid_lightning.errors import RunError, UserError
 from diffreid_lightning.manifest import Manifest
@@ -299,6 +301,30 @@ def test_a_file_by_another_tool_is_a_manifest_of_its_folder(tmp_path: Path) -> N
     manifest = Manifest.read(folder)
     assert manifest.root == folder and manifest.parents == ()
     assert manifest.content_hash == reference.content_hash
+
+
+@pytest.mark.parametrize(
+    ("folder", "options"), [("images", {}), ("0007", {}), ("train", {"data_files": "**"})], ids=lambda value: str(value)
+)
+def test_stock_datasets_opens_the_folder_as_images_with_their_columns(
+    folder: str, options: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    names = [f"{folder}/{index}.png" for index in range(4)]
+    for index, name in enumerate(names):
+        put(tmp_path / "set" / name, index, 1)
+    mixed = columns(caption=["a man", None, "", "ü"], confidence=[0.5, None, 0.25, 1.0], kept=[True, False, None, True])
+    manifest = Manifest.from_columns(tmp_path / "set", mixed | {"file_name": names, "split": ["train", "val"] * 2})
+    manifest.write(tmp_path / "set")
+    opened = datasets.load_dataset(
+        "imagefolder", data_dir=str(tmp_path / "set"), split="train", cache_dir=str(tmp_path / "cache"), **options
+    )
+    assert opened.column_names == ["image", *manifest.columns[1:]]
+    rest = opened.remove_columns("image").to_list()
+    assert rest == manifest.table.drop_columns("file_name").to_pylist()
+    for name, image in zip(names, opened["image"], strict=True):
+        with Image.open(tmp_path / "set" / name) as expected:
+            assert image.tobytes() == expected.tobytes()
 
 
 # --- the image root
