@@ -8,24 +8,30 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 
 class CompileBackbone(Callback):
-    """Compile the module's backbone in place, so that checkpoints keep their names.
+    """Compile the module's backbone, or other networks of it, in place, so that checkpoints keep their names.
 
     ``--trainer.callbacks+=CompileBackbone``
 
     Args:
         mode: ``torch.compile``'s mode.
         dynamic: compile once for every batch shape; the last, smaller batch of an evaluation then costs nothing extra.
+        networks: dotted names of what is compiled.
     """
 
     def __init__(
-        self, mode: Literal["default", "reduce-overhead", "max-autotune"] = "default", dynamic: bool | None = None
+        self,
+        mode: Literal["default", "reduce-overhead", "max-autotune"] = "default",
+        dynamic: bool | None = None,
+        networks: tuple[str, ...] = ("backbone",),
     ) -> None:
         self.mode = mode
         self.dynamic = dynamic
+        self.networks = networks
         self._done = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Compile once, whatever the stages that follow."""
         if not self._done:
-            pl_module.backbone.compile(mode=self.mode, dynamic=self.dynamic)  # type: ignore[union-attr]
+            for name in self.networks:
+                pl_module.get_submodule(name).compile(mode=self.mode, dynamic=self.dynamic)
             self._done = True

@@ -24,7 +24,11 @@ from lightning.pytorch.utilities import rank_zero_info
 # Imported so that their classes can be named in YAML without a path.
 import diffreid_lightning.callbacks
 import diffreid_lightning.data.datasets
+import diffreid_lightning.data.diffusion
+import diffreid_lightning.data.miniperson.phrases
 import diffreid_lightning.data.reid
+import diffreid_lightning.diffusion.autoencoder
+import diffreid_lightning.diffusion.text_to_image
 import diffreid_lightning.reid.supervised  # noqa: F401
 from diffreid_lightning.callbacks.epoch_seed import EpochSeed
 from diffreid_lightning.checkpoint_io import AtomicCheckpointIO

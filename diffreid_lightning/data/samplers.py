@@ -1,4 +1,4 @@
-"""P×K sampling: P identities a batch, K images of each.
+"""Sampling: P×K batches (P identities, K images of each), or every row once an epoch.
 
 Every draw carries its own augmentation seed, so a batch is the same whatever the number of loader workers, and a run
 that continues from an epoch boundary sees the data it would have seen.
@@ -153,3 +153,39 @@ class PKSampler(DistributedSampler[Any]):
             np.random.default_rng([self.seed, epoch, 0]),
             multiple_of=self.num_replicas,
         )
+
+
+class ShuffledRows(DistributedSampler[Any]):
+    """Yield every row once an epoch, in random order, each with a seed of its own.
+
+    With R processes, rank r takes rows r, r + R, ... of one common order; what does not divide by ``multiple_of`` x R is
+    left for another epoch, so that all processes take equally many whole batches.
+
+    Args:
+        count: rows.
+        multiple_of: the batch size.
+        seed: with the epoch, the seed of everything drawn.
+    """
+
+    def __init__(self, count: int, multiple_of: int, seed: int = 0) -> None:
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        super().__init__(
+            range(count),  # type: ignore[arg-type]  # only its length is read
+            num_replicas=torch.distributed.get_world_size() if distributed else 1,
+            rank=torch.distributed.get_rank() if distributed else 0,
+            seed=seed,
+        )
+        self.count = count
+        self.multiple_of = multiple_of
+
+    def __len__(self) -> int:
+        """Draws of this process in an epoch."""
+        return self.count // (self.multiple_of * self.num_replicas) * self.multiple_of
+
+    def __iter__(self) -> Iterator[Draw]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        rows = rng.permutation(self.count)[: len(self) * self.num_replicas]
+        seeds = rng.integers(2**62, size=len(rows))
+        mine = slice(self.rank, None, self.num_replicas)
+        for row, seed in zip(rows[mine].tolist(), seeds[mine].tolist(), strict=True):
+            yield Draw(row, seed)

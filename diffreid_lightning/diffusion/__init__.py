@@ -1,0 +1,1 @@
+"""The diffusion side: autoencoder, denoiser, text."""

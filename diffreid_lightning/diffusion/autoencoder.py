@@ -1,0 +1,113 @@
+"""Training the autoencoder in whose latents the denoiser works."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+from torchmetrics import MeanMetric
+from torchmetrics.image import PeakSignalNoiseRatio
+
+from diffreid_lightning.data.diffusion import ImageBatch
+from diffreid_lightning.diffusion.architectures import build_autoencoder
+from diffreid_lightning.diffusion.folder import load_autoencoder
+from diffreid_lightning.diffusion.perceptual import PerceptualDistance
+from diffreid_lightning.diffusion.schedule import Schedule, optimise_by_step
+
+
+class AutoencoderTraining(LightningModule):
+    """A variational autoencoder of images (Rombach et al., arXiv 2112.10752, section 3.1, without its discriminator).
+
+    The loss is the mean absolute error, plus a perceptual distance, plus a slight pull of the latents towards a standard
+    normal distribution.
+
+    Args:
+        architecture: arguments of ``diffusers.AutoencoderKL``.
+        perceptual: distance of reconstruction and image in features; None leaves it out.
+        perceptual_weight: its weight beside the absolute error.
+        kl_weight: weight of the divergence from the standard normal distribution, in nats per latent number.
+        init_from: folder of an autoencoder of the same architecture to start from.
+        optimizer: makes the optimiser from the parameters.
+        schedule: course of the learning rate after the warm-up.
+        warmup_steps: steps over which the rate rises from zero.
+    """
+
+    def __init__(
+        self,
+        architecture: dict[str, Any],
+        perceptual: PerceptualDistance | None = None,
+        perceptual_weight: float = 0.2,
+        kl_weight: float = 1e-3,
+        init_from: str | None = None,
+        optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=1e-3, weight_decay=0.0),
+        schedule: Schedule = "cosine",
+        warmup_steps: int = 200,
+    ) -> None:
+        super().__init__()
+        self.vae = build_autoencoder(architecture)
+        if init_from is not None:
+            self.vae.load_state_dict(load_autoencoder(init_from).state_dict())
+        self.vae.to(memory_format=torch.channels_last)
+        # A measure, not a part of the model: kept out of checkpoints and averages.
+        self._perceptual = [perceptual] if perceptual is not None else []
+        self.perceptual_weight = perceptual_weight
+        self.kl_weight = kl_weight
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.warmup_steps = warmup_steps
+        self.error, self.spread = MeanMetric(), MeanMetric()
+        self.psnr = PeakSignalNoiseRatio(data_range=1.0)
+
+    def configure_optimizers(self) -> Any:
+        """Build optimiser and schedule."""
+        return optimise_by_step(self, self.vae.parameters(), self.optimizer, self.schedule, self.warmup_steps)
+
+    def on_fit_start(self) -> None:
+        """Bring the measure to the device."""
+        for measure in self._perceptual:
+            measure.to(self.device)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Reconstruct images, (B, 3, H, W) in 0..1, from the means of their latents."""
+        mean = self.vae.encode(images * 2 - 1).latent_dist.mean
+        return (self.vae.decode(mean).sample / 2 + 0.5).float()
+
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
+        """Reconstruct from sampled latents."""
+        images = batch.images.contiguous(memory_format=torch.channels_last)
+        posterior = self.vae.encode(images * 2 - 1).latent_dist
+        rebuilt = self.vae.decode(posterior.sample()).sample / 2 + 0.5
+        error = (rebuilt.float() - images).abs().mean()
+        divergence = posterior.kl().mean() / posterior.mean[0].numel()
+        total = error + self.kl_weight * divergence
+        size = len(images)
+        for measure in self._perceptual:
+            distance = measure(rebuilt, images)
+            total = total + self.perceptual_weight * distance
+            self.log("train/perceptual", distance.detach(), batch_size=size)
+        self.log("train/loss", total.detach(), prog_bar=True, batch_size=size)
+        self.log("train/absolute_error", error.detach(), prog_bar=True, batch_size=size)
+        self.log("train/kl", divergence.detach(), batch_size=size)
+        return total
+
+    def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
+        """Measure reconstructions and the spread of the latents."""
+        mean = self.vae.encode(batch.images * 2 - 1).latent_dist.mean
+        rebuilt = (self.vae.decode(mean).sample / 2 + 0.5).float().clamp(0, 1)
+        self.error.update((rebuilt - batch.images).abs().mean(), weight=len(mean))
+        self.psnr.update(rebuilt, batch.images)
+        self.spread.update(mean.float().square().mean(), weight=len(mean))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log them; the scale that brings latents to unit variance goes into the autoencoder's config."""
+        scale = float(self.spread.compute().rsqrt())
+        self.log_dict(
+            {"val/absolute_error": self.error.compute(), "val/psnr": self.psnr.compute(), "val/latent_scale": scale},
+            prog_bar=True,
+        )
+        self.vae.register_to_config(scaling_factor=round(scale, 5))
+        for metric in (self.error, self.psnr, self.spread):
+            metric.reset()

@@ -1,0 +1,162 @@
+"""Diffusers folders: where a trained autoencoder or a whole pipeline is written to and read from."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from diffreid_lightning.errors import RunError, UserError
+
+PROVENANCE = "provenance.json"
+
+
+def load_autoencoder(path: str | Path) -> AutoencoderKL:
+    """Load an autoencoder in float32.
+
+    Args:
+        path: folder of an ``AutoencoderKL``, or of a pipeline whose ``vae`` it is.
+
+    Raises:
+        UserError: there is none, or its files are damaged.
+    """
+    folder = Path(path).expanduser()
+    if (folder / "vae" / "config.json").is_file():
+        folder = folder / "vae"
+    if not (folder / "config.json").is_file():
+        raise UserError(
+            f"There is no autoencoder at {path}",
+            looked_for="config.json of an AutoencoderKL, or a pipeline folder with vae/config.json",
+            found=", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) if folder.is_dir() else "no folder",
+            remedy="train one: python -m diffreid_lightning fit --config tiny_sd/autoencoder",
+        )
+    try:
+        return AutoencoderKL.from_pretrained(folder, local_files_only=True, use_safetensors=True).float()
+    except (OSError, ValueError, SafetensorError, RuntimeError) as error:
+        raise UserError(f"The autoencoder at {path} cannot be loaded.", found=str(error).splitlines()[0]) from error
+
+
+def save_autoencoder(vae: AutoencoderKL, folder: Path, provenance: Mapping[str, Any]) -> None:
+    """Write an autoencoder as a diffusers folder, whole or not at all.
+
+    Args:
+        vae: the autoencoder.
+        folder: where to; what is there is replaced.
+        provenance: how it came about, as ``provenance.json``.
+
+    Raises:
+        RunError: the disk is full.
+    """
+
+    def write(target: Path) -> None:
+        vae.save_pretrained(target, safe_serialization=True)
+        (target / PROVENANCE).write_text(json.dumps(provenance, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+    _exchange(folder, write)
+
+
+def save_pipeline(pipeline: StableDiffusionPipeline, folder: Path, provenance: Mapping[str, Any]) -> None:
+    """Write a pipeline as a diffusers folder that ``StableDiffusionPipeline.from_pretrained`` loads without arguments.
+
+    The denoiser and the autoencoder are stored in half precision; the text encoder in single, because loaders keep it
+    as it is stored and would otherwise mix the two.
+
+    Args:
+        pipeline: the pipeline; it is not changed.
+        folder: where to; what is there is replaced.
+        provenance: how it came about, as ``provenance.json``.
+
+    Raises:
+        RunError: the disk is full.
+    """
+
+    def write(target: Path) -> None:
+        pipeline.save_pretrained(target, safe_serialization=True)
+        for part in ("unet", "vae"):
+            file = target / part / "diffusion_pytorch_model.safetensors"
+            tensors = load_file(file)
+            save_file({name: tensor.half() for name, tensor in tensors.items()}, file, metadata={"format": "pt"})
+        _name_as_published(target / "text_encoder" / "model.safetensors")
+        (target / PROVENANCE).write_text(json.dumps(provenance, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+    _exchange(folder, write)
+
+
+def _name_as_published(file: Path) -> None:
+    """Give a text encoder's tensors the prefix of published checkpoints, which every version of the loader knows."""
+    tensors = load_file(file)
+    prefix = "text_model."
+    named = {name if name.startswith(prefix) else prefix + name: tensor for name, tensor in tensors.items()}
+    save_file(named, file, metadata={"format": "pt"})
+
+
+def assemble_pipeline(
+    unet: nn.Module, vae: nn.Module, text_encoder: nn.Module, tokenizer: Any, scheduler: Any
+) -> StableDiffusionPipeline:
+    """Put the parts into a ``StableDiffusionPipeline`` without a safety checker.
+
+    Args:
+        unet: the denoiser.
+        vae: the autoencoder.
+        text_encoder: a CLIP text encoder.
+        tokenizer: its tokenizer.
+        scheduler: a diffusers scheduler.
+
+    Returns:
+        The pipeline, without a progress bar; it holds the parts themselves, not copies.
+    """
+    pipeline = StableDiffusionPipeline(
+        vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler,
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def load_pipeline(path: str | Path) -> StableDiffusionPipeline:
+    """Load a Stable Diffusion folder in float32.
+
+    Raises:
+        UserError: there is none, or its files are damaged.
+    """
+    folder = Path(path).expanduser()
+    if not (folder / "model_index.json").is_file():
+        raise UserError(
+            f"There is no diffusion model at {path}",
+            looked_for="a diffusers folder with model_index.json",
+            found=", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) if folder.is_dir() else "no folder",
+            remedy="give the folder of a Stable Diffusion checkpoint in diffusers' layout",
+        )
+    try:
+        return StableDiffusionPipeline.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, torch_dtype=torch.float32, safety_checker=None
+        )
+    except (OSError, ValueError, SafetensorError, RuntimeError) as error:
+        raise UserError(f"The diffusion model at {path} cannot be loaded.", found=str(error).splitlines()[0]) from error
+
+
+def _exchange(folder: Path, write: Callable[[Path], None]) -> None:
+    """Write beside the folder, then put it in its place; a kill leaves the old or the new."""
+    staged = folder.with_name(f".{folder.name}.{os.getpid()}.new")
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        write(staged)
+        if folder.exists():
+            folder.rename(old)
+        staged.rename(folder)
+    except OSError as error:
+        raise RunError(f"{folder} cannot be written.", found=str(error), remedy="free disk space") from error
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)

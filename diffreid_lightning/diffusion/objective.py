@@ -1,0 +1,77 @@
+"""What a denoising network learns: the target of its prediction and the weight of each timestep."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers.training_utils import compute_snr
+from torch import Tensor
+
+from diffreid_lightning.errors import UserError
+
+
+def noise_latents(scheduler: Any, latents: Tensor, noise: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+    """Add noise, and say what the network should answer.
+
+    Args:
+        scheduler: a diffusers scheduler; its ``prediction_type`` decides the target.
+        latents: (B, C, h, w) clean latents.
+        noise: (B, C, h, w) standard normal.
+        timesteps: (B,) int64 in 0..num_train_timesteps - 1.
+
+    Returns:
+        noisy: (B, C, h, w) what the network sees.
+        target: (B, C, h, w): the noise for ``epsilon`` (Ho et al., arXiv 2006.11239, eq. 14), the velocity for
+            ``v_prediction`` (Salimans and Ho, arXiv 2202.00512, section 4), the latents for ``sample``.
+
+    Raises:
+        UserError: the scheduler's prediction type is none of these.
+    """
+    noisy = scheduler.add_noise(latents, noise, timesteps)
+    kind = scheduler.config.prediction_type
+    if kind == "epsilon":
+        return noisy, noise
+    if kind == "v_prediction":
+        return noisy, scheduler.get_velocity(latents, noise, timesteps)
+    if kind == "sample":
+        return noisy, latents
+    raise UserError(
+        f"The scheduler predicts {kind!r}.", looked_for="epsilon, v_prediction or sample", remedy="choose another one"
+    )
+
+
+def timestep_weights(scheduler: Any, timesteps: Tensor, gamma: float | None) -> Tensor:
+    """Weigh timesteps by min-SNR-gamma (Hang et al., arXiv 2303.09556, eq. 8), for the scheduler's kind of prediction.
+
+    Args:
+        scheduler: a diffusers scheduler.
+        timesteps: (B,) int64.
+        gamma: where the signal-to-noise ratio is cut off; the paper uses 5. None weighs all alike.
+
+    Returns:
+        (B,) weights of the squared error of the prediction.
+    """
+    if gamma is None:
+        return torch.ones_like(timesteps, dtype=torch.float32)
+    snr = compute_snr(scheduler, timesteps)
+    clipped = snr.clamp(max=gamma)
+    kind = scheduler.config.prediction_type
+    if kind == "epsilon":
+        return clipped / snr.clamp(min=1e-8)
+    return clipped / (snr + 1) if kind == "v_prediction" else clipped
+
+
+def denoising_loss(prediction: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+    """Weighted mean squared error.
+
+    Args:
+        prediction: (B, C, h, w).
+        target: (B, C, h, w).
+        weights: (B,).
+
+    Returns:
+        A scalar in float32, whatever the precision of the prediction.
+    """
+    errors = (prediction.float() - target.float()).square().flatten(1).mean(dim=1)
+    return (weights * errors).mean()

@@ -1,0 +1,35 @@
+"""Optimiser and learning rate of the diffusion side: stepped per batch, warmed up, known by diffusers' names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from diffusers.optimization import get_scheduler
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import OptimizerCallable
+from torch import nn
+
+Schedule = Literal["constant_with_warmup", "cosine", "linear"]
+
+
+def optimise_by_step(
+    module: LightningModule,
+    parameters: Iterable[nn.Parameter],
+    optimizer: OptimizerCallable,
+    schedule: Schedule,
+    warmup_steps: int,
+) -> dict[str, Any]:
+    """Build what ``configure_optimizers`` returns, with a schedule over all steps of the trainer.
+
+    Args:
+        module: the module, attached to its trainer.
+        parameters: what is trained.
+        optimizer: makes the optimiser.
+        schedule: course of the rate after the warm-up.
+        warmup_steps: optimiser steps over which the rate rises from zero.
+    """
+    made = optimizer(parameters)
+    total = int(module.trainer.estimated_stepping_batches)
+    rate = get_scheduler(schedule, made, num_warmup_steps=warmup_steps, num_training_steps=total)
+    return {"optimizer": made, "lr_scheduler": {"scheduler": rate, "interval": "step"}}

@@ -1,0 +1,154 @@
+"""Training a small text-to-image diffusion model from scratch: denoiser and text encoder together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionPipeline
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+from torchmetrics import MeanMetric
+from transformers import CLIPTokenizer
+
+from diffreid_lightning.data.diffusion import CaptionedLatents
+from diffreid_lightning.diffusion.architectures import build_scheduler, build_text_encoder, build_unet
+from diffreid_lightning.diffusion.folder import assemble_pipeline, load_autoencoder, load_pipeline
+from diffreid_lightning.diffusion.objective import denoising_loss, noise_latents, timestep_weights
+from diffreid_lightning.diffusion.schedule import Schedule, optimise_by_step
+from diffreid_lightning.errors import UserError
+
+
+class TextToImageTraining(LightningModule):
+    """A latent diffusion model that answers to text (Rombach et al., arXiv 2112.10752), trained from nothing.
+
+    Denoiser and text encoder learn together; the autoencoder is given. Some captions are emptied, so that the model can
+    be guided without a classifier (Ho and Salimans, arXiv 2207.12598).
+
+    Args:
+        autoencoder: folder of the frozen autoencoder.
+        tokenizer: folder of a CLIP tokenizer.
+        unet: arguments of ``diffusers.UNet2DConditionModel``.
+        text_encoder: arguments of ``transformers.CLIPTextConfig``.
+        noise: arguments of ``diffusers.DDIMScheduler``.
+        drop_caption: chance of an emptied caption, 0 to 1.
+        snr_gamma: where min-SNR weighting cuts the signal-to-noise ratio off; None weighs timesteps alike.
+        init_from: a pipeline folder of the same architecture to start from.
+        optimizer: makes the optimiser from the parameters.
+        schedule: course of the learning rate after the warm-up.
+        warmup_steps: steps over which the rate rises from zero.
+    """
+
+    def __init__(
+        self,
+        autoencoder: str,
+        tokenizer: str,
+        unet: dict[str, Any],
+        text_encoder: dict[str, Any],
+        noise: dict[str, Any],
+        drop_caption: float = 0.1,
+        snr_gamma: float | None = 5.0,
+        init_from: str | None = None,
+        optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=5e-4, weight_decay=0.01),
+        schedule: Schedule = "constant_with_warmup",
+        warmup_steps: int = 500,
+    ) -> None:
+        super().__init__()
+        self.tokenizer = _load_tokenizer(tokenizer)
+        self.scheduler = build_scheduler(noise)
+        # Frozen, and on disk already: kept out of checkpoints and averages.
+        self._vae = [load_autoencoder(autoencoder).eval().requires_grad_(False)]
+        self.unet = build_unet(unet)
+        self.text_encoder = build_text_encoder(text_encoder, self.tokenizer)
+        if init_from is not None:
+            start = load_pipeline(init_from)
+            self.unet.load_state_dict(start.unet.state_dict())
+            self.text_encoder.load_state_dict(start.text_encoder.state_dict())
+        self.unet.to(memory_format=torch.channels_last)
+        self.drop_caption = drop_caption
+        self.snr_gamma = snr_gamma
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.warmup_steps = warmup_steps
+        self.val_loss = MeanMetric()
+
+    @property
+    def vae(self) -> Any:
+        """The frozen autoencoder."""
+        return self._vae[0]
+
+    def pipeline(self) -> StableDiffusionPipeline:
+        """Put the model into a pipeline that samples; it shares the module's weights."""
+        vae = self.vae.to(self.device)
+        return assemble_pipeline(self.unet, vae, self.text_encoder, self.tokenizer, self.scheduler)
+
+    def configure_optimizers(self) -> Any:
+        """Build optimiser and schedule."""
+        parameters = [*self.unet.parameters(), *self.text_encoder.parameters()]
+        return optimise_by_step(self, parameters, self.optimizer, self.schedule, self.warmup_steps)
+
+    def forward(self, noisy: Tensor, timesteps: Tensor, captions: list[str]) -> Tensor:
+        """Predict what the scheduler asks for.
+
+        Args:
+            noisy: (B, C, h, w) latents with noise.
+            timesteps: (B,) int64.
+            captions: B texts.
+
+        Returns:
+            (B, C, h, w).
+        """
+        tokens = self.tokenizer(
+            captions, padding="max_length", truncation=True, max_length=self.tokenizer.model_max_length,
+            return_tensors="pt",
+        )  # fmt: skip
+        states = self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state
+        prediction: Tensor = self.unet(noisy, timesteps, states).sample
+        return prediction
+
+    def _loss(self, batch: CaptionedLatents, generator: torch.Generator | None, captions: list[str]) -> Tensor:
+        mean, logvar = batch.moments.chunk(2, dim=1)
+        shape = mean.shape
+
+        def normal() -> Tensor:
+            return torch.randn(shape, generator=generator, device=self.device)
+
+        latents = (mean + (0.5 * logvar.clamp(-30, 20)).exp() * normal()) * self.vae.config.scaling_factor
+        steps = self.scheduler.config.num_train_timesteps
+        timesteps = torch.randint(steps, (shape[0],), generator=generator, device=self.device)
+        noisy, target = noise_latents(self.scheduler, latents, normal(), timesteps)
+        noisy = noisy.contiguous(memory_format=torch.channels_last)
+        weights = timestep_weights(self.scheduler, timesteps, self.snr_gamma)
+        return denoising_loss(self(noisy, timesteps, captions), target, weights)
+
+    def training_step(self, batch: CaptionedLatents, batch_idx: int) -> Tensor:
+        """Denoise under captions, some of them emptied."""
+        dropped = torch.rand(len(batch.captions)) < self.drop_caption
+        captions = ["" if empty else text for text, empty in zip(batch.captions, dropped.tolist(), strict=True)]
+        loss = self._loss(batch, None, captions)
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(captions))
+        self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=len(captions))
+        return loss
+
+    def validation_step(self, batch: CaptionedLatents, batch_idx: int) -> None:
+        """The same loss on held-out captions, with the same noise every time."""
+        generator = torch.Generator(self.device).manual_seed(batch_idx)
+        self.val_loss.update(self._loss(batch, generator, batch.captions), weight=len(batch.captions))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log it."""
+        self.log("val/loss", self.val_loss.compute(), prog_bar=True)
+        self.val_loss.reset()
+
+
+def _load_tokenizer(path: str) -> CLIPTokenizer:
+    folder = Path(path).expanduser()
+    if not (folder / "vocab.json").is_file():
+        raise UserError(
+            f"There is no tokenizer at {path}",
+            looked_for="vocab.json and merges.txt of a CLIP tokenizer",
+            remedy="learn one: python -m diffreid_lightning.diffusion.tokenizer MANIFEST --out DIR",
+        )
+    return CLIPTokenizer.from_pretrained(folder)
