@@ -1,0 +1,294 @@
+"""A classifier that reads colours, view and sex off pictures of rendered people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from benchmarks import augment
+from benchmarks.pictures import content_key, outputs, read_pictures, to_floats
+from benchmarks.report import Share, share_of
+from benchmarks.training import Recipe, train_once
+from diffreid_lightning.data.miniperson.palette import GARMENT
+from diffreid_lightning.errors import UserError
+from diffreid_lightning.manifest import Manifest
+
+VALUES: Mapping[str, tuple[str, ...]] = {
+    "upper_colour": tuple(GARMENT),
+    "lower_colour": tuple(GARMENT),
+    "view": ("front", "back", "left", "right"),
+    "sex": ("female", "male"),
+}
+"""What is read, and the words for it. The lower colour of a dress is that of its upper part."""
+
+_VIEW, _SEX = list(VALUES).index("view"), list(VALUES).index("sex")
+_MIRRORED_VIEW = torch.tensor([VALUES["view"].index(view) for view in ("front", "back", "right", "left")])
+_UNKNOWN = -100
+_RECIPE = Recipe(epochs=14, batch_size=96, rate=2e-3, seed=11)
+
+
+def encode(columns: Mapping[str, npt.ArrayLike]) -> Tensor:
+    """Number the attributes of images.
+
+    Args:
+        columns: words by attribute, (N,) each.
+
+    Returns:
+        (N, 4) int64, in the order of :data:`VALUES`.
+
+    Raises:
+        UserError: a word that is not one of an attribute's values.
+    """
+    numbered = []
+    for name, values in VALUES.items():
+        words = np.asarray(columns[name], dtype=str)
+        strange = sorted(set(words.tolist()) - set(values))
+        if strange:
+            raise UserError(f"{name} cannot be {strange[0]!r}.", looked_for=", ".join(values))
+        numbered.append([values.index(word) for word in words.tolist()])
+    return torch.tensor(numbered, dtype=torch.int64).reshape(len(VALUES), -1).T
+
+
+class _Block(nn.Module):
+    """Two convolutions with a way around them (He et al., CVPR 2016)."""
+
+    def __init__(self, inputs: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(inputs, channels, 3, stride, 1, bias=False)
+        self.second = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(channels) for _ in range(2))
+        self.around: nn.Module = nn.Identity()
+        if stride > 1 or inputs != channels:
+            self.around = nn.Sequential(nn.Conv2d(inputs, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        inner = torch.relu(self.norms[0](self.first(maps)))
+        return torch.relu(self.norms[1](self.second(inner)) + self.around(maps))
+
+
+class AttributeNet(nn.Module):
+    """A residual network of 2.1 million parameters for pictures of 128 x 64 pixels.
+
+    The last map, 8 x 4 positions, is not pooled: which garment a colour belongs to is a matter of where it is.
+
+    Args:
+        channels: of the stem and the three stages.
+        dropout: of the last map.
+    """
+
+    def __init__(self, channels: tuple[int, int, int, int] = (32, 64, 128, 192), dropout: float = 0.3) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, channels[0], 3, 2, 1, bias=False), nn.BatchNorm2d(channels[0]), nn.ReLU()
+        )
+        stages: list[nn.Module] = []
+        for inputs, width in pairwise(channels):
+            stages += [_Block(inputs, width, 2), _Block(width, width, 1)]
+        self.stages = nn.Sequential(*stages)
+        self.dropout = nn.Dropout(dropout)
+        self.heads = nn.ModuleList(nn.Linear(channels[-1] * 8 * 4, len(values)) for values in VALUES.values())
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Score every value of every attribute.
+
+        Args:
+            images: (B, 3, 128, 64) in 0..1.
+
+        Returns:
+            (B, 34) logits, attribute after attribute in the order of :data:`VALUES`.
+        """
+        maps = self.stages(self.stem((images - 0.45) / 0.25))
+        features = self.dropout(maps.flatten(1))
+        return torch.cat([head(features) for head in self.heads], dim=1)
+
+
+def split_logits(logits: Tensor) -> tuple[Tensor, ...]:
+    """Cut (B, 34) logits into one (B, values) tensor per attribute."""
+    return logits.split([len(values) for values in VALUES.values()], dim=1)
+
+
+def attribute_loss(logits: Tensor, targets: Tensor, smoothing: float = 0.05) -> Tensor:
+    """Sum of the attributes' label-smoothed cross-entropies.
+
+    Args:
+        logits: (B, 34).
+        targets: (B, 4) int64; -100 where an attribute of an image is not known.
+        smoothing: probability mass spread over all values.
+
+    Returns:
+        The scalar loss, each attribute averaged over the images that have it.
+    """
+    total = logits.new_zeros((), dtype=torch.float32)
+    for scores, wanted in zip(split_logits(logits.float()), targets.T, strict=True):
+        known = (wanted != _UNKNOWN).sum().clamp(min=1)
+        summed = F.cross_entropy(scores, wanted, ignore_index=_UNKNOWN, label_smoothing=smoothing, reduction="sum")
+        total = total + summed / known
+    return total
+
+
+def training_view(pictures: Tensor, targets: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Augment a batch.
+
+    Half the images are mirrored, and left and right change names. Three in ten get the lower half of another one, with
+    its lower colour: the colours of upper and lower garment then tell nothing of each other, and pairs that no training
+    image shows are as likely as any.
+
+    Args:
+        pictures: (B, 3, 128, 64) uint8.
+        targets: (B, 4) int64.
+        generator: source of the draws.
+
+    Returns:
+        images: (B, 3, 128, 64) in 0..1.
+        targets: (B, 4); view and sex of joined images are unknown, -100.
+    """
+    count = len(pictures)
+    targets = targets.clone()
+    pictures = augment.shift(pictures, 5, generator)
+    mirrored = augment.choose(count, 0.5, generator)
+    pictures = augment.replace_where(mirrored, pictures.flip(-1), pictures)
+    targets[mirrored, _VIEW] = _MIRRORED_VIEW[targets[mirrored, _VIEW]]
+    joined = augment.choose(count, 0.3, generator)
+    partners = torch.randperm(count, generator=generator)
+    cuts = torch.randint(56, 67, (count,), generator=generator)  # about the waist
+    pictures = augment.replace_where(joined, augment.join(pictures, pictures[partners], cuts), pictures)
+    lower = list(VALUES).index("lower_colour")
+    targets[joined, lower] = targets[partners, lower][joined]
+    targets[joined, _VIEW] = targets[joined, _SEX] = _UNKNOWN
+    return augment.tone(to_floats(pictures), 0.12, 0.03, generator), targets
+
+
+def row_weights(targets: Tensor) -> npt.NDArray[np.float64]:
+    """How often each row is drawn: rare colours more often, by the square root of their rarity, at most tenfold.
+
+    Args:
+        targets: (N, 4) int64.
+
+    Returns:
+        (N,) weights.
+    """
+    weights = np.ones(len(targets))
+    for name in ("upper_colour", "lower_colour"):
+        column = targets[:, list(VALUES).index(name)].numpy()
+        weights /= np.sqrt(np.bincount(column, minlength=len(VALUES[name]))[column])
+    return np.minimum(weights, 10 * np.median(weights)) if len(weights) else weights
+
+
+def read_attributes(network: AttributeNet, pictures: Tensor) -> Tensor:
+    """Read the attributes of pictures.
+
+    Args:
+        network: a trained classifier.
+        pictures: (N, 3, 128, 64) uint8.
+
+    Returns:
+        (N, 4) int64, in the order of :data:`VALUES`.
+    """
+    return torch.stack([scores.argmax(1) for scores in split_logits(outputs(network, pictures))], dim=1)
+
+
+def agreement(read: Tensor, asked: Tensor) -> dict[str, Share]:
+    """Share of the images on which both say the same, by attribute and for ``all four``.
+
+    Args:
+        read: (N, 4) int64.
+        asked: (N, 4) int64.
+    """
+    hits: npt.NDArray[np.bool_] = (read == asked).numpy()
+    found = {name: share_of(hits[:, number]) for number, name in enumerate(VALUES)}
+    return {**found, "all four": share_of(np.all(hits, axis=1))}
+
+
+@dataclass(frozen=True)
+class TrainedClassifier:
+    """A classifier and how well it reads real renders.
+
+    Args:
+        network: the network.
+        held_out: agreement with the labels of identities held out from its training.
+        val: agreement on the corpus's ``val`` split, whose colour pairs it has never seen.
+        training_images: how many it was trained on.
+        occluded: rows left out, of ``train`` and ``val``, because the person is hidden in part.
+        seconds: time of the training.
+        epochs: passes over the training images.
+        parameters: numbers in the network.
+    """
+
+    network: AttributeNet
+    held_out: dict[str, Share]
+    val: dict[str, Share]
+    training_images: int
+    occluded: int
+    seconds: float
+    epochs: int
+    parameters: int
+
+
+def holds_out(pids: npt.NDArray[np.int64], share: float, seed: int) -> npt.NDArray[np.bool_]:
+    """Choose identities at random and mark all their rows.
+
+    Args:
+        pids: (N,) identity numbers.
+        share: of the identities, 0 to 1; at least one is chosen.
+        seed: of the choice.
+
+    Returns:
+        (N,) bool.
+    """
+    known = np.unique(pids)
+    chosen = np.random.default_rng(seed).permutation(known)[: max(1, round(share * len(known)))]
+    return np.isin(pids, chosen)
+
+
+def train_classifier(world: Manifest, work: Path, epochs: int) -> TrainedClassifier:
+    """Train the classifier on a corpus's ``train`` rows, or load it, and measure it.
+
+    Args:
+        world: manifest of a rendered corpus, with a ``val`` split.
+        work: folder where the classifier is kept, under the content of data and recipe.
+        epochs: passes over the training images.
+
+    Raises:
+        UserError: the manifest lacks a column or a split.
+    """
+    split, clear = np.asarray(world.numpy("split"), dtype=str), ~world.numpy("occluded")
+    training = split == "train"
+    held_out = training.copy()
+    held_out[training] = holds_out(world.numpy("pid")[training], 0.05, seed=3)
+    masks = {"training": training & ~held_out, "held_out": held_out, "val": split == "val"}
+    parts = {name: world.filter(mask & clear) for name, mask in masks.items()}
+    for name, rows in parts.items():
+        if not len(rows):
+            raise UserError(f"{world.root} has no {name} image to train and measure the attribute classifier.")
+    targets = {name: encode({key: rows.numpy(key) for key in VALUES}) for name, rows in parts.items()}
+    recipe = replace(_RECIPE, epochs=epochs)
+    file = work / f"attributes-{content_key(world.content_hash, asdict(recipe))}.safetensors"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        network = AttributeNet()
+    pictures = torch.empty(0) if file.exists() else read_pictures(parts["training"])
+    loss = partial(_batch_loss, network, pictures, targets["training"])
+    seconds = train_once(network, file, loss, row_weights(targets["training"]), recipe)
+    measured = {
+        name: agreement(read_attributes(network, read_pictures(parts[name])), targets[name])
+        for name in ("held_out", "val")
+    }
+    return TrainedClassifier(
+        network, **measured, training_images=len(parts["training"]), occluded=int((~clear).sum()), seconds=seconds,
+        epochs=epochs, parameters=sum(parameter.numel() for parameter in network.parameters()),
+    )  # fmt: skip
+
+
+def _batch_loss(network: nn.Module, pictures: Tensor, targets: Tensor, rows: Tensor, generator: Generator) -> Tensor:
+    images, wanted = training_view(pictures[rows], targets[rows], generator)
+    return attribute_loss(network(images), wanted)

@@ -1,0 +1,78 @@
+"""Images of a diffusion pipeline for given prompts and seeds, kept on the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.progress import track
+from torch import Tensor
+
+from benchmarks.pictures import SIZE, content_key, folder_hash, to_bytes
+from diffreid_lightning.diffusion.folder import load_pipeline
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How images are sampled.
+
+    Args:
+        steps: of the sampler.
+        guidance: classifier-free guidance scale (Ho and Salimans, arXiv 2207.12598).
+        batch_size: images at a time.
+    """
+
+    steps: int = 25
+    guidance: float = 4.0
+    batch_size: int = 25
+
+
+def sample(pipeline: Path, prompts: Sequence[str], seeds: Sequence[int], sampler: Sampler, work: Path) -> Tensor:
+    """Sample images, or read those sampled before; a killed run goes on with the batch it was at.
+
+    Args:
+        pipeline: folder of a Stable Diffusion pipeline.
+        prompts: N texts.
+        seeds: N seeds of the noise.
+        sampler: how.
+        work: folder where the images are kept, under the content of all of these.
+
+    Returns:
+        (N, 3, H, W) uint8.
+
+    Raises:
+        UserError: there is no pipeline.
+    """
+    key = content_key(folder_hash(pipeline), list(prompts), list(seeds), asdict(sampler), SIZE)
+    file = work / f"images-{key}.npy"
+    if not file.exists():
+        work.mkdir(parents=True, exist_ok=True)
+        _sample_to(file, pipeline, prompts, seeds, sampler)
+    return torch.from_numpy(np.load(file)).permute(0, 3, 1, 2)
+
+
+def _sample_to(file: Path, pipeline: Path, prompts: Sequence[str], seeds: Sequence[int], sampler: Sampler) -> None:
+    part, mark = file.with_suffix(".part"), file.with_suffix(".done")
+    begun = part.exists() and mark.exists()
+    done = int(mark.read_text(encoding="utf-8")) if begun else 0
+    shape = (len(prompts), *SIZE, 3)
+    store = np.lib.format.open_memmap(part, "r+" if begun else "w+", dtype=np.uint8, shape=shape)
+    model = load_pipeline(pipeline)
+    model.set_progress_bar_config(disable=True)
+    for start in track(range(done, len(prompts), sampler.batch_size), description=f"sampling {len(prompts)} images"):
+        chosen = slice(start, start + sampler.batch_size)
+        images = model(
+            list(prompts[chosen]), num_inference_steps=sampler.steps, guidance_scale=sampler.guidance, height=SIZE[0],
+            width=SIZE[1], generator=[torch.Generator().manual_seed(seed) for seed in seeds[chosen]], output_type="np",
+        ).images  # fmt: skip
+        store[chosen] = to_bytes(torch.from_numpy(images)).numpy()
+        store.flush()
+        written = mark.with_suffix(".mark")
+        written.write_text(str(min(start + sampler.batch_size, len(prompts))), encoding="utf-8")
+        written.replace(mark)
+    del store
+    part.replace(file)
+    mark.unlink(missing_ok=True)

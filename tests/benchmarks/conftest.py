@@ -1,0 +1,108 @@
+"""A corpus of a few flat pictures and a diffusion pipeline of a few channels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from benchmarks import judge, tiny_sd
+from diffreid_lightning.data.miniperson.palette import GARMENT
+from diffreid_lightning.diffusion.architectures import (
+    build_autoencoder,
+    build_scheduler,
+    build_text_encoder,
+    build_unet,
+)
+from diffreid_lightning.diffusion.folder import assemble_pipeline, save_pipeline
+from diffreid_lightning.diffusion.tokenizer import train_tokenizer
+from diffreid_lightning.manifest import Manifest
+
+_DRESS = ("dress", "teal", "dress", "teal")
+#: Outfits by split; the pairs of colours of ``val`` are not among those of ``train``.
+OUTFITS = {
+    "train": [("tshirt", "red", "jeans", "black"), ("shirt", "orange", "skirt", "navy"), _DRESS],
+    "val": [("coat", "red", "long_skirt", "navy"), ("jumper", "orange", "shorts", "black")],
+}
+VIEWS = ("front", "back", "left", "right")
+
+
+@pytest.fixture(autouse=True)
+def process_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Leave threads and logging to other tests as they were."""
+    for script in (judge, tiny_sd):
+        monkeypatch.setattr(script, "quiet_loaders", lambda: None)
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def write_world(folder: Path, people_per_outfit: int = 3) -> Manifest:
+    """Two flat colours per picture, one picture per person and view."""
+    rows = []
+    people = [(split, outfit) for split, outfits in OUTFITS.items() for outfit in outfits * people_per_outfit]
+    (folder / "images").mkdir(parents=True)
+    for pid, (split, (upper, upper_colour, lower, lower_colour)) in enumerate(people, start=1):
+        for view in VIEWS:
+            pixels = np.empty((128, 64, 3), np.uint8)
+            pixels[:64], pixels[64:] = GARMENT[upper_colour], GARMENT[lower_colour]
+            name = f"images/{pid:04d}_{view}.png"
+            Image.fromarray(pixels).save(folder / name)
+            rows.append(
+                {
+                    "file_name": name,
+                    "source": "flat",
+                    "partition": "train",
+                    "pid": pid,
+                    "camid": 1,
+                    "split": split,
+                    "role": "identity",
+                    "caption": f"a person in {upper_colour} and {lower_colour}",
+                    "upper": upper,
+                    "upper_colour": upper_colour,
+                    "lower": lower,
+                    "lower_colour": lower_colour,
+                    "view": view,
+                    "sex": ("female", "male")[pid % 2],
+                    "occluded": view == "left" and pid % 5 == 0,
+                }
+            )
+    manifest = Manifest.from_columns(folder, {name: [row[name] for row in rows] for name in rows[0]})
+    manifest.write(folder)
+    return manifest
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    return write_world(tmp_path_factory.mktemp("benchmarks") / "world")
+
+
+@pytest.fixture(scope="session")
+def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pipeline with random weights whose images are an eighth of their size in the latents."""
+    root = tmp_path_factory.mktemp("pipeline")
+    torch.manual_seed(0)
+    vae = build_autoencoder(
+        {
+            "block_out_channels": [4, 4, 4, 4], "down_block_types": ["DownEncoderBlock2D"] * 4,
+            "up_block_types": ["UpDecoderBlock2D"] * 4, "latent_channels": 4, "norm_num_groups": 2, "sample_size": 128,
+            "mid_block_add_attention": False,
+        }
+    )  # fmt: skip
+    unet = build_unet(
+        {
+            "sample_size": 16, "in_channels": 4, "out_channels": 4, "block_out_channels": [8, 8], "layers_per_block": 1,
+            "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"], "norm_num_groups": 4,
+            "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"], "cross_attention_dim": 16, "attention_head_dim": 4,
+        }
+    )  # fmt: skip
+    tokenizer = train_tokenizer(["a woman wearing a red coat", "a man wearing black jeans"], root / "tok", size=600)
+    text = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    scheduler = build_scheduler({"prediction_type": "v_prediction", "steps_offset": 1, "clip_sample": False})
+    pipeline = assemble_pipeline(unet, vae, build_text_encoder(text, tokenizer), tokenizer, scheduler)
+    save_pipeline(pipeline, root / "pipeline", {})
+    return root / "pipeline"

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import attributes
+from benchmarks.attributes import VALUES
+from diffreid_lightning.errors import UserError
+
+WORDS = {
+    "upper_colour": ["red", "navy"],
+    "lower_colour": ["black", "red"],
+    "view": ["left", "back"],
+    "sex": ["male"] * 2,
+}
+
+
+def test_words_become_their_numbers():
+    numbered = attributes.encode(WORDS)
+    assert numbered.shape == (2, 4)
+    for column, (name, values) in enumerate(VALUES.items()):
+        assert [values[number] for number in numbered[:, column]] == WORDS[name]
+
+
+def test_a_strange_word_is_named():
+    with pytest.raises(UserError, match="mauve"):
+        attributes.encode({**WORDS, "upper_colour": ["red", "mauve"]})
+
+
+def test_unknown_attributes_do_not_count():
+    logits = torch.randn(3, 34, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    targets = torch.tensor([[0, 1, -100, -100], [2, 3, 1, -100], [4, 5, -100, -100]])
+    loss = attributes.attribute_loss(logits, targets, smoothing=0.0)
+    loss.backward()
+    upper, lower, view, sex = attributes.split_logits(logits.detach().log_softmax(1))
+    gradients = attributes.split_logits(logits.grad)
+    expected = sum(
+        (scores.logsumexp(1) - scores.gather(1, targets[:, [column]]).squeeze(1)).mean()
+        for column, scores in ((0, upper), (1, lower))
+    )
+    expected = expected + view[1].logsumexp(0) - view[1, 1]
+    torch.testing.assert_close(loss.detach(), expected)
+    assert not gradients[3].any()
+    assert [bool(row.any()) for row in gradients[2]] == [False, True, False]
+    assert sex.shape == (3, 2)
+
+
+def test_a_training_view_is_named_after_what_it_shows():
+    """Pictures that hold their own labels: brightness grows to the right, each half has its own blue."""
+    count = 400
+    rng = np.random.default_rng(0)
+    targets = torch.from_numpy(np.stack([rng.integers(14, size=count), rng.integers(14, size=count), np.full(count, 2),
+                                         np.zeros(count, int)], axis=1))  # fmt: skip
+    pictures = torch.zeros(count, 3, 128, 64, dtype=torch.uint8)
+    pictures[:, 0] = torch.linspace(20, 220, 64).byte()
+    pictures[:, 2, :61] = (10 + 15 * targets[:, 0]).byte()[:, None, None]
+    pictures[:, 2, 61:] = (10 + 15 * targets[:, 1]).byte()[:, None, None]
+    images, named = attributes.training_view(pictures, targets, torch.Generator().manual_seed(3))
+    assert images.shape == (count, 3, 128, 64)
+    whole = named[:, 2] != -100
+    assert 0.6 < whole.float().mean() < 0.8
+    assert torch.equal(named[:, 3] != -100, whole)
+    rises = images[:, 0, :, -10:].mean(dim=(1, 2)) > images[:, 0, :, :10].mean(dim=(1, 2))
+    assert torch.equal(rises[whole], named[whole, 2] == 2)
+    assert ((named[whole, 2] == 2) | (named[whole, 2] == 3)).all()
+    # Light varies, but the order of the blues survives it.
+    for column, rows in ((0, slice(10, 40)), (1, slice(90, 120))):
+        blue = images[:, 2, rows].mean(dim=(1, 2))
+        assert np.corrcoef(blue.numpy(), named[:, column].numpy())[0, 1] > 0.9
+    assert (named[~whole, 1] != targets[~whole, 1]).any()
+
+
+def test_rare_colours_are_drawn_more_often():
+    targets = torch.zeros(101, 4, dtype=torch.int64)
+    targets[100, 1] = 5
+    weights = attributes.row_weights(targets)
+    assert weights[100] > weights[0]
+    assert weights[100] / weights[0] <= 10 + 1e-9
+    assert np.ptp(weights[:100]) == 0
+
+
+def test_agreement_counts_each_attribute_and_all():
+    read = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0], [0, 1, 1, 1], [1, 1, 1, 1]])
+    found = attributes.agreement(read, torch.ones(4, 4, dtype=torch.int64))
+    assert {name: share.right for name, share in found.items()} == {
+        "upper_colour": 3, "lower_colour": 4, "view": 4, "sex": 3, "all four": 2,
+    }  # fmt: skip
+
+
+def test_identities_are_held_out_whole():
+    pids = np.random.default_rng(0).integers(40, size=300)
+    mask = attributes.holds_out(pids, 0.25, seed=1)
+    assert len(np.unique(pids[mask])) == 10
+    assert not set(pids[mask]) & set(pids[~mask])
+
+
+def test_the_classifier_is_measured_on_people_it_has_not_seen(world, tmp_path):
+    trained = attributes.train_classifier(world, tmp_path, epochs=1)
+    occluded = np.asarray(world.numpy("occluded"))
+    val = world.numpy("split") == "val"
+    assert trained.occluded == occluded.sum() > 0
+    assert trained.val["sex"].count == (val & ~occluded).sum()
+    assert trained.training_images + trained.held_out["sex"].count == (~val & ~occluded).sum()
+    before = [path.stat().st_mtime_ns for path in tmp_path.iterdir()]
+    again = attributes.train_classifier(world, tmp_path, epochs=1)
+    assert [path.stat().st_mtime_ns for path in tmp_path.iterdir()] == before
+    assert again.val == trained.val
