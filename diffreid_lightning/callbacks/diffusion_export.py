@@ -47,5 +47,5 @@ class DiffusionExport(Callback):
             save_pipeline(pipeline(), root / "pipeline", provenance)
             rank_zero_info(f"Diffusion model saved: {root / 'pipeline'}")
         else:
-            save_autoencoder(pl_module.vae, root / "autoencoder", provenance)  # type: ignore[arg-type]
+            save_autoencoder(pl_module.vae, root / "autoencoder", provenance)
             rank_zero_info(f"Autoencoder saved: {root / 'autoencoder'}")

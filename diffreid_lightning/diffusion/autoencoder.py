@@ -21,8 +21,8 @@ from diffreid_lightning.diffusion.schedule import Schedule, optimise_by_step
 class AutoencoderTraining(LightningModule):
     """A variational autoencoder of images (Rombach et al., arXiv 2112.10752, section 3.1, without its discriminator).
 
-    The loss is the mean absolute error, plus a perceptual distance, plus a slight pull of the latents towards a standard
-    normal distribution.
+    The loss is the mean absolute error, plus a perceptual distance, plus a slight pull of the latents towards a
+    standard normal distribution.
 
     Args:
         architecture: arguments of ``diffusers.AutoencoderKL``.

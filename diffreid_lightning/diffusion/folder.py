@@ -137,9 +137,10 @@ def load_pipeline(path: str | Path) -> StableDiffusionPipeline:
             remedy="give the folder of a Stable Diffusion checkpoint in diffusers' layout",
         )
     try:
-        return StableDiffusionPipeline.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, torch_dtype=torch.float32, safety_checker=None
+        pipeline = StableDiffusionPipeline.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, safety_checker=None
         )
+        return pipeline.to(torch.float32)
     except (OSError, ValueError, SafetensorError, RuntimeError) as error:
         raise UserError(f"The diffusion model at {path} cannot be loaded.", found=str(error).splitlines()[0]) from error
 

@@ -20,6 +20,9 @@ class PerceptualDistance(nn.Module):
         image_size: height and width in pixels.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         backbone: str = "tf_efficientnet_lite0",

@@ -1,4 +1,4 @@
-"""A small CLIP tokenizer learnt from captions: ``python -m diffreid_lightning.diffusion.tokenizer MANIFEST --out D``."""
+"""A small CLIP tokenizer learnt from captions: ``python -m diffreid_lightning.diffusion.tokenizer --help``."""
 
 from __future__ import annotations
 
@@ -52,12 +52,13 @@ def train_tokenizer(captions: Iterable[str], folder: Path, *, size: int = 1500, 
         ]
     )
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    units = alphabet + [unit + _SUFFIX for unit in alphabet]
+    # Named beforehand, the units have fixed numbers, by which the learner breaks ties between equally frequent pairs.
     trainer = trainers.BpeTrainer(
-        vocab_size=size - 2, initial_alphabet=alphabet, end_of_word_suffix=_SUFFIX, show_progress=False
+        vocab_size=size - 2, special_tokens=units, end_of_word_suffix=_SUFFIX, show_progress=False
     )
     learner.train_from_iterator(captions, trainer)
     merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
-    units = alphabet + [unit + _SUFFIX for unit in alphabet]
     vocabulary = dict.fromkeys(units + ["".join(pair) for pair in merges][: size - 2 - len(units)])
     kept = [pair for pair in merges if "".join(pair) in vocabulary]
     numbers = {unit: number for number, unit in enumerate([*vocabulary, _START, _END])}
