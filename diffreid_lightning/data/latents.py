@@ -22,7 +22,7 @@ _BATCH = 64
 
 
 class LatentStore:
-    """Mean and log-variance of an autoencoder's posterior for every row of a manifest, as half-precision arrays on disk.
+    """Mean and log-variance of an autoencoder's posterior for each row of a manifest: half-precision arrays on disk.
 
     A killed encoding goes on where it was; the finished file is renamed into place.
 

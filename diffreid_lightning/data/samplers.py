@@ -158,8 +158,8 @@ class PKSampler(DistributedSampler[Any]):
 class ShuffledRows(DistributedSampler[Any]):
     """Yield every row once an epoch, in random order, each with a seed of its own.
 
-    With R processes, rank r takes rows r, r + R, ... of one common order; what does not divide by ``multiple_of`` x R is
-    left for another epoch, so that all processes take equally many whole batches.
+    With R processes, rank r takes rows r, r + R, ... of one common order; what does not divide by ``multiple_of`` x R
+    is left for another epoch, so that all processes take equally many whole batches.
 
     Args:
         count: rows.

@@ -80,7 +80,7 @@ def build_text_encoder(settings: Mapping[str, Any], tokenizer: CLIPTokenizer) ->
 
 
 def _build(cls: type, settings: Mapping[str, Any], where: str) -> Any:
-    known = [name for name in inspect.signature(cls).parameters]
+    known = list(inspect.signature(cls).parameters)
     for name in settings:
         if name not in known:
             raise _unknown(name, known, where, cls.__name__)
