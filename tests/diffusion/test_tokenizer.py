@@ -22,7 +22,7 @@ def test_any_text_survives_the_round_trip(tokenizer: CLIPTokenizer, text: str) -
 
 
 def test_known_words_are_one_token_each(tokenizer: CLIPTokenizer) -> None:
-    words = "a woman in a red coat".split()
+    words = ["a", "woman", "in", "a", "red", "coat"]
     assert tokenizer.tokenize(" ".join(words)) == [f"{word}</w>" for word in words]
 
 
