@@ -1,15 +1,13 @@
 """Ranks by counting: how many entries of a row are nearer than a match.
 
-A match's rank is 1 + the entries strictly nearer + the equally near ones with a smaller gallery index. Counting costs
-one comparison per entry and match, several of them in one instruction, and beats sorting the row by far as long as an
-identity has tens of matches. It runs in numpy: its comparison writes bytes at the speed of memory, and one pass
-over a block of rows per worker thread keeps the number of parallel operations small.
+A match's rank is 1 + the entries strictly nearer + the equally near ones with a smaller gallery index. What lies beyond
+a row's farthest match counts for none: one comparison drops it, the few entries left are sorted by value, and every
+match finds its place among them by bisection. It runs in numpy, which sorts floats at the speed of its vector
+instructions; a few rows at once stay in a core's cache.
 """
 
 from __future__ import annotations
 
-import queue
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 
@@ -18,8 +16,8 @@ import torch
 
 from diffreid_lightning.metrics.functional.products import RowLayout
 
-_COMPARISONS = 1 << 21  # comparisons (one byte each) that a worker makes at once: 2 MiB, near the core's cache
-_ALL_COMPARISONS = 1 << 25  # and that all workers make at once
+_ROWS_AT_ONCE = 16
+_BYTES_AT_ONCE = 64 << 20  # that all workers use together
 
 
 class RankCounter:
@@ -33,12 +31,9 @@ class RankCounter:
 
     def __init__(self, layout: RowLayout) -> None:
         workers = torch.get_num_threads()
-        self._layout = layout
-        self._comparisons = max(min(_COMPARISONS, _ALL_COMPARISONS // workers), layout.stride)
+        # A row needs its answers (one byte an entry) and at worst a copy of it (four or eight).
+        self._rows = max(min(_ROWS_AT_ONCE, _BYTES_AT_ONCE // (9 * layout.stride * workers)), 1)
         self._pool = ThreadPoolExecutor(workers)
-        self._buffers: queue.SimpleQueue[np.ndarray] = queue.SimpleQueue()
-        for _ in range(workers):
-            self._buffers.put(np.empty(self._comparisons, dtype=np.bool_))
 
     def __enter__(self) -> RankCounter:
         return self
@@ -60,63 +55,49 @@ class RankCounter:
             (P,) int64 ranks.
         """
         ranks = np.empty(len(rows), dtype=np.int64)
-        starts = np.searchsorted(rows, np.arange(len(distances) + 1))
-        tasks = [
-            self._pool.submit(self._rank_group, distances, columns, starts, group, ranks)
-            for group in self._groups(np.diff(starts))
-        ]
+        present, starts = np.unique(rows, return_index=True)
+        starts = np.append(starts, len(rows))
+        tasks = []
+        for first in range(0, len(present), self._rows):
+            some = present[first : first + self._rows]
+            part = starts[first : first + len(some) + 1]
+            entries = slice(part[0], part[-1])
+            tasks.append(
+                self._pool.submit(_rank_rows, distances, some, part - part[0], columns[entries], ranks[entries])
+            )
         for task in tasks:
             task.result()
         return ranks
 
-    def _groups(self, lengths: np.ndarray) -> Iterator[tuple[int, int]]:
-        """Cut the rows into runs whose comparisons, every row counted at its run's longest, fit one buffer."""
-        capacity = self._comparisons // self._layout.stride
-        begin, longest = 0, 0
-        for row, length in enumerate(lengths.tolist()):
-            longest = max(longest, length)
-            if row > begin and (row + 1 - begin) * longest > capacity:
-                yield begin, row
-                begin, longest = row, length
-        yield begin, len(lengths)
 
-    def _rank_group(
-        self, distances: np.ndarray, columns: np.ndarray, starts: np.ndarray, group: tuple[int, int], ranks: np.ndarray
-    ) -> None:
-        """Rank the entries of a run of rows into ``ranks``."""
-        begin, end = group
-        part = slice(starts[begin], starts[end])
-        lengths = np.diff(starts[begin : end + 1])
-        row = np.repeat(np.arange(end - begin), lengths)
-        slot = np.arange(len(row)) - np.repeat(starts[begin:end] - starts[begin], lengths)
-        block = distances[begin:end]
-        column = columns[part]
-        threshold = block[row, column]
-        padded = np.full((end - begin, lengths.max()), -np.inf, dtype=block.dtype)
-        padded[row, slot] = threshold
+def _rank_rows(
+    distances: np.ndarray, rows: np.ndarray, starts: np.ndarray, columns: np.ndarray, ranks: np.ndarray
+) -> None:
+    """Rank the entries of a few rows.
 
-        buffer = self._buffers.get()
-        try:
-            nearer = self._count(np.less, block, padded, buffer)[row, slot]
-            no_farther = self._count(np.less_equal, block, padded, buffer)[row, slot]
-        finally:
-            self._buffers.put(buffer)
-        rank = 1 + nearer
-        for tied in np.flatnonzero(no_farther - nearer > 1):
-            rank[tied] += np.count_nonzero(block[row[tied], : column[tied]] == threshold[tied])
-        ranks[part] = rank
-
-    def _count(self, compare: np.ufunc, block: np.ndarray, thresholds: np.ndarray, buffer: np.ndarray) -> np.ndarray:
-        """Count, for each (row, threshold), the entries of the row that ``compare`` says yes to."""
-        layout, (rows, slots) = self._layout, thresholds.shape
-        counts = np.empty((rows, slots), dtype=np.int64)
-        step = max(self._comparisons // (rows * layout.stride), 1)
-        for first in range(0, slots, step):
-            some = thresholds[:, first : first + step, None]
-            shape = (rows, some.shape[1], layout.blocks, layout.width)
-            answers = buffer[: np.prod(shape)].reshape(rows, some.shape[1], layout.stride)
-            compare(block[:, None, :], some, out=answers)
-            # Eight answers a word: a block's sum of words holds eight byte-wise counts that cannot overflow.
-            bytewise = answers.view(np.int64).reshape(*shape[:3], layout.width // 8).sum(axis=-1)
-            counts[:, first : first + step] = bytewise.view(np.uint8).reshape(*shape[:2], -1).sum(axis=-1)
-        return counts
+    Args:
+        distances: (R, stride).
+        rows: (n,) ascending, which rows.
+        starts: (n + 1,) where each row's entries begin in ``columns``.
+        columns: (P,) the entries.
+        ranks: (P,) overwritten.
+    """
+    # Neighbouring rows are read in place; rows with gaps between them are copied.
+    contiguous = rows[-1] - rows[0] + 1 == len(rows)
+    block = distances[rows[0] : rows[-1] + 1] if contiguous else distances[rows]
+    row = np.repeat(np.arange(len(rows)), np.diff(starts))
+    threshold = block[row, columns]
+    candidate = block <= np.maximum.reduceat(threshold, starts[:-1])[:, None]
+    nearest = block[candidate]
+    ends = np.cumsum(np.count_nonzero(candidate, axis=1))
+    no_farther = np.empty(len(columns), dtype=np.int64)
+    begin = 0
+    for number, end in enumerate(ends.tolist()):
+        values, entries = nearest[begin:end], slice(starts[number], starts[number + 1])
+        values.sort()
+        ranks[entries] = values.searchsorted(threshold[entries], side="left")
+        no_farther[entries] = values.searchsorted(threshold[entries], side="right")
+        begin = end
+    for tied in np.flatnonzero(no_farther - ranks > 1):
+        ranks[tied] += np.count_nonzero(block[row[tied], : columns[tied]] == threshold[tied])
+    ranks += 1

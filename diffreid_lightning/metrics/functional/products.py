@@ -24,16 +24,13 @@ Distance = Literal["cosine", "euclidean"]
 TILE = 64
 """Products are made in multiples of this many rows and columns."""
 
-_COUNT_BLOCK = 2016  # with 16 more: 254 words of 8 bytes, whose comparisons a byte-wise count (up to 255) still holds
-
 
 @dataclass(frozen=True)
 class RowLayout:
-    """How one row of distances lies in memory: ``blocks`` × ``width`` floats, the last ones padding.
+    """How one row of distances lies in memory: ``stride`` floats, the last ones padding.
 
-    ``width`` is a multiple of 64 bytes, so that every row starts on a cache line, and at most 2,032 entries, so that a
-    block's comparisons can be counted byte by byte without overflow. The row's length keeps away from powers of two,
-    at which rows compete for the same cache sets and a product runs up to half slower.
+    Every row starts on a cache line. The row's length keeps away from powers of two, at which rows compete for the same
+    cache sets and a product runs up to half slower.
 
     Args:
         columns: entries a row must hold; at least 1.
@@ -42,20 +39,9 @@ class RowLayout:
     columns: int
 
     @property
-    def blocks(self) -> int:
-        """Number of blocks in a row; odd, so that their sum keeps off powers of two when ``width`` does."""
-        return -(-self.columns // _COUNT_BLOCK) | 1
-
-    @property
-    def width(self) -> int:
-        """Entries in a block."""
-        width = -(-self.columns // (self.blocks * 16)) * 16
-        return width + 16 if width % 1024 == 0 else width
-
-    @property
     def stride(self) -> int:
-        """Entries in a row, padding included."""
-        return self.blocks * self.width
+        """Entries in a row, padding included: an odd number of cache lines."""
+        return 16 * (-(-self.columns // 16) | 1)
 
     def allocate(self, rows: int, *, dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> Tensor:
         """Return an uninitialised (rows, stride) buffer whose rows start on 64-byte boundaries."""

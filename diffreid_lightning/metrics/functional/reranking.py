@@ -7,6 +7,9 @@ more than two thirds of it are shared. No N × N matrix is made: sets and encodi
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import torch
 from scipy import sparse
@@ -169,11 +172,8 @@ def _mix(distances: np.ndarray, farthest: np.ndarray, encodings: sparse.csr_arra
     own = encodings[:queries]
     scale = lambda_value / _positive(farthest**2)
     lengths = np.diff(listed.indptr)[own.indices]
-    visits = np.concatenate([[0], np.cumsum(lengths)])[own.indptr]
-    start = 0
-    while start < queries:
-        stop = int(np.searchsorted(visits, visits[start] + _PAIRS_AT_ONCE, side="right")) - 1
-        stop = max(min(stop, start + _PAIRS_AT_ONCE // gallery), start + 1)
+
+    def mix(start: int, stop: int) -> None:
         entries = slice(own.indptr[start], own.indptr[stop])
         length = lengths[entries]
         query = np.repeat(np.arange(stop - start), np.diff(own.indptr[start : stop + 1]))
@@ -184,6 +184,26 @@ def _mix(distances: np.ndarray, farthest: np.ndarray, encodings: sparse.csr_arra
         shared = np.bincount(target, minima, minlength=(stop - start) * gallery).reshape(stop - start, gallery)
         original = np.square(distances[start:stop]) * scale[start:stop, None]
         distances[start:stop] = original + (1 - lambda_value) * (1 - shared / (2 - shared))
+
+    visits = np.concatenate([[0], np.cumsum(lengths)])[own.indptr]
+    with ThreadPoolExecutor(torch.get_num_threads()) as workers:
+        list(workers.map(lambda some: mix(*some), _runs_of_queries(visits, gallery, torch.get_num_threads())))
+
+
+def _runs_of_queries(visits: np.ndarray, gallery: int, workers: int) -> Iterator[tuple[int, int]]:
+    """Cut the queries into runs (start, stop) that visit few enough images for all workers' pieces together.
+
+    Args:
+        visits: (Q + 1,) running total of the gallery images that the queries visit.
+        gallery: G.
+        workers: how many runs are worked on at once.
+    """
+    pairs = max(_PAIRS_AT_ONCE // workers, 1 << 16)
+    start, queries = 0, len(visits) - 1
+    while start < queries:
+        stop = int(np.searchsorted(visits, visits[start] + pairs, side="right")) - 1
+        stop = max(min(stop, start + pairs // gallery, queries), start + 1)
+        yield start, stop
         start = stop
 
 

@@ -91,8 +91,9 @@ def test_given_distances_are_compared_in_their_own_precision(dtype: torch.dtype)
     assert_matches_reference(result, distances.double().numpy(), case, 10)
 
 
-def test_many_matches_per_query(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("diffreid_lightning.metrics.functional.counting._COMPARISONS", 2000)
+@pytest.mark.parametrize("limit", ["_ROWS_AT_ONCE", "_BYTES_AT_ONCE"])
+def test_many_matches_per_query_a_row_at_a_time(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    monkeypatch.setattr(f"diffreid_lightning.metrics.functional.counting.{limit}", 1)
     case = random_case(5, queries=20, gallery=190, people=2)
     assert_matches_reference(retrieval_metrics(*case.all), pairwise(case, "cosine"), case, 50)
 
