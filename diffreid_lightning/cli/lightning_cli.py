@@ -257,6 +257,12 @@ def run_command(subcommand: str, words: list[str]) -> None:
     except MisconfigurationException as error:
         raise UserError("Lightning cannot run this configuration.", found=" ".join(str(error).split())) from error
     except (UnpicklingError, EOFError, RuntimeError) as error:
+        if "does not allow for gradient clipping" in str(error):
+            raise UserError(
+                "A fused optimiser cannot clip gradients in mixed precision.",
+                found="fused: true beside trainer.gradient_clip_val",
+                remedy="drop one of the two, or use --trainer.precision 32 or bf16-true",
+            ) from error
         if isinstance(error, RuntimeError) and not str(error).startswith(_UNLOADABLE):
             raise
         raise UserError(

@@ -173,3 +173,17 @@ def test_a_printed_config_follows_later_overrides(
         assert command(*words, *more, "--print_config") == 0
         shown = yaml.safe_load(capfd.readouterr().out)
         assert shown["model"]["init_args"]["scheduler"]["init_args"]["T_max"] == period
+
+
+def test_a_fused_optimiser_that_cannot_clip_is_named(
+    command: Command, market: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "--model.optimizer.init_args.fused=true",
+        "--trainer.gradient_clip_val=1",
+        "--trainer.precision=bf16-mixed",
+    ]
+    assert command("fit", f"--data.train={market}", *TINY, *words) == 2
+    error = capfd.readouterr().err
+    assert "fused" in error
+    assert "Traceback" not in error
