@@ -70,28 +70,30 @@ class PooledFeatures:
 
         def multiply(start: int) -> None:
             pairs = slice(start, start + _PAIRS_AT_ONCE)
-            products[pairs] = np.einsum("pd,pd->p", self._unit_rows(left[pairs]), self._unit_rows(right[pairs]))
+            products[pairs] = np.einsum("pd,pd->p", self._rows(left[pairs]), self._rows(right[pairs]))
 
         # Each piece on one thread: it fits the cache and is too small to be shared out.
         with ThreadPoolExecutor(torch.get_num_threads()) as workers:
             list(workers.map(multiply, range(0, len(left), _PAIRS_AT_ONCE)))
-        return np.abs(1 - products)
+        scale = np.concatenate([part.cpu().numpy() for part in self.inverse_norms])
+        return np.abs(1 - products * (scale[left] * scale[right]))
 
-    def _unit_rows(self, images: np.ndarray) -> np.ndarray:
-        """Features of some images divided by their norms, (P, D)."""
+    def _rows(self, images: np.ndarray) -> np.ndarray:
+        """Features of some images, (P, D)."""
+        queries = len(self.parts[0])
+        is_query = images < queries
+        if is_query.all() or not is_query.any():
+            return self._of_part(int(not is_query.all()), images - (0 if is_query.all() else queries))
         rows = np.empty((len(images), self.parts[0].shape[1]), dtype=np.float32)
-        is_query = images < len(self.parts[0])
-        for part, scale, chosen, offset in (
-            (self.parts[0], self.inverse_norms[0], is_query, 0),
-            (self.parts[1], self.inverse_norms[1], ~is_query, len(self.parts[0])),
-        ):
-            local = images[chosen] - offset
-            if part.device.type == "cpu":
-                rows[chosen] = part.numpy()[local]
-            else:
-                rows[chosen] = part[torch.from_numpy(local).to(part.device)].cpu().numpy()
-            rows[chosen] *= scale.cpu().numpy()[local, None]
+        rows[is_query] = self._of_part(0, images[is_query])
+        rows[~is_query] = self._of_part(1, images[~is_query] - queries)
         return rows
+
+    def _of_part(self, number: int, images: np.ndarray) -> np.ndarray:
+        part = self.parts[number]
+        if part.device.type == "cpu":
+            return np.take(part.numpy(), images, axis=0)
+        return part[torch.from_numpy(images).to(part.device)].cpu().numpy()
 
 
 @dataclass(frozen=True, eq=False)
