@@ -7,12 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from rich.progress import track
 from torch import Tensor
 
 from benchmarks.pictures import SIZE, content_key, folder_hash, to_bytes
 from diffreid_lightning.diffusion.folder import load_pipeline
+from diffreid_lightning.resumable_array import fill_array
 
 
 @dataclass(frozen=True)
@@ -49,30 +50,21 @@ def sample(pipeline: Path, prompts: Sequence[str], seeds: Sequence[int], sampler
     key = content_key(folder_hash(pipeline), list(prompts), list(seeds), asdict(sampler), SIZE)
     file = work / f"images-{key}.npy"
     if not file.exists():
-        work.mkdir(parents=True, exist_ok=True)
         _sample_to(file, pipeline, prompts, seeds, sampler)
     return torch.from_numpy(np.load(file)).permute(0, 3, 1, 2)
 
 
 def _sample_to(file: Path, pipeline: Path, prompts: Sequence[str], seeds: Sequence[int], sampler: Sampler) -> None:
-    part, mark = file.with_suffix(".part"), file.with_suffix(".done")
-    begun = part.exists() and mark.exists()
-    done = int(mark.read_text(encoding="utf-8")) if begun else 0
-    shape = (len(prompts), *SIZE, 3)
-    store = np.lib.format.open_memmap(part, "r+" if begun else "w+", dtype=np.uint8, shape=shape)
     model = load_pipeline(pipeline)
     model.set_progress_bar_config(disable=True)
-    for start in track(range(done, len(prompts), sampler.batch_size), description=f"sampling {len(prompts)} images"):
-        chosen = slice(start, start + sampler.batch_size)
-        images = model(
-            list(prompts[chosen]), num_inference_steps=sampler.steps, guidance_scale=sampler.guidance, height=SIZE[0],
-            width=SIZE[1], generator=[torch.Generator().manual_seed(seed) for seed in seeds[chosen]], output_type="np",
+
+    def images(start: int, end: int) -> npt.NDArray[np.uint8]:
+        drawn = model(
+            list(prompts[start:end]), num_inference_steps=sampler.steps, guidance_scale=sampler.guidance,
+            height=SIZE[0], width=SIZE[1], output_type="np",
+            generator=[torch.Generator().manual_seed(seed) for seed in seeds[start:end]],
         ).images  # fmt: skip
-        store[chosen] = to_bytes(torch.from_numpy(images)).numpy()
-        store.flush()
-        written = mark.with_suffix(".mark")
-        written.write_text(str(min(start + sampler.batch_size, len(prompts))), encoding="utf-8")
-        written.replace(mark)
-    del store
-    part.replace(file)
-    mark.unlink(missing_ok=True)
+        return to_bytes(torch.from_numpy(drawn)).numpy()
+
+    count = len(prompts)
+    fill_array(file, (count, *SIZE, 3), np.uint8, sampler.batch_size, images, f"sampling {count} images")

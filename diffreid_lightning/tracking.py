@@ -7,7 +7,7 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -136,6 +136,11 @@ class WandbTracker(WandbLogger):
         run.define_metric(_STEP)
         run.define_metric("*", step_metric=_STEP, step_sync=True)
         return run
+
+
+def spared(logger: WandbLogger) -> AbstractContextManager[None]:
+    """Spare a run the failures of whichever W&B logger it has: see :meth:`WandbTracker.spared`."""
+    return logger.spared() if isinstance(logger, WandbTracker) else nullcontext()
 
 
 def finish_tracking() -> None:

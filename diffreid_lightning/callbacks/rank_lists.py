@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from PIL import Image, ImageDraw
 from diffreid_lightning.callbacks.evaluation import RetrievalEvaluator, evaluator_of
 from diffreid_lightning.data.reid import PersonImages
 from diffreid_lightning.metrics.functional import rank_list
-from diffreid_lightning.tracking import WandbTracker
+from diffreid_lightning.tracking import spared
 
 _RIGHT, _WRONG, _QUERY = (34, 160, 70), (214, 50, 48), (60, 60, 60)
 _FRAME, _GAP, _LABEL = 3, 6, 16
@@ -118,7 +117,7 @@ class RankLists(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 # Images pass through files of W&B's own before the table is logged: both can fail.
-                with logger.spared() if isinstance(logger, WandbTracker) else nullcontext():
+                with spared(logger):
                     self._log_table(logger, f"{name}/rank_lists", rows, images, trainer.global_step)
 
     def rows(self, evaluator: RetrievalEvaluator, stage: str) -> list[RankRow]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from PIL import Image, ImageDraw
 
-from diffreid_lightning.tracking import WandbTracker
+from diffreid_lightning.tracking import spared
 
 _GAP, _LINE = 3, 13
 
@@ -74,18 +73,18 @@ class SampleSheets(Callback):
         due = (trainer.current_epoch + 1) % self.every_n_epochs == 0
         if not due or trainer.sanity_checking or not trainer.is_global_zero:
             return
-        sheet = draw_samples([(prompt, self._sample(pl_module, prompt)) for prompt in self.prompts])
+        pipeline = pl_module.pipeline()  # type: ignore[operator]
+        sheet = draw_samples([(prompt, self._sample(pipeline, prompt)) for prompt in self.prompts])
         path = Path(trainer.default_root_dir) / "samples" / f"epoch-{trainer.current_epoch + 1:04d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(path)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                with logger.spared() if isinstance(logger, WandbTracker) else nullcontext():
+                with spared(logger):
                     self._log(logger, sheet, trainer.global_step)
 
-    def _sample(self, pl_module: LightningModule, prompt: str) -> list[Image.Image]:
+    def _sample(self, pipeline: Any, prompt: str) -> list[Image.Image]:
         generator = torch.Generator("cpu").manual_seed(0)
-        pipeline: Any = pl_module.pipeline()  # type: ignore[operator]
         images = pipeline(
             prompt, num_images_per_prompt=self.images_per_prompt, num_inference_steps=self.steps,
             guidance_scale=self.guidance, height=self.image_size[0], width=self.image_size[1], generator=generator,

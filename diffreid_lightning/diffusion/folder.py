@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from diffreid_lightning.errors import RunError, UserError
+from diffreid_lightning.whole_folder import replacing
 
 PROVENANCE = "provenance.json"
 
@@ -33,16 +33,14 @@ def load_autoencoder(path: str | Path) -> AutoencoderKL:
     if (folder / "vae" / "config.json").is_file():
         folder = folder / "vae"
     if not (folder / "config.json").is_file():
-        raise UserError(
-            f"There is no autoencoder at {path}",
+        raise _missing(
+            path,
+            "autoencoder",
             looked_for="config.json of an AutoencoderKL, or a pipeline folder with vae/config.json",
-            found=", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) if folder.is_dir() else "no folder",
             remedy="train one: python -m diffreid_lightning fit --config tiny_sd/autoencoder",
         )
-    try:
+    with _loading(path, "autoencoder"):
         return AutoencoderKL.from_pretrained(folder, local_files_only=True, use_safetensors=True).float()
-    except (OSError, ValueError, SafetensorError, RuntimeError) as error:
-        raise UserError(f"The autoencoder at {path} cannot be loaded.", found=str(error).splitlines()[0]) from error
 
 
 def save_autoencoder(vae: AutoencoderKL, folder: Path, provenance: Mapping[str, Any]) -> None:
@@ -56,12 +54,8 @@ def save_autoencoder(vae: AutoencoderKL, folder: Path, provenance: Mapping[str, 
     Raises:
         RunError: the disk is full.
     """
-
-    def write(target: Path) -> None:
+    with _replacing(folder, provenance) as target:
         vae.save_pretrained(target, safe_serialization=True)
-        (target / PROVENANCE).write_text(json.dumps(provenance, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-    _exchange(folder, write)
 
 
 def save_pipeline(pipeline: StableDiffusionPipeline, folder: Path, provenance: Mapping[str, Any]) -> None:
@@ -78,17 +72,13 @@ def save_pipeline(pipeline: StableDiffusionPipeline, folder: Path, provenance: M
     Raises:
         RunError: the disk is full.
     """
-
-    def write(target: Path) -> None:
+    with _replacing(folder, provenance) as target:
         pipeline.save_pretrained(target, safe_serialization=True)
         for part in ("unet", "vae"):
             file = target / part / "diffusion_pytorch_model.safetensors"
             tensors = load_file(file)
             save_file({name: tensor.half() for name, tensor in tensors.items()}, file, metadata={"format": "pt"})
         _name_as_published(target / "text_encoder" / "model.safetensors")
-        (target / PROVENANCE).write_text(json.dumps(provenance, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-    _exchange(folder, write)
 
 
 def _name_as_published(file: Path) -> None:
@@ -130,34 +120,40 @@ def load_pipeline(path: str | Path) -> StableDiffusionPipeline:
     """
     folder = Path(path).expanduser()
     if not (folder / "model_index.json").is_file():
-        raise UserError(
-            f"There is no diffusion model at {path}",
+        raise _missing(
+            path,
+            "diffusion model",
             looked_for="a diffusers folder with model_index.json",
-            found=", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) if folder.is_dir() else "no folder",
             remedy="give the folder of a Stable Diffusion checkpoint in diffusers' layout",
         )
-    try:
+    with _loading(path, "diffusion model"):
         pipeline = StableDiffusionPipeline.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, safety_checker=None
         )
         return pipeline.to(torch.float32)
-    except (OSError, ValueError, SafetensorError, RuntimeError) as error:
-        raise UserError(f"The diffusion model at {path} cannot be loaded.", found=str(error).splitlines()[0]) from error
 
 
-def _exchange(folder: Path, write: Callable[[Path], None]) -> None:
-    """Write beside the folder, then put it in its place; a kill leaves the old or the new."""
-    staged = folder.with_name(f".{folder.name}.{os.getpid()}.new")
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+def _missing(path: str | Path, what: str, looked_for: str, remedy: str) -> UserError:
+    folder = Path(path).expanduser()
+    found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) if folder.is_dir() else "no folder"
+    return UserError(f"There is no {what} at {path}", looked_for=looked_for, found=found, remedy=remedy)
+
+
+@contextmanager
+def _loading(path: str | Path, what: str) -> Iterator[None]:
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        write(staged)
-        if folder.exists():
-            folder.rename(old)
-        staged.rename(folder)
+        yield
+    except (OSError, ValueError, SafetensorError, RuntimeError) as error:
+        raise UserError(f"The {what} at {path} cannot be loaded.", found=str(error).splitlines()[0]) from error
+
+
+@contextmanager
+def _replacing(folder: Path, provenance: Mapping[str, Any]) -> Iterator[Path]:
+    """Fill a model's folder and note where it came from."""
+    try:
+        with replacing(folder) as partial:
+            yield partial
+            note = json.dumps(provenance, indent=2, sort_keys=True) + "\n"
+            (partial / PROVENANCE).write_text(note, encoding="utf-8")
     except OSError as error:
         raise RunError(f"{folder} cannot be written.", found=str(error), remedy="free disk space") from error
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
-        if folder.exists():
-            shutil.rmtree(old, ignore_errors=True)

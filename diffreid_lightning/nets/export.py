@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,9 @@ from diffreid_lightning.nets.folder import (
     NECK_PREFIX,
     PROVENANCE_FILE,
     WEIGHTS_FILE,
-    backup_of,
 )
 from diffreid_lightning.nets.heads import BNNeck
+from diffreid_lightning.whole_folder import replacing
 
 # Facts about the weights timm distributes under the architecture's name; they are not true of these.
 _NOT_OURS = ("tag", "license", "description", "origin_url", "paper_name", "paper_ids", "notes")
@@ -56,23 +55,17 @@ def save_backbone(
     folder = Path(folder).expanduser()
     _refuse_foreign(folder)
     record = json.dumps(_record(backbone, provenance), indent=2, sort_keys=True)
-    partial = folder.with_name(f".{folder.name}.partial")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        _write_model(backbone, partial)
-        _write_head(backbone, neck, partial)
-        (partial / PROVENANCE_FILE).write_text(record + "\n", encoding="utf-8")
-        _exchange(partial, folder)
+        with replacing(folder) as partial:
+            _write_model(backbone, partial)
+            _write_head(backbone, neck, partial)
+            (partial / PROVENANCE_FILE).write_text(record + "\n", encoding="utf-8")
     except OSError as error:
         raise RunError(
             f"The backbone cannot be saved in {folder}.",
             found=str(error),
             remedy="Check the free space and the permissions there. What the folder held before is still there.",
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 
@@ -130,18 +123,3 @@ def _write_head(backbone: Backbone, neck: BNNeck | None, folder: Path) -> None:
         tensors |= {f"{NECK_PREFIX}{name}": tensor.detach().cpu() for name, tensor in neck.state_dict().items()}
     if tensors:
         save_file(tensors, folder / HEAD_FILE, metadata={"format": "pt"})
-
-
-def _exchange(new: Path, folder: Path) -> None:
-    """Put ``new`` in the place of ``folder``; at every moment one of the two, or the backup, is whole on the disk."""
-    backup = backup_of(folder)
-    if folder.exists():
-        shutil.rmtree(backup, ignore_errors=True)
-        folder.rename(backup)
-    try:
-        new.rename(folder)
-    except OSError:
-        if backup.exists():
-            backup.rename(folder)
-        raise
-    shutil.rmtree(backup, ignore_errors=True)

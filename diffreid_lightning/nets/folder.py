@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from diffreid_lightning.errors import UserError
+from diffreid_lightning.whole_folder import backup_of
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -165,11 +166,6 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         raise UserError(
             f"{path} cannot be read as safetensors.", found=str(error), remedy="Copy or export the file again."
         ) from error
-
-
-def backup_of(folder: Path) -> Path:
-    """Where an export keeps its predecessor for the moment of the exchange."""
-    return folder.with_name(f".{folder.name}.previous")
 
 
 def _what_is_there(folder: Path) -> str:

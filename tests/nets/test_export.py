@@ -11,7 +11,7 @@ import torch
 
 import diffreid_lightning
 from diffreid_lightning.errors import RunError, UserError
-from diffreid_lightning.nets import Backbone, BNNeck, export, load_initial_weights, save_backbone
+from diffreid_lightning.nets import Backbone, BNNeck, load_initial_weights, save_backbone
 from diffreid_lightning.nets.folder import read_timm_folder
 
 SIZE = (128, 64)
@@ -151,7 +151,7 @@ def test_earlier_export_is_replaced_whole(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["export"]
 
 
-@pytest.mark.parametrize("step", ["_write_model", "_write_head", "_exchange"])
+@pytest.mark.parametrize("step", ["nets.export._write_model", "nets.export._write_head", "whole_folder.exchange"])
 @pytest.mark.parametrize("failure", [OSError("no space left"), KeyboardInterrupt()], ids=["full-disk", "interrupt"])
 def test_failure_leaves_the_earlier_export(
     step: str, failure: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -162,7 +162,7 @@ def test_failure_leaves_the_earlier_export(
     def fail(*arguments: object) -> None:
         raise failure
 
-    monkeypatch.setattr(export, step, fail)
+    monkeypatch.setattr(f"diffreid_lightning.{step}", fail)
     with pytest.raises(RunError if isinstance(failure, OSError) else KeyboardInterrupt):
         save_backbone(trained(TINY), folder, provenance={"run": 2})
     assert read_timm_folder(folder).provenance["training"] == {"run": 1}
