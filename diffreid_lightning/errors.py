@@ -58,10 +58,10 @@ class RunError(DiffReIDError, RuntimeError):
     """The run itself failed through no mistake in its input; exit code 1."""
 
 
-def nearest(name: str, candidates: Iterable[str]) -> str | None:
-    """Return the candidate most like ``name`` (case ignored), or None when nothing comes close."""
+def nearest(name: str, candidates: Iterable[str], cutoff: float = 0.5) -> str | None:
+    """Return the candidate most like ``name`` (case ignored), or None when none is as like as ``cutoff`` (0 to 1)."""
     by_folded = {candidate.casefold(): candidate for candidate in candidates}
-    matches = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=0.5)
+    matches = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=cutoff)
     return by_folded[matches[0]] if matches else None
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
@@ -77,14 +78,25 @@ class WandbTracker(WandbLogger):
         super().__init__(name=name, save_dir=save_dir, id=id, project=project, group=group, tags=tags, notes=notes)
         self.mode = tracking_mode()
         self._failed = False
+        self._held = False
         self._wandb_init.pop("anonymous")  # W&B warns of it even when it is None
 
     @property
     def experiment(self) -> Any:
         """The W&B run of rank zero; where it cannot start, an offline or a disabled one."""
+        if self._held:
+            return DummyLogger().experiment
         if getattr(rank_zero_only, "rank", 0) == 0 and self._experiment is None:
             self._start()
         return super().experiment
+
+    def hold(self) -> None:
+        """Start nothing yet: a trainer asks every logger for its run as it sets up, before it may refuse to run."""
+        self._held = True
+
+    def release(self) -> None:
+        """From here on the run starts when it is first used."""
+        self._held = False
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -120,8 +132,6 @@ class WandbTracker(WandbLogger):
                 self.mode = _FALLBACK[self.mode]
                 instead = "is recorded offline" if self.mode == "offline" else "goes on without it"
                 rank_zero_warn(f"W&B could not start ({_told(error)}); this run {instead}.")
-        if self.mode == "offline":
-            rank_zero_info(f"W&B is offline; send the run later with: wandb sync {Path(self._experiment.dir).parent}")
 
     def _init(self) -> Any:
         import wandb
@@ -146,13 +156,17 @@ def spared(logger: WandbLogger) -> AbstractContextManager[None]:
 def finish_tracking() -> None:
     """Close this process's W&B run and wait until it is on the disk; the next command starts its own.
 
-    A failure to close it is a warning: it must neither fail a finished run nor hide the error that ended one.
+    Of an offline run it is said how to send it. A failure to close it is a warning: it must neither fail a finished run
+    nor hide the error that ended one.
     """
     wandb = sys.modules.get("wandb")
     if wandb is not None and wandb.run is not None:
+        offline = Path(wandb.run.dir).parent if getattr(wandb.run, "offline", False) else None
         try:
             wandb.finish()
             wandb.teardown()  # finish alone returns while W&B's service is still writing
+            if offline is not None:
+                rank_zero_info(f"W&B is offline; send this run with: wandb sync {offline}")
         except Exception as error:
             rank_zero_warn(f"W&B could not close its run ({_told(error)}); the end of its record may be missing.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -33,5 +34,5 @@ class CompileBackbone(Callback):
         """Compile once, whatever the stages that follow."""
         if not self._done:
             for name in self.networks:
-                pl_module.get_submodule(name).compile(mode=self.mode, dynamic=self.dynamic)
+                operator.attrgetter(name)(pl_module).compile(mode=self.mode, dynamic=self.dynamic)
             self._done = True

@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.trainer.states import TrainerFn
 from PIL import Image, ImageDraw
+from rich.console import Console
 
 from diffreid_lightning.callbacks.evaluation import RetrievalEvaluator, evaluator_of
 from diffreid_lightning.data.reid import PersonImages
@@ -114,6 +116,8 @@ class RankLists(Callback):
         path = Path(trainer.default_root_dir) / f"rank_lists_{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         draw_rank_lists(rows, images).save(path)
+        if trainer.state.fn != TrainerFn.FITTING:
+            Console().print(f"rank lists: {path}", soft_wrap=True, highlight=False)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 # Images pass through files of W&B's own before the table is logged: both can fail.

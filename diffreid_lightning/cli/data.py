@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Sequence
+from typing import NoReturn
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from diffreid_lightning.cli.export import export_command
 from diffreid_lightning.data.check import Report, SplitReport, check
 from diffreid_lightning.data.datasets import FORMATS, Counts, PersonDataset, open_dataset
 from diffreid_lightning.errors import UserError, nearest
 
+_PROGRAM = "python -m diffreid_lightning data"
+_OPTIONS = ("--format", "--decode", "--strict")
 _HEADINGS = ("split", "ids", "images", "cams", "images\nper id", "ids\nof one", "distr.", "published")
 
 
 def data_command(words: Sequence[str]) -> int:
-    """Run ``data check PATH``.
+    """Run ``data check PATH`` or ``data export PATH``.
 
     Args:
         words: the command line after ``data``.
@@ -27,16 +31,42 @@ def data_command(words: Sequence[str]) -> int:
         0 when there is no problem, else 1.
 
     Raises:
-        UserError: the dataset cannot be read at all, or there is no such format.
+        UserError: the command line is not ``check PATH`` with its options, or the dataset cannot be read at all.
     """
-    parser = argparse.ArgumentParser(prog="python -m diffreid_lightning data", description=__doc__)
+    if list(words[:1]) == ["export"]:
+        return export_command(words[1:])
+    if list(words[:1]) not in (["check"], ["-h"], ["--help"]):
+        raise UserError(
+            f"There is no command 'data {words[0]}'." if words else "data wants to be told what to do.",
+            found="the commands about data are check and export",
+            remedy=f"write {_PROGRAM} check PATH, or {_PROGRAM} export PATH --format market1501 --out DIR",
+        )
+    parser = _Parser(prog=_PROGRAM, description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
-    checker = commands.add_parser("check", help="count a dataset and compare it with the published numbers")
+    summary = "count a dataset and compare it with the published numbers"
+    checker = commands.add_parser("check", help=summary, allow_abbrev=False)
     checker.add_argument("path", help="the dataset's folder or .zip, or miniperson")
     checker.add_argument("--format", help="open it as this format instead of detecting one, e.g. Market1501")
     checker.add_argument("--decode", action="store_true", help="read every image and list the broken ones")
     checker.add_argument("--strict", action="store_true", help="fail when the counts are not the published ones")
-    return _check(parser.parse_args(list(words)))
+    args, left_over = parser.parse_known_args(list(words))
+    if left_over:
+        guess = nearest(left_over[0], _OPTIONS)
+        raise UserError(
+            f"data check has no option {left_over[0]!r}.",
+            found=f"it takes a path and {', '.join(_OPTIONS)}",
+            remedy=f"did you mean {guess}?" if guess else f"see {_PROGRAM} check --help",
+        )
+    return _check(args)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Words errors as the rest of the command line does."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(
+            "data check cannot be run like this.", found=message, remedy=f"write {_PROGRAM} check PATH [options]"
+        )
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -88,7 +118,12 @@ def print_report(report: Report, console: Console) -> None:
         console.print(f"[yellow]look:[/] {escape(text)}")
     for text in report.problems:
         console.print(f"[red]problem:[/] {escape(text)}")
-    console.print(f"{mark} no problem found" if report.ok else f"problems: {len(report.problems)}")
+    if not report.ok:
+        console.print(f"problems: {len(report.problems)}")
+    elif report.hints:
+        console.print(f"{mark} it can be used; see first to what is marked 'look' ({len(report.hints)})")
+    else:
+        console.print(f"{mark} no problem found")
 
 
 def _cells(split: SplitReport, published: Counts | None, mark: str) -> Iterable[str]:

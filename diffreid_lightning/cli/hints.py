@@ -13,13 +13,16 @@ import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import yaml
 from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from diffreid_lightning.errors import UserError, nearest, shorten
 
+#: Modules whose classes are values, written as text, and not configured by name.
+_PLAIN = ("builtins", "collections.abc", "typing", "types", "pathlib", "os", "datetime")
 _STRUCTURE = ("class_path", "init_args", "dict_kwargs")
-_SECTIONS: dict[str, type] = {"model": LightningModule, "data": LightningDataModule}
+SECTIONS: dict[str, type] = {"model": LightningModule, "data": LightningDataModule}
 
 
 def explain(settings: Mapping[str, Any], top_level: Iterable[str]) -> UserError | None:
@@ -35,9 +38,12 @@ def explain(settings: Mapping[str, Any], top_level: Iterable[str]) -> UserError 
     names = sorted({key.split(".")[0] for key in top_level})
     for key, value in settings.items():
         if key not in names:
-            return _unknown(key, key, "this command", names)
-        if key in _SECTIONS and value is not None:
-            error = _walk(value, key, (_SECTIONS[key],))
+            below = next(iter(value), None) if isinstance(value, Mapping) else None
+            meant = _section_with(key, settings)
+            guess = f"{meant}.{below}" if meant and below else meant
+            return _unknown(key, key, "this command", names, guess)
+        if key in SECTIONS and value is not None:
+            error = _walk(value, key, (SECTIONS[key],))
         elif key == "trainer" and isinstance(value, Mapping):
             error = _walk_arguments(value, key, Trainer)
         else:
@@ -45,6 +51,17 @@ def explain(settings: Mapping[str, Any], top_level: Iterable[str]) -> UserError 
         if error is not None:
             return error
     return None
+
+
+def explain_class(settings: Mapping[str, Any], command: str, owner: type) -> UserError | None:
+    """Find the first setting without a taker where one class takes them all, as ``select`` does.
+
+    Args:
+        settings: the merged configuration, overrides applied (:func:`with_overrides`).
+        command: what the settings belong to, for the message.
+        owner: the class.
+    """
+    return _walk_arguments(settings, command, owner)
 
 
 def missing(settings: Mapping[str, Any], path: str = "") -> str | None:
@@ -65,11 +82,31 @@ def with_overrides(settings: Mapping[str, Any], overrides: Sequence[str]) -> dic
         word = words.pop(0)
         if not word.startswith("--"):
             continue
-        flag, equals, value = word[2:].partition("=")
+        flag, equals, given = word[2:].partition("=")
+        value: str | None = given
         if not equals:
-            value = words.pop(0) if words and not words[0].startswith("--") else "true"
-        _assign(result, flag.rstrip("+").split("."), value)
+            value = words.pop(0) if words and not words[0].startswith("--") else None
+        _assign(result, flag.removesuffix("+").split("."), value, append=flag.endswith("+"))
     return result
+
+
+def explain_words(words: Sequence[str]) -> UserError | None:
+    """Find the first word of the command line that is no ``--setting value``: a flag without a value, or a stray word.
+
+    Args:
+        words: the command line, without its ``--config``.
+    """
+    queue = list(words)
+    while queue:
+        word = queue.pop(0)
+        if not word.startswith("-"):
+            return UserError(f"{word!r} is not an option.", remedy="write settings as --section.name VALUE")
+        if "=" in word or word in ("-h", "--help", "--print_config") or word.endswith(".help"):
+            continue
+        if not queue or queue[0].startswith("--"):
+            return UserError(f"{word} has no value after it.", remedy=f"write {word} VALUE")
+        queue.pop(0)
+    return None
 
 
 def _copy(node: Any) -> Any:
@@ -78,7 +115,7 @@ def _copy(node: Any) -> Any:
     return [_copy(value) for value in node] if isinstance(node, list) else node
 
 
-def _assign(node: dict[str, Any], keys: list[str], value: str) -> None:
+def _assign(node: dict[str, Any], keys: list[str], value: str | None, append: bool) -> None:
     for key in keys[:-1]:
         if "class_path" in node and key not in _STRUCTURE:
             node = node.setdefault("init_args", {})
@@ -86,6 +123,8 @@ def _assign(node: dict[str, Any], keys: list[str], value: str) -> None:
         if isinstance(child, str):  # a class named by an earlier flag, its arguments by this one
             child = {"class_path": child}
         elif isinstance(child, list):  # --list+=Class --list.argument=1 speaks of the last entry
+            if child and isinstance(child[-1], str):
+                child[-1] = {"class_path": child[-1]}
             child = child[-1] if child and isinstance(child[-1], dict) else {}
         elif not isinstance(child, dict):
             child = {}
@@ -95,7 +134,9 @@ def _assign(node: dict[str, Any], keys: list[str], value: str) -> None:
     if "class_path" in node and keys[-1] not in _STRUCTURE:
         node = node.setdefault("init_args", {})
     below = node.get(keys[-1])
-    if isinstance(below, dict) and "class_path" in below:
+    if append:
+        node[keys[-1]] = [*(below if isinstance(below, list) else [] if below is None else [below]), value]
+    elif isinstance(below, dict) and "class_path" in below and value is not None and read_word(value) is not None:
         node[keys[-1]] = {"class_path": value}  # the parser drops the former class's arguments too
     else:
         node[keys[-1]] = value
@@ -103,29 +144,44 @@ def _assign(node: dict[str, Any], keys: list[str], value: str) -> None:
 
 def _walk(node: Any, path: str, bases: tuple[type, ...], text: bool = False) -> UserError | None:
     """Check one value that is meant for a parameter whose type mentions ``bases``, and plain text if ``text``."""
+    if isinstance(node, str) and node.startswith(("[", "{")):
+        node = read_word(node)
     if isinstance(node, list):
         return next(filter(None, (_walk(item, f"{path}[{i}]", bases, text) for i, item in enumerate(node))), None)
     if isinstance(node, Mapping) and "class_path" in node:
-        found = _resolve(str(node["class_path"]), bases)
+        found = resolve(str(node["class_path"]), bases)
         if found is None and not bases:
             return None  # nothing is known of what belongs here
         if found is None:
             return _unknown_class(str(node["class_path"]), path, bases)
         return _walk_arguments(node.get("init_args") or {}, path, found)
-    names_a_class = path in _SECTIONS or (path.endswith("]") and bases and not text)
-    if isinstance(node, str) and names_a_class and _resolve(node, bases) is None:
+    names_a_class = path in SECTIONS or (bases and not text and (path.endswith("]") or looks_like_a_class(node)))
+    if isinstance(node, str) and names_a_class and resolve(node, bases) is None:
         return _unknown_class(node, path, bases)
     return None
 
 
+def read_word(word: str) -> Any:
+    """Read a value of the command line as the parser does; what is no YAML is text."""
+    try:
+        return yaml.safe_load(word)
+    except yaml.YAMLError:
+        return word
+
+
+def looks_like_a_class(value: Any) -> bool:
+    """Tell a class's name from other text by its capital."""
+    return isinstance(value, str) and value.isprintable() and value.rpartition(".")[2][:1].isupper()
+
+
 def _walk_arguments(given: Mapping[str, Any], path: str, owner: type) -> UserError | None:
     accepted = accepted_arguments(owner)
-    hints = _type_hints(owner)
+    hints = type_hints(owner)
     for key, value in given.items():
         if key not in accepted:
             return _unknown(f"{path}.{key}", key, owner.__name__, accepted)
         hint = hints.get(key)
-        error = _walk(value, f"{path}.{key}", tuple(_classes_in(hint)), text=_takes_text(hint))
+        error = _walk(value, f"{path}.{key}", tuple(classes_in(hint)), text=_takes_text(hint))
         if error is not None:
             return error
     return None
@@ -140,22 +196,23 @@ def accepted_arguments(owner: type) -> list[str]:
     return sorted(names | {name for name in inspect.signature(owner).parameters if name not in ("args", "kwargs")})
 
 
-def _type_hints(owner: type) -> dict[str, Any]:
+def type_hints(owner: type) -> dict[str, Any]:
+    """Return the types of a class's own constructor arguments, as far as they can be evaluated here."""
     try:
         return typing.get_type_hints(vars(owner).get("__init__", owner))
     except (NameError, TypeError):  # a foreign class whose annotations cannot be evaluated here
         return {}
 
 
-def _classes_in(hint: Any) -> Iterator[type]:
+def classes_in(hint: Any) -> Iterator[type]:
     """Yield the classes a value of this type may be configured as: those named, or returned by a named callable."""
     origin = typing.get_origin(hint)
     found = origin if isinstance(origin, type) else hint
-    if isinstance(found, type) and found.__module__ not in ("builtins", "collections.abc", "typing", "types"):
+    if isinstance(found, type) and found.__module__ not in _PLAIN:
         yield found
     for inner in typing.get_args(hint):
         if not isinstance(inner, (list, tuple)):  # not the parameters inside Callable[[...], ...]
-            yield from _classes_in(inner)
+            yield from classes_in(inner)
 
 
 def _takes_text(hint: Any) -> bool:
@@ -169,7 +226,8 @@ def _subclasses(bases: Iterable[type]) -> Iterator[type]:
             yield from _subclasses(base.__subclasses__())
 
 
-def _resolve(class_path: str, bases: tuple[type, ...]) -> type | None:
+def resolve(class_path: str, bases: tuple[type, ...]) -> type | None:
+    """Return the class of a dotted path, or of that name among the known subclasses of ``bases``; None for no such."""
     module, _, name = class_path.rpartition(".")
     if module:
         try:
@@ -180,9 +238,20 @@ def _resolve(class_path: str, bases: tuple[type, ...]) -> type | None:
     return next((cls for cls in _subclasses(bases) if cls.__name__ == class_path), None)
 
 
-def _unknown(path: str, key: str, owner: str, accepted: Iterable[str]) -> UserError:
+def _section_with(key: str, settings: Mapping[str, Any]) -> str | None:
+    """Return the setting ``key`` below the section whose class has it: people leave the section out."""
+    for section, base in (("trainer", Trainer), *SECTIONS.items()):
+        given = settings.get(section)
+        named = given.get("class_path") if isinstance(given, Mapping) else given
+        owner = resolve(str(named), (base,)) if section in SECTIONS else base
+        if owner is not None and key in accepted_arguments(owner):
+            return f"{section}.{key}"
+    return None
+
+
+def _unknown(path: str, key: str, owner: str, accepted: Iterable[str], guess: str | None = None) -> UserError:
     accepted = sorted(accepted)
-    guess = nearest(key, accepted)
+    guess = guess or nearest(key, accepted)
     return UserError(
         f"{path!r} is not a setting: {owner} has no {key!r}.",
         found=f"its settings are {shorten(accepted, 40)}",
@@ -191,10 +260,11 @@ def _unknown(path: str, key: str, owner: str, accepted: Iterable[str]) -> UserEr
 
 
 def _unknown_class(class_path: str, path: str, bases: tuple[type, ...]) -> UserError:
-    names = sorted(
-        {cls.__name__ for cls in _subclasses(bases) if cls.__module__.startswith("diffreid_lightning")}
-    ) or sorted({cls.__name__ for cls in _subclasses(bases) if not cls.__name__.startswith("_")})
-    guess = nearest(class_path.rpartition(".")[2], names)
+    known = [cls for cls in _subclasses(bases) if not cls.__name__.startswith("_")]
+    names = sorted({cls.__name__ for cls in known if cls.__module__.startswith("diffreid_lightning")}) or sorted(
+        {cls.__name__ for cls in known}
+    )
+    guess = nearest(class_path.rpartition(".")[2], [*names, *(cls.__name__ for cls in known)])
     return UserError(
         f"{path!r} names a class that does not exist: {class_path!r}.",
         looked_for="a short name of a class that comes with the package, or an importable path (package.module.Class)",

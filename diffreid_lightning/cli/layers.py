@@ -44,13 +44,17 @@ def find_config(name: str) -> Path:
     for candidate in candidates:
         if candidate.is_file():
             return candidate
-    packaged = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.yaml"))
-    guess = nearest(stem, packaged)
+    packaged = sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+    # A name without its folder is compared with those without theirs; the suffix alone makes nothing alike.
+    by_file = {path.rpartition("/")[2]: path for path in packaged}
+    bare = stem.removesuffix(".yaml").removesuffix(".yml")
+    close = nearest(bare.rpartition("/")[2], by_file, cutoff=0.6)
+    guess = nearest(bare, packaged, cutoff=0.6) or (by_file[close] if close else None)
     raise UserError(
         f"There is no config {name!r}.",
         looked_for=f"{Path(name).absolute()}, then {stem!r} among the packaged configs",
         found=f"packaged configs: {shorten(packaged)}",
-        remedy=f"did you mean --config {guess}?" if guess else "pass the path of a YAML file",
+        remedy=f"did you mean --config {guess}?" if guess else "pass the path of a YAML file or one of these names",
     )
 
 

@@ -11,84 +11,47 @@ from argparse import ArgumentError
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Literal
+from typing import Any
 
-import yaml
 from jsonargparse import Namespace, set_parsing_settings
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 
 # Imported so that their classes can be named in YAML without a path.
 import diffreid_lightning.callbacks
+import diffreid_lightning.callbacks.caption_writer
+import diffreid_lightning.callbacks.contact_sheet
+import diffreid_lightning.callbacks.plan_progress
+import diffreid_lightning.callbacks.score_writer
+import diffreid_lightning.callbacks.scorer_export
+import diffreid_lightning.callbacks.shard_writer
+import diffreid_lightning.captioning.colour_captioner
+import diffreid_lightning.captioning.transformers_captioner
+import diffreid_lightning.data.captioning
 import diffreid_lightning.data.datasets
 import diffreid_lightning.data.diffusion
 import diffreid_lightning.data.miniperson.phrases
+import diffreid_lightning.data.personalisation
+import diffreid_lightning.data.prompts
 import diffreid_lightning.data.reid
+import diffreid_lightning.data.scoring
 import diffreid_lightning.diffusion.autoencoder
+import diffreid_lightning.diffusion.generation
+import diffreid_lightning.diffusion.personalise
 import diffreid_lightning.diffusion.text_to_image
 import diffreid_lightning.reid.supervised  # noqa: F401
 from diffreid_lightning.callbacks.epoch_seed import EpochSeed
 from diffreid_lightning.checkpoint_io import AtomicCheckpointIO
 from diffreid_lightning.cli import hints, layers, run_folder
-from diffreid_lightning.errors import DiffReIDError, UserError, shorten
-from diffreid_lightning.tracking import finish_tracking
-
-_UNLOADABLE = ("Error(s) in loading state_dict", "PytorchStreamReader")
-#: Settings that not every command has; a config that another command saved may hold them all the same.
-_ONLY_FOR = {"test_with": ("fit",), "verbose": ("validate", "test"), "return_predictions": ("predict",)}
-
-
-class HouseParser(LightningArgumentParser):
-    """Raises on errors (``main`` words them), resolves interpolations last, and takes no abbreviated flags.
-
-    Args:
-        written: the configuration as it was given, which tells :meth:`dump` what refers to another setting.
-    """
-
-    def __init__(self, *args: Any, written: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
-        self.written = written or {}
-        kwargs.update(exit_on_error=False, parser_mode="omegaconf+", allow_abbrev=False)
-        super().__init__(*args, **kwargs)
-
-    def dump(self, *args: Any, **kwargs: Any) -> str:
-        """Write a configuration as YAML; what was given as ``${trainer.max_epochs}`` still follows that setting."""
-        text: str = super().dump(*args, **kwargs)
-        if not self.written or kwargs.get("with_comments"):
-            return text
-        resolved = yaml.safe_load(text)
-        kept = layers.keep_references(resolved, self.written)
-        if kept == resolved:
-            return text
-        header = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
-        return header + yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
-
-
-class ResolvedConfig(SaveConfigCallback):
-    """Save the resolved config as ``config.yaml`` in the run folder and as the run's W&B config.
-
-    Args:
-        parser: the subcommand's parser.
-        config: the parsed configuration.
-        text: what is saved: the configuration as it was given, without this run's folder and id, so that it starts
-            another run as well.
-    """
-
-    def __init__(self, parser: LightningArgumentParser, config: Namespace, text: str, save_to_log_dir: bool) -> None:
-        super().__init__(parser, config, save_to_log_dir=save_to_log_dir)
-        self.text = text
-
-    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write on rank zero; called once per run."""
-        folder = Path(trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        staged = folder / f".{self.config_filename}.part"
-        staged.write_text(self.text, encoding="utf-8")
-        staged.replace(folder / self.config_filename)
-        for logger in trainer.loggers:
-            logger.log_hyperparams(self.config.as_dict())
+from diffreid_lightning.cli.parser import PROGRAM, HouseParser, TestWith, has_setting
+from diffreid_lightning.cli.refusals import own_error, worded_parsing, worded_running
+from diffreid_lightning.cli.run_record import RunProgress, RunRecord, place_logger
+from diffreid_lightning.errors import DiffReIDError, UserError
+from diffreid_lightning.tracking import WandbTracker, finish_tracking
 
 
 class HouseCLI(LightningCLI):
@@ -107,12 +70,18 @@ class HouseCLI(LightningCLI):
         if subcommand == "fit":
             parser.add_argument(
                 "--test_with",
-                type=Literal["last", "best", "none"],
+                type=TestWith,
                 default="last",
                 help="Which weights are evaluated on query and gallery at the end: those of the last epoch, of the "
                 "epoch that was best on the held-out identities, or no evaluation.",
             )
         return parser
+
+    def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
+        """Let ``--help`` name the program as it is started."""
+        super()._add_subcommands(parser, **kwargs)
+        for name, subcommand_parser in self._subcommand_parsers.items():
+            subcommand_parser.prog = f"{PROGRAM} {name}"
 
     def _parse_ckpt_path(self) -> None:
         """Leave the config alone: a run's own ``config.yaml``, not pickled hyperparameters, says how to build it."""
@@ -125,17 +94,17 @@ class HouseCLI(LightningCLI):
         text = self.save_config_kwargs["text"] = self._parser(self.subcommand).dump(config, skip_unset=False)
         if self.subcommand == "fit":
             checkpoint, continued = run_folder.where_to_start(asked, root, text)
-            if continued is not None and checkpoint is None:
-                rank_zero_info(f"{continued} was stopped before its first checkpoint: it starts from the beginning")
+            if asked is not None or continued is not None:
+                rank_zero_info(run_folder.describe_start(checkpoint, continued, root))
         else:
             checkpoint, continued = run_folder.resolve_checkpoint(asked, root), None
         config.ckpt_path = None if checkpoint is None else str(checkpoint)
-        self.run = run_folder.open_run(root, str(self.subcommand), continued)
+        self.run = self.save_config_kwargs["run"] = run_folder.open_run(root, str(self.subcommand), continued)
         config.trainer.default_root_dir = str(self.run.path)
         loggers = config.trainer.logger
         for logger in loggers if isinstance(loggers, list) else [loggers]:
             if isinstance(logger, Namespace) and "init_args" in logger:
-                _place_logger(logger.class_path, logger.init_args, self.run)
+                place_logger(logger.class_path, logger.init_args, self.run)
 
     def instantiate_classes(self) -> None:
         """Build data, model and trainer; what one of them refuses is the user's to mend."""
@@ -143,7 +112,10 @@ class HouseCLI(LightningCLI):
             super().instantiate_classes()
         except ValueError as error:
             text = " ".join(str(error).split())
-            raise _own_error(error) or UserError("The configuration cannot be built.", found=text) from error
+            raise own_error(error) or UserError("The configuration cannot be built.", found=text) from error
+        for logger in self.trainer.loggers:
+            if isinstance(logger, WandbTracker):
+                logger.hold()  # until RunRecord.setup
         if self._get(self.config, "ckpt_path") and hasattr(self.model, "expect_checkpoint"):
             self.model.expect_checkpoint()
 
@@ -158,14 +130,22 @@ class HouseCLI(LightningCLI):
             )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Build the trainer; whole-or-absent checkpoints unless the config or the strategy brings its own writer."""
+        """Build the trainer; the house's checkpoint writer and progress bar unless the config brings its own."""
         config = self._get(self.config_init, "trainer")
         plugins = config.plugins or []
         plugins = list(plugins) if isinstance(plugins, list) else [plugins]
         own_writer = any(name in str(config.strategy).lower() for name in ("fsdp", "deepspeed", "modelparallel"))
         if not own_writer and not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(AtomicCheckpointIO())
-        return super().instantiate_trainer(plugins=plugins, **kwargs)
+        callbacks = config.callbacks or []
+        callbacks = list(callbacks) if isinstance(callbacks, list) else [callbacks]
+        wants_bar = config.enable_progress_bar is not False and not config.barebones
+        if wants_bar and not any(isinstance(callback, ProgressBar) for callback in callbacks):
+            callbacks.append(RunProgress())
+        try:
+            return super().instantiate_trainer(plugins=plugins, callbacks=callbacks, **kwargs)
+        except TypeError as error:  # Lightning's for some values it does not know, such as devices=abc
+            raise UserError("Lightning cannot build this trainer.", found=" ".join(str(error).split())) from error
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Load only plain tensors from checkpoints, and leave the table of results to the callback that draws it."""
@@ -225,7 +205,7 @@ def run_command(subcommand: str, words: list[str]) -> None:
     saved = _config_of_checkpoint(subcommand, hints.with_overrides(settings, overrides))
     if saved is not None:
         settings = functools.reduce(layers.merge_layers, upper, saved)
-    settings = {key: value for key, value in settings.items() if _has_setting(subcommand, key)}
+    settings = {key: value for key, value in settings.items() if has_setting(subcommand, key)}
     written = hints.with_overrides(settings, overrides)
     left_open = hints.missing(written)
     if left_open is not None:
@@ -246,30 +226,21 @@ def run_command(subcommand: str, words: list[str]) -> None:
             parser_class=HouseParser,
             parser_kwargs={subcommand: {"written": written}},
             auto_configure_optimizers=False,
-            save_config_callback=ResolvedConfig,
+            save_config_callback=RunRecord,
             save_config_kwargs={"save_to_log_dir": False},
             seed_everything_default=0,
             trainer_defaults={"callbacks": [EpochSeed()]},
             args=[subcommand, "--config", json.dumps(settings), *overrides],
         )
     except ArgumentError as error:
-        raise _own_error(error) or _explained(error, subcommand, written) from error
-    except MisconfigurationException as error:
-        raise UserError("Lightning cannot run this configuration.", found=" ".join(str(error).split())) from error
-    except (UnpicklingError, EOFError, RuntimeError) as error:
-        if "does not allow for gradient clipping" in str(error):
-            raise UserError(
-                "A fused optimiser cannot clip gradients in mixed precision.",
-                found="fused: true beside trainer.gradient_clip_val",
-                remedy="drop one of the two, or use --trainer.precision 32 or bf16-true",
-            ) from error
-        if isinstance(error, RuntimeError) and not str(error).startswith(_UNLOADABLE):
+        raise worded_parsing(error, subcommand, written, overrides) from error
+    except DiffReIDError:
+        raise
+    except (MisconfigurationException, UnpicklingError, EOFError, RuntimeError, ValueError) as error:
+        worded = worded_running(error)
+        if worded is None:
             raise
-        raise UserError(
-            "The checkpoint does not fit this network.",
-            found=shorten(str(error).split("\n")[1:4] or [str(error)]).replace("\t", ""),
-            remedy="give --model.backbone and the rest of the model as the run was started (its config.yaml)",
-        ) from error
+        raise worded from error
     finally:
         finish_tracking()
 
@@ -289,42 +260,6 @@ def _config_of_checkpoint(subcommand: str, settings: Mapping[str, Any]) -> dict[
     return {key: saved[key] for key in ("seed_everything", "trainer", "model", "data") if key in saved}
 
 
-def _own_error(error: BaseException) -> DiffReIDError | None:
-    """Find this package's error inside what the parser wraps around it when a constructor refuses its arguments."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, DiffReIDError):
-            return seen
-        seen = seen.__cause__ or seen.__context__
-    return None
-
-
-def _has_setting(subcommand: str, key: str) -> bool:
-    return subcommand in _ONLY_FOR.get(key, (subcommand,))
-
-
-def _explained(error: ArgumentError, subcommand: str, written: Mapping[str, Any]) -> UserError:
-    top_level = ["seed_everything", "trainer", "model", "data", "ckpt_path", "weights_only", *_ONLY_FOR]
-    top_level += ["print_config", "help", "config", "optimizer", "lr_scheduler"]
-    known = hints.explain(written, [key for key in top_level if _has_setting(subcommand, key)])
-    if known is not None:
-        return known
-    return UserError("The configuration was refused.", found=hints.readable(str(error)))
-
-
-def _place_logger(class_path: str, arguments: Namespace, run: run_folder.RunFolder) -> None:
-    """Put a logger's files into the run folder; a W&B logger also gets the run's id."""
-    if class_path.rpartition(".")[2] in ("WandbTracker", "WandbLogger"):
-        if arguments.get("save_dir") in (None, "."):
-            arguments.save_dir = str(run.path)
-        if arguments.get("id") is None and arguments.get("version") is None:
-            arguments.id = run.run_id or None
-    elif arguments.get("save_dir") in (None, "."):
-        arguments.save_dir = str(run.path)
-        arguments.name = "metrics"
-        arguments.version = f"attempt-{run.attempt}"  # a continued run keeps what its earlier attempts logged
-
-
 def _seed(value: bool | int) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
@@ -333,6 +268,9 @@ def _quieten() -> None:
     """Silence Lightning's advice that does not apply here, and nothing else."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisement)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*Couldn't infer the batch indices.*")  # a plan's batches have numbers
+    warnings.filterwarnings("ignore", message=".*Total length of `DataLoader` across ranks is zero.*")
+    warnings.filterwarnings("ignore", message=".*WeightAveraging doesn't support sharding.*")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter is intended.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")

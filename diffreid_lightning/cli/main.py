@@ -19,7 +19,11 @@ HELP = """usage: python -m diffreid_lightning COMMAND [options]
   validate   evaluate a checkpoint on the identities held out of train
   test       evaluate a checkpoint on query and gallery
   predict    write the features of query and gallery
+  pipeline   run the whole chain: caption, personalise, generate, score, select, pre-train, transfer
+  select     choose among scored images and write Diff-Person
+  convert FILE       another project's backbone (LUPerson, CION, torchreid, fast-reid) as a timm folder
   data check PATH    count a dataset's identities, images and cameras beside the published ones
+  data export PATH   write a dataset as a Market-1501 folder, hard links where the disk allows
 
   python -m diffreid_lightning fit --data.train /data/market1501     your own data, the same command
   python -m diffreid_lightning fit --config experiment/bot_market1501 --data.train /data/market1501
@@ -70,8 +74,20 @@ def _dispatch(words: list[str]) -> int:
         from diffreid_lightning.cli.data import data_command
 
         return data_command(words[1:])
+    if words[0] == "select":
+        from diffreid_lightning.cli.select import select_command
+
+        return select_command(words[1:])
+    if words[0] == "convert":
+        from diffreid_lightning.cli.convert import convert_command
+
+        return convert_command(words[1:])
+    if words[0] == "pipeline":
+        from diffreid_lightning.cli.pipeline import pipeline_command
+
+        return pipeline_command(words[1:])
     if words[0] not in SUBCOMMANDS:
-        commands = (*SUBCOMMANDS, "data")
+        commands = (*SUBCOMMANDS, "select", "data", "convert", "pipeline")
         guess = nearest(words[0], commands)
         raise UserError(
             f"There is no command {words[0]!r}.",

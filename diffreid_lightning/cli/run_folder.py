@@ -2,6 +2,10 @@
 
 ``--ckpt_path last`` means the newest run under the root that has a last checkpoint; a ``fit`` that continues from it
 goes on in the same folder, under the same W&B run id. A ``fit`` whose SLURM job was requeued does so unasked.
+
+A command may be refused when the folder is already open (the checkpoint does not fit, the data are too few). So nothing
+is written to a run that is continued before :func:`note_attempt`, and a new run that made nothing is taken back by
+:func:`close_run`.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +27,7 @@ ENVIRONMENT = "DIFFREID_RUN_FOLDER"
 IDENTITY_FILE = "run.json"
 CHECKPOINTS = "checkpoints"
 CONFIG_FILE = "config.yaml"
+METRICS = "metrics"
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,8 @@ def resolve_checkpoint(name: str | None, root: Path) -> Path | None:
     """Turn ``--ckpt_path`` into a file.
 
     Args:
-        name: a path, or ``last`` / ``best``: that checkpoint of the newest run under ``root`` which has one.
+        name: a checkpoint file, a run folder (its last checkpoint), or ``last`` / ``best``: that checkpoint of the
+            newest run under ``root`` which has one.
         root: the folder that holds the runs (``trainer.default_root_dir``).
 
     Raises:
@@ -61,10 +68,10 @@ def resolve_checkpoint(name: str | None, root: Path) -> Path | None:
     if name is None:
         return None
     if name in ("last", "best"):
-        found = sorted(root.glob(f"fit-*/{CHECKPOINTS}/{name}.ckpt"), key=lambda path: _number(path.parents[1]))
-        if found:
-            return found[-1]
-        runs = sorted(path.name for path in root.glob("fit-*")) if root.is_dir() else []
+        found = _newest_with(name, root)
+        if found is not None:
+            return found
+        runs = [path.name for path in _fits(root)]
         raise UserError(
             f"There is no run to take the {name} checkpoint of.",
             looked_for=f"{root.absolute()}/fit-*/{CHECKPOINTS}/{name}.ckpt",
@@ -72,20 +79,23 @@ def resolve_checkpoint(name: str | None, root: Path) -> Path | None:
             remedy="start the run without --ckpt_path, or name a checkpoint file or another --trainer.default_root_dir",
         )
     path = Path(name)
-    if path.is_file() and not zipfile.is_zipfile(path):
-        raise UserError(
-            f"{name!r} is not a checkpoint.",
-            looked_for="a file that torch.save wrote (a zip archive)",
-            found=f"{path.stat().st_size} bytes of something else",
-            remedy="name another one, or 'last' or 'best'",
-        )
+    if path.is_dir():
+        last = [path / CHECKPOINTS / "last.ckpt", path / "last.ckpt"]
+        path = next((candidate for candidate in last if candidate.is_file()), last[0])
     if not path.is_file():
         siblings = sorted(item.name for item in path.parent.glob("*.ckpt")) if path.parent.is_dir() else []
         raise UserError(
             f"There is no checkpoint {name!r}.",
             looked_for=str(path.absolute()),
             found=f"beside it: {', '.join(siblings)}" if siblings else "no checkpoint in that folder",
-            remedy="name an existing .ckpt file, or 'last' or 'best'",
+            remedy="name an existing .ckpt file, a run folder, or 'last' or 'best'",
+        )
+    if not zipfile.is_zipfile(path):
+        raise UserError(
+            f"{name!r} is not a checkpoint.",
+            looked_for="a file that torch.save wrote (a zip archive)",
+            found=f"{path.stat().st_size} bytes of something else",
+            remedy="name another one, or 'last' or 'best'",
         )
     return path
 
@@ -94,7 +104,7 @@ def where_to_start(name: str | None, root: Path, config: str) -> tuple[Path | No
     """Decide what a ``fit`` starts from and where.
 
     Args:
-        name: ``--ckpt_path`` as it was given.
+        name: ``--ckpt_path`` as it was given. ``last`` where no run has a checkpoint is a start from the beginning.
         root: the folder that holds the runs.
         config: the configuration it runs, as the run folder will hold it.
 
@@ -105,18 +115,32 @@ def where_to_start(name: str | None, root: Path, config: str) -> tuple[Path | No
         UserError: ``name`` means no checkpoint.
     """
     requeued = requeued_run(root, config)
+    saved: list[Path] = []
     if requeued is not None:
-        saved = requeue_checkpoints(requeued)
         last = requeued / CHECKPOINTS / "last.ckpt"
-        saved += [last] if last.is_file() else []
-        if saved:
-            return max(saved, key=lambda path: path.stat().st_mtime_ns), requeued
+        saved = [*requeue_checkpoints(requeued), *([last] if last.is_file() else [])]
+    if saved:
+        return max(saved, key=lambda path: path.stat().st_mtime_ns), requeued
+    if requeued is not None:
         return (None if name == "last" else resolve_checkpoint(name, root)), requeued
-    unstarted = unstarted_run(root) if name == "last" else None
-    if unstarted is not None:
-        return None, unstarted
+    if name == "last" and _newest_with("last", root) is None:
+        return None, next((run for run in reversed(_fits(root)) if (run / IDENTITY_FILE).is_file()), None)
     checkpoint = resolve_checkpoint(name, root)
     return checkpoint, None if checkpoint is None else run_of_checkpoint(checkpoint)
+
+
+def describe_start(checkpoint: Path | None, continued: Path | None, root: Path) -> str:
+    """Say in one line what :func:`where_to_start` decided for a run that was to be continued."""
+    if checkpoint is None and continued is None:
+        return f"No run under {root} has a checkpoint yet: a new one starts from the beginning."
+    if checkpoint is None:
+        return f"{continued} was stopped before its first checkpoint: it starts from the beginning."
+    if continued is None:
+        return f"A new run starts from {checkpoint}."
+    fits = _fits(root.resolve())
+    newer = [run.name for run in fits if _number(run) > _number(continued)] if continued in fits else []
+    passed_over = f" (newer, without a checkpoint: {', '.join(newer)})" if newer else ""
+    return f"{continued} goes on from {checkpoint.name}{passed_over}."
 
 
 def requeued_run(root: Path, config: str) -> Path | None:
@@ -135,22 +159,15 @@ def requeue_checkpoints(run: Path) -> list[Path]:
     return sorted(run.glob("hpc_ckpt_*.ckpt"))
 
 
-def unstarted_run(root: Path) -> Path | None:
-    """Return the newest fit's folder if it was stopped before its first checkpoint, else None."""
-    runs = sorted((path for path in root.glob("fit-*") if (path / IDENTITY_FILE).is_file()), key=_number)
-    return runs[-1] if runs and not (runs[-1] / CHECKPOINTS / "last.ckpt").is_file() else None
-
-
 def run_of_checkpoint(checkpoint: Path) -> Path | None:
     """Return the run folder a checkpoint lies in, or None when it lies elsewhere."""
-    folders = checkpoint.resolve().parents[
-        :2
-    ]  # Lightning's own for a requeued job lie beside the folder of checkpoints
+    # Lightning's own for a requeued job lie beside the folder of checkpoints.
+    folders = checkpoint.resolve().parents[:2]
     return next((folder for folder in folders if (folder / IDENTITY_FILE).is_file()), None)
 
 
 def open_run(root: Path, subcommand: str, continued: Path | None = None) -> RunFolder:
-    """Create the folder of a new run, or open that of the run being continued.
+    """Create the folder of a new run, or open that of the run being continued, where nothing is written yet.
 
     Args:
         root: the folder that holds the runs.
@@ -172,22 +189,33 @@ def open_run(root: Path, subcommand: str, continued: Path | None = None) -> RunF
     else:
         run = RunFolder(_new_folder(root, subcommand), secrets.token_hex(4), 1)
     if launched_rank() == 0:
-        identity = json.dumps({"run_id": run.run_id, "attempt": run.attempt, "slurm_job": _this_job()})
-        staged = run.path / f".{IDENTITY_FILE}.part"
-        staged.write_text(identity + "\n", encoding="utf-8")
-        staged.replace(run.path / IDENTITY_FILE)  # other processes of this launch may be reading it
+        if continued is None:
+            note_attempt(run)
         os.environ[ENVIRONMENT] = str(run.path)
     return run
 
 
+def note_attempt(run: RunFolder) -> None:
+    """Write down that this attempt at a run is under way."""
+    identity = json.dumps({"run_id": run.run_id, "attempt": run.attempt, "slurm_job": _this_job()})
+    staged = run.path / f".{IDENTITY_FILE}.part"
+    staged.write_text(identity + "\n", encoding="utf-8")
+    staged.replace(run.path / IDENTITY_FILE)  # other processes of this launch may be reading it
+
+
 def close_run() -> None:
-    """Forget the open run, so that the next command gets a folder of its own; one that nothing was written to goes."""
+    """Forget the open run, so that the next command gets a folder of its own; what nothing was written to goes."""
     path = os.environ.pop(ENVIRONMENT, None)
     if path is None or launched_rank() > 0 or not Path(path).is_dir():
         return
-    if [item.name for item in Path(path).iterdir()] == [IDENTITY_FILE]:
-        (Path(path) / IDENTITY_FILE).unlink()
-        Path(path).rmdir()
+    run = Path(path)
+    if all(item.is_dir() or item == run / IDENTITY_FILE for item in run.rglob("*")):
+        shutil.rmtree(run)
+        return
+    # The loggers make theirs as the trainer sets up.
+    for folder in [*run.glob(f"{METRICS}/attempt-*"), run / METRICS]:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _read(path: Path) -> RunFolder:
@@ -213,6 +241,17 @@ def _slurm_job(run: Path) -> str | None:
         return None if job is None else str(job)
     except (OSError, ValueError):
         return None
+
+
+def _fits(root: Path) -> list[Path]:
+    """Return the fits under a root, oldest first."""
+    return sorted((path for path in root.glob("fit-*") if path.is_dir()), key=_number)
+
+
+def _newest_with(name: str, root: Path) -> Path | None:
+    """Return the newest fit's checkpoint of that name."""
+    found = (run / CHECKPOINTS / f"{name}.ckpt" for run in reversed(_fits(root)))
+    return next((path for path in found if path.is_file()), None)
 
 
 def _number(folder: Path) -> int:

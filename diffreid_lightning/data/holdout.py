@@ -12,7 +12,7 @@ from diffreid_lightning.data.chain import IdentityKey
 from diffreid_lightning.manifest import Manifest
 
 
-def hold_out_identities(manifest: Manifest, share: float, seed: int) -> npt.NDArray[np.bool_]:
+def hold_out_identities(manifest: Manifest, share: float | None, seed: int) -> npt.NDArray[np.bool_]:
     """Choose the validation rows among a manifest's training rows.
 
     A manifest that has a ``val`` split of its own keeps it. Otherwise a seeded choice of identities is made among
@@ -20,7 +20,8 @@ def hold_out_identities(manifest: Manifest, share: float, seed: int) -> npt.NDAr
 
     Args:
         manifest: rows of any splits; only ``train`` and ``val`` rows matter.
-        share: share of the training identities to hold out, 0 (none: the own ``val`` split is trained on too) to 1.
+        share: share of the training identities to hold out, 0 (none: the own ``val`` split is trained on too) to 1;
+            None holds out the own ``val`` split and nobody else.
         seed: the choice depends on it and on the sorted identities alone.
 
     Returns:
@@ -28,9 +29,9 @@ def hold_out_identities(manifest: Manifest, share: float, seed: int) -> npt.NDAr
     """
     split = np.asarray(manifest.numpy("split"))
     none = np.zeros(len(manifest), dtype=bool)
-    if share <= 0:
+    if share is not None and share <= 0:
         return none
-    if (split == "val").any():
+    if share is None or (split == "val").any():
         return split == "val"
     labels, _ = manifest.identities()
     rows = np.flatnonzero(split == "train")

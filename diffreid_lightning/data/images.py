@@ -275,6 +275,19 @@ class ImageRoot:
         """
         return decode_image(self.read(name), str(self.path / name))
 
+    def image_or_reason(self, name: str) -> tuple[Image.Image, None] | tuple[None, str]:
+        """Return an image, or why it cannot be read.
+
+        The reason names no folder above the root, so that equal work leaves equal rows wherever it is done.
+
+        Args:
+            name: POSIX path below the root.
+        """
+        try:
+            return self.image(name), None
+        except UserError as error:
+            return None, f"unreadable image: {error.found or error.what}".replace(f"{self.path}/", "")
+
     def _check(self, name: str) -> None:
         if _unsafe.search(name):
             raise UserError(

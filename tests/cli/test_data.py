@@ -34,6 +34,8 @@ def test_published_counts_stand_beside_ours(root: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(Market1501, "published", exact)
     report = check(root, strict=True)
     assert printed(report).count("✓") == 4
+    assert "no problem found" in printed(report)
+    assert "no problem" not in text, "not after what deserves a look"
     assert "ok" in printed(report, "ascii") and "✓" not in printed(report, "ascii")
     monkeypatch.setattr(Market1501, "published", exact | {"val": Counts(1, 1, 1)})
     assert "missing" in printed(check(root))
@@ -63,3 +65,27 @@ def test_the_command(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
         capsys.readouterr()
         assert main(["data", "check", *words]) == 2
         assert expected in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_mistaken_command_is_answered_as_elsewhere(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, expected in [
+        ([], "data check PATH"),
+        (["chek", str(root)], "data check PATH"),
+        (["check"], "data check PATH"),
+        (["check", str(root), "--decod"], "did you mean --decode?"),
+        (["check", str(root), "--format"], "--format"),
+    ]:
+        assert main(["data", *words]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert expected in error
+    assert main(["data", "check", "--help"]) == 0
+
+
+@pytest.mark.parametrize("given", ["market/query", "market/bounding_box_train", "."])
+def test_a_folder_one_level_off_leads_to_the_dataset(
+    given: str, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_market1501(root.parent / "other")
+    assert main(["data", "check", str(root.parent / given)]) == 2
+    assert f"did you mean {root} (Market1501)" in capsys.readouterr().err

@@ -45,7 +45,11 @@ def test_packaged_configs_are_found_by_name(name: str, tmp_path: Path, monkeypat
 def test_unknown_config_names_the_nearest() -> None:
     with pytest.raises(UserError) as caught:
         layers.find_config("experiment/bot_market")
-    assert "experiment/bot_market1501.yaml" in str(caught.value)
+    assert "did you mean --config experiment/bot_market1501?" in str(caught.value)
+    for name, guess in (("bot_market.yaml", "experiment/bot_market1501"), ("denoizer", "tiny_sd/denoiser")):
+        with pytest.raises(UserError) as caught:
+            layers.find_config(name)
+        assert f"did you mean --config {guess}?" in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["a: [1", "- 1\n- 2\n", "a:\n\t- b"])

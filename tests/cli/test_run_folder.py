@@ -45,13 +45,19 @@ def test_last_is_the_newest_run_that_has_one(tmp_path: Path) -> None:
         run_folder.resolve_checkpoint("best", tmp_path)
 
 
-def test_a_fit_stopped_before_its_first_checkpoint_is_the_one_to_start_again(tmp_path: Path) -> None:
-    finished(tmp_path)
-    assert run_folder.unstarted_run(tmp_path) is None
-    run = run_folder.open_run(tmp_path, "fit")
-    (run.path / "config.yaml").touch()
-    run_folder.close_run()
-    assert run_folder.unstarted_run(tmp_path) == run.path
+def test_last_where_no_run_has_one_starts_again_in_the_newest_stopped_run(tmp_path: Path) -> None:
+    assert run_folder.where_to_start("last", tmp_path, "") == (None, None)
+    stopped = [finished(tmp_path, checkpoint=None).path for _ in range(2)]
+    assert run_folder.where_to_start("last", tmp_path, "") == (None, stopped[1])
+    (stopped[0] / "checkpoints").mkdir()
+    with zipfile.ZipFile(stopped[0] / "checkpoints/last.ckpt", "w") as archive:
+        archive.writestr("data.pkl", b"")
+    last = stopped[0] / "checkpoints/last.ckpt"
+    assert run_folder.where_to_start("last", tmp_path, "") == (last, stopped[0])
+    for name in (stopped[0], stopped[0] / "checkpoints"):
+        assert run_folder.resolve_checkpoint(str(name), tmp_path) == last
+    with pytest.raises(UserError, match=r"fit-002"):
+        run_folder.resolve_checkpoint(str(stopped[1]), tmp_path)
 
 
 def test_newest_goes_by_number_not_by_name(tmp_path: Path) -> None:

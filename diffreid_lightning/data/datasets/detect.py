@@ -7,6 +7,7 @@ from pathlib import Path
 
 from diffreid_lightning.data.datasets.base import PersonDataset, descend
 from diffreid_lightning.data.datasets.cuhk03np import BOXES, CUHK03NP
+from diffreid_lightning.data.datasets.diff_person import DiffPerson
 from diffreid_lightning.data.datasets.dukemtmcreid import DukeMTMCReID
 from diffreid_lightning.data.datasets.manifest_dataset import ManifestDataset
 from diffreid_lightning.data.datasets.market1501 import Market1501
@@ -18,6 +19,7 @@ from diffreid_lightning.data.images import ImageRoot
 from diffreid_lightning.errors import UserError, nearest, shorten
 
 FORMATS: tuple[type[PersonDataset], ...] = (
+    DiffPerson,
     ManifestDataset,
     MSMT17,
     CUHK03NP,
@@ -28,6 +30,7 @@ FORMATS: tuple[type[PersonDataset], ...] = (
 )
 """Every on-disk format, the most telling layout first: the first that recognises a folder is its format."""
 
+_SIBLINGS = 50  # so many folders are looked into for a dataset that was meant
 _EMBEDDED = "miniperson"
 _EMBEDDED_DOMAINS = ("campus", "station")
 
@@ -64,14 +67,34 @@ def detect(path: str | os.PathLike[str]) -> PersonDataset:
         return dataset
     here = descend(images)[-1]
     names = here.names()
+    near = _one_level_off(Path(images.path))
     raise UserError(
         f"No dataset is recognised at {images.path}",
         looked_for="one of\n" + "\n".join(f"      {known.__name__}: {known.layout}" for known in FORMATS),
         found=f"{here.path} holds folders {shorten(here.folders()) or '(none)'}; {len(names)} files, such as "
         f"{shorten(names, 3) or '(none)'}",
-        remedy="give the folder that holds one of these layouts, or open it by its class, for instance PersonFolder "
+        remedy=f"did you mean {shorten(near, 4)}?"
+        if near
+        else "give the folder that holds one of these layouts, or open it by its class, for instance PersonFolder "
         "with a pattern",
     )
+
+
+def _one_level_off(place: Path) -> list[str]:
+    """Return the datasets in the folder above a place or in those below it; nearly anything passes for PersonFolder."""
+    if not place.is_dir():
+        return []
+    below = sorted(path for path in place.iterdir() if path.is_dir())[:_SIBLINGS]
+    found = []
+    for folder in (place.parent, *below):
+        try:
+            images = ImageRoot(folder)
+            known = next((form for form in FORMATS if form is not PersonFolder and form.recognises(images)), None)
+        except (OSError, UserError):  # somebody else's folder
+            continue
+        if known is not None:
+            found.append(f"{folder} ({known.__name__})")
+    return found
 
 
 def open_dataset(spec: str | os.PathLike[str] | PersonDataset) -> PersonDataset:

@@ -10,6 +10,9 @@ from diffreid_lightning.data.images import ImageRoot
 from diffreid_lightning.errors import UserError, shorten
 
 FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
+EXPORT_NOTE = "export.json"
+"""What an export of this package leaves beside the folders. Generated people have no query and gallery: with it, a
+folder may be empty."""
 _PROBE = 50  # so many names of a folder tell its naming
 
 
@@ -48,7 +51,7 @@ class MarketLayout(PersonDataset):
         for split, folder in FOLDERS.items():
             before = len(rows.file_name)
             self._read_folder(rows, images, folder, split)
-            if len(rows.file_name) == before:
+            if len(rows.file_name) == before and not images.exists(EXPORT_NOTE):
                 raise UserError(
                     f"The folder {images.path / folder} holds no images",
                     found=shorten(images.names(folder)) or "nothing",

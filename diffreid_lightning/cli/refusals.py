@@ -1,0 +1,67 @@
+"""From what a library raises when a configuration cannot be run to an error in the house's form."""
+
+from __future__ import annotations
+
+from argparse import ArgumentError
+from collections.abc import Mapping, Sequence
+from pickle import UnpicklingError
+from typing import Any
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from diffreid_lightning.cli import hints, values
+from diffreid_lightning.cli.parser import TOP_LEVEL, has_setting
+from diffreid_lightning.errors import DiffReIDError, UserError, shorten
+
+_UNLOADABLE = ("Error(s) in loading state_dict", "PytorchStreamReader", "loaded state dict")
+
+
+def own_error(error: BaseException) -> DiffReIDError | None:
+    """Find this package's error inside what the parser wraps around it when a constructor refuses its arguments."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, DiffReIDError):
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def worded_parsing(
+    error: ArgumentError, subcommand: str, written: Mapping[str, Any], overrides: Sequence[str]
+) -> DiffReIDError:
+    """Word why a configuration could not be parsed.
+
+    Args:
+        error: the parser's.
+        subcommand: ``fit``, ``validate``, ``test`` or ``predict``.
+        written: the configuration as it was given, overrides applied.
+        overrides: the command line without its ``--config``.
+    """
+    top_level = {key: kind for key, kind in TOP_LEVEL.items() if has_setting(subcommand, key)}
+    return (
+        own_error(error)
+        or hints.explain(written, [*top_level, "trainer", "model", "data"])
+        or hints.explain_words(overrides)
+        or values.explain(written, top_level)
+        or UserError("The configuration was refused.", found=hints.readable(str(error)))
+    )
+
+
+def worded_running(error: Exception) -> UserError | None:
+    """Word an error of Lightning or torch that the configuration is to blame for; None for any other."""
+    text = str(error)
+    if isinstance(error, MisconfigurationException):
+        return UserError("Lightning cannot run this configuration.", found=" ".join(text.split()))
+    if "does not allow for gradient clipping" in text:
+        return UserError(
+            "A fused optimiser cannot clip gradients in mixed precision.",
+            found="fused: true beside trainer.gradient_clip_val",
+            remedy="drop one of the two, or use --trainer.precision 32 or bf16-true",
+        )
+    if text.startswith(_UNLOADABLE) or isinstance(error, (UnpicklingError, EOFError)):
+        return UserError(
+            "The checkpoint does not fit this network.",
+            found=shorten(text.split("\n")[1:4] or [text]).replace("\t", ""),
+            remedy="give --model.backbone and the rest of the model as the run was started (its config.yaml)",
+        )
+    return None

@@ -1,0 +1,128 @@
+"""What a run writes down about itself, and when: not before it has made something."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
+from lightning.pytorch.trainer.states import TrainerFn
+
+from diffreid_lightning.cli import run_folder
+from diffreid_lightning.errors import UserError
+from diffreid_lightning.tracking import WandbTracker
+
+
+class RunRecord(SaveConfigCallback):
+    """Save the resolved config as ``config.yaml`` in the run folder and as the run's W&B config, and count the attempt.
+
+    This happens once a step has been trained, an evaluation has ended or a batch has been predicted. A command may be
+    refused until then, when the checkpoint is restored or the data are first read, and must leave the run it was to
+    continue, and the folder of runs, as they were.
+
+    Args:
+        parser: the subcommand's parser.
+        config: the parsed configuration.
+        text: what is saved: the configuration as it was given, without this run's folder and id, so that it starts
+            another run as well.
+        run: the run folder.
+    """
+
+    def __init__(
+        self,
+        parser: LightningArgumentParser,
+        config: Namespace,
+        text: str,
+        run: run_folder.RunFolder,
+        save_to_log_dir: bool,
+    ) -> None:
+        super().__init__(parser, config, save_to_log_dir=save_to_log_dir)
+        self.text = text
+        self.run = run
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let W&B start when it is first used: the trainer has asked every logger for its run by now."""
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbTracker):
+                logger.release()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse another optimiser's checkpoint: torch takes its options over, and fails at the first step.
+
+        Raises:
+            UserError: the checkpoint lacks options of the optimiser.
+        """
+        for optimizer in trainer.optimizers:
+            # torch gives "differentiable" to the defaults of every optimiser that loads a state, and to no group.
+            options = set(getattr(optimizer, "defaults", {})) - {"differentiable"}
+            lacking = sorted({name for group in optimizer.param_groups for name in options - set(group)})
+            if lacking:
+                raise UserError(
+                    "The checkpoint belongs to another optimiser.",
+                    looked_for=f"the options of {type(optimizer).__name__}",
+                    found=f"none of {', '.join(lacking)}",
+                    remedy="give --model.optimizer as the run was started (its config.yaml), or start from its "
+                    "backbone: --model.init_from RUN/backbone",
+                )
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """Record a fit that has trained a step."""
+        self._record(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Record a validation that is the command and not a part of fit."""
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self._record(trainer, pl_module)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Record a test, or a fit that had nothing left to train."""
+        self._record(trainer, pl_module)
+
+    def on_predict_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """Record a prediction that has made something."""
+        self._record(trainer, pl_module)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Record a prediction whose batches had all been done before."""
+        self._record(trainer, pl_module)
+
+    def _record(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self.already_saved and trainer.is_global_zero:
+            self.save_config(trainer, pl_module, str(trainer.state.fn))
+        self.already_saved = True
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write, on rank zero; called once per run."""
+        folder = Path(trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        staged = folder / f".{self.config_filename}.part"
+        staged.write_text(self.text, encoding="utf-8")
+        staged.replace(folder / self.config_filename)
+        run_folder.note_attempt(self.run)
+        for logger in trainer.loggers:
+            logger.log_hyperparams(self.config.as_dict())
+
+
+class RunProgress(RichProgressBar):
+    """Lightning's progress bar without the end of the loggers' version, which says nothing."""
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """Return what is shown behind the bar."""
+        metrics = super().get_metrics(trainer, pl_module)
+        return {name: value for name, value in metrics.items() if name != "v_num"}
+
+
+def place_logger(class_path: str, arguments: Namespace, run: run_folder.RunFolder) -> None:
+    """Put a logger's files into the run folder; a W&B logger also gets the run's id."""
+    if class_path.rpartition(".")[2] in ("WandbTracker", "WandbLogger"):
+        if arguments.get("save_dir") in (None, "."):
+            arguments.save_dir = str(run.path)
+        if arguments.get("id") is None and arguments.get("version") is None:
+            arguments.id = run.run_id or None
+    elif arguments.get("save_dir") in (None, "."):
+        arguments.save_dir = str(run.path)
+        arguments.name = run_folder.METRICS
+        arguments.version = f"attempt-{run.attempt}"  # a continued run keeps what its earlier attempts logged
