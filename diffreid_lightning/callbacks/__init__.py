@@ -7,6 +7,7 @@ from diffreid_lightning.callbacks.epoch_seed import EpochSeed
 from diffreid_lightning.callbacks.evaluation import RetrievalEvaluator
 from diffreid_lightning.callbacks.export import BackboneExport
 from diffreid_lightning.callbacks.features import FeatureWriter
+from diffreid_lightning.callbacks.personalisation import IdentitySheets, PersonalisationExport
 from diffreid_lightning.callbacks.rank_lists import RankLists
 from diffreid_lightning.callbacks.results import ResultsTable
 from diffreid_lightning.callbacks.sample_sheets import SampleSheets
@@ -17,6 +18,8 @@ __all__ = [
     "DiffusionExport",
     "EpochSeed",
     "FeatureWriter",
+    "IdentitySheets",
+    "PersonalisationExport",
     "RankLists",
     "ResultsTable",
     "RetrievalEvaluator",

@@ -2,40 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
-from PIL import Image, ImageDraw
+from PIL import Image
 
+from diffreid_lightning.sheets import draw_samples
 from diffreid_lightning.tracking import spared
 
-_GAP, _LINE = 3, 13
 
-
-def draw_samples(rows: Sequence[tuple[str, Sequence[Image.Image]]]) -> Image.Image:
-    """Draw rows of images, each under its prompt.
+def sample_images(
+    pipeline: Any, prompt: str, count: int, steps: int, guidance: float, image_size: tuple[int, int]
+) -> list[Image.Image]:
+    """Draw images of a prompt from the same noise every time.
 
     Args:
-        rows: prompts with their images, all of one size.
-
-    Returns:
-        The sheet.
+        pipeline: a diffusers pipeline.
+        prompt: what is asked for.
+        count: how many.
+        steps: sampler steps.
+        guidance: classifier-free guidance scale (Ho and Salimans, arXiv 2207.12598).
+        image_size: height and width in pixels.
     """
-    width, height = rows[0][1][0].size
-    columns = max(len(images) for _, images in rows)
-    size = (columns * (width + _GAP) + _GAP, len(rows) * (height + _GAP + _LINE) + _GAP)
-    sheet = Image.new("RGB", size, (255, 255, 255))
-    pen = ImageDraw.Draw(sheet)
-    for line, (prompt, images) in enumerate(rows):
-        top = _GAP + line * (height + _GAP + _LINE)
-        pen.text((_GAP, top), prompt, fill=(20, 20, 20))
-        for column, image in enumerate(images):
-            sheet.paste(image, (_GAP + column * (width + _GAP), top + _LINE))
-    return sheet
+    generator = torch.Generator("cpu").manual_seed(0)
+    images = pipeline(
+        prompt, num_images_per_prompt=count, num_inference_steps=steps, guidance_scale=guidance,
+        height=image_size[0], width=image_size[1], generator=generator,
+    ).images  # fmt: skip
+    return list(images)
+
+
+def log_sheet(trainer: Trainer, sheet: Image.Image, epoch: int) -> None:
+    """Save a sheet as ``samples/epoch-NNNN.png`` in the run folder, and log it to W&B.
+
+    Args:
+        trainer: its run folder and loggers.
+        sheet: the picture.
+        epoch: how many were finished.
+    """
+    path = Path(trainer.default_root_dir) / "samples" / f"epoch-{epoch:04d}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path)
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            with spared(logger):
+                import wandb
+
+                logger.experiment.log({"samples": wandb.Image(sheet), "trainer/global_step": trainer.global_step})
 
 
 class SampleSheets(Callback):
@@ -74,25 +90,8 @@ class SampleSheets(Callback):
         if not due or trainer.sanity_checking or not trainer.is_global_zero:
             return
         pipeline = pl_module.pipeline()  # type: ignore[operator]
-        sheet = draw_samples([(prompt, self._sample(pipeline, prompt)) for prompt in self.prompts])
-        path = Path(trainer.default_root_dir) / "samples" / f"epoch-{trainer.current_epoch + 1:04d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(path)
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                with spared(logger):
-                    self._log(logger, sheet, trainer.global_step)
-
-    def _sample(self, pipeline: Any, prompt: str) -> list[Image.Image]:
-        generator = torch.Generator("cpu").manual_seed(0)
-        images = pipeline(
-            prompt, num_images_per_prompt=self.images_per_prompt, num_inference_steps=self.steps,
-            guidance_scale=self.guidance, height=self.image_size[0], width=self.image_size[1], generator=generator,
-        ).images  # fmt: skip
-        return list(images)
-
-    @staticmethod
-    def _log(logger: WandbLogger, sheet: Image.Image, step: int) -> None:
-        import wandb
-
-        logger.experiment.log({"samples": wandb.Image(sheet), "trainer/global_step": step})
+        drawn = [
+            sample_images(pipeline, prompt, self.images_per_prompt, self.steps, self.guidance, self.image_size)
+            for prompt in self.prompts
+        ]
+        log_sheet(trainer, draw_samples(list(zip(self.prompts, drawn, strict=True))), trainer.current_epoch + 1)

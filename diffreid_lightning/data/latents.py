@@ -36,12 +36,13 @@ class LatentStore:
         self.autoencoder = autoencoder
         self.cache_dir = Path(cache_dir)
 
-    def encode(self, rows: Manifest, image_size: tuple[int, int]) -> Path:
+    def encode(self, rows: Manifest, image_size: tuple[int, int], mirrored: bool = False) -> Path:
         """Encode the rows, unless they are.
 
         Args:
             rows: the images.
             image_size: height and width in pixels.
+            mirrored: encode their mirror images.
 
         Returns:
             The file: (N, 2C, h, w) float16.
@@ -50,7 +51,7 @@ class LatentStore:
             UserError: an image cannot be read.
             RunError: the disk is full.
         """
-        path = self._path(rows, image_size)
+        path = self._path(rows, image_size, mirrored)
         if path.exists():
             return path
         names = rows.table["file_name"]
@@ -61,7 +62,8 @@ class LatentStore:
 
         def moments(start: int, end: int) -> npt.NDArray[np.float16]:
             views = [evaluation_view(rows.images.image(names[row].as_py()), image_size) for row in range(start, end)]
-            return self._moments(torch.stack(views).to(device)).cpu().numpy()
+            images = torch.stack(views).to(device)
+            return self._moments(images.flip(-1) if mirrored else images).cpu().numpy()
 
         try:
             fill_array(path, shape, np.float16, _BATCH, moments, f"encoding {len(rows)} images")
@@ -72,9 +74,9 @@ class LatentStore:
         rank_zero_info(f"{len(rows)} images encoded: {path}")
         return path
 
-    def open(self, rows: Manifest, image_size: tuple[int, int]) -> npt.NDArray[np.float16]:
+    def open(self, rows: Manifest, image_size: tuple[int, int], mirrored: bool = False) -> npt.NDArray[np.float16]:
         """Map the rows' latents, (N, 2C, h, w), without reading them; they must have been encoded."""
-        return np.load(self._path(rows, image_size), mmap_mode="r")
+        return np.load(self._path(rows, image_size, mirrored), mmap_mode="r")
 
     @cached_property
     def _vae(self) -> Any:
@@ -93,7 +95,8 @@ class LatentStore:
         posterior = self._vae.encode(images.float() / 127.5 - 1).latent_dist
         return torch.cat([posterior.mean, posterior.logvar], dim=1).half()
 
-    def _path(self, rows: Manifest, image_size: tuple[int, int]) -> Path:
-        digest = hashlib.sha256(json.dumps([rows.content_hash, image_size]).encode())
+    def _path(self, rows: Manifest, image_size: tuple[int, int], mirrored: bool) -> Path:
+        work = [rows.content_hash, image_size, *(["mirrored"] if mirrored else [])]
+        digest = hashlib.sha256(json.dumps(work).encode())
         digest.update(self._weights)
         return self.cache_dir / f"{digest.hexdigest()[:24]}.npy"

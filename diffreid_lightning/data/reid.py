@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.compute as pc
 import torch
 from lightning.pytorch import LightningDataModule
 from PIL import Image
@@ -35,6 +36,14 @@ class PersonBatch(NamedTuple):
     camids: Tensor  #: (B,) int64 camera numbers
     indices: Tensor  #: (B,) int64 rows of the set
     is_query: Tensor  #: (B,) bool, False in training
+    weights: Tensor | None = None  #: (B,) float32, how much each image counts in training; None: all alike
+
+
+def collate_persons(items: list[PersonBatch]) -> PersonBatch:
+    """Stack images to a batch."""
+    images, labels, camids, indices, is_query, weights = zip(*items, strict=True)
+    stacked = [torch.stack(column) for column in (images, labels, camids, indices, is_query)]
+    return PersonBatch(*stacked)._replace(weights=None if weights[0] is None else torch.stack(weights))
 
 
 class PersonImages(Dataset[PersonBatch]):
@@ -45,6 +54,7 @@ class PersonImages(Dataset[PersonBatch]):
         image_size: height and width in pixels.
         is_query: (N,) which rows are queries; None for none.
         train_view: how training views are made; None makes evaluation views only.
+        weights: (N,) float32, how much each row counts in training; None: all alike.
     """
 
     def __init__(
@@ -53,11 +63,13 @@ class PersonImages(Dataset[PersonBatch]):
         image_size: tuple[int, int],
         is_query: npt.NDArray[np.bool_] | None = None,
         train_view: TrainView | None = None,
+        weights: npt.NDArray[np.float32] | None = None,
     ) -> None:
         self.rows = rows
         self.image_size = image_size
         self.is_query = np.zeros(len(rows), dtype=bool) if is_query is None else is_query
         self.train_view = train_view
+        self.weights = weights
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -79,6 +91,7 @@ class PersonImages(Dataset[PersonBatch]):
             torch.tensor(self.rows.camids[row]),
             torch.tensor(row),
             torch.tensor(self.is_query[row]),
+            None if self.weights is None else torch.tensor(self.weights[row]),
         )
 
 
@@ -89,13 +102,17 @@ class ReIDDataModule(LightningDataModule):
     recognised), or ``miniperson`` / ``miniperson:station``, which ship with the package.
 
     Args:
-        train: one source or several, chained. An identity is (source, partition, pid), so equal pids do not clash.
+        train: one source or several, chained. An identity is (source, partition, pid), so equal pids do not clash, and
+            generated images join the real ones of their person. How many of a batch are generated is the sampler's.
         test: the source whose query and gallery ``test`` reads; None means the first training source.
         image_size: height and width in pixels.
         val_share: share of the training identities held out for validation, 0 to 1. A source with a ``val`` split of
-            its own keeps that one. 0 trains on everything, as published recipes do.
+            its own keeps that one. 0 trains on everything, as published recipes do; None on everything but a source's
+            own ``val`` split.
         sampler: makes the training sampler from the (N,) labels; it must have a ``batch_size``.
         train_view: augmentation of the training images; None means :class:`~.transforms.TrainView` as it stands.
+        sample_weight: column of generated images, such as ``confidence``, by which each counts in the losses; real
+            ones count 1. None: all alike.
         eval_batch_size: images per batch of validation, test and predict.
         num_workers: loader processes; None means one per core, at most 8 (divided by the processes on this machine).
         seed: seed of the held-out choice, the sampling and the augmentation; the command line links
@@ -107,16 +124,19 @@ class ReIDDataModule(LightningDataModule):
         train: Source | list[Source] = "miniperson",
         test: Source | None = None,
         image_size: tuple[int, int] = (256, 128),
-        val_share: float = 0.1,
+        val_share: float | None = 0.1,
         sampler: SamplerFactory = lambda labels: PKSampler(labels),
         train_view: TrainView | None = None,
+        sample_weight: str | None = None,
         eval_batch_size: int = 128,
         num_workers: int | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if not 0 <= val_share < 1:
-            raise UserError(f"data.val_share is {val_share}.", looked_for="a share from 0 up to, not including, 1")
+        if val_share is not None and not 0 <= val_share < 1:
+            raise UserError(
+                f"data.val_share is {val_share}.", looked_for="a share from 0 up to, not including, 1, or null"
+            )
         if num_workers is not None and num_workers < 0:
             raise UserError(f"data.num_workers is {num_workers}.", looked_for="0 or more, or null for one per core")
         sources = train if isinstance(train, list) else [train]
@@ -128,6 +148,7 @@ class ReIDDataModule(LightningDataModule):
         self.val_share = val_share
         self.sampler = sampler
         self.train_view = train_view or TrainView()
+        self.sample_weight = sample_weight
         self.eval_batch_size = eval_batch_size
         self.num_workers = num_workers
         self.seed = seed
@@ -138,10 +159,12 @@ class ReIDDataModule(LightningDataModule):
     def train_set(self) -> PersonImages:
         """The rows trained on."""
         held_out = {key for manifest, mask in self._train_manifests for key in manifest.filter(mask).identities()[1]}
-        rows = chain([manifest.filter(trainable_rows(manifest, held_out)) for manifest, _ in self._train_manifests])
+        chosen = [manifest.filter(trainable_rows(manifest, held_out)) for manifest, _ in self._train_manifests]
+        rows = chain(chosen)
         if not len(rows):
             raise self._empty("train", [manifest for manifest, _ in self._train_manifests])
-        return PersonImages(rows, self.image_size, train_view=self.train_view)
+        weights = None if self.sample_weight is None else generated_weights(chosen, self.sample_weight)
+        return PersonImages(rows, self.image_size, train_view=self.train_view, weights=weights)
 
     @cached_property
     def val_set(self) -> PersonImages | None:
@@ -227,6 +250,8 @@ class ReIDDataModule(LightningDataModule):
         sampler = self.sampler(self.train_set.rows.labels.tolist())
         if isinstance(sampler, PKSampler) and not sampler.has_own_seed:
             sampler.seed = self.seed
+        if isinstance(sampler, PKSampler):
+            sampler.generated = self.train_set.rows.generated
         batch_size = getattr(sampler, "batch_size", None)
         if batch_size is None:
             raise UserError(
@@ -235,6 +260,10 @@ class ReIDDataModule(LightningDataModule):
                 remedy="give the sampler class a batch_size attribute",
             )
         return self._loader(self.train_set, batch_size=batch_size, sampler=sampler, drop_last=True)
+
+    def seen_dataloader(self) -> DataLoader[PersonBatch]:
+        """The training rows once, in order, as evaluation sees them."""
+        return self._loader(PersonImages(self.train_set.rows, self.image_size), batch_size=self.eval_batch_size)
 
     def val_dataloader(self) -> DataLoader[PersonBatch] | list[DataLoader[PersonBatch]]:
         """The held-out identities; no loader at all when ``val_share`` is 0."""
@@ -262,6 +291,38 @@ class ReIDDataModule(LightningDataModule):
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
+            collate_fn=collate_persons,
             generator=torch.Generator().manual_seed(self.seed),  # its worker seeds must not disturb the model's stream
             **kwargs,
         )
+
+
+def generated_weights(manifests: Sequence[Manifest], column: str) -> npt.NDArray[np.float32]:
+    """Read how much each row counts in training.
+
+    Args:
+        manifests: the rows, in order.
+        column: of generated rows; real ones count 1.
+
+    Returns:
+        (N,) weights, >= 0.
+
+    Raises:
+        UserError: generated rows lack the column or a value in it, or a value is negative.
+    """
+    weights = []
+    for manifest in manifests:
+        made = np.asarray(pc.equal(manifest.table["split"], "generated"))
+        values = np.ones(len(manifest), dtype=np.float32)
+        if made.any():
+            values[made] = manifest.filter(made).numpy(column).astype(np.float32)
+        wrong = ~(values >= 0)  # null is NaN
+        if wrong.any():
+            raise UserError(
+                f"Images of {manifest.root} cannot be weighed by {column!r}.",
+                looked_for="a number of 0 or more for every generated image",
+                found=f"{int(wrong.sum())} of {int(made.sum())} generated images without one",
+                remedy="train on the selected images (a Diff-Person folder), or leave data.sample_weight out",
+            )
+        weights.append(values)
+    return np.concatenate(weights)

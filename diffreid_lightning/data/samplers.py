@@ -25,7 +25,14 @@ class Draw(NamedTuple):
 
 
 def draw_pk_epoch(
-    labels: npt.NDArray[np.int64], identities: int, images: int, rng: np.random.Generator, *, multiple_of: int = 1
+    labels: npt.NDArray[np.int64],
+    identities: int,
+    images: int,
+    rng: np.random.Generator,
+    *,
+    multiple_of: int = 1,
+    generated: npt.NDArray[np.bool_] | None = None,
+    share: float | None = None,
 ) -> npt.NDArray[np.int64]:
     """Draw one epoch of P×K batches.
 
@@ -35,38 +42,96 @@ def draw_pk_epoch(
     identities; where it does not divide, identities are visited once more. So an identity appears ``rounds`` or
     ``rounds + 1`` times an epoch, and never twice in a batch.
 
+    With a ``share``, each identity has a deck of real and one of generated images, and a batch takes that share of its
+    images from the latter, spread evenly over its identities. An identity that has only one kind gives that; the others
+    make up for it as far as they can. Shares that do not divide average out over the epoch.
+
     Args:
         labels: (N,) identity of each row.
         identities: P, identities in a batch.
         images: K, images of each.
         rng: source of all randomness.
         multiple_of: the number of batches is filled up to a multiple of this (the number of processes).
+        generated: (N,) which rows are generated; needed with a share.
+        share: share of generated images in a batch, 0 to 1; None draws from all images alike.
 
     Returns:
         (batches, P * K) row indices.
 
     Raises:
-        UserError: fewer than P identities, or a P or K that is not positive.
+        UserError: fewer than P identities, a P or K that is not positive, or a share of images that are not there.
     """
-    decks = _group_rows(labels)
+    batches = _count_batches(labels, identities, images, multiple_of)
+    count = len(np.unique(labels))
+    order = _visits(count, identities, batches, rng)
+    visits = np.split(np.argsort(order, kind="stable"), np.cumsum(np.bincount(order, minlength=count))[:-1])
+    chosen = np.empty((len(order), images), dtype=np.int64)
+    if share is None:
+        for deck, own in zip(_group_rows(labels), visits, strict=True):
+            chosen[own] = _deal(deck, len(own) * images, rng).reshape(len(own), images)
+        return chosen.reshape(batches, identities * images)
+    if generated is None:
+        raise ValueError("a share of generated images wants to know which rows are generated")
+    decks = [(deck[~generated[deck]], deck[generated[deck]]) for deck in _group_rows(labels)]
+    _refuse_missing_kind(generated, share)
+    has_real, has_generated = (np.asarray([len(pair[kind]) > 0 for pair in decks])[order] for kind in (0, 1))
+    counts = _generated_per_visit(
+        has_real.reshape(batches, -1), has_generated.reshape(batches, -1), images, share, rng
+    ).ravel()
+    for (real, made), own in zip(decks, visits, strict=True):
+        is_made = np.arange(images) < counts[own, None]
+        hand = np.empty(is_made.shape, dtype=np.int64)
+        hand[is_made] = _deal(made, int(is_made.sum()), rng)
+        hand[~is_made] = _deal(real, int((~is_made).sum()), rng)
+        chosen[own] = hand
+    return chosen.reshape(batches, identities * images)
+
+
+def _count_batches(labels: npt.NDArray[np.int64], identities: int, images: int, multiple_of: int) -> int:
+    """Return the number of batches in an epoch, or refuse what cannot be drawn."""
     if identities < 1 or images < 1:
         raise UserError(
             f"A batch of {identities} identities × {images} images is empty.", remedy="give both at least 1"
         )
-    if len(decks) < identities:
+    count = len(np.unique(labels))
+    if count < identities:
         raise UserError(
-            f"A batch wants {identities} different identities; the training set has {len(decks)}.",
-            remedy=f"set --data.sampler.init_args.identities_per_batch to {len(decks)} or fewer, or give more data",
+            f"A batch wants {identities} different identities; the training set has {count}.",
+            found=f"{count} identities, those held out for validation (data.val_share) not among them",
+            remedy=f"set --data.sampler.init_args.identities_per_batch to {count} or fewer, hold out fewer, or "
+            "give more data",
         )
-    rounds = max(1, round(len(labels) / len(decks) / images))
-    batches = -(-rounds * len(decks) // identities)
-    batches += -batches % multiple_of
-    order = _visits(len(decks), identities, batches, rng)
-    chosen = np.empty((len(order), images), dtype=np.int64)
-    for identity in range(len(decks)):
-        visits = np.flatnonzero(order == identity)
-        chosen[visits] = _deal(decks[identity], len(visits) * images, rng).reshape(len(visits), images)
-    return chosen.reshape(batches, identities * images)
+    rounds = max(1, round(len(labels) / count / images))
+    batches = -(-rounds * count // identities)
+    return batches + -batches % multiple_of
+
+
+def _refuse_missing_kind(generated: npt.NDArray[np.bool_], share: float) -> None:
+    kind = "generated" if share > 0 and not generated.any() else "real" if share < 1 and generated.all() else None
+    if kind is not None:
+        raise UserError(
+            f"Batches are to hold {100 * share:g} % generated images, but the training set has no {kind} ones.",
+            found=f"{len(generated)} images, {int(generated.sum())} of them generated",
+            remedy="name both in --data.train '[REAL,GENERATED]', or leave the sampler's generated_share out",
+        )
+
+
+def _generated_per_visit(
+    has_real: npt.NDArray[np.bool_],
+    has_generated: npt.NDArray[np.bool_],
+    images: int,
+    share: float,
+    rng: np.random.Generator,
+) -> npt.NDArray[np.int64]:
+    """Return how many of the K images of each visit are generated, (batches, P)."""
+    batches, identities = has_real.shape
+    counts = np.where(has_real, 0, images)
+    free = has_real & has_generated
+    wanted = np.diff(np.rint(np.arange(batches + 1) * share * identities * images)).astype(np.int64)
+    left = np.clip(wanted - counts.sum(axis=1), 0, free.sum(axis=1) * images)
+    each, over = np.divmod(left, np.maximum(free.sum(axis=1), 1))
+    places = np.where(free, rng.random(free.shape), np.inf).argsort(axis=1).argsort(axis=1)
+    return counts + np.where(free, each[:, None] + (places < over[:, None]), 0)
 
 
 def _group_rows(labels: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
@@ -92,6 +157,8 @@ def _visits(count: int, per_batch: int, batches: int, rng: np.random.Generator) 
 
 
 def _deal(deck: npt.NDArray[np.int64], cards: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    if not cards:
+        return deck[:0]
     hands = [rng.permutation(deck) for _ in range(-(-cards // len(deck)))]
     return np.concatenate(hands)[:cards]
 
@@ -107,7 +174,13 @@ class PKSampler(DistributedSampler[Any]):
         identities_per_batch: P, per process.
         images_per_identity: K.
         seed: with the epoch, the seed of everything drawn; None takes the data module's.
+        generated_share: share of generated images in every batch, 0 to 1; None draws from all images alike.
+
+    Attributes:
+        generated: (N,) which rows are generated; the data module sets it.
     """
+
+    generated: npt.NDArray[np.bool_] | None = None
 
     def __init__(
         self,
@@ -115,7 +188,10 @@ class PKSampler(DistributedSampler[Any]):
         identities_per_batch: int = 16,
         images_per_identity: int = 4,
         seed: int | None = None,
+        generated_share: float | None = None,
     ) -> None:
+        if generated_share is not None and not 0 <= generated_share <= 1:
+            raise UserError(f"generated_share is {generated_share}.", looked_for="a share from 0 to 1, or null")
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         super().__init__(
             range(len(labels)),  # type: ignore[arg-type]  # only its length is read
@@ -127,7 +203,8 @@ class PKSampler(DistributedSampler[Any]):
         self.labels = np.asarray(labels, dtype=np.int64)
         self.identities_per_batch = identities_per_batch
         self.images_per_identity = images_per_identity
-        self._batches = len(self._epoch_rows(0))
+        self.generated_share = generated_share
+        self._batches = _count_batches(self.labels, identities_per_batch, images_per_identity, self.num_replicas)
 
     @property
     def batch_size(self) -> int:
@@ -152,6 +229,8 @@ class PKSampler(DistributedSampler[Any]):
             self.images_per_identity,
             np.random.default_rng([self.seed, epoch, 0]),
             multiple_of=self.num_replicas,
+            generated=self.generated,
+            share=self.generated_share,
         )
 
 

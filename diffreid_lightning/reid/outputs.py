@@ -14,11 +14,13 @@ class ReIDOutputs(NamedTuple):
         features: (B, D) pooled features before the batch-norm neck.
         embeddings: (B, D) the same after the neck.
         logits: (B, C) scores of the training identities; the classifier's, from the embeddings.
+        weights: (B,) how much each image counts, >= 0; None when all count alike.
     """
 
     features: Tensor
     embeddings: Tensor
     logits: Tensor
+    weights: Tensor | None = None
 
 
 class FeatureBatch(NamedTuple):

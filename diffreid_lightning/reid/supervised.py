@@ -202,10 +202,8 @@ class SupervisedReID(LightningModule):
         assert self.classifier is not None
         features = self.backbone(batch.images)
         embeddings = self.neck(features)
-        outputs = ReIDOutputs(features=features, embeddings=embeddings, logits=self.classifier(embeddings))
-        losses = cast(list[ReIDLoss], list(self.losses))
-        values = [loss(outputs, batch.labels) for loss in losses]
-        total = torch.stack([loss.weight * value for loss, value in zip(losses, values, strict=True)]).sum()
+        outputs = ReIDOutputs(features, embeddings, logits=self.classifier(embeddings), weights=batch.weights)
+        total, values = self.weigh_losses(outputs, batch.labels)
         self._loss_sum += total.detach()
         if batch_idx % max(1, getattr(self.trainer, "log_every_n_steps", 50)) == 0:
             self._check_loss()
@@ -217,6 +215,13 @@ class SupervisedReID(LightningModule):
         self.log("train/accuracy", accuracy, batch_size=size)
         self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=size)
         return total
+
+    def weigh_losses(self, outputs: ReIDOutputs, labels: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the weighted sum of the losses, and each of them without its weight."""
+        losses = cast(list[ReIDLoss], list(self.losses))
+        values = [loss(outputs, labels) for loss in losses]
+        total = torch.stack([loss.weight * value for loss, value in zip(losses, values, strict=True)]).sum()
+        return total, values
 
     def on_validation_start(self) -> None:
         """Name the cause before the metric meets its effect."""

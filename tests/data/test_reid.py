@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from diffreid_lightning.data.reid import PersonBatch, ReIDDataModule
 from diffreid_lightning.data.samplers import Draw, PKSampler
 from diffreid_lightning.data.transforms import TrainView
 from diffreid_lightning.errors import UserError
+from diffreid_lightning.manifest import Manifest
 from tests.data.layouts import write_dukemtmcreid, write_market1501, write_person_folder
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*published counts.*")
@@ -121,16 +123,75 @@ def test_generated_images_of_held_out_people_stay_out(market: Path) -> None:
     held_out = {("market1501", "train", 3)}
     kept = train.filter(trainable_rows(train, held_out))
     assert set(train.numpy("pid").tolist()) - set(kept.numpy("pid").tolist()) == {3}
-    count = len(train)
-    generated = train.with_columns(
-        {
-            "split": ["generated"] * count,
-            "source_pid": train.numpy("pid"),
-            "prompt": [""] * count,
-            "attributes": [""] * count,
-            "seed": list(range(count)),
-            "generator": ["x"] * count,
-        }
-    )
+    generated = as_generated(train)
     assert 3 not in generated.filter(trainable_rows(generated, held_out)).numpy("pid")
     assert len(generated.filter(trainable_rows(generated, held_out))) == len(kept)
+
+
+def as_generated(manifest: Manifest, **columns: Any) -> Manifest:
+    """The same rows as if a generator had made them."""
+    count = len(manifest)
+    made = {"split": ["generated"] * count, "source_pid": manifest.numpy("pid"), "prompt": [""] * count}
+    made |= {"attributes": [""] * count, "seed": list(range(count)), "generator": ["x"] * count}
+    return manifest.with_columns(made | columns)
+
+
+def train_rows(market: Path) -> Manifest:
+    manifest = Market1501(market).manifest()
+    return manifest.filter(np.asarray(manifest.numpy("split")) == "train")
+
+
+def test_a_generated_image_has_a_camera_of_its_own(market: Path) -> None:
+    train = train_rows(market)
+    both = chain([train, as_generated(train)])  # with the very numbers of the real cameras
+    assert both.generated.tolist() == [False] * len(train) + [True] * len(train)
+    assert not set(both.camids[: len(train)]) & set(both.camids[len(train) :])
+    assert (both.labels[: len(train)] == both.labels[len(train) :]).all()
+    np.testing.assert_array_equal(both.camids[: len(train)], chain([train]).camids)
+
+
+def test_generated_images_count_by_their_score_and_real_ones_fully(market: Path, tmp_path: Path) -> None:
+    train = train_rows(market)
+    scores = np.linspace(0, 1, len(train))
+    as_generated(train, confidence=scores).write(tmp_path / "generated")
+    sources = [str(market), str(tmp_path / "generated")]
+    arguments: dict[str, Any] = {"image_size": (64, 32), "val_share": 0.0, "num_workers": 0}
+    arguments["sampler"] = lambda labels: PKSampler(labels, 4, 2)
+    module = ReIDDataModule(sources, sample_weight="confidence", **arguments)  # type: ignore[arg-type]
+    expected = np.concatenate([np.ones(len(train)), scores]).astype(np.float32)
+    np.testing.assert_array_equal(module.train_set.weights, expected)
+    batch = next(iter(module.train_dataloader()))
+    np.testing.assert_array_equal(batch.weights, expected[batch.indices])
+    plain = ReIDDataModule(sources, **arguments)  # type: ignore[arg-type]
+    assert next(iter(plain.train_dataloader())).weights is None
+    with pytest.raises(UserError, match="no column 'confidense'"):
+        _ = ReIDDataModule(sources, sample_weight="confidense", **arguments).train_set  # type: ignore[arg-type]
+    as_generated(train, confidence=[None, *scores[1:]]).write(tmp_path / "generated")
+    with pytest.raises(UserError, match="cannot be weighed by 'confidence'"):
+        _ = ReIDDataModule(sources, sample_weight="confidence", **arguments).train_set  # type: ignore[arg-type]
+
+
+def test_the_share_of_generated_images_reaches_the_batches(market: Path, tmp_path: Path) -> None:
+    as_generated(train_rows(market)).write(tmp_path / "generated")
+    module = ReIDDataModule(
+        [str(market), str(tmp_path / "generated")], image_size=(64, 32), val_share=0.0, num_workers=0,
+        sampler=lambda labels: PKSampler(labels, 4, 4, generated_share=0.25),
+    )  # fmt: skip
+    for batch in module.train_dataloader():
+        assert module.train_set.rows.generated[batch.indices].reshape(4, 4).sum(axis=1).tolist() == [1] * 4
+
+
+def test_a_sources_own_val_split_alone_is_held_out_by_null(market: Path, tmp_path: Path) -> None:
+    manifest = train_rows(market)
+    split = np.where(manifest.numpy("pid") < 4, "val", "train").tolist()
+    manifest.with_columns({"split": split}).write(tmp_path / "own")
+    for source, held_out in ((market, 0), (tmp_path / "own", 2)):
+        module = ReIDDataModule(str(source), val_share=None, image_size=(64, 32))
+        assert module.num_identities == 10 - held_out
+        assert (0 if module.val_set is None else len(module.val_set.rows.identities)) == held_out
+
+
+def test_all_training_rows_are_seen_once_in_order(market: Path) -> None:
+    module = ReIDDataModule(str(market), val_share=0.0, image_size=(64, 32), num_workers=0, eval_batch_size=7)
+    indices = torch.cat([batch.indices for batch in module.seen_dataloader()])
+    assert indices.tolist() == list(range(len(module.train_set)))

@@ -92,3 +92,67 @@ def test_epochs_differ_and_repeat_from_the_seed() -> None:
     second.set_epoch(1)
     assert list(first) != list(second)
     assert len({draw.seed for draw in first}) == len(first), "two images share an augmentation seed"
+
+
+def mixed_rows(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Identities with real images, generated ones, or both."""
+    labels = random_labels(rng)
+    generated = rng.random(len(labels)) < 0.5
+    kind = rng.integers(4, size=labels.max() + 1)[labels]  # 0: only real, 1: only generated, else as drawn
+    return labels, (generated & (kind > 0)) | (kind == 1)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_batch_has_its_share_of_generated_images(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels, generated = mixed_rows(rng)
+    identities = len(np.unique(labels))
+    p, k, share = int(rng.integers(1, identities + 1)), int(rng.integers(1, 6)), float(rng.random())
+    batches = draw_pk_epoch(labels, p, k, rng, generated=generated, share=share)
+    real_only = {i for i in range(identities) if not generated[labels == i].any()}
+    made_only = {i for i in range(identities) if generated[labels == i].all()}
+    wanted = np.diff(np.rint(np.arange(len(batches) + 1) * share * p * k))
+    for batch, want in zip(batches, wanted, strict=True):
+        groups = labels[batch].reshape(p, k)
+        assert (groups == groups[:, :1]).all() and len(set(groups[:, 0])) == p
+        made = generated[batch].reshape(p, k).sum(axis=1)
+        people = groups[:, 0].tolist()
+        assert all(count == 0 for person, count in zip(people, made, strict=True) if person in real_only)
+        assert all(count == k for person, count in zip(people, made, strict=True) if person in made_only)
+        least = k * sum(person in made_only for person in people)
+        most = k * sum(person not in real_only for person in people)
+        assert made.sum() == np.clip(want, least, most)
+        free = [count for person, count in zip(people, made, strict=True) if person not in real_only | made_only]
+        assert not free or max(free) - min(free) <= 1, "spread evenly"
+
+
+def test_decks_of_a_mix_are_dealt_without_repeats() -> None:
+    labels = np.repeat(np.arange(6), 8)
+    generated = np.tile([True, False], 24)
+    batches = draw_pk_epoch(labels, 3, 4, np.random.default_rng(0), generated=generated, share=0.5)
+    assert sorted(batches.ravel().tolist()) == list(range(48))
+
+
+def test_processes_share_one_mixed_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels, generated = mixed_rows(np.random.default_rng(3))
+    shares = []
+    for rank in range(2):
+        as_process(monkeypatch, rank, 2)
+        sampler = PKSampler(labels.tolist(), 4, 2, seed=7, generated_share=0.4)
+        sampler.generated = generated
+        draws = list(sampler)
+        assert len(draws) == len(sampler)
+        shares.append(np.asarray(draws).reshape(-1, 8, 2))
+    together = np.stack(shares, axis=1).reshape(-1, 8, 2)[..., 0]
+    rng = np.random.default_rng([7, 0, 0])
+    whole = draw_pk_epoch(labels, 4, 2, rng, multiple_of=2, generated=generated, share=0.4)
+    np.testing.assert_array_equal(together, whole)
+
+
+@pytest.mark.parametrize(("made", "share", "missing"), [(False, 0.5, "no generated"), (True, 0.5, "no real")])
+def test_a_share_of_images_that_are_not_there_is_refused(made: bool, share: float, missing: str) -> None:
+    labels = np.repeat(np.arange(6), 4)
+    with pytest.raises(UserError, match=missing):
+        draw_pk_epoch(labels, 2, 2, np.random.default_rng(0), generated=np.full(24, made), share=share)
+    with pytest.raises(UserError, match=r"generated_share is 1\.5"):
+        PKSampler(labels.tolist(), 2, 2, generated_share=1.5)

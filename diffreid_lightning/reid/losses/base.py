@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from diffreid_lightning.errors import UserError
@@ -42,5 +43,11 @@ class ReIDLoss(nn.Module, ABC):
             labels: (B,) identity of each image, int64 from 0.
 
         Returns:
-            The scalar loss, without ``weight``.
+            The scalar loss, without ``weight``. Where ``outputs.weights`` is given, images count by it.
         """
+
+
+def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
+    """Average (N,) values, each counted by its weight, >= 0; 0 when all weights are 0."""
+    weights = weights.to(values.dtype)
+    return (weights * values).sum() / weights.sum().clamp(min=torch.finfo(values.dtype).tiny)

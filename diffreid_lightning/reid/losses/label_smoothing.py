@@ -8,11 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diffreid_lightning.errors import UserError
-from diffreid_lightning.reid.losses.base import ReIDLoss
+from diffreid_lightning.reid.losses.base import ReIDLoss, weighted_mean
 from diffreid_lightning.reid.outputs import ReIDOutputs
 
 
-def label_smoothed_cross_entropy(logits: Tensor, labels: Tensor, *, smoothing: float = 0.1) -> Tensor:
+def label_smoothed_cross_entropy(
+    logits: Tensor, labels: Tensor, *, smoothing: float = 0.1, weights: Tensor | None = None
+) -> Tensor:
     """Cross-entropy against ``(1 − ε) · one-hot + ε / C``, averaged over the batch.
 
     This is the target of Luo et al. (CVPRW 2019, equation 2), and torch's own: the true class keeps ``1 − ε + ε / C``.
@@ -21,13 +23,16 @@ def label_smoothed_cross_entropy(logits: Tensor, labels: Tensor, *, smoothing: f
         logits: (B, C) scores; half precision is computed in float32.
         labels: (B,) class of each row, int64 in [0, C).
         smoothing: ε in [0, 1); 0 is plain cross-entropy.
+        weights: (B,) how much each row counts in the average, >= 0; None when all count alike.
 
     Returns:
         The scalar loss, >= 0.
     """
     if logits.itemsize < 4:
         logits = logits.float()
-    return F.cross_entropy(logits, labels, label_smoothing=smoothing)
+    if weights is None:
+        return F.cross_entropy(logits, labels, label_smoothing=smoothing)
+    return weighted_mean(F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none"), weights)
 
 
 class LabelSmoothedCrossEntropy(ReIDLoss):
@@ -51,4 +56,4 @@ class LabelSmoothedCrossEntropy(ReIDLoss):
 
     def forward(self, outputs: ReIDOutputs, labels: Tensor) -> Tensor:
         """Classify ``outputs.logits``; see :class:`ReIDLoss`."""
-        return label_smoothed_cross_entropy(outputs.logits, labels, smoothing=self.smoothing)
+        return label_smoothed_cross_entropy(outputs.logits, labels, smoothing=self.smoothing, weights=outputs.weights)

@@ -9,11 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diffreid_lightning.errors import UserError
-from diffreid_lightning.reid.losses.base import ReIDLoss
+from diffreid_lightning.reid.losses.base import ReIDLoss, weighted_mean
 from diffreid_lightning.reid.outputs import ReIDOutputs
 
 
-def batch_hard_triplet(features: Tensor, labels: Tensor, *, margin: float | None = 0.3) -> Tensor:
+def batch_hard_triplet(
+    features: Tensor, labels: Tensor, *, margin: float | None = 0.3, weights: Tensor | None = None
+) -> Tensor:
     """Compare each anchor's farthest positive with its nearest negative (equation 5 of the paper).
 
     The loss is the mean of ``max(d_p − d_n + margin, 0)`` over the anchors, with Euclidean distances, or of
@@ -25,6 +27,7 @@ def batch_hard_triplet(features: Tensor, labels: Tensor, *, margin: float | None
         features: (B, D) features; half precision is computed in float32.
         labels: (B,) identity of each row.
         margin: how much nearer the positive has to be, > 0; None for the soft margin.
+        weights: (B,) how much each anchor counts in the mean, >= 0; None when all count alike.
 
     Returns:
         The scalar loss, >= 0.
@@ -43,6 +46,8 @@ def batch_hard_triplet(features: Tensor, labels: Tensor, *, margin: float | None
 
     gaps = farthest_positive - nearest_negative
     losses = F.softplus(gaps) if margin is None else F.relu(gaps + margin)
+    if weights is not None:
+        return weighted_mean(losses, weights[anchors])
     return losses.sum() / anchors.sum().clamp(min=1)
 
 
@@ -67,4 +72,4 @@ class BatchHardTriplet(ReIDLoss):
 
     def forward(self, outputs: ReIDOutputs, labels: Tensor) -> Tensor:
         """Compare ``outputs.features``; see :class:`ReIDLoss`."""
-        return batch_hard_triplet(outputs.features, labels, margin=self.margin)
+        return batch_hard_triplet(outputs.features, labels, margin=self.margin, weights=outputs.weights)

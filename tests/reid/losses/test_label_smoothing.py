@@ -53,3 +53,14 @@ def test_module_classifies_the_logits() -> None:
 def test_smoothing_out_of_range_is_the_users(smoothing: float) -> None:
     with pytest.raises(UserError, match="smoothed"):
         LabelSmoothedCrossEntropy(smoothing=smoothing)
+
+
+def test_a_weight_counts_a_row_so_often() -> None:
+    rng = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(5, 4, generator=rng), torch.tensor([0, 3, 1, 1, 2])
+    times = torch.tensor([1, 0, 3, 2, 1])
+    repeated = label_smoothed_cross_entropy(logits.repeat_interleave(times, 0), labels.repeat_interleave(times))
+    torch.testing.assert_close(label_smoothed_cross_entropy(logits, labels, weights=times.float()), repeated)
+    outputs = ReIDOutputs(torch.empty(5, 1), torch.empty(5, 1), logits, times.float())
+    torch.testing.assert_close(LabelSmoothedCrossEntropy()(outputs, labels), repeated)
+    assert label_smoothed_cross_entropy(logits, labels, weights=torch.zeros(5)) == 0

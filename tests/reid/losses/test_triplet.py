@@ -104,3 +104,20 @@ def test_arguments_out_of_range_are_the_users() -> None:
         BatchHardTriplet(margin=0.0)
     with pytest.raises(UserError, match="weight"):
         BatchHardTriplet(weight=-1.0)
+
+
+def test_a_weight_counts_an_anchor_and_not_its_partners() -> None:
+    rng = torch.Generator().manual_seed(0)
+    features, labels = torch.randn(8, 3, generator=rng), torch.tensor([0, 0, 1, 1, 1, 2, 2, 3])
+    terms = []
+    for anchor in range(7):  # 7 has no positive
+        weights = torch.zeros(8)
+        weights[anchor] = 0.5
+        terms.append(batch_hard_triplet(features, labels, margin=2.0, weights=weights))
+    plain = batch_hard_triplet(features, labels, margin=2.0)
+    torch.testing.assert_close(torch.stack(terms).mean(), plain)
+    torch.testing.assert_close(batch_hard_triplet(features, labels, margin=2.0, weights=torch.full((8,), 0.3)), plain)
+    weights = torch.rand(8, generator=rng)
+    outputs = ReIDOutputs(features, features, torch.empty(8, 1), weights)
+    expected = (torch.stack(terms) * weights[:7]).sum() / weights[:7].sum()
+    torch.testing.assert_close(BatchHardTriplet(margin=2.0)(outputs, labels), expected)

@@ -1,0 +1,125 @@
+"""What a ``predict`` stage leaves behind: the manifest it read with further columns, or a new one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch.utilities import rank_zero_info
+
+from diffreid_lightning.data.planned import PlannedDataModule
+from diffreid_lightning.errors import UserError
+from diffreid_lightning.manifest import FILE_NAME, Manifest
+from diffreid_lightning.parts import Parts
+
+
+class PlannedRows(NamedTuple):
+    """What a stage's module predicts for one batch of a plan."""
+
+    number: int  #: of the batch
+    rows: pa.Table  #: one row for each row of the batch, in its order
+
+
+class ManifestWriter(BasePredictionWriter):
+    """Write the manifest that was read again, with the columns that were predicted.
+
+    Each finished batch is kept at once; a killed stage, run again with the same folder, does the rest. Any number of
+    processes share the batches, and rank zero puts them together.
+
+    Args:
+        folder: where the manifest is written (its images stay where they are).
+    """
+
+    def __init__(self, folder: str) -> None:
+        super().__init__(write_interval="batch")
+        self.folder = Path(folder).expanduser()
+        self._parts: Parts | None = None
+
+    @property
+    def parts(self) -> Parts:
+        """The batches that are finished."""
+        assert self._parts is not None
+        return self._parts
+
+    @property
+    def work(self) -> dict[str, Any]:
+        """What the result follows from beside data and module, as plain JSON values."""
+        return {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take up earlier work, and leave it out of the plan."""
+        if stage != "predict":
+            return
+        data = planned(trainer)
+        self._parts = Parts(self.folder, {**data.work, **getattr(pl_module, "work", {}), **self.work})
+        if trainer.is_global_zero:
+            self.parts.begin()
+        trainer.strategy.barrier()
+        done = set(range(data.batches)) if self.parts.finished else self.parts.done()
+        data.skip(done)
+        if done:
+            rank_zero_info(f"{len(done)} of {data.batches} batches were done before: {self.folder}")
+        trainer.strategy.barrier()  # nobody adds to the folder before everybody has read it
+
+    def write_on_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        prediction: PlannedRows,
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Keep one batch."""
+        self.parts.put(prediction.number, prediction.rows)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Put the batches together; the parts are removed once the manifest is written.
+
+        Not ``on_predict_end``: a process for which no batch was left does not get there.
+        """
+        if stage != "predict":
+            return
+        trainer.strategy.barrier()
+        if not trainer.is_global_zero or self.parts.finished:
+            return
+        data = planned(trainer)
+        left = data.batches - len(self.parts.done())
+        if left:  # trainer.limit_predict_batches
+            rank_zero_info(f"{left} of {data.batches} batches are left for another run: {self.folder}")
+            return
+        manifest = self.result(data.manifest, self.parts.merge())
+        manifest.write(self.folder)
+        self.parts.finish()
+        rank_zero_info(f"{len(manifest)} rows: {self.folder / FILE_NAME}")
+
+    def result(self, read: Manifest, rows: pa.Table) -> Manifest:
+        """Make the manifest that is written.
+
+        Args:
+            read: what the stage read.
+            rows: what it predicted, in the plan's order.
+        """
+        columns = {name: rows[name] for name in rows.column_names}
+        return read.with_columns(columns).with_parents([read.content_hash])
+
+
+def planned(trainer: Trainer) -> PlannedDataModule:
+    """Return the trainer's data module.
+
+    Raises:
+        UserError: it has no plan.
+    """
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    if not isinstance(data, PlannedDataModule):
+        raise UserError(
+            f"{type(data).__name__} has no plan of batches.",
+            looked_for="a data module of a predict stage",
+            remedy="drop ManifestWriter from trainer.callbacks, or choose the stage's own data module",
+        )
+    return data

@@ -1,0 +1,68 @@
+"""How far a ``predict`` stage is, in images: lines that also read well in a log file."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+
+from diffreid_lightning.callbacks.manifest_writer import planned
+
+
+class PlanProgress(Callback):
+    """Say how many images are done, how fast and how long the rest will take; for predictions with ``rows``.
+
+    Processes share a plan evenly, so the first one's speed times their number stands for all.
+
+    Args:
+        every_seconds: between two lines.
+    """
+
+    def __init__(self, every_seconds: float = 15.0) -> None:
+        self.every_seconds = every_seconds
+        self._began = self._said = 0.0
+        self._mine = self._total = self._before = 0
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the clock."""
+        data = planned(trainer)
+        self._began = self._said = time.monotonic()
+        self._mine, self._total = 0, data.rows
+        self._before = data.rows - data.rows_left
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Count; say so when it is time."""
+        self._mine += len(outputs.rows)
+        now = time.monotonic()
+        if now - self._said >= self.every_seconds:
+            self._said = now
+            speed = self._mine * trainer.world_size / (now - self._began)
+            done = min(self._total, self._before + self._mine * trainer.world_size)
+            left = readable((self._total - done) / speed)
+            rank_zero_info(f"{done} of {self._total} images, {speed:.3g} images/s, {left} left")
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Sum up."""
+        seconds = time.monotonic() - self._began
+        made = self._total - self._before
+        if made and self._mine:
+            rank_zero_info(f"{made} images in {readable(seconds)}: {made / seconds:.3g} images/s")
+
+
+def readable(seconds: float) -> str:
+    """Word a duration in its two largest units: ``3 h 20 min``, ``2 min 5 s``, ``8 s``."""
+    whole = round(seconds)
+    hours, minutes = whole // 3600, whole % 3600 // 60
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"

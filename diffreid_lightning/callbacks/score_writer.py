@@ -1,0 +1,96 @@
+"""What scoring leaves behind: the manifest with scores, and beside it what the search for copies needs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from lightning.pytorch import LightningModule, Trainer
+
+from diffreid_lightning.callbacks.manifest_writer import ManifestWriter, PlannedRows, planned
+from diffreid_lightning.errors import UserError
+from diffreid_lightning.filtering.copies import LENGTH
+from diffreid_lightning.filtering.recogniser import RealImages
+from diffreid_lightning.filtering.scored import REAL, THUMBNAILS
+from diffreid_lightning.filtering.scorer import THUMBNAIL, ReIDScorer
+from diffreid_lightning.manifest import Manifest
+
+
+class ScoreWriter(ManifestWriter):
+    """Write the scored manifest, ``thumbnails.npy`` (row i belongs to row i) and ``real_images.json``.
+
+    Thumbnails go to their rows of the array as batches finish, so memory holds one batch; where several machines share
+    the work the folder must be one that they all see.
+
+    Args:
+        folder: where they are written (the images stay where they are).
+    """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take up earlier work."""
+        super().setup(trainer, pl_module, stage)
+        if stage != "predict":
+            return
+        if not isinstance(pl_module, ReIDScorer):
+            raise UserError(f"{type(pl_module).__name__} does not score.", remedy="use ManifestWriter, or ReIDScorer")
+        self._real = pl_module.real
+        if trainer.is_global_zero and not self.parts.finished:
+            self._begin(planned(trainer).rows)
+        trainer.strategy.barrier()
+
+    def write_on_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        prediction: PlannedRows,
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Keep one batch: its thumbnails first, then the part that says it is done."""
+        thumbs = np.frombuffer(b"".join(prediction.rows[THUMBNAIL].to_pylist()), np.uint8).reshape(-1, LENGTH)
+        store = np.lib.format.open_memmap(self._unfinished(), "r+")
+        first = prediction.number * planned(trainer).batch_size
+        store[first : first + len(thumbs)] = thumbs
+        store.flush()
+        self.parts.put(prediction.number, prediction.rows.drop_columns([THUMBNAIL]))
+
+    def result(self, read: Manifest, rows: pa.Table) -> Manifest:
+        """Put the arrays in their place, the manifest comes last."""
+        if self._unfinished().exists():
+            self._unfinished().replace(self._thumbnails())
+        note = self.folder / REAL
+        staged = note.with_suffix(".staged")
+        staged.write_text(json.dumps(_noted(self._real), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        staged.replace(note)
+        return super().result(read, rows)
+
+    def _begin(self, rows: int) -> None:
+        """Make the array of thumbnails, unless earlier batches are in it."""
+        if not self.parts.done():
+            np.lib.format.open_memmap(self._unfinished(), "w+", dtype=np.uint8, shape=(rows, LENGTH)).flush()
+        elif not self._unfinished().exists() and not self._thumbnails().exists():
+            raise UserError(
+                f"Thumbnails of earlier batches are missing from {self.folder}.",
+                looked_for=self._unfinished().name,
+                remedy="remove the folder and score again",
+            )
+
+    def _thumbnails(self) -> Path:
+        return self.folder / THUMBNAILS
+
+    def _unfinished(self) -> Path:
+        return self.folder / f".{THUMBNAILS}"
+
+
+def _noted(real: RealImages) -> dict[str, Any]:
+    """Say where the real images of each source lie, and how near real images are to one another."""
+    roots: dict[str, list[str]] = {}
+    for row in real.table.group_by(["source", "root"]).aggregate([]).to_pylist():
+        roots.setdefault(row["source"], []).append(real.roots[row["root"]])
+    return {"roots": roots, "gap": list(real.gap), "images": len(real.table)}
