@@ -1,0 +1,61 @@
+"""What every captioner has in common: a module whose ``predict`` puts batches of images into words."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import pyarrow as pa
+from lightning.pytorch import LightningModule
+from PIL import Image
+
+from diffreid_lightning.callbacks.manifest_writer import PlannedRows
+from diffreid_lightning.data.captioning import CaptionBatch
+
+CAPTION, PROBLEM = "caption", "caption_problem"
+_SMALLEST = (8, 4)  # height and width in pixels below which nothing can be made out
+
+
+class Captioner(LightningModule, ABC):
+    """Base of the captioners, which a config names by class path.
+
+    A subclass gives ``captions`` and, where its captions depend on more than its class, ``work``. An image's caption
+    must follow from that image alone, whatever else is in the batch.
+    """
+
+    @abstractmethod
+    def captions(self, images: list[Image.Image]) -> list[str]:
+        """Put images into words.
+
+        Args:
+            images: RGB person crops of any sizes, at least one.
+
+        Returns:
+            One caption for each: a sentence of plain words, without a line break.
+        """
+
+    @property
+    def work(self) -> dict[str, Any]:
+        """What the captions follow from beside the images, as plain JSON values."""
+        return {"captioner": f"{type(self).__module__}.{type(self).__qualname__}"}
+
+    def predict_step(self, batch: CaptionBatch, batch_idx: int) -> PlannedRows:
+        """Caption a batch; an unreadable image gets the reason in the place of a caption."""
+        problems = [
+            problem or (_too_small(image) if image is not None else None)
+            for image, problem in zip(batch.images, batch.problems, strict=True)
+        ]
+        readable = [
+            image for image, problem in zip(batch.images, problems, strict=True) if image is not None and not problem
+        ]
+        texts = iter(self.captions(readable) if readable else [])
+        captions = [None if problem else next(texts) for problem in problems]
+        columns = {CAPTION: pa.array(captions, pa.string()), PROBLEM: pa.array(problems, pa.string())}
+        return PlannedRows(batch.number, pa.table(columns))
+
+
+def _too_small(image: Image.Image) -> str | None:
+    width, height = image.size
+    if height >= _SMALLEST[0] and width >= _SMALLEST[1]:
+        return None
+    return f"too small: {width}x{height} pixels, at least {_SMALLEST[1]}x{_SMALLEST[0]} are needed"

@@ -1,0 +1,190 @@
+"""Captions by an image-to-text model of the transformers library, BLIP-2 unless told otherwise."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from huggingface_hub import snapshot_download
+from PIL import Image
+from safetensors import SafetensorError
+from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+
+from diffreid_lightning.captioning.base import Captioner
+from diffreid_lightning.errors import UserError, shorten
+from diffreid_lightning.nets.hub import hub_file
+
+DType = Literal["auto", "float32", "float16", "bfloat16"]
+
+CONFIG = "config.json"
+_NEEDED = f"{CONFIG}, *.safetensors, preprocessor_config.json or processor_config.json, and a tokenizer's files"
+_PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")
+
+
+class TransformersCaptioner(Captioner):
+    """Captions person crops with a pretrained model.
+
+    Any model that ``AutoModelForImageTextToText`` loads from safetensors will do: BLIP-2 (Li et al., arXiv 2301.12597),
+    BLIP, GIT, an encoder-decoder, or a chat model with a template of its own. Decoding is greedy or by beams, so the
+    same image gets the same caption on the same kind of device.
+
+    Args:
+        model: a hub id (``owner/name``, optionally ``@revision``) or the path of a folder that holds a copy.
+        prompt: how the caption begins ("a photo of"; it is cut off again), what is asked ("Question: what does the
+            person wear? Answer:"), or the message to a chat model. "" lets the model begin.
+        max_new_tokens: length limit of a caption in tokens.
+        num_beams: width of the beam search; 1 is greedy.
+        dtype: data type of the weights; ``auto`` keeps the one they are stored in.
+        device_map: as transformers takes it (``auto`` spreads a large model over all devices of this process); None
+            puts it on the trainer's device.
+
+    Raises:
+        UserError: the model is not there, or is not of a kind that captions images.
+    """
+
+    def __init__(
+        self,
+        model: str = "Salesforce/blip2-opt-2.7b",
+        prompt: str = "",
+        max_new_tokens: int = 40,
+        num_beams: int = 1,
+        dtype: DType = "auto",
+        device_map: str | dict[str, int | str] | None = None,
+    ) -> None:
+        super().__init__()
+        self.prompt = prompt
+        self.max_new_tokens = max_new_tokens
+        self.num_beams = num_beams
+        self.dtype_name = dtype
+        self._folder = _locate(model)
+        try:
+            loaded = AutoModelForImageTextToText.from_pretrained(
+                self._folder,
+                dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+                device_map=device_map,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+            )
+            self.processor, self.tokenizer = _load_processors(self._folder)
+        except (OSError, ValueError, KeyError, ImportError, SafetensorError, RuntimeError) as error:
+            raise _cannot_caption(model, self._folder, error) from error
+        if prompt and not hasattr(self.processor, "tokenizer"):
+            raise UserError(
+                f"The captioner {model} takes no prompt.",
+                found=f"{type(loaded).__name__}, which reads images alone",
+                remedy="leave model.prompt empty, or choose a model that reads text as well, such as BLIP-2",
+            )
+        self.tokenizer.padding_side = "left"  # what is generated goes on where the prompt ends
+        loaded.eval().requires_grad_(False)
+        # A model that transformers has placed must not be moved by the trainer, which moves the modules it sees.
+        self.model = None if device_map is not None else loaded
+        self._placed = [loaded]
+
+    @property
+    def work(self) -> dict[str, Any]:
+        """Weights and settings."""
+        return {
+            **super().work,
+            "weights": _content_hash(self._folder),
+            "prompt": self.prompt,
+            "max_new_tokens": self.max_new_tokens,
+            "num_beams": self.num_beams,
+            "dtype": self.dtype_name,
+        }
+
+    def captions(self, images: list[Image.Image]) -> list[str]:
+        """Put images into words, all at once."""
+        model = self._placed[0]
+        inputs = self._inputs(images).to(model.device)
+        for name, value in inputs.items():
+            if value.is_floating_point():
+                inputs[name] = value.to(model.dtype)
+        written = model.generate(
+            **inputs, max_new_tokens=self.max_new_tokens, num_beams=self.num_beams, do_sample=False
+        )
+        given = inputs.get("input_ids")
+        if given is not None and written.shape[1] >= given.shape[1]:
+            repeated = (written[:, : given.shape[1]] == given).all()
+            written = written[:, given.shape[1] :] if repeated else written
+        texts = self.tokenizer.batch_decode(written, skip_special_tokens=True)
+        return [self._cleaned(text) for text in texts]
+
+    def _inputs(self, images: list[Image.Image]) -> Any:
+        if getattr(self.processor, "chat_template", None):
+            asked = self.prompt or "Describe the person's clothes, bag and hair in one sentence."
+            content = [{"type": "image"}, {"type": "text", "text": asked}]
+            text = self.processor.apply_chat_template(
+                [{"role": "user", "content": content}], add_generation_prompt=True
+            )
+            return self.processor(images=images, text=[text] * len(images), return_tensors="pt", padding=True)
+        if self.prompt:
+            return self.processor(images=images, text=[self.prompt] * len(images), return_tensors="pt", padding=True)
+        return self.processor(images=images, return_tensors="pt")
+
+    def _cleaned(self, text: str) -> str:
+        """Keep the first line, without the prompt that some models repeat."""
+        lines = [" ".join(line.split()) for line in text.strip().splitlines()]
+        line = lines[0] if lines else ""
+        start = " ".join(self.prompt.split())
+        return line[len(start) :].lstrip(" ,:") if start and line.lower().startswith(start.lower()) else line
+
+
+def _locate(model: str) -> Path:
+    """Return the folder of a model, downloading it if it is the hub's and the cache lacks it."""
+    folder = Path(model).expanduser()
+    if (folder / CONFIG).is_file():
+        return folder
+    remedy = (
+        f"give the folder of a local copy ({_NEEDED}) as --model.model, or fetch {model} once where there is a "
+        "network; ColourCaptioner needs no download"
+    )
+    if folder.exists() or not _HUB_ID.fullmatch(model):
+        found = shorten(sorted(entry.name for entry in folder.iterdir())) if folder.is_dir() else "no folder"
+        raise UserError(f"There is no captioner at {model}", looked_for=_NEEDED, found=found or "an empty folder",
+                        remedy=remedy)  # fmt: skip
+    hub_file(model, CONFIG, remedy=remedy)  # fails fast, with the reason, where there is no network
+    name, _, revision = model.partition("@")
+    try:
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=list(_PATTERNS)))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"The captioner {model} cannot be had from the hub.",
+            looked_for=_NEEDED,
+            found=str(error).splitlines()[0],
+            remedy=remedy,
+        ) from error
+
+
+def _load_processors(folder: Path) -> tuple[Any, Any]:
+    """Return what prepares images (and text, where the model reads any) and what turns tokens into text."""
+    processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    if hasattr(processor, "image_processor") and hasattr(processor, "tokenizer"):
+        return processor, processor.tokenizer
+    # An encoder-decoder has no processor of its own, and one of its two parts would be taken for it.
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    return AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False), tokenizer
+
+
+def _content_hash(folder: Path) -> str:
+    """SHA-256 over the files a model is loaded from, 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for file in sorted({file for pattern in _PATTERNS for file in folder.glob(pattern)}):
+        digest.update(file.name.encode())
+        with file.open("rb") as handle:
+            while block := handle.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _cannot_caption(model: str, folder: Path, error: Exception) -> UserError:
+    return UserError(
+        f"The captioner {model} cannot be loaded.",
+        looked_for=f"{_NEEDED} of an image-to-text model, in {folder}",
+        found=f"{shorten(sorted(entry.name for entry in folder.iterdir()))}; {str(error).strip().splitlines()[0]}",
+        remedy="choose another model or copy this one again; weights must be in safetensors",
+    )
