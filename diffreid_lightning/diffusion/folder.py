@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline
+from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers.utils import logging as transformers_logging
 
+from diffreid_lightning.diffusion.checkpoint_source import INDEX, locate_pipeline, variant_of
 from diffreid_lightning.errors import RunError, UserError
 from diffreid_lightning.whole_folder import replacing
 
 PROVENANCE = "provenance.json"
+
+Pipeline: TypeAlias = StableDiffusionPipeline | StableDiffusionXLPipeline
+_LAYOUTS: dict[str, type] = {
+    "StableDiffusionPipeline": StableDiffusionPipeline,  # SD 1.x and 2.x
+    "StableDiffusionXLPipeline": StableDiffusionXLPipeline,
+}
 
 
 def load_autoencoder(path: str | Path) -> AutoencoderKL:
@@ -58,10 +68,10 @@ def save_autoencoder(vae: AutoencoderKL, folder: Path, provenance: Mapping[str, 
         vae.save_pretrained(target, safe_serialization=True)
 
 
-def save_pipeline(pipeline: StableDiffusionPipeline, folder: Path, provenance: Mapping[str, Any]) -> None:
-    """Write a pipeline as a diffusers folder that ``StableDiffusionPipeline.from_pretrained`` loads without arguments.
+def save_pipeline(pipeline: Pipeline, folder: Path, provenance: Mapping[str, Any]) -> None:
+    """Write a pipeline as a diffusers folder that its class's ``from_pretrained`` loads without arguments.
 
-    The denoiser and the autoencoder are stored in half precision; the text encoder in single, because loaders keep it
+    The denoiser and the autoencoder are stored in half precision; the text encoders in single, because loaders keep it
     as it is stored and would otherwise mix the two.
 
     Args:
@@ -74,8 +84,7 @@ def save_pipeline(pipeline: StableDiffusionPipeline, folder: Path, provenance: M
     """
     with _replacing(folder, provenance) as target:
         pipeline.save_pretrained(target, safe_serialization=True)
-        for part in ("unet", "vae"):
-            file = target / part / "diffusion_pytorch_model.safetensors"
+        for file in [*target.glob("unet/*.safetensors"), *target.glob("vae/*.safetensors")]:  # large ones are split
             tensors = load_file(file)
             save_file({name: tensor.half() for name, tensor in tensors.items()}, file, metadata={"format": "pt"})
         _name_as_published(target / "text_encoder" / "model.safetensors")
@@ -112,25 +121,39 @@ def assemble_pipeline(
     return pipeline
 
 
-def load_pipeline(path: str | Path) -> StableDiffusionPipeline:
-    """Load a Stable Diffusion folder in float32.
+def load_pipeline(model: str | Path, dtype: torch.dtype = torch.float32) -> Pipeline:
+    """Load a Stable Diffusion checkpoint: SD 1.x, 2.x or SDXL.
+
+    Args:
+        model: a folder in diffusers' layout, a hub id, or ``tiny-sd``.
+        dtype: of the weights.
+
+    Returns:
+        The pipeline, in evaluation mode, without safety checker and progress bar.
 
     Raises:
-        UserError: there is none, or its files are damaged.
+        UserError: there is none, its layout is another one, or its files are damaged.
     """
-    folder = Path(path).expanduser()
-    if not (folder / "model_index.json").is_file():
-        raise _missing(
-            path,
-            "diffusion model",
-            looked_for="a diffusers folder with model_index.json",
-            remedy="give the folder of a Stable Diffusion checkpoint in diffusers' layout",
+    folder = locate_pipeline(model)
+    with _loading(model, "diffusion model"):
+        name = str(json.loads((folder / INDEX).read_text(encoding="utf-8")).get("_class_name"))
+    if name not in _LAYOUTS:
+        raise UserError(
+            f"The diffusion model at {model} has another layout.",
+            looked_for=f"a pipeline of the class {' or '.join(_LAYOUTS)}",
+            found=name,
+            remedy="choose an SD 1.x, SD 2.x or SDXL checkpoint",
         )
-    with _loading(path, "diffusion model"):
-        pipeline = StableDiffusionPipeline.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, safety_checker=None
+    settings: dict[str, Any] = {"variant": variant_of(folder)}
+    if name == "StableDiffusionPipeline":
+        settings |= {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    with _loading(model, "diffusion model"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch_dtype.*")  # newer versions prefer another word for it
+        pipeline: Pipeline = _LAYOUTS[name].from_pretrained(  # type: ignore[attr-defined]
+            folder, local_files_only=True, use_safetensors=True, torch_dtype=dtype, **settings
         )
-        return pipeline.to(torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 
 def _missing(path: str | Path, what: str, looked_for: str, remedy: str) -> UserError:
@@ -141,10 +164,16 @@ def _missing(path: str | Path, what: str, looked_for: str, remedy: str) -> UserE
 
 @contextmanager
 def _loading(path: str | Path, what: str) -> Iterator[None]:
+    bars = [each for each in (diffusers_logging, transformers_logging) if each.is_progress_bar_enabled()]
+    for library in bars:
+        library.disable_progress_bar()
     try:
         yield
     except (OSError, ValueError, SafetensorError, RuntimeError) as error:
         raise UserError(f"The {what} at {path} cannot be loaded.", found=str(error).splitlines()[0]) from error
+    finally:
+        for library in bars:
+            library.enable_progress_bar()
 
 
 @contextmanager

@@ -62,6 +62,20 @@ def timestep_weights(scheduler: Any, timesteps: Tensor, gamma: float | None) -> 
     return clipped / (snr + 1) if kind == "v_prediction" else clipped
 
 
+def denoising_errors(prediction: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+    """Weighted mean squared error of each row.
+
+    Args:
+        prediction: (B, C, h, w).
+        target: (B, C, h, w).
+        weights: (B,).
+
+    Returns:
+        (B,) in float32, whatever the precision of the prediction.
+    """
+    return weights * (prediction.float() - target.float()).square().flatten(1).mean(dim=1)
+
+
 def denoising_loss(prediction: Tensor, target: Tensor, weights: Tensor) -> Tensor:
     """Weighted mean squared error.
 
@@ -73,5 +87,20 @@ def denoising_loss(prediction: Tensor, target: Tensor, weights: Tensor) -> Tenso
     Returns:
         A scalar in float32, whatever the precision of the prediction.
     """
-    errors = (prediction.float() - target.float()).square().flatten(1).mean(dim=1)
-    return (weights * errors).mean()
+    return denoising_errors(prediction, target, weights).mean()
+
+
+def prior_preserving_loss(errors: Tensor, instances: int, prior_weight: float) -> tuple[Tensor, Tensor, Tensor]:
+    """L = L_identity + lambda * L_prior (DreamBooth, Ruiz et al., arXiv 2208.12242, eq. 2).
+
+    Args:
+        errors: (B,) of each row: first the images of identities, then the prior images.
+        instances: how many rows are images of identities.
+        prior_weight: lambda.
+
+    Returns:
+        The loss, the mean error over images of identities, and the mean error over prior images (0 without any).
+    """
+    identity, prior = errors[:instances].mean(), errors[instances:]
+    mean_prior = prior.mean() if len(prior) else torch.zeros_like(identity)
+    return identity + prior_weight * mean_prior, identity, mean_prior

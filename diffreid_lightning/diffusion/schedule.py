@@ -15,7 +15,7 @@ Schedule = Literal["constant_with_warmup", "cosine", "linear"]
 
 def optimise_by_step(
     module: LightningModule,
-    parameters: Iterable[nn.Parameter],
+    parameters: Iterable[nn.Parameter | dict[str, Any]],
     optimizer: OptimizerCallable,
     schedule: Schedule,
     warmup_steps: int,
@@ -24,7 +24,7 @@ def optimise_by_step(
 
     Args:
         module: the module, attached to its trainer.
-        parameters: what is trained.
+        parameters: what is trained, or groups of it.
         optimizer: makes the optimiser.
         schedule: course of the rate after the warm-up.
         warmup_steps: optimiser steps over which the rate rises from zero.

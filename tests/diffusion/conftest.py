@@ -94,3 +94,20 @@ def parts(tokenizer: CLIPTokenizer) -> dict[str, object]:
         "tokenizer": tokenizer,
         "scheduler": build_scheduler(NOISE),
     }
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: Path) -> dict[str, Path]:
+    """A random checkpoint of each layout, by its name."""
+    from tests.diffusion.layouts import LAYOUTS, write_checkpoint
+
+    folder = tmp_path_factory.mktemp("checkpoints")
+    return {layout: write_checkpoint(folder / layout, layout, tokenizer_folder) for layout in LAYOUTS}
+
+
+@pytest.fixture(scope="session")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A captioned manifest of four people to train on."""
+    from tests.diffusion.layouts import write_people
+
+    return write_people(tmp_path_factory.mktemp("people"))

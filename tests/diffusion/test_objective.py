@@ -8,7 +8,12 @@ import pytest
 import torch
 
 from diffreid_lightning.diffusion.architectures import build_scheduler
-from diffreid_lightning.diffusion.objective import denoising_loss, noise_latents, timestep_weights
+from diffreid_lightning.diffusion.objective import (
+    denoising_loss,
+    noise_latents,
+    prior_preserving_loss,
+    timestep_weights,
+)
 from diffreid_lightning.errors import UserError
 
 
@@ -71,3 +76,12 @@ def test_the_loss_is_the_weighted_mean_by_hand() -> None:
 def test_an_unknown_argument_names_the_nearest() -> None:
     with pytest.raises(UserError, match="prediction_type"):
         build_scheduler({"prediction_typ": "epsilon"})
+
+
+def test_the_prior_loss_by_hand() -> None:
+    errors = torch.tensor([1.0, 3.0, 5.0, 0.5, 1.5])
+    # Three images of identities with the mean error 3, two prior images with the mean error 1.
+    loss, identity, prior = prior_preserving_loss(errors, instances=3, prior_weight=0.5)
+    assert (float(loss), float(identity), float(prior)) == (3.5, 3.0, 1.0)
+    loss, identity, prior = prior_preserving_loss(errors, instances=5, prior_weight=0.5)
+    assert (float(loss), float(identity), float(prior)) == pytest.approx((2.2, 2.2, 0.0))

@@ -1,0 +1,110 @@
+"""Where a Stable Diffusion checkpoint comes from: a folder, the hub, or this package; and what its weights are."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from diffusers import DiffusionPipeline
+
+from diffreid_lightning.errors import UserError, nearest
+from diffreid_lightning.nets.hub import hub_file
+
+INDEX = "model_index.json"
+TINY_SD = "tiny-sd"
+_PARTS = ("text_encoder", "text_encoder_2", "unet", "vae")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")
+
+
+def locate_pipeline(model: str | Path) -> Path:
+    """Find a checkpoint in diffusers' layout, downloading it if it is the hub's and the cache lacks it.
+
+    Args:
+        model: a folder, a hub id (``owner/name``, optionally ``@revision``), or ``tiny-sd``, which ships with the
+            package. A folder of that name wins.
+
+    Returns:
+        The folder; it has a ``model_index.json``.
+
+    Raises:
+        UserError: there is none.
+    """
+    folder = Path(model).expanduser()
+    if not folder.exists():
+        if str(model) == TINY_SD:
+            folder = Path(__file__).parent / "tiny_sd"
+        elif isinstance(model, str) and _HUB_ID.fullmatch(model):
+            return _from_hub(model)
+    if not (folder / INDEX).is_file():
+        found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) if folder.is_dir() else "no folder"
+        guess = nearest(str(model), [TINY_SD])
+        raise UserError(
+            f"There is no diffusion model at {model}",
+            looked_for=f"a diffusers folder with {INDEX}",
+            found=found or "an empty folder",
+            remedy="give the folder of a Stable Diffusion checkpoint in diffusers' layout, a hub id (owner/name), or "
+            + (f"did you mean {guess!r}?" if guess and guess != str(model) else TINY_SD),
+        )
+    return folder
+
+
+def variant_of(folder: Path, part: str = "unet") -> str | None:
+    """Name the variant of the weights when a checkpoint has only that one (``fp16``), else None."""
+    names = [file.name for file in (folder / part).glob("*.safetensors")]
+    plain = any(re.fullmatch(r"diffusion_pytorch_model(-\d+-of-\d+)?\.safetensors", name) for name in names)
+    return "fp16" if not plain and any(".fp16" in name for name in names) else None
+
+
+def weights_hash(folder: Path) -> str:
+    """SHA-256 over the weight files that are loaded from a checkpoint, 64 hexadecimal digits.
+
+    Args:
+        folder: as :func:`locate_pipeline` gives it.
+    """
+    files = [(file, file.stat()) for file in _weight_files(folder)]
+    return _hashed(folder, tuple((file, stat.st_size, stat.st_mtime_ns) for file, stat in files))
+
+
+@functools.lru_cache(maxsize=64)
+def _hashed(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
+    """Hash files once, as long as neither size nor time of any has changed."""
+    digest = hashlib.sha256()
+    for file, _, _ in files:
+        digest.update(file.relative_to(folder).as_posix().encode())
+        with file.open("rb") as handle:
+            while block := handle.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _weight_files(folder: Path) -> Iterator[Path]:
+    variant = variant_of(folder)
+    for part in _PARTS:
+        for file in sorted((folder / part).glob("*.safetensors")):
+            if (".fp16" in file.name) == (variant == "fp16"):
+                yield file
+
+
+def _from_hub(model: str) -> Path:
+    remedy = (
+        f"there is no folder {model} here either: give the folder of a local copy in diffusers' layout, "
+        "or fetch the model once where there is a network"
+    )
+    hub_file(model, INDEX, remedy=remedy)  # fails fast, with the reason, where there is no network
+    name, _, revision = model.partition("@")
+    try:
+        return Path(
+            DiffusionPipeline.download(
+                name, revision=revision or None, use_safetensors=True, safety_checker=None, feature_extractor=None
+            )
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"The diffusion model {model} cannot be had from the hub.",
+            looked_for=f"{model}, in the cache or on the hub, with weights in safetensors",
+            found=str(error).splitlines()[0],
+            remedy=remedy,
+        ) from error

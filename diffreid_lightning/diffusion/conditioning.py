@@ -1,0 +1,155 @@
+"""Words as a denoiser sees them: the prompts of any Stable Diffusion layout, encoded as its stock pipeline does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from diffreid_lightning.errors import UserError
+
+
+class Conditioning(NamedTuple):
+    """Encoded prompts; B of them, T tokens each."""
+
+    states: Tensor  #: (B, T, D) hidden states of the text encoder, of both for SDXL side by side
+    pooled: Tensor | None = None  #: (B, P) pooled output of the second text encoder, SDXL alone
+    time_ids: Tensor | None = None  #: (B, 6) original size, crop and target size in pixels, SDXL alone
+
+    def take(self, rows: Tensor | Sequence[int]) -> Conditioning:
+        """Return the prompts of these rows, in this order and as often as they are named.
+
+        Args:
+            rows: (M,) int64 row numbers.
+        """
+        chosen = torch.as_tensor(rows, dtype=torch.int64, device=self.states.device)
+        pooled, time_ids = (part if part is None else part[chosen] for part in self[1:])
+        return Conditioning(self.states[chosen], pooled, time_ids)
+
+    def to(self, dtype: torch.dtype) -> Conditioning:
+        """Return the prompts in another type of number."""
+        pooled, time_ids = (part if part is None else part.to(dtype) for part in self[1:])
+        return Conditioning(self.states.to(dtype), pooled, time_ids)
+
+    @classmethod
+    def cat(cls, parts: Sequence[Conditioning]) -> Conditioning:
+        """Put prompts of one model under each other."""
+        states, *others = zip(*parts, strict=True)
+        pooled, time_ids = (None if column[0] is None else torch.cat(column) for column in others)
+        return cls(torch.cat(states), pooled, time_ids)
+
+
+def encode_prompts(pipeline: Any, prompts: Sequence[str], image_size: tuple[int, int]) -> Conditioning:
+    """Encode prompts as the stock pipeline does, without truncating them; gradients flow if the caller lets them.
+
+    A name with several vectors stands for all of them, as after ``load_textual_inversion``.
+
+    Args:
+        pipeline: a ``StableDiffusionPipeline`` or ``StableDiffusionXLPipeline``.
+        prompts: B texts.
+        image_size: height and width in pixels of what is drawn; SDXL is told.
+
+    Raises:
+        UserError: a prompt is longer than the tokenizer allows.
+    """
+    if _is_xl(pipeline):
+        return _encode_xl(pipeline, prompts, image_size)
+    encoder = pipeline.text_encoder
+    ids = tokenise(pipeline.tokenizer, prompts).to(encoder.device)
+    mask = None
+    if getattr(encoder.config, "use_attention_mask", False):
+        mask = _mask(pipeline.tokenizer, ids)
+    return Conditioning(encoder(ids, attention_mask=mask)[0])
+
+
+def encode_nothing(pipeline: Any, image_size: tuple[int, int]) -> Conditioning:
+    """Encode the absence of a prompt, one row: what guidance (Ho and Salimans, arXiv 2207.12598) is measured against.
+
+    The empty prompt, or zeros where the pipeline's configuration says so (``force_zeros_for_empty_prompt``, SDXL).
+
+    Args:
+        pipeline: a ``StableDiffusionPipeline`` or ``StableDiffusionXLPipeline``.
+        image_size: height and width in pixels.
+    """
+    encoded = encode_prompts(pipeline, [""], image_size)
+    if encoded.pooled is not None and pipeline.config.force_zeros_for_empty_prompt:
+        return encoded._replace(states=encoded.states * 0, pooled=encoded.pooled * 0)
+    return encoded
+
+
+def unet_arguments(conditioning: Conditioning) -> dict[str, Any]:
+    """Name the conditioning as ``UNet2DConditionModel.forward`` does."""
+    arguments: dict[str, Any] = {"encoder_hidden_states": conditioning.states}
+    if conditioning.pooled is not None:
+        arguments["added_cond_kwargs"] = {"text_embeds": conditioning.pooled, "time_ids": conditioning.time_ids}
+    return arguments
+
+
+def text_encoders(pipeline: Any) -> list[tuple[Any, Any]]:
+    """Return the pipeline's (tokenizer, text encoder) pairs: one, or two for SDXL."""
+    pairs = [(pipeline.tokenizer, pipeline.text_encoder)]
+    return [*pairs, (pipeline.tokenizer_2, pipeline.text_encoder_2)] if _is_xl(pipeline) else pairs
+
+
+def tokenise(tokenizer: Any, prompts: Sequence[str]) -> Tensor:
+    """Turn prompts into token numbers, padded to the tokenizer's length.
+
+    Args:
+        tokenizer: a CLIP tokenizer. Names that were added to it with several vectors (``<x>``, ``<x>_1``, ...) are
+            replaced by all of them, as ``maybe_convert_prompt`` of diffusers does.
+        prompts: B texts.
+
+    Returns:
+        (B, T) int64, T being the tokenizer's ``model_max_length``.
+
+    Raises:
+        UserError: a prompt has more tokens than that.
+    """
+    rows = tokenizer(list(prompts), truncation=False).input_ids
+    added = {number for row in rows for number in row if number >= tokenizer.vocab_size}
+    vectors = {number: _all_vectors(tokenizer, number) for number in added}
+    limit = tokenizer.model_max_length
+    ids = torch.full((len(rows), limit), tokenizer.pad_token_id, dtype=torch.int64)
+    for place, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
+        whole = [each for number in row for each in vectors.get(number, (number,))]
+        if len(whole) > limit:
+            raise UserError(
+                f"A prompt is too long for the text encoder: {prompt!r}",
+                looked_for=f"at most {limit} tokens, with the two that frame them",
+                found=f"{len(whole)} tokens",
+                remedy="use a shorter template, shorter captions or fewer vectors per identity",
+            )
+        ids[place, : len(whole)] = torch.tensor(whole)
+    return ids
+
+
+def _all_vectors(tokenizer: Any, number: int) -> list[int]:
+    """Return the numbers of a name and of the further vectors that belong to it."""
+    name, numbers = tokenizer.convert_ids_to_tokens(number), [number]
+    while (more := tokenizer.convert_tokens_to_ids(f"{name}_{len(numbers)}")) not in (None, tokenizer.unk_token_id):
+        numbers.append(more)
+    return numbers
+
+
+def _mask(tokenizer: Any, ids: Tensor) -> Tensor:
+    """Mark the tokens up to the closing one, (B, T)."""
+    closing = (ids == tokenizer.eos_token_id).int().cumsum(dim=1)
+    return ((closing == 0) | ((closing == 1) & (ids == tokenizer.eos_token_id))).long()
+
+
+def _encode_xl(pipeline: Any, prompts: Sequence[str], image_size: tuple[int, int]) -> Conditioning:
+    """Join the last hidden states but one of both encoders (Podell et al., arXiv 2307.01952, section 2.1)."""
+    states, pooled = [], None
+    for tokenizer, encoder in text_encoders(pipeline):
+        answer = encoder(tokenise(tokenizer, prompts).to(encoder.device), output_hidden_states=True)
+        states.append(answer.hidden_states[-2])
+        pooled = answer[0]  # the last encoder's, projected
+    joined = torch.cat(states, dim=-1)
+    size = torch.tensor([*image_size, 0, 0, *image_size], dtype=joined.dtype, device=joined.device)
+    return Conditioning(joined, pooled, size.expand(len(prompts), -1))
+
+
+def _is_xl(pipeline: Any) -> bool:
+    return getattr(pipeline, "text_encoder_2", None) is not None

@@ -1,0 +1,167 @@
+"""Any diffusers scheduler as the sampler of a checkpoint: found by name, given the checkpoint's noise schedule."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import diffusers
+import torch
+from diffusers import SchedulerMixin
+from torch import Tensor
+
+from diffreid_lightning.errors import UserError, nearest, shorten
+
+_STEP = ("model_output", "timestep", "sample")
+_NOISE = ("beta_start", "beta_end", "beta_schedule", "prediction_type")  # what a scheduler takes from a checkpoint
+
+
+class Sampler:
+    """A scheduler with its number of steps; used for one batch after the other.
+
+    Args:
+        scheduler: of the checkpoint.
+        name: of the class to sample with: one of diffusers' (``UniPCMultistepScheduler``) or an importable path; None
+            keeps the checkpoint's own.
+        options: arguments of that class which differ from the checkpoint's configuration.
+        steps: how many are taken from noise to image.
+
+    Raises:
+        UserError: there is no such class or argument, the class cannot sample this checkpoint, it draws noise that no
+            seed reaches, or it refuses the arguments or the number of steps.
+    """
+
+    def __init__(self, scheduler: Any, name: str | None, options: Mapping[str, Any], steps: int) -> None:
+        found = type(scheduler) if name is None else _find(name)
+        _check(found, scheduler.config, options)
+        self.steps = steps
+        try:
+            self.scheduler: Any = found.from_config(scheduler.config, **options)  # type: ignore[attr-defined]
+            self.scheduler.set_timesteps(steps)
+        except (ValueError, TypeError, NotImplementedError, AssertionError, ImportError, IndexError) as error:
+            raise UserError(
+                f"{found.__name__} refuses its settings.",
+                looked_for=f"{steps} steps" + (f" with {dict(options)}" if options else ""),
+                found=str(error).splitlines()[0] if str(error) else type(error).__name__,
+                remedy="change model.steps, model.scheduler_options or model.scheduler",
+            ) from error
+        if hasattr(self.scheduler, "noise_sampler"):
+            raise UserError(
+                f"{found.__name__} draws noise that no image's seed reaches.",
+                remedy="choose another one, such as DPMSolverMultistepScheduler or EulerAncestralDiscreteScheduler",
+            )
+        self._takes_generator = "generator" in inspect.signature(found.step).parameters  # type: ignore[attr-defined]
+
+    @property
+    def work(self) -> dict[str, Any]:
+        """What its pictures follow from, as plain JSON values."""
+        kept = {name: value for name, value in self.scheduler.config.items() if not name.startswith("_")}
+        return {"class": type(self.scheduler).__name__, "steps": self.steps, **kept}
+
+    def begin(self, skipped: int = 0) -> Tensor:
+        """Start a batch.
+
+        Args:
+            skipped: steps that are left out at the noisy end.
+
+        Returns:
+            (calls,) timesteps at which the denoiser is asked, noisiest first. They stay on the CPU, with everything
+            that is computed from them, so that no step waits for a GPU.
+        """
+        self.scheduler.set_timesteps(self.steps, device="cpu")
+        first = skipped * self.scheduler.order
+        if hasattr(self.scheduler, "set_begin_index"):
+            self.scheduler.set_begin_index(first)
+        timesteps: Tensor = self.scheduler.timesteps[first:]
+        return timesteps
+
+    def start(self, noise: Tensor, timesteps: Tensor, image: Tensor | None = None) -> Tensor:
+        """Return what the process starts from.
+
+        Args:
+            noise: (B, C, h, w) standard normal.
+            timesteps: as :meth:`begin` gave them.
+            image: (B, C, h, w) latents that the noise is added to; None starts from noise alone.
+        """
+        if image is None:
+            return noise * self.scheduler.init_noise_sigma
+        started: Tensor = self.scheduler.add_noise(image, noise, timesteps[:1].repeat(len(noise)))
+        return started
+
+    def scaled(self, latents: Tensor, timestep: Tensor) -> Tensor:
+        """Bring latents to the scale at which the denoiser expects them."""
+        scaled: Tensor = self.scheduler.scale_model_input(latents, timestep)
+        return scaled
+
+    def step(
+        self, predicted: Tensor, timestep: Tensor, latents: Tensor, generators: Sequence[torch.Generator]
+    ) -> Tensor:
+        """Take one step towards the image; what it draws comes from the images' own generators.
+
+        Args:
+            predicted: (B, C, h, w) by the denoiser.
+            timestep: a scalar.
+            latents: (B, C, h, w).
+            generators: B of them, on the CPU.
+        """
+        drawing = {"generator": list(generators)} if self._takes_generator else {}
+        stepped: Tensor = self.scheduler.step(predicted, timestep, latents, **drawing, return_dict=False)[0]
+        return stepped
+
+
+def initial_noise(generators: Sequence[torch.Generator], shape: tuple[int, int, int]) -> Tensor:
+    """Draw each image's noise from its own generator: (B, C, h, w) float32 on the CPU.
+
+    It is the same on every device and in every batch.
+
+    Args:
+        generators: B of them, on the CPU.
+        shape: (C, h, w).
+    """
+    return torch.stack([torch.randn(shape, generator=generator) for generator in generators])
+
+
+def _find(name: str) -> type:
+    module, _, last = name.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module) if module else diffusers, last, None)
+    except ImportError:
+        found = None
+    if isinstance(found, type) and issubclass(found, SchedulerMixin):
+        return found
+    known = [each for each in dir(diffusers) if each.endswith("Scheduler")]
+    guess = nearest(last, known) or nearest(f"{last}Scheduler", known)
+    raise UserError(
+        f"There is no scheduler {name!r}.",
+        looked_for="a scheduler of diffusers by its name, or an importable path (package.module.Class)",
+        remedy=f"did you mean {guess!r}?" if guess else "DPMSolverMultistepScheduler needs few steps",
+    )
+
+
+def _check(found: type, config: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    accepted = list(inspect.signature(found).parameters)
+    for option in options:
+        if option not in accepted:
+            guess = nearest(option, accepted)
+            raise UserError(
+                f"{found.__name__} has no argument {option!r} (model.scheduler_options).",
+                found=f"its arguments are {shorten(accepted, 30)}",
+                remedy=f"did you mean {guess!r}?" if guess else "take one of the arguments above",
+            )
+    step = tuple(inspect.signature(found.step).parameters)[1:4]  # type: ignore[attr-defined]
+    lacking = [name for name in _NOISE if name not in accepted]
+    if step != _STEP or lacking:
+        raise UserError(
+            f"{found.__name__} cannot sample a Stable Diffusion checkpoint.",
+            looked_for=f"a scheduler that takes {', '.join(_NOISE)} from the checkpoint",
+            found=f"it does not take {', '.join(lacking)}" if lacking else "its steps are of another kind",
+            remedy="choose DPMSolverMultistepScheduler, UniPCMultistepScheduler, DDIMScheduler or the like",
+        )
+    if config.get("rescale_betas_zero_snr") and "rescale_betas_zero_snr" not in accepted:
+        raise UserError(
+            f"{found.__name__} cannot sample a checkpoint whose last timestep is pure noise.",
+            looked_for="a scheduler with the argument rescale_betas_zero_snr",
+            remedy="choose DPMSolverMultistepScheduler, UniPCMultistepScheduler or DDIMScheduler",
+        )

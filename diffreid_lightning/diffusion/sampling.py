@@ -1,0 +1,140 @@
+"""From noise to pictures: guidance by any number of prompts, each step of a batch in one pass of the denoiser."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
+from torch import Tensor
+
+from diffreid_lightning.diffusion.conditioning import Conditioning, unet_arguments
+from diffreid_lightning.diffusion.diversity.base import Weights, evaluated
+from diffreid_lightning.diffusion.samplers import Sampler
+
+
+class Guidance(NamedTuple):
+    """What leads a batch of B images from noise to picture."""
+
+    nothing: Conditioning  #: B rows without a prompt
+    prompts: list[Conditioning]  #: K times B rows
+    weights: Weights  #: (calls, K, B)
+    rescale: float = 0.0  #: how far contrast is brought back to that of the first prompt, 0 to 1
+
+
+def denoise(
+    unet: Any,
+    sampler: Sampler,
+    guidance: Guidance,
+    latents: Tensor,
+    timesteps: Tensor,
+    generators: Sequence[torch.Generator],
+) -> Tensor:
+    """Run the process; numbers in the comments are its steps.
+
+    Args:
+        unet: the denoiser.
+        sampler: which has begun a batch.
+        guidance: prompts and weights; what no image gives weight to is left out of a pass.
+        latents: (B, C, h, w) float32, as :meth:`~.samplers.Sampler.start` gives them.
+        timesteps: (calls,) as :meth:`~.samplers.Sampler.begin` gave them.
+        generators: B of them.
+
+    Returns:
+        (B, C, h, w) float32 latents of the images.
+    """
+    asked = evaluated(guidance.weights)
+    weights = torch.tensor(np.ascontiguousarray(guidance.weights), device=latents.device)[..., None, None, None]
+    # 1. What goes into a pass beside the latents is the same at every call with the same prompts.
+    everything = [guidance.nothing, *guidance.prompts]
+    arguments: dict[bytes, dict[str, Any]] = {}
+    for row in asked:
+        if row.tobytes() not in arguments:
+            chosen = [condition for condition, wanted in zip(everything, row, strict=True) if wanted]
+            arguments[row.tobytes()] = unet_arguments(Conditioning.cat(chosen))
+    on_device = timesteps.to(latents.device)
+    for call, timestep in enumerate(timesteps):
+        # 2. One pass predicts for every image under every prompt.
+        passes = int(asked[call].sum())
+        seen = sampler.scaled(latents, timestep).to(unet.dtype).repeat(passes, 1, 1, 1)
+        answer = unet(seen, on_device[call], **arguments[asked[call].tobytes()], return_dict=False)[0]
+        # 3. The predictions are composed (arXiv 2206.01714, eq. 11), 4. and the sampler takes its step.
+        predicted = compose(answer.float().chunk(passes), asked[call], weights[call], guidance.rescale)
+        latents = sampler.step(predicted, timestep, latents, generators)
+    return latents
+
+
+def compose(predictions: Sequence[Tensor], asked: Sequence[bool], weights: Tensor, rescale: float) -> Tensor:
+    """Compose the predictions of one call.
+
+    Args:
+        predictions: (B, C, h, w) each, of what was asked, in order.
+        asked: 1 + K; whether there is a prediction without a prompt, then for each prompt.
+        weights: (K, B, 1, 1, 1) or whatever multiplies K times (B, C, h, w).
+        rescale: share of the first prompt's contrast in the outcome (Lin et al., arXiv 2305.08891, section 3.4).
+
+    Returns:
+        (B, C, h, w).
+    """
+    prompted = list(predictions[1:] if asked[0] else predictions)
+    used = [weight for weight, wanted in zip(weights, asked[1:], strict=True) if wanted]
+    if not asked[0] and len(prompted) == 1:  # the weight of every image is one
+        return prompted[0]
+    if asked[0]:
+        base = predictions[0]
+        composed = base
+        for prediction, weight in zip(prompted, used, strict=True):
+            composed = composed + weight * (prediction - base)
+    else:
+        composed = sum((weight * each for weight, each in zip(used, prompted, strict=True)), torch.zeros(()))
+    if rescale and asked[1]:
+        composed = rescale_noise_cfg(composed, prompted[0], guidance_rescale=rescale)
+    return composed
+
+
+def encode_images(vae: Any, images: Tensor) -> Tensor:
+    """Encode pictures as the denoiser sees them.
+
+    Args:
+        vae: the autoencoder.
+        images: (B, 3, H, W) uint8.
+
+    Returns:
+        (B, C, h, w) float32: the mean of the posterior, scaled.
+    """
+    posterior = vae.encode((images.float() / 127.5 - 1).to(vae.dtype)).latent_dist
+    shift, scale = _scale(vae, images.device)
+    return (posterior.mean.float() - shift) * scale
+
+
+def decode_latents(vae: Any, latents: Tensor, chunk: int) -> Tensor:
+    """Decode latents to pictures.
+
+    Args:
+        vae: the autoencoder.
+        latents: (B, C, h, w) as the denoiser gives them.
+        chunk: how many are decoded at a time.
+
+    Returns:
+        (B, 3, H, W) uint8.
+    """
+    shift, scale = _scale(vae, latents.device)
+    unscaled = (latents / scale + shift).to(vae.dtype)
+    pictures = [_to_bytes(vae.decode(part, return_dict=False)[0]) for part in unscaled.split(chunk)]
+    return torch.cat(pictures)
+
+
+def _to_bytes(decoded: Tensor) -> Tensor:
+    return (decoded.float() / 2 + 0.5).clamp_(0, 1).mul_(255).round_().to(torch.uint8)
+
+
+def _scale(vae: Any, device: torch.device) -> tuple[Tensor | float, Tensor | float]:
+    """Shift and factor between what the autoencoder encodes and what the denoiser sees."""
+    mean, spread = getattr(vae.config, "latents_mean", None), getattr(vae.config, "latents_std", None)
+    factor = vae.config.scaling_factor
+    if mean is None or spread is None:
+        return 0.0, factor
+    column = torch.tensor([mean, spread], device=device)[:, None, :, None, None]
+    return column[0], factor / column[1]

@@ -1,0 +1,62 @@
+"""Where a checkpoint is looked for, and what is said when it cannot be used."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffreid_lightning.diffusion.checkpoint_source import locate_pipeline, variant_of, weights_hash
+from diffreid_lightning.diffusion.folder import load_pipeline
+from diffreid_lightning.errors import UserError
+from tests.diffusion.layouts import LAYOUTS
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_loads_in_the_precision_that_is_asked_for(checkpoints: dict[str, Path], layout: str) -> None:
+    pipeline = load_pipeline(checkpoints[layout], torch.bfloat16)
+    assert type(pipeline).__name__ == ("StableDiffusionXLPipeline" if layout == "sdxl" else "StableDiffusionPipeline")
+    networks = [value for value in pipeline.components.values() if isinstance(value, torch.nn.Module)]
+    assert {parameter.dtype for network in networks for parameter in network.parameters()} == {torch.bfloat16}
+    assert not any(network.training for network in networks)
+
+
+def test_what_is_not_there_is_said_with_what_was_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for asked, told in ((tmp_path, "model_index.json"), ("no/where/at-all", "no folder"), ("tiny-ds", "tiny-sd")):
+        with pytest.raises(UserError, match=told):
+            locate_pipeline(asked)
+    with pytest.raises(UserError, match="owner/no-such-model") as refused:
+        load_pipeline("owner/no-such-model")
+    assert "local copy" in str(refused.value)
+
+
+def test_another_kind_of_pipeline_is_refused(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(checkpoints["sd1"], tmp_path / "model")
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps({**index, "_class_name": "FluxPipeline"}))
+    with pytest.raises(UserError, match="FluxPipeline"):
+        load_pipeline(folder)
+
+
+def test_a_checkpoint_in_half_precision_alone_loads(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    load_pipeline(checkpoints["sd1"], torch.float16).save_pretrained(tmp_path / "half", variant="fp16")
+    assert variant_of(tmp_path / "half") == "fp16"
+    assert variant_of(checkpoints["sd1"]) is None
+    assert load_pipeline(tmp_path / "half").unet.dtype == torch.float32
+
+
+def test_the_hash_follows_the_weights_alone(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(checkpoints["sd1"], tmp_path / "model")
+    before = weights_hash(folder)
+    assert before == weights_hash(checkpoints["sd1"])
+    (folder / "notes.txt").write_text("hello")
+    assert weights_hash(folder) == before
+    file = next((folder / "unet").glob("*.safetensors"))
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    assert weights_hash(folder) != before

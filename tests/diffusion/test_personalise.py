@@ -1,0 +1,241 @@
+"""A few steps of personalisation on random checkpoints of each layout, and what stock diffusers makes of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoPipelineForText2Image
+from lightning.pytorch import Trainer, seed_everything
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from diffreid_lightning.callbacks import PersonalisationExport
+from diffreid_lightning.data.personalisation import PersonalisationDataModule
+from diffreid_lightning.diffusion import newcomers
+from diffreid_lightning.diffusion.fine_tuning import CrossAttentionKV, FineTuning, FullFineTuning, TokensOnly
+from diffreid_lightning.diffusion.folder import load_pipeline
+from diffreid_lightning.diffusion.identity_features import IdentityFeatures
+from diffreid_lightning.diffusion.identity_tokens import FreeTokens, MappedTokens, RareWord
+from diffreid_lightning.diffusion.lora import LoRA
+from diffreid_lightning.diffusion.personalise import Personalisation
+from diffreid_lightning.diffusion.personalised import load_personalised, read_tokens
+from diffreid_lightning.diffusion.prior import FineGrainedPrior
+from diffreid_lightning.diffusion.row_adamw import RowAdamW
+from diffreid_lightning.errors import UserError
+from diffreid_lightning.manifest import Manifest
+from diffreid_lightning.nets import Backbone, save_backbone
+from tests.diffusion.conftest import SIZE
+from tests.diffusion.layouts import LAYOUTS
+
+PROMPT = "a photo of <toy-0002>, a man in blue jeans"
+Train = Callable[..., tuple[Personalisation, Path]]
+
+
+@pytest.fixture
+def train(people: Path, checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
+    """Personalise a checkpoint; returns the module as training left it, and the folder it was saved in."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(base: Path, name: str = "run", precision: Any = "32", **arguments: Any) -> tuple[Personalisation, Path]:
+        seed_everything(0, verbose=False)
+        settings = {"fine_tuning": LoRA(rank=4), "tokens": FreeTokens(word="man"), "warmup_steps": 0, "token_lr": 0.05}
+        module = Personalisation(
+            model=str(base), image_size=SIZE, optimizer=lambda groups: RowAdamW(groups, lr=0.02), **settings | arguments
+        )
+        data = PersonalisationDataModule(
+            source=str(people), model=str(base), image_size=SIZE, batch_size=4,
+            prior=FineGrainedPrior(images_per_identity=1, steps=2), template="a photo of {identity}, {description}",
+        )  # fmt: skip
+        trainer = Trainer(
+            accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False, callbacks=[PersonalisationExport()], default_root_dir=tmp_path / name,
+            gradient_clip_val=1.0, accumulate_grad_batches=2,
+            precision=precision,
+        )  # fmt: skip
+        trainer.fit(module, datamodule=data)
+        return module, tmp_path / name / "personalised"
+
+    return run
+
+
+def draw(pipeline: Any, prompt: str = PROMPT) -> Tensor:
+    pipeline.set_progress_bar_config(disable=True)
+    latents = torch.randn(1, 4, 16, 8, generator=torch.Generator().manual_seed(7))
+    images = pipeline(
+        prompt, height=SIZE[0], width=SIZE[1], num_inference_steps=3, latents=latents, output_type="pt"
+    ).images
+    return torch.as_tensor(images)
+
+
+def stock(base: Path, folder: Path) -> Any:
+    """The saved model as somebody without this package loads it."""
+    pipeline = AutoPipelineForText2Image.from_pretrained(base, safety_checker=None)
+    pipeline.load_lora_weights(folder / "lora")
+    with safe_open(folder / "tokens.safetensors", "pt") as file:
+        names = json.loads(file.metadata()["names"])
+    tensors = load_file(folder / "tokens.safetensors")
+    pipeline.load_textual_inversion(tensors["tokens"], token=list(names))
+    if "tokens_2" in tensors:
+        pipeline.load_textual_inversion(
+            tensors["tokens_2"], token=list(names), tokenizer=pipeline.tokenizer_2, text_encoder=pipeline.text_encoder_2
+        )
+    return pipeline
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("vectors", "text_encoder"), [(1, True), (3, False)])
+def test_stock_diffusers_draws_the_same_image_from_what_is_saved(
+    train: Train, checkpoints: dict[str, Path], layout: str, vectors: int, text_encoder: bool
+) -> None:
+    base = checkpoints[layout]
+    tokens, lora = FreeTokens(vectors=vectors, word="man"), LoRA(rank=4, text_encoder=text_encoder)
+    module, folder = train(base, tokens=tokens, fine_tuning=lora, drop_prompt=0.3, gradient_checkpointing=vectors == 3)
+    ours, theirs = module.pipeline(), stock(base, folder)
+    torch.testing.assert_close(draw(theirs), draw(ours), atol=2e-4, rtol=0)
+    torch.testing.assert_close(draw(load_personalised(folder).pipeline), draw(theirs), atol=1e-5, rtol=0)
+    assert float((draw(load_pipeline(base)) - draw(theirs)).abs().max()) > 0.01
+    # Every row, each under its own name, and nothing else in the vocabulary moved.
+    names, saved = read_tokens(folder)
+    assert names == [f"<toy-{pid:04d}>" for pid in (1, 2, 3, 4)]
+    plain = load_pipeline(base)
+    for number, suffix in enumerate(["", "_2"] if layout == "sdxl" else [""]):
+        tokenizer, encoder = getattr(theirs, f"tokenizer{suffix}"), getattr(theirs, f"text_encoder{suffix}")
+        loaded = encoder.get_input_embeddings().weight
+        before = getattr(plain, f"text_encoder{suffix}").get_input_embeddings().weight
+        assert torch.equal(loaded[: len(before)], before)
+        assert saved[number].shape == ((4, 16 + 8 * number) if vectors == 1 else (4, 3, 16 + 8 * number))
+        trained = module.tokens.table()[number]
+        for name, row, vector in zip(names, saved[number], trained, strict=True):
+            assert torch.equal(row, vector)
+            words = [name, *(f"{name}_{place}" for place in range(1, vectors))]
+            found = loaded[torch.tensor(tokenizer.convert_tokens_to_ids(words))]
+            assert torch.equal(found, row.view(vectors, -1))
+
+
+@pytest.mark.parametrize("layout", ["sd2", "sdxl"])
+@pytest.mark.parametrize("fine_tuning", [FullFineTuning(text_encoder=True), CrossAttentionKV()])
+def test_other_weights_than_a_lora_are_saved_as_a_pipeline(
+    train: Train, checkpoints: dict[str, Path], layout: str, fine_tuning: FineTuning
+) -> None:
+    base = checkpoints[layout]
+    module, folder = train(base, fine_tuning=fine_tuning)
+    personalised = load_personalised(folder)
+    torch.testing.assert_close(draw(personalised.pipeline), draw(module.pipeline()), atol=0.02, rtol=0)
+    before, after = load_pipeline(base), AutoPipelineForText2Image.from_pretrained(folder / "pipeline")
+    for suffix in ["", "_2"] if layout == "sdxl" else [""]:
+        one, two = (getattr(each, f"text_encoder{suffix}") for each in (before, after))
+        assert torch.equal(one.get_input_embeddings().weight, two.get_input_embeddings().weight)
+        assert len(getattr(before, f"tokenizer{suffix}")) == len(getattr(after, f"tokenizer{suffix}"))
+        changed = any(not torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+        assert changed == fine_tuning.text_encoder
+    moved = {
+        name
+        for (name, a), b in zip(before.unet.named_parameters(), after.unet.parameters(), strict=True)
+        if not torch.equal(a.half().float(), b.float())
+    }
+    keys_and_values = {name for name in moved if "attn2.to_k" in name or "attn2.to_v" in name}
+    assert keys_and_values
+    assert (moved == keys_and_values) == isinstance(fine_tuning, CrossAttentionKV)
+
+
+def test_names_alone_can_be_trained_and_networks_alone_too(train: Train, checkpoints: dict[str, Path]) -> None:
+    base = checkpoints["sd1"]
+    module, folder = train(base, "tokens", fine_tuning=TokensOnly())
+    assert not (folder / "lora").exists()
+    assert len(module.trained) == 0
+    first = load_personalised(folder)
+    assert float((draw(load_pipeline(base)) - draw(first.pipeline)).abs().max()) > 0.001
+    module, folder = train(base, "networks", tokens=RareWord())
+    vocabulary = load_pipeline(base).text_encoder.get_input_embeddings().weight
+    assert torch.isin(load_file(folder / "tokens.safetensors")["tokens"], vocabulary).all()
+    assert load_personalised(folder).content_hash != first.content_hash
+    with pytest.raises(UserError, match="Nothing is trained"):
+        train(base, "nothing", tokens=RareWord(), fine_tuning=TokensOnly())
+
+
+def test_the_folder_says_who_is_in_it_and_where_it_comes_from(train: Train, checkpoints: dict[str, Path]) -> None:
+    _, folder = train(checkpoints["sd1"])
+    model = load_personalised(folder)
+    assert model.template.text == "a photo of {identity}, {description}"
+    assert [identity.description for identity in model.identities] == [
+        "a woman in a red coat", "a man in blue jeans", "a boy", "",
+    ]  # fmt: skip
+    assert model.identity(("toy", "train", 3)).name == "<toy-0003>"
+    with pytest.raises(UserError, match="toy/train/9"):
+        model.identity(("toy", "train", 9))
+    record = json.loads((folder / "provenance.json").read_text())
+    assert (record["training_data"]["identities"], record["training_data"]["images"]) == (4, 16)
+    assert load_personalised(folder).content_hash == model.content_hash
+
+
+def test_a_folder_that_does_not_fit_says_why(train: Train, checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    _, folder = train(checkpoints["sd1"])
+    with pytest.raises(UserError, match="another base model"):
+        load_personalised(folder, base=checkpoints["sd2"])
+    moved = shutil.copytree(checkpoints["sd1"], tmp_path / "moved")
+    load_personalised(folder, base=moved)
+    for name, told in (("tokens.safetensors", "tensor tokens"), ("identities.json", "There is no personalised model")):
+        broken = shutil.copytree(folder, tmp_path / f"without-{name}")
+        (broken / name).unlink()
+        with pytest.raises(UserError, match=told):
+            load_personalised(broken)
+    damaged = shutil.copytree(folder, tmp_path / "damaged")
+    (damaged / "lora/pytorch_lora_weights.safetensors").write_bytes(b"no weights")
+    with pytest.raises(UserError, match="pytorch_lora_weights"):
+        load_personalised(damaged)
+
+
+def test_frozen_weights_may_be_in_half_precision(train: Train, checkpoints: dict[str, Path]) -> None:
+    settings = {"frozen_dtype": "bfloat16", "fine_tuning": LoRA(rank=4, text_encoder=True)}
+    with pytest.raises(UserError, match="bf16-mixed"):
+        train(checkpoints["sdxl"], "refused", **settings)
+    module, folder = train(checkpoints["sdxl"], precision="bf16-mixed", **settings)
+    assert {parameter.dtype for parameter in module.parameters()} == {torch.float32}
+    frozen = {each.dtype for each in module.pipeline().unet.parameters() if not each.requires_grad}
+    assert frozen == {torch.bfloat16}
+    assert all(tensor.isfinite().all() for tensor in load_file(folder / "tokens.safetensors").values())
+
+
+def test_people_it_was_never_trained_on_get_tokens_from_the_mapper(
+    train: Train, checkpoints: dict[str, Path], people: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def network(seed: int) -> IdentityFeatures:
+        torch.manual_seed(seed)
+        save_backbone(Backbone("test_resnet", image_size=(32, 32)), tmp_path / "network", provenance={})
+        return IdentityFeatures(f"local-dir:{tmp_path / 'network'}", "timm", image_size=(32, 32))
+
+    features = network(seed=1)
+    module, folder = train(checkpoints["sdxl"], tokens=MappedTokens(features, vectors=2, hidden=8, word="man"))
+    words = [str(folder), str(people), "--out", str(tmp_path / "more")]
+    assert newcomers.main([*words, "--split", "gallery"]) == 0
+    assert "2 newcomers, <toy-test-0005> to <toy-test-0006>" in capsys.readouterr().out
+    model = load_personalised(tmp_path / "more")
+    assert [identity.name for identity in model.identities][4:] == ["<toy-test-0005>", "<toy-test-0006>"]
+    assert model.identities[4].description == "somebody else"
+    # They have what the network says of their images; the others have what they had.
+    manifest = Manifest.read(people)
+    theirs = manifest.filter((manifest.numpy("split") == "gallery") & (manifest.numpy("role") == "identity"))
+    features.encode(theirs)
+    assert isinstance(module.tokens, MappedTokens)
+    with torch.no_grad():
+        wanted = module.tokens.mapper(features.of_identities(theirs))
+    before, after = read_tokens(folder)[1], read_tokens(tmp_path / "more")[1]
+    for old, new, expected in zip(before, after, wanted, strict=True):
+        assert torch.equal(new[:4], old)
+        torch.testing.assert_close(new[4:], expected)
+    draw(model.pipeline, "a photo of <toy-test-0006>")
+    assert newcomers.main(words) == 2
+    assert "knows everybody" in capsys.readouterr().err
+    network(seed=2)
+    assert newcomers.main([*words, "--split", "gallery"]) == 2
+    assert "another network" in capsys.readouterr().err
+    (folder / "mapper.json").unlink()
+    assert newcomers.main([*words, "--split", "gallery"]) == 2
+    assert "knows nobody but" in capsys.readouterr().err

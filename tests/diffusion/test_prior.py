@@ -1,0 +1,98 @@
+"""Prior images: which prompts they have, that they are the base model's, drawn once, and taken up where stopped."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from diffreid_lightning.diffusion import prior as subject
+from diffreid_lightning.diffusion.prior import CoarsePrior, FineGrainedPrior
+from diffreid_lightning.diffusion.prompts import PromptTemplate
+from diffreid_lightning.errors import UserError
+from tests.diffusion.conftest import SIZE
+
+WORDS = [
+    [("a woman in red", "at night"), ("a woman in red", "from behind"), ("a woman in red", "")],
+    [("a man in blue", "walking")],
+    [("", "")],
+]
+
+
+def test_fine_prompts_describe_everybody_and_name_nobody() -> None:
+    template = PromptTemplate("a photo of {identity}, {description}, {circumstances}")
+    prompts = FineGrainedPrior(images_per_identity=3).prompts(WORDS, template, seed=0)
+    assert len(prompts) == 9
+    assert Counter(prompts) == {
+        "a photo of a woman in red, at night": 1,
+        "a photo of a woman in red, from behind": 1,
+        "a photo of a woman in red": 1,
+        "a photo of a man in blue, walking": 3,
+        "a photo of a person": 3,
+    }
+
+
+def test_coarse_prompts_are_one() -> None:
+    prompts = CoarsePrior(images=5).prompts(WORDS, PromptTemplate(), seed=0)
+    assert prompts == ["a photo of a person"] * 5
+
+
+@pytest.mark.parametrize("layout", ["sd2", "sdxl"])
+def test_prior_images_are_what_the_stock_pipeline_draws(
+    checkpoints: dict[str, Path], tmp_path: Path, layout: str
+) -> None:
+    prior = FineGrainedPrior(steps=3, guidance=3.0, scheduler="DDIMScheduler", draw_at_once=2, cache_dir=str(tmp_path))
+    prompts, model = ["a man", "a boy", "a woman"], str(checkpoints[layout])
+    prior.draw(model, prompts, SIZE, seed=4)
+    latents = prior.open(model, prompts, SIZE, seed=4)
+    assert latents.shape == (3, 4, 16, 8)
+    pipeline = subject.load_pipeline(model)
+    pipeline.scheduler = subject.Sampler(pipeline.scheduler, "DDIMScheduler", {}, 3).scheduler
+    drawn = pipeline(
+        "a woman", height=SIZE[0], width=SIZE[1], num_inference_steps=3, guidance_scale=3.0, output_type="latent",
+        generator=torch.Generator().manual_seed(subject._seed(4, 2)),
+    ).images[0]  # fmt: skip
+    torch.testing.assert_close(torch.from_numpy(np.array(latents[2])).float(), drawn, atol=5e-3, rtol=1e-2)
+
+
+def test_they_are_drawn_once_and_an_interrupted_run_goes_on(
+    checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, prompts = str(checkpoints["sd1"]), ["a man", "a boy", "a woman", "a red coat", "blue jeans"]
+    calls: list[int] = []
+    draw = StableDiffusionPipeline.__call__
+
+    def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        calls.append(len(kwargs["prompt_embeds"]))
+        if len(calls) == stop:
+            raise KeyboardInterrupt
+        return draw(self, *args, **kwargs)
+
+    monkeypatch.setattr(StableDiffusionPipeline, "__call__", counted)
+    whole, cut = (CoarsePrior(steps=2, draw_at_once=2, cache_dir=str(tmp_path / name)) for name in ("whole", "cut"))
+    stop = 0
+    whole.draw(model, prompts, SIZE, seed=0)
+    assert calls == [2, 2, 1]
+    calls.clear()
+    stop = 2
+    with pytest.raises(KeyboardInterrupt):
+        cut.draw(model, prompts, SIZE, seed=0)
+    stop = 0
+    cut.draw(model, prompts, SIZE, seed=0)
+    assert calls == [2, 2, 2, 1]
+    cut.draw(model, prompts, SIZE, seed=0)
+    assert len(calls) == 4
+    one, two = (each.open(model, prompts, SIZE, seed=0) for each in (whole, cut))
+    assert np.array_equal(one, two)
+    assert not np.array_equal(one[0], one[1])
+
+
+def test_an_unknown_scheduler_is_named(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    prior = CoarsePrior(images=1, scheduler="DDIMSchedular", cache_dir=str(tmp_path))
+    with pytest.raises(UserError, match="DDIMScheduler"):
+        prior.draw(str(checkpoints["sd1"]), ["a man"], SIZE, seed=0)
