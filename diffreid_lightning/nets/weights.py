@@ -99,7 +99,23 @@ def load_initial_weights(
         if neck is not None:
             neck.resize(backbone.num_features)
         return _report(backbone, "scratch")
-    checkpoint = open_checkpoint(init_from, backbone)
+    return fill_backbone(backbone, open_checkpoint(init_from, backbone), neck=neck, allow_partial=allow_partial)
+
+
+def fill_backbone(
+    backbone: Backbone, checkpoint: Checkpoint, *, neck: BNNeck | None = None, allow_partial: bool = False
+) -> WeightsReport:
+    """Fill a backbone with an opened checkpoint, as :func:`load_initial_weights` does.
+
+    Args:
+        backbone: the backbone to fill, in place.
+        checkpoint: the weights.
+        neck: the neck behind the backbone, or None.
+        allow_partial: accept weights that do not cover the backbone, or that hold more than it.
+
+    Raises:
+        UserError: the weights are of another architecture, or fit only in part.
+    """
     _check_architecture(backbone, checkpoint)
     checkpoint = _without_classifier(backbone, _in_the_form_of(backbone.model, checkpoint))
     report, fitting = _compare(backbone, checkpoint)

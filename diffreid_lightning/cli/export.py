@@ -1,0 +1,52 @@
+"""``python -m diffreid_lightning data export``: a dataset in the layout that other toolboxes read."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from diffreid_lightning.data.datasets import open_dataset
+from diffreid_lightning.data.export import export_market1501
+from diffreid_lightning.errors import UserError
+
+_USAGE = "python -m diffreid_lightning data export PATH --format market1501 --out DIR"
+
+
+def export_command(words: Sequence[str]) -> int:
+    """Run ``data export PATH --format market1501 --out DIR``.
+
+    Args:
+        words: the command line after ``data export``.
+
+    Returns:
+        0.
+
+    Raises:
+        UserError: the command line, the dataset or the folder cannot be used.
+        RunError: the disk refuses.
+    """
+    parser = _Parser(prog=_USAGE.partition(" PATH")[0], description=__doc__, allow_abbrev=False)
+    parser.add_argument("path", help="a dataset's folder or .zip, a manifest, or miniperson")
+    parser.add_argument("--format", required=True, choices=["market1501"], help="the layout to write")
+    parser.add_argument("--out", required=True, help="the folder to write; an earlier export there is replaced")
+    args = parser.parse_args(list(words))
+    out = Path(args.out).expanduser()
+    found = export_market1501(open_dataset(args.path).manifest(), out)
+    print(f"{found.images:,} images, {found.linked:,} of them hard links: {out}")
+    if found.renumbered:
+        print(f"people are numbered anew, so that no two share a number: {out / 'identities.csv'}")
+    if found.left_out:
+        print(f"{found.left_out:,} distractors of the val split were left out: the layout has no place for them")
+    others = [suffix for suffix in found.suffixes if suffix != ".jpg"]
+    if others:
+        print(f"some images are {', '.join(others)}: readers that look for *.jpg alone will not see them")
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """Words errors as the rest of the command line does."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError("data export cannot be run like this.", found=message, remedy=f"write {_USAGE}")

@@ -1,0 +1,191 @@
+"""Where the logits come from that a temperature is fitted to: images a network was not trained on.
+
+Cross-fitting holds each real image out once. What is held out from decides what it costs and what it is worth:
+
+* :class:`FoldNetworks` trains a whole network for each fold, beside the scorer, in the same run: nothing that judges a
+  held-out image has seen it, and the confidence is that of images as new as generated ones. ``folds`` networks on
+  1 - 1 / ``folds`` of the images each make the training ``folds`` times as long.
+* :class:`FoldHeads` trains the classifier alone for each fold, on the embeddings of the trained network. It costs
+  seconds, but the network has seen the held-out images: they look more certain than new ones would, and the temperature
+  comes out too low.
+* :class:`Uncalibrated` leaves the softmax as it is.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from diffreid_lightning.errors import UserError
+from diffreid_lightning.filtering.scores import assign_folds, fit_temperature, negative_log_likelihood
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The temperatures of a scorer, and how they were found.
+
+    Args:
+        temperatures: (C,) one for each identity: the fitted one, 1 where nothing could be held out.
+        temperature: the fitted one.
+        reason: why it is 1 although nothing was fitted; None when it was fitted.
+        single: (K,) identities with one image, whose temperature is 1.
+        images: how many held-out images it was fitted to.
+        accuracy: share of them that were recognised, 0 to 1; NaN without any.
+        nll: their mean negative log-likelihood at T = 1 and at the fitted one; NaN without any.
+    """
+
+    temperatures: Tensor
+    temperature: float
+    reason: str | None
+    single: npt.NDArray[np.int64]
+    images: int = 0
+    accuracy: float = float("nan")
+    nll: tuple[float, float] = (float("nan"), float("nan"))
+
+
+class Calibration(ABC):
+    """A way to calibrate.
+
+    Args:
+        folds: parts of the training images, each held out once; at least 2.
+        seed: of the images' distribution over the folds.
+    """
+
+    def __init__(self, folds: int = 3, seed: int = 0) -> None:
+        if folds < 2:
+            raise UserError(f"Cross-fitting with {folds} folds holds nothing out.", looked_for="2 folds or more")
+        self.folds = folds
+        self.seed = seed
+
+    @property
+    def networks(self) -> int:
+        """Networks that are trained beside the scorer, the k-th without the images of fold k."""
+        return 0
+
+    def assign(self, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return the fold of each image, (N,); -1 for what is never held out."""
+        return assign_folds(labels, self.folds, self.seed)
+
+    @abstractmethod
+    def held_out_logits(self, embeddings: Tensor, labels: Tensor, folds: Tensor, by_networks: Tensor) -> Tensor | None:
+        """Return logits of each image by something that was trained without it, (N, C); None for none at all.
+
+        Args:
+            embeddings: (N, D) of the training images, by the trained scorer.
+            labels: (N,) their identities.
+            folds: (N,) as :meth:`assign` gave them.
+            by_networks: (N, C) logits by the network of the image's fold; (0, C) when there are none.
+        """
+
+    def head(self, embeddings: Tensor, labels: Tensor, classifier: Tensor) -> Tensor:
+        """Return the classifier that belongs to the temperature, (C, D): the trained one unless a way needs another."""
+        return classifier
+
+
+class FoldNetworks(Calibration):
+    """Hold out from whole networks, trained beside the scorer; see the head of this file."""
+
+    @property
+    def networks(self) -> int:
+        """One for each fold."""
+        return self.folds
+
+    def held_out_logits(self, embeddings: Tensor, labels: Tensor, folds: Tensor, by_networks: Tensor) -> Tensor | None:
+        """Return what the networks say."""
+        return by_networks
+
+
+class FoldHeads(Calibration):
+    """Hold out from classifiers alone, fitted to the trained network's embeddings; see the head of this file.
+
+    Those are fitted to their minimum and not by the network's schedule, so the scorer's own is fitted anew on all
+    images in the same way: the temperature then belongs to it.
+
+    Args:
+        folds: parts of the training images, each held out once; at least 2.
+        seed: of the images' distribution over the folds.
+        smoothing: of the labels, as in training, in [0, 1).
+    """
+
+    def __init__(self, folds: int = 5, seed: int = 0, smoothing: float = 0.1) -> None:
+        super().__init__(folds, seed)
+        self.smoothing = smoothing
+
+    def held_out_logits(self, embeddings: Tensor, labels: Tensor, folds: Tensor, by_networks: Tensor) -> Tensor | None:
+        """Fit a classifier without each fold."""
+        count = int(labels.max()) + 1
+        logits = embeddings.new_zeros(len(embeddings), count)
+        for fold in range(self.folds):
+            out = folds == fold
+            if out.any():
+                weight = self._fit(embeddings[~out], labels[~out], count)
+                logits[out] = embeddings[out] @ weight.T
+        return logits
+
+    def head(self, embeddings: Tensor, labels: Tensor, classifier: Tensor) -> Tensor:
+        """Fit the classifier anew, on all images."""
+        return self._fit(embeddings, labels, len(classifier))
+
+    def _fit(self, embeddings: Tensor, labels: Tensor, count: int) -> Tensor:
+        weight = embeddings.new_zeros(count, embeddings.shape[1], requires_grad=True)
+        optimizer = torch.optim.LBFGS([weight], max_iter=100, line_search_fn="strong_wolfe")
+
+        def loss() -> Tensor:
+            optimizer.zero_grad()
+            value = F.cross_entropy(embeddings @ weight.T, labels, label_smoothing=self.smoothing)
+            value.backward()
+            return value
+
+        with torch.enable_grad():
+            optimizer.step(loss)
+        return weight.detach()
+
+
+class Uncalibrated(Calibration):
+    """Take the softmax as it is, T = 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def held_out_logits(self, embeddings: Tensor, labels: Tensor, folds: Tensor, by_networks: Tensor) -> Tensor | None:
+        """Return nothing."""
+        return None
+
+
+def calibrate(held_out: Tensor | None, labels: Tensor, folds: Tensor, count: int) -> Fitted:
+    """Fit the temperature to what was held out.
+
+    Args:
+        held_out: (N, C) logits of each image by something that was trained without it; None to leave T at 1.
+        labels: (N,) identities.
+        folds: (N,) folds; images of fold -1 were never held out.
+        count: C.
+
+    Returns:
+        The temperatures. An identity with one image keeps T = 1: its image cannot be held out.
+    """
+    # With two images or more none is left undealt, so what has fold -1 is an identity's only image.
+    single = labels[folds < 0].unique().cpu().numpy()
+    usable = folds >= 0
+    if held_out is None or not usable.any():
+        reason = "calibration is switched off" if held_out is None else "every identity has one image"
+        return Fitted(torch.ones(count), 1.0, reason, single)
+    logits, own = held_out[usable], labels[usable]
+    temperature = fit_temperature(logits, own)
+    temperatures = torch.full((count,), temperature)
+    temperatures[single] = 1.0
+    return Fitted(
+        temperatures,
+        temperature,
+        None,
+        single,
+        images=len(own),
+        accuracy=float((logits.argmax(dim=1) == own).float().mean()),
+        nll=(negative_log_likelihood(logits, own), negative_log_likelihood(logits, own, temperature)),
+    )

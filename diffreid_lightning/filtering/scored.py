@@ -1,0 +1,107 @@
+"""What scoring wrote, as selection reads it: the manifest, thumbnails of its images, where the real ones lie."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from diffreid_lightning.data.images import ImageRoot
+from diffreid_lightning.errors import UserError
+from diffreid_lightning.filtering.copies import LENGTH
+from diffreid_lightning.manifest import Manifest
+
+THUMBNAILS = "thumbnails.npy"
+REAL = "real_images.json"
+#: the column that says why a row has no score
+PROBLEM = "score_problem"
+#: columns about the nearest real image: its name, its source, how far it is
+NEAREST, NEAREST_SOURCE, REAL_DISTANCE = "nearest_real", "nearest_real_source", "real_distance"
+
+
+@dataclass(frozen=True)
+class ScoredFolder:
+    """A scored manifest and what lies beside it.
+
+    Args:
+        folder: where it lies.
+        manifest: the scored rows.
+        real_roots: the folders or archives of the real images, by source; empty where it is not known.
+        real_gap: quantiles 0.01, 0.05, 0.5 of the distance from a real image to the nearest other one; empty likewise.
+    """
+
+    folder: Path
+    manifest: Manifest
+    real_roots: Mapping[str, Sequence[str]]
+    real_gap: Sequence[float]
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> ScoredFolder:
+        """Open what scoring wrote.
+
+        Args:
+            path: the folder, or the manifest in it.
+
+        Raises:
+            UserError: there is no manifest, it breaks the contract, or it has not been scored.
+        """
+        manifest = Manifest.read(path)
+        folder = Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 (resolve() would follow links)
+        folder = folder.parent if folder.suffix == ".parquet" else folder
+        if not {"confidence", "similarity", "margin"} & set(manifest.columns):
+            raise UserError(
+                f"The manifest at {path} has no scores.",
+                looked_for="confidence, similarity or margin",
+                found=", ".join(manifest.columns),
+                remedy="score it first: python -m diffreid_lightning predict --config pipeline/score_generated",
+            )
+        note = folder / REAL
+        if not note.is_file():
+            return cls(folder, manifest, {}, ())
+        try:
+            read = json.loads(note.read_text(encoding="utf-8"))
+            roots = {str(source): [str(root) for root in found] for source, found in read["roots"].items()}
+            return cls(folder, manifest, roots, [float(value) for value in read["gap"]])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{note} is damaged.", found=f"{type(error).__name__}: {error}", remedy="score the images again"
+            ) from error
+
+    def thumbnails(self) -> npt.NDArray[np.uint8]:
+        """Map the images' thumbnails, (N, 1536), without reading them.
+
+        Raises:
+            UserError: they are missing, damaged, or another manifest's.
+        """
+        file = self.folder / THUMBNAILS
+        try:
+            found = np.load(file, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"Copies cannot be looked for: {file} cannot be read.",
+                found=str(error),
+                remedy="score the images again, or give NearDuplicates generated: null",
+            ) from error
+        if found.shape != (len(self.manifest), LENGTH) or found.dtype != np.uint8:
+            raise UserError(
+                f"{file} does not belong to the manifest beside it.",
+                looked_for=f"{len(self.manifest)} thumbnails of {LENGTH} bytes",
+                found=f"{found.dtype} of shape {found.shape}",
+                remedy="score the images again",
+            )
+        return found
+
+    def real_image(self, source: str, name: str) -> Image.Image | None:
+        """Open a real image; None where its folder is not on this machine."""
+        for root in self.real_roots.get(source, ()):
+            try:
+                return ImageRoot(root).image(name)
+            except UserError:
+                continue
+        return None

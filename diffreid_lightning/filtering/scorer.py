@@ -1,0 +1,317 @@
+"""The Re-ID network that decides which generated images show whom they should: its training, and its use."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+
+from diffreid_lightning.callbacks.manifest_writer import PlannedRows
+from diffreid_lightning.data.reid import PersonBatch
+from diffreid_lightning.data.scoring import ScoringBatch
+from diffreid_lightning.errors import UserError, shorten
+from diffreid_lightning.filtering import copies
+from diffreid_lightning.filtering.calibration import Calibration, Fitted, FoldNetworks, calibrate
+from diffreid_lightning.filtering.recogniser import RealImages, Recogniser, load_scorer
+from diffreid_lightning.filtering.scored import NEAREST, NEAREST_SOURCE, PROBLEM, REAL_DISTANCE
+from diffreid_lightning.filtering.scores import identity_centroids
+from diffreid_lightning.nets import Backbone, BNNeck, IdentityClassifier
+from diffreid_lightning.nets.folder import Pooling, Stride
+from diffreid_lightning.reid.losses import ReIDLoss
+from diffreid_lightning.reid.outputs import ReIDOutputs
+from diffreid_lightning.reid.supervised import SupervisedReID
+
+#: what the module predicts beside the manifest's columns; the writer keeps it apart
+THUMBNAIL = "thumbnail"
+
+
+class FoldNetwork(nn.Module):
+    """A network that is trained without one fold of the images.
+
+    Args:
+        backbone: the initial backbone, which is copied.
+        neck: the initial neck, which is copied.
+        num_identities: classes.
+    """
+
+    def __init__(self, backbone: Backbone, neck: BNNeck, num_identities: int) -> None:
+        super().__init__()
+        self.backbone = copy.deepcopy(backbone)
+        self.neck = copy.deepcopy(neck)
+        self.classifier = IdentityClassifier(self.backbone.num_features, num_identities)
+
+    def forward(self, images: Tensor) -> ReIDOutputs:
+        """Return features, embeddings and logits of images (B, 3, H, W) in 0..1."""
+        features = self.backbone(images)
+        embeddings = self.neck(features)
+        return ReIDOutputs(features, embeddings, self.classifier(embeddings))
+
+
+class ScorerTraining(SupervisedReID):
+    """A supervised Re-ID network with calibrated confidence, trained on the real identities.
+
+    Where the calibration holds images out from whole networks, those are trained beside the scorer, on the rest of each
+    batch, by the same losses, optimiser and schedule.
+
+    Args:
+        backbone: name of any timm model.
+        image_size: height and width in pixels; the command line links it to the data's.
+        calibration: how the temperature is found; None means :class:`~.calibration.FoldNetworks` with three folds.
+        pooling: as in :class:`~diffreid_lightning.reid.supervised.SupervisedReID`, like all that follows.
+        last_stride: as there.
+        init_from: as there.
+        allow_partial: as there.
+        drop_path_rate: as there.
+        losses: as there.
+        optimizer: as there.
+        scheduler: as there.
+        warmup_epochs: as there.
+        warmup_factor: as there.
+        feature: as there; centroids are made of it.
+        flip_average: as there; scores too are then those of an image and its mirror image.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "resnet50",
+        image_size: tuple[int, int] = (256, 128),
+        calibration: Calibration | None = None,
+        pooling: Pooling | None = None,
+        last_stride: Stride | None = None,
+        init_from: str | None = None,
+        allow_partial: bool = False,
+        drop_path_rate: float = 0.0,
+        losses: list[ReIDLoss] | None = None,
+        optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=3.5e-4, weight_decay=5e-4),
+        scheduler: LRSchedulerCallable | None = None,
+        warmup_epochs: int = 0,
+        warmup_factor: float = 0.01,
+        feature: Any = "after_bn",
+        flip_average: bool = False,
+    ) -> None:
+        super().__init__(
+            backbone, image_size, pooling, last_stride, init_from, allow_partial, drop_path_rate, losses, optimizer,
+            scheduler, warmup_epochs, warmup_factor, feature, flip_average,
+        )  # fmt: skip
+        self.calibration = calibration or FoldNetworks()
+        self.fold_networks = nn.ModuleList()
+        self._folds = torch.empty(0, dtype=torch.int64)
+
+    def setup(self, stage: str) -> None:
+        """Deal the training images to the folds and set up a network for each where the calibration wants one."""
+        super().setup(stage)
+        if stage != "fit":
+            return
+        labels = self.trainer.datamodule.train_set.rows.labels  # type: ignore[attr-defined]
+        if self._num_identities() < 2:
+            raise UserError(
+                "A scorer needs at least two identities to tell apart.",
+                found=f"{self._num_identities()} in the training set",
+                remedy="give more data: --data.train",
+            )
+        self._folds = torch.from_numpy(self.calibration.assign(labels))
+        if not self.fold_networks:
+            self._add_fold_networks(self.calibration.networks, self._num_identities())
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Give the fold networks the checkpoint's form too."""
+        super().on_load_checkpoint(checkpoint)
+        prefix = "fold_networks."
+        numbers = {name.split(".")[1] for name in checkpoint["state_dict"] if name.startswith(prefix)}
+        if not self.fold_networks and self.classifier is not None:
+            self._add_fold_networks(len(numbers), self.classifier.out_features)
+        if len(numbers) != len(self.fold_networks):
+            raise UserError(
+                "The checkpoint was calibrated in another way.",
+                looked_for=f"{len(self.fold_networks)} fold networks, as model.calibration asks for",
+                found=str(len(numbers)),
+                remedy="give --model.calibration as the run was started (its config.yaml)",
+            )
+
+    def _add_fold_networks(self, count: int, num_identities: int) -> None:
+        networks = [FoldNetwork(self.backbone, self.neck, num_identities) for _ in range(count)]
+        self.fold_networks.extend(network.to(self.device) for network in networks)
+
+    def training_step(self, batch: PersonBatch, batch_idx: int) -> Tensor:
+        """Add the losses of the fold networks, each on what it may see of the batch."""
+        total = super().training_step(batch, batch_idx)
+        folds = self._folds.to(batch.indices.device)[batch.indices]
+        for fold, network in enumerate(self.fold_networks):
+            seen = folds != fold
+            if int(seen.sum()) < 2:  # batch norm takes two; under DDP every parameter still wants a gradient
+                loss = torch.stack([parameter.sum() for parameter in network.parameters()]).sum() * 0
+            else:
+                weights = None if batch.weights is None else batch.weights[seen]
+                outputs = network(batch.images[seen])._replace(weights=weights)
+                loss, _ = self.weigh_losses(outputs, batch.labels[seen])
+            self._loss_sum += loss.detach()
+            total = total + loss
+        return total
+
+    @torch.no_grad()
+    def calibrated(self, batches: Any) -> tuple[Recogniser, Fitted, Tensor]:
+        """Make the recogniser from the trained network: centroids, temperatures, and thumbnails of what was seen.
+
+        Args:
+            batches: batches of the training images, in the set's order, as evaluation sees them, on any device.
+
+        Returns:
+            The recogniser, how its temperatures were found, and (N, 1536) thumbnails of the images.
+
+        Raises:
+            UserError: features are not finite.
+        """
+        assert self.classifier is not None
+        empty = torch.empty(self.classifier.out_features, device=self.device)
+        weight = self.classifier.weight.detach()
+        recogniser = Recogniser(
+            self.backbone, self.neck, weight, weight, empty, self.feature == "after_bn", self.flip_average
+        )
+        was_training = self.training
+        self.eval()
+        features, embeddings, labels, fold_logits, thumbs = [], [], [], [], []
+        for batch in batches:
+            images = batch.images.to(self.device)
+            images = images.float() / 255 if images.dtype == torch.uint8 else images
+            compared, classified = recogniser.embed(images)
+            features.append(compared.float())
+            embeddings.append(classified.float())
+            labels.append(batch.labels.to(self.device))
+            thumbs.append(copies.thumbnails(images).cpu())
+            if self.fold_networks:
+                fold_logits.append(self._by_fold_networks(images, self._folds[batch.indices.cpu()]))
+        self.train(was_training)
+        everyone, known = torch.cat(embeddings), torch.cat(labels)
+        if not torch.isfinite(everyone).all():
+            raise UserError("The scorer's features are not finite.", remedy="lower --model.optimizer.lr, train again")
+        folds = self._folds.to(self.device)
+        by_networks = torch.cat(fold_logits) if fold_logits else everyone.new_empty(0, len(weight))
+        held_out = self.calibration.held_out_logits(everyone, known, folds, by_networks)
+        fitted = calibrate(held_out, known, folds, len(weight))
+        recogniser.classifier = self.calibration.head(everyone, known, weight)
+        recogniser.centroids = identity_centroids(torch.cat(features), known, len(weight))
+        recogniser.temperatures = fitted.temperatures.to(self.device)
+        return recogniser, fitted, torch.cat(thumbs)
+
+    def _by_fold_networks(self, images: Tensor, folds: Tensor) -> Tensor:
+        """Logits of each image by the network that was trained without it; zeros for images of no fold."""
+        assert self.classifier is not None
+        logits = images.new_zeros(len(images), self.classifier.out_features)
+        for fold, network in enumerate(self.fold_networks):
+            rows = (folds == fold).nonzero().flatten().to(images.device)
+            if len(rows):
+                views = [images[rows], images[rows].flip(-1)] if self.flip_average else [images[rows]]
+                logits[rows] = torch.stack([network(view).logits.float() for view in views]).mean(dim=0)
+        return logits
+
+
+class ReIDScorer(LightningModule):
+    """Scores images by a trained scorer: ``predict`` over a manifest.
+
+    A row gets ``confidence``, ``similarity`` and ``margin``, or the reason why not (an unreadable image, an identity
+    the scorer does not know); and the nearest of the real images by :mod:`~diffreid_lightning.filtering.copies`.
+
+    Args:
+        scorer: folder that a :class:`ScorerTraining` run left (``RUN/scorer``).
+        image_size: height and width in pixels of the images it is given; the command line links it to the data's.
+
+    Raises:
+        UserError: the folder is missing or damaged, or was trained at another image size.
+    """
+
+    def __init__(self, scorer: str, image_size: tuple[int, int] | None = None) -> None:
+        super().__init__()
+        self.folder = load_scorer(scorer)
+        self.network = self.folder.recogniser
+        if image_size is not None and tuple(image_size) != self.folder.image_size:
+            height, width = self.folder.image_size
+            raise UserError(
+                f"The scorer at {scorer} was trained on images of another size.",
+                looked_for=f"{height} x {width}",
+                found=f"{image_size[0]} x {image_size[1]} (data.image_size)",
+                remedy=f"give --data.image_size '[{height},{width}]'",
+            )
+        self._numbers = {key: number for number, key in enumerate(self.folder.identities)}
+        self._real = self.folder.real.thumbnails
+        self._real_names = self.folder.real.table["file_name"].combine_chunks()
+        self._real_sources = self.folder.real.table["source"].combine_chunks()
+
+    @property
+    def work(self) -> dict[str, Any]:
+        """What the scores follow from beside the images."""
+        return {"scorer": self.folder.content_hash}
+
+    @property
+    def real(self) -> RealImages:
+        """The images that copies are looked for among."""
+        return self.folder.real
+
+    def predict_step(self, batch: ScoringBatch, batch_idx: int) -> PlannedRows:
+        """Score one batch of the plan."""
+        problems = list(batch.problems)
+        keys = [(source, partition, pid) for source, partition, pid in batch.identities]  # transfer makes lists of them
+        for row, key in enumerate(keys):
+            if problems[row] is None and key not in self._numbers:
+                problems[row] = "the scorer does not know this identity"
+        numbers = [self._numbers.get(key, 0) for key in keys]
+        scores = self.network(batch.images, torch.tensor(numbers, device=batch.images.device))
+        columns = {name: values.double().cpu().numpy() for name, values in scores._asdict().items()}
+        broken = ~np.isfinite(np.stack(list(columns.values()))).all(axis=0)
+        for row in np.flatnonzero(broken).tolist():
+            problems[row] = problems[row] or "the scores are not finite"
+        missing = np.asarray([problem is not None for problem in problems])
+        unreadable = np.asarray([problem is not None for problem in batch.problems])
+        thumbs = copies.thumbnails(batch.images)
+        if self._real.device != thumbs.device:
+            self._real = self._real.to(thumbs.device)
+        distances, rows = (values.cpu().numpy() for values in copies.nearest(thumbs, self._real))
+        found: dict[str, Any] = {
+            **{name: pa.array(values, pa.float64(), mask=missing) for name, values in columns.items()},
+            PROBLEM: pa.array(problems, pa.string()),
+            REAL_DISTANCE: pa.array(distances.astype(np.float64), pa.float64(), mask=unreadable),
+            NEAREST: _masked(self._real_names.take(pa.array(rows)), unreadable),
+            NEAREST_SOURCE: _masked(self._real_sources.take(pa.array(rows)), unreadable),
+            THUMBNAIL: pa.array([row.tobytes() for row in thumbs.cpu().numpy()], pa.binary()),
+        }
+        return PlannedRows(batch.number, pa.table(found))
+
+
+def describe_calibration(fitted: Fitted, how: Calibration, identities: list[Any]) -> Mapping[str, Any]:
+    """Put what was found into plain values, for ``scorer.json`` and the console."""
+    return {
+        "temperature": round(fitted.temperature, 6),
+        "reason": fitted.reason,
+        "method": type(how).__name__,
+        "folds": how.folds,
+        "held_out_images": fitted.images,
+        "held_out_accuracy": None if not fitted.images else round(fitted.accuracy, 6),
+        "held_out_nll": None if not fitted.images else [round(value, 6) for value in fitted.nll],
+        "temperature_1_because_of_one_image": [list(identities[number]) for number in fitted.single.tolist()],
+    }
+
+
+def said(calibration: Mapping[str, Any]) -> str:
+    """Word a calibration in one line."""
+    single = calibration["temperature_1_because_of_one_image"]
+    text = f"temperature {calibration['temperature']:.3f}"
+    if calibration["reason"] is not None:
+        return f"{text}: {calibration['reason']}"
+    first, second = calibration["held_out_nll"]
+    text += (
+        f" ({calibration['method']}, {calibration['held_out_images']} held-out images, "
+        f"{100 * calibration['held_out_accuracy']:.1f} % recognised, NLL {first:.3f} -> {second:.3f})"
+    )
+    names = [f"{source} {partition} {pid}" for source, partition, pid in single]
+    return text + (f"; T = 1 for identities with one image: {shorten(names, 3)}" if single else "")
+
+
+def _masked(values: pa.Array, hidden: np.ndarray[Any, Any]) -> pa.Array:
+    return pc.if_else(pa.array(hidden), pa.scalar(None, pa.string()), values)

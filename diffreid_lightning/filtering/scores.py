@@ -1,0 +1,151 @@
+"""How well an image shows the person it is meant to show: pure functions of features and logits, and their calibration.
+
+The paper keeps an image when a Re-ID network trained on the real identities is confident in its identity (Niu et al.,
+arXiv 2406.06045); which number that is, it leaves open. Three are given, so that a rule can take any.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+#: A temperature is looked for in this range; held-out images that are all recognised would drive it to 0.
+TEMPERATURES = (0.05, 20.0)
+_STEPS = 60  # of bisection; the range then shrinks below the resolution of a double
+
+
+def confidence(logits: Tensor, identities: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
+    """Softmax probability of the intended identity.
+
+    Args:
+        logits: (B, C) scores of the C identities.
+        identities: (B,) intended identity of each image, int64 in [0, C).
+        temperature: what the logits are divided by, > 0; one number, or one for each image, (B,).
+
+    Returns:
+        (B,) probabilities, 0 to 1.
+    """
+    scale = torch.as_tensor(temperature, dtype=logits.dtype, device=logits.device).reshape(-1, 1)
+    return F.softmax(logits / scale, dim=1).gather(1, identities[:, None]).squeeze(1)
+
+
+def similarity(features: Tensor, centroids: Tensor, identities: Tensor) -> Tensor:
+    """Cosine between an image's features and the centroid of its intended identity.
+
+    Args:
+        features: (B, D).
+        centroids: (C, D), as :func:`identity_centroids` makes them.
+        identities: (B,) intended identity of each image, int64 in [0, C).
+
+    Returns:
+        (B,) cosines, -1 to 1.
+    """
+    return F.cosine_similarity(features, centroids[identities], dim=1)
+
+
+def margin(features: Tensor, centroids: Tensor, identities: Tensor) -> Tensor:
+    """How much nearer the intended identity is than the nearest other one.
+
+    Args:
+        features: (B, D).
+        centroids: (C, D), C at least 2.
+        identities: (B,) intended identity of each image, int64 in [0, C).
+
+    Returns:
+        (B,) cosine to the own centroid less the largest cosine to another one, -2 to 2; above 0 where the image is
+        recognised by its nearest centroid.
+
+    Raises:
+        ValueError: there is no other identity.
+    """
+    if len(centroids) < 2:
+        raise ValueError("a margin needs at least two identities")
+    cosines = F.normalize(features, dim=1) @ F.normalize(centroids, dim=1).T
+    own = cosines.gather(1, identities[:, None]).squeeze(1)
+    others = cosines.scatter(1, identities[:, None], -torch.inf)
+    return own - others.amax(dim=1)
+
+
+def identity_centroids(features: Tensor, labels: Tensor, count: int) -> Tensor:
+    """Mean direction of each identity: features are brought to unit length before they are averaged.
+
+    Args:
+        features: (N, D).
+        labels: (N,) identity of each row, int64 in [0, count).
+        count: C.
+
+    Returns:
+        (C, D), each of unit length; zeros for an identity without an image.
+    """
+    sums = features.new_zeros(count, features.shape[1]).index_add_(0, labels, F.normalize(features, dim=1))
+    return F.normalize(sums, dim=1)
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """Find the temperature that minimises the negative log-likelihood (Guo et al., arXiv 1706.04599, section 4.2).
+
+    The likelihood is concave in 1 / T, so the root of its derivative is bracketed and halved.
+
+    Args:
+        logits: (N, C) of images that the network was not trained on.
+        labels: (N,) their identities.
+
+    Returns:
+        The temperature, within :data:`TEMPERATURES`.
+
+    Raises:
+        ValueError: no rows, or logits that are not finite.
+    """
+    if not len(logits) or not torch.isfinite(logits).all():
+        raise ValueError("a temperature is fitted to finite logits of at least one image")
+    logits = logits.double()
+    own = logits.gather(1, labels[:, None]).squeeze(1)
+
+    def slope(temperature: float) -> float:  # of the mean negative log-likelihood, in 1 / T
+        return float((F.softmax(logits / temperature, dim=1) * logits).sum(dim=1).sub(own).mean())
+
+    low, high = TEMPERATURES
+    if slope(low) <= 0:
+        return low
+    if slope(high) >= 0:
+        return high
+    for _ in range(_STEPS):
+        middle = (low * high) ** 0.5
+        low, high = (middle, high) if slope(middle) > 0 else (low, middle)
+    return (low * high) ** 0.5
+
+
+def negative_log_likelihood(logits: Tensor, labels: Tensor, temperature: float = 1.0) -> float:
+    """Mean negative logarithm of :func:`confidence`, (N, C) logits and (N,) labels."""
+    return float(F.cross_entropy(logits.double() / temperature, labels))
+
+
+def assign_folds(labels: npt.NDArray[np.int64], folds: int, seed: int) -> npt.NDArray[np.int64]:
+    """Deal the images of each identity evenly to the folds of a cross-fitting.
+
+    Args:
+        labels: (N,) identity of each image.
+        folds: how many, at least 2.
+        seed: of the order in which an identity's images are dealt.
+
+    Returns:
+        (N,) fold of each image, 0 to ``folds`` - 1; -1 for the only image of an identity, which nothing may hold out: a
+        network that never saw the identity would say nothing about it.
+
+    Raises:
+        ValueError: fewer than two folds.
+    """
+    if folds < 2:
+        raise ValueError(f"cross-fitting takes at least two folds, not {folds}")
+    shuffled = np.random.default_rng(seed).permutation(len(labels))
+    order = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    _, first, number, size = np.unique(labels[order], return_index=True, return_inverse=True, return_counts=True)
+    # Each identity starts with another fold, or those with few images would all leave the last folds empty.
+    dealt = (np.arange(len(order)) - first[number] + number) % folds
+    dealt[size[number] == 1] = -1
+    result = np.empty(len(labels), dtype=np.int64)
+    result[order] = dealt
+    return result
