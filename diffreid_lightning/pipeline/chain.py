@@ -1,0 +1,194 @@
+"""What a chain consists of, as its YAML says it: stages in order, what each reads and what it makes."""
+
+from __future__ import annotations
+
+import importlib.util
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffreid_lightning.cli.layers import find_config, load_config, merge_layers, split_config_flags
+from diffreid_lightning.errors import UserError, nearest
+
+#: Variables reach the stages' configs through the environment: ``${oc.env:DIFFREID_ROOT,runs/tour}``.
+PREFIX = "DIFFREID_"
+_STAGE_KEYS = ("run", "reads", "data", "makes", "needs_package")
+_CHAIN_KEYS = ("variables", "stages", "table", "pictures")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One command of the chain.
+
+    Args:
+        name: what it is called; its folder below the root has the same name.
+        words: the command after ``python -m diffreid_lightning``.
+        reads: stages whose outputs it reads.
+        data: variables that hold a dataset it reads.
+        makes: what it leaves in its folder: files, or folders with all that is in them.
+        needs_package: a module without which the stage is left out, or None.
+    """
+
+    name: str
+    words: tuple[str, ...]
+    reads: tuple[str, ...] = ()
+    data: tuple[str, ...] = ()
+    makes: tuple[str, ...] = ()
+    needs_package: str | None = None
+
+    @property
+    def available(self) -> bool:
+        """Whether the optional package it needs is installed."""
+        return self.needs_package is None or importlib.util.find_spec(self.needs_package) is not None
+
+    def settings(self) -> list[dict[str, Any]]:
+        """Return the stage's own configs, as they are written.
+
+        Raises:
+            UserError: one of them cannot be found or read.
+        """
+        names, _ = split_config_flags(self.words)
+        return [load_config(find_config(name)) for name in names]
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A whole chain.
+
+    Args:
+        variables: what the stages' configs read from the environment, by lower-case name; ``root`` is the folder for
+            everything that is made.
+        stages: in the order they run in.
+        table: stage by row label of the final table.
+        pictures: path below the root by label, printed at the end.
+    """
+
+    variables: Mapping[str, str]
+    stages: tuple[Stage, ...]
+    table: Mapping[str, str]
+    pictures: Mapping[str, str]
+
+    @property
+    def root(self) -> Path:
+        """The folder for everything that is made."""
+        return Path(self.variables["root"]).expanduser()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables as the stages see them."""
+        return {PREFIX + name.upper(): value for name, value in self.variables.items()}
+
+    def between(self, first: str | None, last: str | None) -> tuple[Stage, ...]:
+        """Return the stages from ``first`` to ``last``, both included; None is the chain's own end.
+
+        Raises:
+            UserError: there is no such stage, or ``first`` comes after ``last``.
+        """
+        names = [stage.name for stage in self.stages]
+        begin = 0 if first is None else _position(first, names)
+        end = len(names) - 1 if last is None else _position(last, names)
+        if begin > end:
+            raise UserError(
+                f"There is nothing to run: {first!r} comes after {last!r}.", found=f"the order is {', '.join(names)}"
+            )
+        return self.stages[begin : end + 1]
+
+
+def read_chain(names: Sequence[str], overrides: Mapping[str, str]) -> Chain:
+    """Read a chain from YAML files laid over each other.
+
+    Args:
+        names: paths, or names of packaged configs such as ``pipeline/tour``.
+        overrides: variables given on the command line, by name.
+
+    Raises:
+        UserError: a file cannot be read, or says something that a chain does not have.
+    """
+    settings: dict[str, Any] = {}
+    for name in names:
+        settings = merge_layers(settings, load_config(find_config(name)))
+    where = ", ".join(names)
+    _refuse_unknown(settings, _CHAIN_KEYS, where)
+    variables = {str(key): str(value) for key, value in (settings.get("variables") or {}).items()}
+    for name in overrides:
+        if name not in variables:
+            guess = nearest(name, variables)
+            raise UserError(
+                f"The chain has no variable {name!r}.",
+                found=f"{', '.join(sorted(variables))} ({where})",
+                remedy=f"did you mean --{guess}?" if guess else "add it under 'variables:' in a --config of your own",
+            )
+    variables.update(overrides)
+    if "root" not in variables:
+        raise UserError(
+            f"The chain of {where} has no variable 'root'.", remedy="say where it works: variables: {root: DIR}"
+        )
+    stages = tuple(_stage(str(name), given, where) for name, given in (settings.get("stages") or {}).items() if given)
+    chain = Chain(variables, stages, settings.get("table") or {}, settings.get("pictures") or {})
+    _check(chain, where)
+    return chain
+
+
+def _stage(name: str, given: Any, where: str) -> Stage:
+    if not isinstance(given, Mapping) or not isinstance(given.get("run"), str):
+        raise UserError(
+            f"Stage {name!r} of {where} says nothing to run.",
+            looked_for="run: COMMAND --config CONFIG",
+            found=repr(given),
+        )
+    _refuse_unknown(given, _STAGE_KEYS, f"stage {name!r} of {where}")
+    return Stage(
+        name=name,
+        words=tuple(shlex.split(given["run"])),
+        reads=tuple(given.get("reads") or ()),
+        data=tuple(given.get("data") or ()),
+        makes=tuple(given.get("makes") or ()),
+        needs_package=given.get("needs_package"),
+    )
+
+
+def _check(chain: Chain, where: str) -> None:
+    if not chain.stages:
+        raise UserError(f"The chain of {where} has no stages.", looked_for="stages: {NAME: {run: ...}}")
+    before: list[str] = []
+    for stage in chain.stages:
+        for name in stage.reads:
+            if name not in before:
+                raise UserError(
+                    f"Stage {stage.name!r} of {where} reads {name!r}, which no earlier stage makes.",
+                    found=f"before it: {', '.join(before) or 'nothing'}",
+                    remedy=f"did you mean {guess!r}?" if (guess := nearest(name, before)) else "put that stage first",
+                )
+        for name in stage.data:
+            if name not in chain.variables:
+                raise UserError(
+                    f"Stage {stage.name!r} of {where} reads variable {name!r}, which is not there.",
+                    found=", ".join(chain.variables),
+                )
+        before.append(stage.name)
+    for name in chain.table.values():
+        _position(name, before)
+
+
+def _refuse_unknown(given: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+    for key in given:
+        if key not in known:
+            guess = nearest(str(key), known)
+            raise UserError(
+                f"Unknown key {key!r} in {where}.",
+                found=f"known: {', '.join(known)}",
+                remedy=f"did you mean {guess!r}?" if guess else None,
+            )
+
+
+def _position(name: str, names: Sequence[str]) -> int:
+    if name in names:
+        return list(names).index(name)
+    guess = nearest(name, names)
+    raise UserError(
+        f"The chain has no stage {name!r}.",
+        found=f"its stages: {', '.join(names)}",
+        remedy=f"did you mean {guess!r}?" if guess else None,
+    )

@@ -1,0 +1,89 @@
+"""One stage as a process of its own: shown on the terminal, kept in a log, and ended with its parent."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+_BLOCK = 1 << 16
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
+
+
+def run_logged(words: Sequence[str], environment: Mapping[str, str], log: Path) -> int:
+    """Run ``python -m diffreid_lightning WORDS``; what it says goes to the terminal and, appended, into a log.
+
+    On a terminal the command has one too, so that its progress bars move. Under Linux it ends when this process does.
+
+    Args:
+        words: the command and its arguments.
+        environment: added to this process's own.
+        log: the file.
+
+    Returns:
+        Its exit code; negative where a signal ended it.
+    """
+    command = [sys.executable, "-m", "diffreid_lightning", *words]
+    log.parent.mkdir(parents=True, exist_ok=True)
+    master, slave = _terminal() if sys.stdout.isatty() else os.pipe()
+    try:
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, **environment},
+            stdout=slave,
+            stderr=slave,
+            close_fds=False,  # the lock on the chain's folder goes along; other files are not inheritable
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+        )
+    finally:
+        os.close(slave)
+    with log.open("ab") as file:
+        try:
+            _copy(master, file)
+            return process.wait()
+        except KeyboardInterrupt:
+            process.send_signal(signal.SIGINT)
+            process.wait()
+            raise
+        finally:
+            os.close(master)
+
+
+def last_words(log: Path, lines: int = 12) -> str:
+    """Return the end of a log, without progress bars."""
+    with suppress(OSError):
+        text = log.read_bytes()[-_BLOCK:].decode("utf-8", errors="replace")
+        kept = [line.rpartition("\r")[2].rstrip() for line in text.replace("\r\n", "\n").split("\n")]
+        return "\n".join([line for line in kept if line][-lines:])
+    return ""
+
+
+def _terminal() -> tuple[int, int]:
+    import pty  # not everywhere, and nowhere needed where there is no terminal
+
+    return pty.openpty()
+
+
+def _copy(source: int, log: BinaryIO) -> None:
+    while True:
+        try:
+            block = os.read(source, _BLOCK)
+        except OSError:  # what the end of a pseudo-terminal looks like
+            return
+        if not block:
+            return
+        log.write(block)
+        log.flush()
+        sys.stdout.buffer.write(block)
+        sys.stdout.flush()
+
+
+def _end_with_parent() -> None:
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)

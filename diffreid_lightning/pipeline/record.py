@@ -1,0 +1,143 @@
+"""What a finished stage was made from and came to, as content hashes: the reason to run it again or not.
+
+A stage's key covers its command, its configs, the chain's variables, the package's code, the datasets it reads and the
+outputs of the stages it reads. It holds no times and no absolute paths of the machine.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from diffreid_lightning.data.datasets import open_dataset
+from diffreid_lightning.errors import UserError
+from diffreid_lightning.pipeline.chain import PREFIX, Chain, Stage
+
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished stage.
+
+    Args:
+        key: hash of all it was made from.
+        output: hash of all it made.
+        seconds: how long it took.
+    """
+
+    key: str
+    output: str
+    seconds: float
+
+    def write(self, file: Path) -> None:
+        """Write it, whole or not at all."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        staged = file.with_suffix(".staged")
+        staged.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        staged.replace(file)
+
+    @classmethod
+    def read(cls, file: Path) -> Record | None:
+        """Read it; None where there is none, or none that can be read."""
+        try:
+            return cls(**json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+
+
+def stage_key(chain: Chain, stage: Stage, outputs: Mapping[str, str]) -> str:
+    """Hash what a stage is made from.
+
+    Args:
+        chain: the chain it belongs to.
+        stage: the stage.
+        outputs: output hash of every stage it reads, by name.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Raises:
+        UserError: a config or a dataset cannot be read.
+    """
+    configs = stage.settings()
+    made_from = {
+        "command": stage.words,
+        "configs": configs,
+        "variables": _variables_read(chain, configs),
+        "code": code_hash(),
+        "data": {name: dataset_hash(chain.variables[name]) for name in stage.data},
+        "reads": {name: outputs[name] for name in stage.reads},
+    }
+    return _hash_json(made_from)
+
+
+def output_hash(folder: Path, makes: Iterable[str]) -> str | None:
+    """Hash what a stage made; None where something of it is missing.
+
+    Args:
+        folder: the stage's folder.
+        makes: files, or folders with all that is in them, inside it.
+    """
+    digest = hashlib.sha256()
+    for name in makes:
+        path = folder / name
+        if not path.exists():
+            return None
+        files = [path] if path.is_file() else sorted(item for item in path.rglob("*") if item.is_file())
+        for file in files:
+            digest.update(file.relative_to(folder).as_posix().encode() + b"\0" + _hash_file(file).encode())
+    return digest.hexdigest()
+
+
+@functools.cache
+def code_hash() -> str:
+    """Hash the package's own Python files."""
+    package = Path(__file__).resolve().parents[1]
+    digest = hashlib.sha256()
+    for file in sorted(package.rglob("*.py")):
+        digest.update(file.relative_to(package).as_posix().encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
+
+
+@functools.cache
+def dataset_hash(path: str) -> str:
+    """Hash a dataset: its manifest's rows.
+
+    Raises:
+        UserError: there is no dataset at ``path``.
+    """
+    manifest = open_dataset(path).manifest()
+    return manifest.content_hash
+
+
+def _variables_read(chain: Chain, configs: list[dict[str, Any]]) -> dict[str, str]:
+    """Variables that the configs mention; where things lie (the root, datasets) is not what they are."""
+    text = json.dumps(configs, default=str)
+    places = {"root", *(name for stage in chain.stages for name in stage.data)}
+    return {
+        name: value
+        for name, value in chain.variables.items()
+        if name not in places and re.search(rf"\b{PREFIX}{name.upper()}\b", text)
+    }
+
+
+def _hash_file(file: Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        with file.open("rb") as handle:
+            while block := handle.read(_BLOCK):
+                digest.update(block)
+    except OSError as error:
+        raise UserError(f"{file} cannot be read.", found=str(error), remedy="check its permissions") from error
+    return digest.hexdigest()
+
+
+def _hash_json(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,40 @@
+"""The end of a chain: one row of mAP and Rank-1 per way of starting, and where the pictures are."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from diffreid_lightning.pipeline.chain import Chain
+
+_NUMBERS = ("mAP", "Rank-1")
+
+
+def results_of(folder: Path) -> dict[str, float] | None:
+    """Return the last test result under a stage's folder, in per cent; None where there is none."""
+    files = sorted(folder.glob("*/results.csv"))
+    if not files:
+        return None
+    with files[-1].open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["stage"] == "test"]
+    return {name: float(rows[-1][name]) for name in _NUMBERS} if rows else None
+
+
+def print_report(console: Console, chain: Chain) -> None:
+    """Print the table and the paths."""
+    table = Table(title="fine-tuned from" if chain.table else None, title_justify="left")
+    table.add_column("")
+    for name in _NUMBERS:
+        table.add_column(name, justify="right")
+    for label, stage in chain.table.items():
+        found = results_of(chain.root / stage)
+        table.add_row(label, *([f"{found[name]:.1f}" for name in _NUMBERS] if found else ["not run"] * len(_NUMBERS)))
+    if chain.table:
+        console.print(table)
+    for label, name in chain.pictures.items():
+        paths = sorted(chain.root.glob(name))
+        if paths:
+            console.print(f"{label}: {paths[-1]}", soft_wrap=True)

@@ -1,0 +1,200 @@
+"""Running a chain: the plan, the stages that must run, what is shown at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from rich.console import Console
+
+from diffreid_lightning.errors import RunError, UserError
+from diffreid_lightning.pipeline.chain import Chain, Stage
+from diffreid_lightning.pipeline.process import last_words, run_logged
+from diffreid_lightning.pipeline.record import Record, output_hash, stage_key
+from diffreid_lightning.pipeline.report import print_report
+
+_RECORDS = ".stages"
+_PREVIOUS = "previous"
+
+State = Literal["done", "goes on", "to do", "depends", "left out"]
+
+
+class Planned(NamedTuple):
+    """A stage and what is to become of it."""
+
+    stage: Stage
+    state: State
+    why: str
+
+
+def run_chain(chain: Chain, stages: tuple[Stage, ...], dry_run: bool) -> None:
+    """Print the plan and run what it says.
+
+    Args:
+        chain: the chain.
+        stages: which of its stages; what lies before them must have been run.
+        dry_run: stop after the plan.
+
+    Raises:
+        UserError: a stage refused its input (exit code 2), or an earlier stage is missing.
+        RunError: a stage failed.
+    """
+    console = Console(highlight=False)
+    _print_plan(console, chain, plan(chain, stages))
+    if dry_run:
+        return
+    with _alone(chain.root):
+        for number, stage in enumerate(stages, 1):
+            planned = _plan_one(chain, stage)
+            if planned.state in ("done", "left out"):
+                continue
+            console.rule(f"{stage.name} ({number} of {len(stages)})")
+            _run_stage(chain, stage, console)
+    print_report(console, chain)
+
+
+def plan(chain: Chain, stages: tuple[Stage, ...]) -> list[Planned]:
+    """Say for each stage whether it has to run."""
+    planned: list[Planned] = []
+    waiting = {stage.name for stage in stages}
+    for stage in stages:
+        uncertain = [
+            p.stage.name for p in planned if p.stage.name in stage.reads and p.state not in ("done", "left out")
+        ]
+        if uncertain and stage.available:
+            planned.append(Planned(stage, "depends", f"on what {' and '.join(uncertain)} comes to"))
+        else:
+            planned.append(_plan_one(chain, stage, waiting))
+    return planned
+
+
+def _plan_one(chain: Chain, stage: Stage, waiting: set[str] | frozenset[str] = frozenset()) -> Planned:
+    if not stage.available:
+        return Planned(stage, "left out", f"{stage.needs_package} is not installed")
+    outputs = {}
+    for name in stage.reads:
+        record = Record.read(_record_file(chain, name))
+        if record is None:
+            if name in waiting:
+                return Planned(stage, "depends", f"on what {name} comes to")
+            raise UserError(
+                f"Stage {stage.name!r} reads what {name!r} makes, which has not been run.",
+                looked_for=str(chain.root / name),
+                remedy=f"start earlier: --from {name}",
+            )
+        outputs[name] = record.output
+    key = stage_key(chain, stage, outputs)
+    record = Record.read(_record_file(chain, stage.name))
+    if record is not None and record.key == key:
+        if output_hash(chain.root / stage.name, stage.makes) == record.output:
+            return Planned(stage, "done", "nothing it depends on has changed")
+        return Planned(stage, "to do", "what it made was changed or removed")
+    begun = Record.read(_begun_file(chain, stage.name))
+    if begun is not None and begun.key == key:
+        return Planned(stage, "goes on", "it was interrupted")
+    return Planned(stage, "to do", "not run yet" if record is None else "its input, config or code has changed")
+
+
+def _run_stage(chain: Chain, stage: Stage, console: Console) -> None:
+    outputs = {}
+    for name in stage.reads:
+        record = Record.read(_record_file(chain, name))
+        assert record is not None
+        outputs[name] = record.output
+    key = stage_key(chain, stage, outputs)
+    begun = Record.read(_begun_file(chain, stage.name))
+    folder = chain.root / stage.name
+    continued = begun is not None and begun.key == key
+    if folder.exists() and not continued:
+        _put_aside(chain, stage)
+    _record_file(chain, stage.name).unlink(missing_ok=True)
+    Record(key, "", 0.0).write(_begun_file(chain, stage.name))
+    words = list(stage.words)
+    if continued and words[0] == "fit":
+        words += ["--ckpt_path", "last"]
+    log = chain.root / _RECORDS / f"{stage.name}.log"
+    started = time.monotonic()
+    code = run_logged(words, chain.environment, log)
+    if code:
+        raise _failed(chain, stage, words, code, log)
+    output = output_hash(folder, stage.makes)
+    if output is None:
+        missing = [name for name in stage.makes if not (folder / name).exists()]
+        raise RunError(
+            f"Stage {stage.name!r} ended without making {', '.join(missing)}.",
+            looked_for=", ".join(str(folder / name) for name in missing),
+            found=f"its log: {log}",
+            remedy="give its config the folder the chain expects",
+        )
+    seconds = time.monotonic() - started
+    Record(key, output, round(seconds, 1)).write(_record_file(chain, stage.name))
+    _begun_file(chain, stage.name).unlink(missing_ok=True)
+    console.print(f"{stage.name}: {seconds:.0f} s", highlight=False)
+
+
+def _failed(chain: Chain, stage: Stage, words: list[str], code: int, log: Path) -> RunError | UserError:
+    variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in sorted(chain.environment.items()))
+    kind = UserError if code == 2 else RunError
+    how = f"with exit code {code}" if code > 0 else f"on signal {-code}"
+    return kind(
+        f"Stage {stage.name!r} ended {how}.",
+        found=f"{last_words(log)}\n  (log: {log})",
+        remedy=f"mend it and run the chain again: it goes on here. This stage alone:\n"
+        f"    {variables} python -m diffreid_lightning {shlex.join(words)}",
+    )
+
+
+def _put_aside(chain: Chain, stage: Stage) -> None:
+    """Keep what an earlier configuration made, out of the way."""
+    aside = chain.root / _PREVIOUS
+    aside.mkdir(parents=True, exist_ok=True)
+    number = 1 + max((int(path.name.rpartition("-")[2]) for path in aside.glob(f"{stage.name}-*")), default=0)
+    (chain.root / stage.name).rename(aside / f"{stage.name}-{number:03d}")
+
+
+def _print_plan(console: Console, chain: Chain, planned: list[Planned]) -> None:
+    console.print(f"{chain.root}: {len(planned)} stages", soft_wrap=True)
+    width = max(len(stage.name) for stage, _, _ in planned)
+    for stage, state, why in planned:
+        console.print(f"  {stage.name:<{width}}  {state:<8}  {why}", soft_wrap=True)
+
+
+@contextlib.contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Keep a second chain out of the folder; the lock goes with the process, however it ends."""
+    root.mkdir(parents=True, exist_ok=True)
+    lock = os.open(root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        _lock(lock, root)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _lock(handle: int, root: Path) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    # A stage inherits the lock: while one is left over from a chain that was killed, nobody starts it again.
+    os.set_inheritable(handle, True)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise UserError(
+            f"Another chain is at work in {root}.",
+            remedy="wait for it, or give this one another folder with --root",
+        ) from error
+
+
+def _record_file(chain: Chain, name: str) -> Path:
+    return chain.root / _RECORDS / f"{name}.json"
+
+
+def _begun_file(chain: Chain, name: str) -> Path:
+    return chain.root / _RECORDS / f"{name}.begun.json"

@@ -1,0 +1,253 @@
+"""A chain: what its YAML may say, what runs again and what does not, and how a failing stage is reported."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from diffreid_lightning.cli import main
+from diffreid_lightning.pipeline import record, run
+from diffreid_lightning.pipeline.process import last_words, run_logged
+from tests.data.layouts import write_market1501
+
+CHAIN = """
+variables: {root: ROOT, data: DATA, strength: "1"}
+stages:
+  first: {run: fit --config one.yaml, data: [data], makes: [made.txt]}
+  second: {run: predict --config two.yaml, reads: [first], makes: [folder]}
+  extra: {run: fit --config one.yaml, needs_package: no_such_package, makes: [made.txt]}
+  third: {run: fit --config two.yaml, reads: [second], makes: [made.txt]}
+table: {scratch: third, absent: extra}
+pictures: {a sheet: second/folder/*.txt}
+"""
+
+
+class Work:
+    """Stands in for the commands: notes what ran, writes what the stage makes, fails where told."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.ran: list[tuple[str, ...]] = []
+        self.fail: dict[str, int] = {}
+        self.say = "1"
+
+    def __call__(self, words: Sequence[str], environment: Mapping[str, str], log: Path) -> int:
+        name = log.stem
+        self.ran.append((name, *words))
+        assert environment["DIFFREID_ROOT"] == str(self.root)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(f"{name} at work\nerror: it was refused\n", encoding="utf-8")
+        made = self.root / name
+        made.mkdir(exist_ok=True)
+        if name in self.fail:
+            return self.fail[name]
+        if name == "second":
+            (made / "folder").mkdir(exist_ok=True)
+            (made / "folder" / "a.txt").write_text("always the same", encoding="utf-8")
+        else:
+            (made / "made.txt").write_text(f"{name} {self.say}", encoding="utf-8")
+        if name == "third":
+            (made / "fit-001").mkdir(exist_ok=True)
+            (made / "fit-001" / "results.csv").write_text(
+                "stage,dataset,weights,mAP,Rank-1\ntest,x,last,12.3400,45.6000\n", encoding="utf-8"
+            )
+        return 0
+
+    @property
+    def names(self) -> list[str]:
+        names = [name for name, *_ in self.ran]
+        self.ran.clear()
+        return names
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Work:
+    monkeypatch.chdir(tmp_path)
+    data = write_market1501(tmp_path / "data", train_ids=range(2, 5))
+    root = tmp_path / "out"
+    text = CHAIN.replace("ROOT", str(root)).replace("DATA", str(data))
+    (tmp_path / "chain.yaml").write_text(text, encoding="utf-8")
+    for name in ("one", "two"):
+        read = "${oc.env:DIFFREID_STRENGTH,1}" if name == "two" else "1"
+        (tmp_path / f"{name}.yaml").write_text(f"seed_everything: 0\nstrength: {read}\n", encoding="utf-8")
+    record.dataset_hash.cache_clear()
+    stand_in = Work(root)
+    monkeypatch.setattr(run, "run_logged", stand_in)
+    return stand_in
+
+
+def pipeline(*words: str) -> int:
+    return main(["pipeline", "--config", "chain.yaml", *words])
+
+
+def test_all_run_once_and_then_none(work: Work, capsys: pytest.CaptureFixture[str]) -> None:
+    assert pipeline() == 0
+    assert work.names == ["first", "second", "third"]
+    said = capsys.readouterr().out
+    assert "12.3" in said and "45.6" in said and "a.txt" in said
+    assert "no_such_package is not installed" in " ".join(said.split())
+    assert pipeline() == 0
+    assert work.names == []
+
+
+def test_a_changed_config_runs_its_stages_and_those_it_reaches(work: Work, tmp_path: Path) -> None:
+    pipeline()
+    work.names  # noqa: B018 (forget them)
+    (tmp_path / "two.yaml").write_text("seed_everything: 1\n", encoding="utf-8")
+    pipeline()
+    # The second stage comes to the same as before; the third has the changed config itself.
+    assert work.names == ["second", "third"]
+    (tmp_path / "one.yaml").write_text("seed_everything: 1\n", encoding="utf-8")
+    pipeline()
+    assert work.names == ["first"], "what it made is the same, so nothing behind it runs"
+    work.say = "2"
+    (tmp_path / "one.yaml").write_text("seed_everything: 2\n", encoding="utf-8")
+    pipeline()
+    assert work.names == ["first", "second"], "the second reads another output, and comes to the same itself"
+    previous = sorted(path.name for path in (work.root / "previous").iterdir())
+    assert previous == ["first-001", "first-002", "second-001", "second-002", "third-001"], "nothing made is lost"
+
+
+@pytest.mark.parametrize("change", ["data", "code", "variable", "made", "comment"])
+def test_what_counts_as_a_change(work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+    pipeline()
+    work.names  # noqa: B018
+    expected = ["first", "second", "third"]
+    words: tuple[str, ...] = ()
+    if change == "data":
+        image = next((tmp_path / "data").rglob("0002_c1*.jpg"))
+        image.rename(image.with_name(image.name.replace("0002_", "0007_")))
+        record.dataset_hash.cache_clear()
+        expected = ["first"]
+    elif change == "code":
+        monkeypatch.setattr(record, "code_hash", lambda: "another")
+    elif change == "variable":
+        words = ("--strength", "2")
+        expected = ["second", "third"]
+    elif change == "made":
+        (work.root / "first" / "made.txt").write_text("changed by hand", encoding="utf-8")
+        expected = ["first"]
+    else:
+        (tmp_path / "one.yaml").write_text("# a remark\nseed_everything: 0\nstrength: 1\n", encoding="utf-8")
+        expected = []
+    assert pipeline(*words) == 0
+    assert work.names == expected
+
+
+def test_another_root_is_the_same_work_done_elsewhere(work: Work, tmp_path: Path) -> None:
+    pipeline()
+    first = json.loads((work.root / ".stages" / "first.json").read_text(encoding="utf-8"))
+    work.root = tmp_path / "elsewhere"
+    pipeline("--root", str(work.root))
+    assert json.loads((work.root / ".stages" / "first.json").read_text(encoding="utf-8"))["key"] == first["key"]
+
+
+@pytest.mark.parametrize(("code", "expected"), [(2, 2), (1, 1), (-9, 1)])
+def test_a_failing_stage_is_named_and_taken_up_again(
+    work: Work, capsys: pytest.CaptureFixture[str], code: int, expected: int
+) -> None:
+    work.fail["third"] = code
+    assert pipeline() == expected
+    said = capsys.readouterr().err
+    assert "'third'" in said and "it was refused" in said and "third.log" in said
+    assert "python -m diffreid_lightning fit --config two.yaml" in said and "DIFFREID_ROOT=" in said
+    assert work.names == ["first", "second", "third"]
+    work.fail.clear()
+    assert pipeline() == 0
+    assert work.ran == [("third", "fit", "--config", "two.yaml", "--ckpt_path", "last")], "goes on where it stopped"
+
+
+def test_a_stage_that_makes_nothing_is_a_failure(
+    work: Work, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (tmp_path / "chain.yaml").read_text(encoding="utf-8").replace("makes: [folder]", "makes: [folder, b.txt]")
+    (tmp_path / "chain.yaml").write_text(text, encoding="utf-8")
+    assert pipeline() == 1
+    assert "b.txt" in capsys.readouterr().err
+    assert work.names == ["first", "second"]
+
+
+def test_from_until_and_dry_run(work: Work, capsys: pytest.CaptureFixture[str]) -> None:
+    assert pipeline("--dry-run") == 0
+    assert work.names == []
+    assert pipeline("--from", "third") == 2
+    assert "--from second" in capsys.readouterr().err
+    assert pipeline("--until", "second") == 0
+    assert work.names == ["first", "second"]
+    assert pipeline("--from=third") == 0
+    assert work.names == ["third"]
+    assert pipeline("--from", "third", "--until", "first") == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["--config", "chain.yaml", "--dta", "x"], "--data"),
+        (["--config", "chain.yaml", "--until", "secnd"], "'second'"),
+        (["--config", "pipelin/tour"], "pipeline/tour"),
+        (["--config", "chain.yaml", "--strength"], "--strength VALUE"),
+        (["--config", "chain.yaml", "--data", "nowhere"], "nowhere"),
+        (["dry-run"], "--help"),
+    ],
+)
+def test_mistakes_are_answered(work: Work, capsys: pytest.CaptureFixture[str], words: list[str], hint: str) -> None:
+    assert main(["pipeline", *words]) == 2
+    said = capsys.readouterr().err
+    assert hint in said and "Traceback" not in said
+    assert work.names == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "hint"),
+    [
+        ("reads: [first]", "reads: [frist]", "'first'"),
+        ("table:", "tabel:", "'table'"),
+        ("makes: [folder]", "make: [folder]", "'makes'"),
+        ("root: ROOT, ", "", "'root'"),
+        ("scratch: third", "scratch: thrid", "'third'"),
+        ("{run: predict --config two.yaml, reads: [first], makes: [folder]}", "{reads: [first]}", "run: COMMAND"),
+    ],
+)
+def test_a_chain_that_makes_no_sense(
+    work: Work, tmp_path: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, hint: str
+) -> None:
+    (tmp_path / "chain.yaml").write_text(CHAIN.replace(old, new), encoding="utf-8")
+    assert pipeline() == 2
+    assert hint in capsys.readouterr().err
+
+
+def test_two_chains_do_not_share_a_folder(work: Work, capsys: pytest.CaptureFixture[str]) -> None:
+    script = (
+        "import fcntl, sys, time; handle = open(sys.argv[1], 'w'); fcntl.flock(handle, fcntl.LOCK_EX);"
+        "print('held', flush=True); time.sleep(60)"
+    )
+    work.root.mkdir()
+    other = subprocess.Popen(
+        [sys.executable, "-c", script, str(work.root / ".lock")], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        assert pipeline() == 2
+        assert "Another chain" in capsys.readouterr().err
+        assert work.names == []
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_a_real_command_is_shown_and_logged(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    log = tmp_path / "logs" / "stage.log"
+    assert run_logged(["data", "check", str(tmp_path / "nowhere")], {}, log) == 2
+    assert b"nowhere" in log.read_bytes()
+    assert "error" in last_words(log)
+
+
+def test_the_end_of_a_log_is_without_progress(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    log.write_bytes(b"begin\r\n 10%\r 20%\r 100% done\n\nerror: x\n")
+    assert last_words(log) == "begin\n 100% done\nerror: x"
