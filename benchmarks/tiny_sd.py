@@ -45,10 +45,10 @@ from benchmarks.pictures import SIZE, folder_hash, quiet_loaders, read_pictures,
 from benchmarks.prompts import Prompt, draw_prompts
 from benchmarks.report import Share, table, write_json
 from benchmarks.sampling import Sampler, sample
-from diffreid_lightning.callbacks.sample_sheets import draw_samples
 from diffreid_lightning.errors import DiffReIDError
 from diffreid_lightning.manifest import Manifest
 from diffreid_lightning.nets import Backbone, load_initial_weights
+from diffreid_lightning.sheets import draw_samples
 
 FEATURES = "tf_efficientnet_lite0"
 SUBSETS, SUBSET_SIZE = 100, 500
