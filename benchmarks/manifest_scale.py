@@ -3,9 +3,9 @@
     python -m benchmarks.manifest_scale                 # 1,000,000 rows
     python -m benchmarks.manifest_scale --rows 100000
 
-The rows are synthetic (no image is read): real people of four sources, all numbered from 0, and generated images of them
-with prompts, attributes, seeds and scores, as generation and scoring write them. Each operation runs in turn in one
-process; memory is the largest resident set so far (Linux only), the limit of 2 GB is checked at the end.
+The rows are synthetic (no image is read): real people of four sources, all numbered from 0, and images generated of
+them with prompts, attributes, seeds and scores, as generation and scoring write them. Each operation runs in turn in
+one process; memory is the largest resident set so far (Linux only), the limit of 2 GB is checked at the end.
 """
 
 from __future__ import annotations
@@ -151,7 +151,6 @@ def main() -> None:
         report = clock("report", lambda: summarise(selection))
         kept = clock("keep", lambda: generated.with_columns({"kept": selection.kept, "reason": selection.reasons}))
         kept = clock("filter", lambda: kept.filter(selection.kept))
-        del generated, selection
         barred = clock("hold out identities", lambda: hold_out_identities(real, 0.1, 0))
         held_out = set(real.filter(barred).identities()[1])
         parts = clock("trainable rows", lambda: [m.filter(trainable_rows(m, held_out)) for m in (real, kept)])

@@ -70,7 +70,9 @@ def stock_pipeline(folder: Path) -> Any:
 @pytest.mark.parametrize("guidance", [4.0, 1.0])
 def test_without_diversity_it_is_the_stock_pipeline(checkpoints: dict[str, Path], layout: str, guidance: float) -> None:
     ours = draw(module(checkpoints[layout], NoDiversity(), guidance=guidance), [(p,) for p in PROMPTS], SEEDS)
-    assert torch.equal(ours, stock_images(stock_pipeline(checkpoints[layout]), PROMPTS, SEEDS, guidance))
+    stock = stock_images(stock_pipeline(checkpoints[layout]), PROMPTS, SEEDS, guidance)
+    # Matrix products round otherwise where the batch is cut otherwise, which moves a pixel by one level on some CPUs.
+    assert int((ours.int() - stock.int()).abs().max()) <= 1
     assert float(ours.float().std()) > 5
 
 

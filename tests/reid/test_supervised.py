@@ -18,7 +18,7 @@ from torch.optim import lr_scheduler
 from torch.utils.data import DataLoader
 
 from diffreid_lightning.callbacks import BackboneExport, RunCheckpoint
-from diffreid_lightning.data.reid import PersonBatch
+from diffreid_lightning.data.reid import PersonBatch, collate_persons
 from diffreid_lightning.errors import RunError, UserError
 from diffreid_lightning.nets import Backbone, BNNeck, save_backbone
 from diffreid_lightning.reid.losses import BatchHardTriplet, LabelSmoothedCrossEntropy, ReIDLoss
@@ -171,7 +171,7 @@ class FewPeople(LightningDataModule):
         labels = torch.tensor([0, 0, 1, 1])
         is_query = torch.zeros(4, dtype=torch.bool)
         rows = [PersonBatch(*row) for row in zip(images, labels, labels, torch.arange(4), is_query, strict=True)]
-        return DataLoader(rows, batch_size=4)  # type: ignore[arg-type]
+        return DataLoader(rows, batch_size=4, collate_fn=collate_persons)  # type: ignore[arg-type]
 
     test_dataloader = val_dataloader = predict_dataloader = train_dataloader
 
