@@ -27,7 +27,7 @@ from benchmarks.report import table
 from diffreid_lightning.data.chain import Chain, chain
 from diffreid_lightning.data.holdout import hold_out_identities, trainable_rows
 from diffreid_lightning.data.samplers import PKSampler
-from diffreid_lightning.filtering.report import summarise
+from diffreid_lightning.filtering.report import SelectionReport, summarise
 from diffreid_lightning.filtering.selection import (
     IdentityQuantile,
     NearDuplicates,
@@ -130,6 +130,26 @@ def draw_epoch(rows: Chain) -> int:
     return sum(1 for _ in sampler)
 
 
+def make_dataset(clock: Clock, folder: Path) -> tuple[Manifest, SelectionReport]:
+    """Read the generated rows and choose among them; what is not chosen is forgotten on return."""
+    generated = clock("read and validate", lambda: Manifest.read(folder / "generated"))
+    clock("content hash", lambda: generated.content_hash)
+    clock("write", lambda: generated.write(folder / "generated" / "again.parquet"))
+    clock("number the identities", generated.identities)
+    selection = clock("select", lambda: select(generated))
+    report = clock("report", lambda: summarise(selection))
+    marked = clock("keep", lambda: generated.with_columns({"kept": selection.kept, "reason": selection.reasons}))
+    return clock("filter", lambda: marked.filter(selection.kept)), report
+
+
+def joined_rows(clock: Clock, real: Manifest, kept: Manifest) -> Chain:
+    """Chain real and chosen rows, nobody held out among them."""
+    barred = clock("hold out identities", lambda: hold_out_identities(real, 0.1, 0))
+    held_out = set(real.filter(barred).identities()[1])
+    parts = clock("trainable rows", lambda: [m.filter(trainable_rows(m, held_out)) for m in (real, kept)])
+    return clock("chain and relabel", lambda: chain(parts))
+
+
 def main() -> None:
     """Make the rows, run every operation, print the table."""
     parser = argparse.ArgumentParser(description="Time and memory of manifest operations.")
@@ -142,19 +162,8 @@ def main() -> None:
         maker.start()
         maker.join()
         print(f"Python and libraries: {peak_gb():.2f} GB", file=sys.stderr)
-        real = Manifest.read(folder / "real")
-        generated = clock("read and validate", lambda: Manifest.read(folder / "generated"))
-        clock("content hash", lambda: generated.content_hash)
-        clock("write", lambda: generated.write(folder / "generated" / "again.parquet"))
-        clock("number the identities", generated.identities)
-        selection = clock("select", lambda: select(generated))
-        report = clock("report", lambda: summarise(selection))
-        kept = clock("keep", lambda: generated.with_columns({"kept": selection.kept, "reason": selection.reasons}))
-        kept = clock("filter", lambda: kept.filter(selection.kept))
-        barred = clock("hold out identities", lambda: hold_out_identities(real, 0.1, 0))
-        held_out = set(real.filter(barred).identities()[1])
-        parts = clock("trainable rows", lambda: [m.filter(trainable_rows(m, held_out)) for m in (real, kept)])
-        joined = clock("chain and relabel", lambda: chain(parts))
+        kept, report = make_dataset(clock, folder)
+        joined = joined_rows(clock, Manifest.read(folder / "real"), kept)
         draws = clock("draw an epoch of mixed batches", lambda: draw_epoch(joined))
     people = len(joined.identities)
     print(
