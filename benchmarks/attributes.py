@@ -22,7 +22,10 @@ from diffreid_lightning.data.miniperson.palette import GARMENT
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest import Manifest
 
-VALUES: Mapping[str, tuple[str, ...]] = {
+Values = Mapping[str, tuple[str, ...]]
+"""The words for each value of each attribute that a network reads."""
+
+VALUES: Values = {
     "upper_colour": tuple(GARMENT),
     "lower_colour": tuple(GARMENT),
     "view": ("front", "back", "left", "right"),
@@ -36,26 +39,27 @@ _UNKNOWN = -100
 _RECIPE = Recipe(epochs=14, batch_size=96, rate=2e-3, seed=11)
 
 
-def encode(columns: Mapping[str, npt.ArrayLike]) -> Tensor:
+def encode(columns: Mapping[str, npt.ArrayLike], values: Values = VALUES) -> Tensor:
     """Number the attributes of images.
 
     Args:
         columns: words by attribute, (N,) each.
+        values: the A attributes and their words.
 
     Returns:
-        (N, 4) int64, in the order of :data:`VALUES`.
+        (N, A) int64, in the order of ``values``.
 
     Raises:
         UserError: a word that is not one of an attribute's values.
     """
     numbered = []
-    for name, values in VALUES.items():
+    for name, known in values.items():
         words = np.asarray(columns[name], dtype=str)
-        strange = sorted(set(words.tolist()) - set(values))
+        strange = sorted(set(words.tolist()) - set(known))
         if strange:
-            raise UserError(f"{name} cannot be {strange[0]!r}.", looked_for=", ".join(values))
-        numbered.append([values.index(word) for word in words.tolist()])
-    return torch.tensor(numbered, dtype=torch.int64).reshape(len(VALUES), -1).T
+            raise UserError(f"{name} cannot be {strange[0]!r}.", looked_for=", ".join(known))
+        numbered.append([known.index(word) for word in words.tolist()])
+    return torch.tensor(numbered, dtype=torch.int64).reshape(len(values), -1).T
 
 
 class _Block(nn.Module):
@@ -83,10 +87,14 @@ class AttributeNet(nn.Module):
     Args:
         channels: of the stem and the three stages.
         dropout: of the last map.
+        values: what it reads.
     """
 
-    def __init__(self, channels: tuple[int, int, int, int] = (32, 64, 128, 192), dropout: float = 0.3) -> None:
+    def __init__(
+        self, channels: tuple[int, int, int, int] = (32, 64, 128, 192), dropout: float = 0.3, values: Values = VALUES
+    ) -> None:
         super().__init__()
+        self.values = values
         self.stem = nn.Sequential(
             nn.Conv2d(3, channels[0], 3, 2, 1, bias=False), nn.BatchNorm2d(channels[0]), nn.ReLU()
         )
@@ -95,7 +103,7 @@ class AttributeNet(nn.Module):
             stages += [_Block(inputs, width, 2), _Block(width, width, 1)]
         self.stages = nn.Sequential(*stages)
         self.dropout = nn.Dropout(dropout)
-        self.heads = nn.ModuleList(nn.Linear(channels[-1] * 8 * 4, len(values)) for values in VALUES.values())
+        self.heads = nn.ModuleList(nn.Linear(channels[-1] * 8 * 4, len(words)) for words in values.values())
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -105,31 +113,32 @@ class AttributeNet(nn.Module):
             images: (B, 3, 128, 64) in 0..1.
 
         Returns:
-            (B, 34) logits, attribute after attribute in the order of :data:`VALUES`.
+            (B, V) logits, attribute after attribute in the order of its values; V is 34 for :data:`VALUES`.
         """
         maps = self.stages(self.stem((images - 0.45) / 0.25))
         features = self.dropout(maps.flatten(1))
         return torch.cat([head(features) for head in self.heads], dim=1)
 
 
-def split_logits(logits: Tensor) -> tuple[Tensor, ...]:
-    """Cut (B, 34) logits into one (B, values) tensor per attribute."""
-    return logits.split([len(values) for values in VALUES.values()], dim=1)
+def split_logits(logits: Tensor, values: Values = VALUES) -> tuple[Tensor, ...]:
+    """Cut (B, V) logits into one (B, words) tensor per attribute."""
+    return logits.split([len(words) for words in values.values()], dim=1)
 
 
-def attribute_loss(logits: Tensor, targets: Tensor, smoothing: float = 0.05) -> Tensor:
+def attribute_loss(logits: Tensor, targets: Tensor, smoothing: float = 0.05, values: Values = VALUES) -> Tensor:
     """Sum of the attributes' label-smoothed cross-entropies.
 
     Args:
-        logits: (B, 34).
-        targets: (B, 4) int64; -100 where an attribute of an image is not known.
+        logits: (B, V).
+        targets: (B, A) int64; -100 where an attribute of an image is not known.
         smoothing: probability mass spread over all values.
+        values: the A attributes and their words, V in all.
 
     Returns:
         The scalar loss, each attribute averaged over the images that have it.
     """
     total = logits.new_zeros((), dtype=torch.float32)
-    for scores, wanted in zip(split_logits(logits.float()), targets.T, strict=True):
+    for scores, wanted in zip(split_logits(logits.float(), values), targets.T, strict=True):
         known = (wanted != _UNKNOWN).sum().clamp(min=1)
         summed = F.cross_entropy(scores, wanted, ignore_index=_UNKNOWN, label_smoothing=smoothing, reduction="sum")
         total = total + summed / known
@@ -192,9 +201,10 @@ def read_attributes(network: AttributeNet, pictures: Tensor) -> Tensor:
         pictures: (N, 3, 128, 64) uint8.
 
     Returns:
-        (N, 4) int64, in the order of :data:`VALUES`.
+        (N, A) int64, in the order of the network's values.
     """
-    return torch.stack([scores.argmax(1) for scores in split_logits(outputs(network, pictures))], dim=1)
+    scores = split_logits(outputs(network, pictures), network.values)
+    return torch.stack([each.argmax(1) for each in scores], dim=1)
 
 
 def agreement(read: Tensor, asked: Tensor) -> dict[str, Share]:

@@ -29,6 +29,7 @@ OUTFITS = {
     "val": [("coat", "red", "long_skirt", "navy"), ("jumper", "orange", "shorts", "black")],
 }
 VIEWS = ("front", "back", "left", "right")
+SETTINGS = ("on grass in front of a building", "on asphalt in front of a brick wall")
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +69,8 @@ def write_world(folder: Path, people_per_outfit: int = 3) -> Manifest:
                     "lower_colour": lower_colour,
                     "view": view,
                     "sex": ("female", "male")[pid % 2],
+                    "setting": SETTINGS[pid % 2],
+                    "light": ("at night", "in bright sunlight")[pid // 2 % 2],
                     "occluded": view == "left" and pid % 5 == 0,
                 }
             )
