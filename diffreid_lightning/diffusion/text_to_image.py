@@ -95,6 +95,7 @@ class TextToImageTraining(LightningModule):
         if self.device.type == "cpu":
             # The fused kernel's backward pass takes twice as long there as plain matrix products, on short sequences.
             self.unet.set_attn_processor(AttnProcessor())
+            self.text_encoder.set_attn_implementation("eager")
 
     def forward(self, noisy: Tensor, timesteps: Tensor, captions: list[str]) -> Tensor:
         """Predict what the scheduler asks for.
