@@ -16,7 +16,7 @@ _BLOCK = 1 << 16
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
-def run_logged(words: Sequence[str], environment: Mapping[str, str], log: Path) -> int:
+def run_logged(words: Sequence[str], environment: Mapping[str, str], log: Path, *, echo: bool = True) -> int:
     """Run ``python -m diffreid_lightning WORDS``; what it says goes to the terminal and, appended, into a log.
 
     On a terminal the command has one too, so that its progress bars move. Under Linux it ends when this process does.
@@ -25,13 +25,14 @@ def run_logged(words: Sequence[str], environment: Mapping[str, str], log: Path) 
         words: the command and its arguments.
         environment: added to this process's own.
         log: the file.
+        echo: show it on the terminal; without, several commands may run at once.
 
     Returns:
         Its exit code; negative where a signal ended it.
     """
     command = [sys.executable, "-m", "diffreid_lightning", *words]
     log.parent.mkdir(parents=True, exist_ok=True)
-    master, slave = _terminal() if sys.stdout.isatty() else os.pipe()
+    master, slave = _terminal() if echo and sys.stdout.isatty() else os.pipe()
     try:
         process = subprocess.Popen(
             command,
@@ -45,7 +46,7 @@ def run_logged(words: Sequence[str], environment: Mapping[str, str], log: Path) 
         os.close(slave)
     with log.open("ab") as file:
         try:
-            _copy(master, file)
+            _copy(master, file, echo)
             return process.wait()
         except KeyboardInterrupt:
             process.send_signal(signal.SIGINT)
@@ -70,7 +71,7 @@ def _terminal() -> tuple[int, int]:
     return pty.openpty()
 
 
-def _copy(source: int, log: BinaryIO) -> None:
+def _copy(source: int, log: BinaryIO, echo: bool) -> None:
     while True:
         try:
             block = os.read(source, _BLOCK)
@@ -80,8 +81,9 @@ def _copy(source: int, log: BinaryIO) -> None:
             return
         log.write(block)
         log.flush()
-        sys.stdout.buffer.write(block)
-        sys.stdout.flush()
+        if echo:
+            sys.stdout.buffer.write(block)
+            sys.stdout.flush()
 
 
 def _end_with_parent() -> None:
