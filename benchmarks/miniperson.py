@@ -19,6 +19,7 @@ import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +30,7 @@ from diffreid_lightning.data.datasets import MiniPerson
 from diffreid_lightning.manifest import Manifest
 from diffreid_lightning.metrics.functional import retrieval_metrics
 
-DOMAINS = ("campus", "station")
+DOMAINS: tuple[Literal["campus", "station"], ...] = ("campus", "station")
 _LITE0 = ("--model.backbone=tf_efficientnet_lite0", "--model.optimizer.init_args.lr=7e-4")
 
 

@@ -1,0 +1,195 @@
+"""What the scripts about stage 1 share: their options, the people and instruments, and a cell measured and kept."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.attributes import train_classifier
+from benchmarks.drawing import Drawing, draw_people
+from benchmarks.drift import measure_drift
+from benchmarks.judge import load_judge
+from benchmarks.measures import Instruments, Portrayed, measure, portrayed
+from benchmarks.people import caption_people, choose_people
+from benchmarks.personalising import Cell, Settings, personalise
+from benchmarks.pictures import content_key, quiet_loaders
+from benchmarks.recognition import nearest_person
+from benchmarks.report import write_json
+from benchmarks.scenes import train_scene_reader
+from benchmarks.tiny_sd import kid_features
+from diffreid_lightning.data.datasets import MiniPerson
+from diffreid_lightning.diffusion.checkpoint_source import locate_pipeline, weights_hash
+from diffreid_lightning.diffusion.diversity import Diversity
+from diffreid_lightning.errors import DiffReIDError
+from diffreid_lightning.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class Bench:
+    """All that a table is made with.
+
+    Args:
+        base: folder of the base model.
+        people: captioned images of the people who are taught.
+        real: the same images.
+        world: the corpus that the base model learnt from.
+        instruments: what measures.
+        settings: of the training.
+        drawing: of the images.
+        nobody: prompts without a name that drift is measured on.
+        work: folder for all that is kept.
+        fingerprint: of instruments and corpus, which results follow from as well.
+    """
+
+    base: Path
+    people: Manifest
+    real: Portrayed
+    world: Manifest
+    instruments: Instruments
+    settings: Settings
+    drawing: Drawing
+    nobody: int
+    work: Path
+    fingerprint: str
+
+
+def kept(file: Path, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Read a result, or compute it and write it down whole."""
+    if not file.exists():
+        write_json(file, compute())
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return found
+
+
+def measure_cell(
+    bench: Bench, cell: Cell, diversity: Diversity, seed: int, drift: bool = False, label: str | None = None
+) -> dict[str, Any]:
+    """Train a cell, draw everybody and measure the images; what is finished is read.
+
+    Args:
+        bench: what it is done with.
+        cell: how the model is personalised.
+        diversity: how images are drawn.
+        seed: of training, design and noise.
+        drift: measure prompts without a name too.
+        label: what to call it while it runs; None takes the cell's.
+
+    Returns:
+        What :func:`~benchmarks.measures.measure` gives, with ``images_per_second``, ``steps``, ``evaluations``,
+        ``training_seconds``, ``losses`` and, if asked for, ``drift_kid`` and ``drift_agreement``.
+    """
+    label = label or cell.label
+    strategy = [type(diversity).__name__, diversity.settings]
+    key = content_key(
+        weights_hash(locate_pipeline(bench.base)), bench.people.content_hash, asdict(cell), asdict(bench.settings),
+        strategy, bench.drawing.content, bench.nobody if drift else 0, bench.fingerprint, seed,
+    )  # fmt: skip
+
+    def compute() -> dict[str, Any]:
+        print(f"{label}, seed {seed}", flush=True)
+        trained = personalise(bench.base, bench.people, cell, bench.settings, seed, bench.work)
+        drawn = draw_people(trained.folder, bench.people, diversity, bench.drawing, seed, bench.work)
+        found = {
+            **measure(portrayed(drawn.manifest), bench.real, bench.instruments),
+            "images_per_second": drawn.images_per_second, "steps": drawn.steps, "evaluations": drawn.evaluations,
+            "training_seconds": trained.seconds, "losses": trained.losses, "folder": str(drawn.manifest.root),
+        }  # fmt: skip
+        if drift:
+            found |= {f"drift_{name}": value for name, value in nobody(bench, trained.folder).items()}
+        return found
+
+    return kept(bench.work / "results" / f"{label.replace(' ', '-')}-{seed}-{key}.json", compute)
+
+
+def nobody(bench: Bench, model: Path) -> dict[str, float]:
+    """Measure a model's images of prompts without a name, see :func:`~benchmarks.drift.measure_drift`."""
+    return measure_drift(
+        model, bench.world, bench.nobody, bench.drawing, bench.instruments.attributes, bench.instruments.features,
+        bench.work,
+    )  # fmt: skip
+
+
+def add_options(parser: argparse.ArgumentParser, work: str) -> None:
+    """Add what the scripts have in common; the training's settings are options of the same names."""
+    parser.add_argument("--base", type=Path, required=True, help="folder of the base model, a trained tiny-sd")
+    parser.add_argument("--world", type=Path, required=True, help="the rendered corpus that it learnt from")
+    parser.add_argument("--judge", type=Path, default=Path("runs/benchmarks/judge"), help="work folder of the judge")
+    parser.add_argument("--work", type=Path, default=Path(work), help="folder for all that is kept")
+    parser.add_argument("--domain", choices=("campus", "station"), default="campus", help="of MiniPerson")
+    parser.add_argument("--split", choices=("train", "val"), default="train", help="val to choose settings on")
+    parser.add_argument("--identities", type=int, default=None, help="the first so many people; all by default")
+    parser.add_argument("--images", type=int, default=Drawing.images, help="of each person")
+    parser.add_argument("--evaluations", type=int, default=Drawing.evaluations, help="of the denoiser for an image")
+    parser.add_argument("--draw-guidance", type=float, default=Drawing.guidance, help="of the images of people")
+    parser.add_argument("--nobody", type=int, default=500, help="prompts without a name")
+    parser.add_argument("--attribute-epochs", type=int, default=14, help="of the classifier of attributes")
+    parser.add_argument("--scene-epochs", type=int, default=8, help="of the reader of scenes")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of every operation")
+    for field in fields(Settings):
+        kind = float if field.name == "snr_gamma" else type(field.default)
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=field.default, help="of training")
+
+
+def settings_of(given: argparse.Namespace) -> Settings:
+    """Collect the training's settings from the options."""
+    return Settings(**{field.name: getattr(given, field.name) for field in fields(Settings)})
+
+
+def open_bench(given: argparse.Namespace, vocabulary: str) -> Bench:
+    """Read people and corpus, and train or load what measures.
+
+    Args:
+        given: the options of :func:`add_options`.
+        vocabulary: of the attributes that images are asked to have.
+
+    Raises:
+        UserError: something is missing.
+    """
+    world = Manifest.read(given.world)
+    everybody = MiniPerson(given.domain).manifest()
+    rows = choose_people(everybody, given.split, given.identities)
+    instruments, fingerprint = _instruments(given, world, everybody, rows)
+    people = caption_people(rows, given.work)
+    drawing = replace(
+        Drawing(), images=given.images, evaluations=given.evaluations, guidance=given.draw_guidance,
+        vocabulary=vocabulary,
+    )  # fmt: skip
+    return Bench(
+        given.base, people, portrayed(people), world, instruments, settings_of(given), drawing, given.nobody,
+        given.work, fingerprint,
+    )  # fmt: skip
+
+
+def _instruments(
+    given: argparse.Namespace, world: Manifest, everybody: Manifest, rows: Manifest
+) -> tuple[Instruments, str]:
+    judge, known = load_judge(given.judge)
+    of_people = everybody.numpy("role") == "identity"
+    in_training = (everybody.numpy("split") == "train") | (everybody.numpy("split") == "val")
+    among = everybody.filter((of_people & in_training).astype(bool))
+    nearest = nearest_person(judge, known, rows.identities()[1], among)
+    attributes = train_classifier(world, given.work, given.attribute_epochs).network
+    scenes = train_scene_reader(world, given.work, given.scene_epochs).network
+    weights = [float(parameter.double().sum()) for parameter in judge.parameters()]
+    key = content_key(world.content_hash, given.attribute_epochs, given.scene_epochs, weights, nearest.way)
+    return Instruments(nearest, attributes, scenes, kid_features()), key
+
+
+def run_script(run: Callable[[argparse.Namespace], None], given: argparse.Namespace) -> int:
+    """Run a script's work; a mistake of the user ends with its message and exit code."""
+    torch.set_num_threads(given.threads)
+    quiet_loaders()
+    try:
+        run(given)
+    except DiffReIDError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0

@@ -1,0 +1,82 @@
+"""Strategies of Diversity Injection on top of full LPE, at equal evaluations of the denoiser.
+
+    python -m benchmarks.injection --base PIPELINE --world data/world --split val --identities 40 --seeds 1
+    python -m benchmarks.injection --base PIPELINE --world data/world
+
+Each strategy takes as many sampler steps as its evaluations per step leave it of the same budget; the table says how
+many. The columns are those of :mod:`benchmarks.lpe`; asked for are view, place and light of the packaged vocabulary
+``rendered`` (poses are not read), by the strategies that ask at all. Models are shared with :mod:`benchmarks.lpe` in
+the same work folder; a killed run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from benchmarks.bench import Bench, add_options, measure_cell, open_bench, run_script
+from benchmarks.measures import measure
+from benchmarks.personalising import FULL
+from benchmarks.report import write_json
+from benchmarks.seed_tables import QUALITY, Column, Results, differences_table, means_table
+from diffreid_lightning.diffusion.diversity import (
+    ComposedGuidance,
+    Diversity,
+    GuidanceJitter,
+    NoDiversity,
+    SDEdit,
+    WordsOnly,
+)
+
+NONE = "NoDiversity"
+_COST = (Column("steps", "steps", digits=0), Column("evaluations", "evaluations", digits=0))
+
+
+def strategies(attribute_weight: float, window: float, strength: float) -> dict[str, Diversity]:
+    """The rows of the table.
+
+    Args:
+        attribute_weight: of the attributes' prompt in composed guidance.
+        window: share of the steps in which it guides.
+        strength: of SDEdit.
+    """
+    rows: list[Diversity] = [
+        NoDiversity(), WordsOnly(), ComposedGuidance(attribute_weight, window=(0.0, window)), GuidanceJitter(),
+        SDEdit(strength),
+    ]  # fmt: skip
+    return {type(row).__name__: row for row in rows}
+
+
+def report(results: Results, bench: Bench) -> str:
+    """The tables, and by how much more the images of a strategy differ than those without one."""
+    real = {"real images": {0: measure(bench.real, bench.real, bench.instruments)}}
+    tables = [means_table("Diversity Injection on MiniPerson", {**results, **real}, (*_COST, *QUALITY))]
+    title = f"Paired differences from {NONE}, with 95 % intervals where there are several seeds"
+    return "\n".join([*tables, differences_table(title, results, NONE, QUALITY[:-1])])
+
+
+def run(given: argparse.Namespace) -> None:
+    """Measure every strategy that is not measured yet, print the tables, write ``results.json``."""
+    bench = open_bench(given, "rendered")
+    results: dict[str, dict[int, dict[str, object]]] = {}
+    for seed in range(given.seeds):
+        for label, diversity in strategies(given.attribute_weight, given.window, given.strength).items():
+            found = measure_cell(bench, FULL, diversity, seed, label=label)
+            results.setdefault(label, {})[seed] = found
+    print(report(results, bench))
+    write_json(given.work / f"injection-{given.split}.json", {"strategies": results})
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description="Strategies of Diversity Injection on MiniPerson.")
+    add_options(parser, "runs/benchmarks/stage1")
+    parser.add_argument("--seeds", type=int, default=5, help="seeds of every row")
+    parser.add_argument("--attribute-weight", type=float, default=3.0, help="of composed guidance")
+    parser.add_argument("--window", type=float, default=0.6, help="of composed guidance: share of the steps")
+    parser.add_argument("--strength", type=float, default=0.7, help="of SDEdit: share of the steps that are taken")
+    return run_script(run, parser.parse_args(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
