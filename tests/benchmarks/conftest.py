@@ -20,6 +20,7 @@ from diffreid_lightning.diffusion.architectures import (
 )
 from diffreid_lightning.diffusion.folder import assemble_pipeline, save_pipeline
 from diffreid_lightning.diffusion.tokenizer import train_tokenizer
+from diffreid_lightning.diffusion.vocabulary import Vocabulary
 from diffreid_lightning.manifest import Manifest
 
 _DRESS = ("dress", "teal", "dress", "teal")
@@ -103,7 +104,9 @@ def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"], "cross_attention_dim": 16, "attention_head_dim": 4,
         }
     )  # fmt: skip
-    tokenizer = train_tokenizer(["a woman wearing a red coat", "a man wearing black jeans"], root / "tok", size=600)
+    wishes = [phrase for phrases in Vocabulary.read("rendered").phrases.values() for phrase in phrases]
+    known = ["a woman wearing a red coat", "a man wearing black jeans", "a person wearing a grey top and navy shorts"]
+    tokenizer = train_tokenizer([*known, *wishes] * 3, root / "tok", size=1200)
     text = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     scheduler = build_scheduler({"prediction_type": "v_prediction", "steps_offset": 1, "clip_sample": False})
     pipeline = assemble_pipeline(unet, vae, build_text_encoder(text, tokenizer), tokenizer, scheduler)
