@@ -48,7 +48,7 @@ from benchmarks.sampling import Sampler, sample
 from diffreid_lightning.errors import DiffReIDError
 from diffreid_lightning.manifest import Manifest
 from diffreid_lightning.nets import Backbone, load_initial_weights
-from diffreid_lightning.sheets import draw_samples
+from diffreid_lightning.sheets import draw_samples, side_by_side
 
 FEATURES = "tf_efficientnet_lite0"
 SUBSETS, SUBSET_SIZE = 100, 500
@@ -158,10 +158,7 @@ def contact_sheet(
     images = [Image.fromarray(picture) for picture in pictures]
     rows = [(prompt.text, images[columns * row : columns * (row + 1)]) for row, prompt in enumerate(prompts)]
     middle = (len(rows) + 1) // 2
-    halves = [draw_samples(half) for half in (rows[:middle], rows[middle:]) if half]
-    sheet = Image.new("RGB", (sum(half.width for half in halves), halves[0].height), "white")
-    for number, half in enumerate(halves):
-        sheet.paste(half, (number * halves[0].width, 0))
+    sheet = side_by_side([draw_samples(half) for half in (rows[:middle], rows[middle:]) if half])
     return sheet.resize((2 * sheet.width, 2 * sheet.height), Image.Resampling.BICUBIC)
 
 

@@ -29,3 +29,13 @@ def draw_samples(rows: Sequence[tuple[str, Sequence[Image.Image]]]) -> Image.Ima
         for column, image in enumerate(images):
             sheet.paste(image, (_GAP + column * (width + _GAP), top + _LINE))
     return sheet
+
+
+def side_by_side(sheets: Sequence[Image.Image]) -> Image.Image:
+    """Put sheets beside one another, aligned at the top."""
+    whole = Image.new("RGB", (sum(sheet.width for sheet in sheets), max(sheet.height for sheet in sheets)), "white")
+    left = 0
+    for sheet in sheets:
+        whole.paste(sheet, (left, 0))
+        left += sheet.width
+    return whole

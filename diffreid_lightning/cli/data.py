@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from diffreid_lightning.cli.export import export_command
+from diffreid_lightning.cli.sheet import sheet_command
 from diffreid_lightning.data.check import Report, SplitReport, check
 from diffreid_lightning.data.datasets import FORMATS, Counts, PersonDataset, open_dataset
 from diffreid_lightning.errors import UserError, nearest
@@ -22,7 +23,7 @@ _HEADINGS = ("split", "ids", "images", "cams", "images\nper id", "ids\nof one", 
 
 
 def data_command(words: Sequence[str]) -> int:
-    """Run ``data check PATH`` or ``data export PATH``.
+    """Run ``data check PATH``, ``data export PATH`` or ``data sheet PATH``.
 
     Args:
         words: the command line after ``data``.
@@ -35,11 +36,14 @@ def data_command(words: Sequence[str]) -> int:
     """
     if list(words[:1]) == ["export"]:
         return export_command(words[1:])
+    if list(words[:1]) == ["sheet"]:
+        return sheet_command(words[1:])
     if list(words[:1]) not in (["check"], ["-h"], ["--help"]):
         raise UserError(
             f"There is no command 'data {words[0]}'." if words else "data wants to be told what to do.",
-            found="the commands about data are check and export",
-            remedy=f"write {_PROGRAM} check PATH, or {_PROGRAM} export PATH --format market1501 --out DIR",
+            found="the commands about data are check, export and sheet",
+            remedy=f"write {_PROGRAM} check PATH, {_PROGRAM} export PATH --format market1501 --out DIR, "
+            f"or {_PROGRAM} sheet PATH --out FILE.png",
         )
     parser = _Parser(prog=_PROGRAM, description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)

@@ -12,7 +12,7 @@ from PIL import Image
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.filtering.scored import NEAREST, NEAREST_SOURCE, REAL_DISTANCE, ScoredFolder
 from diffreid_lightning.filtering.selection import Selection, SelectionRule
-from diffreid_lightning.sheets import draw_samples
+from diffreid_lightning.sheets import draw_samples, side_by_side
 
 _RANGES = {"confidence": (0.0, 1.0), "similarity": (-1.0, 1.0), "margin": (-2.0, 2.0)}
 _CELL = (64, 128)  # width and height in pixels
@@ -102,16 +102,7 @@ def nearest_real_sheet(scored: ScoredFolder, rows: npt.NDArray[np.int64]) -> Ima
         if made is not None and real is not None:
             pair = [image.resize(_CELL, Image.Resampling.BICUBIC) for image in (made, real)]
             lines.append((f"{row[REAL_DISTANCE]:.4f}", pair))
-    return _side_by_side([draw_samples([line]) for line in lines]) if lines else None
-
-
-def _side_by_side(sheets: Sequence[Image.Image]) -> Image.Image:
-    whole = Image.new("RGB", (sum(sheet.width for sheet in sheets), max(sheet.height for sheet in sheets)), "white")
-    left = 0
-    for sheet in sheets:
-        whole.paste(sheet, (left, 0))
-        left += sheet.width
-    return whole
+    return side_by_side([draw_samples([line]) for line in lines]) if lines else None
 
 
 def _range_of(name: str, values: npt.NDArray[np.float64]) -> tuple[float, float]:

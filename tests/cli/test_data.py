@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from rich.console import Console
 
 from diffreid_lightning.cli import main
@@ -89,3 +90,38 @@ def test_a_folder_one_level_off_leads_to_the_dataset(
     write_market1501(root.parent / "other")
     assert main(["data", "check", str(root.parent / given)]) == 2
     assert f"did you mean {root} (Market1501)" in capsys.readouterr().err
+
+
+def test_a_sheet_shows_people_and_is_the_same_every_time(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["data", "sheet", str(root), "--identities", "3", "--images", "2", "--out"]
+    assert main([*words, str(tmp_path / "new/one.png")]) == 0
+    assert main([*words, str(tmp_path / "two.png")]) == 0
+    assert str(tmp_path / "two.png") in capsys.readouterr().out
+    one, two = (Image.open(tmp_path / name) for name in ("new/one.png", "two.png"))
+    assert one.tobytes() == two.tobytes()
+    assert 2 * 64 < one.width < 3 * 64 and 3 * 128 < one.height < 4 * 128
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["--out", "sheet"], "end it in .png or .jpg"),
+        ([], "--out FILE.png"),
+        (["--out", "x.png", "--images", "0"], "at least 1"),
+        (["--out", "x.png", "--split", "tain"], "nobody to show"),
+    ],
+)
+def test_a_mistaken_sheet_is_answered(
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    hint: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["data", "sheet", str(root), *words]) == 2
+    said = capsys.readouterr().err
+    assert hint in said and "Traceback" not in said

@@ -1,0 +1,63 @@
+"""``python -m diffreid_lightning data sheet``: look at some people of a dataset."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+
+from diffreid_lightning.data.datasets import open_dataset
+from diffreid_lightning.data.identity_sheet import identity_sheet
+from diffreid_lightning.errors import RunError, UserError
+
+_USAGE = "python -m diffreid_lightning data sheet PATH --out FILE.png"
+
+
+def sheet_command(words: Sequence[str]) -> int:
+    """Run ``data sheet PATH --out FILE``.
+
+    Args:
+        words: the command line after ``data sheet``.
+
+    Returns:
+        0.
+
+    Raises:
+        UserError: the command line or the dataset cannot be used.
+        RunError: the file cannot be written.
+    """
+    parser = _Parser(prog=_USAGE.partition(" PATH")[0], description=__doc__, allow_abbrev=False)
+    parser.add_argument("path", help="a dataset's folder or .zip, a manifest, or miniperson")
+    parser.add_argument("--out", required=True, help="the picture to write: .png or .jpg")
+    parser.add_argument("--split", help="only people of this split, such as train")
+    parser.add_argument("--identities", type=int, default=12, help="how many people")
+    parser.add_argument("--images", type=int, default=8, help="how many images of each")
+    args = parser.parse_args(list(words))
+    if args.identities < 1 or args.images < 1:
+        parser.error("--identities and --images are at least 1")
+    manifest = open_dataset(args.path).manifest()
+    if args.split:
+        manifest = manifest.filter(np.asarray(manifest.numpy("split") == args.split))
+    sheet = identity_sheet(manifest, args.identities, args.images)
+    out = Path(args.out).expanduser()
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        sheet.save(out, quality=90)
+    except ValueError as error:
+        raise UserError(f"{out} does not name a picture.", found=str(error), remedy="end it in .png or .jpg") from error
+    except OSError as error:
+        raise RunError(
+            f"The sheet cannot be written to {out}", found=str(error), remedy="choose another --out"
+        ) from error
+    print(out)
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """Words errors as the rest of the command line does."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError("data sheet cannot be run like this.", found=message, remedy=f"write {_USAGE}")

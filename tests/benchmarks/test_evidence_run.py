@@ -1,0 +1,116 @@
+"""The comparison end to end: a few people, a random generator of a few thousand weights, in this process."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.evidence import __main__ as evidence
+from benchmarks.evidence import lab
+from benchmarks.evidence.plan import Plan
+from benchmarks.evidence.rows import FEW, FULL
+from benchmarks.evidence.settings import Question
+from diffreid_lightning.cli import main
+from diffreid_lightning.data.datasets import Market1501
+from diffreid_lightning.errors import RunError
+from diffreid_lightning.manifest import Manifest
+from tests.data.layouts import write_market1501
+
+PLAN = Plan(
+    images_per_identity=2,
+    halved=1,
+    floor=1,
+    personalise_steps=1,
+    personalise_batch=4,
+    prior_images_per_identity=1,
+    identities_per_batch=2,
+    images_per_batch_identity=2,
+    seeds=(0,),
+    choice_seeds=(0,),
+    choice_images=1,
+    validations=1,
+    more={
+        "personalise": ["--data.prior.init_args.steps=1", "--trainer.callbacks=[RunCheckpoint, PersonalisationExport]"],
+        "generate": ["--model.steps=1"],
+        "score": ["--trainer.max_epochs=1", "--model.calibration=FoldHeads", *(
+            f"--data.sampler.init_args.{name}=2" for name in ("identities_per_batch", "images_per_identity")
+        )],
+    },
+)  # fmt: skip
+QUESTIONS = (
+    Question("threshold", FULL, (0.0, 0.9)),
+    Question("pretrain_iterations", FULL, (2,)),
+    Question("scratch_iterations", "scratch", (2,)),
+    Question("tune_iterations", "scratch", (2,)),
+)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Market-1501 folder as a manifest, three of its training people held out."""
+    root = write_market1501(tmp_path_factory.mktemp("evidence") / "market", train_ids=range(2, 9))
+    manifest, _ = Market1501(root).scan()
+    held_out = (manifest.numpy("split") == "train") & (manifest.numpy("pid") > 5)
+    split = np.where(held_out, "val", manifest.numpy("split").astype(str))
+    manifest.with_columns({"split": split.tolist()}).write(root)
+    return root
+
+
+@pytest.fixture
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Run commands in this process, one at a time, and list them."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    ran: list[list[str]] = []
+
+    def run(words: Sequence[str], environment: Mapping[str, str], log: Path, *, echo: bool) -> int:
+        assert not echo
+        for name, value in environment.items():
+            monkeypatch.setitem(os.environ, name, value)
+        ran.append(list(words))
+        return main(words)
+
+    monkeypatch.setattr(lab, "run_logged", run)
+    return ran
+
+
+def test_two_rows_from_the_choice_to_the_tables(
+    dataset: Path, world: Manifest, pipeline_folder: Path, tmp_path: Path, commands: list[list[str]]
+) -> None:
+    plan = Plan(**{**vars(PLAN), "dataset": str(dataset)})
+
+    def begin() -> evidence.Evidence:
+        return evidence.Evidence(plan, pipeline_folder, world.root, tmp_path / "work", jobs=1)
+
+    wanted: dict[float | None, tuple[str, ...]] = {FEW: ("scratch", FULL)}
+    with pytest.raises(Exception, match="not been chosen"):
+        begin().run(wanted)
+    begin().choose(QUESTIONS)
+    assert not [words for words in commands if "--test_with=last" in words], "choosing reads no query"
+    first = begin()
+    outcomes = first.run(wanted)
+    tests = [words for words in commands if "--test_with=last" in words]
+    assert len(tests) == 2, "one run of each row and seed reads query and gallery"
+    text = first.report(outcomes)
+    assert "| scratch |" in text and f"| {FULL} |" in text and "full beats scratch" in text
+    assert "Renders, not Market-1501" in text
+    count = len(commands)
+    assert begin().report(begin().run(wanted)).split("Commands")[0] == text.split("Commands")[0]
+    assert len(commands) == count, "all of it is kept"
+
+    subset = Manifest.read(tmp_path / "work" / "subsets" / "30pct")
+    assert set(subset.numpy("split")) == {"train"} and set(subset.numpy("pid")) == {2, 3, 4, 5}
+    for folder in (tmp_path / "work" / "steps").glob("caption-*"):
+        assert set(Manifest.read(folder).table["file_name"].to_pylist()) == set(subset.table["file_name"].to_pylist())
+
+    # Somebody captions more than the subset: what is made from it is refused.
+    captioned = next((tmp_path / "work" / "steps").glob("caption-30pct-*"))
+    everybody = Market1501(dataset).scan()[0]
+    everybody.filter(np.asarray(everybody.numpy("split") == "train")).write(captioned)
+    with pytest.raises(RunError, match="not"):
+        begin().run(wanted)
