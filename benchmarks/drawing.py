@@ -56,7 +56,7 @@ class Drawn:
 
     Args:
         manifest: of the images; the column ``attributes`` says what each was asked to have.
-        images_per_second: from prompts to pixels.
+        images_per_second: from prompts to JPEG files.
         steps: of the sampler.
         evaluations: of the denoiser for each image.
     """
@@ -86,24 +86,35 @@ def steps_for(diversity: Diversity, drawing: Drawing) -> int:
 class BatchClock(Callback):
     """Notes the seconds of every batch in a file, a line each, so that the time of a killed run counts as well.
 
+    Place it behind the writer, whose work it counts too: encoding the images as JPEG, and the manifest.
+
     Args:
         file: where to.
     """
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self._started = 0.0
+        self._mark = 0.0
 
-    def on_predict_batch_start(self, *_: Any, **__: Any) -> None:
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start."""
-        self._started = time.perf_counter()
+        self._mark = time.perf_counter()
 
     def on_predict_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
-        """Stop."""
-        note = {"seconds": time.perf_counter() - self._started, "images": len(outputs.images)}
+        """Note a batch."""
+        self._note(len(outputs.images))
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Note what was left to do behind the last batch."""
+        if self._mark:
+            self._note(0)
+
+    def _note(self, images: int) -> None:
+        now = time.perf_counter()
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with self.file.open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps(note) + "\n")
+            handle.write(json.dumps({"seconds": now - self._mark, "images": images}) + "\n")
+        self._mark = now
 
 
 def rate_of(lines: str) -> float:
@@ -140,7 +151,7 @@ def draw_people(model: Path, people: Manifest, diversity: Diversity, drawing: Dr
             references=diversity.uses_reference, image_size=SIZE, batch_size=drawing.batch_size, seed=seed,
         )  # fmt: skip
         writer = GeneratedImagesWriter(str(folder), threads=1)
-        trainer = quiet_trainer([BatchClock(folder / _CLOCK), writer])
+        trainer = quiet_trainer([writer, BatchClock(folder / _CLOCK)])
         trainer.predict(module, datamodule=data, return_predictions=False)
     rate = rate_of((folder / _CLOCK).read_text(encoding="utf-8"))
     return Drawn(Manifest.read(folder), rate, module.sampler.steps, module.evaluations)

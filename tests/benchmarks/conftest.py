@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,8 +10,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
 
-from benchmarks import judge, tiny_sd
+from benchmarks import bench, judge, tiny_sd
+from benchmarks.judge import CLASSES, Judge
+from benchmarks.people import choose_people
+from diffreid_lightning.data.datasets import MiniPerson
 from diffreid_lightning.data.miniperson.palette import GARMENT
 from diffreid_lightning.diffusion.architectures import (
     build_autoencoder,
@@ -112,3 +118,41 @@ def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pipeline = assemble_pipeline(unet, vae, build_text_encoder(text, tokenizer), tokenizer, scheduler)
     save_pipeline(pipeline, root / "pipeline", {})
     return root / "pipeline"
+
+
+class Statistics(nn.Module):
+    """Six numbers of an image."""
+
+    def forward(self, images):
+        return torch.cat([images.mean(dim=(2, 3)), images.std(dim=(2, 3))], dim=1)
+
+
+@pytest.fixture(scope="session")
+def everybody():
+    return MiniPerson().manifest()
+
+
+@pytest.fixture(scope="session")
+def judge_folder(everybody, tmp_path_factory):
+    """A judge of the smallest network that timm has, untrained, who knows the training people."""
+    folder = tmp_path_factory.mktemp("judge")
+    people = choose_people(everybody, "train", None).identities()[1]
+    torch.manual_seed(0)
+    judge = Judge("test_resnet", len(people))
+    save_file({name: value.contiguous() for name, value in judge.state_dict().items()}, folder / "judge.safetensors")
+    note = {"architecture": "test_resnet", "weights": "judge.safetensors", "people": people}
+    (folder / CLASSES).write_text(json.dumps(note))
+    return folder
+
+
+@pytest.fixture
+def words(world, pipeline_folder, judge_folder, tmp_path, monkeypatch):
+    """Options of the smallest table."""
+    monkeypatch.setattr(bench, "kid_features", Statistics)
+    monkeypatch.setattr(bench, "quiet_loaders", lambda: None)
+    options = {
+        "base": pipeline_folder, "world": world.root, "judge": judge_folder, "work": tmp_path / "work",
+        "identities": 2, "images": 4, "evaluations": 4, "nobody": 8, "attribute-epochs": 1, "scene-epochs": 1,
+        "steps": 2, "images-per-step": 3, "rank": 2, "prior-steps": 1, "threads": 1,
+    }  # fmt: skip
+    return [word for name, value in options.items() for word in (f"--{name}", str(value))]

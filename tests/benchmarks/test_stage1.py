@@ -7,52 +7,18 @@ import json
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
-from benchmarks import bench, injection, lpe
+from benchmarks import injection, lpe
 from benchmarks.drawing import Drawing, rate_of, steps_for
-from benchmarks.judge import CLASSES, Judge
+from benchmarks.judge import Judge
 from benchmarks.measures import agreement_with, asked_of, copies
 from benchmarks.people import choose_people
 from benchmarks.personalising import CELLS, DREAMBOOTH, FULL, Cell, Settings, is_key
 from benchmarks.recognition import nearest_person
 from benchmarks.scenes import SCENE, encode_scenes, train_scene_reader
-from diffreid_lightning.data.datasets import MiniPerson
 from diffreid_lightning.diffusion.diversity import GuidanceJitter
 from diffreid_lightning.diffusion.vocabulary import Vocabulary
 from diffreid_lightning.errors import UserError
-from tests.benchmarks.test_tiny_sd import Statistics
-
-
-@pytest.fixture(scope="module")
-def everybody():
-    return MiniPerson().manifest()
-
-
-@pytest.fixture(scope="module")
-def judge_folder(everybody, tmp_path_factory):
-    """A judge of the smallest network that timm has, untrained, who knows the training people."""
-    folder = tmp_path_factory.mktemp("judge")
-    people = choose_people(everybody, "train", None).identities()[1]
-    torch.manual_seed(0)
-    judge = Judge("test_resnet", len(people))
-    save_file({name: value.contiguous() for name, value in judge.state_dict().items()}, folder / "judge.safetensors")
-    note = {"architecture": "test_resnet", "weights": "judge.safetensors", "people": people}
-    (folder / CLASSES).write_text(json.dumps(note))
-    return folder
-
-
-@pytest.fixture
-def words(world, pipeline_folder, judge_folder, tmp_path, monkeypatch):
-    """Options of the smallest table."""
-    monkeypatch.setattr(bench, "kid_features", Statistics)
-    monkeypatch.setattr(bench, "quiet_loaders", lambda: None)
-    options = {
-        "base": pipeline_folder, "world": world.root, "judge": judge_folder, "work": tmp_path / "work",
-        "identities": 2, "images": 4, "evaluations": 4, "nobody": 8, "attribute-epochs": 1, "scene-epochs": 1,
-        "steps": 2, "images-per-step": 3, "rank": 2, "prior-steps": 1, "threads": 1,
-    }  # fmt: skip
-    return [word for name, value in options.items() for word in (f"--{name}", str(value))]
 
 
 def test_the_factorial_has_every_cell_once_and_few_key_rows():

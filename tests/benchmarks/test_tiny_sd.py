@@ -7,18 +7,11 @@ import pytest
 import torch
 import torchmetrics.image.kid
 from PIL import Image
-from torch import nn
 
 from benchmarks import tiny_sd
 from benchmarks.pictures import reconstruct
 from benchmarks.prompts import draw_prompts
-
-
-class Statistics(nn.Module):
-    """Six numbers of an image."""
-
-    def forward(self, images):
-        return torch.cat([images.mean(dim=(2, 3)), images.std(dim=(2, 3))], dim=1)
+from tests.benchmarks.conftest import Statistics
 
 
 def pictures(count, brightest, seed):

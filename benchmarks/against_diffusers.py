@@ -1,0 +1,221 @@
+"""Many people at once against diffusers as users use it, with the same weights on the same machine.
+
+    python -m benchmarks.against_diffusers --base PIPELINE --world data/world
+
+(a) Training. All people are taught to one model (full LPE but for its prior: neither side has prior images, whose cost
+    would be the same). Some of them are taught by DreamBooth-LoRA, each to a model of their own
+    (:mod:`benchmarks.dreambooth`); that is tried after more and more steps. Seconds per person are compared at the
+    first number of steps at which as many images are recognised as of the same people by the joint model. Loading the
+    base model and encoding the pictures counts on neither side.
+(b) Generation. The joint model draws the same prompts with the same sampler: by the package's ``predict``, and by a
+    loop over the people that calls a stock ``StableDiffusionPipeline`` with a person's prompts and saves the images as
+    JPEG. Both are done in turn several times; medians are compared.
+
+Ratios are of what was measured in one run on one machine. What is finished is kept; a killed run goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.bench import Bench, add_options, kept, open_bench, run_script
+from benchmarks.drawing import draw_people, steps_for
+from benchmarks.dreambooth import Alone, train_alone
+from benchmarks.measures import Portrayed, portrayed
+from benchmarks.personalising import Cell, personalise
+from benchmarks.pictures import SIZE, content_key, to_bytes
+from benchmarks.report import table, write_json
+from diffreid_lightning.data.chain import IdentityKey
+from diffreid_lightning.diffusion.checkpoint_source import locate_pipeline, weights_hash
+from diffreid_lightning.diffusion.diversity import NoDiversity, WordsOnly
+from diffreid_lightning.diffusion.personalised import load_personalised
+from diffreid_lightning.diffusion.samplers import Sampler
+from diffreid_lightning.manifest import Manifest
+
+JOINT = Cell(caption=True, tokens="free", prior="none")
+
+
+def people_apart(count: int, chosen: int) -> list[int]:
+    """Choose so many of ``count`` people, evenly spread over them."""
+    chosen = min(chosen, count)
+    return [place * count // chosen for place in range(chosen)]
+
+
+def equal_recognition(curve: Mapping[int, tuple[float, float]], wanted: float) -> tuple[int, float, float, bool]:
+    """Find where a curve reaches a share.
+
+    Args:
+        curve: mean seconds and mean share recognised, by steps.
+        wanted: the share.
+
+    Returns:
+        Steps, seconds and share of the first point that is as high, and True; where none is, of the highest, and False.
+    """
+    for steps in sorted(curve):
+        seconds, share = curve[steps]
+        if share >= wanted:
+            return steps, seconds, share, True
+    best = max(curve, key=lambda steps: (curve[steps][1], -steps))
+    return best, *curve[best], False
+
+
+def mean_curve(persons: Sequence[Sequence[Mapping[str, float]]]) -> dict[int, tuple[float, float]]:
+    """Average the points of several people's curves: seconds and share recognised, by steps."""
+    return {
+        int(points[0]["steps"]): (
+            statistics.fmean(point["seconds"] for point in points),
+            statistics.fmean(point["recognised"] for point in points),
+        )
+        for points in zip(*persons, strict=True)
+    }
+
+
+def taught_alone(bench: Bench, key: IdentityKey, alone: Alone, seed: int) -> dict[str, Any]:
+    """Teach one person alone and see after each checkpoint how many of its images are recognised; kept."""
+    rows = [row for row, shown in enumerate(bench.real.keys) if shown == key]
+    name = content_key(
+        weights_hash(locate_pipeline(bench.base)), list(key), bench.people.content_hash, asdict(alone),
+        bench.drawing.content, bench.fingerprint, seed,
+    )  # fmt: skip
+
+    def compute() -> dict[str, Any]:
+        points = []
+        for steps, seconds, pipeline, prompt in train_alone(bench.base, bench.real.pictures[rows], alone, seed):
+            images = _sample(pipeline, [prompt] * bench.drawing.images, bench, list(range(bench.drawing.images)))
+            recognised = bench.instruments.nearest.recognised(images, [key] * len(images))
+            points.append({"steps": steps, "seconds": seconds, "recognised": float(recognised.mean())})
+        return {"person": list(key), "points": points}
+
+    return kept(bench.work / "alone" / f"{name}.json", compute)
+
+
+def _sample(pipeline: Any, prompts: list[str], bench: Bench, seeds: list[int]) -> torch.Tensor:
+    """Draw as many images as prompts by the pipeline itself: (N, 3, H, W) uint8."""
+    steps = steps_for(NoDiversity(), bench.drawing)
+    own = pipeline.scheduler
+    pipeline.scheduler = Sampler(own, bench.drawing.scheduler, {}, steps).scheduler
+    pipeline.set_progress_bar_config(disable=True)
+    images = pipeline(
+        prompts, num_inference_steps=steps, guidance_scale=bench.drawing.guidance, height=SIZE[0], width=SIZE[1],
+        generator=[torch.Generator().manual_seed(seed) for seed in seeds], output_type="pt",
+    ).images  # fmt: skip
+    pipeline.scheduler = own
+    return to_bytes(images.cpu())
+
+
+def compare_training(bench: Bench, alone: Alone, chosen: int, seed: int) -> dict[str, Any]:
+    """Part (a)."""
+    trained = personalise(bench.base, bench.people, JOINT, bench.settings, seed, bench.work)
+    drawn = draw_people(trained.folder, bench.people, NoDiversity(), bench.drawing, seed, bench.work)
+    keys = sorted(set(bench.real.keys))
+    some = [keys[place] for place in people_apart(len(keys), chosen)]
+    shown = joint_share(bench, portrayed(drawn.manifest), some)
+    curve = mean_curve([taught_alone(bench, key, alone, seed)["points"] for key in some])
+    steps, seconds, share, reached = equal_recognition(curve, shown)
+    per_person = trained.seconds / len(keys)
+    return {
+        "people": len(keys), "some": len(some), "joint_seconds": per_person, "joint_recognised": shown,
+        "alone_seconds": seconds, "alone_steps": steps, "alone_recognised": share, "equal": reached,
+        "ratio": seconds / per_person, "curve": {str(step): list(point) for step, point in curve.items()},
+    }  # fmt: skip
+
+
+def joint_share(bench: Bench, images: Portrayed, some: Sequence[IdentityKey]) -> float:
+    """Share of the joint model's images of some people that are recognised."""
+    rows = [row for row, key in enumerate(images.keys) if key in set(some)]
+    keys = [images.keys[row] for row in rows]
+    return float(bench.instruments.nearest.recognised(images.pictures[rows], keys).mean())
+
+
+def compare_generation(bench: Bench, rounds: int, seed: int) -> dict[str, Any]:
+    """Part (b): images per second of both ways in turn."""
+    model = personalise(bench.base, bench.people, JOINT, bench.settings, seed, bench.work).folder
+    ours, theirs = [], []
+    scratch = bench.work / "rounds"
+    for number in range(rounds):
+        shutil.rmtree(scratch, ignore_errors=True)
+        drawn = draw_people(model, bench.people, WordsOnly(), bench.drawing, seed, scratch)
+        ours.append(drawn.images_per_second)
+        theirs.append(stock_rate(bench, model, drawn.manifest, scratch / "stock"))
+        print(f"  round {number + 1} of {rounds}: {ours[-1]:.2f} and {theirs[-1]:.2f} images/s", flush=True)
+    shutil.rmtree(scratch, ignore_errors=True)
+    mine, stock = statistics.median(ours), statistics.median(theirs)
+    return {"ours": ours, "stock": theirs, "ratio": mine / stock, "median_ours": mine, "median_stock": stock}
+
+
+def stock_rate(bench: Bench, model: Path, wanted: Manifest, folder: Path) -> float:
+    """Draw the same prompts person by person with a stock pipeline, as a user's loop does; images per second."""
+    pipeline: Any = load_personalised(model).pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
+    steps = steps_for(WordsOnly(), bench.drawing)
+    pipeline.scheduler = Sampler(pipeline.scheduler, bench.drawing.scheduler, {}, steps).scheduler
+    pipeline.set_progress_bar_config(disable=True)
+    labels, keys = wanted.identities()
+    prompts, seeds = wanted.table["prompt"].to_pylist(), wanted.table["seed"].to_pylist()
+    folder.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    for person in range(len(keys)):
+        rows = [row for row, label in enumerate(labels.tolist()) if label == person]
+        images = pipeline(
+            [prompts[row] for row in rows], num_inference_steps=steps, guidance_scale=bench.drawing.guidance,
+            height=SIZE[0], width=SIZE[1], generator=[torch.Generator().manual_seed(seeds[row]) for row in rows],
+        ).images  # fmt: skip
+        for row, image in zip(rows, images, strict=True):
+            image.save(folder / f"{row:06d}.jpg", quality=95)
+    return len(prompts) / (time.perf_counter() - started)
+
+
+def report(training: Mapping[str, Any], generation: Mapping[str, Any]) -> str:
+    """The tables."""
+    alone = f"one at a time, {training['alone_steps']} steps each ({training['some']} people)"
+    equal = "" if training["equal"] else "; no number of steps reached the joint model's share"
+    rows = [
+        (f"{training['people']} people at once", f"{training['joint_seconds']:.2f}",
+         f"{100 * training['joint_recognised']:.1f}"),
+        (alone + equal, f"{training['alone_seconds']:.2f}", f"{100 * training['alone_recognised']:.1f}"),
+        ("ratio", f"{training['ratio']:.1f}", ""),
+    ]  # fmt: skip
+    taught = table("Training", ["", "seconds per person", "recognised, %"], rows)
+    lines = [
+        ("predict", f"{generation['median_ours']:.2f}"),
+        ("a loop over StableDiffusionPipeline", f"{generation['median_stock']:.2f}"),
+        ("ratio", f"{generation['ratio']:.2f}"),
+    ]
+    title = f"Generation, medians of {len(generation['ours'])} rounds"
+    return "\n".join([taught, table(title, ["", "images/s"], lines)])
+
+
+def run(given: argparse.Namespace) -> None:
+    """Do both parts, print the tables, write ``results.json``."""
+    bench = open_bench(given, "rendered")
+    alone = Alone(tuple(sorted(given.alone_steps)), given.alone_rate, given.alone_rank)
+    training = compare_training(bench, alone, given.some, given.seed)
+    generation = compare_generation(bench, given.rounds, given.seed)
+    print(report(training, generation))
+    write_json(given.work / "against_diffusers.json", {"training": training, "generation": generation})
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description="Many people at once against diffusers as users use it.")
+    add_options(parser, "runs/benchmarks/stage1")
+    parser.add_argument("--some", type=int, default=8, help="people who are taught alone as well")
+    parser.add_argument("--alone-steps", type=int, nargs="+", default=Alone.checkpoints, help="after which to try")
+    parser.add_argument("--alone-rate", type=float, default=Alone.rate, help="learning rate of DreamBooth-LoRA")
+    parser.add_argument("--alone-rank", type=int, default=Alone.rank, help="of its LoRA")
+    parser.add_argument("--rounds", type=int, default=3, help="of generation, both ways in turn")
+    parser.add_argument("--seed", type=int, default=0, help="of training, design and noise")
+    return run_script(run, parser.parse_args(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
