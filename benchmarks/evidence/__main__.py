@@ -1,0 +1,174 @@
+"""Does the method work? Ways of starting a Re-ID network, compared on MiniPerson.
+
+    python -m benchmarks.evidence --pipeline PIPELINE --world WORLD --choose    # freezes the settings, on val
+    python -m benchmarks.evidence --pipeline PIPELINE --world WORLD             # the tables
+
+Step 1 chooses threshold, mix, lambda and schedules on the held-out identities at 30 % few-shot; query and gallery are
+not read. Step 2 runs every row with every seed under those settings; each run reads query and gallery once, at its end.
+Everything is a command of the package and is kept in the work folder: a run that is stopped goes on where it was, and a
+row that is finished is skipped. Changes of the code are not seen: give another work folder for them.
+
+Needs the extras ``imagenet`` and ``benchmarks``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import statistics
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from benchmarks.evidence import settings as frozen
+from benchmarks.evidence import tables
+from benchmarks.evidence.ancestry import refuse_leaks
+from benchmarks.evidence.lab import Lab
+from benchmarks.evidence.outcomes import Outcome, read_outcome, val_curve
+from benchmarks.evidence.plan import Plan
+from benchmarks.evidence.rows import FEW, ROWS, TABLES, Data, Work
+from benchmarks.evidence.settings import Question, Settings
+from benchmarks.evidence.stages import Share, Stages, Variant
+from diffreid_lightning.diffusion.checkpoint_source import locate_pipeline, weights_hash
+from diffreid_lightning.errors import DiffReIDError
+from diffreid_lightning.manifest import Manifest
+
+Result = TypeVar("Result")
+
+
+class Evidence:
+    """The whole comparison in a work folder.
+
+    Args:
+        plan: sizes.
+        pipeline: folder of the text-to-image model.
+        world: folder of the rendered corpus.
+        work: folder for everything that is kept.
+        jobs: commands at once, each with one thread.
+    """
+
+    def __init__(self, plan: Plan, pipeline: Path, world: Path, work: Path, jobs: int) -> None:
+        self.plan = plan
+        base = locate_pipeline(str(pipeline))
+        self.inputs = {"pipeline": weights_hash(base), "world": Manifest.read(world).content_hash}
+        self.lab = Lab(work, {str(base): self.inputs["pipeline"], str(world): self.inputs["world"]})
+        self.stages = Stages(self.lab, plan, base)
+        self.world = world
+        self.jobs = jobs
+
+    @property
+    def settings_file(self) -> Path:
+        """Where the choice is written down."""
+        return self.lab.work / frozen.FILE
+
+    @property
+    def made_for(self) -> dict[str, Any]:
+        """What a choice belongs to."""
+        return {**self.inputs, "sizes": self.plan.sizes}
+
+    def choose(self, questions: Sequence[Question] = frozen.QUESTIONS, start: Settings | None = None) -> None:
+        """Choose the settings on the held-out identities, and write them down."""
+        chosen, trials = frozen.search(start or Settings(), questions, self.measure)
+        frozen.save(self.settings_file, chosen, trials, self.made_for)
+        print(tables.choices_table(trials))
+
+    def measure(self, label: str, tried: Sequence[Settings]) -> list[float]:
+        """Return a row's mean final mAP on the held-out identities for each of several settings."""
+
+        def final(settings: Settings, seed: int) -> float:
+            work = self._work(settings, self.plan.choice_images)
+            return val_curve(ROWS[label].tuned(work, FEW, seed, test=False))[-1][1]
+
+        seeds = self.plan.choice_seeds
+        scores = self._at_once(functools.partial(final, settings, seed) for settings in tried for seed in seeds)
+        return [statistics.fmean(scores[start : start + len(seeds)]) for start in range(0, len(scores), len(seeds))]
+
+    def run(self, wanted: dict[Share, tuple[str, ...]] | None = None) -> dict[Share, tables.Outcomes]:
+        """Run rows under the chosen settings and read what they came to.
+
+        Args:
+            wanted: labels by share; None takes all.
+        """
+        wanted = TABLES if wanted is None else wanted
+        chosen, _ = frozen.load(self.settings_file, self.made_for)
+        work = self._work(chosen, self.plan.images_per_identity)
+        # 1. What all seeds of a row share, and whether it was made of what the row may see.
+        shared = {(ROWS[label].data, ROWS[label].variant, share) for share in wanted for label in wanted[share]}
+        self._at_once(functools.partial(self._made, work, *each) for each in shared)
+        # 2. The rows, all of one seed before the next.
+        runs = [(share, label, seed) for seed in self.plan.seeds for share in wanted for label in wanted[share]]
+        found = self._at_once(functools.partial(self._row, work, *run) for run in runs)
+        by_run = dict(zip(runs, found, strict=True))
+        return {
+            share: {label: [by_run[share, label, seed] for seed in self.plan.seeds] for label in labels}
+            for share, labels in wanted.items()
+        }
+
+    def _made(self, work: Work, data: Data | None, variant: Variant, share: Share) -> None:
+        """Make what a row is pre-trained on, and follow it back to the training images of its subset."""
+        if data is None:
+            return
+        stages, weight = self.stages, work.settings.prior_weight
+        made = data(work, share)
+        notes = [stages.scorer(share) / "scorer.json"]
+        if variant != "frozen base":
+            notes.append(stages.personalised(share, variant, weight) / "provenance.json")
+        ancestors = [stages.subset(share), stages.captioned(share)]
+        ancestors += [make(share, variant, weight, work.images) for make in (stages.generated, stages.scored)]
+        refuse_leaks(made, ancestors, notes, Manifest.read(stages.subset(share)))
+
+    def report(self, outcomes: dict[Share, tables.Outcomes]) -> str:
+        """The tables, which are also kept."""
+        _, trials = frozen.load(self.settings_file, self.made_for)
+        parts = [tables.rows_table(share, found) for share, found in outcomes.items()]
+        parts += [tables.convergence_table(outcomes[FEW]), tables.goals_table(outcomes)]
+        parts += [tables.choices_table(trials), tables.cost_table(self.lab.seconds())]
+        text = "\n".join(parts)
+        (self.lab.work / "tables.md").write_text(text + "\n", encoding="utf-8")
+        return text
+
+    def _work(self, settings: Settings, images: int) -> Work:
+        return Work(self.stages, settings, self.world, images)
+
+    def _row(self, work: Work, share: Share, label: str, seed: int) -> Outcome:
+        return read_outcome(ROWS[label].tuned(work, share, seed, test=True))
+
+    def _at_once(self, calls: Iterable[Callable[[], Result]]) -> list[Result]:
+        """Make calls, several at once; the first that fails ends it once the running ones are through."""
+        with ThreadPoolExecutor(self.jobs) as pool:
+            futures = [pool.submit(call) for call in calls]
+            try:
+                return [future.result() for future in futures]
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description="Ways of starting a Re-ID network, compared on MiniPerson.")
+    parser.add_argument("--pipeline", type=Path, required=True, help="folder of the text-to-image model")
+    parser.add_argument("--world", type=Path, required=True, help="the rendered corpus that it learnt from")
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/benchmarks/evidence"), help="folder for all that is kept"
+    )
+    parser.add_argument("--choose", action="store_true", help="choose the settings on the held-out identities")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="commands at once, of one thread each")
+    given = parser.parse_args(args)
+    try:
+        evidence = Evidence(Plan(), given.pipeline, given.world.resolve(), given.work, given.jobs)
+        if given.choose:
+            evidence.choose()
+        else:
+            print(evidence.report(evidence.run()))
+    except DiffReIDError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""The tables: rows beside each other, differences over seeds, how soon scratch is caught up with, the goals."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from benchmarks.evidence.outcomes import Outcome
+from benchmarks.evidence.plan import LARGE
+from benchmarks.evidence.rows import FEW, FULL, ROWS
+from benchmarks.evidence.settings import Trial
+from benchmarks.evidence.stages import Share, named
+from benchmarks.evidence.statistics import Estimate, paired, reached
+from benchmarks.report import table
+
+#: by row label, one outcome per seed in the order of the seeds
+Outcomes = Mapping[str, Sequence[Outcome]]
+_LARGE_FULL = "large: Diff-Person"
+_CAPTION = (
+    "Renders, not Market-1501: the table shows the mechanism. mAP and Rank-1 on query and gallery, means of {seeds} "
+    "seeds; differences in mAP seed by seed with 95 % intervals (Student). One subset and one set of generated "
+    "images: the intervals are over training. Rows marked large have {large}, the others a network of 0.4 million "
+    "parameters; rows compare within one network."
+)
+
+
+class Goal(NamedTuple):
+    """Something that is hoped for."""
+
+    words: str
+    first: str
+    second: str
+    share: Share
+    holds: Callable[[Estimate], bool]
+
+
+GOALS = (
+    Goal("full beats scratch by at least 5 mAP", FULL, "scratch", FEW, lambda found: found.mean >= 5),
+    Goal("full beats real images, as long", FULL, "real images, as long", FEW, lambda found: found.low > 0),
+    Goal("full is not worse than scratch on all images", FULL, "scratch", None, lambda found: found.low > -1),
+    *(
+        Goal(f"full beats {label}", FULL, label, FEW, lambda found: found.mean > 0)
+        for label in ("frozen base, consensus prompt", "without LPE", "without DI", "unfiltered")
+    ),
+    Goal("top-scored beats random", "top-scored", "random", FEW, lambda found: found.mean > 0),
+    Goal("random beats bottom-scored", "random", "bottom-scored", FEW, lambda found: found.mean > 0),
+)
+
+
+def rows_table(share: Share, outcomes: Outcomes) -> str:
+    """Every row of a share with its distance to scratch and to the full method, within its network."""
+    lines = []
+    for label, found in outcomes.items():
+        references = ("large: ImageNet", _LARGE_FULL) if ROWS[label].backbone == LARGE else ("scratch", FULL)
+        beside = [
+            ""
+            if reference == label or reference not in outcomes
+            else str(paired(maps(found), maps(outcomes[reference])))
+            for reference in references
+        ]
+        rank1 = statistics.fmean(outcome.rank1 for outcome in found)
+        lines.append((label, f"{statistics.fmean(maps(found)):.1f}", f"{rank1:.1f}", *beside))
+    whose = "all training images" if share is None else f"{share:.0%} of each identity's training images"
+    heads = ("starts from", "mAP", "Rank-1", "against scratch (large: ImageNet)", "against Diff-Person, same network")
+    seeds = len(next(iter(outcomes.values())))
+    return table(f"Fine-tuned on {whose}", heads, lines) + "\n\n" + _CAPTION.format(seeds=seeds, large=LARGE)
+
+
+def convergence_table(outcomes: Outcomes) -> str:
+    """Epochs until the held-out identities are found as well as at the end of training from scratch."""
+    lines = []
+    for label, found in outcomes.items():
+        baseline = outcomes.get("large: scratch" if ROWS[label].backbone == LARGE else "scratch")
+        if baseline is None:
+            continue
+        pairs = zip(found, baseline, strict=True)
+        epochs = [reached(own.curve, scratch.curve[-1][1]) for own, scratch in pairs]
+        there = [epoch for epoch in epochs if epoch is not None]
+        median = f"{statistics.median(there):g}" if there else "never"
+        lines.append((label, f"{len(there)} of {len(epochs)}", median, found[0].curve[-1][0]))
+    heads = ("starts from", "seeds that reach it", "after epochs (median)", "epochs of the run")
+    return table("Epochs of fine-tuning until scratch's final mAP on the held-out identities", heads, lines)
+
+
+def goals_table(outcomes: Mapping[Share, Outcomes]) -> str:
+    """What was hoped for beside what was measured."""
+    lines = []
+    for words, first, second, share, holds in GOALS:
+        if not {first, second} <= set(outcomes.get(share, ())):
+            continue
+        found = paired(maps(outcomes[share][first]), maps(outcomes[share][second]))
+        lines.append((f"{words} ({named(share)})", str(found), "yes" if holds(found) else "no"))
+    return table("Goals", ("goal", "difference in mAP", "holds"), lines)
+
+
+def choices_table(trials: Sequence[Trial]) -> str:
+    """What was tried on the held-out identities."""
+    lines = [(trial.setting, trial.value, f"{trial.val_mAP:.1f}", "chosen" if trial.chosen else "") for trial in trials]
+    return table("Chosen on the held-out identities", ("setting", "value", "mAP of val", ""), lines)
+
+
+def cost_table(seconds: Mapping[str, float]) -> str:
+    """Hours of commands by stage."""
+    stages: dict[str, list[float]] = {}
+    for name, value in seconds.items():
+        stages.setdefault(name.partition("-")[0], []).append(value)
+    lines = [(stage, len(values), f"{sum(values) / 3600:.2f}") for stage, values in sorted(stages.items())]
+    total = ("all", sum(count for _, count, _ in lines), f"{sum(seconds.values()) / 3600:.2f}")
+    return table("Commands, one thread each", ("stage", "commands", "hours"), [*lines, total])
+
+
+def maps(outcomes: Sequence[Outcome]) -> list[float]:
+    """The mAP of each seed."""
+    return [outcome.mAP for outcome in outcomes]
