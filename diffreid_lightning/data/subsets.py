@@ -29,8 +29,9 @@ def small_scale(manifest: Manifest, identities: float | int, seed: int) -> npt.N
     """
     labels, training = _training(manifest)
     present = np.unique(labels[training])
-    if isinstance(identities, int):
-        wanted = identities
+    # A command line may have made a float of a whole number: typing's cache takes int | float for float | int.
+    if isinstance(identities, int) or (identities > 1 and identities.is_integer()):
+        wanted = int(identities)
     else:
         wanted = max(1, round(_share(identities, "identities") * len(present)))
     if not 0 < wanted <= len(present):

@@ -42,7 +42,7 @@ def people(manifest: Manifest) -> Counter[int]:
     return Counter(row["pid"] for row in manifest.table.to_pylist() if row["split"] == "train")
 
 
-@pytest.mark.parametrize(("asked", "expected"), [(0.1, 4), (0.3, 12), (1.0, 40), (7, 7), (1, 1)])
+@pytest.mark.parametrize(("asked", "expected"), [(0.1, 4), (0.3, 12), (1.0, 40), (7, 7), (7.0, 7), (1, 1)])
 def test_small_scale_keeps_whole_people(whole: Manifest, asked: float, expected: int) -> None:
     left = whole.filter(small_scale(whole, asked, seed=3))
     assert len(people(left)) == expected
