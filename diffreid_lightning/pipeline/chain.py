@@ -14,7 +14,7 @@ from diffreid_lightning.errors import UserError, nearest
 
 #: Variables reach the stages' configs through the environment: ``${oc.env:DIFFREID_ROOT,runs/tour}``.
 PREFIX = "DIFFREID_"
-_STAGE_KEYS = ("run", "reads", "data", "makes", "needs_package")
+_STAGE_KEYS = ("run", "reads", "data", "models", "makes", "needs_package")
 _CHAIN_KEYS = ("variables", "stages", "table", "pictures")
 
 
@@ -27,6 +27,7 @@ class Stage:
         words: the command after ``python -m diffreid_lightning``.
         reads: stages whose outputs it reads.
         data: variables that hold a dataset it reads.
+        models: variables that hold a diffusion model it reads.
         makes: what it leaves in its folder: files, or folders with all that is in them.
         needs_package: a module without which the stage is left out, or None.
     """
@@ -35,6 +36,7 @@ class Stage:
     words: tuple[str, ...]
     reads: tuple[str, ...] = ()
     data: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
     makes: tuple[str, ...] = ()
     needs_package: str | None = None
 
@@ -126,7 +128,8 @@ def read_chain(names: Sequence[str], overrides: Mapping[str, str]) -> Chain:
             f"The chain of {where} has no variable 'root'.", remedy="say where it works: variables: {root: DIR}"
         )
     stages = tuple(_stage(str(name), given, where) for name, given in (settings.get("stages") or {}).items() if given)
-    chain = Chain(variables, stages, settings.get("table") or {}, settings.get("pictures") or {})
+    shown = [{k: v for k, v in (settings.get(name) or {}).items() if v} for name in ("table", "pictures")]
+    chain = Chain(variables, stages, *shown)
     _check(chain, where)
     return chain
 
@@ -144,6 +147,7 @@ def _stage(name: str, given: Any, where: str) -> Stage:
         words=tuple(shlex.split(given["run"])),
         reads=tuple(given.get("reads") or ()),
         data=tuple(given.get("data") or ()),
+        models=tuple(given.get("models") or ()),
         makes=tuple(given.get("makes") or ()),
         needs_package=given.get("needs_package"),
     )
@@ -161,7 +165,7 @@ def _check(chain: Chain, where: str) -> None:
                     found=f"before it: {', '.join(before) or 'nothing'}",
                     remedy=f"did you mean {guess!r}?" if (guess := nearest(name, before)) else "put that stage first",
                 )
-        for name in stage.data:
+        for name in (*stage.data, *stage.models):
             if name not in chain.variables:
                 raise UserError(
                     f"Stage {stage.name!r} of {where} reads variable {name!r}, which is not there.",

@@ -82,8 +82,15 @@ def _copy(source: int, log: BinaryIO, echo: bool) -> None:
         log.write(block)
         log.flush()
         if echo:
-            sys.stdout.buffer.write(block)
-            sys.stdout.flush()
+            _show(block)
+
+
+def _show(block: bytes) -> None:
+    if hasattr(sys.stdout, "buffer"):
+        sys.stdout.buffer.write(block)
+    else:  # a notebook's
+        sys.stdout.write(block.decode("utf-8", errors="replace"))
+    sys.stdout.flush()
 
 
 def _end_with_parent() -> None:

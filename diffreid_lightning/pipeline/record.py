@@ -1,7 +1,7 @@
 """What a finished stage was made from and came to, as content hashes: the reason to run it again or not.
 
-A stage's key covers its command, its configs, the chain's variables, the package's code, the datasets it reads and the
-outputs of the stages it reads. It holds no times and no absolute paths of the machine.
+A stage's key covers its command, its configs, the chain's variables, the package's code, the datasets and diffusion
+models it reads and the outputs of the stages it reads. It holds no times and no absolute paths of the machine.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def stage_key(chain: Chain, stage: Stage, outputs: Mapping[str, str]) -> str:
         64 hexadecimal digits.
 
     Raises:
-        UserError: a config or a dataset cannot be read.
+        UserError: a config, a dataset or a diffusion model cannot be read.
     """
     configs = stage.settings()
     made_from = {
@@ -73,6 +73,7 @@ def stage_key(chain: Chain, stage: Stage, outputs: Mapping[str, str]) -> str:
         "variables": _variables_read(chain, configs),
         "code": code_hash(),
         "data": {name: dataset_hash(chain.variables[name]) for name in stage.data},
+        "models": {name: model_hash(chain.variables[name]) for name in stage.models},
         "reads": {name: outputs[name] for name in stage.reads},
     }
     return _hash_json(made_from)
@@ -117,10 +118,23 @@ def dataset_hash(path: str) -> str:
     return manifest.content_hash
 
 
+@functools.cache
+def model_hash(model: str) -> str:
+    """Hash a diffusion model: its weights.
+
+    Raises:
+        UserError: there is no model at ``model``.
+    """
+    # Here, not above: diffusers takes seconds to import, and not every chain has such a model.
+    from diffreid_lightning.diffusion.checkpoint_source import locate_pipeline, weights_hash
+
+    return weights_hash(locate_pipeline(model))
+
+
 def _variables_read(chain: Chain, configs: list[dict[str, Any]]) -> dict[str, str]:
-    """Variables that the configs mention; where things lie (the root, datasets) is not what they are."""
+    """Variables that the configs mention; where things lie (the root, datasets, models) is not what they are."""
     text = json.dumps(configs, default=str)
-    places = {"root", *(name for stage in chain.stages for name in stage.data)}
+    places = {"root", *(name for stage in chain.stages for name in (*stage.data, *stage.models))}
     return {
         name: value
         for name, value in chain.variables.items()

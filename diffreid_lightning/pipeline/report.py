@@ -29,7 +29,10 @@ def print_report(console: Console, chain: Chain) -> None:
     table.add_column("")
     for name in _NUMBERS:
         table.add_column(name, justify="right")
+    left_out = {stage.name for stage in chain.stages if not stage.available}
     for label, stage in chain.table.items():
+        if stage in left_out:
+            continue
         found = results_of(chain.root / stage)
         table.add_row(label, *([f"{found[name]:.1f}" for name in _NUMBERS] if found else ["not run"] * len(_NUMBERS)))
     if chain.table:

@@ -96,7 +96,9 @@ def _plan_one(chain: Chain, stage: Stage, waiting: set[str] | frozenset[str] = f
         return Planned(stage, "to do", "what it made was changed or removed")
     begun = Record.read(_begun_file(chain, stage.name))
     if begun is not None and begun.key == key:
-        return Planned(stage, "goes on", "it was interrupted")
+        if _can_go_on(chain, stage):
+            return Planned(stage, "goes on", "it was interrupted")
+        return Planned(stage, "to do", "it was interrupted before its first checkpoint")
     return Planned(stage, "to do", "not run yet" if record is None else "its input, config or code has changed")
 
 
@@ -109,7 +111,7 @@ def _run_stage(chain: Chain, stage: Stage, console: Console) -> None:
     key = stage_key(chain, stage, outputs)
     begun = Record.read(_begun_file(chain, stage.name))
     folder = chain.root / stage.name
-    continued = begun is not None and begun.key == key
+    continued = begun is not None and begun.key == key and _can_go_on(chain, stage)
     if folder.exists() and not continued:
         _put_aside(chain, stage)
     _record_file(chain, stage.name).unlink(missing_ok=True)
@@ -135,6 +137,11 @@ def _run_stage(chain: Chain, stage: Stage, console: Console) -> None:
     Record(key, output, round(seconds, 1)).write(_record_file(chain, stage.name))
     _begun_file(chain, stage.name).unlink(missing_ok=True)
     console.print(f"{stage.name}: {seconds:.0f} s", highlight=False)
+
+
+def _can_go_on(chain: Chain, stage: Stage) -> bool:
+    """Tell whether a stage that was stopped left something to go on from: a fit does so with its first checkpoint."""
+    return stage.words[0] != "fit" or any((chain.root / stage.name).glob("*/checkpoints/*.ckpt"))
 
 
 def _failed(chain: Chain, stage: Stage, words: list[str], code: int, log: Path) -> RunError | UserError:

@@ -48,8 +48,8 @@ def captioned(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr("sys.argv", ["diffreid_lightning"])
-        assert main(["predict", "--config", "pipeline/caption", "--data.num_workers=0"]) == 0
-    return Manifest.read(folder / "runs/captioned")
+        assert main(["predict", "--config", "pipeline/caption", "--data.source=miniperson", "--data.num_workers=0"]) == 0
+    return Manifest.read(folder / "runs/tour/caption")
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_unreadable_images_leave_a_reason_and_stop_nothing(
 ) -> None:
     assert command(*SMALL, f"--data.source={market}") == 0
     assert "9 of 18 images have no caption" in caplog.text
-    rows = Manifest.read(tmp_path / "runs/captioned").table.to_pylist()
+    rows = Manifest.read(tmp_path / "runs/tour/caption").table.to_pylist()
     by_person = {pid: [row for row in rows if row["pid"] == pid] for pid in (2, 7, 9)}
     for row in rows:
         assert (row["caption"] is None) == (row["caption_problem"] is not None)
@@ -246,7 +246,7 @@ def test_batches_make_no_difference(market: Path) -> None:
 
 def test_a_part_of_the_identities_and_those_of_val(command: Command, tmp_path: Path) -> None:
     assert command(*SMALL, "--data.identities=2", "--data.with_val=true") == 0
-    written = Manifest.read(tmp_path / "runs/captioned")
+    written = Manifest.read(tmp_path / "runs/tour/caption")
     everything = open_dataset("miniperson").manifest()
     for split, people in (("train", 2), ("val", 40)):
         rows = written.filter(written.numpy("split") == split)

@@ -111,7 +111,7 @@ def test_a_folder_is_captioned_through_the_command_line(blip2: Path, tmp_path: P
     broken.write_bytes(b"")
     words = ["predict", "--config=pipeline/caption_blip2", f"--data.source={market}", f"--model.model={blip2}"]
     assert command(*words, "--model.dtype=float32", "--data.num_workers=0", "--trainer.accelerator=cpu") == 0
-    manifest = Manifest.read(tmp_path / "runs/captioned")
+    manifest = Manifest.read(tmp_path / "runs/tour/caption")
     rows = {row["file_name"]: row for row in manifest.table.to_pylist()}
     assert {row["split"] for row in rows.values()} == {"train"}
     unread = rows.pop(f"bounding_box_train/{broken.name}")

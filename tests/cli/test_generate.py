@@ -23,7 +23,7 @@ from tests.diffusion.conftest import SIZE, checkpoints, people, tokenizer_folder
 from tests.diffusion.drawing import write_personalised_model, write_vocabulary
 
 Command = Callable[..., int]
-MADE = Path("runs/generated")
+MADE = Path("runs/tour/generate")
 
 
 @pytest.fixture

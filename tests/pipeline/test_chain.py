@@ -16,9 +16,9 @@ from diffreid_lightning.pipeline.process import last_words, run_logged
 from tests.data.layouts import write_market1501
 
 CHAIN = """
-variables: {root: ROOT, data: DATA, strength: "1"}
+variables: {root: ROOT, data: DATA, model: MODEL, strength: "1"}
 stages:
-  first: {run: fit --config one.yaml, data: [data], makes: [made.txt]}
+  first: {run: fit --config one.yaml, data: [data], models: [model], makes: [made.txt]}
   second: {run: predict --config two.yaml, reads: [first], makes: [folder]}
   extra: {run: fit --config one.yaml, needs_package: no_such_package, makes: [made.txt]}
   third: {run: fit --config two.yaml, reads: [second], makes: [made.txt]}
@@ -35,6 +35,7 @@ class Work:
         self.ran: list[tuple[str, ...]] = []
         self.fail: dict[str, int] = {}
         self.say = "1"
+        self.got_far = True
 
     def __call__(self, words: Sequence[str], environment: Mapping[str, str], log: Path) -> int:
         name = log.stem
@@ -45,6 +46,9 @@ class Work:
         made = self.root / name
         made.mkdir(exist_ok=True)
         if name in self.fail:
+            if self.got_far:
+                (made / "fit-001" / "checkpoints").mkdir(parents=True, exist_ok=True)
+                (made / "fit-001" / "checkpoints" / "last.ckpt").touch()
             return self.fail[name]
         if name == "second":
             (made / "folder").mkdir(exist_ok=True)
@@ -70,12 +74,17 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Work:
     monkeypatch.chdir(tmp_path)
     data = write_market1501(tmp_path / "data", train_ids=range(2, 5))
     root = tmp_path / "out"
-    text = CHAIN.replace("ROOT", str(root)).replace("DATA", str(data))
+    model = tmp_path / "model"
+    (model / "unet").mkdir(parents=True)
+    (model / "model_index.json").write_text("{}", encoding="utf-8")
+    (model / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"weights")
+    text = CHAIN.replace("ROOT", str(root)).replace("DATA", str(data)).replace("MODEL", str(model))
     (tmp_path / "chain.yaml").write_text(text, encoding="utf-8")
     for name in ("one", "two"):
         read = "${oc.env:DIFFREID_STRENGTH,1}" if name == "two" else "1"
         (tmp_path / f"{name}.yaml").write_text(f"seed_everything: 0\nstrength: {read}\n", encoding="utf-8")
     record.dataset_hash.cache_clear()
+    record.model_hash.cache_clear()
     stand_in = Work(root)
     monkeypatch.setattr(run, "run_logged", stand_in)
     return stand_in
@@ -113,7 +122,7 @@ def test_a_changed_config_runs_its_stages_and_those_it_reaches(work: Work, tmp_p
     assert previous == ["first-001", "first-002", "second-001", "second-002", "third-001"], "nothing made is lost"
 
 
-@pytest.mark.parametrize("change", ["data", "code", "variable", "made", "comment"])
+@pytest.mark.parametrize("change", ["data", "model", "code", "variable", "made", "comment"])
 def test_what_counts_as_a_change(work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
     pipeline()
     work.names  # noqa: B018
@@ -123,6 +132,10 @@ def test_what_counts_as_a_change(work: Work, tmp_path: Path, monkeypatch: pytest
         image = next((tmp_path / "data").rglob("0002_c1*.jpg"))
         image.rename(image.with_name(image.name.replace("0002_", "0007_")))
         record.dataset_hash.cache_clear()
+        expected = ["first"]
+    elif change == "model":
+        (tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"others")
+        record.model_hash.cache_clear()
         expected = ["first"]
     elif change == "code":
         monkeypatch.setattr(record, "code_hash", lambda: "another")
@@ -162,6 +175,17 @@ def test_a_failing_stage_is_named_and_taken_up_again(
     assert work.ran == [("third", "fit", "--config", "two.yaml", "--ckpt_path", "last")], "goes on where it stopped"
 
 
+def test_a_fit_killed_before_its_first_checkpoint_starts_anew(work: Work, capsys: pytest.CaptureFixture[str]) -> None:
+    work.fail["third"] = -9
+    work.got_far = False
+    assert pipeline() == 1
+    work.fail.clear()
+    work.ran.clear()
+    assert pipeline() == 0
+    assert work.ran == [("third", "fit", "--config", "two.yaml")], "else its run would lie in fit-002"
+    assert "before its first checkpoint" in capsys.readouterr().out
+
+
 def test_a_stage_that_makes_nothing_is_a_failure(
     work: Work, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -192,6 +216,7 @@ def test_from_until_and_dry_run(work: Work, capsys: pytest.CaptureFixture[str]) 
         (["--config", "pipelin/tour"], "pipeline/tour"),
         (["--config", "chain.yaml", "--strength"], "--strength VALUE"),
         (["--config", "chain.yaml", "--data", "nowhere"], "nowhere"),
+        (["--config", "chain.yaml", "--model", "nowhere"], "There is no diffusion model at nowhere"),
         (["dry-run"], "--help"),
     ],
 )
