@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from wandb.sdk.launch.sweeps import utils as sweeps
 
 from diffreid_lightning.cli.layers import configs_folder
+from tests.cli.conftest import TINY
+from tests.wandb_records import read_run, runs_under
 
 _COMMAND = re.compile(r"python -m diffreid_lightning (fit|predict|test) --config ")
 _TRAINER_CONFIGS = sorted(
@@ -17,6 +21,7 @@ _TRAINER_CONFIGS = sorted(
     for path in configs_folder().rglob("*.yaml")
     if _COMMAND.search(path.read_text(encoding="utf-8"))
 )
+_SWEEPS = sorted((configs_folder() / "sweep").glob("*.yaml"))
 
 
 def left_open(node: Any, key: str = "") -> Iterator[str]:
@@ -46,3 +51,49 @@ def test_the_command_at_its_head_parses(
     for section in ("data", "model"):
         if "class_path" in written.get(section, {}):
             assert printed[section]["class_path"].rpartition(".")[2] == written[section]["class_path"]
+
+
+def trial(sweep: Mapping[str, Any], choose: Callable[[list[Any]], Any]) -> list[str]:
+    """Build the command line of one trial from a sweep's file, by W&B's own functions, as its agent does.
+
+    Args:
+        sweep: the file.
+        choose: takes one of a parameter's values, or of the ends of its range.
+    """
+    values = {
+        name: {"value": choose(given["values"] if "values" in given else [given["min"], given["max"]])}
+        for name, given in sweep["parameters"].items()
+    }
+    filled: dict[str, Any] = {
+        **sweeps.create_sweep_command_args({"args": values}), "interpreter": ["python"], "env": ["/usr/bin/env"],
+    }  # fmt: skip
+    words: list[str] = []
+    for word in sweeps.create_sweep_command(list(sweep["command"])):
+        macro = re.fullmatch(r"\$\{(\w+)\}", word)
+        words += filled[macro[1]] if macro else [word]
+    return words
+
+
+@pytest.mark.parametrize("file", _SWEEPS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("choose", [min, max])
+def test_a_sweeps_command_line_parses(
+    file: Path, choose: Callable[[list[Any]], Any], command: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = yaml.safe_load(file.read_text(encoding="utf-8"))
+    words = trial(sweep, choose)
+    assert words[:5] == ["/usr/bin/env", "python", "-m", "diffreid_lightning", "fit"]
+    assert command(*words[4:], "--print_config") == 0, capsys.readouterr().err
+    printed = yaml.safe_load(capsys.readouterr().out)
+    for name in sweep["parameters"]:
+        given = next(word.partition("=")[2] for word in words if word.startswith(f"--{name}="))
+        node = printed
+        for key in name.split("."):
+            node = node["init_args"][key] if "init_args" in node and key != "init_args" else node[key]
+        assert node == yaml.safe_load(given)
+
+
+def test_a_trial_logs_what_its_sweep_looks_at(command: Callable[..., int], market: Path, tmp_path: Path) -> None:
+    sweep = yaml.safe_load((configs_folder() / "sweep/supervised.yaml").read_text(encoding="utf-8"))
+    assert command(*trial(sweep, min)[4:], f"--data.train={market}", *TINY) == 0
+    (record,) = runs_under(tmp_path / "runs/reid/fit-001")
+    assert sweep["metric"]["name"] in read_run(record)["history"]
