@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from diffreid_lightning.data.datasets import PersonDataset, open_dataset
 from diffreid_lightning.data.latents import LatentStore
 from diffreid_lightning.data.samplers import Draw, ShuffledRows
 from diffreid_lightning.data.transforms import evaluation_view
+from diffreid_lightning.diffusion.caption_reading import MOST_VALUES
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest import Manifest
 
@@ -34,6 +36,7 @@ class CaptionedLatents(NamedTuple):
     moments: Tensor  #: (B, 2C, h, w) mean and log-variance of the autoencoder's posterior, unscaled
     captions: list[str]  #: B texts
     seeds: Tensor  #: (B,) int64, the draw's own seed
+    attributes: Tensor  #: (B, A) int64, the number of each attribute's value among all values; -1 where it has none
 
 
 class ManifestImages(Dataset[ImageBatch]):
@@ -65,9 +68,12 @@ class ManifestImages(Dataset[ImageBatch]):
 class _CaptionedRows(Dataset[CaptionedLatents]):
     """Latents by row number; the draw's seed phrases the caption."""
 
-    def __init__(self, manifest: Manifest, latents: np.ndarray[Any, Any], captions: CaptionSource) -> None:
+    def __init__(
+        self, manifest: Manifest, latents: np.ndarray[Any, Any], captions: CaptionSource, attributes: Tensor
+    ) -> None:
         self.latents = latents
         self.captions = captions
+        self.attributes = attributes
         self._columns = {name: manifest.table[name] for name in captions.columns}
 
     def __len__(self) -> int:
@@ -78,7 +84,7 @@ class _CaptionedRows(Dataset[CaptionedLatents]):
         row = {name: column[draw.row].as_py() for name, column in self._columns.items()}
         caption = self.captions(row, np.random.default_rng([draw.seed, 1]))
         moments = torch.from_numpy(np.asarray(self.latents[draw.row], dtype=np.float32))
-        return CaptionedLatents(moments, [caption], torch.tensor(draw.seed))
+        return CaptionedLatents(moments, [caption], torch.tensor(draw.seed), self.attributes[draw.row])
 
 
 def collate_captioned(items: list[CaptionedLatents]) -> CaptionedLatents:
@@ -87,7 +93,44 @@ def collate_captioned(items: list[CaptionedLatents]) -> CaptionedLatents:
         torch.stack([item.moments for item in items]),
         [caption for item in items for caption in item.captions],
         torch.stack([item.seeds for item in items]),
+        torch.stack([item.attributes for item in items]),
     )
+
+
+def number_values(rows: Manifest, columns: Sequence[str], known: Manifest) -> Tensor:
+    """Number the values of attribute columns.
+
+    Args:
+        rows: the images.
+        columns: A columns of the manifest.
+        known: rows whose sorted values are counted from 0.
+
+    Returns:
+        (N, A) int64; -1 where a value is missing, or not among the known ones.
+
+    Raises:
+        UserError: the manifest has no such column, or it has more than 64 values.
+    """
+    numbers = torch.full((len(rows), len(columns)), -1, dtype=torch.int64)
+    for place, name in enumerate(columns):
+        if name not in rows.columns:
+            raise UserError(
+                f"The manifest has no column {name!r} to read from captions.",
+                looked_for="the columns in data.attributes",
+                found=", ".join(rows.columns),
+                remedy="name others, or none: --data.attributes []",
+            )
+        values = sorted(set(known.table[name].to_pylist()) - {None})
+        if len(values) > MOST_VALUES:
+            raise UserError(
+                f"The column {name!r} has {len(values)} values.",
+                looked_for=f"at most {MOST_VALUES}",
+                found=str(known.root),
+                remedy="leave it out of data.attributes",
+            )
+        number = {value: index for index, value in enumerate(values)}
+        numbers[:, place] = torch.tensor([number.get(value, -1) for value in rows.table[name].to_pylist()])
+    return numbers
 
 
 class _SplitRows(LightningDataModule):
@@ -200,6 +243,7 @@ class CaptionedLatentsDataModule(_SplitRows):
         source: a dataset class, the path of a dataset or manifest, or ``miniperson``.
         autoencoder: folder of the autoencoder that encodes the images.
         captions: what an image is called; None takes the manifest's caption.
+        attributes: columns of the manifest whose values are handed on beside the captions.
         image_size: height and width in pixels.
         batch_size: images per batch and process.
         cache_dir: where latents are kept.
@@ -212,6 +256,7 @@ class CaptionedLatentsDataModule(_SplitRows):
         source: Source,
         autoencoder: str,
         captions: CaptionSource | None = None,
+        attributes: Sequence[str] = (),
         image_size: tuple[int, int] = (256, 128),
         batch_size: int = 32,
         cache_dir: str = "runs/cache/latents",
@@ -220,6 +265,7 @@ class CaptionedLatentsDataModule(_SplitRows):
     ) -> None:
         super().__init__(source, image_size, batch_size, num_workers, seed)
         self.captions = captions or ManifestCaptions()
+        self.attributes = tuple(attributes)
         self.store = LatentStore(autoencoder, cache_dir)
 
     def prepare_data(self) -> None:
@@ -232,7 +278,8 @@ class CaptionedLatentsDataModule(_SplitRows):
         rows = self.rows(split)
         if not len(rows):
             return None
-        return _CaptionedRows(rows, self.store.open(rows, self.image_size), self.captions)
+        numbers = number_values(rows, self.attributes, self.rows("train"))
+        return _CaptionedRows(rows, self.store.open(rows, self.image_size), self.captions, numbers)
 
     def train_dataloader(self) -> DataLoader[CaptionedLatents]:
         """Every training image once an epoch, under a newly phrased caption."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from transformers import CLIPTokenizer
 
 from diffreid_lightning.data.diffusion import CaptionedLatents
 from diffreid_lightning.diffusion.architectures import build_scheduler, build_text_encoder, build_unet
+from diffreid_lightning.diffusion.caption_reading import CaptionReader, reading_loss, sentence_states
 from diffreid_lightning.diffusion.folder import assemble_pipeline, load_autoencoder, load_pipeline
 from diffreid_lightning.diffusion.objective import denoising_loss, noise_latents, timestep_weights
 from diffreid_lightning.diffusion.schedule import Schedule, optimise_by_step
@@ -25,8 +27,9 @@ from diffreid_lightning.errors import UserError
 class TextToImageTraining(LightningModule):
     """A latent diffusion model that answers to text (Rombach et al., arXiv 2112.10752), trained from nothing.
 
-    Denoiser and text encoder learn together; the autoencoder is given. Some captions are emptied, so that the model can
-    be guided without a classifier (Ho and Salimans, arXiv 2207.12598).
+    Denoiser and text encoder learn together, the text encoder also from what its captions say; the autoencoder is
+    given. Some captions are emptied, so that the model can be guided without a classifier (Ho and Salimans, arXiv
+    2207.12598).
 
     Args:
         autoencoder: folder of the frozen autoencoder.
@@ -36,6 +39,8 @@ class TextToImageTraining(LightningModule):
         noise: arguments of ``diffusers.DDIMScheduler``.
         drop_caption: chance of an emptied caption, 0 to 1.
         snr_gamma: where min-SNR weighting cuts the signal-to-noise ratio off; None weighs timesteps alike.
+        attributes: what a linear layer reads from the encoded captions beside, in training: the data's ``attributes``.
+        reading_weight: weight of that task in the loss.
         init_from: a pipeline folder of the same architecture to start from.
         optimizer: makes the optimiser from the parameters.
         schedule: course of the learning rate after the warm-up.
@@ -51,6 +56,8 @@ class TextToImageTraining(LightningModule):
         noise: dict[str, Any],
         drop_caption: float = 0.1,
         snr_gamma: float | None = 5.0,
+        attributes: Sequence[str] = (),
+        reading_weight: float = 0.1,
         init_from: str | None = None,
         optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=5e-4, weight_decay=0.01),
         schedule: Schedule = "constant_with_warmup",
@@ -63,6 +70,8 @@ class TextToImageTraining(LightningModule):
         self._vae = [load_autoencoder(autoencoder).eval().requires_grad_(False)]
         self.unet = build_unet(unet)
         self.text_encoder = build_text_encoder(text_encoder, self.tokenizer)
+        self.reader = CaptionReader(self.text_encoder.config.hidden_size, len(attributes)) if attributes else None
+        self.reading_weight = reading_weight
         if init_from is not None:
             start = load_pipeline(init_from)
             self.unet.load_state_dict(start.unet.state_dict())
@@ -87,8 +96,7 @@ class TextToImageTraining(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Build optimiser and schedule."""
-        parameters = [*self.unet.parameters(), *self.text_encoder.parameters()]
-        return optimise_by_step(self, parameters, self.optimizer, self.schedule, self.warmup_steps)
+        return optimise_by_step(self, self.parameters(), self.optimizer, self.schedule, self.warmup_steps)
 
     def on_fit_start(self) -> None:
         """Choose the attention that trains fastest here."""
@@ -97,26 +105,37 @@ class TextToImageTraining(LightningModule):
             self.unet.set_attn_processor(AttnProcessor())
             self.text_encoder.set_attn_implementation("eager")
 
-    def forward(self, noisy: Tensor, timesteps: Tensor, captions: list[str]) -> Tensor:
+    def encode(self, captions: list[str]) -> tuple[Tensor, Tensor]:
+        """Encode texts.
+
+        Args:
+            captions: B texts.
+
+        Returns:
+            states: (B, L, D).
+            tokens: (B, L) int64.
+        """
+        tokens = self.tokenizer(
+            captions, padding="max_length", truncation=True, max_length=self.tokenizer.model_max_length,
+            return_tensors="pt",
+        ).input_ids.to(self.device)  # fmt: skip
+        return self.text_encoder(tokens).last_hidden_state, tokens
+
+    def forward(self, noisy: Tensor, timesteps: Tensor, states: Tensor) -> Tensor:
         """Predict what the scheduler asks for.
 
         Args:
             noisy: (B, C, h, w) latents with noise.
             timesteps: (B,) int64.
-            captions: B texts.
+            states: (B, L, D) encoded captions.
 
         Returns:
             (B, C, h, w).
         """
-        tokens = self.tokenizer(
-            captions, padding="max_length", truncation=True, max_length=self.tokenizer.model_max_length,
-            return_tensors="pt",
-        )  # fmt: skip
-        states = self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state
         prediction: Tensor = self.unet(noisy, timesteps, states).sample
         return prediction
 
-    def _loss(self, batch: CaptionedLatents, generator: torch.Generator | None, captions: list[str]) -> Tensor:
+    def _loss(self, batch: CaptionedLatents, generator: torch.Generator | None, states: Tensor) -> Tensor:
         mean, logvar = batch.moments.chunk(2, dim=1)
         shape = mean.shape
 
@@ -129,21 +148,29 @@ class TextToImageTraining(LightningModule):
         noisy, target = noise_latents(self.scheduler, latents, normal(), timesteps)
         noisy = noisy.contiguous(memory_format=torch.channels_last)
         weights = timestep_weights(self.scheduler, timesteps, self.snr_gamma)
-        return denoising_loss(self(noisy, timesteps, captions), target, weights)
+        return denoising_loss(self(noisy, timesteps, states), target, weights)
 
     def training_step(self, batch: CaptionedLatents, batch_idx: int) -> Tensor:
         """Denoise under captions, some of them emptied."""
         dropped = torch.rand(len(batch.captions)) < self.drop_caption
         captions = ["" if empty else text for text, empty in zip(batch.captions, dropped.tolist(), strict=True)]
-        loss = self._loss(batch, None, captions)
+        states, tokens = self.encode(captions)
+        loss = self._loss(batch, None, states)
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(captions))
+        if self.reader is not None:
+            values = batch.attributes.masked_fill(dropped.to(self.device).unsqueeze(1), -1)
+            sentences = sentence_states(states, tokens, self.tokenizer.eos_token_id)
+            reading = reading_loss(self.reader(sentences), values)
+            self.log("train/reading_loss", reading.detach(), batch_size=len(captions))
+            loss = loss + self.reading_weight * reading
         self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=len(captions))
         return loss
 
     def validation_step(self, batch: CaptionedLatents, batch_idx: int) -> None:
         """The same loss on held-out captions, with the same noise every time."""
         generator = torch.Generator(self.device).manual_seed(batch_idx)
-        self.val_loss.update(self._loss(batch, generator, batch.captions), weight=len(batch.captions))
+        states, _ = self.encode(batch.captions)
+        self.val_loss.update(self._loss(batch, generator, states), weight=len(batch.captions))
 
     def on_validation_epoch_end(self) -> None:
         """Log it."""

@@ -45,6 +45,7 @@ def config(path: Path, name: str, **model: Any) -> Path:
     shipped["data"]["init_args"] |= {"image_size": list(SIZE), "batch_size": 4}
     if name == "denoiser":
         shipped["data"]["init_args"]["captions"] = {"class_path": "ManifestCaptions", "init_args": {"drop": 0.3}}
+        shipped["data"]["init_args"]["attributes"] = ["caption", "camid"]
     shipped["model"]["init_args"] |= model | {"warmup_steps": 2}
     file = path / f"{name}.yaml"
     file.write_text(yaml.safe_dump(shipped))
@@ -91,7 +92,7 @@ def test_a_denoiser_trains_draws_and_ships_a_pipeline(
     assert image.size == (SIZE[1], SIZE[0])
     sheet = Image.open(tmp_path / RUN / "samples/epoch-0002.png")
     assert sheet.width > 3 * SIZE[1]
-    assert {"train/loss", "val/loss"} <= set(read_run(runs_under(tmp_path)[-1])["history"])
+    assert {"train/loss", "train/reading_loss", "val/loss"} <= set(read_run(runs_under(tmp_path)[-1])["history"])
 
 
 def test_a_continued_denoiser_is_the_one_that_was_never_stopped(

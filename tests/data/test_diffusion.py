@@ -11,7 +11,12 @@ import torch
 from PIL import Image
 
 from diffreid_lightning.data.captions import ManifestCaptions, captions_of
-from diffreid_lightning.data.diffusion import CaptionedLatentsDataModule, ImageDataModule, ManifestImages
+from diffreid_lightning.data.diffusion import (
+    CaptionedLatentsDataModule,
+    ImageDataModule,
+    ManifestImages,
+    number_values,
+)
 from diffreid_lightning.data.latents import LatentStore
 from diffreid_lightning.data.samplers import Draw, ShuffledRows
 from diffreid_lightning.diffusion.architectures import build_autoencoder
@@ -156,3 +161,15 @@ def test_a_source_without_training_rows_is_refused(corpus: Path, tmp_path: Path)
     held_out.write(tmp_path / "only_val.parquet")
     with pytest.raises(UserError, match="train split"):
         ImageDataModule(str(tmp_path / "only_val.parquet"), image_size=SIZE).train_dataloader()
+
+
+def test_values_are_numbered_by_the_training_rows(corpus: Path) -> None:  # noqa: F811
+    manifest = Manifest.read(corpus)
+    train, other = manifest.take([0, 1, 4]), manifest.take([2, 3])
+    numbers = number_values(train, ["caption"], train)
+    ordered = sorted({CAPTIONS[0], CAPTIONS[1]})
+    assert numbers.flatten().tolist() == [ordered.index(CAPTIONS[row % 3]) for row in (0, 1, 4)]
+    expected = [ordered.index(CAPTIONS[row % 3]) if CAPTIONS[row % 3] in ordered else -1 for row in (2, 3)]
+    assert number_values(other, ["caption"], train).flatten().tolist() == expected
+    with pytest.raises(UserError, match="no column 'shoes'"):
+        number_values(train, ["shoes"], train)
