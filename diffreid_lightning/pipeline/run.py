@@ -48,7 +48,7 @@ def run_chain(chain: Chain, stages: tuple[Stage, ...], dry_run: bool) -> None:
     _print_plan(console, chain, plan(chain, stages))
     if dry_run:
         return
-    with _alone(chain.root):
+    with alone(chain.root):
         for number, stage in enumerate(stages, 1):
             planned = _plan_one(chain, stage)
             if planned.state in ("done", "left out"):
@@ -172,8 +172,12 @@ def _print_plan(console: Console, chain: Chain, planned: list[Planned]) -> None:
 
 
 @contextlib.contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """Keep a second chain out of the folder; the lock goes with the process, however it ends."""
+def alone(root: Path) -> Iterator[None]:
+    """Keep a second run out of a folder; the lock goes with the process, however it ends.
+
+    Raises:
+        UserError: one is at work there.
+    """
     root.mkdir(parents=True, exist_ok=True)
     lock = os.open(root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -194,8 +198,8 @@ def _lock(handle: int, root: Path) -> None:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         raise UserError(
-            f"Another chain is at work in {root}.",
-            remedy="wait for it, or give this one another folder with --root",
+            f"Another run is at work in {root}.",
+            remedy="wait for it, or give this one another folder",
         ) from error
 
 

@@ -258,7 +258,7 @@ def test_two_chains_do_not_share_a_folder(work: Work, capsys: pytest.CaptureFixt
     try:
         assert other.stdout is not None and other.stdout.readline() == "held\n"
         assert pipeline() == 2
-        assert "Another chain" in capsys.readouterr().err
+        assert "Another run" in capsys.readouterr().err
         assert work.names == []
     finally:
         other.kill()
