@@ -35,6 +35,7 @@ from benchmarks.evidence.stages import Share, Stages, Variant
 from diffreid_lightning.diffusion.checkpoint_source import locate_pipeline, weights_hash
 from diffreid_lightning.errors import DiffReIDError
 from diffreid_lightning.manifest import Manifest
+from diffreid_lightning.pipeline.run import alone
 
 Result = TypeVar("Result")
 
@@ -96,8 +97,12 @@ class Evidence:
         chosen, _ = frozen.load(self.settings_file, self.made_for)
         work = self._work(chosen, self.plan.images_per_identity)
         # 1. What all seeds of a row share, and whether it was made of what the row may see.
-        shared = {(ROWS[label].data, ROWS[label].variant, share) for share in wanted for label in wanted[share]}
-        self._at_once(functools.partial(self._made, work, *each) for each in shared)
+        #    Those that nothing is generated for yet go first, so that commands wait for each other as little as may be.
+        labelled = ((share, ROWS[label]) for share in wanted for label in wanted[share])
+        shared = list(dict.fromkeys((row.data, row.variant, share) for share, row in labelled if row.data is not None))
+        first = {(variant, share): (data, variant, share) for data, variant, share in reversed(shared)}
+        ordered = dict.fromkeys([*reversed(first.values()), *shared])
+        self._at_once(functools.partial(self._made, work, *each) for each in ordered)
         # 2. The rows, all of one seed before the next.
         runs = [(share, label, seed) for seed in self.plan.seeds for share in wanted for label in wanted[share]]
         found = self._at_once(functools.partial(self._row, work, *run) for run in runs)
@@ -107,10 +112,8 @@ class Evidence:
             for share, labels in wanted.items()
         }
 
-    def _made(self, work: Work, data: Data | None, variant: Variant, share: Share) -> None:
+    def _made(self, work: Work, data: Data, variant: Variant, share: Share) -> None:
         """Make what a row is pre-trained on, and follow it back to the training images of its subset."""
-        if data is None:
-            return
         stages, weight = self.stages, work.settings.prior_weight
         made = data(work, share)
         notes = [stages.scorer(share) / "scorer.json"]
@@ -160,10 +163,11 @@ def main(args: list[str] | None = None) -> int:
     given = parser.parse_args(args)
     try:
         evidence = Evidence(Plan(), given.pipeline, given.world.resolve(), given.work, given.jobs)
-        if given.choose:
-            evidence.choose()
-        else:
-            print(evidence.report(evidence.run()))
+        with alone(given.work):
+            if given.choose:
+                evidence.choose()
+            else:
+                print(evidence.report(evidence.run()))
     except DiffReIDError as error:
         print(error, file=sys.stderr)
         return error.exit_code

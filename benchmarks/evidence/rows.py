@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,13 +74,15 @@ class Row:
         )
 
 
+@functools.cache  # one function for all rows of a variant
+def _filtered(variant: Variant) -> Data:
+    return lambda work, share: work.stages.diff_person(share, variant, work.settings, work.images)
+
+
 def _generated(
     label: str, data: Data | None = None, variant: Variant = "full", *, backbone: str = SMALL, init: str | None = None
 ) -> Row:
     """A row that is pre-trained on generated images, mixed with the subset's as the settings say."""
-
-    def filtered(work: Work, share: Share) -> Path:
-        return work.stages.diff_person(share, variant, work.settings, work.images)
 
     def start(work: Work, share: Share, seed: int) -> str:
         chosen = work.settings
@@ -93,7 +96,7 @@ def _generated(
             )
         )  # fmt: skip
 
-    make = data or filtered
+    make = data or _filtered(variant)
     row = Row(label, start, make, variant, backbone)
     return row
 

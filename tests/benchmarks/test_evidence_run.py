@@ -108,3 +108,15 @@ def test_two_rows_from_the_choice_to_the_tables(
     everybody.filter(np.asarray(everybody.numpy("split") == "train")).write(captioned)
     with pytest.raises(RunError, match="unknown"):
         begin().run(wanted)
+
+
+@pytest.mark.parametrize("missing", ["--world", "--pipeline", "choice"])
+def test_what_is_missing_is_a_users_mistake(
+    missing: str, world: Manifest, pipeline_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {"--world": str(world.root), "--pipeline": str(pipeline_folder)}
+    if missing in given:
+        given[missing] = str(tmp_path / "nowhere")
+    words = [word for pair in given.items() for word in pair]
+    assert evidence.main([*words, "--work", str(tmp_path / "work")]) == 2
+    assert ("--choose" if missing == "choice" else "nowhere") in capsys.readouterr().err
