@@ -14,7 +14,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+from yaml import YAMLError, safe_load
 
 from diffreid_lightning.errors import UserError, nearest, shorten
 
@@ -157,3 +157,28 @@ def split_config_flags(args: Sequence[str]) -> tuple[list[str], list[str]]:
         else:
             raise UserError(f"{flag} has no file after it.", remedy=f"write {flag} FILE.yaml")
     return names, rest
+
+
+def changed_settings(saved: Path, config: str) -> list[str]:
+    """List the settings that are no longer what a run was begun with, as ``key was -> is``.
+
+    Args:
+        saved: the run's ``config.yaml``; where it cannot be read, nothing is known to have changed.
+        config: the configuration now, as YAML.
+    """
+    try:
+        before = dict(_leaves(safe_load(saved.read_text(encoding="utf-8"))))
+    except (OSError, YAMLError):
+        return []
+    now = dict(_leaves(safe_load(config)))
+    keys = [key for key in {**before, **now} if key != "ckpt_path" and before.get(key) != now.get(key)]
+    return [f"{key} {before.get(key)} -> {now.get(key)}" for key in keys]
+
+
+def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Walk a nested configuration: dotted keys and plain values."""
+    if isinstance(value, dict):
+        for name, below in value.items():
+            yield from _leaves(below, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, value

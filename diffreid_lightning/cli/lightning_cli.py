@@ -95,7 +95,7 @@ class HouseCLI(LightningCLI):
         if self.subcommand == "fit":
             checkpoint, continued = run_folder.where_to_start(asked, root, text)
             if asked is not None or continued is not None:
-                rank_zero_info(run_folder.describe_start(checkpoint, continued, root))
+                rank_zero_info(run_folder.describe_start(checkpoint, continued, root, text))
         else:
             checkpoint, continued = run_folder.resolve_checkpoint(asked, root), None
         config.ckpt_path = None if checkpoint is None else str(checkpoint)

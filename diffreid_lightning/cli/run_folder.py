@@ -19,6 +19,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from diffreid_lightning.cli import layers
 from diffreid_lightning.errors import RunError, UserError
 
 #: The launcher of a multi-process run starts the command again in each process; they all meet in the first one's
@@ -28,6 +29,7 @@ IDENTITY_FILE = "run.json"
 CHECKPOINTS = "checkpoints"
 CONFIG_FILE = "config.yaml"
 METRICS = "metrics"
+_MOST_SHOWN = 6
 
 
 @dataclass(frozen=True)
@@ -129,8 +131,15 @@ def where_to_start(name: str | None, root: Path, config: str) -> tuple[Path | No
     return checkpoint, None if checkpoint is None else run_of_checkpoint(checkpoint)
 
 
-def describe_start(checkpoint: Path | None, continued: Path | None, root: Path) -> str:
-    """Say in one line what :func:`where_to_start` decided for a run that was to be continued."""
+def describe_start(checkpoint: Path | None, continued: Path | None, root: Path, config: str) -> str:
+    """Say what :func:`where_to_start` decided for a run that was to be continued, and what it is given anew.
+
+    Args:
+        checkpoint: what it starts from.
+        continued: the folder it goes on in.
+        root: the folder that holds the runs.
+        config: the configuration it runs, as YAML.
+    """
     if checkpoint is None and continued is None:
         return f"No run under {root} has a checkpoint yet: a new one starts from the beginning."
     if checkpoint is None:
@@ -140,7 +149,12 @@ def describe_start(checkpoint: Path | None, continued: Path | None, root: Path) 
     fits = _fits(root.resolve())
     newer = [run.name for run in fits if _number(run) > _number(continued)] if continued in fits else []
     passed_over = f" (newer, without a checkpoint: {', '.join(newer)})" if newer else ""
-    return f"{continued} goes on from {checkpoint.name}{passed_over}."
+    changed = layers.changed_settings(continued / CONFIG_FILE, config)
+    shown = ", ".join(changed[:_MOST_SHOWN]) + (
+        f" and {len(changed) - _MOST_SHOWN} more" * (len(changed) > _MOST_SHOWN)
+    )
+    with_others = f" It was begun with other settings: {shown}." if changed else ""
+    return f"{continued} goes on from {checkpoint.name}{passed_over}.{with_others}"
 
 
 def requeued_run(root: Path, config: str) -> Path | None:

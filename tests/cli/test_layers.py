@@ -87,3 +87,13 @@ def test_references_come_back_where_they_still_hold() -> None:
         assert kept[key] == resolved[key]
     for key in ("n", "model"):
         assert kept[key] == written[key]
+
+
+def test_changed_settings_are_named_with_both_values(tmp_path: Path) -> None:
+    saved = tmp_path / "config.yaml"
+    saved.write_text(
+        "trainer: {max_epochs: 3, devices: 1}\nmodel: {class_path: A}\nckpt_path: null\n", encoding="utf-8"
+    )
+    now = "trainer: {max_epochs: 5, devices: 1}\nmodel: {class_path: A, init_args: {x: 1}}\nckpt_path: last\n"
+    assert layers.changed_settings(saved, now) == ["trainer.max_epochs 3 -> 5", "model.init_args.x None -> 1"]
+    assert layers.changed_settings(tmp_path / "none.yaml", now) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -34,7 +35,11 @@ def said(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]
 
 
 def test_a_refused_resume_changes_nothing(
-    command: Command, market: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    command: Command,
+    market: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    said: pytest.LogCaptureFixture,
 ) -> None:
     words = ["fit", f"--data.train={market}", *TINY]
     assert command(*words, "--test_with=none") == 0
@@ -55,6 +60,7 @@ def test_a_refused_resume_changes_nothing(
         assert snapshot(tmp_path / "runs") == before, wrong
     assert command("test", "--ckpt_path=last") == 0
     assert command(*words, resume, "--trainer.max_epochs=3", "--test_with=none") == 0, "the run still goes on"
+    assert re.search(r"goes on from last.ckpt\. It was begun with other settings: [^\n]*max_epochs \d -> 3", said.text)
     assert [path.name for path in sorted((run / "metrics").iterdir())] == ["attempt-1", "attempt-2"]
 
 
