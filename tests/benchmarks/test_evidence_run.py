@@ -43,6 +43,7 @@ PLAN = Plan(
     },
 )  # fmt: skip
 START = Settings(pretrain_iterations=2, scratch_iterations=2, tune_iterations=2)
+ABLATIONS = ("frozen base, consensus prompt", "without LPE", "without DI", "bottom-scored", "real images, as long")
 QUESTIONS = (Question("generated_share", FULL, (None, 0.5)),)
 
 
@@ -75,7 +76,8 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]
     return ran
 
 
-def test_two_rows_from_the_choice_to_the_tables(
+@pytest.mark.slow
+def test_rows_from_the_choice_to_the_tables(
     dataset: Path, world: Manifest, pipeline_folder: Path, tmp_path: Path, commands: list[list[str]]
 ) -> None:
     plan = Plan(**{**vars(PLAN), "dataset": str(dataset)})
@@ -83,7 +85,7 @@ def test_two_rows_from_the_choice_to_the_tables(
     def begin() -> evidence.Evidence:
         return evidence.Evidence(plan, pipeline_folder, world.root, tmp_path / "work", jobs=1)
 
-    wanted: dict[float | None, tuple[str, ...]] = {FEW: ("scratch", FULL)}
+    wanted: dict[float | None, tuple[str, ...]] = {FEW: ("scratch", FULL, *ABLATIONS)}
     with pytest.raises(UserError, match="not been chosen"):
         begin().run(wanted)
     begin().choose(QUESTIONS, START)
@@ -91,7 +93,7 @@ def test_two_rows_from_the_choice_to_the_tables(
     first = begin()
     outcomes = first.run(wanted)
     tests = [words for words in commands if "--test_with=last" in words]
-    assert len(tests) == 2, "one run of each row and seed reads query and gallery"
+    assert len(tests) == 2 + len(ABLATIONS), "one run of each row and seed reads query and gallery"
     text = first.report(outcomes)
     assert "| scratch |" in text and f"| {FULL} |" in text and "full beats scratch" in text
     assert "Renders, not Market-1501" in text
