@@ -32,11 +32,15 @@ def run_logged(words: Sequence[str], environment: Mapping[str, str], log: Path, 
     """
     command = [sys.executable, "-m", "diffreid_lightning", *words]
     log.parent.mkdir(parents=True, exist_ok=True)
-    master, slave = _terminal() if echo and sys.stdout.isatty() else os.pipe()
+    on_terminal = echo and sys.stdout.isatty()
+    master, slave = _terminal() if on_terminal else os.pipe()
+    around = {**os.environ, **environment}
+    if not on_terminal:
+        around.pop("FORCE_COLOR", None)  # a notebook sets it, and a progress bar would come as thousands of lines
     try:
         process = subprocess.Popen(
             command,
-            env={**os.environ, **environment},
+            env=around,
             stdout=slave,
             stderr=slave,
             close_fds=False,  # the lock on the chain's folder goes along; other files are not inheritable

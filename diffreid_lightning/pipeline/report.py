@@ -24,18 +24,16 @@ def results_of(folder: Path) -> dict[str, float] | None:
 
 
 def print_report(console: Console, chain: Chain) -> None:
-    """Print the table and the paths."""
-    table = Table(title="fine-tuned from" if chain.table else None, title_justify="left")
+    """Print the table, with a row for each stage that has results, and the paths."""
+    table = Table(title="fine-tuned from", title_justify="left")
     table.add_column("")
     for name in _NUMBERS:
         table.add_column(name, justify="right")
-    left_out = {stage.name for stage in chain.stages if not stage.available}
     for label, stage in chain.table.items():
-        if stage in left_out:
-            continue
         found = results_of(chain.root / stage)
-        table.add_row(label, *([f"{found[name]:.1f}" for name in _NUMBERS] if found else ["not run"] * len(_NUMBERS)))
-    if chain.table:
+        if found:
+            table.add_row(label, *(f"{found[name]:.1f}" for name in _NUMBERS))
+    if table.row_count:
         console.print(table)
     for label, name in chain.pictures.items():
         paths = sorted(chain.root.glob(name))

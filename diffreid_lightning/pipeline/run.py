@@ -165,7 +165,7 @@ def _put_aside(chain: Chain, stage: Stage) -> None:
 
 
 def _print_plan(console: Console, chain: Chain, planned: list[Planned]) -> None:
-    console.print(f"{chain.root}: {len(planned)} stages", soft_wrap=True)
+    console.print(f"{chain.root}: {len(planned)} {'stage' if len(planned) == 1 else 'stages'}", soft_wrap=True)
     width = max(len(stage.name) for stage, _, _ in planned)
     for stage, state, why in planned:
         console.print(f"  {stage.name:<{width}}  {state:<8}  {why}", soft_wrap=True)
