@@ -1,14 +1,14 @@
-# make demo: environment, installation, the main job on embedded data. make test: the same for the tests.
+# make demo: environment, installation, the whole chain on embedded data. make test: the same for the tests.
 PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python
 # The environment is made anew when the list of dependencies changes, and only then.
 STAMP := $(VENV)/.dependencies-$(shell cat setup.cfg pyproject.toml | cksum | cut -d' ' -f1)
 
-.PHONY: demo test lint types wheel check install clean
+.PHONY: demo test lint types wheel notebooks check install clean
 
 demo: install
-	$(PY) -m diffreid_lightning fit
+	$(PY) -m diffreid_lightning pipeline
 
 test: install
 	$(PY) -m pytest -n 2 tests
@@ -23,7 +23,12 @@ types: install
 wheel: install
 	$(PY) .ci/check_wheel.py
 
-check: lint types test wheel
+# Executed small, in a folder of their own; the notebooks here stay as they are.
+notebooks: install
+	rm -rf build/notebooks && mkdir -p build/notebooks && cp notebooks/*.ipynb build/notebooks
+	cd build/notebooks && DIFFREID_QUICKSTART=pipeline/quick WANDB_MODE=offline $(abspath $(VENV))/bin/jupyter-execute *.ipynb
+
+check: lint types test wheel notebooks
 
 install: $(STAMP)
 	@# An environment shared by several checkouts must serve this one.
