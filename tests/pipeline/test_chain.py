@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -274,6 +275,14 @@ def test_a_real_command_is_shown_and_logged(tmp_path: Path, capfdbinary: pytest.
     assert run_logged(["data", "check", str(tmp_path / "nowhere")], {}, log, echo=False) == 2
     assert log.read_bytes().count(b"error") == 2
     assert capfdbinary.readouterr().out == b""
+
+
+def test_a_notebook_gets_text_without_colours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = io.StringIO()  # as a notebook's, it has no buffer for bytes
+    monkeypatch.setattr(sys, "stdout", said)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert run_logged(["--help"], {}, tmp_path / "stage.log") == 0
+    assert "usage:" in said.getvalue() and "\x1b" not in said.getvalue()
 
 
 def test_the_end_of_a_log_is_without_progress(tmp_path: Path) -> None:
