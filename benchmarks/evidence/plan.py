@@ -23,6 +23,7 @@ class Plan:
         personalise_steps: batches of personalisation.
         personalise_batch: images in such a batch.
         prior_images_per_identity: images that the base model shall still draw afterwards.
+        scorer_iterations: batches of the scorer's training.
         identities_per_batch: P of the Re-ID batches.
         images_per_batch_identity: K of the Re-ID batches.
         seeds: of the rows.
@@ -41,6 +42,7 @@ class Plan:
     personalise_steps: int = 600
     personalise_batch: int = 16
     prior_images_per_identity: int = 2
+    scorer_iterations: int = 600
     identities_per_batch: int = 16
     images_per_batch_identity: int = 4
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)

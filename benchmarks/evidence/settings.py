@@ -33,15 +33,15 @@ class Settings:
     """
 
     prior_weight: float = 1.0
-    threshold: float = 0.3
+    threshold: float = 0.03
     generated_share: float | None = None
-    pretrain_iterations: int = 800
-    scratch_iterations: int = 400
-    tune_iterations: int = 400
+    pretrain_iterations: int = 600
+    scratch_iterations: int = 300
+    tune_iterations: int = 300
     tune_rate: float = 1.5e-3
     large_pretrain_iterations: int = 300
-    large_scratch_iterations: int = 200
-    large_tune_iterations: int = 200
+    large_scratch_iterations: int = 160
+    large_tune_iterations: int = 160
     large_tune_rate: float = 1.5e-3
 
 
@@ -55,15 +55,15 @@ class Question(NamedTuple):
 
 #: in this order, each with what was chosen before it
 QUESTIONS = (
-    Question("scratch_iterations", "scratch", (200, 400, 800)),
-    Question("large_scratch_iterations", "large: scratch", (100, 200, 400)),
-    Question("large_tune_iterations", "large: ImageNet", (100, 200, 400)),
+    Question("scratch_iterations", "scratch", (150, 300, 600)),
+    Question("large_scratch_iterations", "large: scratch", (80, 160, 320)),
+    Question("large_tune_iterations", "large: ImageNet", (80, 160, 320)),
     Question("large_tune_rate", "large: ImageNet", (5e-4, 1.5e-3)),
-    Question("threshold", "Diff-Person", (0.1, 0.3, 0.5)),
+    Question("threshold", "Diff-Person", (0.01, 0.03, 0.1, 0.3)),
     Question("generated_share", "Diff-Person", (None, 0.5)),
     Question("prior_weight", "Diff-Person", (0.5, 1.0)),
-    Question("pretrain_iterations", "Diff-Person", (400, 800)),
-    Question("tune_iterations", "Diff-Person", (200, 400, 800)),
+    Question("pretrain_iterations", "Diff-Person", (300, 600)),
+    Question("tune_iterations", "Diff-Person", (150, 300, 600)),
     Question("tune_rate", "Diff-Person", (5e-4, 1.5e-3)),
 )
 

@@ -22,7 +22,7 @@ from benchmarks.evidence.settings import Settings
 from diffreid_lightning.data.datasets import PersonDataset, Subset
 from diffreid_lightning.data.reid import ReIDDataModule
 from diffreid_lightning.data.samplers import PKSampler
-from diffreid_lightning.manifest import Manifest
+from diffreid_lightning.manifest import FILE_NAME, Manifest
 
 Share = float | None
 #: how images are made: the whole method, or without a part of it
@@ -56,13 +56,15 @@ class Stages:
         """The dataset with so much of each identity's training images."""
         return Subset(self.plan.dataset, images=share, seed=self.plan.subset_seed)
 
+    @functools.cache  # noqa: B019 (as long-lived as the program)
     def subset(self, share: Share) -> Path:
-        """The subset's training rows as a manifest."""
-        folder = self.lab.work / "subsets" / named(share)
+        """The subset's training rows as a manifest, in a folder named by its content."""
+        whole = self.source(share).manifest()
+        rows = whole.filter(np.asarray(whole.numpy("split") == "train", dtype=bool))
+        folder = self.lab.work / "subsets" / f"{named(share)}-{rows.content_hash[:10]}"
         with self._writing:
-            if not folder.exists():
-                whole = self.source(share).manifest()
-                whole.filter(np.asarray(whole.numpy("split") == "train", dtype=bool)).write(folder)
+            if not (folder / FILE_NAME).is_file():
+                rows.write(folder)
         return folder
 
     def captioned(self, share: Share) -> Path:
@@ -106,7 +108,10 @@ class Stages:
 
     def scorer(self, share: Share) -> Path:
         """A network that recognises the subset's identities."""
-        words = ["fit", "--config", "pipeline/score", f"--data.train={self.captioned(share)}"]
+        source = str(self.captioned(share))
+        words = ["fit", "--config", "pipeline/score", f"--data.train={source}", *self._batch_words()]
+        words += [f"--trainer.max_epochs={epochs_for(self.plan.scorer_iterations, self.batches([source]))}"]
+        words += [f"--trainer.check_val_every_n_epoch={_NEVER}"]
         return self._step("score", named(share), words) / "fit-001" / "scorer"
 
     def scored(self, share: Share, variant: Variant, prior_weight: float, images: int) -> Path:
@@ -183,7 +188,7 @@ class Stages:
         """Count the batches of an epoch over sources."""
         return self._batches(json.dumps(list(sources), default=str))
 
-    @functools.cache  # noqa: B019 (as long-lived as the program)
+    @functools.cache  # noqa: B019
     def _batches(self, sources: str) -> int:
         opened: list[PersonDataset | str] = [
             Subset(**source["init_args"]) if isinstance(source, dict) else str(source) for source in json.loads(sources)
