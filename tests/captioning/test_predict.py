@@ -48,7 +48,8 @@ def captioned(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr("sys.argv", ["diffreid_lightning"])
-        assert main(["predict", "--config", "pipeline/caption", "--data.source=miniperson", "--data.num_workers=0"]) == 0
+        words = ["predict", "--config", "pipeline/caption", "--data.source=miniperson", "--data.num_workers=0"]
+        assert main(words) == 0
     return Manifest.read(folder / "runs/tour/caption")
 
 
