@@ -98,8 +98,8 @@ class Settings:
     prior_share: float = 1 / 3
     rank: int = 16
     vectors: int = 2
-    rate: float = 1e-3
-    token_rate: float = 5e-3
+    rate: float = 3e-3
+    token_rate: float = 2e-2
     mapper_rate: float = 1e-3
     snr_gamma: float | None = None
     averaged: float = 0.98
