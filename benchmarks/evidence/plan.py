@@ -26,6 +26,8 @@ class Plan:
         scorer_iterations: batches of the scorer's training.
         identities_per_batch: P of the Re-ID batches.
         images_per_batch_identity: K of the Re-ID batches.
+        epoch_batches: batches of an epoch of Re-ID training, at most. Schedules and warm-up go by epochs: they are the
+            same for few images and for many.
         seeds: of the rows.
         choice_seeds: of the runs that settings are chosen by.
         choice_images: generated images of each identity where personalisation itself is chosen.
@@ -45,6 +47,7 @@ class Plan:
     scorer_iterations: int = 600
     identities_per_batch: int = 16
     images_per_batch_identity: int = 4
+    epoch_batches: int = 10
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     choice_seeds: tuple[int, ...] = (10, 11)
     choice_images: int = 4

@@ -110,8 +110,7 @@ class Stages:
         """A network that recognises the subset's identities."""
         source = str(self.captioned(share))
         words = ["fit", "--config", "pipeline/score", f"--data.train={source}", *self._batch_words()]
-        words += [f"--trainer.max_epochs={epochs_for(self.plan.scorer_iterations, self.batches([source]))}"]
-        words += [f"--trainer.check_val_every_n_epoch={_NEVER}"]
+        words += self._length(self.plan.scorer_iterations, self.batches([source]))
         return self._step("score", named(share), words) / "fit-001" / "scorer"
 
     def scored(self, share: Share, variant: Variant, prior_weight: float, images: int) -> Path:
@@ -141,8 +140,7 @@ class Stages:
     ) -> Path:  # fmt: skip
         """A backbone trained with labels on sources: paths, or classes with their arguments."""
         words = ["fit", "--config", "pipeline/pretrain", "--config", str(_HERE / "reid.yaml")]
-        words += [f"--trainer.max_epochs={epochs_for(iterations, self.batches(sources))}"]
-        words += [f"--trainer.check_val_every_n_epoch={_NEVER}", f"--data.train={json.dumps(list(sources))}"]
+        words += [*self._length(iterations, self.batches(sources)), f"--data.train={json.dumps(list(sources))}"]
         words += [*self._batch_words(), *_network(backbone, init_from), f"--seed_everything={seed}"]
         if generated_share is not None:
             words += [f"--data.sampler.init_args.generated_share={generated_share}"]
@@ -159,8 +157,7 @@ class Stages:
             f"--seed_everything={seed}",
         ]
         words += [f"--data.sampler.init_args.batch_size={size}", f"--data.sampler.init_args.seed={seed}"]
-        words += [f"--trainer.max_epochs={epochs_for(iterations, max(1, len(Manifest.read(source)) // size))}"]
-        words += [f"--trainer.check_val_every_n_epoch={_NEVER}"]
+        words += self._length(iterations, max(1, len(Manifest.read(source)) // size))
         return self._step("pretrain-self_supervised", f"seed{seed}", words) / "fit-001" / "backbone"
 
     def tuned(
@@ -169,11 +166,9 @@ class Stages:
     ) -> Path:  # fmt: skip
         """A network trained on the subset's real images; ``test`` reads query and gallery at its end."""
         source = self.described_subset(share)
-        epochs = epochs_for(iterations, self.batches([source]))
         words = ["fit", "--config", "pipeline/transfer", "--config", str(_HERE / "reid.yaml")]
         words += [f"--data.train={json.dumps(source)}", f"--data.test={self.plan.dataset}"]
-        words += [f"--trainer.max_epochs={epochs}"]
-        words += [f"--trainer.check_val_every_n_epoch={validation_interval(epochs, self.plan.validations)}"]
+        words += self._length(iterations, self.batches([source]), validations=self.plan.validations)
         words += [*self._batch_words(), *_network(backbone, init_from)]
         words += [f"--model.optimizer.init_args.lr={rate}", f"--seed_everything={seed}"]
         words += [f"--test_with={'last' if test else 'none'}"]
@@ -205,6 +200,17 @@ class Stages:
         return (
             self._step("select", named(share), [*words, "--tracker=null"], rooted=False) / "selection" / "diff_person"
         )
+
+    def _length(self, iterations: int, batches: int, validations: int | None = None) -> list[str]:
+        """How long to train, and how often to validate: not at all, or at most about so often."""
+        of_epoch = min(batches, self.plan.epoch_batches)
+        epochs = epochs_for(iterations, of_epoch)
+        interval = _NEVER if validations is None else validation_interval(epochs, validations)
+        return [
+            f"--trainer.max_epochs={epochs}",
+            f"--trainer.limit_train_batches={of_epoch}",
+            f"--trainer.check_val_every_n_epoch={interval}",
+        ]
 
     def _batch_words(self) -> list[str]:
         sampler = "--data.sampler.init_args"
