@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 
 from diffreid_lightning.data.datasets import open_dataset
@@ -62,10 +61,8 @@ def introduce(folder: Path, rows: Manifest, out: Path) -> list[str]:
     try:
         with replacing(out) as target:
             shutil.copytree(folder, target, dirs_exist_ok=True)
-            with safe_open(folder / TOKENS_FILE, "pt") as file:
-                metadata = {**(file.metadata() or {}), "names": json.dumps([*names, *added])}
             tables = {name: table.contiguous() for name, table in zip(TENSORS, extended, strict=False)}
-            save_file(tables, target / TOKENS_FILE, metadata=metadata)
+            save_file(tables, target / TOKENS_FILE, metadata={"names": json.dumps([*names, *added])})
             text = json.dumps(people, indent=2, sort_keys=True, ensure_ascii=False)
             (target / IDENTITIES_FILE).write_text(text + "\n", encoding="utf-8")
     except OSError as error:

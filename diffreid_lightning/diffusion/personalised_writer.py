@@ -54,7 +54,8 @@ def write_personalised(
         with replacing(folder) as target:
             fine_tuning.save(pipeline, target, provenance)
             tables = dict(zip(TENSORS, tokens.table(), strict=False))
-            save_file(tables, target / TOKENS_FILE, metadata={"format": "pt", "names": names})
+            # One key: several are written in any order, and equal work would not give equal bytes.
+            save_file(tables, target / TOKENS_FILE, metadata={"names": names})
             tokens.save(target)
             for name, content in ((IDENTITIES_FILE, note), (PROVENANCE, provenance)):
                 text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)

@@ -79,6 +79,7 @@ def stock(base: Path, folder: Path) -> Any:
     pipeline = AutoPipelineForText2Image.from_pretrained(base, safety_checker=None)
     pipeline.load_lora_weights(folder / "lora")
     with safe_open(folder / "tokens.safetensors", "pt") as file:
+        assert set(file.metadata()) == {"names"}, "several keys come in any order, and so in other bytes"
         names = json.loads(file.metadata()["names"])
     tensors = load_file(folder / "tokens.safetensors")
     pipeline.load_textual_inversion(tensors["tokens"], token=list(names))
