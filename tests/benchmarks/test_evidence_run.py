@@ -107,7 +107,7 @@ def test_rows_from_the_choice_to_the_tables(
     everybody = Market1501(dataset).scan()[0]
     captioned = next((tmp_path / "work" / "steps").glob("caption-*"))
     everybody.filter(np.asarray(everybody.numpy("split") == "train")).write(captioned)
-    with pytest.raises(RunError, match="its subset does not have|is unknown"):
+    with pytest.raises(RunError, match=r"its subset does not have|is unknown"):
         begin().run(wanted)
 
 
