@@ -7,6 +7,7 @@ from pathlib import Path
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
+from diffreid_lightning.callbacks.averaging import finish_averaging
 from diffreid_lightning.diffusion.folder import save_autoencoder, save_pipeline
 
 
@@ -30,6 +31,7 @@ class DiffusionExport(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Export the final weights."""
+        finish_averaging(trainer, pl_module)
         self._save(trainer, pl_module)
 
     def _save(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from PIL import Image
 
+from diffreid_lightning.callbacks.averaging import finish_averaging
 from diffreid_lightning.callbacks.sample_sheets import draw_samples, log_sheet, sample_images
 
 FOLDER = "personalised"
@@ -24,6 +25,7 @@ class PersonalisationExport(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the folder on rank zero."""
+        finish_averaging(trainer, pl_module)
         if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
             return
         provenance: dict[str, Any] = {
