@@ -38,8 +38,10 @@ def words(tmp_path: Path, checkpoints: dict[str, Path], people: Path) -> list[st
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """Everything that a stage leaves, by its name."""
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """Everything that a stage leaves, by its name, but the record of the run, which has an id of its own."""
+    paths = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
+    kept = {name: path for name, path in paths.items() if not name.parts[0].startswith("predict-")}
+    return {name.as_posix(): path.read_bytes() for name, path in kept.items()}
 
 
 def images(folder: Path) -> dict[str, np.ndarray[Any, Any]]:
