@@ -28,13 +28,14 @@ from typing import Any
 
 import torch
 
-from benchmarks.bench import Bench, add_options, kept, open_bench, run_script
+from benchmarks.bench import Bench, add_options, kept, open_bench
 from benchmarks.drawing import draw_people, steps_for
 from benchmarks.dreambooth import Alone, train_alone
 from benchmarks.measures import Portrayed, portrayed
 from benchmarks.personalising import Cell, personalise
 from benchmarks.pictures import SIZE, content_key, to_bytes
 from benchmarks.report import table, write_json
+from benchmarks.script import run_script
 from diffreid_lightning.data.chain import IdentityKey
 from diffreid_lightning.diffusion.checkpoint_source import locate_pipeline, weights_hash
 from diffreid_lightning.diffusion.diversity import NoDiversity, WordsOnly

@@ -5,13 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from benchmarks.attributes import train_classifier
 from benchmarks.drawing import Drawing, draw_people
@@ -20,7 +17,7 @@ from benchmarks.judge import load_judge
 from benchmarks.measures import Instruments, Portrayed, measure, portrayed
 from benchmarks.people import caption_people, choose_people
 from benchmarks.personalising import Cell, Settings, personalise
-from benchmarks.pictures import content_key, quiet_loaders
+from benchmarks.pictures import content_key
 from benchmarks.recognition import nearest_person
 from benchmarks.report import write_json
 from benchmarks.scenes import train_scene_reader
@@ -28,7 +25,6 @@ from benchmarks.tiny_sd import kid_features
 from diffreid_lightning.data.datasets import MiniPerson
 from diffreid_lightning.diffusion.checkpoint_source import locate_pipeline, weights_hash
 from diffreid_lightning.diffusion.diversity import Diversity
-from diffreid_lightning.errors import DiffReIDError
 from diffreid_lightning.manifest import Manifest
 
 
@@ -181,15 +177,3 @@ def _instruments(
     weights = [float(parameter.double().sum()) for parameter in judge.parameters()]
     key = content_key(world.content_hash, given.attribute_epochs, given.scene_epochs, weights, nearest.way)
     return Instruments(nearest, attributes, scenes, kid_features()), key
-
-
-def run_script(run: Callable[[argparse.Namespace], None], given: argparse.Namespace) -> int:
-    """Run a script's work; a mistake of the user ends with its message and exit code."""
-    torch.set_num_threads(given.threads)
-    quiet_loaders()
-    try:
-        run(given)
-    except DiffReIDError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    return 0

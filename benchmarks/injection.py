@@ -14,10 +14,11 @@ from __future__ import annotations
 import argparse
 import sys
 
-from benchmarks.bench import Bench, add_options, measure_cell, open_bench, run_script
+from benchmarks.bench import Bench, add_options, measure_cell, open_bench
 from benchmarks.measures import measure
 from benchmarks.personalising import FULL
 from benchmarks.report import write_json
+from benchmarks.script import run_script
 from benchmarks.seed_tables import QUALITY, Column, Results, differences_table, means_table
 from diffreid_lightning.diffusion.diversity import (
     ComposedGuidance,

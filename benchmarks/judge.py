@@ -31,15 +31,16 @@ import torch
 from torch import Generator, Tensor, nn
 
 from benchmarks import augment
-from benchmarks.pictures import SIZE, content_key, outputs, quiet_loaders, read_pictures, reconstruct, to_floats
+from benchmarks.pictures import SIZE, content_key, outputs, read_pictures, reconstruct, to_floats
 from benchmarks.report import Share, share_of, table, write_json
+from benchmarks.script import run_script
 from benchmarks.training import Recipe, train_once
 from diffreid_lightning.data.chain import IdentityKey
 from diffreid_lightning.data.datasets import MiniPerson
 from diffreid_lightning.data.miniperson import corpus as plan
 from diffreid_lightning.data.miniperson.corpus import Corpus
 from diffreid_lightning.data.miniperson.render import render
-from diffreid_lightning.errors import DiffReIDError, UserError
+from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest import FILE_NAME, Manifest
 from diffreid_lightning.nets import Backbone, BNNeck, IdentityClassifier
 from diffreid_lightning.nets.folder import read_safetensors
@@ -286,15 +287,10 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--epochs", type=int, default=_RECIPE.epochs, help="of the judge")
     parser.add_argument("--workers", type=int, default=2, help="processes that render")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of every operation")
-    given = parser.parse_args(args)
-    torch.set_num_threads(given.threads)
-    quiet_loaders()
-    try:
-        run(given.work, given.images, given.epochs, given.pipeline, given.workers)
-    except DiffReIDError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    return 0
+    return run_script(
+        lambda given: run(given.work, given.images, given.epochs, given.pipeline, given.workers),
+        parser.parse_args(args),
+    )
 
 
 if __name__ == "__main__":

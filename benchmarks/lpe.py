@@ -25,11 +25,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks.bench import Bench, add_options, kept, measure_cell, nobody, open_bench, run_script
+from benchmarks.bench import Bench, add_options, kept, measure_cell, nobody, open_bench
 from benchmarks.measures import measure
 from benchmarks.personalising import CELLS, FULL, Cell, is_key
 from benchmarks.pictures import content_key
 from benchmarks.report import write_json
+from benchmarks.script import run_script
 from benchmarks.seed_tables import DRIFT, QUALITY, Results, differences_table, means_table
 from diffreid_lightning.diffusion.checkpoint_source import locate_pipeline, weights_hash
 from diffreid_lightning.diffusion.diversity import WordsOnly

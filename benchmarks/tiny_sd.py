@@ -41,11 +41,11 @@ from benchmarks.attributes import (
     read_attributes,
     train_classifier,
 )
-from benchmarks.pictures import SIZE, folder_hash, quiet_loaders, read_pictures, reconstruct, to_floats
+from benchmarks.pictures import SIZE, folder_hash, read_pictures, reconstruct, to_floats
 from benchmarks.prompts import Prompt, draw_prompts
 from benchmarks.report import Share, table, write_json
 from benchmarks.sampling import Sampler, sample
-from diffreid_lightning.errors import DiffReIDError
+from benchmarks.script import run_script
 from diffreid_lightning.manifest import Manifest
 from diffreid_lightning.nets import Backbone, load_initial_weights
 from diffreid_lightning.sheets import draw_samples, side_by_side
@@ -227,6 +227,12 @@ def run(
     write_json(work / "results.json", content)
 
 
+def _measure(given: argparse.Namespace) -> None:
+    sampler = Sampler(steps=given.steps, guidance=given.guidance)
+    world = Manifest.read(given.world)
+    run(world, given.pipeline, given.work, given.sheet, given.images, given.epochs, sampler)
+
+
 def main(args: list[str] | None = None) -> int:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description="Quality of a text-to-image model of rendered people.")
@@ -241,17 +247,7 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=25, help="of the sampler")
     parser.add_argument("--guidance", type=float, default=4.0, help="classifier-free guidance scale")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of every operation")
-    given = parser.parse_args(args)
-    torch.set_num_threads(given.threads)
-    quiet_loaders()
-    sampler = Sampler(steps=given.steps, guidance=given.guidance)
-    try:
-        world = Manifest.read(given.world)
-        run(world, given.pipeline, given.work, given.sheet, given.images, given.epochs, sampler)
-    except DiffReIDError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    return 0
+    return run_script(_measure, parser.parse_args(args))
 
 
 if __name__ == "__main__":

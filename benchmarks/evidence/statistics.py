@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+
+from benchmarks.differences import interval
 
 
 class Estimate(NamedTuple):
@@ -36,11 +37,9 @@ def paired(first: Sequence[float], second: Sequence[float]) -> Estimate:
     differences = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
     if differences.ndim != 1 or not len(differences):
         raise ValueError(f"expected one value per seed, got shape {differences.shape}")
-    mean = float(differences.mean())
-    if len(differences) == 1:
-        return Estimate(mean, math.nan, math.nan)
-    half = float(stats.t.ppf(0.975, len(differences) - 1) * differences.std(ddof=1) / math.sqrt(len(differences)))
-    return Estimate(mean, mean - half, mean + half)
+    found = interval(differences.tolist())
+    half = math.nan if found.half is None else found.half
+    return Estimate(found.mean, found.mean - half, found.mean + half)
 
 
 def reached(curve: Sequence[tuple[int, float]], height: float) -> int | None:

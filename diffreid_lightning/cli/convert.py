@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
-from diffreid_lightning.errors import UserError
+from diffreid_lightning.cli.worded_parser import WordedParser
 
 _USAGE = "python -m diffreid_lightning convert FILE --form luperson --backbone resnet50 --out DIR"
 
@@ -59,8 +57,6 @@ def convert_command(words: Sequence[str]) -> int:
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    """Words errors as the rest of the command line does."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError("convert cannot be run like this.", found=message, remedy=f"write {_USAGE}")
+class _Parser(WordedParser):
+    command = "convert"
+    to_write = _USAGE

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Sequence
-from typing import NoReturn
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,6 +12,7 @@ from rich.table import Table
 
 from diffreid_lightning.cli.export import export_command
 from diffreid_lightning.cli.sheet import sheet_command
+from diffreid_lightning.cli.worded_parser import WordedParser
 from diffreid_lightning.data.check import Report, SplitReport, check
 from diffreid_lightning.data.datasets import FORMATS, Counts, PersonDataset, open_dataset
 from diffreid_lightning.errors import UserError, nearest
@@ -64,13 +64,9 @@ def data_command(words: Sequence[str]) -> int:
     return _check(args)
 
 
-class _Parser(argparse.ArgumentParser):
-    """Words errors as the rest of the command line does."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(
-            "data check cannot be run like this.", found=message, remedy=f"write {_PROGRAM} check PATH [options]"
-        )
+class _Parser(WordedParser):
+    command = "data check"
+    to_write = f"{_PROGRAM} check PATH [options]"
 
 
 def _check(args: argparse.Namespace) -> int:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
+from diffreid_lightning.cli.worded_parser import WordedParser
 from diffreid_lightning.data.datasets import open_dataset
 from diffreid_lightning.data.export import export_market1501
-from diffreid_lightning.errors import UserError
 
 _USAGE = "python -m diffreid_lightning data export PATH --format market1501 --out DIR"
 
@@ -45,8 +43,6 @@ def export_command(words: Sequence[str]) -> int:
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    """Words errors as the rest of the command line does."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError("data export cannot be run like this.", found=message, remedy=f"write {_USAGE}")
+class _Parser(WordedParser):
+    command = "data export"
+    to_write = _USAGE

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 
+from diffreid_lightning.cli.worded_parser import WordedParser
 from diffreid_lightning.data.datasets import open_dataset
 from diffreid_lightning.data.identity_sheet import identity_sheet
 from diffreid_lightning.errors import RunError, UserError
@@ -56,8 +55,6 @@ def sheet_command(words: Sequence[str]) -> int:
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    """Words errors as the rest of the command line does."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError("data sheet cannot be run like this.", found=message, remedy=f"write {_USAGE}")
+class _Parser(WordedParser):
+    command = "data sheet"
+    to_write = _USAGE

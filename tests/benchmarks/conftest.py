@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from benchmarks import bench, judge, tiny_sd
+from benchmarks import bench, script
 from benchmarks.judge import CLASSES, Judge
 from benchmarks.people import choose_people
 from diffreid_lightning.data.datasets import MiniPerson
@@ -42,8 +42,7 @@ SETTINGS = ("on grass in front of a building", "on asphalt in front of a brick w
 @pytest.fixture(autouse=True)
 def process_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Leave threads and logging to other tests as they were."""
-    for script in (judge, tiny_sd):
-        monkeypatch.setattr(script, "quiet_loaders", lambda: None)
+    monkeypatch.setattr(script, "quiet_loaders", lambda: None)
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -149,7 +148,6 @@ def judge_folder(everybody, tmp_path_factory):
 def words(world, pipeline_folder, judge_folder, tmp_path, monkeypatch):
     """Options of the smallest table."""
     monkeypatch.setattr(bench, "kid_features", Statistics)
-    monkeypatch.setattr(bench, "quiet_loaders", lambda: None)
     options = {
         "base": pipeline_folder, "world": world.root, "judge": judge_folder, "work": tmp_path / "work",
         "identities": 2, "images": 4, "evaluations": 4, "nobody": 8, "attribute-epochs": 1, "scene-epochs": 1,
