@@ -12,6 +12,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.image import PeakSignalNoiseRatio
 
 from diffreid_lightning.data.diffusion import ImageBatch
+from diffreid_lightning.diffusion.adversary import PatchAdversary, balance, discriminator_loss
 from diffreid_lightning.diffusion.architectures import build_autoencoder
 from diffreid_lightning.diffusion.folder import load_autoencoder
 from diffreid_lightning.diffusion.perceptual import PerceptualDistance
@@ -19,16 +20,20 @@ from diffreid_lightning.diffusion.schedule import Schedule, optimise_by_step
 
 
 class AutoencoderTraining(LightningModule):
-    """A variational autoencoder of images (Rombach et al., arXiv 2112.10752, section 3.1, without its discriminator).
+    """A variational autoencoder of images (Rombach et al., arXiv 2112.10752, section 3.1).
 
     The loss is the mean absolute error, plus a perceptual distance, plus a slight pull of the latents towards a
-    standard normal distribution.
+    standard normal distribution, plus, with an adversary, what it costs not to deceive it. The adversary learns in the
+    same step, by the same optimiser.
 
     Args:
         architecture: arguments of ``diffusers.AutoencoderKL``.
         perceptual: distance of reconstruction and image in features; None leaves it out.
         perceptual_weight: its weight beside the absolute error.
         kl_weight: weight of the divergence from the standard normal distribution, in nats per latent number.
+        adversary: tells reconstructions from images; None leaves it out.
+        adversary_weight: its weight, once its gradient has been brought to the size of the errors'.
+        freeze_encoder: train the decoder alone, so that a denoiser of these latents stays valid.
         init_from: folder of an autoencoder of the same architecture to start from.
         optimizer: makes the optimiser from the parameters.
         schedule: course of the learning rate after the warm-up.
@@ -41,6 +46,9 @@ class AutoencoderTraining(LightningModule):
         perceptual: PerceptualDistance | None = None,
         perceptual_weight: float = 0.2,
         kl_weight: float = 1e-3,
+        adversary: PatchAdversary | None = None,
+        adversary_weight: float = 0.5,
+        freeze_encoder: bool = False,
         init_from: str | None = None,
         optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=1e-3, weight_decay=0.0),
         schedule: Schedule = "cosine",
@@ -55,6 +63,12 @@ class AutoencoderTraining(LightningModule):
         self._perceptual = [perceptual] if perceptual is not None else []
         self.perceptual_weight = perceptual_weight
         self.kl_weight = kl_weight
+        self.adversary = adversary
+        self.adversary_weight = adversary_weight
+        if freeze_encoder:
+            for part in (self.vae.encoder, self.vae.quant_conv):
+                if part is not None:
+                    part.requires_grad_(False)
         self.optimizer = optimizer
         self.schedule = schedule
         self.warmup_steps = warmup_steps
@@ -63,7 +77,8 @@ class AutoencoderTraining(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Build optimiser and schedule."""
-        return optimise_by_step(self, self.vae.parameters(), self.optimizer, self.schedule, self.warmup_steps)
+        trained = [each for each in self.parameters() if each.requires_grad]
+        return optimise_by_step(self, trained, self.optimizer, self.schedule, self.warmup_steps)
 
     def on_fit_start(self) -> None:
         """Bring the measure to the device."""
@@ -88,10 +103,21 @@ class AutoencoderTraining(LightningModule):
             distance = measure(rebuilt, images)
             total = total + self.perceptual_weight * distance
             self.log("train/perceptual", distance.detach(), batch_size=size)
+        if self.adversary is not None:
+            total = total + self._contest(self.adversary, rebuilt, images, total)
         self.log("train/loss", total.detach(), prog_bar=True, batch_size=size)
         self.log("train/absolute_error", error.detach(), prog_bar=True, batch_size=size)
         self.log("train/kl", divergence.detach(), batch_size=size)
         return total
+
+    def _contest(self, adversary: PatchAdversary, rebuilt: Tensor, images: Tensor, errors: Tensor) -> Tensor:
+        """Loss of the decoder before the adversary, and of the adversary."""
+        deceit = -adversary.frozen(rebuilt).mean()
+        weight = self.adversary_weight * balance(errors, deceit, rebuilt)
+        detection = discriminator_loss(adversary(images), adversary(rebuilt.detach()))
+        self.log("train/detection", detection.detach(), prog_bar=True, batch_size=len(images))
+        self.log("train/adversary_weight", weight, batch_size=len(images))
+        return weight * deceit + detection
 
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
         """Measure reconstructions and the spread of the latents."""

@@ -82,6 +82,33 @@ def test_an_autoencoder_trains_and_opens_in_stock_diffusers(
     assert stock.config.scaling_factor == pytest.approx(float(spread), rel=1e-3)
 
 
+def test_a_decoder_is_sharpened_under_the_latents_that_are_there(
+    command: Command,
+    tmp_path: Path,
+    corpus: Path,  # noqa: F811
+) -> None:
+    torch.manual_seed(0)
+    save_autoencoder(build_autoencoder(AUTOENCODER), tmp_path / "first", {})
+    file = config(tmp_path, "autoencoder", architecture=AUTOENCODER, perceptual=None)
+    layered = [
+        "fit",
+        "--config",
+        file,
+        "--config",
+        "tiny_sd/decoder",
+        f"--data.source={corpus}",
+        "--data.num_workers=0",
+    ]
+    small = ["--trainer.max_epochs=2", "--trainer.default_root_dir=runs/test", "--model.adversary.channels=4"]
+    assert command(*layered, *small, f"--model.init_from={tmp_path / 'first'}") == 0
+    name = "diffusion_pytorch_model.safetensors"
+    before, after = (load_file(folder / name) for folder in (tmp_path / "first", tmp_path / RUN / "autoencoder"))
+    changed = {key.split(".")[0] for key in before if not torch.equal(before[key], after[key])}
+    assert changed == {"decoder", "post_quant_conv"}
+    history = read_run(runs_under(tmp_path)[-1])["history"]
+    assert {"train/detection", "train/adversary_weight"} <= set(history)
+
+
 def test_a_denoiser_trains_draws_and_ships_a_pipeline(
     command: Command, tmp_path: Path, denoiser_words: list[str]
 ) -> None:

@@ -59,6 +59,20 @@ def kth_smallest(values: np.ndarray, k: int) -> np.ndarray:
     return np.minimum(np.partition(values, k - 1, axis=1)[:, k - 1], largest)
 
 
+def group_minima(block: np.ndarray) -> np.ndarray:
+    """The smallest distance of each group of 32 columns of a row; a group takes every (C / 32)-th column.
+
+    Args:
+        block: (R, C) float32, C a multiple of 32.
+
+    Returns:
+        (R, C / 32) float32.
+    """
+    groups = block.shape[1] // _ENTRIES_PER_MINIMUM
+    minima: np.ndarray = block.reshape(len(block), _ENTRIES_PER_MINIMUM, groups).min(axis=1)
+    return minima
+
+
 def row_bounds(block: np.ndarray, k: int) -> np.ndarray:
     """A distance that at least k entries of each row do not exceed (all of them, where a row has fewer).
 
@@ -69,11 +83,21 @@ def row_bounds(block: np.ndarray, k: int) -> np.ndarray:
     Returns:
         (R,) float32, finite; close to the k-th smallest distance.
     """
-    groups = block.shape[1] // _ENTRIES_PER_MINIMUM
-    if groups < k:
-        return kth_smallest(block, k)
     # The k smallest of the groups' minima are k entries of the row.
-    return kth_smallest(block.reshape(len(block), _ENTRIES_PER_MINIMUM, groups).min(axis=1), k)
+    return kth_smallest(block if block.shape[1] < k * _ENTRIES_PER_MINIMUM else group_minima(block), k)
+
+
+def members_of_groups(group: np.ndarray, groups: int) -> np.ndarray:
+    """Columns of the entries in groups as :func:`group_minima` makes them.
+
+    Args:
+        group: (M,) int64, which groups.
+        groups: how many there are.
+
+    Returns:
+        (M, 32) int64.
+    """
+    return group[:, None] + groups * np.arange(_ENTRIES_PER_MINIMUM)
 
 
 def places(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -17,11 +17,12 @@ from torch import Tensor
 from diffreid_lightning.metrics.functional.nearest import (
     NearestEntries,
     entry_keys,
+    group_minima,
     key_distances,
     key_indices,
     kth_smallest,
+    members_of_groups,
     places,
-    row_bounds,
 )
 from diffreid_lightning.metrics.functional.products import (
     ProductColumns,
@@ -37,6 +38,7 @@ _PANEL_BYTES = 192 << 20
 _MOST_PANEL_ROWS = 1024  # a panel's square on the diagonal is computed whole: taller panels waste more
 _ROWS_AT_ONCE = 32
 _COLUMNS_AT_ONCE = 1024
+_COLUMNS_IN_CACHE = 8192  # a piece of 32 rows is a megabyte, and is gone over several times
 _PAIRS_AT_ONCE = 256
 
 
@@ -195,23 +197,54 @@ class _TriangleSearch:
     def _visit_rows(self, first: int, row: int, block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Offer each row its columns; return the smallest and largest distance in each column."""
         images = slice(first + row, first + row + len(block))
-        # One factor for both norms: the distance from a to b has the same bits as that from b to a.
-        np.multiply(block, np.multiply.outer(self._scale[images], self._scale[first:]), out=block)
-        np.subtract(1, block, out=block)
-        np.absolute(block, out=block)  # of distances that rounding made negative, the square counts
+        smallest, largest = np.empty((2, block.shape[1]), dtype=np.float32)
+        minima = []
+        for start in range(0, block.shape[1], _COLUMNS_IN_CACHE):
+            columns = slice(start, start + _COLUMNS_IN_CACHE)
+            part = block[:, columns]
+            self._to_distances(part, images, first + start)
+            padding = np.flatnonzero(~self._real[first + start : first + start + part.shape[1]])
+            part[:, padding] = 0
+            np.maximum(self._farthest[images], part.max(axis=1), out=self._farthest[images])
+            part.max(axis=0, out=largest[columns])
+            part[:, padding] = np.inf
+            part.min(axis=0, out=smallest[columns])
+            minima.append(group_minima(part))
         if images.start < len(self._query_gallery):
             gallery = self._offsets[1] - first
             self._query_gallery[images] = block[:, gallery : gallery + self._query_gallery.shape[1]]
-        padding = np.flatnonzero(~self._real[first:])
-        block[:, padding] = 0
-        np.maximum(self._farthest[images], block.max(axis=1), out=self._farthest[images])
-        farthest = block.max(axis=0)
-        block[:, padding] = np.inf
-        k = self._nearest.keys.shape[1]
-        bounds = np.minimum(row_bounds(block, k), self._nearest.bounds(images.start, images.stop))
-        owner, column = places(block <= bounds[:, None])
+        owner, column = self._near_in_rows(images, block, minima)
         self._nearest.offer(images.start, owner, entry_keys(block[owner, column], first + column))
-        return block.min(axis=0), farthest
+        return smallest, largest
+
+    def _to_distances(self, products: np.ndarray, images: slice, first: int) -> None:
+        """Overwrite products of some images with those from ``first`` on by their cosine distances."""
+        # One factor for both norms: the distance from a to b has the same bits as that from b to a.
+        scale = np.multiply.outer(self._scale[images], self._scale[first : first + products.shape[1]])
+        np.multiply(products, scale, out=products)
+        np.subtract(1, products, out=products)
+        np.absolute(products, out=products)  # of distances that rounding made negative, the square counts
+
+    def _near_in_rows(
+        self, images: slice, block: np.ndarray, minima: list[np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and columns of the distances that may be among the nearest of their row."""
+        k = self._nearest.keys.shape[1]
+        known = self._nearest.bounds(images.start, images.stop)
+        if sum(part.shape[1] for part in minima) < k:
+            return places(block <= np.minimum(kth_smallest(block, k), known)[:, None])
+        # The k smallest of the groups' minima are k entries of the row, and only few groups have one so small.
+        bounds = np.minimum(kth_smallest(np.concatenate(minima, axis=1), k), known)
+        owners, columns = [], []
+        for start, part in zip(range(0, block.shape[1], _COLUMNS_IN_CACHE), minima, strict=True):
+            owner, group = places(part <= bounds[:, None])
+            column = start + members_of_groups(group, part.shape[1])
+            near = block[owner[:, None], column] <= bounds[owner, None]
+            owners.append(np.repeat(owner, near.sum(axis=1)))
+            columns.append(column[near])
+        owner = np.concatenate(owners)
+        order = np.argsort(owner.astype(np.uint16), kind="stable")
+        return owner[order], np.concatenate(columns)[order]
 
     def _visit_columns(self, first: int, column: int, block: np.ndarray, nearest: np.ndarray) -> None:
         """Offer each column its rows, given the smallest distance in it of each group of rows."""
