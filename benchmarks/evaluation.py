@@ -1,6 +1,6 @@
 """Time and memory of Re-ID evaluation and re-ranking beside the bare matrix product and the established libraries.
 
-    python benchmarks/evaluation.py [--size market|msmt17|both] [--peers] [--repeats 5]
+    python -m benchmarks.evaluation [--size market|msmt17|both] [--peers] [--repeats 5]
 
 prints Markdown tables. Every row runs in a process of its own, from float32 features in memory to mAP (or to re-ranked
 distances). Its time is the median of several runs, each beside a run of the matrix product that any exact method needs
@@ -24,23 +24,21 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import importlib.util
 import json
 import platform
 import statistics
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks import evaluation_peers as peers
+from benchmarks.random_features import DIMENSION, SIZES, Images, Size, make_images
 from diffreid_lightning.metrics.functional import (
     k_reciprocal_rerank,
     retrieval_metrics,
@@ -49,69 +47,7 @@ from diffreid_lightning.metrics.functional import (
 from diffreid_lightning.metrics.functional.products import RowLayout, whole_tiles
 
 GIB = 1 << 30
-DIMENSION = 2048
 TILE_ROWS = 1024
-
-
-@dataclass(frozen=True)
-class Size:
-    """Images of a benchmark's test set."""
-
-    title: str
-    queries: int
-    gallery: int
-    people: int
-    cameras: int
-    distractors: int
-
-
-SIZES = {
-    "market": Size("Market-1501", 3368, 15913, 750, 6, 2798),
-    "msmt17": Size("MSMT17", 11659, 82161, 3060, 15, 0),
-}
-
-
-@dataclass(frozen=True)
-class Images:
-    """Features of a test set, queries first, and their ids."""
-
-    everyone: Tensor
-    queries: int
-    ids: tuple[Tensor, Tensor, Tensor, Tensor]
-
-    @property
-    def query(self) -> Tensor:
-        """Features of the queries."""
-        return self.everyone[: self.queries]
-
-    @property
-    def gallery(self) -> Tensor:
-        """Features of the gallery."""
-        return self.everyone[self.queries :]
-
-
-class NotRunError(Exception):
-    """Says why a row cannot be measured here."""
-
-
-def make_images(size: Size) -> Images:
-    """Draw unit-norm features: a centre per person, an offset per camera, noise, all with a decaying spectrum."""
-    random = torch.Generator().manual_seed(0)
-    spectrum = torch.arange(1, DIMENSION + 1).pow(-0.4)
-    centres = torch.randn(size.people + 1, DIMENSION, generator=random)
-    offsets = 0.5 * torch.randn(size.cameras, DIMENSION, generator=random)
-    count = size.queries + size.gallery
-    pids = torch.randint(1, size.people + 1, (count,), generator=random)
-    pids[size.queries + torch.randperm(size.gallery, generator=random)[: size.distractors]] = 0
-    camids = torch.randint(size.cameras, (count,), generator=random)
-    features = torch.empty(count, DIMENSION)
-    for rows in torch.arange(count).split(2048):
-        part = torch.randn(len(rows), DIMENSION, generator=random)
-        part *= 1 + torch.rand(len(rows), 1, generator=random)
-        part += (pids[rows, None] > 0) * centres[pids[rows]] + offsets[camids[rows]]
-        features[rows] = torch.nn.functional.normalize(part * spectrum)
-    q = size.queries
-    return Images(features, q, (pids[:q], pids[q:], camids[:q], camids[q:]))
 
 
 def tiled_product(left: Tensor, right: Tensor) -> None:
@@ -131,11 +67,6 @@ def half_product(images: Images) -> None:
     tiled_product(images.everyone[: len(images.everyone) // 2], images.everyone)
 
 
-def cosine_distances(left: Tensor, right: Tensor) -> np.ndarray:
-    """The dense matrix that the libraries start from; the features are of unit norm."""
-    return (left @ right.T).neg_().add_(1).numpy()
-
-
 # What the rows run: images in, mAP (or re-ranked distances) out.
 
 
@@ -147,86 +78,6 @@ def ours(images: Images) -> float:
 def our_reranking(images: Images) -> Tensor:
     """Re-rank with this package."""
     return k_reciprocal_rerank(images.query, images.gallery)
-
-
-def peer_module(package: str, *path: str) -> ModuleType:
-    """Load one file of an installed package without importing the package.
-
-    Args:
-        package: the package's name.
-        path: folders and a file name's beginning.
-    """
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise NotRunError("not installed")
-    folder = Path(spec.submodule_search_locations[0], *path[:-1])
-    files = [file for file in folder.glob(f"{path[-1]}*") if file.suffix in (".py", ".so", ".pyd")]
-    if not files:
-        source = (folder / f"{path[-1]}.pyx").exists()
-        raise NotRunError("not compiled" if source else f"the package holds no source of `{path[-1]}`")
-    file_spec = importlib.util.spec_from_file_location(path[-1], files[0])
-    assert file_spec is not None
-    assert file_spec.loader is not None
-    module = importlib.util.module_from_spec(file_spec)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        file_spec.loader.exec_module(module)
-    return module
-
-
-def fastreid_cython(images: Images) -> float:
-    """fast-reid's compiled evaluator."""
-    module = peer_module("fastreid", "evaluation", "rank_cylib", "rank_cy")
-    return fastreid_mean(module.evaluate_cy, images)
-
-
-def fastreid_python(images: Images) -> float:
-    """fast-reid's evaluator without its extension."""
-    module = peer_module("fastreid", "evaluation", "rank")
-    return fastreid_mean(module.evaluate_py, images)
-
-
-def fastreid_mean(evaluate: Callable[..., tuple[object, list[float], object]], images: Images) -> float:
-    """Call one of fast-reid's evaluators and average the precision it returns."""
-    ids = [values.numpy() for values in images.ids]
-    return float(np.mean(evaluate(cosine_distances(images.query, images.gallery), *ids, 50, False)[1]))
-
-
-def torchreid_cython(images: Images) -> float:
-    """Torchreid's compiled evaluator."""
-    module = peer_module("torchreid", "reid", "metrics", "rank_cylib", "rank_cy")
-    ids = [values.numpy() for values in images.ids]
-    return float(module.evaluate_cy(cosine_distances(images.query, images.gallery), *ids, 50, False)[1])
-
-
-def torchreid_python(images: Images) -> float:
-    """Torchreid's evaluator without its extension."""
-    module = peer_module("torchreid", "reid", "metrics", "rank")
-    ids = [values.numpy() for values in images.ids]
-    return float(module.evaluate_py(cosine_distances(images.query, images.gallery), *ids, 50, False)[1])
-
-
-def dense_reranking(module: ModuleType, images: Images) -> Tensor:
-    """Re-rank with one of the libraries, which take three dense matrices."""
-    matrices = [
-        cosine_distances(left, right)
-        for left, right in (
-            (images.query, images.gallery),
-            (images.query, images.query),
-            (images.gallery, images.gallery),
-        )
-    ]
-    return torch.from_numpy(module.re_ranking(*matrices))
-
-
-def fastreid_reranking(images: Images) -> Tensor:
-    """fast-reid's re-ranking."""
-    return dense_reranking(peer_module("fastreid", "evaluation", "rerank"), images)
-
-
-def torchreid_reranking(images: Images) -> Tensor:
-    """Torchreid's re-ranking."""
-    return dense_reranking(peer_module("torchreid", "reid", "utils", "rerank"), images)
 
 
 @dataclass(frozen=True)
@@ -253,14 +104,14 @@ class Row:
 ROWS = {
     "product": Row("matrix product alone", evaluation_product, evaluation_product),
     "ours": Row("**diffreid_lightning**", ours, evaluation_product),
-    "fastreid_cython": Row("fast-reid, Cython", fastreid_cython, evaluation_product, True, 12, 2),
-    "fastreid_python": Row("fast-reid, Python", fastreid_python, evaluation_product, True, 12, 19),
-    "torchreid_cython": Row("torchreid, Cython", torchreid_cython, evaluation_product, True, 20, 3),
-    "torchreid_python": Row("torchreid, Python", torchreid_python, evaluation_product, True, 20, 19),
+    "fastreid_cython": Row("fast-reid, Cython", peers.fastreid_cython, evaluation_product, True, 12, 2),
+    "fastreid_python": Row("fast-reid, Python", peers.fastreid_python, evaluation_product, True, 12, 19),
+    "torchreid_cython": Row("torchreid, Cython", peers.torchreid_cython, evaluation_product, True, 20, 3),
+    "torchreid_python": Row("torchreid, Python", peers.torchreid_python, evaluation_product, True, 20, 19),
     "half": Row("half of the N² product", half_product, half_product),
     "our_reranking": Row("**diffreid_lightning**", our_reranking, half_product),
-    "fastreid_reranking": Row("fast-reid", fastreid_reranking, half_product, True, 24, 60),
-    "torchreid_reranking": Row("torchreid", torchreid_reranking, half_product, True, 24, 60),
+    "fastreid_reranking": Row("fast-reid", peers.fastreid_reranking, half_product, True, 24, 60),
+    "torchreid_reranking": Row("torchreid", peers.torchreid_reranking, half_product, True, 24, 60),
 }
 SLOW = ("fastreid_python", "torchreid_python", "fastreid_reranking", "torchreid_reranking")  # run once
 
@@ -287,7 +138,7 @@ def measure(row: Row, size: Size, repeats: int) -> dict[str, float | None]:
     needed = row.matrices * dense
     available = kernel_bytes("meminfo", "MemAvailable")
     if available is not None and needed > available:
-        raise NotRunError(f"needs {needed / GIB:.0f} GiB, {available / GIB:.0f} GiB are free")
+        raise peers.NotRunError(f"needs {needed / GIB:.0f} GiB, {available / GIB:.0f} GiB are free")
     images = make_images(size)
     torch.mm(images.query[:64], images.query[:64].T)  # load the BLAS before memory is counted
     if sys.platform == "linux":
@@ -308,6 +159,7 @@ def measure(row: Row, size: Size, repeats: int) -> dict[str, float | None]:
         result = retrieval_metrics_from_distances(result, *images.ids).mAP
     return {
         "seconds": statistics.median(seconds for seconds, _ in pairs),
+        "product": statistics.median(limit for _, limit in pairs),
         "ratio": statistics.median(seconds / limit for seconds, limit in pairs),
         "added": added,
         "mAP": result if isinstance(result, float) else None,
@@ -318,26 +170,29 @@ def line(name: str, size_name: str, repeats: int) -> str:
     """Measure a row in a process of its own and format it."""
     row = ROWS[name]
     if size_name == "msmt17" and row.minutes > 10:
-        return f"| {row.title} | not run: about {row.minutes} minutes or more | | | |"
-    command = [sys.executable, __file__, "--row", name, "--size", size_name]
+        return f"| {row.title} | not run: about {row.minutes} minutes or more | | | | |"
+    command = [sys.executable, "-m", "benchmarks.evaluation", "--row", name, "--size", size_name]
     command += ["--repeats", str(1 if name in SLOW else repeats)]
     process = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     found = json.loads(process.stdout.splitlines()[-1]) if process.stdout else {"error": f"exit {process.returncode}"}
     if "error" in found:
-        return f"| {row.title} | not run: {found['error']} | | | |"
+        return f"| {row.title} | not run: {found['error']} | | | | |"
     added = "" if found["added"] is None else f"{found['added']:.2f}"
     mean = "" if found["mAP"] is None else f"{100 * found['mAP']:.4f}"
-    return f"| {row.title} | {found['seconds']:.2f} | {found['ratio']:.2f} | {added} | {mean} |"
+    return (
+        f"| {row.title} | {found['seconds']:.2f} | {found['product']:.2f} | {found['ratio']:.2f} | {added} | {mean} |"
+    )
 
 
-def print_tables(size_name: str, peers: bool, repeats: int) -> None:
+def print_tables(size_name: str, with_peers: bool, repeats: int) -> None:
     """Print the evaluation and the re-ranking table of one size."""
     size = SIZES[size_name]
     for title, limit in (("Evaluation", evaluation_product), ("k-reciprocal re-ranking", half_product)):
         print(f"\n### {title}, {size.title} size ({size.queries:,} × {size.gallery:,}, {DIMENSION:,}-d)\n")
-        print("| | seconds | × the product | memory added, GiB | mAP |\n|---|---|---|---|---|")
+        print("| | seconds | the product beside it, seconds | × the product | memory added, GiB | mAP |")
+        print("|---|---|---|---|---|---|")
         for name, row in ROWS.items():
-            if row.limit is limit and (peers or not row.peer):
+            if row.limit is limit and (with_peers or not row.peer):
                 print(
                     line(name, size_name, 1 if (size_name, limit) == ("msmt17", half_product) else repeats), flush=True
                 )
@@ -354,7 +209,7 @@ def main() -> None:
     if arguments.row:
         try:
             found: dict[str, object] = dict(measure(ROWS[arguments.row], SIZES[arguments.size], arguments.repeats))
-        except NotRunError as reason:
+        except peers.NotRunError as reason:
             found = {"error": str(reason)}
         print(json.dumps(found))
         return

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from diffreid_lightning.whole_folder import replacing_file
+
 
 @dataclass(frozen=True)
 class Share:
@@ -65,6 +67,5 @@ def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[object]]) ->
 def write_json(file: Path, content: Mapping[str, Any]) -> None:
     """Write whole or not at all; a :class:`Share` becomes its fields."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.part")
-    temporary.write_text(json.dumps(content, indent=2, default=asdict) + "\n", encoding="utf-8")
-    temporary.replace(file)
+    with replacing_file(file) as staged:
+        staged.write_text(json.dumps(content, indent=2, default=asdict) + "\n", encoding="utf-8")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+
+from diffreid_lightning.whole_folder import replacing_file
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -32,14 +33,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         torch.save(checkpoint, buffer)
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        staged = target.with_name(f".{target.name}.part")
         try:
-            with staged.open("wb") as file:
-                file.write(buffer.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            staged.replace(target)
+            with replacing_file(target, durable=True) as staged:
+                staged.write_bytes(buffer.getbuffer())
         except OSError as error:
-            staged.unlink(missing_ok=True)
             error.filename = error.filename or str(target)
             raise

@@ -58,6 +58,21 @@ class RunError(DiffReIDError, RuntimeError):
     """The run itself failed through no mistake in its input; exit code 1."""
 
 
+def check_at_least(name: str, value: float | None, least: int = 1) -> None:
+    """Refuse a number that is too small; None, where an argument may be left out, passes.
+
+    Args:
+        name: what the reader calls the number.
+        value: the number.
+        least: the smallest that can be used.
+
+    Raises:
+        UserError: ``value`` is smaller.
+    """
+    if value is not None and value < least:
+        raise UserError(f"{name} must be at least {least}.", found=str(value))
+
+
 def nearest(name: str, candidates: Iterable[str], cutoff: float = 0.5) -> str | None:
     """Return the candidate most like ``name`` (case ignored), or None when none is as like as ``cutoff`` (0 to 1)."""
     by_folded = {candidate.casefold(): candidate for candidate in candidates}

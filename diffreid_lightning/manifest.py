@@ -8,12 +8,11 @@ where its folders are named after splits (``train``, ``test``, ``val``), which `
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import functools
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ import pyarrow.parquet as pq
 from diffreid_lightning.data.images import ImageRoot
 from diffreid_lightning.errors import RunError, UserError, nearest, shorten
 from diffreid_lightning.manifest_rows import content_hash, normalise, table_from_columns, validate
+from diffreid_lightning.whole_folder import replacing_file
 
 FILE_NAME = "metadata.parquet"
 SCHEMA_VERSION = 1
@@ -148,15 +148,10 @@ class Manifest:
             "images": _recorded_root(self.root, file.parent),
         }
         table = self.table.combine_chunks().replace_schema_metadata({_METADATA_KEY: json.dumps(noted, sort_keys=True)})
-        temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as handle:
+            with replacing_file(file, durable=True, contended=True) as staged, staged.open("wb") as handle:
                 pq.write_table(table, handle, compression="zstd", row_group_size=1 << 17)
-                handle.flush()
-                os.fsync(handle.fileno())
-            os.replace(temporary, file)  # noqa: PTH105 (the atomic one, by its name)
-            _sync_folder(file.parent)
         except OSError as error:
             kind = RunError if error.errno in (errno.ENOSPC, errno.EIO, errno.EDQUOT) else UserError
             raise kind(
@@ -164,30 +159,7 @@ class Manifest:
                 found=f"{type(error).__name__}: {error}",
                 remedy="free disk space, or choose a folder that can be written to",
             ) from error
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
         return file
-
-    @classmethod
-    def concat(cls, manifests: Sequence[Manifest]) -> Manifest:
-        """Put manifests of one image root under each other (the parts that several processes wrote, say).
-
-        A column that some of them lack is null in their rows. The parents are those of all, in first-seen order.
-
-        Raises:
-            UserError: no manifest, different image roots, or repeated file names.
-        """
-        roots = list(dict.fromkeys(str(manifest.root) for manifest in manifests))
-        if len(roots) != 1:
-            raise UserError(
-                "Manifests can be put together only when their images lie under one root",
-                found=shorten(roots) or "no manifest",
-                remedy="chain the datasets in the data module instead",
-            )
-        table = pa.concat_tables([manifest.table for manifest in manifests], promote_options="default")
-        parents = dict.fromkeys(parent for manifest in manifests for parent in manifest.parents)
-        return cls(table, manifests[0].root, tuple(parents))
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -209,6 +181,14 @@ class Manifest:
     def content_hash(self) -> str:
         """SHA-256 of the rows alone (64 hexadecimal digits): independent of place, parents and Parquet encoding."""
         return content_hash(self.table)
+
+    @functools.cached_property
+    def file_fingerprint(self) -> str:
+        """Tells whether one of the image files was changed: :meth:`~.data.images.ImageRoot.fingerprint` of all of them.
+
+        Taken once, when it is first asked for. Raises UserError when the image root is not there.
+        """
+        return self.images.fingerprint(self.table["file_name"].to_pylist())
 
     def numpy(self, name: str) -> npt.NDArray[Any]:
         """Return one column, shape (N,): int64, float64 (null is NaN), bool, or object (texts; null is None).
@@ -312,13 +292,3 @@ def _recorded_root(root: Path, folder: Path) -> str:
         return root.as_posix()
     near = common != Path(common.anchor) and len(folder.relative_to(common).parts) <= _LEVELS_UP
     return Path(os.path.relpath(root, folder)).as_posix() if near else root.as_posix()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the rename itself survive a power cut, where the system can."""
-    if hasattr(os, "O_DIRECTORY"):
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from diffreid_lightning.errors import RunError, UserError
+from diffreid_lightning.whole_folder import replacing_file
 
 NOTE = "stage.json"
 
@@ -54,9 +55,8 @@ class Parts:
             return
         try:
             self._parts.mkdir(parents=True, exist_ok=True)
-            staged = self._parts / f"{NOTE}.staged"
-            staged.write_text(json.dumps(self.work, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-            staged.replace(self._parts / NOTE)
+            with replacing_file(self._parts / NOTE) as staged:
+                staged.write_text(json.dumps(self.work, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         except OSError as error:
             raise _refused(self.folder, error) from error
 
@@ -79,13 +79,10 @@ class Parts:
         Raises:
             RunError: the disk refuses; every batch before is kept.
         """
-        path = self._parts / f"{number:08d}.parquet"
-        staged = path.with_suffix(f".{os.getpid()}.staged")
         try:
-            pq.write_table(rows, staged)
-            staged.replace(path)
+            with replacing_file(self._parts / f"{number:08d}.parquet", contended=True) as staged:
+                pq.write_table(rows, staged)
         except OSError as error:
-            staged.unlink(missing_ok=True)
             raise _refused(self.folder, error) from error
 
     def merge(self) -> pa.Table:

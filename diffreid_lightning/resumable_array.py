@@ -2,12 +2,43 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from lightning.pytorch.utilities import rank_zero_info
 from rich.progress import track
+
+from diffreid_lightning import file_lock
+from diffreid_lightning.whole_folder import replacing_file
+
+
+def reserve(file: Path) -> None:
+    """Give a file that is to be mapped into memory all the room on the disk that its length asks for.
+
+    A file with holes takes room as it is written, and writing to a map is no call that could fail: a full disk would
+    end the process with a bus error.
+
+    Raises:
+        OSError: there is not so much room.
+    """
+    if hasattr(os, "posix_fallocate"):  # not on every system
+        with file.open("r+b") as opened:
+            os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
+
+
+def new_array(file: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
+    """Make a ``.npy`` file of zeros and map it into memory.
+
+    Raises:
+        OSError: the disk has no room for it.
+    """
+    store = np.lib.format.open_memmap(file, "w+", dtype=dtype, shape=shape)
+    reserve(file)
+    return store
 
 
 def fill_array(
@@ -20,7 +51,8 @@ def fill_array(
 ) -> None:
     """Compute an array into ``file``, batch by batch; the finished file is renamed into place.
 
-    The batches are the same however often it is interrupted; the one in flight is done again whole.
+    The batches are the same however often it is interrupted; the one in flight is done again whole. One process fills
+    it at a time: another waits, and finds it filled, or goes on where a killed one stopped.
 
     Args:
         file: the ``.npy`` file to make.
@@ -35,16 +67,28 @@ def fill_array(
     """
     part, mark = file.with_suffix(".part"), file.with_suffix(".done")
     file.parent.mkdir(parents=True, exist_ok=True)
-    begun = part.exists() and mark.exists()
-    done = int(mark.read_text(encoding="utf-8")) if begun else 0
-    store = np.lib.format.open_memmap(part, "r+" if begun else "w+", dtype=dtype, shape=shape)
-    for start in track(range(done, shape[0], batch_size), description=description):
-        end = min(start + batch_size, shape[0])
-        store[start:end] = compute(start, end)
-        store.flush()
-        written = mark.with_suffix(".mark")
-        written.write_text(str(end), encoding="utf-8")
-        written.replace(mark)
-    del store
-    part.replace(file)
-    mark.unlink(missing_ok=True)
+    lock = file_lock.take(part)
+    if lock is None:
+        rank_zero_info(f"{description}: another process is doing it; waiting for {file}")
+        lock = file_lock.take(part, wait=True)
+        assert lock is not None
+    try:
+        if file.exists():
+            part.unlink()  # made just now, for the lock
+            return
+        begun = mark.exists() and part.stat().st_size > 0
+        if not begun:
+            mark.unlink(missing_ok=True)
+        done = int(mark.read_text(encoding="utf-8")) if begun else 0
+        store = np.lib.format.open_memmap(part, "r+") if begun else new_array(part, dtype, shape)
+        for start in track(range(done, shape[0], batch_size), description=description):
+            end = min(start + batch_size, shape[0])
+            store[start:end] = compute(start, end)
+            store.flush()
+            with replacing_file(mark) as staged:
+                staged.write_text(str(end), encoding="utf-8")
+        del store
+        part.replace(file)
+        mark.unlink(missing_ok=True)
+    finally:
+        lock.release()

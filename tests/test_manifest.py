@@ -216,7 +216,8 @@ def test_equal_rows_give_equal_bytes_whatever_their_chunks_and_order_of_columns(
     first = Manifest.from_columns(tmp_path / "images", data).write(tmp_path / "first")
     backwards = Manifest.from_columns(tmp_path / "images", dict(reversed(data.items())))
     pieces = [backwards.take(np.arange(start, min(start + 7, 60))) for start in range(0, 60, 7)]
-    second = Manifest.concat(pieces).write(tmp_path / "second")
+    chunked = Manifest(pa.concat_tables([piece.table for piece in pieces]), tmp_path / "images")
+    second = chunked.write(tmp_path / "second")
     assert first.read_bytes() == second.read_bytes()
     assert first.read_bytes() == Manifest.read(first).write(tmp_path / "third").read_bytes()
 
@@ -477,18 +478,6 @@ def test_a_mask_of_another_shape_or_type_is_refused(tmp_path: Path, mask: Any) -
 def test_taking_a_row_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="more than once"):
         Manifest.from_columns(tmp_path, columns()).take([0, 0])
-
-
-def test_concat_fills_missing_columns_and_keeps_parents(tmp_path: Path) -> None:
-    whole = Manifest.from_columns(tmp_path, columns(confidence=0.5), parents=["a", "b"])
-    plain = Manifest.from_columns(tmp_path, columns(), parents=["b", "c"])
-    both = Manifest.concat([whole.take([0, 1]), plain.take([2, 3])])
-    assert both.parents == ("a", "b", "c")
-    assert both.table["confidence"].to_pylist() == [0.5, 0.5, None, None]
-    with pytest.raises(UserError, match="one root"):
-        Manifest.concat([whole, Manifest.from_columns(tmp_path / "other", columns())])
-    with pytest.raises(UserError, match="no manifest"):
-        Manifest.concat([])
 
 
 def test_an_unknown_column_names_the_nearest(tmp_path: Path) -> None:

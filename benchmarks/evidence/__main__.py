@@ -33,9 +33,11 @@ from benchmarks.evidence.rows import FEW, ROWS, TABLES, Data, Work
 from benchmarks.evidence.settings import Question, Settings
 from benchmarks.evidence.stages import Share, Stages, Variant
 from diffreid_lightning.diffusion.checkpoint_source import locate_pipeline, weights_hash
+from diffreid_lightning.diffusion.folder import PROVENANCE
 from diffreid_lightning.errors import DiffReIDError
 from diffreid_lightning.manifest import Manifest
 from diffreid_lightning.pipeline.run import alone
+from diffreid_lightning.provenance import manifests_named, read_provenance
 
 Result = TypeVar("Result")
 
@@ -121,7 +123,8 @@ class Evidence:
             notes.append(stages.personalised(share, variant, weight) / "provenance.json")
         ancestors = [stages.subset(share), stages.captioned(share)]
         ancestors += [make(share, variant, weight, work.images) for make in (stages.generated, stages.scored)]
-        refuse_leaks(made, ancestors, notes, Manifest.read(stages.subset(share)))
+        given = set(manifests_named(read_provenance(stages.base / PROVENANCE)))
+        refuse_leaks(made, ancestors, notes, Manifest.read(stages.subset(share)), given)
 
     def report(self, outcomes: dict[Share, tables.Outcomes]) -> str:
         """The tables, which are also kept."""

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from diffreid_lightning.errors import RunError
 from diffreid_lightning.manifest import Manifest
+from diffreid_lightning.provenance import manifests_named
 
 
-def refuse_leaks(made: Path, stages: Sequence[Path], notes: Sequence[Path], allowed: Manifest) -> None:
+def refuse_leaks(
+    made: Path, stages: Sequence[Path], notes: Sequence[Path], allowed: Manifest, given: Collection[str] = ()
+) -> None:
     """Follow a dataset's ancestors, and those of the networks that took part, back to real images.
 
     Args:
@@ -21,6 +23,7 @@ def refuse_leaks(made: Path, stages: Sequence[Path], notes: Sequence[Path], allo
         stages: folders of every manifest that may be among its ancestors.
         notes: what the networks noted of their training: JSON files that name manifests under ``manifest``.
         allowed: the training rows of the subset.
+        given: content hashes of what the base model was trained on before, which every row has alike.
 
     Raises:
         RunError: an ancestor is none of ``stages``, or has a real image that is not allowed, or a network was trained
@@ -36,25 +39,13 @@ def refuse_leaks(made: Path, stages: Sequence[Path], notes: Sequence[Path], allo
         raise RunError(f"{made} names no ancestors.", looked_for="the manifests it was made from")
     while queue:
         digest = queue.pop()
-        if digest in seen:
+        if digest in seen or digest in given:
             continue
         seen.add(digest)
         if digest not in known:
             raise RunError(f"An ancestor of {made} is unknown.", found=digest, looked_for=", ".join(map(str, stages)))
         _refuse_strangers(made, known[digest], names)
         queue += [parent for parent in known[digest].parents if parent != allowed.content_hash]
-
-
-def manifests_named(note: Any) -> Iterator[str]:
-    """Yield every content hash that stands under a key ``manifest``, however deep."""
-    if isinstance(note, Mapping):
-        if isinstance(note.get("manifest"), str):
-            yield note["manifest"]
-        for value in note.values():
-            yield from manifests_named(value)
-    elif isinstance(note, list):
-        for value in note:
-            yield from manifests_named(value)
 
 
 def _refuse_strangers(made: Path, ancestor: Manifest, names: set[str]) -> None:

@@ -12,9 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.report import write_json
-from diffreid_lightning.cli.layers import find_config, load_config, split_config_flags
+from diffreid_lightning.cli import select
+from diffreid_lightning.cli.layers import DEFAULT, configs_folder, find_config, load_config, split_config_flags
 from diffreid_lightning.errors import RunError, UserError
 from diffreid_lightning.pipeline.process import last_words, run_logged
+from diffreid_lightning.pipeline.record import vocabulary_hashes
 
 #: stands in a command for the folder of its step
 OUT = "@out"
@@ -25,8 +27,9 @@ _STEPS = "steps"
 class Lab:
     """Runs commands of the package, each in a folder that is named by what it does.
 
-    A step is known by its words and the contents of the configs they name; other words are other work in another
-    folder. A step that was interrupted goes on in its folder. Changes of the code are not seen.
+    A step is known by its words, the contents of the configs they name and of the one that lies below these, and those
+    of the user's own vocabularies; other words are other work in another folder. A step that was interrupted goes on in
+    its folder. Changes of the code are not seen.
 
     Several threads may ask for steps; one that another thread is at is waited for.
 
@@ -73,7 +76,9 @@ class Lab:
         """Hash what a command does: 10 hexadecimal digits that do not depend on where anything lies."""
         names, rest = split_config_flags(words)
         plain = [self._without_places(word) for word in rest]
-        made_of = [plain, [load_config(find_config(name)) for name in names]]
+        below = configs_folder() / (select.DEFAULT if words[0] == "select" else DEFAULT)
+        configs = [load_config(file) for file in (below, *map(find_config, names))]
+        made_of = [plain, configs, vocabulary_hashes(configs, words)]
         return hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()[:10]
 
     def seconds(self) -> dict[str, float]:

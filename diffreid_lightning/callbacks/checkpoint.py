@@ -9,6 +9,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
+from diffreid_lightning.errors import check_at_least
+
 
 class RunCheckpoint(Checkpoint):
     """Keep ``checkpoints/last.ckpt`` and ``checkpoints/best.ckpt`` in the run folder.
@@ -20,23 +22,34 @@ class RunCheckpoint(Checkpoint):
     Args:
         monitor: the logged number that decides which epoch is best; more is better.
         every_n_epochs: epochs between two last checkpoints: what a kill can cost. The final epoch is always saved.
+
+    Raises:
+        UserError: ``every_n_epochs`` is below 1.
     """
 
     def __init__(self, monitor: str = "val/mAP", every_n_epochs: int = 1) -> None:
+        check_at_least("RunCheckpoint.every_n_epochs", every_n_epochs)
         self.monitor = monitor
         self.every_n_epochs = every_n_epochs
         self.best_score: float | None = None
         self._folder = Path("checkpoints")
+        self._holds_best = False
 
     @property
     def best_model_path(self) -> str:
         """Path of the best checkpoint, "" when there is none."""
-        return "" if self.best_score is None else str(self._folder / "best.ckpt")
+        return "" if self.best_score is None else str(self._best)
+
+    @property
+    def _best(self) -> Path:
+        return self._folder / "best.ckpt"
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the run folder; rank zero's holds for all."""
         root = trainer.strategy.broadcast(trainer.default_root_dir)
         self._folder = Path(root) / "checkpoints"
+        # Asked once for all: processes that disagreed on what is best would wait for each other for ever.
+        self._holds_best = trainer.strategy.broadcast(self._best.is_file())
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the best."""
@@ -50,7 +63,7 @@ class RunCheckpoint(Checkpoint):
             return
         if self.best_score is None or float(score) > self.best_score:
             self.best_score = float(score)
-            trainer.save_checkpoint(self._folder / "best.ckpt", weights_only=False)
+            trainer.save_checkpoint(self._best, weights_only=False)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the last."""
@@ -64,5 +77,9 @@ class RunCheckpoint(Checkpoint):
         return {"best_score": self.best_score}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the best score of the earlier attempt."""
-        self.best_score = state_dict["best_score"]
+        """Take up the best score of the earlier attempt, if its checkpoint is in this run's folder.
+
+        It is not where a run is begun from another's checkpoint: a score of that run would name a file that does not
+        exist, and keep it from being written.
+        """
+        self.best_score = state_dict["best_score"] if self._holds_best else None

@@ -13,9 +13,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from diffreid_lightning.callbacks.manifest_writer import planned
 from diffreid_lightning.callbacks.shard_writer import GeneratedImagesWriter
-from diffreid_lightning.diffusion.identity_tokens import identity_name
-from diffreid_lightning.errors import UserError
+from diffreid_lightning.data.people import identity_name
+from diffreid_lightning.errors import UserError, check_at_least
 from diffreid_lightning.manifest import FILE_NAME, Manifest
+from diffreid_lightning.whole_folder import replacing_file
 
 _GAP, _MARGIN, _TEXT, _LINE = 6, 14, 11, 14
 _INK, _PALE = (30, 30, 30), (110, 110, 110)
@@ -105,9 +106,16 @@ class ContactSheet(Callback):
         real: real images each, of different cameras as far as there are.
         generated: generated images each, the first ones.
         height: of the images in pixels.
+
+    Raises:
+        UserError: a number is out of its range.
     """
 
     def __init__(self, identities: int = 8, real: int = 3, generated: int = 8, height: int = 192) -> None:
+        check_at_least("ContactSheet.identities", identities)
+        check_at_least("ContactSheet.real", real, 0)
+        check_at_least("ContactSheet.generated", generated)
+        check_at_least("ContactSheet.height", height)
         self.identities = identities
         self.real = real
         self.generated = generated
@@ -137,9 +145,8 @@ class ContactSheet(Callback):
             return
         rows = self.rows(planned(trainer).manifest, Manifest.read(writer.folder / FILE_NAME))
         path = writer.folder / "contact_sheet.png"
-        staged = path.with_name(f".{path.name}.part")
-        draw_contact_sheet(rows, self.height).save(staged, "PNG")
-        staged.replace(path)
+        with replacing_file(path) as staged:
+            draw_contact_sheet(rows, self.height).save(staged, "PNG")
         rank_zero_info(f"Contact sheet: {path}")
 
     def rows(self, real: Manifest, generated: Manifest) -> list[SheetRow]:

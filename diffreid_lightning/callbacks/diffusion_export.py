@@ -7,8 +7,8 @@ from pathlib import Path
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
-from diffreid_lightning.callbacks.averaging import finish_averaging
 from diffreid_lightning.diffusion.folder import save_autoencoder, save_pipeline
+from diffreid_lightning.errors import check_at_least
 
 
 class DiffusionExport(Callback):
@@ -18,9 +18,13 @@ class DiffusionExport(Callback):
 
     Args:
         every_n_epochs: epochs between two exports within fit; None exports at the end alone.
+
+    Raises:
+        UserError: ``every_n_epochs`` is below 1.
     """
 
     def __init__(self, every_n_epochs: int | None = None) -> None:
+        check_at_least("DiffusionExport.every_n_epochs", every_n_epochs)
         self.every_n_epochs = every_n_epochs
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -31,7 +35,6 @@ class DiffusionExport(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Export the final weights."""
-        finish_averaging(trainer, pl_module)
         self._save(trainer, pl_module)
 
     def _save(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -49,5 +52,5 @@ class DiffusionExport(Callback):
             save_pipeline(pipeline(), root / "pipeline", provenance)
             rank_zero_info(f"Diffusion model saved: {root / 'pipeline'}")
         else:
-            save_autoencoder(pl_module.vae, root / "autoencoder", provenance)
+            save_autoencoder(pl_module.autoencoder(), root / "autoencoder", provenance)  # type: ignore[operator]
             rank_zero_info(f"Autoencoder saved: {root / 'autoencoder'}")

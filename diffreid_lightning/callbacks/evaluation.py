@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
+from diffreid_lightning.errors import check_at_least
 from diffreid_lightning.metrics import RetrievalMetrics
 from diffreid_lightning.metrics.functional import RetrievalResult
 from diffreid_lightning.reid.outputs import FeatureBatch
@@ -25,12 +26,16 @@ class RetrievalEvaluator(Callback):
     Args:
         distance: ``cosine`` or ``euclidean``.
         rerank: k-reciprocal re-ranking (Zhong et al., CVPR 2017) before the evaluation.
-        max_rank: length of the CMC curve.
+        max_rank: length of the CMC curve; at least 10, which is the last rank that is logged.
+
+    Raises:
+        UserError: an argument outside its range, or ``rerank`` with a distance other than cosine.
     """
 
     def __init__(
         self, distance: Literal["cosine", "euclidean"] = "cosine", rerank: bool = False, max_rank: int = 50
     ) -> None:
+        check_at_least("RetrievalEvaluator.max_rank", max_rank, 10)
         self.distance: Literal["cosine", "euclidean"] = distance
         self.metric = RetrievalMetrics(distance=distance, rerank=rerank, max_rank=max_rank)
         #: the latest result of each stage, ``validate`` and ``test``

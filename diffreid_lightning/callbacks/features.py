@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +13,17 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_info
-from safetensors.torch import load_file, save_file
+from safetensors.numpy import load_file
+from safetensors.torch import save_file
 
 from diffreid_lightning.data.chain import Chain
 from diffreid_lightning.reid.outputs import FeatureBatch
+from diffreid_lightning.resumable_array import reserve
+
+_DTYPES = {"float32": "F32", "int64": "I64", "bool": "BOOL"}  # as the safetensors format calls them
 
 
 def feature_table(rows: Chain, indices: npt.NDArray[np.int64], is_query: npt.NDArray[np.bool_]) -> pa.Table:
@@ -45,12 +50,69 @@ def feature_table(rows: Chain, indices: npt.NDArray[np.int64], is_query: npt.NDA
     return pa.table(columns)
 
 
+def merge_shards(shards: Sequence[Path], target: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Put batches of features into one safetensors file, in row order; memory holds one batch, and the rows' numbers.
+
+    The file is filled where it lies: ``safetensors.torch.save_file`` needs all tensors, and copies them once more.
+
+    Args:
+        shards: files of batches, with the row of each feature in ``indices``; a row may stand in several.
+        target: the file to write.
+
+    Returns:
+        (M,) the rows that are there, ascending, and (M,) which of them are queries.
+    """
+    rows = np.unique(np.concatenate([load_file(shard)["indices"] for shard in shards]))
+    # Widest elements first, so that each tensor starts at a multiple of its element's size.
+    kinds = sorted(load_file(shards[0]).items(), key=lambda item: -item[1].dtype.itemsize)
+    shapes = {name: (values.dtype, (len(rows), *values.shape[1:])) for name, values in kinds if name != "indices"}
+    merged = map_safetensors(target, shapes)
+    for shard in shards:
+        batch = load_file(shard)
+        places = np.searchsorted(rows, batch.pop("indices"))
+        for name, values in batch.items():
+            merged[name][places] = values
+    for array in merged.values():
+        array.flush()
+    return rows, np.array(merged["is_query"])
+
+
+def map_safetensors(
+    path: Path, shapes: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
+) -> dict[str, np.memmap[Any, Any]]:
+    """Make a safetensors file of zeros and map its tensors into memory, to be filled piece by piece.
+
+    Args:
+        path: the file to make.
+        shapes: dtype (float32, int64 or bool) and shape of each tensor, in the file's order; none is empty.
+
+    Raises:
+        OSError: the disk has no room for it.
+    """
+    header: dict[str, Any] = {}
+    end = 0
+    for name, (dtype, shape) in shapes.items():
+        begin, end = end, end + dtype.itemsize * math.prod(shape)
+        header[name] = {"dtype": _DTYPES[dtype.name], "shape": list(shape), "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    start = 8 + len(text)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(start + end)
+    reserve(path)
+    return {
+        name: np.memmap(path, dtype, "r+", start + header[name]["data_offsets"][0], shape)
+        for name, (dtype, shape) in shapes.items()
+    }
+
+
 class FeatureWriter(BasePredictionWriter):
     """Write ``features.safetensors`` and ``features.parquet`` in the run folder: row i of one belongs to row i of both.
 
     Tensors: ``features`` (N, D) float32, ``labels``, ``camids`` (N,) int64 as evaluation numbers them, ``is_query``
     (N,) bool. The table names the images, see :func:`feature_table`. Each process writes its batches as it goes, rank
-    zero merges them; memory holds one batch until then.
+    zero merges them; memory holds one batch at a time.
 
     Args:
         name: file name of the features inside the run folder; the table's ends in ``.parquet`` instead.
@@ -93,18 +155,12 @@ class FeatureWriter(BasePredictionWriter):
         trainer.strategy.barrier()
         if not trainer.is_global_zero:
             return
-        shards = [load_file(path) for path in sorted(self._shards.glob("*.safetensors"))]
-        merged = {name: torch.cat([shard[name] for shard in shards]) for name in shards[0]}
-        rows, first = merged.pop("indices").unique(return_inverse=True)
-        order = torch.empty_like(rows).scatter_(0, first, torch.arange(len(first)))
-        tensors = {name: tensor[order].contiguous() for name, tensor in merged.items()}
-        chain = trainer.datamodule.retrieval_set("test").rows  # type: ignore[attr-defined]
-        table = feature_table(chain, rows.numpy(), tensors["is_query"].numpy())
         target = self._root / self.name
         named = target.with_suffix(".parquet")
         staged, staged_table = (path.with_name(f".{path.name}.part") for path in (target, named))
-        save_file(tensors, staged)
-        pq.write_table(table, staged_table)
+        rows, is_query = merge_shards(sorted(self._shards.glob("*.safetensors")), staged)
+        chain = trainer.datamodule.retrieval_set("test").rows  # type: ignore[attr-defined]
+        pq.write_table(feature_table(chain, rows, is_query), staged_table)
         # The table first: whoever waits for the features finds the table beside them.
         staged_table.replace(named)
         staged.replace(target)

@@ -28,7 +28,8 @@ class ManifestWriter(BasePredictionWriter):
     """Write the manifest that was read again, with the columns that were predicted.
 
     Each finished batch is kept at once; a killed stage, run again with the same folder, does the rest. Any number of
-    processes share the batches, and rank zero puts them together.
+    processes share the batches, and rank zero puts them together. The parents are what was read, and what the module
+    says in ``trained_on``.
 
     Args:
         folder: where the manifest is written (its images stay where they are).
@@ -94,6 +95,8 @@ class ManifestWriter(BasePredictionWriter):
             rank_zero_info(f"{left} of {data.batches} batches are left for another run: {self.folder}")
             return
         manifest = self.result(data.manifest, self.parts.merge())
+        # What the module was trained on has gone into the rows as well as what it read.
+        manifest = manifest.with_parents(dict.fromkeys([*manifest.parents, *getattr(pl_module, "trained_on", ())]))
         manifest.write(self.folder)
         self.parts.finish()
         rank_zero_info(f"{len(manifest)} rows: {self.folder / FILE_NAME}")

@@ -10,8 +10,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from PIL import Image
 
-from diffreid_lightning.callbacks.averaging import finish_averaging
 from diffreid_lightning.callbacks.sample_sheets import draw_samples, log_sheet, sample_images
+from diffreid_lightning.errors import check_at_least
 
 FOLDER = "personalised"
 
@@ -25,7 +25,6 @@ class PersonalisationExport(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the folder on rank zero."""
-        finish_averaging(trainer, pl_module)
         if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
             return
         provenance: dict[str, Any] = {
@@ -51,6 +50,9 @@ class IdentitySheets(Callback):
         every_n_epochs: epochs between sheets within fit; None draws the last alone.
         steps: sampler steps.
         guidance: classifier-free guidance scale (Ho and Salimans, arXiv 2207.12598).
+
+    Raises:
+        UserError: a number is out of its range.
     """
 
     def __init__(
@@ -61,6 +63,10 @@ class IdentitySheets(Callback):
         steps: int = 25,
         guidance: float = 4.0,
     ) -> None:
+        check_at_least("IdentitySheets.identities", identities)
+        check_at_least("IdentitySheets.images", images)
+        check_at_least("IdentitySheets.every_n_epochs", every_n_epochs)
+        check_at_least("IdentitySheets.steps", steps)
         self.identities = identities
         self.images = images
         self.every_n_epochs = every_n_epochs
@@ -88,7 +94,9 @@ class IdentitySheets(Callback):
         for place in np.linspace(0, len(data.identities) - 1, shown).round().astype(int).tolist():
             identity = data.identities[place]
             prompt = data.template(identity=identity.name, description=identity.description)
-            drawn = sample_images(pipeline, prompt, self.images, self.steps, self.guidance, data.image_size)
+            # Under the trainer's precision: frozen weights may be in half precision beside trained ones in single.
+            with trainer.precision_plugin.forward_context():
+                drawn = sample_images(pipeline, prompt, self.images, self.steps, self.guidance, data.image_size)
             real = self._real(data, np.flatnonzero(labels == place)[: self.images].tolist())
             rows.append((prompt, [*real, *drawn]))
         log_sheet(trainer, draw_samples(rows), epoch)

@@ -15,11 +15,12 @@ from rich.console import Console
 
 from diffreid_lightning.callbacks.evaluation import RetrievalEvaluator, evaluator_of
 from diffreid_lightning.data.reid import PersonImages
+from diffreid_lightning.errors import check_at_least
 from diffreid_lightning.metrics.functional import rank_list
 from diffreid_lightning.tracking import spared
 
 _RIGHT, _WRONG, _QUERY = (34, 160, 70), (214, 50, 48), (60, 60, 60)
-_FRAME, _GAP, _LABEL = 3, 6, 16
+_HEIGHT, _FRAME, _GAP, _LABEL = 128, 3, 6, 16
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,10 @@ def choose_queries(average_precisions: np.ndarray, count: int) -> np.ndarray:
     return order[picks]
 
 
-def draw_rank_lists(rows: list[RankRow], images: PersonImages, height: int = 128) -> Image.Image:
-    """Draw rank lists one below the other: query | nearest gallery images, each ``height`` pixels high."""
-    width = max(1, round(height * images.image_size[1] / images.image_size[0]))
-    cell = (width + 2 * _FRAME, height + 2 * _FRAME)
+def draw_rank_lists(rows: list[RankRow], images: PersonImages) -> Image.Image:
+    """Draw rank lists one below the other: query | nearest gallery images, each 128 pixels high."""
+    width = max(1, round(_HEIGHT * images.image_size[1] / images.image_size[0]))
+    cell = (width + 2 * _FRAME, _HEIGHT + 2 * _FRAME)
     columns = 1 + max(len(row.gallery) for row in rows)
     sheet = Image.new(
         "RGB", (columns * (cell[0] + _GAP) + 3 * _GAP, len(rows) * (cell[1] + _GAP + _LABEL) + _GAP), (255, 255, 255)
@@ -69,7 +70,7 @@ def draw_rank_lists(rows: list[RankRow], images: PersonImages, height: int = 128
         colours = [_QUERY, *(_RIGHT if right else _WRONG for right in row.correct)]
         for column, (index, colour) in enumerate(zip([row.query, *row.gallery], colours, strict=True)):
             left = _GAP + column * (cell[0] + _GAP) + (2 * _GAP if column else 0)
-            sheet.paste(framed(images.picture(index), (width, height), colour), (left, top + _LABEL))
+            sheet.paste(framed(images.picture(index), (width, _HEIGHT), colour), (left, top + _LABEL))
     return sheet
 
 
@@ -90,9 +91,15 @@ class RankLists(Callback):
         queries: how many queries are shown.
         top_k: how many gallery images each.
         every_n_epochs: epochs between the validations that are drawn; 0 draws none.
+
+    Raises:
+        UserError: a number is out of its range.
     """
 
     def __init__(self, queries: int = 8, top_k: int = 10, every_n_epochs: int = 10) -> None:
+        check_at_least("RankLists.queries", queries)
+        check_at_least("RankLists.top_k", top_k)
+        check_at_least("RankLists.every_n_epochs", every_n_epochs, 0)
         self.queries = queries
         self.top_k = top_k
         self.every_n_epochs = every_n_epochs

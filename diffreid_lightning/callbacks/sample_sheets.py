@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from PIL import Image
 
+from diffreid_lightning.errors import check_at_least
 from diffreid_lightning.sheets import draw_samples
 from diffreid_lightning.tracking import spared
 
@@ -66,6 +67,9 @@ class SampleSheets(Callback):
         steps: sampler steps.
         guidance: classifier-free guidance scale (Ho and Salimans, arXiv 2207.12598).
         image_size: height and width in pixels.
+
+    Raises:
+        UserError: a number is out of its range.
     """
 
     def __init__(
@@ -77,6 +81,9 @@ class SampleSheets(Callback):
         guidance: float = 4.0,
         image_size: tuple[int, int] = (128, 64),
     ) -> None:
+        check_at_least("SampleSheets.images_per_prompt", images_per_prompt)
+        check_at_least("SampleSheets.every_n_epochs", every_n_epochs)
+        check_at_least("SampleSheets.steps", steps)
         self.prompts = prompts
         self.images_per_prompt = images_per_prompt
         self.every_n_epochs = every_n_epochs

@@ -18,6 +18,8 @@ from diffreid_lightning.filtering.recogniser import RealImages
 from diffreid_lightning.filtering.scored import REAL, THUMBNAILS
 from diffreid_lightning.filtering.scorer import THUMBNAIL, ReIDScorer
 from diffreid_lightning.manifest import Manifest
+from diffreid_lightning.resumable_array import new_array
+from diffreid_lightning.whole_folder import replacing_file
 
 
 class ScoreWriter(ManifestWriter):
@@ -37,7 +39,7 @@ class ScoreWriter(ManifestWriter):
             return
         if not isinstance(pl_module, ReIDScorer):
             raise UserError(f"{type(pl_module).__name__} does not score.", remedy="use ManifestWriter, or ReIDScorer")
-        self._real = pl_module.real
+        self._real, self._calibration = pl_module.real, pl_module.calibration_in_words
         if trainer.is_global_zero and not self.parts.finished:
             self._begin(planned(trainer).rows)
         trainer.strategy.barrier()
@@ -64,16 +66,15 @@ class ScoreWriter(ManifestWriter):
         """Put the arrays in their place, the manifest comes last."""
         if self._unfinished().exists():
             self._unfinished().replace(self._thumbnails())
-        note = self.folder / REAL
-        staged = note.with_suffix(".staged")
-        staged.write_text(json.dumps(_noted(self._real), indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        staged.replace(note)
+        text = json.dumps(_noted(self._real, self._calibration), indent=2, sort_keys=True)
+        with replacing_file(self.folder / REAL) as staged:
+            staged.write_text(text + "\n", encoding="utf-8")
         return super().result(read, rows)
 
     def _begin(self, rows: int) -> None:
         """Make the array of thumbnails, unless earlier batches are in it."""
         if not self.parts.done():
-            np.lib.format.open_memmap(self._unfinished(), "w+", dtype=np.uint8, shape=(rows, LENGTH)).flush()
+            new_array(self._unfinished(), np.uint8, (rows, LENGTH)).flush()
         elif not self._unfinished().exists() and not self._thumbnails().exists():
             raise UserError(
                 f"Thumbnails of earlier batches are missing from {self.folder}.",
@@ -88,9 +89,9 @@ class ScoreWriter(ManifestWriter):
         return self.folder / f".{THUMBNAILS}"
 
 
-def _noted(real: RealImages) -> dict[str, Any]:
-    """Say where the real images of each source lie, and how near real images are to one another."""
+def _noted(real: RealImages, calibration: str) -> dict[str, Any]:
+    """Say where the real images of each source lie, how near they are to one another, and what confidence means."""
     roots: dict[str, list[str]] = {}
     for row in real.table.group_by(["source", "root"]).aggregate([]).to_pylist():
         roots.setdefault(row["source"], []).append(real.roots[row["root"]])
-    return {"roots": roots, "gap": list(real.gap), "images": len(real.table)}
+    return {"roots": roots, "gap": list(real.gap), "images": len(real.table), "calibration": calibration}

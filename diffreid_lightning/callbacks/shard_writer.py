@@ -17,8 +17,9 @@ from PIL import Image
 
 from diffreid_lightning.callbacks.manifest_writer import ManifestWriter, planned
 from diffreid_lightning.diffusion.generation import GeneratedBatch
-from diffreid_lightning.errors import RunError, UserError
+from diffreid_lightning.errors import RunError, UserError, shorten
 from diffreid_lightning.manifest import Manifest
+from diffreid_lightning.whole_folder import replacing_file
 
 
 class GeneratedImagesWriter(ManifestWriter):
@@ -62,7 +63,13 @@ class GeneratedImagesWriter(ManifestWriter):
         return {"jpeg_quality": self.quality}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take up earlier work, and number the cameras."""
+        """Take up earlier work, and number the cameras.
+
+        Raises:
+            UserError: images of different sources would lie in one folder.
+        """
+        if stage == "predict":
+            _refuse_shared_folders(planned(trainer).manifest.table)
         super().setup(trainer, pl_module, stage)
         if stage != "predict":
             return
@@ -118,8 +125,7 @@ class GeneratedImagesWriter(ManifestWriter):
         names, camids = [], []
         for row in rows.select(["source", "partition", "pid", "number"]).to_pylist():
             camid = self._camids[row["source"]]
-            group = row["source"] if row["partition"] == "train" else f"{row['source']}-{row['partition']}"
-            folder = re.sub(r"[^\w.-]+|^\.+", "-", group)
+            folder = _folder_of(row["source"], row["partition"])
             names.append(f"images/{folder}/{row['pid']:04d}/{row['pid']:04d}_c{camid}s1_{row['number']:06d}_00.jpg")
             camids.append(camid)
         return (
@@ -151,6 +157,25 @@ class GeneratedImagesWriter(ManifestWriter):
         self._queue.clear()
 
 
+def _folder_of(source: str, partition: str) -> str:
+    group = source if partition == "train" else f"{source}-{partition}"
+    return re.sub(r"[^\w.-]+|^\.+", "-", group)
+
+
+def _refuse_shared_folders(table: pa.Table) -> None:
+    """People of two sources may have one number, and their images would have one name."""
+    sharing: dict[str, list[str]] = {}
+    for row in table.group_by(["source", "partition"]).aggregate([]).to_pylist():
+        sharing.setdefault(_folder_of(**row), []).append(f"{row['source']!r} ({row['partition']})")
+    clashes = [f"{' and '.join(sorted(groups))} in images/{folder}" for folder, groups in sharing.items() if groups[1:]]
+    if clashes:
+        raise UserError(
+            "Images of different sources would lie in one folder.",
+            found=shorten(clashes),
+            remedy="name the sources apart by more than spaces and punctuation",
+        )
+
+
 def _save(path: Path, pixels: Any, quality: int) -> None:
     """Write one image, whole or not at all.
 
@@ -159,16 +184,10 @@ def _save(path: Path, pixels: Any, quality: int) -> None:
         pixels: (H, W, 3) uint8.
         quality: of the JPEG.
     """
-    staged = path.with_name(f".{path.name}.part")
-    try:
-        if not path.parent.is_dir():
-            path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.parent.is_dir():
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing_file(path) as staged:
         Image.fromarray(pixels).save(staged, "JPEG", quality=quality)
-        staged.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            staged.unlink(missing_ok=True)
-        raise
 
 
 def _done(function: Any, *arguments: Any) -> Future[None]:

@@ -1,4 +1,4 @@
-"""The command line: ``fit``, ``validate``, ``test``, ``predict`` by LightningCLI, ``data check`` beside them."""
+"""The command line: ``fit``, ``validate``, ``test``, ``predict`` by LightningCLI; commands of their own beside them."""
 
 from diffreid_lightning.cli.main import main
 

@@ -23,10 +23,10 @@ HELP = """usage: python -m diffreid_lightning COMMAND [options]
   select     choose among scored images and write Diff-Person
   convert FILE       another project's backbone (LUPerson, CION, torchreid, fast-reid) as a timm folder
   data check PATH    count a dataset's identities, images and cameras beside the published ones
+  data sheet PATH    draw a dataset's people, some images each
   data export PATH   write a dataset as a Market-1501 folder, hard links where the disk allows
 
-  python -m diffreid_lightning fit --data.train /data/market1501     your own data, the same command
-  python -m diffreid_lightning fit --config experiment/bot_market1501 --data.train /data/market1501
+  python -m diffreid_lightning fit --config experiment/bot_market1501 --data.train /data/market1501     your own data
   python -m diffreid_lightning COMMAND --help                        every option of a command
 """
 

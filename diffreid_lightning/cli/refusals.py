@@ -52,6 +52,10 @@ def worded_running(error: Exception) -> UserError | None:
     text = str(error)
     if isinstance(error, MisconfigurationException):
         return UserError("Lightning cannot run this configuration.", found=" ".join(text.split()))
+    if "is not in bounds, numpy accepts" in text:
+        return UserError(
+            "The seed cannot be used.", looked_for="seed_everything: a whole number from 0 to 4294967295", found=text
+        )
     if "does not allow for gradient clipping" in text:
         return UserError(
             "A fused optimiser cannot clip gradients in mixed precision.",

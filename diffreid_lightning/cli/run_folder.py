@@ -6,6 +6,9 @@ goes on in the same folder, under the same W&B run id. A ``fit`` whose SLURM job
 A command may be refused when the folder is already open (the checkpoint does not fit, the data are too few). So nothing
 is written to a run that is continued before :func:`note_attempt`, and a new run that made nothing is taken back by
 :func:`close_run`.
+
+While a process is at work in a folder it holds the lock in it: no other goes on there, and for a ``fit`` ``last`` and
+``best`` mean a run that nobody is at.
 """
 
 from __future__ import annotations
@@ -15,12 +18,15 @@ import os
 import re
 import secrets
 import shutil
+import time
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from diffreid_lightning import file_lock
 from diffreid_lightning.cli import layers
 from diffreid_lightning.errors import RunError, UserError
+from diffreid_lightning.whole_folder import replacing_file
 
 #: The launcher of a multi-process run starts the command again in each process; they all meet in the first one's
 #: folder.
@@ -29,7 +35,12 @@ IDENTITY_FILE = "run.json"
 CHECKPOINTS = "checkpoints"
 CONFIG_FILE = "config.yaml"
 METRICS = "metrics"
+LOCK_FILE = ".lock"
 _MOST_SHOWN = 6
+#: what processes of one launch have in common, where the launcher is not Lightning's own
+_LAUNCH = ("SLURM_JOB_ID", "SLURM_STEP_ID", "TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT")
+_MOMENT = 0.2  # seconds; rank 0 has locked its folder and not yet noted whose launch it is
+_held: list[file_lock.FileLock] = []
 
 
 @dataclass(frozen=True)
@@ -56,13 +67,14 @@ def launched_rank() -> int:
     return 0
 
 
-def resolve_checkpoint(name: str | None, root: Path) -> Path | None:
+def resolve_checkpoint(name: str | None, root: Path, *, to_go_on: bool = False) -> Path | None:
     """Turn ``--ckpt_path`` into a file.
 
     Args:
         name: a checkpoint file, a run folder (its last checkpoint), or ``last`` / ``best``: that checkpoint of the
             newest run under ``root`` which has one.
         root: the folder that holds the runs (``trainer.default_root_dir``).
+        to_go_on: ``last`` and ``best`` pass over runs that another process is at work in.
 
     Raises:
         UserError: there is no such file, or no run with such a checkpoint.
@@ -70,10 +82,13 @@ def resolve_checkpoint(name: str | None, root: Path) -> Path | None:
     if name is None:
         return None
     if name in ("last", "best"):
-        found = _newest_with(name, root)
+        fits = _fits(root)
+        taken = [run for run in fits if _taken(run)] if to_go_on else []
+        found = _newest_with(name, [run for run in fits if run not in taken])
         if found is not None:
             return found
-        runs = [path.name for path in _fits(root)]
+        at_work = [f"{run.name} (another process is at work in it)" for run in taken]
+        runs = [*(run.name for run in fits if run not in taken), *at_work]
         raise UserError(
             f"There is no run to take the {name} checkpoint of.",
             looked_for=f"{root.absolute()}/fit-*/{CHECKPOINTS}/{name}.ckpt",
@@ -107,6 +122,7 @@ def where_to_start(name: str | None, root: Path, config: str) -> tuple[Path | No
 
     Args:
         name: ``--ckpt_path`` as it was given. ``last`` where no run has a checkpoint is a start from the beginning.
+            Runs that another process is at work in are passed over.
         root: the folder that holds the runs.
         config: the configuration it runs, as the run folder will hold it.
 
@@ -124,10 +140,12 @@ def where_to_start(name: str | None, root: Path, config: str) -> tuple[Path | No
     if saved:
         return max(saved, key=lambda path: path.stat().st_mtime_ns), requeued
     if requeued is not None:
-        return (None if name == "last" else resolve_checkpoint(name, root)), requeued
-    if name == "last" and _newest_with("last", root) is None:
-        return None, next((run for run in reversed(_fits(root)) if (run / IDENTITY_FILE).is_file()), None)
-    checkpoint = resolve_checkpoint(name, root)
+        return (None if name == "last" else resolve_checkpoint(name, root, to_go_on=True)), requeued
+    if name == "last":
+        free = [run for run in _fits(root) if not _taken(run)]
+        if _newest_with("last", free) is None:
+            return None, next((run for run in reversed(free) if (run / IDENTITY_FILE).is_file()), None)
+    checkpoint = resolve_checkpoint(name, root, to_go_on=True)
     return checkpoint, None if checkpoint is None else run_of_checkpoint(checkpoint)
 
 
@@ -141,7 +159,9 @@ def describe_start(checkpoint: Path | None, continued: Path | None, root: Path, 
         config: the configuration it runs, as YAML.
     """
     if checkpoint is None and continued is None:
-        return f"No run under {root} has a checkpoint yet: a new one starts from the beginning."
+        taken = [run.name for run in _fits(root) if _taken(run)]
+        but = f", but for {', '.join(taken)}, which another process is at work in" if taken else ""
+        return f"No run under {root} has a checkpoint yet{but}: a new one starts from the beginning."
     if checkpoint is None:
         return f"{continued} was stopped before its first checkpoint: it starts from the beginning."
     if continued is None:
@@ -163,7 +183,8 @@ def requeued_run(root: Path, config: str) -> Path | None:
         return None
     for run in sorted(root.glob("fit-*"), key=_number, reverse=True):
         saved = run / CONFIG_FILE
-        if saved.is_file() and saved.read_text(encoding="utf-8") == config and _slurm_job(run) == _this_job():
+        same = saved.is_file() and saved.read_text(encoding="utf-8") == config and _slurm_job(run) == _this_job()
+        if same and not _taken(run):
             return run
     return None
 
@@ -189,7 +210,7 @@ def open_run(root: Path, subcommand: str, continued: Path | None = None) -> RunF
         continued: the run folder to go on in, if any.
 
     Raises:
-        UserError: the folder cannot be created.
+        UserError: the folder cannot be created, or another process is at work in it.
     """
     inherited = os.environ.get(ENVIRONMENT)
     if inherited:
@@ -203,6 +224,7 @@ def open_run(root: Path, subcommand: str, continued: Path | None = None) -> RunF
     else:
         run = RunFolder(_new_folder(root, subcommand), secrets.token_hex(4), 1)
     if launched_rank() == 0:
+        _occupy(run.path)
         if continued is None:
             note_attempt(run)
         os.environ[ENVIRONMENT] = str(run.path)
@@ -212,17 +234,24 @@ def open_run(root: Path, subcommand: str, continued: Path | None = None) -> RunF
 def note_attempt(run: RunFolder) -> None:
     """Write down that this attempt at a run is under way."""
     identity = json.dumps({"run_id": run.run_id, "attempt": run.attempt, "slurm_job": _this_job()})
-    staged = run.path / f".{IDENTITY_FILE}.part"
-    staged.write_text(identity + "\n", encoding="utf-8")
-    staged.replace(run.path / IDENTITY_FILE)  # other processes of this launch may be reading it
+    with replacing_file(run.path / IDENTITY_FILE) as staged:  # other processes of this launch may be reading it
+        staged.write_text(identity + "\n", encoding="utf-8")
 
 
 def close_run() -> None:
     """Forget the open run, so that the next command gets a folder of its own; what nothing was written to goes."""
     path = os.environ.pop(ENVIRONMENT, None)
-    if path is None or launched_rank() > 0 or not Path(path).is_dir():
-        return
-    run = Path(path)
+    try:
+        if path is not None and launched_rank() == 0 and Path(path).is_dir():
+            _tidy(Path(path))
+    finally:
+        while _held:
+            _held.pop().release()
+
+
+def _tidy(run: Path) -> None:
+    if _held:  # before another process may take the lock: the next file of this name is another one
+        (run / LOCK_FILE).unlink(missing_ok=True)
     if all(item.is_dir() or item == run / IDENTITY_FILE for item in run.rglob("*")):
         shutil.rmtree(run)
         return
@@ -230,6 +259,38 @@ def close_run() -> None:
     for folder in [*run.glob(f"{METRICS}/attempt-*"), run / METRICS]:
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
+
+
+def _occupy(run: Path) -> None:
+    """Hold the lock of a run folder until :func:`close_run`, or the end of this process."""
+    lock = file_lock.take(run / LOCK_FILE, note=_launch())
+    if lock is None:
+        raise UserError(
+            f"Another process is at work in {run}.",
+            looked_for="a run that nobody is training, to go on in its folder",
+            remedy="wait until it has ended; or copy the checkpoint to another folder and name the copy, which starts "
+            "a run of its own",
+        )
+    _held.append(lock)
+
+
+def _taken(run: Path) -> bool:
+    """Tell whether a process that does not belong to this launch is at work in a run folder."""
+    inherited = os.environ.get(ENVIRONMENT)
+    if inherited and run.resolve() == Path(inherited).resolve():
+        return False
+    holder = file_lock.held_by(run / LOCK_FILE)
+    if holder is None or launched_rank() == 0:
+        return holder is not None
+    # Rank 0 of the same launch may be ahead of this process, and in the folder that both go on in.
+    if holder != _launch():
+        time.sleep(_MOMENT)
+        holder = file_lock.held_by(run / LOCK_FILE)
+    return holder is not None and holder != _launch()
+
+
+def _launch() -> str:
+    return json.dumps([os.environ.get(name) for name in _LAUNCH])
 
 
 def _read(path: Path) -> RunFolder:
@@ -262,9 +323,9 @@ def _fits(root: Path) -> list[Path]:
     return sorted((path for path in root.glob("fit-*") if path.is_dir()), key=_number)
 
 
-def _newest_with(name: str, root: Path) -> Path | None:
-    """Return the newest fit's checkpoint of that name."""
-    found = (run / CHECKPOINTS / f"{name}.ckpt" for run in reversed(_fits(root)))
+def _newest_with(name: str, fits: list[Path]) -> Path | None:
+    """Return the newest fit's checkpoint of that name; the fits come oldest first."""
+    found = (run / CHECKPOINTS / f"{name}.ckpt" for run in reversed(fits))
     return next((path for path in found if path.is_file()), None)
 
 

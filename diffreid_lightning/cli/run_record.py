@@ -14,6 +14,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from diffreid_lightning.cli import run_folder
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.tracking import WandbTracker
+from diffreid_lightning.whole_folder import replacing_file
 
 
 class RunRecord(SaveConfigCallback):
@@ -98,9 +99,8 @@ class RunRecord(SaveConfigCallback):
         """Write, on rank zero; called once per run."""
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        staged = folder / f".{self.config_filename}.part"
-        staged.write_text(self.text, encoding="utf-8")
-        staged.replace(folder / self.config_filename)
+        with replacing_file(folder / self.config_filename) as staged:
+            staged.write_text(self.text, encoding="utf-8")
         run_folder.note_attempt(self.run)
         for logger in trainer.loggers:
             logger.log_hyperparams(self.config.as_dict())

@@ -25,7 +25,7 @@ def sheet_command(words: Sequence[str]) -> int:
         0.
 
     Raises:
-        UserError: the command line or the dataset cannot be used.
+        UserError: the command line or the dataset cannot be used, or ``--out`` leads through a file or is a folder.
         RunError: the file cannot be written.
     """
     parser = _Parser(prog=_USAGE.partition(" PATH")[0], description=__doc__, allow_abbrev=False)
@@ -47,6 +47,12 @@ def sheet_command(words: Sequence[str]) -> int:
         sheet.save(out, quality=90)
     except ValueError as error:
         raise UserError(f"{out} does not name a picture.", found=str(error), remedy="end it in .png or .jpg") from error
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        raise UserError(
+            f"The sheet cannot be written to {out}",
+            found=f"{error.strerror}: {error.filename}",
+            remedy="choose another --out",
+        ) from error
     except OSError as error:
         raise RunError(
             f"The sheet cannot be written to {out}", found=str(error), remedy="choose another --out"

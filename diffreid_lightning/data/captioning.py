@@ -9,8 +9,9 @@ import numpy as np
 from PIL import Image
 
 from diffreid_lightning.data.datasets import PersonDataset, open_dataset
+from diffreid_lightning.data.people import choose_people
 from diffreid_lightning.data.planned import PlannedDataModule
-from diffreid_lightning.errors import UserError
+from diffreid_lightning.errors import UserError, check_at_least
 from diffreid_lightning.manifest import Manifest
 
 
@@ -45,8 +46,7 @@ class CaptioningDataModule(PlannedDataModule):
         num_workers: int = 1,
     ) -> None:
         super().__init__(batch_size, num_workers)
-        if identities is not None and identities < 1:
-            raise UserError(f"data.identities is {identities}.", looked_for="1 or more, or null for all")
+        check_at_least("data.identities", identities)
         self._source = open_dataset(source)
         self.with_val = with_val
         self.identities = identities
@@ -56,7 +56,7 @@ class CaptioningDataModule(PlannedDataModule):
         """What is captioned.
 
         Raises:
-            UserError: the source has no training images.
+            UserError: the source has no training images, or of fewer identities than asked for.
         """
         everything = self._source.manifest()
         split, role = np.asarray(everything.numpy("split")), np.asarray(everything.numpy("role"))
@@ -69,8 +69,11 @@ class CaptioningDataModule(PlannedDataModule):
                 remedy="see what is there with: python -m diffreid_lightning data check PATH",
             )
         if self.identities is not None:
-            labels, _ = everything.identities()
-            chosen &= np.isin(labels, np.unique(labels[chosen])[: self.identities])
+            labels, keys = everything.identities()
+            present = np.unique(labels[chosen])
+            where = f"training images in {everything.root}"
+            wanted = choose_people([keys[label] for label in present.tolist()], self.identities, where)
+            chosen &= np.isin(labels, present[wanted])
         if self.with_val:
             chosen |= (split == "val") & (role == "identity")
         return everything.filter(chosen).with_parents([everything.content_hash])

@@ -18,7 +18,7 @@ from diffreid_lightning.data.latents import LatentStore
 from diffreid_lightning.data.samplers import Draw, ShuffledRows
 from diffreid_lightning.data.transforms import evaluation_view
 from diffreid_lightning.diffusion.caption_reading import MOST_VALUES
-from diffreid_lightning.errors import UserError
+from diffreid_lightning.errors import UserError, check_at_least
 from diffreid_lightning.manifest import Manifest
 
 Source = PersonDataset | str
@@ -142,12 +142,17 @@ class _SplitRows(LightningDataModule):
         batch_size: images per batch and process.
         num_workers: loader processes.
         seed: seed of order and augmentation; the command line links ``seed_everything``.
+
+    Raises:
+        UserError: a number is out of its range.
     """
 
     def __init__(
         self, source: Source, image_size: tuple[int, int], batch_size: int, num_workers: int, seed: int
     ) -> None:
         super().__init__()
+        check_at_least("data.batch_size", batch_size)
+        check_at_least("data.num_workers", num_workers, 0)
         self._source = open_dataset(source)
         self.image_size = (int(image_size[0]), int(image_size[1]))
         self.batch_size = batch_size

@@ -17,7 +17,7 @@ from diffreid_lightning.data.datasets.market_layout import EXPORT_NOTE, FOLDERS
 from diffreid_lightning.data.images import ImageRoot
 from diffreid_lightning.errors import RunError, UserError
 from diffreid_lightning.manifest import Manifest
-from diffreid_lightning.whole_folder import replacing
+from diffreid_lightning.whole_folder import refuse_foreign, replacing
 
 _PLACES = {"train": "train", "val": "train", "generated": "train", "query": "query", "gallery": "gallery"}
 
@@ -102,7 +102,7 @@ def export_market1501(manifest: Manifest, out: Path) -> Exported:
         UserError: ``out`` holds something else, there is nothing to export, or an image is missing.
         RunError: the disk refuses; what ``out`` held is still there.
     """
-    _refuse_foreign(out)
+    refuse_foreign(out, [EXPORT_NOTE], "an export", "give another folder with --out, or remove this one yourself")
     split, role = manifest.numpy("split"), manifest.numpy("role")
     left_out = (split == "val") & (role == "distractor")
     manifest = manifest.filter(~left_out)
@@ -128,15 +128,6 @@ def export_market1501(manifest: Manifest, out: Path) -> Exported:
         ) from error
     suffixes = tuple(sorted({os.path.splitext(name)[1].lower() for name in names}))  # noqa: PTH122
     return Exported(len(names), linked, renumbered, int(left_out.sum()), suffixes)
-
-
-def _refuse_foreign(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / EXPORT_NOTE).is_file())):
-        raise UserError(
-            f"{out} holds something else and is not replaced by an export.",
-            looked_for=f"a new or empty folder, or an earlier export, with its {EXPORT_NOTE}",
-            remedy="give another folder with --out, or remove this one yourself",
-        )
 
 
 def _numbers(manifest: Manifest) -> tuple[npt.NDArray[np.int64], bool]:

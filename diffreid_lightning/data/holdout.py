@@ -19,7 +19,8 @@ def hold_out_identities(manifest: Manifest, share: float | None, seed: int) -> n
     those seen by at least two cameras (the others could not be evaluated).
 
     Args:
-        manifest: rows of any splits; only ``train`` and ``val`` rows matter.
+        manifest: rows of any splits; only ``train`` and ``val`` rows matter. Distractors of its own ``val`` split are
+            validation rows as well: they stand in the gallery.
         share: share of the training identities to hold out, 0 (none: the own ``val`` split is trained on too) to 1;
             None holds out the own ``val`` split and nobody else.
         seed: the choice depends on it and on the sorted identities alone.
@@ -47,7 +48,7 @@ def hold_out_identities(manifest: Manifest, share: float | None, seed: int) -> n
 def trainable_rows(manifest: Manifest, held_out: Collection[IdentityKey]) -> npt.NDArray[np.bool_]:
     """Mark the rows that may be trained on: train, generated and unused ``val`` rows of identities not held out.
 
-    Generated images of a held-out identity show that identity, so they stay out with it.
+    Generated images of a held-out identity show that identity, so they stay out with it. Distractors are no class.
 
     Args:
         manifest: rows of any splits.
@@ -55,14 +56,22 @@ def trainable_rows(manifest: Manifest, held_out: Collection[IdentityKey]) -> npt
     """
     labels, keys = manifest.identities()
     barred = np.asarray([key in held_out for key in keys], dtype=bool)
-    mask = np.isin(np.asarray(manifest.numpy("split")), ["train", "val", "generated"])
+    mask = np.isin(np.asarray(manifest.numpy("split")), ["train", "val", "generated"]) & _shows_somebody(manifest)
     return mask & ~barred[labels] if len(keys) else mask
 
 
 def first_per_camera(manifest: Manifest) -> npt.NDArray[np.bool_]:
-    """Mark the first row of every (identity, camera) pair: the queries of a held-out split, as Market-1501 has them."""
+    """Mark the first row of every (identity, camera) pair: the queries of a held-out split, as Market-1501 has them.
+
+    Distractors are nobody's images and no query; all of them share a pid, and would be taken for one another's matches.
+    """
     labels, _ = manifest.identities()
-    _, first = np.unique(np.stack([labels, manifest.numpy("camid")], axis=1), axis=0, return_index=True)
+    rows = np.flatnonzero(_shows_somebody(manifest))
+    _, first = np.unique(np.stack([labels, manifest.numpy("camid")], axis=1)[rows], axis=0, return_index=True)
     mask = np.zeros(len(manifest), dtype=bool)
-    mask[first] = True
+    mask[rows[first]] = True
     return mask
+
+
+def _shows_somebody(manifest: Manifest) -> npt.NDArray[np.bool_]:
+    return np.asarray(manifest.numpy("role") == "identity", dtype=bool)

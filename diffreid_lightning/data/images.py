@@ -5,18 +5,20 @@ Names are POSIX paths below the root (``"query/0001_c1s1_001051_00.jpg"``) and n
 
 from __future__ import annotations
 
+import hashlib
 import io
 import itertools
 import os
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from diffreid_lightning.errors import UserError, nearest, shorten
+from diffreid_lightning.whole_folder import left_behind
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
 """File suffixes, in lower case, that count as images."""
@@ -186,20 +188,15 @@ class ImageRoot:
         child.path, child._archive, child._prefix = self.path / folder, self._archive, f"{self._prefix}{folder}/"
         return child
 
-    def folders(self, under: str = "") -> list[str]:
-        """Return the names of the direct sub-folders, sorted; hidden ones and ``__MACOSX`` are left out.
-
-        Args:
-            under: a folder below the root; "" is the root itself.
-        """
+    def folders(self) -> list[str]:
+        """Return the names of the direct sub-folders, sorted; hidden ones and ``__MACOSX`` are left out."""
         if self._archive is None:
             try:
-                with os.scandir(self._locate(under)) as entries:
+                with os.scandir(self.path) as entries:
                     return sorted(entry.name for entry in entries if entry.is_dir() and _visible(entry.name))
             except (FileNotFoundError, NotADirectoryError):
                 return []
-        start = self._prefix + (f"{under}/" if under else "")
-        rest = (name[len(start) :] for name in self._archive.opened()[1] if name.startswith(start))
+        rest = (name[len(self._prefix) :] for name in self._archive.opened()[1] if name.startswith(self._prefix))
         return sorted({name.split("/", 1)[0] for name in rest if "/" in name and _visible(name.split("/", 1)[0])})
 
     def names(self, under: str = "") -> list[str]:
@@ -263,6 +260,37 @@ class ImageRoot:
                 found=f"{type(error).__name__}: {error}",
                 remedy="check its permissions and the disk, or copy or unpack it again (no encrypted archives)",
             ) from error
+
+    def fingerprint(self, names: Iterable[str]) -> str:
+        """Hash what tells changed files from unchanged ones without reading them: 64 hexadecimal digits.
+
+        Of a file in a folder that is its size and time of change, of one in an archive its size and checksum (CRC-32).
+        A folder copied without its times has another fingerprint, therefore.
+
+        Args:
+            names: POSIX paths below the root. That a file is missing counts as well.
+        """
+        digest = hashlib.sha256()
+        states = self._states_in_archive(names) if self._archive is not None else self._states_in_folder(names)
+        for name, size, state in states:
+            digest.update(f"{name}\0{size}\0{state}\0".encode(errors="surrogateescape"))
+        return digest.hexdigest()
+
+    def _states_in_folder(self, names: Iterable[str]) -> Iterator[tuple[str, int, int]]:
+        for name in names:
+            try:
+                stat = os.stat(self._locate(name))  # noqa: PTH116 (hot)
+            except OSError:
+                yield name, -1, 0
+            else:
+                yield name, stat.st_size, stat.st_mtime_ns
+
+    def _states_in_archive(self, names: Iterable[str]) -> Iterator[tuple[str, int, int]]:
+        assert self._archive is not None
+        _, entries = self._archive.opened()
+        for name in names:
+            info = entries.get(self._prefix + name)
+            yield (name, -1, 0) if info is None else (name, info.file_size, info.CRC)
 
     def image(self, name: str) -> Image.Image:
         """Return an image as 8-bit RGB, as ``decode_image`` makes it.
@@ -337,6 +365,6 @@ def _nothing_there(path: Path) -> UserError:
     return UserError(
         f"There is nothing at {path}",
         looked_for="a folder or a .zip archive",
-        found=f"{parent} holds {shorten(around) or 'nothing'}",
+        found=left_behind(parent / missing) or f"{parent} holds {shorten(around) or 'nothing'}",
         remedy=f"did you mean {parent / guess}?" if guess else "correct the path",
     )

@@ -1,4 +1,4 @@
-"""Latents on disk: images encoded once by a frozen autoencoder, kept under the content of both."""
+"""Latents on disk: images encoded once by a frozen autoencoder, kept under its weights, the rows and their files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ _BATCH = 64
 class LatentStore:
     """Mean and log-variance of an autoencoder's posterior for each row of a manifest: half-precision arrays on disk.
 
-    A killed encoding goes on where it was; the finished file is renamed into place.
+    A killed encoding goes on where it was; the finished file is renamed into place. Images that were changed in their
+    place (by size and time; in an archive, by checksum) are encoded anew.
 
     Args:
         autoencoder: folder of an ``AutoencoderKL``, or of a pipeline that has one.
@@ -96,7 +97,7 @@ class LatentStore:
         return torch.cat([posterior.mean, posterior.logvar], dim=1).half()
 
     def _path(self, rows: Manifest, image_size: tuple[int, int], mirrored: bool) -> Path:
-        work = [rows.content_hash, image_size, *(["mirrored"] if mirrored else [])]
+        work = [rows.content_hash, rows.file_fingerprint, image_size, *(["mirrored"] if mirrored else [])]
         digest = hashlib.sha256(json.dumps(work).encode())
         digest.update(self._weights)
         return self.cache_dir / f"{digest.hexdigest()[:24]}.npy"

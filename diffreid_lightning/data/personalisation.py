@@ -16,13 +16,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from diffreid_lightning.data.datasets import PersonDataset, open_dataset
 from diffreid_lightning.data.latents import LatentStore
+from diffreid_lightning.data.people import choose_people, describe_people, identity_names
 from diffreid_lightning.data.samplers import Draw, ShuffledRows
 from diffreid_lightning.diffusion.checkpoint_source import locate_pipeline
-from diffreid_lightning.diffusion.identity_tokens import identity_names
 from diffreid_lightning.diffusion.personalised import Identity
 from diffreid_lightning.diffusion.prior import PriorImages, Words
 from diffreid_lightning.diffusion.prompts import PromptTemplate
-from diffreid_lightning.errors import UserError, nearest, shorten
+from diffreid_lightning.errors import UserError, check_at_least
 from diffreid_lightning.manifest import Manifest
 
 #: what a picture follows from; captions may change without the picture being encoded again
@@ -82,6 +82,9 @@ class PersonalisationDataModule(LightningDataModule):
         for name, share in (("drop_circumstances", drop_circumstances), ("flip", flip)):
             if not 0 <= share <= 1:
                 raise UserError(f"data.{name} is {share}.", looked_for="a chance from 0 to 1")
+        check_at_least("data.batch_size", batch_size)
+        check_at_least("data.prior_batch_size", prior_batch_size)
+        check_at_least("data.num_workers", num_workers, 0)
         self._source = open_dataset(source)
         self.model = model
         self.template = PromptTemplate(template)
@@ -114,7 +117,9 @@ class PersonalisationDataModule(LightningDataModule):
                 remedy="see what is there with: python -m diffreid_lightning data check PATH",
             )
         labels, keys = train.identities()
-        wanted = self._wanted(manifest, identity_names(keys))
+        identity_names(keys)
+        where = f"rows with split 'train' and role 'identity' in {manifest.root}"
+        wanted = choose_people(keys, self._chosen, where, manifest.identities()[1])
         return train.filter(np.isin(labels, wanted))
 
     @cached_property
@@ -139,13 +144,10 @@ class PersonalisationDataModule(LightningDataModule):
     @cached_property
     def identities(self) -> list[Identity]:
         """Who is trained on, in the order of ``rows.identities()``."""
-        labels, keys = self.rows.identities()
-        _, first = np.unique(labels, return_index=True)
-        known = "description" in self.rows.columns
-        descriptions = [self.words[row][0] if known else "" for row in first.tolist()]
+        _, keys = self.rows.identities()
         return [
             Identity(name, key, description)
-            for name, key, description in zip(identity_names(keys), keys, descriptions, strict=True)
+            for name, key, description in zip(identity_names(keys), keys, describe_people(self.rows), strict=True)
         ]
 
     def longest_prompts(self) -> list[str]:
@@ -193,17 +195,10 @@ class PersonalisationDataModule(LightningDataModule):
         Raises:
             UserError: there are fewer images than a batch holds.
         """
-        sampler = ShuffledRows(len(self.rows), self.batch_size, self.seed)
-        if not len(sampler):
-            raise UserError(
-                f"There are too few images for a batch of {self.batch_size} on each process.",
-                found=f"{len(self.rows)} images",
-                remedy="lower --data.batch_size",
-            )
         return DataLoader(
             _PromptedRows(self, self._store()),
             batch_size=self.batch_size,
-            sampler=sampler,
+            sampler=ShuffledRows(len(self.rows), self.batch_size, self.seed),
             drop_last=True,
             collate_fn=_Collate(self.prior_batch_size if self.prior is not None else 0),
             num_workers=self.num_workers,
@@ -215,31 +210,6 @@ class PersonalisationDataModule(LightningDataModule):
     def _store(self) -> LatentStore:
         return LatentStore(str(locate_pipeline(self.model)), self.cache_dir)
 
-    def _wanted(self, manifest: Manifest, names: list[str]) -> list[int]:
-        if self._chosen is None:
-            return list(range(len(names)))
-        if isinstance(self._chosen, int):
-            if not 1 <= self._chosen <= len(names):
-                raise UserError(
-                    f"data.identities is {self._chosen}.", looked_for=f"a number from 1 to {len(names)}, or names"
-                )
-            return list(range(self._chosen))
-        places = {name: place for place, name in enumerate(names)}
-        asked = [f"<{name.strip('<>')}>" for name in self._chosen]
-        for name in asked:
-            if name not in places:
-                everybody = identity_names(manifest.identities()[1])
-                guess = nearest(name, names)
-                raise UserError(
-                    f"There is no training image of {name}.",
-                    looked_for="rows with split 'train' and role 'identity'",
-                    found="images in other splits only"
-                    if name in everybody
-                    else f"identities such as {shorten(names, 3)}",
-                    remedy=f"did you mean {guess}?" if guess and guess != name else "ask for others in data.identities",
-                )
-        return [places[name] for name in asked]
-
 
 def mirrored_words(text: str) -> str:
     """Say of a mirrored image what was said of the image: left and right change places."""
@@ -247,7 +217,7 @@ def mirrored_words(text: str) -> str:
 
 
 class _PromptedRows(Dataset[PersonalisationBatch]):
-    """Rows by number, as batches of one; the draw's seed makes the prompt, and chooses a prior image."""
+    """Rows by number, as batches of one; the draw's seed makes the prompt, and chooses what prior images go with it."""
 
     def __init__(self, data: PersonalisationDataModule, store: LatentStore) -> None:
         self._data = data
@@ -276,25 +246,29 @@ class _PromptedRows(Dataset[PersonalisationBatch]):
         if self._prior is None:
             channels = moments.shape[0] // 2
             return PersonalisationBatch(moments[None], [prompt], moments.new_zeros(0, channels, *moments.shape[1:]), [])
-        place = int(np.random.default_rng([item.seed, 2]).integers(len(self._prior)))
+        turns = -(-data.prior_batch_size // data.batch_size)
+        places = [int(np.random.default_rng([item.seed, 2, turn]).integers(len(self._prior))) for turn in range(turns)]
         return PersonalisationBatch(
-            moments[None], [prompt], _tensor(self._prior[place])[None], [data.prior_prompts[place]]
+            moments[None],
+            [prompt],
+            torch.stack([_tensor(self._prior[place]) for place in places]),
+            [data.prior_prompts[place] for place in places],
         )
 
 
 class _Collate:
-    """Puts rows under each other, and the prior images of the first few."""
+    """Puts rows under each other, and as many of their prior images: the first of each, then the second."""
 
     def __init__(self, prior: int) -> None:
         self.prior = prior
 
     def __call__(self, items: Sequence[PersonalisationBatch]) -> PersonalisationBatch:
-        priors = [items[place % len(items)] for place in range(self.prior)]
+        priors = [(items[place % len(items)], place // len(items)) for place in range(self.prior)]
         return PersonalisationBatch(
             torch.cat([item.moments for item in items]),
             [prompt for item in items for prompt in item.prompts],
-            torch.cat([item.prior_latents for item in priors]) if priors else items[0].prior_latents[:0],
-            [prompt for item in priors for prompt in item.prior_prompts],
+            torch.stack([item.prior_latents[turn] for item, turn in priors]) if priors else items[0].prior_latents[:0],
+            [item.prior_prompts[turn] for item, turn in priors],
         )
 
 

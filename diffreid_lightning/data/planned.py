@@ -11,6 +11,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
+from diffreid_lightning.errors import check_at_least
 from diffreid_lightning.manifest import Manifest
 
 
@@ -59,10 +60,15 @@ class PlannedDataModule(LightningDataModule):
     Args:
         batch_size: rows per batch. It belongs to the plan: another size is other work.
         num_workers: loader processes.
+
+    Raises:
+        UserError: a number is out of its range.
     """
 
     def __init__(self, batch_size: int, num_workers: int) -> None:
         super().__init__()
+        check_at_least("data.batch_size", batch_size)
+        check_at_least("data.num_workers", num_workers, 0)
         self.batch_size = batch_size
         self.num_workers = num_workers
         self._done: frozenset[int] = frozenset()

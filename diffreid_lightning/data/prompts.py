@@ -13,13 +13,13 @@ from torch import Tensor
 
 from diffreid_lightning.data.chain import IdentityKey
 from diffreid_lightning.data.datasets import PersonDataset, open_dataset
+from diffreid_lightning.data.people import choose_people, describe_people, identity_name, identity_names
 from diffreid_lightning.data.planned import PlannedDataModule
 from diffreid_lightning.data.transforms import evaluation_view
 from diffreid_lightning.diffusion.design import balanced_design, dealt, image_seed
 from diffreid_lightning.diffusion.diversity import ImageRequest
-from diffreid_lightning.diffusion.identity_tokens import identity_name, identity_names
 from diffreid_lightning.diffusion.vocabulary import Vocabulary
-from diffreid_lightning.errors import UserError, nearest, shorten
+from diffreid_lightning.errors import UserError, check_at_least
 from diffreid_lightning.manifest import Manifest
 
 
@@ -75,9 +75,7 @@ class PromptsDataModule(PlannedDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, num_workers)
-        for name, value in (("images_per_identity", images_per_identity), ("batch_size", batch_size)):
-            if value < 1:
-                raise UserError(f"data.{name} is {value}.", looked_for="1 or more")
+        check_at_least("data.images_per_identity", images_per_identity)
         self._source = open_dataset(source)
         self.vocabulary = Vocabulary.read(vocabulary)
         self.images_per_identity = images_per_identity
@@ -125,14 +123,14 @@ class PromptsDataModule(PlannedDataModule):
         wanted = np.isin(self.manifest.numpy("split").astype(str), self.splits)
         wanted &= self.manifest.numpy("role") == "identity"
         rows = np.flatnonzero(wanted)
-        labels, keys = self.manifest.filter(wanted).identities()
+        meant = self.manifest.filter(wanted)
+        labels, keys = meant.identities()
         identity_names(keys)
-        words = self._column("description")
         order = rows[np.argsort(labels, kind="stable")]
         groups = np.split(order, np.cumsum(np.bincount(labels))[:-1]) if len(order) else []
         people = [
-            _Person(key, group.tolist(), next((words[row] for row in group.tolist() if words[row]), ""))
-            for key, group in zip(keys, groups, strict=True)
+            _Person(key, group.tolist(), description)
+            for key, group, description in zip(keys, groups, describe_people(meant), strict=True)
         ]
         return self._chosen(people)
 
@@ -187,37 +185,19 @@ class PromptsDataModule(PlannedDataModule):
 
     @cached_property
     def _circumstances(self) -> Sequence[str | None]:
-        return self._column("circumstances")
-
-    def _column(self, name: str) -> Sequence[str | None]:
-        """A column of texts, which only a captioned manifest has."""
-        if name not in self.manifest.columns:
+        if "circumstances" not in self.manifest.columns:
             return [None] * len(self.manifest)
-        values: list[str | None] = self.manifest.table[name].to_pylist()
+        values: list[str | None] = self.manifest.table["circumstances"].to_pylist()
         return values
 
     def _chosen(self, people: list[_Person]) -> list[_Person]:
         where = f"images of split {' or '.join(self.splits)} in {self.manifest.root}"
-        asked = self.identities
-        if not people or (isinstance(asked, int) and not 1 <= asked <= len(people)):
+        if not people:
             raise UserError(
-                "There are not so many identities to generate." if people else "There is no identity to generate.",
-                looked_for=where if asked is None else f"{asked} identities with {where}",
-                found=f"{len(people)} identities; the manifest's splits are "
-                + ", ".join(sorted(set(self.manifest.numpy("split").tolist()))),
-                remedy="change data.identities or data.splits",
-            )
-        if asked is None or isinstance(asked, int):
-            return people[:asked]
-        by_name = {identity_name(person.key).strip("<>"): person for person in people}
-        names = [name.strip("<>") for name in asked]
-        missing = [name for name in names if name not in by_name]
-        if missing or not names:
-            guess = nearest(missing[0], by_name) if missing else None
-            raise UserError(
-                f"An identity has no images: {shorten(missing)}" if missing else "data.identities is an empty list.",
+                "There is no identity to generate.",
                 looked_for=where,
-                found=f"{len(people)} identities, such as {shorten(by_name, 4)}",
-                remedy=f"did you mean {guess!r}?" if guess else "name identities that the manifest has images of",
+                found="the manifest's splits are " + ", ".join(sorted(set(self.manifest.numpy("split").tolist()))),
+                remedy="change data.splits",
             )
-        return [by_name[name] for name in dict.fromkeys(names)]
+        keys = [person.key for person in people]
+        return [people[place] for place in choose_people(keys, self.identities, where, self.manifest.identities()[1])]

@@ -21,7 +21,7 @@ from diffreid_lightning.data.datasets import PersonDataset, open_dataset
 from diffreid_lightning.data.holdout import first_per_camera, hold_out_identities, trainable_rows
 from diffreid_lightning.data.samplers import Draw, PKSampler
 from diffreid_lightning.data.transforms import TrainView, evaluation_view
-from diffreid_lightning.errors import UserError, shorten
+from diffreid_lightning.errors import UserError, check_at_least, shorten
 from diffreid_lightning.manifest import Manifest
 
 SamplerFactory = Callable[[Sequence[int]], Sampler[Any]]
@@ -137,8 +137,8 @@ class ReIDDataModule(LightningDataModule):
             raise UserError(
                 f"data.val_share is {val_share}.", looked_for="a share from 0 up to, not including, 1, or null"
             )
-        if num_workers is not None and num_workers < 0:
-            raise UserError(f"data.num_workers is {num_workers}.", looked_for="0 or more, or null for one per core")
+        check_at_least("data.num_workers", num_workers, 0)
+        check_at_least("data.eval_batch_size", eval_batch_size)
         sources = train if isinstance(train, list) else [train]
         if not sources:
             raise UserError("data.train names no source.", remedy="give a path, or 'miniperson'")
@@ -170,14 +170,15 @@ class ReIDDataModule(LightningDataModule):
     def val_set(self) -> PersonImages | None:
         """The held-out identities: one image per identity and camera as queries, then all of them as gallery.
 
-        None when nothing is held out.
+        None when nobody is held out.
         """
         held_out = [manifest.filter(mask) for manifest, mask in self._train_manifests if mask.any()]
-        if not held_out:
-            return None
         queries = [manifest.filter(first_per_camera(manifest)) for manifest in held_out]
+        asked = sum(map(len, queries))
+        if not asked:
+            return None
         rows = chain([*queries, *held_out])
-        return PersonImages(rows, self.image_size, is_query=np.arange(len(rows)) < sum(map(len, queries)))
+        return PersonImages(rows, self.image_size, is_query=np.arange(len(rows)) < asked)
 
     @cached_property
     def test_set(self) -> PersonImages:

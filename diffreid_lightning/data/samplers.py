@@ -244,6 +244,9 @@ class ShuffledRows(DistributedSampler[Any]):
         count: rows.
         multiple_of: the batch size.
         seed: with the epoch, the seed of everything drawn.
+
+    Raises:
+        UserError: there are too few rows for one batch on each process; nothing would be trained.
     """
 
     def __init__(self, count: int, multiple_of: int, seed: int = 0) -> None:
@@ -256,6 +259,12 @@ class ShuffledRows(DistributedSampler[Any]):
         )
         self.count = count
         self.multiple_of = multiple_of
+        if not len(self):
+            raise UserError(
+                f"There are too few images for a batch of {multiple_of} on each process.",
+                found=f"{count} images, {self.num_replicas} processes",
+                remedy="lower --data.batch_size",
+            )
 
     def __len__(self) -> int:
         """Draws of this process in an epoch."""

@@ -12,6 +12,7 @@ from diffreid_lightning.data.chain import IdentityKey
 from diffreid_lightning.data.datasets import PersonDataset, open_dataset
 from diffreid_lightning.data.planned import PlannedDataModule
 from diffreid_lightning.data.transforms import evaluation_view
+from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest import Manifest
 
 
@@ -47,8 +48,20 @@ class ScoringDataModule(PlannedDataModule):
 
     @cached_property
     def manifest(self) -> Manifest:
-        """What is scored."""
-        return self._source.manifest()
+        """What is scored.
+
+        Raises:
+            UserError: the source has no image.
+        """
+        read = self._source.manifest()
+        if not len(read):
+            raise UserError(
+                "There is no image to score.",
+                looked_for="at least one row",
+                found=f"a manifest without rows at {read.root}",
+                remedy="generate images first: python -m diffreid_lightning predict --config pipeline/generate",
+            )
+        return read
 
     def load(self, number: int, rows: range) -> ScoringBatch:
         """Read one batch."""

@@ -57,7 +57,8 @@ class TrainView:
             (3, H, W) uint8 in 0..255.
         """
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            # Not torch.manual_seed, which seeds the model's generators on the GPU as well, where nobody restores them.
+            torch.random.default_generator.manual_seed(seed)
             view = self._flip(evaluation_view(image, size))
             if self.pad > 0:
                 view = v2.functional.pad(view, [self.pad])

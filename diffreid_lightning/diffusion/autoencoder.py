@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from diffusers import AutoencoderKL
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
@@ -17,6 +18,8 @@ from diffreid_lightning.diffusion.architectures import build_autoencoder
 from diffreid_lightning.diffusion.folder import load_autoencoder
 from diffreid_lightning.diffusion.perceptual import PerceptualDistance
 from diffreid_lightning.diffusion.schedule import Schedule, optimise_by_step
+
+_POWER_RATE = 0.02  # of the running mean square of the latents
 
 
 class AutoencoderTraining(LightningModule):
@@ -40,6 +43,8 @@ class AutoencoderTraining(LightningModule):
         warmup_steps: steps over which the rate rises from zero.
     """
 
+    latent_power: Tensor
+
     def __init__(
         self,
         architecture: dict[str, Any],
@@ -56,8 +61,12 @@ class AutoencoderTraining(LightningModule):
     ) -> None:
         super().__init__()
         self.vae = build_autoencoder(architecture)
+        # Mean square of the latents: kept in checkpoints, since a run taken up after its last epoch measures nothing.
+        self.register_buffer("latent_power", torch.tensor(float("nan")))
         if init_from is not None:
-            self.vae.load_state_dict(load_autoencoder(init_from).state_dict())
+            start = load_autoencoder(init_from)
+            self.vae.load_state_dict(start.state_dict())
+            self.latent_power.fill_(start.config.scaling_factor**-2)
         self.vae.to(memory_format=torch.channels_last)
         # A measure, not a part of the model: kept out of checkpoints and averages.
         self._perceptual = [perceptual] if perceptual is not None else []
@@ -65,6 +74,7 @@ class AutoencoderTraining(LightningModule):
         self.kl_weight = kl_weight
         self.adversary = adversary
         self.adversary_weight = adversary_weight
+        self.freeze_encoder = freeze_encoder
         if freeze_encoder:
             for part in (self.vae.encoder, self.vae.quant_conv):
                 if part is not None:
@@ -79,6 +89,12 @@ class AutoencoderTraining(LightningModule):
         """Build optimiser and schedule."""
         trained = [each for each in self.parameters() if each.requires_grad]
         return optimise_by_step(self, trained, self.optimizer, self.schedule, self.warmup_steps)
+
+    def autoencoder(self) -> AutoencoderKL:
+        """Return the autoencoder, its config with the scale that brings latents to unit variance, as last measured."""
+        if not self.latent_power.isnan():
+            self.vae.register_to_config(scaling_factor=round(float(self.latent_power.rsqrt()), 5))
+        return self.vae
 
     def on_fit_start(self) -> None:
         """Bring the measure to the device."""
@@ -95,6 +111,9 @@ class AutoencoderTraining(LightningModule):
         images = batch.images.contiguous(memory_format=torch.channels_last)
         posterior = self.vae.encode(images * 2 - 1).latent_dist
         rebuilt = self.vae.decode(posterior.sample()).sample / 2 + 0.5
+        if not self.freeze_encoder:
+            power = posterior.mean.detach().float().square().mean()
+            self.latent_power.copy_(power if self.latent_power.isnan() else self.latent_power.lerp(power, _POWER_RATE))
         error = (rebuilt.float() - images).abs().mean()
         divergence = posterior.kl().mean() / posterior.mean[0].numel()
         total = error + self.kl_weight * divergence
@@ -128,12 +147,17 @@ class AutoencoderTraining(LightningModule):
         self.spread.update(mean.float().square().mean(), weight=len(mean))
 
     def on_validation_epoch_end(self) -> None:
-        """Log them; the scale that brings latents to unit variance goes into the autoencoder's config."""
-        scale = float(self.spread.compute().rsqrt())
+        """Log them; held-out images say more of the latents' spread than the last training images."""
+        spread = self.spread.compute()
+        if not self.freeze_encoder:  # a denoiser of these latents goes by the scale they have
+            self.latent_power.copy_(spread)
         self.log_dict(
-            {"val/absolute_error": self.error.compute(), "val/psnr": self.psnr.compute(), "val/latent_scale": scale},
+            {
+                "val/absolute_error": self.error.compute(),
+                "val/psnr": self.psnr.compute(),
+                "val/latent_scale": spread.rsqrt(),
+            },
             prog_bar=True,
         )
-        self.vae.register_to_config(scaling_factor=round(scale, 5))
         for metric in (self.error, self.psnr, self.spread):
             metric.reset()

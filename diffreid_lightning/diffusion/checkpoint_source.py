@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +13,14 @@ from diffusers import DiffusionPipeline
 
 from diffreid_lightning.errors import UserError, nearest
 from diffreid_lightning.nets.hub import hub_file
+from diffreid_lightning.whole_folder import left_behind, what_is_there
 
 INDEX = "model_index.json"
 TINY_SD = "tiny-sd"
 _PARTS = ("text_encoder", "text_encoder_2", "unet", "vae")
+_TOKENIZERS = ("tokenizer", "tokenizer_2")
+#: in configurations, what changes when a checkpoint is only saved again
+_WRITERS_NOTES = ("_diffusers_version", "transformers_version", "_name_or_path", "name_or_path")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")
 
 
@@ -36,15 +41,14 @@ def locate_pipeline(model: str | Path) -> Path:
     if not folder.exists():
         if str(model) == TINY_SD:
             folder = Path(__file__).parent / "tiny_sd"
-        elif isinstance(model, str) and _HUB_ID.fullmatch(model):
+        elif isinstance(model, str) and _HUB_ID.fullmatch(model) and left_behind(folder) is None:
             return _from_hub(model)
     if not (folder / INDEX).is_file():
-        found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) if folder.is_dir() else "no folder"
         guess = nearest(str(model), [TINY_SD])
         raise UserError(
             f"There is no diffusion model at {model}",
             looked_for=f"a diffusers folder with {INDEX}",
-            found=found or "an empty folder",
+            found=what_is_there(folder),
             remedy="give the folder of a Stable Diffusion checkpoint in diffusers' layout, a hub id (owner/name), or "
             + (f"did you mean {guess!r}?" if guess and guess != str(model) else TINY_SD),
         )
@@ -59,12 +63,15 @@ def variant_of(folder: Path, part: str = "unet") -> str | None:
 
 
 def weights_hash(folder: Path) -> str:
-    """SHA-256 over the weight files that are loaded from a checkpoint, 64 hexadecimal digits.
+    """SHA-256 over what is loaded from a checkpoint, 64 hexadecimal digits: weights, configurations, tokenizers.
+
+    The noise schedule counts, since other images are drawn by another one; versions of the libraries that wrote the
+    configurations do not.
 
     Args:
         folder: as :func:`locate_pipeline` gives it.
     """
-    files = [(file, file.stat()) for file in _weight_files(folder)]
+    files = [(file, file.stat()) for file in (*_setting_files(folder), *_weight_files(folder))]
     return _hashed(folder, tuple((file, stat.st_size, stat.st_mtime_ns) for file, stat in files))
 
 
@@ -74,10 +81,32 @@ def _hashed(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
     digest = hashlib.sha256()
     for file, _, _ in files:
         digest.update(file.relative_to(folder).as_posix().encode())
+        if file.suffix == ".json":
+            digest.update(_settings(file.read_bytes()))
+            continue
         with file.open("rb") as handle:
             while block := handle.read(1 << 22):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def _settings(content: bytes) -> bytes:
+    """A JSON file without layout and what its writer noted of itself; as it is where it is damaged."""
+    try:
+        read = json.loads(content)
+    except ValueError:
+        return content
+    if isinstance(read, dict):
+        read = {name: value for name, value in read.items() if name not in _WRITERS_NOTES}
+    return json.dumps(read, sort_keys=True).encode()
+
+
+def _setting_files(folder: Path) -> Iterator[Path]:
+    configs = (folder / part / "config.json" for part in _PARTS)
+    named = (folder / INDEX, *configs, folder / "scheduler" / "scheduler_config.json")
+    yield from (file for file in named if file.is_file())
+    for part in _TOKENIZERS:
+        yield from (file for file in sorted((folder / part).glob("*")) if file.suffix in (".json", ".txt"))
 
 
 def _weight_files(folder: Path) -> Iterator[Path]:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from diffreid_lightning.data.chain import IdentityKey
 
 _ATTRIBUTES, _REFERENCES, _NOISE = "attributes", "references", "noise"  # streams that share no random number
-_BLOCK = 2048  # identities that are drawn at a time, for the memory's sake
+_MEMORY = 1 << 26  # bytes: so many identities are drawn at a time as fit in
 
 
 def balanced_design(keys: Sequence[IdentityKey], count: int, sizes: Sequence[int], seed: int) -> npt.NDArray[np.int64]:
@@ -36,7 +36,9 @@ def balanced_design(keys: Sequence[IdentityKey], count: int, sizes: Sequence[int
     Returns:
         (I, count, A): the values, from 0 to below the attribute's size.
     """
-    blocks = [keys[start : start + _BLOCK] for start in range(0, len(keys), _BLOCK)]
+    pairs, rest = 4 * (len(sizes) * max(sizes)) ** 2, 8 * len(sizes) * (2 * max(sizes) + count)
+    together = max(1, _MEMORY // (pairs + rest))
+    blocks = [keys[start : start + together] for start in range(0, len(keys), together)]
     return np.concatenate([_design(block, count, sizes, seed) for block in blocks])
 
 

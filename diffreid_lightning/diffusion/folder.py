@@ -19,7 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from diffreid_lightning.diffusion.checkpoint_source import INDEX, locate_pipeline, variant_of
 from diffreid_lightning.errors import RunError, UserError
-from diffreid_lightning.whole_folder import replacing
+from diffreid_lightning.whole_folder import replacing, what_is_there
 
 PROVENANCE = "provenance.json"
 
@@ -85,9 +85,25 @@ def save_pipeline(pipeline: Pipeline, folder: Path, provenance: Mapping[str, Any
     with _replacing(folder, provenance) as target:
         pipeline.save_pretrained(target, safe_serialization=True)
         for file in [*target.glob("unet/*.safetensors"), *target.glob("vae/*.safetensors")]:  # large ones are split
-            tensors = load_file(file)
-            save_file({name: tensor.half() for name, tensor in tensors.items()}, file, metadata={"format": "pt"})
+            _recast(file, torch.float16)
+        for part in target.glob("text_encoder*"):
+            for file in part.glob("*.safetensors"):
+                _recast(file, torch.float32)
+            _note_single_precision(part / "config.json")
         _name_as_published(target / "text_encoder" / "model.safetensors")
+
+
+def _recast(file: Path, dtype: torch.dtype) -> None:
+    tensors = load_file(file)
+    cast = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    save_file(cast, file, metadata={"format": "pt"})
+
+
+def _note_single_precision(config: Path) -> None:
+    """Say so in the configuration too, which loaders go by before they look at the tensors."""
+    noted = json.loads(config.read_text(encoding="utf-8"))
+    noted |= {name: "float32" for name in ("dtype", "torch_dtype") if name in noted}
+    config.write_text(json.dumps(noted, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _name_as_published(file: Path) -> None:
@@ -157,8 +173,7 @@ def load_pipeline(model: str | Path, dtype: torch.dtype = torch.float32) -> Pipe
 
 
 def _missing(path: str | Path, what: str, looked_for: str, remedy: str) -> UserError:
-    folder = Path(path).expanduser()
-    found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) if folder.is_dir() else "no folder"
+    found = what_is_there(Path(path).expanduser())
     return UserError(f"There is no {what} at {path}", looked_for=looked_for, found=found, remedy=remedy)
 
 

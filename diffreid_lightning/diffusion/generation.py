@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
@@ -17,13 +18,14 @@ from diffreid_lightning.data.prompts import PromptBatch, PromptsDataModule
 from diffreid_lightning.diffusion.checkpoint_source import locate_pipeline, weights_hash
 from diffreid_lightning.diffusion.conditioning import text_encoders, tokenise
 from diffreid_lightning.diffusion.diversity import ComposedGuidance, Diversity, ImageRequest
-from diffreid_lightning.diffusion.folder import load_pipeline
+from diffreid_lightning.diffusion.folder import PROVENANCE, load_pipeline
 from diffreid_lightning.diffusion.personalised import Identity, is_personalised, load_personalised
 from diffreid_lightning.diffusion.prompt_cache import PromptCache
 from diffreid_lightning.diffusion.prompts import PromptTemplate
 from diffreid_lightning.diffusion.samplers import Sampler, initial_noise
 from diffreid_lightning.diffusion.sampling import Guidance, decode_latents, denoise, encode_images
 from diffreid_lightning.errors import UserError
+from diffreid_lightning.provenance import manifests_named, read_provenance
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _CHECKED_TOGETHER = 1024  # prompts that are tokenised at a time before the run
@@ -128,6 +130,12 @@ class GenerationModule(LightningModule):
             "template": self.template.text,
             **self._settings,
         }
+
+    @property
+    def trained_on(self) -> tuple[str, ...]:
+        """Content hashes of the manifests that the model was trained on, as its folder notes them; not its base's."""
+        folder = Path(self._model).expanduser() if self._people is not None else locate_pipeline(self._model)
+        return tuple(manifests_named(read_provenance(folder / PROVENANCE)))
 
     @property
     def evaluations(self) -> int:
@@ -255,13 +263,20 @@ class GenerationModule(LightningModule):
 
     def _check_prompts(self, data: PromptsDataModule) -> None:
         """Tokenise every distinct prompt once, so that a long run does not end at one that is too long."""
-        seen: dict[str, None] = {}
+        if not data.rows_left:
+            return
+        tokenizers = [tokenizer for tokenizer, _ in text_encoders(self._pipeline)]
+        seen: set[int] = set()  # hashes, not texts: there may be millions
+        new: list[str] = []
         for row in range(data.rows):
-            seen |= dict.fromkeys(self.prompts(data.request(row)))
-        prompts = list(seen)
-        for tokenizer, _ in text_encoders(self._pipeline):
-            for start in range(0, len(prompts), _CHECKED_TOGETHER):
-                tokenise(tokenizer, prompts[start : start + _CHECKED_TOGETHER])
+            for prompt in self.prompts(data.request(row)):
+                if hash(prompt) not in seen:
+                    seen.add(hash(prompt))
+                    new.append(prompt)
+            if len(new) >= _CHECKED_TOGETHER or row == data.rows - 1:
+                for tokenizer in tokenizers:
+                    tokenise(tokenizer, new)
+                new = []
 
 
 def _load(model: str, base: str | None) -> _Loaded:

@@ -110,5 +110,5 @@ class IdentityFeatures:
         return digest.hexdigest()
 
     def _path(self, rows: Manifest) -> Path:
-        work = json.dumps([rows.content_hash, self.settings], sort_keys=True)
+        work = json.dumps([rows.content_hash, rows.file_fingerprint, self.settings], sort_keys=True)
         return self.cache_dir / f"{hashlib.sha256(work.encode()).hexdigest()[:24]}.npy"

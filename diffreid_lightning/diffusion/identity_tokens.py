@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,43 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffreid_lightning.data.chain import IdentityKey
 from diffreid_lightning.diffusion.identity_features import IdentityFeatures
 from diffreid_lightning.diffusion.token_mapper import TokenMapper
 from diffreid_lightning.errors import UserError, shorten
 from diffreid_lightning.manifest import Manifest
-
-
-def identity_name(key: IdentityKey) -> str:
-    """Name an identity in prompts: ``<market1501-0002>``, ``<market1501-test-0002>`` outside the train partition.
-
-    Names are closed by brackets, so that none is the beginning of another.
-
-    Args:
-        key: (source, partition, pid).
-    """
-    source, partition, pid = key
-    words = [source] if partition == "train" else [source, partition]
-    plain = [re.sub(r"[^a-z0-9._-]+", "-", word.lower()) for word in words]
-    return f"<{'-'.join([*plain, f'{pid:04d}'])}>"
-
-
-def identity_names(keys: Sequence[IdentityKey]) -> list[str]:
-    """Name identities.
-
-    Raises:
-        UserError: two of them would have one name.
-    """
-    names: dict[str, IdentityKey] = {}
-    for key in keys:
-        other = names.setdefault(identity_name(key), key)
-        if other != key:
-            raise UserError(
-                f"Two identities would have the name {identity_name(key)}.",
-                found=f"{other} and {key}",
-                remedy="give one of the sources another name",
-            )
-    return list(names)
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,14 @@ import torch
 from safetensors.torch import save_file
 
 from diffreid_lightning.data.datasets import open_dataset
+from diffreid_lightning.data.people import describe_people, identity_names
+from diffreid_lightning.diffusion.folder import PROVENANCE
 from diffreid_lightning.diffusion.identity_features import IdentityFeatures
-from diffreid_lightning.diffusion.identity_tokens import identity_names
-from diffreid_lightning.diffusion.personalised import IDENTITIES_FILE, TENSORS, TOKENS_FILE, read_tokens
+from diffreid_lightning.diffusion.personalised import IDENTITIES_FILE, TENSORS, TOKENS_FILE, read_note, read_tokens
 from diffreid_lightning.diffusion.token_mapper import load_mapper
-from diffreid_lightning.errors import DiffReIDError, RunError, UserError
+from diffreid_lightning.errors import DiffReIDError, RunError, UserError, nearest
 from diffreid_lightning.manifest import Manifest
+from diffreid_lightning.provenance import read_provenance
 from diffreid_lightning.whole_folder import replacing
 
 
@@ -36,12 +38,20 @@ def introduce(folder: Path, rows: Manifest, out: Path) -> list[str]:
         The newcomers' names.
 
     Raises:
-        UserError: the model has no mapper, or its features cannot be made again here.
+        UserError: there is no such model or it has no mapper, its features cannot be made again here, nobody is new,
+            or ``out`` lies in the model's folder or around it.
         RunError: the disk is full.
     """
+    here, there = folder.resolve(), out.resolve()
+    if here in there.parents or there in here.parents:  # it would be copied into itself, or vanish with what out held
+        raise UserError(
+            f"The new model cannot lie in the folder of the one it is made from, nor around it: {out}",
+            looked_for=f"a place beside {folder}",
+            remedy="give another folder as --out",
+        )
+    people = read_note(folder)
     names, tokens = read_tokens(folder)
     mapper, noted = load_mapper(folder)
-    people = json.loads((folder / IDENTITIES_FILE).read_text(encoding="utf-8"))
     known = {(each["source"], each["partition"], each["pid"]) for each in people["identities"]}
     labels, keys = rows.identities()
     rows = rows.filter(np.isin(labels, [place for place, key in enumerate(keys) if key not in known]))
@@ -54,17 +64,21 @@ def introduce(folder: Path, rows: Manifest, out: Path) -> list[str]:
         vectors = mapper(features.of_identities(rows))
     added = identity_names([*known, *keys])[len(known) :]
     extended = [torch.cat([old, new.reshape(-1, *old.shape[1:])]) for old, new in zip(tokens, vectors, strict=True)]
+    provenance = read_provenance(folder / PROVENANCE)
+    shown = {"manifest": rows.content_hash, "identities": len(keys)}
+    provenance["newcomers"] = [*provenance.get("newcomers", []), shown]
     people["identities"] += [
         {"name": name, "source": key[0], "partition": key[1], "pid": key[2], "description": description}
-        for name, key, description in zip(added, keys, _descriptions(rows), strict=True)
+        for name, key, description in zip(added, keys, describe_people(rows), strict=True)
     ]
     try:
         with replacing(out) as target:
             shutil.copytree(folder, target, dirs_exist_ok=True)
             tables = {name: table.contiguous() for name, table in zip(TENSORS, extended, strict=False)}
             save_file(tables, target / TOKENS_FILE, metadata={"names": json.dumps([*names, *added])})
-            text = json.dumps(people, indent=2, sort_keys=True, ensure_ascii=False)
-            (target / IDENTITIES_FILE).write_text(text + "\n", encoding="utf-8")
+            for name, content in ((IDENTITIES_FILE, people), (PROVENANCE, provenance)):
+                text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
+                (target / name).write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise RunError(f"{out} cannot be written.", found=str(error), remedy="free disk space") from error
     return added
@@ -83,12 +97,19 @@ def _features(noted: dict[str, object], folder: Path) -> IdentityFeatures:
     return features
 
 
-def _descriptions(rows: Manifest) -> list[str]:
-    """Description of each identity, in the order of ``rows.identities()``; "" where there is none."""
-    if "description" not in rows.columns:
-        return [""] * len(rows.identities()[1])
-    _, first = np.unique(rows.identities()[0], return_index=True)
-    return [rows.table["description"][row].as_py() or "" for row in first.tolist()]
+def _rows_of(manifest: Manifest, split: str) -> Manifest:
+    """Take the rows of identities in a split."""
+    chosen = (manifest.numpy("split") == split) & (manifest.numpy("role") == "identity")
+    if not chosen.any():
+        splits = sorted(set(manifest.numpy("split").tolist()))
+        guess = nearest(split, splits)
+        raise UserError(
+            f"There is no image of an identity in the split {split!r}.",
+            looked_for=f"rows with split {split!r} and role 'identity' in {manifest.root}",
+            found=f"the splits {', '.join(splits)}" if splits else "no rows",
+            remedy=f"did you mean --split {guess}?" if guess and guess != split else "give another --split",
+        )
+    return manifest.filter(np.asarray(chosen, dtype=bool))
 
 
 def main(args: list[str] | None = None) -> int:
@@ -102,9 +123,8 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--split", default="train", help="the rows that are read (default: train)")
     given = parser.parse_args(args)
     try:
-        manifest = open_dataset(given.source).manifest()
-        chosen = (manifest.numpy("split") == given.split) & (manifest.numpy("role") == "identity")
-        names = introduce(given.model.expanduser(), manifest.filter(np.asarray(chosen, dtype=bool)), given.out)
+        rows = _rows_of(open_dataset(given.source).manifest(), given.split)
+        names = introduce(given.model.expanduser(), rows, given.out.expanduser())
     except DiffReIDError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

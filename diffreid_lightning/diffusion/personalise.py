@@ -39,6 +39,7 @@ from diffreid_lightning.diffusion.objective import (
 from diffreid_lightning.diffusion.personalised_writer import write_personalised
 from diffreid_lightning.diffusion.prompt_cache import PromptCache
 from diffreid_lightning.diffusion.row_adamw import RowAdamW
+from diffreid_lightning.diffusion.sampling import scale_latents
 from diffreid_lightning.diffusion.schedule import Schedule, optimise_by_step
 from diffreid_lightning.errors import UserError
 
@@ -216,9 +217,7 @@ class Personalisation(LightningModule):
         """Draw latents from the images' posteriors, then append the prior images': (B + P, C, h, w)."""
         mean, logvar = batch.moments.chunk(2, dim=1)
         drawn = mean + (0.5 * logvar.clamp(-30, 20)).exp() * torch.randn_like(mean)
-        config = self._held.pipeline.vae.config
-        shift = getattr(config, "shift_factor", None) or 0.0
-        return torch.cat([(drawn - shift) * config.scaling_factor, batch.prior_latents])
+        return torch.cat([scale_latents(self._held.pipeline.vae, drawn), batch.prior_latents])
 
     def _conditioning(self, batch: PersonalisationBatch) -> Conditioning:
         """Encode the prompts, each distinct one once; those without a name only the first time they are met."""

@@ -26,7 +26,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -35,7 +34,8 @@ from diffreid_lightning.diffusion.checkpoint_source import locate_pipeline, weig
 from diffreid_lightning.diffusion.conditioning import text_encoders
 from diffreid_lightning.diffusion.folder import Pipeline, load_pipeline
 from diffreid_lightning.diffusion.prompts import PromptTemplate
-from diffreid_lightning.errors import UserError, nearest, shorten
+from diffreid_lightning.errors import UserError, shorten
+from diffreid_lightning.whole_folder import what_is_there
 
 IDENTITIES_FILE = "identities.json"
 TOKENS_FILE = "tokens.safetensors"
@@ -76,55 +76,33 @@ class PersonalisedModel:
     template: PromptTemplate
     content_hash: str
 
-    def identity(self, key: IdentityKey) -> Identity:
-        """Return the identity of this key.
-
-        Raises:
-            UserError: the model does not know it.
-        """
-        for identity in self.identities:
-            if identity.key == key:
-                return identity
-        known = [f"{'/'.join(map(str, identity.key))}" for identity in self.identities]
-        asked = "/".join(map(str, key))
-        guess = nearest(asked, known)
-        raise UserError(
-            f"The model does not know the identity {asked}.",
-            looked_for="one of the identities it was trained on (source/partition/pid)",
-            found=shorten(known, 4),
-            remedy=f"did you mean {guess}?" if guess else "personalise a model with this identity",
-        )
-
 
 def is_personalised(folder: str | Path) -> bool:
     """Tell whether a path is a personalised model rather than a plain checkpoint."""
     return (Path(folder).expanduser() / IDENTITIES_FILE).is_file()
 
 
-def load_personalised(
-    folder: str | Path, base: str | Path | None = None, dtype: torch.dtype = torch.float32
-) -> PersonalisedModel:
-    """Load a personalised model.
+def load_personalised(folder: str | Path, base: str | Path | None = None) -> PersonalisedModel:
+    """Load a personalised model in float32.
 
     Args:
-        folder: what :class:`~diffreid_lightning.callbacks.personalisation_export.PersonalisationExport` wrote.
+        folder: what :class:`~diffreid_lightning.callbacks.personalisation.PersonalisationExport` wrote.
         base: where its base model is now: a folder, a hub id or ``tiny-sd``; None looks where it was in training.
-        dtype: of the weights.
 
     Raises:
         UserError: the folder is missing or incomplete, or the base model is not the one it was trained from.
     """
     folder = Path(folder).expanduser()
-    noted = _read_note(folder)
+    noted = read_note(folder)
     digest = hashlib.sha256(json.dumps(noted["template"]).encode())
     whole = folder / PIPELINE_FOLDER
     if whole.is_dir():
-        pipeline = load_pipeline(whole, dtype)
+        pipeline = load_pipeline(whole)
         digest.update(weights_hash(whole).encode())
     else:
         source = locate_pipeline(base if base is not None else noted["base"]["model"])
         _check_base(folder, source, noted["base"]["weights"])
-        pipeline = load_pipeline(source, dtype)
+        pipeline = load_pipeline(source)
         digest.update(noted["base"]["weights"].encode())
     lora = folder / LORA_FOLDER / LORA_FILE
     if lora.is_file():
@@ -230,20 +208,28 @@ def numbered_names(names: list[str], vectors: int) -> list[str]:
     return [name if number == 0 else f"{name}_{number}" for name in names for number in range(vectors)]
 
 
-def _read_note(folder: Path) -> dict[str, Any]:
+def read_note(folder: Path) -> dict[str, Any]:
+    """Read ``identities.json``: ``base``, ``template`` and ``identities``.
+
+    Args:
+        folder: of a personalised model.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
     file = folder / IDENTITIES_FILE
     if not file.is_file():
-        found = shorten(sorted(entry.name for entry in folder.iterdir())) if folder.is_dir() else "no folder"
         raise UserError(
             f"There is no personalised model at {folder}",
             looked_for=IDENTITIES_FILE,
-            found=found or "an empty folder",
+            found=what_is_there(folder),
             remedy="make one: python -m diffreid_lightning fit --config pipeline/personalise",
         )
     try:
         noted = json.loads(file.read_text(encoding="utf-8"))
         _ = [noted["template"], noted["base"]["model"], noted["base"]["weights"]]
-        _ = [(each["name"], each["source"], each["partition"], each["pid"]) for each in noted["identities"]]
+        wanted = ("name", "source", "partition", "pid", "description")
+        _ = [[each[name] for name in wanted] for each in noted["identities"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(file, "base, template and identities", f"{type(error).__name__}: {error}") from error
     return dict(noted)

@@ -19,7 +19,7 @@ from diffreid_lightning.diffusion.conditioning import Conditioning, encode_nothi
 from diffreid_lightning.diffusion.folder import load_pipeline
 from diffreid_lightning.diffusion.prompts import PromptTemplate
 from diffreid_lightning.diffusion.samplers import Sampler
-from diffreid_lightning.errors import RunError
+from diffreid_lightning.errors import RunError, check_at_least
 from diffreid_lightning.resumable_array import fill_array
 
 Words = tuple[str, str]  #: (description, circumstances) of an image
@@ -37,9 +37,14 @@ class PriorImages(ABC):
         scheduler: name of a diffusers scheduler; None takes the base model's own.
         draw_at_once: images drawn at once.
         cache_dir: where latents are kept.
+
+    Raises:
+        UserError: a number is out of its range.
     """
 
     def __init__(self, steps: int, guidance: float, scheduler: str | None, draw_at_once: int, cache_dir: str) -> None:
+        check_at_least(f"{type(self).__name__}.steps", steps)
+        check_at_least(f"{type(self).__name__}.draw_at_once", draw_at_once)
         self.steps = steps
         self.guidance = guidance
         self.scheduler = scheduler
@@ -117,6 +122,9 @@ class FineGrainedPrior(PriorImages):
         scheduler: name of a diffusers scheduler; None takes the base model's own.
         draw_at_once: images drawn at once.
         cache_dir: where latents are kept.
+
+    Raises:
+        UserError: a number is out of its range.
     """
 
     def __init__(
@@ -129,6 +137,7 @@ class FineGrainedPrior(PriorImages):
         cache_dir: str = "runs/cache/prior",
     ) -> None:
         super().__init__(steps, guidance, scheduler, draw_at_once, cache_dir)
+        check_at_least("FineGrainedPrior.images_per_identity", images_per_identity)
         self.images_per_identity = images_per_identity
 
     def prompts(self, people: Sequence[Sequence[Words]], template: PromptTemplate, seed: int) -> list[str]:
@@ -154,6 +163,9 @@ class CoarsePrior(PriorImages):
         scheduler: name of a diffusers scheduler; None takes the base model's own.
         draw_at_once: images drawn at once.
         cache_dir: where latents are kept.
+
+    Raises:
+        UserError: a number is out of its range.
     """
 
     def __init__(
@@ -167,6 +179,7 @@ class CoarsePrior(PriorImages):
         cache_dir: str = "runs/cache/prior",
     ) -> None:
         super().__init__(steps, guidance, scheduler, draw_at_once, cache_dir)
+        check_at_least("CoarsePrior.images", images)
         self.images = images
         self.prompt = prompt
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 
@@ -77,9 +78,7 @@ class PromptTemplate:
 
     def without_identity(self) -> PromptTemplate:
         """Return the template for prompts of nobody in particular, such as those of the prior images."""
-        somebody = "" if "description" in self.slots else _SOMEBODY
-        others = {name: f"{{{name}}}" for name in ("description", "circumstances")}
-        return PromptTemplate(self._fill({"identity": somebody, **others}))
+        return _without_identity(self)
 
     def _fill(self, values: dict[str, str]) -> str:
         # Fixed words stand at even places, names of slots at odd ones.
@@ -95,3 +94,11 @@ class PromptTemplate:
                 written += words.lstrip(_SEPARATOR)
             value_before = (value_before or bool(values[name])) and not words.strip(_SEPARATOR)
         return " ".join(written.rstrip(_SEPARATOR).lstrip(_SEPARATOR + "".join(_CLOSING)).split())
+
+
+@functools.lru_cache(maxsize=64)
+def _without_identity(template: PromptTemplate) -> PromptTemplate:
+    """Made once for each template: a run asks for it at every image."""
+    somebody = "" if "description" in template.slots else _SOMEBODY
+    others = {name: f"{{{name}}}" for name in ("description", "circumstances")}
+    return PromptTemplate(template._fill({"identity": somebody, **others}))

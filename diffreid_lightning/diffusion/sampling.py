@@ -105,8 +105,7 @@ def encode_images(vae: Any, images: Tensor) -> Tensor:
         (B, C, h, w) float32: the mean of the posterior, scaled.
     """
     posterior = vae.encode((images.float() / 127.5 - 1).to(vae.dtype)).latent_dist
-    shift, scale = _scale(vae, images.device)
-    return (posterior.mean.float() - shift) * scale
+    return scale_latents(vae, posterior.mean.float())
 
 
 def decode_latents(vae: Any, latents: Tensor, chunk: int) -> Tensor:
@@ -120,10 +119,21 @@ def decode_latents(vae: Any, latents: Tensor, chunk: int) -> Tensor:
     Returns:
         (B, 3, H, W) uint8.
     """
-    shift, scale = _scale(vae, latents.device)
-    unscaled = (latents / scale + shift).to(vae.dtype)
+    unscaled = unscale_latents(vae, latents).to(vae.dtype)
     pictures = [_to_bytes(vae.decode(part, return_dict=False)[0]) for part in unscaled.split(chunk)]
     return torch.cat(pictures)
+
+
+def scale_latents(vae: Any, latents: Tensor) -> Tensor:
+    """Turn latents as the autoencoder encodes them, (B, C, h, w), into what the denoiser sees."""
+    shift, scale = _scale(vae, latents.device)
+    return (latents - shift) * scale
+
+
+def unscale_latents(vae: Any, latents: Tensor) -> Tensor:
+    """Turn latents as the denoiser gives them, (B, C, h, w), into what the autoencoder decodes."""
+    shift, scale = _scale(vae, latents.device)
+    return latents / scale + shift
 
 
 def _to_bytes(decoded: Tensor) -> Tensor:
@@ -135,6 +145,6 @@ def _scale(vae: Any, device: torch.device) -> tuple[Tensor | float, Tensor | flo
     mean, spread = getattr(vae.config, "latents_mean", None), getattr(vae.config, "latents_std", None)
     factor = vae.config.scaling_factor
     if mean is None or spread is None:
-        return 0.0, factor
+        return getattr(vae.config, "shift_factor", None) or 0.0, factor
     column = torch.tensor([mean, spread], device=device)[:, None, :, None, None]
     return column[0], factor / column[1]

@@ -20,6 +20,7 @@ from diffreid_lightning.diffusion.architectures import build_scheduler, build_te
 from diffreid_lightning.diffusion.caption_reading import CaptionReader, reading_loss, sentence_states
 from diffreid_lightning.diffusion.folder import assemble_pipeline, load_autoencoder, load_pipeline
 from diffreid_lightning.diffusion.objective import denoising_loss, noise_latents, timestep_weights
+from diffreid_lightning.diffusion.sampling import scale_latents
 from diffreid_lightning.diffusion.schedule import Schedule, optimise_by_step
 from diffreid_lightning.errors import UserError
 
@@ -142,7 +143,7 @@ class TextToImageTraining(LightningModule):
         def normal() -> Tensor:
             return torch.randn(shape, generator=generator, device=self.device)
 
-        latents = (mean + (0.5 * logvar.clamp(-30, 20)).exp() * normal()) * self.vae.config.scaling_factor
+        latents = scale_latents(self.vae, mean + (0.5 * logvar.clamp(-30, 20)).exp() * normal())
         steps = self.scheduler.config.num_train_timesteps
         timesteps = torch.randint(steps, (shape[0],), generator=generator, device=self.device)
         noisy, target = noise_latents(self.scheduler, latents, normal(), timesteps)

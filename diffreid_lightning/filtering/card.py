@@ -53,6 +53,7 @@ class Card:
         audit: None where the nearest real images are not known.
         pictures: names of pictures beside the card: ``histogram``, and ``nearest_real`` where it could be drawn.
         scored: content hash of the scored manifest.
+        calibration: how the confidence was calibrated, in words; "" where it is not known.
     """
 
     title: str
@@ -66,6 +67,7 @@ class Card:
     audit: Audit | None
     pictures: Mapping[str, str]
     scored: str
+    calibration: str
 
 
 def write_card(card: Card) -> str:
@@ -158,9 +160,10 @@ def _selection(card: Card) -> str:
             "|---|---|",
             *reasons,
             "",
-            "`confidence` is the probability that a Re-ID network trained on the real people gives to the intended one "
-            "(temperature calibrated\non held-out real images), `similarity` the cosine to that person's centroid, "
-            "`margin` how much nearer it is than the nearest other.\n",
+            "`confidence` is the probability that a Re-ID network trained on the real people gives to the intended "
+            "one, `similarity`\nthe cosine to that person's centroid, `margin` how much nearer it is than the nearest "
+            "other.\n",
+            f"Calibration of the confidence: {card.calibration}.\n" if card.calibration else "",
         ]
     )
 

@@ -7,6 +7,8 @@ for memorised training images by Carlini et al. (arXiv 2301.13188), here of whol
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -44,26 +46,41 @@ def rms(one: Tensor, other: Tensor) -> Tensor:
     return (one.float() - other.float()).square().mean(dim=1).sqrt() / 255
 
 
-def nearest(thumbs: Tensor, others: Tensor, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
+class Thumbnails(NamedTuple):
+    """Images that others are compared with again and again: 4 bytes a number where they are kept, in place of 1."""
+
+    bytes: Tensor  #: (N, 1536) uint8
+    values: Tensor  #: (N, 1536) float32 in -0.5..0.5
+    squares: Tensor  #: (N,) squared lengths of the values
+
+
+def centred(thumbs: Tensor) -> Thumbnails:
+    """Make thumbnails, (N, 1536) uint8, ready for many calls of :func:`nearest`."""
+    values = _centred(thumbs)
+    squares = [tile.square().sum(dim=1) for tile in values.split(_TILE)]
+    return Thumbnails(thumbs, values, torch.cat(squares))
+
+
+def nearest(thumbs: Tensor, others: Tensor | Thumbnails, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Find the nearest of other images, which may be mirrored.
 
     Args:
         thumbs: (B, 1536) uint8.
-        others: (N, 1536) uint8, on the same device; N at least 1.
+        others: (N, 1536) uint8, or what :func:`centred` made of them, on the same device; N at least 1.
         exclude: (B,) the row of ``others`` that does not count (an image's own); None for none.
 
     Returns:
         distances: (B,) float32, 0 to 1.
         rows: (B,) int64, which of the others; the first of several that are equally near.
     """
+    plain = others.bytes if isinstance(others, Thumbnails) else others
     best = thumbs.new_full((len(thumbs),), torch.inf, dtype=torch.float32)
     rows = torch.zeros(len(thumbs), dtype=torch.int64, device=thumbs.device)
     turned = torch.zeros(len(thumbs), dtype=torch.bool, device=thumbs.device)
     forms = (_centred(thumbs), _centred(mirrored(thumbs)))
     with exact_products():
-        for start in range(0, len(others), _TILE):
-            tile = _centred(others[start : start + _TILE])
-            lengths = tile.square().sum(dim=1)
+        for start in range(0, len(plain), _TILE):
+            tile, lengths = _tile_of(others, start)
             for is_mirrored, form in enumerate(forms):
                 gaps = lengths - 2 * (form @ tile.T)  # less the thumbnail's own square, equal for all others
                 if exclude is not None:
@@ -75,8 +92,17 @@ def nearest(thumbs: Tensor, others: Tensor, exclude: Tensor | None = None) -> tu
                 rows = torch.where(nearer, place + start, rows)
                 turned = torch.where(nearer, torch.full_like(turned, bool(is_mirrored)), turned)
     chosen = torch.where(turned[:, None], mirrored(thumbs), thumbs)
-    distances = rms(chosen, others[rows])  # once more without the rounding of large products
+    distances = rms(chosen, plain[rows])  # once more without the rounding of large products
     return distances.masked_fill(best.isinf(), torch.inf), rows
+
+
+def _tile_of(others: Tensor | Thumbnails, start: int) -> tuple[Tensor, Tensor]:
+    """Centred values of the next few others, and their squared lengths."""
+    part = slice(start, start + _TILE)
+    if isinstance(others, Thumbnails):
+        return others.values[part], others.squares[part]
+    made = centred(others[part])
+    return made.values, made.squares
 
 
 def later_copies(thumbs: npt.NDArray[np.uint8], threshold: float) -> npt.NDArray[np.int64]:

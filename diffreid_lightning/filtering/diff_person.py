@@ -20,7 +20,7 @@ from diffreid_lightning.filtering.scored import NEAREST, REAL_DISTANCE, ScoredFo
 from diffreid_lightning.filtering.selection import Selection, SelectionRule, select_rows
 from diffreid_lightning.manifest import Manifest
 from diffreid_lightning.tracking import WandbTracker, finish_tracking
-from diffreid_lightning.whole_folder import replacing
+from diffreid_lightning.whole_folder import refuse_foreign, replacing
 
 DATASET, REJECTED, REPORT = "diff_person", "rejected", "report"
 _CARD = "card"  # its pictures, inside the dataset
@@ -69,7 +69,8 @@ class DiffPersonSelection:
             UserError: the scored images cannot be used, nothing passes, or ``out`` holds something else.
             RunError: the disk refuses; what ``out`` held is still there.
         """
-        _refuse_foreign(self.out)
+        remedy = "give another folder with --out, or remove this one yourself"
+        refuse_foreign(self.out, [f"{DATASET}/{NOTE}"], "a selection", remedy)
         scored = ScoredFolder.read(self.scored)
         if not len(scored.manifest):
             raise UserError(f"There is no image in {self.scored}.", remedy="generate and score some first")
@@ -114,7 +115,10 @@ class DiffPersonSelection:
         place.mkdir()
         write_tables(report, selection, rules, place)
         pictures.save_histogram(selection, self.rules, place / "histogram.png")
-        sheets = {"kept": pictures.kept_sheet(selection), "rejected": pictures.rejected_sheet(selection)}
+        sheets = {
+            "kept": pictures.kept_sheet(selection),
+            "rejected": pictures.rejected_sheet(selection, report.main_reasons),
+        }
         for name, sheet in sheets.items():
             if sheet is not None:
                 sheet.save(place / f"{name}.png")
@@ -160,15 +164,7 @@ class DiffPersonSelection:
             audit=_audit(scored, kept, self.near_copy),
             pictures=shown,
             scored=scored.manifest.content_hash,
-        )
-
-
-def _refuse_foreign(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / DATASET / NOTE).is_file())):
-        raise UserError(
-            f"{out} holds something else and is not replaced by a selection.",
-            looked_for=f"a new or empty folder, or an earlier selection, with {DATASET}/{NOTE}",
-            remedy="give another folder with --out, or remove this one yourself",
+            calibration=scored.calibration,
         )
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.compute as pc
 from PIL import Image
 
 from diffreid_lightning.errors import UserError
@@ -64,14 +65,19 @@ def kept_sheet(selection: Selection) -> Image.Image | None:
     return draw_samples(lines) if lines else None
 
 
-def rejected_sheet(selection: Selection) -> Image.Image | None:
-    """Draw rejected images, a line for each of the most frequent reasons; None when none can be drawn."""
+def rejected_sheet(selection: Selection, reasons: Iterable[str]) -> Image.Image | None:
+    """Draw rejected images, a line for each of the most frequent reasons; None when none can be drawn.
+
+    Args:
+        selection: after the rules.
+        reasons: those that are looked for; others pass. Each broken file may have its own.
+    """
     _, values = _main_score(selection)
-    reasons = np.asarray(selection.reasons.to_pylist(), dtype=object)
+    given = selection.reasons
     counts = selection.count_reasons()
     lines = []
-    for reason in sorted(counts, key=lambda text: -counts[text]):
-        rows = np.flatnonzero((reasons == reason) & ~selection.kept)
+    for reason in sorted(counts.keys() & set(reasons), key=lambda text: (-counts[text], text)):
+        rows = np.flatnonzero(np.asarray(pc.equal(given, reason)) & ~selection.kept)
         rows = rows[np.argsort(-np.nan_to_num(values[rows], nan=-np.inf), kind="stable")]
         if not len(rows):
             continue

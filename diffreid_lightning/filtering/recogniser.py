@@ -29,7 +29,7 @@ from diffreid_lightning.filtering.copies import LENGTH
 from diffreid_lightning.filtering.scored import THUMBNAILS
 from diffreid_lightning.nets import Backbone, BNNeck, load_initial_weights, save_backbone
 from diffreid_lightning.nets.folder import read_safetensors
-from diffreid_lightning.whole_folder import replacing
+from diffreid_lightning.whole_folder import replacing, what_is_there
 
 BACKBONE = "backbone"
 TENSORS = "identities.safetensors"
@@ -206,7 +206,7 @@ def load_scorer(path: str | Path) -> ScorerFolder:
         raise UserError(
             f"There is no scorer at {folder}",
             looked_for=", ".join(missing),
-            found="a folder without them" if folder.is_dir() else "no such folder",
+            found=what_is_there(folder),
             remedy="train one: python -m diffreid_lightning fit --config pipeline/score (it leaves RUN/scorer)",
         )
     try:

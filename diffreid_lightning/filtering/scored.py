@@ -34,12 +34,14 @@ class ScoredFolder:
         manifest: the scored rows.
         real_roots: the folders or archives of the real images, by source; empty where it is not known.
         real_gap: quantiles 0.01, 0.05, 0.5 of the distance from a real image to the nearest other one; empty likewise.
+        calibration: how the confidence was calibrated, in words; "" likewise.
     """
 
     folder: Path
     manifest: Manifest
     real_roots: Mapping[str, Sequence[str]]
     real_gap: Sequence[float]
+    calibration: str
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> ScoredFolder:
@@ -63,11 +65,12 @@ class ScoredFolder:
             )
         note = folder / REAL
         if not note.is_file():
-            return cls(folder, manifest, {}, ())
+            return cls(folder, manifest, {}, (), "")
         try:
             read = json.loads(note.read_text(encoding="utf-8"))
             roots = {str(source): [str(root) for root in found] for source, found in read["roots"].items()}
-            return cls(folder, manifest, roots, [float(value) for value in read["gap"]])
+            gap = [float(value) for value in read["gap"]]
+            return cls(folder, manifest, roots, gap, str(read.get("calibration", "")))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{note} is damaged.", found=f"{type(error).__name__}: {error}", remedy="score the images again"

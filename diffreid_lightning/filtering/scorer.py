@@ -25,6 +25,7 @@ from diffreid_lightning.filtering.scored import NEAREST, NEAREST_SOURCE, PROBLEM
 from diffreid_lightning.filtering.scores import identity_centroids
 from diffreid_lightning.nets import Backbone, BNNeck, IdentityClassifier
 from diffreid_lightning.nets.folder import Pooling, Stride
+from diffreid_lightning.provenance import manifests_named
 from diffreid_lightning.reid.losses import ReIDLoss
 from diffreid_lightning.reid.outputs import ReIDOutputs
 from diffreid_lightning.reid.supervised import SupervisedReID
@@ -240,7 +241,7 @@ class ReIDScorer(LightningModule):
                 remedy=f"give --data.image_size '[{height},{width}]'",
             )
         self._numbers = {key: number for number, key in enumerate(self.folder.identities)}
-        self._real = self.folder.real.thumbnails
+        self._real: copies.Thumbnails | None = None
         self._real_names = self.folder.real.table["file_name"].combine_chunks()
         self._real_sources = self.folder.real.table["source"].combine_chunks()
 
@@ -248,6 +249,16 @@ class ReIDScorer(LightningModule):
     def work(self) -> dict[str, Any]:
         """What the scores follow from beside the images."""
         return {"scorer": self.folder.content_hash}
+
+    @property
+    def trained_on(self) -> tuple[str, ...]:
+        """Content hashes of the manifests that the scorer was trained on."""
+        return tuple(manifests_named(self.folder.note.get("training")))
+
+    @property
+    def calibration_in_words(self) -> str:
+        """How the temperature of its confidence was found."""
+        return said(self.folder.note["calibration"])
 
     @property
     def real(self) -> RealImages:
@@ -270,8 +281,8 @@ class ReIDScorer(LightningModule):
         missing = np.asarray([problem is not None for problem in problems])
         unreadable = np.asarray([problem is not None for problem in batch.problems])
         thumbs = copies.thumbnails(batch.images)
-        if self._real.device != thumbs.device:
-            self._real = self._real.to(thumbs.device)
+        if self._real is None or self._real.bytes.device != thumbs.device:
+            self._real = copies.centred(self.folder.real.thumbnails.to(thumbs.device))
         distances, rows = (values.cpu().numpy() for values in copies.nearest(thumbs, self._real))
         found: dict[str, Any] = {
             **{name: pa.array(values, pa.float64(), mask=missing) for name, values in columns.items()},

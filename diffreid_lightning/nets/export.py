@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from timm.models import save_for_hf
 
 import diffreid_lightning
-from diffreid_lightning.errors import RunError, UserError
+from diffreid_lightning.errors import RunError
 from diffreid_lightning.nets.backbone import Backbone
 from diffreid_lightning.nets.folder import (
     CONFIG_FILE,
@@ -24,7 +24,7 @@ from diffreid_lightning.nets.folder import (
     WEIGHTS_FILE,
 )
 from diffreid_lightning.nets.heads import BNNeck
-from diffreid_lightning.whole_folder import replacing
+from diffreid_lightning.whole_folder import refuse_foreign, replacing
 
 # Facts about the weights timm distributes under the architecture's name; they are not true of these.
 _NOT_OURS = ("tag", "license", "description", "origin_url", "paper_name", "paper_ids", "notes")
@@ -53,7 +53,8 @@ def save_backbone(
         RunError: the folder cannot be written; the earlier export, if any, is still there.
     """
     folder = Path(folder).expanduser()
-    _refuse_foreign(folder)
+    marks = [CONFIG_FILE, WEIGHTS_FILE, PROVENANCE_FILE]
+    refuse_foreign(folder, marks, "a backbone", "Give another folder, or remove this one yourself.")
     record = json.dumps(_record(backbone, provenance), indent=2, sort_keys=True)
     try:
         with replacing(folder) as partial:
@@ -67,17 +68,6 @@ def save_backbone(
             remedy="Check the free space and the permissions there. What the folder held before is still there.",
         ) from error
     return folder
-
-
-def _refuse_foreign(folder: Path) -> None:
-    is_export = all((folder / name).is_file() for name in (CONFIG_FILE, WEIGHTS_FILE, PROVENANCE_FILE))
-    if folder.exists() and not is_export and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(
-            f"{folder} holds something else and is not replaced by a backbone.",
-            looked_for=f"a new or empty folder, or an earlier export, with its {PROVENANCE_FILE}",
-            found="other files" if folder.is_dir() else "a file",
-            remedy="Give another folder, or remove this one yourself.",
-        )
 
 
 def _record(backbone: Backbone, provenance: Mapping[str, object]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from diffreid_lightning.errors import UserError
-from diffreid_lightning.whole_folder import backup_of
+from diffreid_lightning.whole_folder import what_is_there
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -128,7 +128,7 @@ def read_timm_folder(path: str | Path) -> TimmFolder:
         raise UserError(
             f"{folder} is not a timm folder.",
             looked_for=" and ".join(str(folder / name) for name in missing),
-            found=_what_is_there(folder),
+            found=what_is_there(folder),
             remedy="Give a folder with config.json and model.safetensors, as save_backbone and timm's "
             "save_for_hf(..., safe_serialization=True) write it. Pickled weights (.bin, .pth) are not opened.",
         )
@@ -166,15 +166,6 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         raise UserError(
             f"{path} cannot be read as safetensors.", found=str(error), remedy="Copy or export the file again."
         ) from error
-
-
-def _what_is_there(folder: Path) -> str:
-    if folder.is_dir():
-        return "a folder with " + (", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing in it")
-    backup = backup_of(folder)
-    if backup.is_dir():
-        return f"no such folder, but an interrupted export left its predecessor at {backup}: rename it back"
-    return "a file" if folder.exists() else "no such folder"
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -50,12 +50,7 @@ def run_logged(words: Sequence[str], environment: Mapping[str, str], log: Path, 
         os.close(slave)
     with log.open("ab") as file:
         try:
-            _copy(master, file, echo)
-            return process.wait()
-        except KeyboardInterrupt:
-            process.send_signal(signal.SIGINT)
-            process.wait()
-            raise
+            return _until_it_ends(process, master, file, echo)
         finally:
             os.close(master)
 
@@ -73,6 +68,38 @@ def _terminal() -> tuple[int, int]:
     import pty  # not everywhere, and nowhere needed where there is no terminal
 
     return pty.openpty()
+
+
+def _until_it_ends(process: subprocess.Popen[bytes], source: int, log: BinaryIO, echo: bool) -> int:
+    """Copy what a command says until it has ended, after Ctrl-C as well: nobody else reads, and it would wait for ever.
+
+    Raises:
+        KeyboardInterrupt: the user interrupted; the command has ended by itself, with its last words in the log.
+    """
+    interrupted: KeyboardInterrupt | None = None
+    while True:
+        try:
+            _copy(source, log, echo)
+            code = process.wait()
+            break
+        except KeyboardInterrupt as error:
+            # A terminal tells the command too, and a second interrupt would end it before it has put things in order.
+            # Who interrupts once more means it.
+            if interrupted is not None or not _in_foreground():
+                process.send_signal(signal.SIGINT)
+            interrupted = error
+    if interrupted is not None:
+        raise interrupted
+    return code
+
+
+def _in_foreground() -> bool:
+    """Tell whether Ctrl-C on a terminal reaches this process, and with it those it started."""
+    try:
+        with Path("/dev/tty").open("rb") as terminal:
+            return os.tcgetpgrp(terminal.fileno()) == os.getpgrp()
+    except (OSError, AttributeError):
+        return False
 
 
 def _copy(source: int, log: BinaryIO, echo: bool) -> None:

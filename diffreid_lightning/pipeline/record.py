@@ -1,7 +1,9 @@
-"""What a finished stage was made from and came to, as content hashes: the reason to run it again or not.
+"""What a finished stage was made from and came to, as hashes: the reason to run it again or not.
 
-A stage's key covers its command, its configs, the chain's variables, the package's code, the datasets and diffusion
-models it reads and the outputs of the stages it reads. It holds no times and no absolute paths of the machine.
+A stage's key covers its command, its configs and the vocabularies they name, the chain's variables, the package's code
+and its own configs, the datasets and diffusion models it reads and the outputs of the stages it reads. Of a dataset's
+images it holds sizes and times, or an archive's checksums, for reading them all would take too long; of the rest, the
+content. It holds no absolute paths of the machine.
 """
 
 from __future__ import annotations
@@ -10,14 +12,16 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from diffreid_lightning.cli.layers import configs_folder
 from diffreid_lightning.data.datasets import open_dataset
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.pipeline.chain import PREFIX, Chain, Stage
+from diffreid_lightning.whole_folder import replacing_file
 
 _BLOCK = 1 << 20
 
@@ -39,9 +43,8 @@ class Record:
     def write(self, file: Path) -> None:
         """Write it, whole or not at all."""
         file.parent.mkdir(parents=True, exist_ok=True)
-        staged = file.with_suffix(".staged")
-        staged.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
-        staged.replace(file)
+        with replacing_file(file) as staged:
+            staged.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, file: Path) -> Record | None:
@@ -67,10 +70,12 @@ def stage_key(chain: Chain, stage: Stage, outputs: Mapping[str, str]) -> str:
         UserError: a config, a dataset or a diffusion model cannot be read.
     """
     configs = stage.settings()
+    variables = _variables_read(chain, configs)
     made_from = {
         "command": stage.words,
         "configs": configs,
-        "variables": _variables_read(chain, configs),
+        "vocabularies": vocabulary_hashes([*configs, variables], stage.words),
+        "variables": variables,
         "code": code_hash(),
         "data": {name: dataset_hash(chain.variables[name]) for name in stage.data},
         "models": {name: model_hash(chain.variables[name]) for name in stage.models},
@@ -99,23 +104,39 @@ def output_hash(folder: Path, makes: Iterable[str]) -> str | None:
 
 @functools.cache
 def code_hash() -> str:
-    """Hash the package's own Python files."""
-    package = Path(__file__).resolve().parents[1]
+    """Hash the package's own Python files and the configs that come with it, which lie below a stage's own."""
     digest = hashlib.sha256()
-    for file in sorted(package.rglob("*.py")):
-        digest.update(file.relative_to(package).as_posix().encode() + b"\0" + file.read_bytes())
+    for folder, suffix in ((Path(__file__).resolve().parents[1], "py"), (configs_folder(), "yaml")):
+        for file in sorted(folder.rglob(f"*.{suffix}")):
+            digest.update(file.relative_to(folder).as_posix().encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()
+
+
+def vocabulary_hashes(settings: Iterable[Mapping[str, Any]], words: Sequence[str]) -> list[str]:
+    """Hash the vocabularies of the user's own that a command reads; packaged ones are part of the package.
+
+    Args:
+        settings: its configs.
+        words: its words, which may name one too.
+    """
+    named = [name for config in settings for name in _values_of("vocabulary", config)]
+    for word, following in zip(words, (*words[1:], ""), strict=True):
+        flag, _, value = word.partition("=")
+        if flag.startswith("--") and flag.rpartition(".")[2] == "vocabulary":
+            named.append(value or following)
+    files = (Path(name).expanduser() for name in named)
+    return [_hash_file(file) for file in files if file.is_file()]
 
 
 @functools.cache
 def dataset_hash(path: str) -> str:
-    """Hash a dataset: its manifest's rows.
+    """Hash a dataset: its manifest's rows, and what tells whether an image file was changed in its place.
 
     Raises:
         UserError: there is no dataset at ``path``.
     """
     manifest = open_dataset(path).manifest()
-    return manifest.content_hash
+    return _hash_json([manifest.content_hash, manifest.file_fingerprint])
 
 
 @functools.cache
@@ -129,6 +150,18 @@ def model_hash(model: str) -> str:
     from diffreid_lightning.diffusion.checkpoint_source import locate_pipeline, weights_hash
 
     return weights_hash(locate_pipeline(model))
+
+
+def _values_of(key: str, settings: Any) -> Iterator[str]:
+    """Find texts under a key at any depth."""
+    if isinstance(settings, Mapping):
+        for name, value in settings.items():
+            if name == key and isinstance(value, str):
+                yield value
+            yield from _values_of(key, value)
+    elif isinstance(settings, list):
+        for value in settings:
+            yield from _values_of(key, value)
 
 
 def _variables_read(chain: Chain, configs: list[dict[str, Any]]) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 import time
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import Literal, NamedTuple
 
 from rich.console import Console
 
+from diffreid_lightning import file_lock
 from diffreid_lightning.errors import RunError, UserError
 from diffreid_lightning.pipeline.chain import Chain, Stage
 from diffreid_lightning.pipeline.process import last_words, run_logged
@@ -179,28 +179,17 @@ def alone(root: Path) -> Iterator[None]:
         UserError: one is at work there.
     """
     root.mkdir(parents=True, exist_ok=True)
-    lock = os.open(root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        _lock(lock, root)
-        yield
-    finally:
-        os.close(lock)
-
-
-def _lock(handle: int, root: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
     # A stage inherits the lock: while one is left over from a chain that was killed, nobody starts it again.
-    os.set_inheritable(handle, True)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    lock = file_lock.take(root / ".lock", inheritable=True)
+    if lock is None:
         raise UserError(
             f"Another run is at work in {root}.",
             remedy="wait for it, or give this one another folder",
-        ) from error
+        )
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _record_file(chain: Chain, name: str) -> Path:

@@ -106,6 +106,15 @@ class SupervisedReID(LightningModule):
         if stage == "fit" and self.classifier is None:
             self.classifier = IdentityClassifier(self.backbone.num_features, self._num_identities())
 
+    def configure_model(self) -> None:
+        """Do what :meth:`setup` does, if it has not been done.
+
+        A ``WeightAveraging`` callback asks for this before it copies the module, which is before ``setup``.
+        """
+        stage = None if self._trainer is None else self.trainer.state.fn
+        if stage is not None:
+            self.setup(stage.value)
+
     def expect_checkpoint(self) -> None:
         """Leave the initial weights alone: a checkpoint brings its own, and theirs may need a network to be had."""
         self._initialised = True

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from benchmarks.evidence import lab, settings, tables
-from benchmarks.evidence.ancestry import manifests_named, refuse_leaks
+from benchmarks.evidence.ancestry import refuse_leaks
 from benchmarks.evidence.lab import OUT, Lab
 from benchmarks.evidence.outcomes import Outcome, val_curve
 from benchmarks.evidence.plan import epochs_for, validation_interval
@@ -26,6 +26,7 @@ from benchmarks.evidence.statistics import paired, reached
 from diffreid_lightning.errors import RunError, UserError
 from diffreid_lightning.filtering.selection import Selection
 from diffreid_lightning.manifest import Manifest
+from diffreid_lightning.provenance import manifests_named
 
 GENERATED = {"source_pid": 1, "prompt": "a person", "attributes": "{}", "seed": 0, "generator": "f" * 64}
 
@@ -103,6 +104,25 @@ def test_a_step_is_known_by_contents_and_not_by_places(tmp_path: Path) -> None:
     assert key("here", "/models/base") == first
     config.write_text("seed_everything: 1\n", encoding="utf-8")
     assert key("here", "/models/base") != first
+
+
+def test_a_step_is_known_by_what_lies_below_its_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    below, mine = tmp_path / "default.yaml", tmp_path / "mine.yaml"
+    (tmp_path / "pipeline").mkdir()
+    for file in (below, mine, tmp_path / "pipeline/select.yaml"):
+        file.write_text("view: [a, b]\n", encoding="utf-8")
+    monkeypatch.setattr(lab, "configs_folder", lambda: tmp_path)
+    commands = (["fit"], ["select"], ["predict", "--data.vocabulary", str(mine)])
+
+    def keys() -> list[str]:
+        return [Lab(tmp_path / "work", {}).key(words) for words in commands]
+
+    first = keys()
+    assert keys() == first
+    for file, others in ((below, [0, 2]), (tmp_path / "pipeline/select.yaml", [1]), (mine, [2])):
+        before = keys()
+        file.write_text("view: [a, c]\n", encoding="utf-8")
+        assert [place for place, (old, new) in enumerate(zip(before, keys(), strict=True)) if old != new] == others
 
 
 # The choice.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +11,9 @@ import pyarrow.parquet as pq
 import torch
 from lightning.pytorch import Trainer
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from diffreid_lightning.callbacks.features import FeatureWriter, feature_table
+from diffreid_lightning.callbacks.features import FeatureWriter, feature_table, merge_shards
 from diffreid_lightning.data.reid import ReIDDataModule
 from tests.callbacks.conftest import Colours
 
@@ -35,6 +36,32 @@ def test_row_i_of_the_table_names_the_image_of_feature_i(
         assert row["pid"] == int(pid)
         assert row["camid"] == int(camera[1])
         assert row["is_query"] == bool(is_query) == (path.parent.name == "query")
+
+
+def test_merging_orders_rows_counts_each_once_and_holds_one_batch(tmp_path: Path) -> None:
+    count, dimension, size = 4000, 500, 50
+    features = torch.arange(count * dimension, dtype=torch.float32).view(count, dimension)
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+    order = torch.cat([order, order[:size]])  # what a process padded its share with
+    order = order[order % 7 > 0]  # and some rows are not there
+    shards = []
+    for number, rows in enumerate(order.split(size)):
+        shards.append(tmp_path / f"{number:03d}.safetensors")
+        columns = {"labels": rows * 2, "camids": rows % 6, "is_query": rows < 9, "indices": rows}
+        save_file({"features": features[rows], **columns}, shards[-1])
+    tracemalloc.start()
+    rows, is_query = merge_shards(shards, tmp_path / "merged")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < features.nbytes / 8
+    expected = torch.tensor([row for row in range(count) if row % 7])
+    assert rows.tolist() == expected.tolist()
+    assert is_query.tolist() == [row < 9 for row in rows]
+    merged = load_file(tmp_path / "merged")
+    assert merged.keys() == {"features", "labels", "camids", "is_query"}
+    for name, wanted in (("features", features[expected]), ("labels", expected * 2), ("is_query", expected < 9)):
+        assert merged[name].dtype == wanted.dtype
+        assert torch.equal(merged[name], wanted)
 
 
 def test_the_table_of_a_part_follows_its_rows(data: ReIDDataModule) -> None:

@@ -39,7 +39,7 @@ class Grey:
 
 def test_right_is_green_and_wrong_is_red() -> None:
     rows = [RankRow(0, 0.5, [1, 2], [True, False]), RankRow(3, 1.0, [4], [True])]
-    sheet = np.asarray(draw_rank_lists(rows, Grey(), height=32))  # type: ignore[arg-type]
+    sheet = np.asarray(draw_rank_lists(rows, Grey()))  # type: ignore[arg-type]
     green = (sheet == (34, 160, 70)).all(axis=2).any(axis=1)
     red = (sheet == (214, 50, 48)).all(axis=2).any(axis=1)
     half = len(sheet) // 2

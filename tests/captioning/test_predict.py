@@ -261,7 +261,10 @@ def test_a_part_of_the_identities_and_those_of_val(command: Command, tmp_path: P
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["--data.identities=0"], ["data.identities is 0"]),
+        (["--data.identities=0"], ["data.identities must be at least 1"]),
+        (["--data.identities=9999"], ["data.identities is 9999", "from 1 to"]),
+        (["--data.batch_size=0"], ["data.batch_size must be at least 1"]),
+        (["--data.batch_size=-3"], ["data.batch_size must be at least 1"]),
         (["--trainer.callbacks.init_args.agreement=2"], ["agreement"]),
         (["--data.source=nowhere"], ["nowhere"]),
         (["--model=ColourCaptionr"], ["did you mean 'ColourCaptioner'"]),

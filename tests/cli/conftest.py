@@ -39,16 +39,24 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """Run a command in-process in an empty folder, without keys or accounts."""
+    """Run a command in-process in an empty folder, without keys or accounts, and without W&B, which takes its time."""
     monkeypatch.chdir(tmp_path)
-    for name in ("WANDB_MODE", "WANDB_API_KEY", "PL_GLOBAL_SEED"):
+    for name in ("WANDB_API_KEY", "PL_GLOBAL_SEED"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
     monkeypatch.setenv("HOME", str(tmp_path))
     # Lightning's handler keeps the stream it met first, which pytest closes with the first test.
     monkeypatch.setattr(logging, "raiseExceptions", False)
     monkeypatch.setattr(sys, "argv", ["diffreid_lightning"])
     return lambda *words: main(list(map(str, words)))
+
+
+@pytest.fixture
+def tracked(command: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Run a command like ``command``, recorded by W&B as where nobody has chosen a mode: offline."""
+    monkeypatch.delenv("WANDB_MODE")
+    return command
 
 
 def start(

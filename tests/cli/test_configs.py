@@ -92,8 +92,22 @@ def test_a_sweeps_command_line_parses(
         assert node == yaml.safe_load(given)
 
 
-def test_a_trial_logs_what_its_sweep_looks_at(command: Callable[..., int], market: Path, tmp_path: Path) -> None:
+def test_a_trial_logs_what_its_sweep_looks_at(tracked: Callable[..., int], market: Path, tmp_path: Path) -> None:
     sweep = yaml.safe_load((configs_folder() / "sweep/supervised.yaml").read_text(encoding="utf-8"))
-    assert command(*trial(sweep, min)[4:], f"--data.train={market}", *TINY) == 0
+    assert tracked(*trial(sweep, min)[4:], f"--data.train={market}", *TINY) == 0
     (record,) = runs_under(tmp_path / "runs/reid/fit-001")
     assert sweep["metric"]["name"] in read_run(record)["history"]
+
+
+def test_both_captioners_are_given_the_chains_data(
+    command: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else a chain with pipeline/caption_blip2 would caption everybody, whatever its variables say."""
+    monkeypatch.setenv("DIFFREID_DATA", "/data/people")
+    monkeypatch.setenv("DIFFREID_IDENTITIES", "7")
+    for name in ("caption", "caption_blip2"):
+        assert command("predict", "--config", f"pipeline/{name}", "--print_config") == 0
+        source = yaml.safe_load(capsys.readouterr().out)["data"]["init_args"]["source"]
+        assert source["class_path"].endswith("Subset")
+        assert source["init_args"]["dataset"] == "/data/people"
+        assert source["init_args"]["identities"] == 7

@@ -111,6 +111,9 @@ def test_a_sheet_shows_people_and_is_the_same_every_time(
         ([], "--out FILE.png"),
         (["--out", "x.png", "--images", "0"], "at least 1"),
         (["--out", "x.png", "--split", "tain"], "nobody to show"),
+        (["--out", "file/x.png"], "choose another --out"),
+        (["--out", "file/below/x.png"], "choose another --out"),
+        (["--out", "folder.png"], "choose another --out"),
     ],
 )
 def test_a_mistaken_sheet_is_answered(
@@ -122,6 +125,8 @@ def test_a_mistaken_sheet_is_answered(
     hint: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "folder.png").mkdir()
     assert main(["data", "sheet", str(root), *words]) == 2
     said = capsys.readouterr().err
     assert hint in said and "Traceback" not in said

@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch._dynamo.utils import counters
 
+from diffreid_lightning import file_lock
 from tests.cli.conftest import TINY
 from tests.data import layouts
 from tests.wandb_records import read_run, runs_under
@@ -23,8 +24,8 @@ from tests.wandb_records import read_run, runs_under
 Command = Callable[..., int]
 
 
-def test_fit_leaves_numbers_weights_config_and_a_wandb_run(command: Command, market: Path, tmp_path: Path) -> None:
-    assert command("fit", f"--data.train={market}", *TINY) == 0
+def test_fit_leaves_numbers_weights_config_and_a_wandb_run(tracked: Command, market: Path, tmp_path: Path) -> None:
+    assert tracked("fit", f"--data.train={market}", *TINY) == 0
     run = tmp_path / "runs/reid/fit-001"
 
     with (run / "results.csv").open() as file:
@@ -52,13 +53,30 @@ def test_fit_leaves_numbers_weights_config_and_a_wandb_run(command: Command, mar
     assert list((run / "metrics/attempt-1").glob("metrics.csv"))
 
 
-def test_a_runs_checkpoint_is_evaluated_with_its_own_config(command: Command, market: Path, tmp_path: Path) -> None:
-    assert command("fit", f"--data.train={market}", *TINY) == 0
+def test_a_run_that_another_process_is_at_is_not_gone_on_with(
+    command: Command, market: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("fit", f"--data.train={market}", *TINY, "--test_with=none", "--trainer.max_epochs=1")
+    assert command(*words) == 0
+    run = tmp_path / "runs/reid/fit-001"
+    held = file_lock.take(run / ".lock")
+    assert held is not None
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    assert command(*words, f"--ckpt_path={run}") == 2
+    assert f"Another process is at work in {run}" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+    held.release()
+    assert command(*words, f"--ckpt_path={run}") == 0
+    assert not (run / ".lock").exists()
+
+
+def test_a_runs_checkpoint_is_evaluated_with_its_own_config(tracked: Command, market: Path, tmp_path: Path) -> None:
+    assert tracked("fit", f"--data.train={market}", *TINY) == 0
     curves = tmp_path / "runs/reid/fit-001/metrics/attempt-1/metrics.csv"
     before = curves.read_bytes()
-    assert command("test", "--ckpt_path=last") == 0
-    assert command("validate", "--ckpt_path=runs/reid/fit-001/checkpoints/best.ckpt") == 0
-    assert command("predict", "--ckpt_path=last") == 0
+    assert tracked("test", "--ckpt_path=last") == 0
+    assert tracked("validate", "--ckpt_path=runs/reid/fit-001/checkpoints/best.ckpt") == 0
+    assert tracked("predict", "--ckpt_path=last") == 0
     root = tmp_path / "runs/reid"
     assert curves.read_bytes() == before, "evaluating a run leaves its curves alone"
     assert len(runs_under(root / "fit-001")) == 1
@@ -116,21 +134,21 @@ def test_backbones_swap_by_an_override_alone(backbone: str, command: Command, ma
     assert timm.create_model(f"local-dir:{tmp_path / 'runs/reid/fit-001/backbone'}", pretrained=True) is not None
 
 
-def test_a_saved_config_starts_another_run(command: Command, market: Path, tmp_path: Path) -> None:
+def test_a_saved_config_starts_another_run(tracked: Command, market: Path, tmp_path: Path) -> None:
     words = [f"--data.train={market}", *TINY, "--trainer.max_epochs=1"]
-    assert command("fit", *words) == 0
+    assert tracked("fit", *words) == 0
     config = "--config=runs/reid/fit-001/config.yaml"
-    assert command("fit", config) == 0
+    assert tracked("fit", config) == 0
     root = tmp_path / "runs/reid"
     assert sorted(path.name for path in root.iterdir()) == ["fit-001", "fit-002"]
     assert len({record.stem for record in runs_under(root)}) == 2
     assert (root / "fit-001/config.yaml").read_bytes() == (root / "fit-002/config.yaml").read_bytes()
 
     # What follows another setting still does, and what only fit knows is no hindrance.
-    assert command("fit", config, "--trainer.max_epochs=3", "--trainer.logger=false", "--test_with=none") == 0
+    assert tracked("fit", config, "--trainer.max_epochs=3", "--trainer.logger=false", "--test_with=none") == 0
     saved = torch.load(root / "fit-003/checkpoints/last.ckpt", weights_only=True)
     assert saved["lr_schedulers"][0]["scheduler"]["T_max"] == 3
-    assert command("test", config, "--ckpt_path=last", "--trainer.logger=false") == 0
+    assert tracked("test", config, "--ckpt_path=last", "--trainer.logger=false") == 0
 
 
 def test_a_requeued_slurm_job_goes_on_and_tests_its_last_epoch(
@@ -153,6 +171,44 @@ def test_a_requeued_slurm_job_goes_on_and_tests_its_last_epoch(
     assert not saved.exists()
     first, second = csv.DictReader((run / "results.csv").open())
     assert second == first, "the weights of the last epoch, not those saved for the requeue"
+
+
+def test_averaged_weights_are_those_of_a_run_taken_up_after_its_last_epoch(
+    command: Command, market: Path, tmp_path: Path
+) -> None:
+    words = ["fit", f"--data.train={market}", *TINY, "--trainer.logger=false", "--trainer.max_epochs=1"]
+    words += ["--trainer.callbacks+=lightning.pytorch.callbacks.EMAWeightAveraging", "--trainer.callbacks.decay=0.9"]
+    assert command(*words) == 0
+    run = tmp_path / "runs/reid/fit-001"
+    whole = (run / "backbone/model.safetensors").read_bytes()
+    shutil.rmtree(run / "backbone")  # killed between its last epoch and its end
+    assert command(*words, "--ckpt_path=last") == 0
+    assert (run / "backbone/model.safetensors").read_bytes() == whole
+    first, second = csv.DictReader((run / "results.csv").open())
+    assert second == first
+    trained = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["current_model_state"]
+    averaged = load_file(run / "backbone/model.safetensors")
+    weight = next(name for name, values in averaged.items() if values.ndim == 4)
+    assert not any(torch.equal(values, averaged[weight]) for values in trained.values()), "the average is another"
+
+
+def test_a_run_begun_from_another_runs_checkpoint_has_a_best_of_its_own(
+    command: Command, market: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["fit", f"--data.train={market}", *TINY, "--trainer.logger=false"]
+    assert command(*words, "--trainer.max_epochs=1", "--test_with=none") == 0
+    state = torch.load(tmp_path / "runs/reid/fit-001/checkpoints/last.ckpt", weights_only=True)
+    state["callbacks"]["RunCheckpoint"]["best_score"] = 101.0  # which no later epoch reaches
+    torch.save(state, tmp_path / "elsewhere.ckpt")
+    words += [f"--ckpt_path={tmp_path / 'elsewhere.ckpt'}", "--test_with=best"]
+    assert command(*words, "--trainer.max_epochs=1") == 2, "nothing is left to train, so nothing is validated"
+    error = capfd.readouterr().err
+    assert "There is no best checkpoint to test" in error
+    assert "Traceback" not in error
+    assert command(*words, "--trainer.max_epochs=2") == 0
+    assert (tmp_path / "runs/reid/fit-003/checkpoints/best.ckpt").is_file()
+    (row,) = csv.DictReader((tmp_path / "runs/reid/fit-003/results.csv").open())
+    assert row["weights"] == "best.ckpt"
 
 
 def test_a_compiled_backbone_takes_a_runs_checkpoint_and_gives_its_features(

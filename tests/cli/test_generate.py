@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import re
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -52,13 +53,17 @@ def test_it_leaves_images_in_markets_naming_a_manifest_and_a_contact_sheet(
     command: Command,
     words: list[str],
     people: Path,  # noqa: F811
+    checkpoints: dict[str, Path],  # noqa: F811
+    tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    assert command(*words) == 0
+    model = shutil.copytree(checkpoints["sd1"], tmp_path / "model")
+    (model / "provenance.json").write_text(json.dumps({"training_data": {"manifest": "a" * 64}}))
+    assert command(*words, f"--model.model={model}") == 0
     real, made = Manifest.read(people), Manifest.read(MADE)
     assert len(made) == 12
-    assert made.parents == (real.content_hash,)
+    assert made.parents == (real.content_hash, "a" * 64), "what was read, and what the model was trained on"
     assert not (MADE / ".parts").exists()
     rows = made.table.to_pylist()
     assert [(row["pid"], row["camid"]) for row in rows] == [(pid, 2) for _ in range(3) for pid in (1, 2, 3, 4)]
@@ -211,15 +216,31 @@ def test_images_can_start_from_real_ones(command: Command, words: list[str], peo
     assert len(set(dealt)) == 12, "four images each, three dealt"
 
 
+def test_sources_whose_images_would_lie_in_one_folder_are_refused(
+    command: Command,
+    words: list[str],
+    people: Path,  # noqa: F811
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    manifest = Manifest.read(people)
+    sources = np.where(manifest.numpy("pid") % 2, "my data", "my-data").tolist()
+    two = manifest.with_columns({"source": sources}).write(tmp_path / "two.parquet")
+    assert command(*words, f"--data.source={two}") == 2
+    error = capsys.readouterr().err
+    assert "'my data' (train) and 'my-data' (train) in images/my-data" in error
+    assert list((tmp_path / MADE).iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
         (["--model.model=nowhere"], ["nowhere", "model_index.json"]),
         (["--model.scheduler=DPMSolverMultistep"], ["did you mean 'DPMSolverMultistepScheduler'"]),
         (["--data.vocabulary=rendred"], ["did you mean 'rendered'"]),
-        (["--data.identities=[toy-0009]"], ["no images: toy-0009", "did you mean"]),
-        (["--data.identities=[toy-0002,toy-test-0005]"], ["no images: toy-test-0005"]),
-        (["--data.identities=5"], ["not so many identities", "4 identities"]),
+        (["--data.identities=[toy-0009]"], ["no image of <toy-0009>", "did you mean"]),
+        (["--data.identities=[toy-0002,toy-test-0005]"], ["no image of <toy-test-0005>", "other images only"]),
+        (["--data.identities=5"], ["from 1 to 4", "4 identities"]),
         (["--data.splits=[val]"], ["no identity to generate", "train"]),
         (["--data.image_size=[33,16]"], ["33 x 16", "[32, 16]"]),
         (["--model.diversity=SDEdit"], ["data.references"]),

@@ -98,7 +98,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("mistake", REFUSED)
 def test_a_refused_command_leaves_no_folder(
-    mistake: str, command: Command, market: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    mistake: str, tracked: Command, market: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for person in range(3):
         put(tmp_path / f"people/{person}/0.jpg", person, 1)
@@ -106,7 +106,7 @@ def test_a_refused_command_leaves_no_folder(
         for path in (write_market1501(tmp_path / "broken") / "bounding_box_train").glob("*.jpg"):
             path.write_bytes(b"")
     (verb, *words), named = REFUSED[mistake]
-    assert command(verb, f"--data.train={market}", *TINY, *words) == 2
+    assert tracked(verb, f"--data.train={market}", *TINY, *words) == 2
     error = capfd.readouterr().err
     assert named in error
     assert "Traceback" not in error

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from diffreid_lightning import file_lock
 from diffreid_lightning.cli import run_folder
 from diffreid_lightning.errors import UserError
 
@@ -102,6 +103,77 @@ def test_a_run_that_wrote_nothing_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+# Two at once.
+
+
+def at_work(run: Path, note: str = "another launch") -> file_lock.FileLock:
+    """Hold a run's lock as another process does."""
+    lock = file_lock.take(run / run_folder.LOCK_FILE, note=note)
+    assert lock is not None
+    return lock
+
+
+def with_checkpoint(root: Path) -> run_folder.RunFolder:
+    run = finished(root)
+    with zipfile.ZipFile(run.path / "checkpoints/last.ckpt", "w") as archive:
+        archive.writestr("data.pkl", b"")
+    return run
+
+
+def test_a_run_that_somebody_is_at_is_not_gone_on_with(tmp_path: Path) -> None:
+    first, second = with_checkpoint(tmp_path), with_checkpoint(tmp_path)
+    named = str(second.path / "checkpoints/last.ckpt")
+    lock = at_work(second.path)
+    checkpoint, continued = run_folder.where_to_start("last", tmp_path, "")
+    assert continued == first.path
+    assert checkpoint == first.path / "checkpoints/last.ckpt"
+    assert run_folder.resolve_checkpoint("last", tmp_path) == Path(named), "it may be evaluated meanwhile"
+    _, continued = run_folder.where_to_start(named, tmp_path, "")
+    with pytest.raises(UserError, match=r"(?s)at work in .*fit-002.*copy the checkpoint"):
+        run_folder.open_run(tmp_path, "fit", continued)
+    run_folder.close_run()
+    assert (second.path / "run.json").is_file()
+    lock.release()
+    assert run_folder.where_to_start("last", tmp_path, "")[1] == second.path
+    assert run_folder.open_run(tmp_path, "fit", continued).attempt == 2
+    run_folder.close_run()
+
+
+def test_last_begins_a_run_of_its_own_beside_one_that_has_no_checkpoint_yet(tmp_path: Path) -> None:
+    """Two jobs of an array, the second started while the first trains its first epoch."""
+    run = finished(tmp_path, checkpoint=None)
+    assert run_folder.where_to_start("last", tmp_path, "") == (None, run.path)
+    lock = at_work(run.path)
+    assert run_folder.where_to_start("last", tmp_path, "") == (None, None)
+    said = run_folder.describe_start(None, None, tmp_path, "")
+    assert "fit-001, which another process is at work in" in said
+    with pytest.raises(UserError, match=r"fit-001 \(another process is at work in it\)"):
+        run_folder.where_to_start("best", tmp_path, "")
+    lock.release()
+
+
+def test_an_open_run_is_held_until_it_is_closed(tmp_path: Path) -> None:
+    for continued in (None, tmp_path / "fit-001"):
+        run = run_folder.open_run(tmp_path, "fit", continued)
+        (run.path / "config.yaml").touch()
+        assert file_lock.held_by(run.path / run_folder.LOCK_FILE) is not None
+        run_folder.close_run()
+        assert sorted(path.name for path in run.path.iterdir()) == ["config.yaml", "run.json"]
+
+
+def test_later_ranks_of_a_launch_go_where_the_first_went(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = with_checkpoint(tmp_path)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "one")
+    run_folder.open_run(tmp_path, "fit", run.path)  # the first rank holds it by now
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert run_folder.where_to_start("last", tmp_path, "")[1] == run.path, "started by Lightning"
+    monkeypatch.delenv(run_folder.ENVIRONMENT)
+    assert run_folder.where_to_start("last", tmp_path, "")[1] == run.path, "started by torchrun"
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "two")
+    assert run_folder.where_to_start("last", tmp_path, "")[1] is None, "of another launch"
+    run_folder.close_run()
+
+
 # Requeued SLURM jobs.
 
 
@@ -164,3 +236,12 @@ def test_a_requeued_job_begins_where_it_was_told_until_it_has_saved(slurm: Start
     run = slurm("a", checkpoint=str(given)).path
     slurm("a", restarts=1, checkpoint=str(given))
     assert run_folder.where_to_start(str(given), tmp_path, "a") == (given, run)
+
+
+def test_of_two_requeued_commands_of_one_job_each_goes_on_in_its_own(slurm: Start, tmp_path: Path) -> None:
+    runs = [slurm("a").path for _ in range(2)]
+    held = file_lock.take(runs[1] / run_folder.LOCK_FILE)
+    assert held is not None
+    assert slurm("a", restarts=1).path == runs[0]
+    held.release()
+    assert slurm("a", restarts=1).path == runs[1]

@@ -22,11 +22,11 @@ def test_the_progress_bar_shows_no_piece_of_a_version(tmp_path: Path) -> None:
     assert "v_num" not in bar.get_metrics(trainer, BoringModel())
 
 
-def test_every_command_that_makes_something_is_recorded(command: Command, market: Path, tmp_path: Path) -> None:
+def test_every_command_that_makes_something_is_recorded(tracked: Command, market: Path, tmp_path: Path) -> None:
     words = [f"--data.train={market}", *TINY]
-    assert command("fit", *words, "--test_with=none", "--trainer.num_sanity_val_steps=1") == 0
+    assert tracked("fit", *words, "--test_with=none", "--trainer.num_sanity_val_steps=1") == 0
     for verb in ("test", "validate", "predict"):
-        assert command(verb, "--ckpt_path=runs/reid/fit-001") == 0
+        assert tracked(verb, "--ckpt_path=runs/reid/fit-001") == 0
     runs = sorted((tmp_path / "runs/reid").iterdir())
     assert [run.name for run in runs] == ["fit-001", "predict-004", "test-002", "validate-003"]
     for run in runs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,13 +83,30 @@ def test_an_autoencoder_trains_and_opens_in_stock_diffusers(
     assert stock.config.scaling_factor == pytest.approx(float(spread), rel=1e-3)
 
 
-def test_a_decoder_is_sharpened_under_the_latents_that_are_there(
+def test_the_latents_scale_is_known_without_held_out_images_and_after_the_last_epoch(
     command: Command,
     tmp_path: Path,
     corpus: Path,  # noqa: F811
 ) -> None:
+    file = config(tmp_path, "autoencoder", architecture=AUTOENCODER, perceptual=None)
+    words = ["fit", "--config", file, f"--data.source={corpus}", "--data.num_workers=0", "--trainer.max_epochs=1"]
+    assert command(*words, "--trainer.limit_val_batches=0") == 0
+    scale = AutoencoderKL.from_pretrained(tmp_path / RUN / "autoencoder").config.scaling_factor
+    assert scale != 0.18215  # what diffusers writes where nobody has measured
+    shutil.rmtree(tmp_path / RUN / "autoencoder")
+    assert command(*words, "--trainer.limit_val_batches=0", "--ckpt_path=last") == 0
+    assert AutoencoderKL.from_pretrained(tmp_path / RUN / "autoencoder").config.scaling_factor == scale
+
+
+def test_a_decoder_is_sharpened_under_the_latents_that_are_there(
+    tracked: Command,
+    tmp_path: Path,
+    corpus: Path,  # noqa: F811
+) -> None:
     torch.manual_seed(0)
-    save_autoencoder(build_autoencoder(AUTOENCODER), tmp_path / "first", {})
+    first = build_autoencoder(AUTOENCODER)
+    first.register_to_config(scaling_factor=0.75)
+    save_autoencoder(first, tmp_path / "first", {})
     file = config(tmp_path, "autoencoder", architecture=AUTOENCODER, perceptual=None)
     layered = [
         "fit",
@@ -100,19 +118,21 @@ def test_a_decoder_is_sharpened_under_the_latents_that_are_there(
         "--data.num_workers=0",
     ]
     small = ["--trainer.max_epochs=2", "--trainer.default_root_dir=runs/test", "--model.adversary.channels=4"]
-    assert command(*layered, *small, f"--model.init_from={tmp_path / 'first'}") == 0
+    assert tracked(*layered, *small, f"--model.init_from={tmp_path / 'first'}") == 0
     name = "diffusion_pytorch_model.safetensors"
     before, after = (load_file(folder / name) for folder in (tmp_path / "first", tmp_path / RUN / "autoencoder"))
     changed = {key.split(".")[0] for key in before if not torch.equal(before[key], after[key])}
     assert changed == {"decoder", "post_quant_conv"}
+    # Nor may the scale move, by which a denoiser reads the latents.
+    assert AutoencoderKL.from_pretrained(tmp_path / RUN / "autoencoder").config.scaling_factor == 0.75
     history = read_run(runs_under(tmp_path)[-1])["history"]
     assert {"train/detection", "train/adversary_weight"} <= set(history)
 
 
 def test_a_denoiser_trains_draws_and_ships_a_pipeline(
-    command: Command, tmp_path: Path, denoiser_words: list[str]
+    tracked: Command, tmp_path: Path, denoiser_words: list[str]
 ) -> None:
-    assert command(*denoiser_words) == 0
+    assert tracked(*denoiser_words) == 0
     stock = StableDiffusionPipeline.from_pretrained(tmp_path / RUN / "pipeline")
     stock.set_progress_bar_config(disable=True)
     image = stock("a man", height=SIZE[0], width=SIZE[1], num_inference_steps=2).images[0]

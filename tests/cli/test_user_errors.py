@@ -65,7 +65,13 @@ Command = Callable[..., int]
         (["fit", "--trainer.devices=0"], ["devices"]),
         (["fit", "--trainer.strategy=ddpp"], ["ddpp"]),
         (["fit", "--trainer.accelerator=tpuu"], ["tpuu"]),
-        (["fit", "--data.num_workers=-1"], ["num_workers"]),
+        (["fit", "--data.num_workers=-1"], ["data.num_workers must be at least 0", "-1"]),
+        (["fit", "--data.eval_batch_size=0"], ["data.eval_batch_size must be at least 1"]),
+        (["fit", "--seed_everything=-1"], ["seed_everything", "from 0 to 4294967295", "-1"]),
+        (
+            ["fit", "--trainer.callbacks+=RunCheckpoint", "--trainer.callbacks.every_n_epochs=0"],
+            ["RunCheckpoint.every_n_epochs must be at least 1"],
+        ),
         (
             [
                 "fit",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from diffreid_lightning.diffusion.architectures import build_autoencoder
 from diffreid_lightning.diffusion.folder import save_autoencoder
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest import Manifest
+from tests.data.test_samplers import as_process
 from tests.diffusion.conftest import AUTOENCODER, CAPTIONS, SIZE, corpus  # noqa: F401
 
 
@@ -135,7 +137,9 @@ def test_a_stopped_encoding_goes_on_to_the_same_file(
     monkeypatch.setattr(cut, "_moments", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         cut.encode(manifest, SIZE)
-    assert not list((tmp_path / "cut").glob("[!.]*.npy")) or not cut._path(manifest, SIZE).exists()
+    file = cut._path(manifest, SIZE, mirrored=False)
+    left = {path.name for path in file.parent.iterdir()}
+    assert left == {file.with_suffix(".part").name, file.with_suffix(".done").name}
     again = cut.encode(manifest, SIZE)
     assert sum(batches) == 6 * 4 + 2, "the batch in flight is done again, the finished ones are not"
     np.testing.assert_array_equal(np.load(again), np.load(whole))
@@ -155,12 +159,59 @@ def test_another_autoencoder_or_size_has_latents_of_its_own(
     assert len(files) == 4
 
 
+def test_an_image_that_was_changed_in_its_place_is_encoded_anew(
+    corpus: Path,  # noqa: F811
+    autoencoder: Path,
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "corpus"
+    shutil.copytree(corpus, folder)
+    store = LatentStore(str(autoencoder), str(tmp_path / "cache"))
+    first = store.encode(Manifest.read(folder), SIZE)
+    assert store.encode(Manifest.read(folder), SIZE) == first
+    file = folder / "images/03.png"
+    Image.open(file).transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(file)
+    second = store.encode(Manifest.read(folder), SIZE)
+    changed = (np.load(first) != np.load(second)).any(axis=(1, 2, 3))
+    assert np.flatnonzero(changed).tolist() == [3]
+
+
 def test_a_source_without_training_rows_is_refused(corpus: Path, tmp_path: Path) -> None:  # noqa: F811
     manifest = Manifest.read(corpus)
     held_out = manifest.filter(np.asarray(manifest.numpy("split") == "val"))
     held_out.write(tmp_path / "only_val.parquet")
     with pytest.raises(UserError, match="train split"):
         ImageDataModule(str(tmp_path / "only_val.parquet"), image_size=SIZE).train_dataloader()
+
+
+def test_fewer_images_than_a_batch_are_refused(
+    corpus: Path,  # noqa: F811
+    autoencoder: Path,
+    tmp_path: Path,
+) -> None:
+    """Sixteen are trained on; an epoch without a batch would end in a model that has learnt nothing."""
+    ImageDataModule(str(corpus), image_size=SIZE, batch_size=16).train_dataloader()
+    with pytest.raises(UserError, match="too few images for a batch of 17"):
+        ImageDataModule(str(corpus), image_size=SIZE, batch_size=17).train_dataloader()
+    latents = CaptionedLatentsDataModule(
+        str(corpus), str(autoencoder), image_size=SIZE, batch_size=17, cache_dir=str(tmp_path)
+    )
+    latents.prepare_data()
+    with pytest.raises(UserError, match="too few images for a batch of 17"):
+        latents.train_dataloader()
+
+
+def test_a_batch_is_on_every_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    as_process(monkeypatch, 1, 2)
+    assert len(ShuffledRows(32, 16)) == 16
+    with pytest.raises(UserError, match=r"(?s)on each process.*31 images, 2 processes"):
+        ShuffledRows(31, 16)
+
+
+@pytest.mark.parametrize(("name", "least"), [("batch_size", 1), ("num_workers", 0)])
+def test_numbers_out_of_their_range_are_refused(corpus: Path, name: str, least: int) -> None:  # noqa: F811
+    with pytest.raises(UserError, match=f"data.{name} must be at least {least}"):
+        ImageDataModule(str(corpus), **{name: least - 1})  # type: ignore[arg-type]
 
 
 def test_values_are_numbered_by_the_training_rows(corpus: Path) -> None:  # noqa: F811

@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from diffreid_lightning.cli import main
@@ -37,7 +38,7 @@ def two_sources(tmp_path: Path) -> Manifest:
         names = [f"{name}/{file}" for file in read.numpy("file_name")]
         moved = Manifest(read.with_columns({"file_name": names}).table, tmp_path / "both")
         parts.append(moved)
-    return Manifest.concat(parts)
+    return Manifest(pa.concat_tables([part.table for part in parts], promote_options="default"), tmp_path / "both")
 
 
 def test_a_market_folder_comes_back_as_it_was(tmp_path: Path) -> None:

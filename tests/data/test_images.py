@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import io
 import multiprocessing
+import os
 import pickle
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -54,7 +55,6 @@ def test_folder_and_archive_hold_the_same(folder: Path, archive: Path) -> None:
     assert "bounding_box_test/Thumbs.db" in from_folder.names("bounding_box_test")
     assert "bounding_box_test/Thumbs.db" not in from_folder.images()
     assert from_folder.names("nothing") == from_archive.names("nothing") == []
-    assert from_folder.folders("nothing") == from_archive.folders("nothing") == []
     for name in expected:
         assert from_folder.read(name) == from_archive.read(name)
         assert from_folder.exists(name) and from_archive.exists(name)
@@ -324,3 +324,34 @@ def test_a_decompression_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(UserError, match="DecompressionBomb"):
         decode_image(data, "x.png")
+
+
+# --- fingerprints
+
+
+def test_a_fingerprint_follows_the_files_and_not_their_names(folder: Path) -> None:
+    names = ImageRoot(folder).images()
+    before = ImageRoot(folder).fingerprint(names)
+    assert ImageRoot(folder).fingerprint(iter(names)) == before
+    assert ImageRoot(folder).fingerprint(names[:-1]) != before
+    file = folder / names[0]
+    stat, data = file.stat(), file.read_bytes()
+    file.write_bytes(data[:-1] + b"x")  # as a crop of the same size in bytes
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    assert ImageRoot(folder).fingerprint(names) != before
+    file.write_bytes(data + b"x")
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert ImageRoot(folder).fingerprint(names) != before
+    file.unlink()
+    assert ImageRoot(folder).fingerprint(names) != before
+
+
+def test_a_fingerprint_of_an_archive_follows_its_checksums(folder: Path, archive: Path) -> None:
+    names = ImageRoot(archive / "inner").images()
+    before = ImageRoot(archive / "inner").fingerprint(names)
+    again = zip_folder(folder, folder.with_name("again.zip"), inside="inner")
+    assert ImageRoot(again / "inner").fingerprint(names) == before, "wherever and whenever it was packed"
+    file = folder / names[0]
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    changed = zip_folder(folder, folder.with_name("changed.zip"), inside="inner")
+    assert ImageRoot(changed / "inner").fingerprint(names) != before

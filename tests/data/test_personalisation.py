@@ -87,8 +87,8 @@ def test_people_are_chosen(
     named = data_of(people, checkpoints["sd1"], tmp_path, identities=["<toy-0003>", "toy-0001"])
     assert [identity.name for identity in named.identities] == ["<toy-0001>", "<toy-0003>"]
     for asked, told in (
-        (["toy-0009"], "There is no training image of <toy-0009>"),
-        (["toy-test-0005"], "images in other splits only"),
+        (["toy-0009"], "There is no image of <toy-0009>"),
+        (["toy-test-0005"], "other images only"),
         (9, "1 to 4"),
     ):
         with pytest.raises(UserError, match=told):
@@ -148,3 +148,18 @@ def test_the_same_seed_gives_the_same_batches_whatever_the_loaders(
         assert one.prompts == two.prompts
         assert torch.equal(one.moments, two.moments)
         assert torch.equal(one.prior_latents, two.prior_latents)
+
+
+def test_more_prior_images_than_images_are_not_the_same_again(
+    people: Path,  # noqa: F811
+    checkpoints: dict[str, Path],  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    prior = CoarsePrior(images=40, prompt="a man", steps=1, draw_at_once=40, cache_dir=str(tmp_path))
+    few, many = (
+        next(iter(data_of(people, checkpoints["sd1"], tmp_path, prior=prior, prior_batch_size=size).train_dataloader()))
+        for size in (4, 10)
+    )
+    assert len(many.prior_latents) == len(many.prior_prompts) == 10
+    assert torch.equal(many.prior_latents[:4], few.prior_latents)
+    assert len({each.numpy().tobytes() for each in many.prior_latents}) > 6, "drawn anew, not four over and over"

@@ -79,13 +79,16 @@ def test_equal_pids_of_two_sources_are_two_people_and_two_cameras(market: Path, 
     assert both.image(split).size == (16, 32)
 
 
-def test_a_training_view_follows_its_seed_alone(market: Path) -> None:
+def test_a_training_view_follows_its_seed_alone(market: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeded: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
     module = ReIDDataModule(str(market), image_size=(64, 32), train_view=TrainView(colour=0.3))
     before = torch.random.get_rng_state()
     views = [module.train_set[Draw(3, seed)].images for seed in (5, 5, 6)]
     assert torch.equal(views[0], views[1])
     assert not torch.equal(views[0], views[2])
     assert torch.equal(before, torch.random.get_rng_state()), "augmentation leaves the model's random stream alone"
+    assert not seeded, "nor is it seeded on the GPU, where dropout draws from it"
     assert views[0].dtype == torch.uint8
     assert views[0].shape == (3, 64, 32)
 
@@ -189,6 +192,26 @@ def test_a_sources_own_val_split_alone_is_held_out_by_null(market: Path, tmp_pat
         module = ReIDDataModule(str(source), val_share=None, image_size=(64, 32))
         assert module.num_identities == 10 - held_out
         assert (0 if module.val_set is None else len(module.val_set.rows.identities)) == held_out
+
+
+def test_distractors_of_a_val_split_are_gallery_and_nothing_else(market: Path, tmp_path: Path) -> None:
+    manifest = train_rows(market)
+    pid, split = manifest.numpy("pid"), np.asarray(manifest.numpy("split"), dtype=object)
+    split[pid < 6] = "val"
+    role = np.where(pid == 4, "distractor", "identity")
+    nobody = np.where(role == "distractor", 0, pid)
+    columns = {"split": split.tolist(), "role": role.tolist(), "pid": nobody}
+    manifest.with_columns(columns).write(tmp_path / "own")
+    held_out = ReIDDataModule(str(tmp_path / "own"), val_share=None, image_size=(64, 32))
+    assert held_out.val_set is not None
+    people, rows = held_out.val_set.rows.identities, held_out.val_set.rows
+    pids = np.asarray([people[label][2] for label in rows.labels])
+    assert set(pids[held_out.val_set.is_query].tolist()) == {2, 3, 5}
+    assert set(pids[~held_out.val_set.is_query].tolist()) == {0, 2, 3, 5}
+    trained_on = [2, 3, 5, *range(6, 12)]
+    all_of_them = ReIDDataModule(str(tmp_path / "own"), val_share=0.0, image_size=(64, 32))
+    for module, expected in ((held_out, trained_on[3:]), (all_of_them, trained_on)):
+        assert [key[2] for key in module.train_set.rows.identities] == expected
 
 
 def test_all_training_rows_are_seen_once_in_order(market: Path) -> None:

@@ -26,7 +26,7 @@ def test_every_layout_loads_in_the_precision_that_is_asked_for(checkpoints: dict
 
 def test_what_is_not_there_is_said_with_what_was_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    for asked, told in ((tmp_path, "model_index.json"), ("no/where/at-all", "no folder"), ("tiny-ds", "tiny-sd")):
+    for asked, told in ((tmp_path, "model_index.json"), ("no/where/at-all", "no such folder"), ("tiny-ds", "tiny-sd")):
         with pytest.raises(UserError, match=told):
             locate_pipeline(asked)
     with pytest.raises(UserError, match="owner/no-such-model") as refused:
@@ -49,7 +49,7 @@ def test_a_checkpoint_in_half_precision_alone_loads(checkpoints: dict[str, Path]
     assert load_pipeline(tmp_path / "half").unet.dtype == torch.float32
 
 
-def test_the_hash_follows_the_weights_alone(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+def test_the_hash_follows_what_is_loaded(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     folder = shutil.copytree(checkpoints["sd1"], tmp_path / "model")
     before = weights_hash(folder)
     assert before == weights_hash(checkpoints["sd1"])
@@ -60,3 +60,24 @@ def test_the_hash_follows_the_weights_alone(checkpoints: dict[str, Path], tmp_pa
     content[-1] ^= 1
     file.write_bytes(content)
     assert weights_hash(folder) != before
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "counts"),
+    [
+        ("scheduler/scheduler_config.json", {"prediction_type": "v_prediction"}, True),
+        ("unet/config.json", {"norm_eps": 1e-3}, True),
+        ("model_index.json", {"force_zeros_for_empty_prompt": False}, True),
+        ("tokenizer/tokenizer_config.json", {"pad_token": "!"}, True),
+        ("scheduler/scheduler_config.json", {"_diffusers_version": "9.9.9"}, False),
+        ("text_encoder/config.json", {"transformers_version": "9.9.9"}, False),
+    ],
+)
+def test_settings_count_and_who_wrote_them_does_not(
+    checkpoints: dict[str, Path], tmp_path: Path, file: str, change: dict[str, object], counts: bool
+) -> None:
+    folder = shutil.copytree(checkpoints["sd1"], tmp_path / "model")
+    settings = json.loads((folder / file).read_text())
+    assert settings | change != settings
+    (folder / file).write_text(json.dumps(settings | change))
+    assert (weights_hash(folder) != weights_hash(checkpoints["sd1"])) == counts

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import tracemalloc
+
 import numpy as np
 import pytest
 
+from diffreid_lightning.diffusion import design
 from diffreid_lightning.diffusion.design import balanced_design, dealt, image_seed
 
 KEYS = [("toy", "train", pid) for pid in range(40)] + [("toy", "test", 3), ("other", "train", 3)]
@@ -64,3 +68,28 @@ def test_seeds_differ_and_fit_a_signed_64_bit_number() -> None:
     assert min(seeds) >= 0 and max(seeds) < 2**63
     # Written down once: a set that is continued by a later version of the package has the same noise.
     assert image_seed(("market1501", "train", 2), 3, 0) == 5709369611323965015
+
+
+@pytest.mark.parametrize(
+    ("sizes", "drawn"),
+    [((4, 6, 8, 6, 4, 4), "a73203ffb61e6496"), ((4, 5, 6, 3), "0b24561f2fcd7826")],
+    ids=["default", "rendered"],
+)
+def test_what_is_drawn_does_not_depend_on_how_many_are_drawn_together(
+    sizes: tuple[int, ...], drawn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = balanced_design(KEYS, 6, sizes, 3)
+    monkeypatch.setattr(design, "_MEMORY", 1)
+    assert np.array_equal(balanced_design(KEYS, 6, sizes, 3), values)
+    # Written down once: a set that is continued by a later version of the package has the same design.
+    assert hashlib.sha256(values.astype("<i8").tobytes()).hexdigest()[:16] == drawn
+
+
+def test_a_large_vocabulary_takes_bounded_memory() -> None:
+    keys = [("toy", "train", pid) for pid in range(400)]
+    tracemalloc.start()
+    values = balanced_design(keys, 1, [60] * 6, 0)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert values.shape == (400, 1, 6)
+    assert peak < 1.5 * design._MEMORY, "all at once would be three times as much"

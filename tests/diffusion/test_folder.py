@@ -88,3 +88,17 @@ def test_what_is_not_there_or_damaged_is_named(load: Any, parts: dict[str, Any],
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(UserError, match="cannot be loaded"):
         load(tmp_path / "model")
+
+
+def test_a_pipeline_whose_text_encoder_was_halved_is_saved_in_one_that_stock_diffusers_runs(
+    parts: dict[str, Any], tmp_path: Path
+) -> None:
+    ours = assemble_pipeline(**parts)
+    ours.text_encoder.to(torch.bfloat16)
+    save_pipeline(ours, tmp_path / "model", {})
+    assert ours.text_encoder.dtype == torch.bfloat16, "the pipeline is not changed"
+    tensors = load_file(tmp_path / "model" / "text_encoder" / "model.safetensors")
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+    stock = StableDiffusionPipeline.from_pretrained(tmp_path / "model")
+    assert {stock.unet.dtype, stock.vae.dtype, stock.text_encoder.dtype} == {torch.float32}
+    assert sample(stock).isfinite().all()

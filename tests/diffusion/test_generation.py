@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import diffusers
@@ -14,6 +15,7 @@ from diffusers import AutoPipelineForText2Image, StableDiffusionImg2ImgPipeline
 from safetensors.torch import load_file
 from torch import Tensor
 
+from diffreid_lightning.diffusion import generation
 from diffreid_lightning.diffusion.diversity import (
     ComposedGuidance,
     Diversity,
@@ -25,6 +27,7 @@ from diffreid_lightning.diffusion.diversity import (
 )
 from diffreid_lightning.diffusion.generation import GenerationModule
 from diffreid_lightning.diffusion.personalised import load_personalised
+from diffreid_lightning.diffusion.sampling import decode_latents, encode_images, scale_latents, unscale_latents
 from diffreid_lightning.errors import UserError
 from tests.diffusion.conftest import SIZE
 from tests.diffusion.drawing import NAMES, write_personalised_model
@@ -309,6 +312,63 @@ def test_half_precision_is_close(checkpoints: dict[str, Path]) -> None:
     assert half.unet.dtype == half.vae.dtype == torch.bfloat16
     images = draw(half, [(prompt,) for prompt in PROMPTS], SEEDS)
     assert float((images.float() - single.float()).abs().mean()) < 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "shift", "scale"),
+    [
+        ({"scaling_factor": 0.5}, 0.0, 0.5),
+        ({"scaling_factor": 0.5, "shift_factor": 0.25}, 0.25, 0.5),
+        ({"scaling_factor": 0.5, "latents_mean": [2.0] * 4, "latents_std": [4.0] * 4}, 2.0, 0.125),
+    ],
+)
+def test_latents_are_normalised_alike_on_every_way(
+    checkpoints: dict[str, Path], settings: dict[str, Any], shift: float, scale: float
+) -> None:
+    vae = stock_pipeline(checkpoints["sd1"]).vae
+    vae.register_to_config(**settings)
+    encoded = torch.randn(2, 4, 3, 2)
+    scaled = scale_latents(vae, encoded)
+    torch.testing.assert_close(scaled, (encoded - shift) * scale)
+    torch.testing.assert_close(unscale_latents(vae, scaled), encoded)
+    pictures = torch.randint(0, 256, (1, 3, *SIZE), dtype=torch.uint8)
+    with torch.no_grad():
+        mean = vae.encode(pictures.float() / 127.5 - 1).latent_dist.mean
+        torch.testing.assert_close(encode_images(vae, pictures), (mean - shift) * scale)
+        decoded = vae.decode(mean, return_dict=False)[0]
+        again = decode_latents(vae, (mean - shift) * scale, 1)
+    assert float((again.float() - ((decoded / 2 + 0.5).clamp(0, 1) * 255).round()).abs().max()) <= 1
+
+
+def test_every_prompt_is_checked_once_and_few_are_held(
+    checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = module(checkpoints["sd1"], WordsOnly())
+    checked: list[list[str]] = []
+    monkeypatch.setattr(generation, "tokenise", lambda tokenizer, prompts: checked.append(list(prompts)))
+    monkeypatch.setattr(generation, "_CHECKED_TOGETHER", 3)
+
+    def request(row: int) -> ImageRequest:
+        return ImageRequest(("toy", "train", 2), row, row, f"a man in {row % 7}", {}, "", "")
+
+    asked = SimpleNamespace(rows=20, rows_left=20, request=request)
+    ours._check_prompts(asked)  # type: ignore[arg-type]
+    assert [prompt for part in checked for prompt in part] == [f"a photo of a man in {row}" for row in range(7)]
+    assert max(map(len, checked)) == 3
+    checked.clear()
+    asked.rows_left = 0
+    ours._check_prompts(asked)  # type: ignore[arg-type]
+    assert not checked, "what is finished needs no check"
+
+
+def test_it_says_what_its_model_was_trained_on(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    folder = write_personalised_model(tmp_path, checkpoints["sd1"])
+    assert module(folder, NoDiversity()).trained_on == ()
+    (folder / "provenance.json").write_text(json.dumps({"training_data": {"manifest": "a" * 64}}))
+    assert module(folder, NoDiversity()).trained_on == ("a" * 64,)
+    (folder / "provenance.json").write_text("[1")
+    with pytest.raises(UserError, match=r"provenance\.json"):
+        _ = module(folder, NoDiversity()).trained_on
 
 
 def test_the_generator_is_named_by_its_weights(checkpoints: dict[str, Path], tmp_path: Path) -> None:

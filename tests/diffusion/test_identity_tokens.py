@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from diffreid_lightning.data.people import identity_name, identity_names
 from diffreid_lightning.diffusion.conditioning import encode_prompts, text_encoders
 from diffreid_lightning.diffusion.folder import load_pipeline
 from diffreid_lightning.diffusion.identity_features import IdentityFeatures
@@ -17,8 +18,6 @@ from diffreid_lightning.diffusion.identity_tokens import (
     MappedTokens,
     People,
     RareWord,
-    identity_name,
-    identity_names,
     rare_tokens,
 )
 from diffreid_lightning.diffusion.injected_embedding import inject

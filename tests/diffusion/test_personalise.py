@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from diffusers import AutoPipelineForText2Image
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import Callback, Trainer, seed_everything
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from diffreid_lightning.callbacks import PersonalisationExport
-from diffreid_lightning.data.personalisation import PersonalisationDataModule
+from diffreid_lightning.callbacks import IdentitySheets, PersonalisationExport
+from diffreid_lightning.data.personalisation import PersonalisationBatch, PersonalisationDataModule
 from diffreid_lightning.diffusion import newcomers
 from diffreid_lightning.diffusion.fine_tuning import CrossAttentionKV, FineTuning, FullFineTuning, TokensOnly
 from diffreid_lightning.diffusion.folder import load_pipeline
@@ -28,9 +28,11 @@ from diffreid_lightning.diffusion.personalise import Personalisation
 from diffreid_lightning.diffusion.personalised import load_personalised, read_tokens
 from diffreid_lightning.diffusion.prior import FineGrainedPrior
 from diffreid_lightning.diffusion.row_adamw import RowAdamW
+from diffreid_lightning.diffusion.sampling import scale_latents
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest import Manifest
 from diffreid_lightning.nets import Backbone, save_backbone
+from diffreid_lightning.provenance import manifests_named
 from tests.diffusion.conftest import SIZE
 from tests.diffusion.layouts import LAYOUTS
 
@@ -43,7 +45,9 @@ def train(people: Path, checkpoints: dict[str, Path], tmp_path: Path, monkeypatc
     """Personalise a checkpoint; returns the module as training left it, and the folder it was saved in."""
     monkeypatch.chdir(tmp_path)
 
-    def run(base: Path, name: str = "run", precision: Any = "32", **arguments: Any) -> tuple[Personalisation, Path]:
+    def run(
+        base: Path, name: str = "run", precision: Any = "32", callbacks: Sequence[Callback] = (), **arguments: Any
+    ) -> tuple[Personalisation, Path]:
         seed_everything(0, verbose=False)
         settings = {"fine_tuning": LoRA(rank=4), "tokens": FreeTokens(word="man"), "warmup_steps": 0, "token_lr": 0.05}
         module = Personalisation(
@@ -55,8 +59,8 @@ def train(people: Path, checkpoints: dict[str, Path], tmp_path: Path, monkeypatc
         )  # fmt: skip
         trainer = Trainer(
             accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-            enable_model_summary=False, callbacks=[PersonalisationExport()], default_root_dir=tmp_path / name,
-            gradient_clip_val=1.0, accumulate_grad_batches=2,
+            enable_model_summary=False, callbacks=[*callbacks, PersonalisationExport()],
+            default_root_dir=tmp_path / name, gradient_clip_val=1.0, accumulate_grad_batches=2,
             precision=precision,
         )  # fmt: skip
         trainer.fit(module, datamodule=data)
@@ -168,9 +172,6 @@ def test_the_folder_says_who_is_in_it_and_where_it_comes_from(train: Train, chec
     assert [identity.description for identity in model.identities] == [
         "a woman in a red coat", "a man in blue jeans", "a boy", "",
     ]  # fmt: skip
-    assert model.identity(("toy", "train", 3)).name == "<toy-0003>"
-    with pytest.raises(UserError, match="toy/train/9"):
-        model.identity(("toy", "train", 9))
     record = json.loads((folder / "provenance.json").read_text())
     assert (record["training_data"]["identities"], record["training_data"]["images"]) == (4, 16)
     assert load_personalised(folder).content_hash == model.content_hash
@@ -193,15 +194,34 @@ def test_a_folder_that_does_not_fit_says_why(train: Train, checkpoints: dict[str
         load_personalised(damaged)
 
 
-def test_frozen_weights_may_be_in_half_precision(train: Train, checkpoints: dict[str, Path]) -> None:
-    settings = {"frozen_dtype": "bfloat16", "fine_tuning": LoRA(rank=4, text_encoder=True)}
+def test_half_precision_wants_a_trainer_that_mixes(train: Train, checkpoints: dict[str, Path]) -> None:
     with pytest.raises(UserError, match="bf16-mixed"):
-        train(checkpoints["sdxl"], "refused", **settings)
-    module, folder = train(checkpoints["sdxl"], precision="bf16-mixed", **settings)
+        train(checkpoints["sd1"], frozen_dtype="bfloat16")
+
+
+@pytest.mark.parametrize(
+    "fine_tuning",
+    [LoRA(rank=4, text_encoder=True), CrossAttentionKV(), FullFineTuning(), FullFineTuning(text_encoder=True)],
+    ids=["lora", "keys-and-values", "denoiser", "everything"],
+)
+def test_frozen_weights_may_be_in_half_precision(
+    train: Train, checkpoints: dict[str, Path], fine_tuning: FineTuning
+) -> None:
+    settings = {"frozen_dtype": "bfloat16", "fine_tuning": fine_tuning}
+    sheets = IdentitySheets(identities=1, images=1, steps=1)
+    module, folder = train(checkpoints["sdxl"], precision="bf16-mixed", callbacks=[sheets], **settings)
+    assert (folder.parent / "samples" / "epoch-0001.png").is_file()
     assert {parameter.dtype for parameter in module.parameters()} == {torch.float32}
-    frozen = {each.dtype for each in module.pipeline().unet.parameters() if not each.requires_grad}
+    pipeline = module.pipeline()
+    networks = (pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2)
+    frozen = {each.dtype for network in networks for each in network.parameters() if not each.requires_grad}
     assert frozen == {torch.bfloat16}
     assert all(tensor.isfinite().all() for tensor in load_file(folder / "tokens.safetensors").values())
+    if not isinstance(fine_tuning, LoRA):  # and what comes of it needs no mixing
+        stock_pipeline = AutoPipelineForText2Image.from_pretrained(folder / "pipeline")
+        parts = (stock_pipeline.unet, stock_pipeline.text_encoder, stock_pipeline.text_encoder_2)
+        assert {parameter.dtype for part in parts for parameter in part.parameters()} == {torch.float32}
+        assert draw(stock_pipeline, "a photo of a man").isfinite().all()
 
 
 def test_people_it_was_never_trained_on_get_tokens_from_the_mapper(
@@ -220,9 +240,13 @@ def test_people_it_was_never_trained_on_get_tokens_from_the_mapper(
     model = load_personalised(tmp_path / "more")
     assert [identity.name for identity in model.identities][4:] == ["<toy-test-0005>", "<toy-test-0006>"]
     assert model.identities[4].description == "somebody else"
-    # They have what the network says of their images; the others have what they had.
+    # What it was shown is noted, after what it was trained on.
     manifest = Manifest.read(people)
     theirs = manifest.filter((manifest.numpy("split") == "gallery") & (manifest.numpy("role") == "identity"))
+    note, trained = (json.loads((each / "provenance.json").read_text()) for each in (tmp_path / "more", folder))
+    assert note == trained | {"newcomers": [{"manifest": theirs.content_hash, "identities": 2}]}
+    assert set(manifests_named(note)) == {trained["training_data"]["manifest"], theirs.content_hash}
+    # They have what the network says of their images; the others have what they had.
     features.encode(theirs)
     assert isinstance(module.tokens, MappedTokens)
     with torch.no_grad():
@@ -234,9 +258,36 @@ def test_people_it_was_never_trained_on_get_tokens_from_the_mapper(
     draw(model.pipeline, "a photo of <toy-test-0006>")
     assert newcomers.main(words) == 2
     assert "knows everybody" in capsys.readouterr().err
+    for wrong, told in (
+        (["--split", "galery"], "did you mean --split gallery"),
+        (["--split", "gallery", "--out", str(folder / "more")], "cannot lie in the folder"),
+        (["--split", "gallery", "--out", str(folder.parent)], "nor around it"),
+    ):
+        assert newcomers.main([*words, *wrong]) == 2
+        assert told in capsys.readouterr().err
+    assert folder.is_dir() and not (folder / "more").exists()
     network(seed=2)
     assert newcomers.main([*words, "--split", "gallery"]) == 2
     assert "another network" in capsys.readouterr().err
     (folder / "mapper.json").unlink()
     assert newcomers.main([*words, "--split", "gallery"]) == 2
     assert "knows nobody but" in capsys.readouterr().err
+    (folder / "identities.json").write_text("{")
+    assert newcomers.main([*words, "--split", "gallery"]) == 2
+    assert "cannot be used" in capsys.readouterr().err
+    (folder / "identities.json").unlink()
+    assert newcomers.main([*words, "--split", "gallery"]) == 2
+    assert "no personalised model at" in capsys.readouterr().err
+
+
+def test_latents_are_normalised_as_the_autoencoder_asks(
+    checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = Personalisation(model=str(checkpoints["sd1"]), image_size=SIZE)
+    module._held.pipeline.vae.register_to_config(latents_mean=[1, 2, 3, 4], latents_std=[2, 2, 4, 4])
+    mean = torch.arange(8.0).view(1, 4, 2, 1)
+    batch = PersonalisationBatch(
+        torch.cat([mean, torch.full_like(mean, -99)], dim=1), [""], torch.empty(0, 4, 2, 1), []
+    )
+    monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
+    torch.testing.assert_close(module._latents(batch), scale_latents(module._held.pipeline.vae, mean))

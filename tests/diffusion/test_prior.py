@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from diffreid_lightning.diffusion import prior as subject
-from diffreid_lightning.diffusion.prior import CoarsePrior, FineGrainedPrior
+from diffreid_lightning.diffusion.prior import CoarsePrior, FineGrainedPrior, PriorImages
 from diffreid_lightning.diffusion.prompts import PromptTemplate
 from diffreid_lightning.errors import UserError
 from tests.diffusion.conftest import SIZE
@@ -96,3 +99,29 @@ def test_an_unknown_scheduler_is_named(checkpoints: dict[str, Path], tmp_path: P
     prior = CoarsePrior(images=1, scheduler="DDIMSchedular", cache_dir=str(tmp_path))
     with pytest.raises(UserError, match="DDIMScheduler"):
         prior.draw(str(checkpoints["sd1"]), ["a man"], SIZE, seed=0)
+
+
+def test_images_of_another_schedule_are_other_images(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    other = shutil.copytree(checkpoints["sd1"], tmp_path / "other")
+    file = other / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"beta_end": 0.02}))
+    prior = CoarsePrior(images=1, steps=2, cache_dir=str(tmp_path / "cache"))
+    drawn = []
+    for model in (checkpoints["sd1"], other):
+        prior.draw(str(model), ["a man"], SIZE, seed=0)
+        drawn.append(np.array(prior.open(str(model), ["a man"], SIZE, seed=0)))
+    assert not np.array_equal(*drawn)
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: CoarsePrior(images=0), "CoarsePrior.images must"),
+        (lambda: CoarsePrior(draw_at_once=0), "CoarsePrior.draw_at_once must"),
+        (lambda: FineGrainedPrior(images_per_identity=0), "FineGrainedPrior.images_per_identity must"),
+        (lambda: FineGrainedPrior(steps=0), "FineGrainedPrior.steps must"),
+    ],
+)
+def test_numbers_that_draw_nothing_are_refused(make: Callable[[], PriorImages], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        make()

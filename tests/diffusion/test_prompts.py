@@ -75,3 +75,8 @@ def test_a_wrong_template_is_refused(text: str, expected: str) -> None:
     with pytest.raises(UserError) as refused:
         PromptTemplate(text)
     assert expected in str(refused.value)
+
+
+def test_the_template_without_identity_is_made_once() -> None:
+    assert PromptTemplate().without_identity() is PromptTemplate().without_identity()
+    assert PromptTemplate("{identity} here").without_identity()() == "a person here"

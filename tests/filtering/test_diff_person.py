@@ -19,6 +19,9 @@ from diffreid_lightning.cli import main
 from diffreid_lightning.data.datasets import DiffPerson, ManifestDataset, Market1501, detect, open_dataset
 from diffreid_lightning.data.reid import ReIDDataModule
 from diffreid_lightning.errors import UserError
+from diffreid_lightning.filtering.pictures import rejected_sheet
+from diffreid_lightning.filtering.scored import ScoredFolder
+from diffreid_lightning.filtering.selection import Selection
 from diffreid_lightning.manifest import Manifest
 from tests.data.layouts import zip_folder
 from tests.filtering.conftest import CAMERA, PEOPLE, UNKNOWN
@@ -274,3 +277,25 @@ def test_pre_training_mixes_it_with_the_real_images(selected: Path, real: Path, 
     provenance = json.loads((tmp_path / "fit-001" / "backbone" / "provenance.json").read_text())
     hashes = [source["manifest"] for source in provenance["training"]["training_data"]["manifests"]]
     assert hashes == [Market1501(real).scan()[0].content_hash, Manifest.read(selected / "diff_person").content_hash]
+
+
+@pytest.mark.parametrize("said", ["temperature 1.000: calibration is switched off", ""])
+def test_the_card_says_how_confidence_was_calibrated(scored: Path, tmp_path: Path, said: str) -> None:
+    noted = json.loads((scored / "real_images.json").read_text())
+    assert "held-out images" in noted["calibration"], "the tiny scorer was calibrated"
+    copied = shutil.copytree(scored, tmp_path / "scored")
+    Manifest.read(scored).write(copied)  # whose images lie where they lay
+    (copied / "real_images.json").write_text(json.dumps(noted | {"calibration": said}))
+    assert select(copied, tmp_path / "out", *RULES) == 0
+    text = (tmp_path / "out" / "diff_person" / "README.md").read_text()
+    assert (f"Calibration of the confidence: {said}." in text) == bool(said)
+    assert "held-out" not in text
+
+
+def test_rejected_images_are_shown_for_the_reasons_that_are_listed(scored: Path) -> None:
+    selection = Selection(ScoredFolder.read(scored).manifest, lambda: np.empty((0, 0), np.uint8))
+    selection.drop(selection.labels == 1, "too dark")
+    selection.drop(selection.labels == 2, "too small")
+    one, two = (rejected_sheet(selection, reasons) for reasons in (["too dark"], ["too dark", "too small", "never"]))
+    assert one is not None and two is not None and two.height > 1.5 * one.height
+    assert rejected_sheet(selection, ["never"]) is None

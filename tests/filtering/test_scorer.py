@@ -14,13 +14,16 @@ import torch
 
 from diffreid_lightning.cli import main
 from diffreid_lightning.data.reid import PersonBatch
+from diffreid_lightning.data.scoring import ScoringDataModule
 from diffreid_lightning.data.transforms import evaluation_view
 from diffreid_lightning.errors import UserError
+from diffreid_lightning.filtering import copies
 from diffreid_lightning.filtering.calibration import FoldNetworks
 from diffreid_lightning.filtering.recogniser import load_scorer
-from diffreid_lightning.filtering.scorer import ReIDScorer, ScorerTraining
+from diffreid_lightning.filtering.scorer import FoldNetwork, ReIDScorer, ScorerTraining
 from diffreid_lightning.manifest import Manifest
 from diffreid_lightning.nets import IdentityClassifier
+from diffreid_lightning.reid.outputs import ReIDOutputs
 from diffreid_lightning.reid.supervised import SupervisedReID
 from tests.filtering.conftest import PEOPLE, PER_PERSON, TINY, UNKNOWN
 
@@ -36,16 +39,22 @@ def test_a_fold_network_never_learns_from_its_fold(monkeypatch: pytest.MonkeyPat
     rows = torch.arange(7)
     labels = torch.tensor([0, 0, 1, 1, 2, 2, 2])
     images = torch.rand(7, 3, *SIZE, requires_grad=True)
-    loss = module.training_step(PersonBatch(images, labels, rows, rows, rows > 9), 0)
+    losses = []
     for fold, network in enumerate(module.fold_networks):
-        module.zero_grad()
-        (by_images,) = torch.autograd.grad(
-            module.weigh_losses(network(images[module._folds != fold]), labels[module._folds != fold])[0], images
-        )
-        assert (by_images[module._folds == fold] == 0).all()
-    loss.backward()
-    alone = [module.weigh_losses(n(images[module._folds != k]), labels[module._folds != k])[0] for k, n in enumerate(module.fold_networks)]  # fmt: skip # noqa: E501
-    assert float(loss.detach()) == pytest.approx(sum(float(value.detach()) for value in alone), rel=1e-4)
+        with monkeypatch.context() as patch:  # the others see what they see, but say nothing
+            for other in module.fold_networks:
+                if other is not network:
+                    patch.setattr(other, "forward", lambda seen, of=other: _detached(FoldNetwork.forward(of, seen)))
+            loss = module.training_step(PersonBatch(images, labels, rows, rows, rows > 9), 0)
+        (by_images,) = torch.autograd.grad(loss, images)
+        moved = by_images.flatten(1).abs().amax(dim=1) > 0
+        assert moved.tolist() == (module._folds != fold).tolist(), "from all images but those of its fold"
+        losses.append(float(loss.detach()))
+    assert len(set(losses)) == 1, "the loss is the sum over the networks, whoever learns"
+
+
+def _detached(outputs: ReIDOutputs) -> ReIDOutputs:
+    return ReIDOutputs(outputs.features.detach(), outputs.embeddings.detach(), outputs.logits.detach())
 
 
 def test_a_batch_without_a_lesson_leaves_zero_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,10 +84,11 @@ def test_the_folder_holds_plain_tensors_and_json(scorer: Path) -> None:
     assert folder.image_size == SIZE and folder.recogniser.centroids.norm(dim=1).allclose(torch.ones(4), atol=1e-5)
 
 
-def test_every_row_has_scores_or_the_reason(scored: Path, generated: Path) -> None:
+def test_every_row_has_scores_or_the_reason(scored: Path, generated: Path, scorer: Path) -> None:
     read, found = Manifest.read(generated), Manifest.read(scored)
     assert found.numpy("file_name").tolist() == read.numpy("file_name").tolist()
-    assert found.parents == (read.content_hash,) and found.root == read.root
+    (trained_on,) = json.loads((scorer / "scorer.json").read_text())["training"]["training_data"]["manifests"]
+    assert found.parents == (read.content_hash, trained_on["manifest"]) and found.root == read.root
     problems = found.numpy("score_problem")
     pid = found.numpy("pid")
     cut = np.flatnonzero(pid == 2)[1]
@@ -146,6 +156,27 @@ def test_unsuitable_scorers_are_refused(
     assert expected in capsys.readouterr().err
 
 
+def test_nothing_to_score_is_refused(
+    score: Callable[..., int], generated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = Manifest.read(generated)
+    manifest.filter(manifest.numpy("pid") < 0).write(tmp_path / "empty")
+    assert score(tmp_path / "empty", tmp_path / "out") == 2
+    assert "no image to score" in capsys.readouterr().err
+
+
+def test_real_images_are_made_ready_once(scorer: Path, generated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ReIDScorer(str(scorer))
+    ready = copies.centred
+    calls: list[int] = []
+    monkeypatch.setattr(copies, "centred", lambda thumbs: calls.append(len(thumbs)) or ready(thumbs))
+    data = ScoringDataModule(str(generated), image_size=SIZE, batch_size=2, num_workers=0)
+    for number in range(2):
+        batch = data.load(number, range(2 * number, 2 * number + 2))
+        module.predict_step(data.on_after_batch_transfer(batch, 0), number)
+    assert calls == [len(module.real.thumbnails)]
+
+
 @pytest.mark.parametrize("damage", ["scorer.json", "identities.safetensors", "thumbnails.npy", "images.parquet"])
 def test_a_damaged_scorer_is_refused(scorer: Path, tmp_path: Path, damage: str) -> None:
     copied = Path(shutil.copytree(scorer, tmp_path / "scorer"))
@@ -168,8 +199,6 @@ def test_the_hash_follows_the_weights_and_not_the_place(scorer: Path, tmp_path: 
 
 
 def test_scores_of_broken_weights_are_a_reason(scored: Path, scorer: Path, generated: Path) -> None:
-    from diffreid_lightning.data.scoring import ScoringDataModule
-
     module = ReIDScorer(str(scorer))
     module.network.centroids.fill_(float("nan"))
     data = ScoringDataModule(str(generated), image_size=SIZE, batch_size=4, num_workers=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from diffreid_lightning.cli import main
+from diffreid_lightning.cli import layers, main
 from diffreid_lightning.pipeline import record, run
 from diffreid_lightning.pipeline.process import last_words, run_logged
 from tests.data.layouts import write_market1501
@@ -123,7 +124,7 @@ def test_a_changed_config_runs_its_stages_and_those_it_reaches(work: Work, tmp_p
     assert previous == ["first-001", "first-002", "second-001", "second-002", "third-001"], "nothing made is lost"
 
 
-@pytest.mark.parametrize("change", ["data", "model", "code", "variable", "made", "comment"])
+@pytest.mark.parametrize("change", ["data", "pixels", "model", "code", "variable", "made", "comment"])
 def test_what_counts_as_a_change(work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
     pipeline()
     work.names  # noqa: B018
@@ -132,6 +133,11 @@ def test_what_counts_as_a_change(work: Work, tmp_path: Path, monkeypatch: pytest
     if change == "data":
         image = next((tmp_path / "data").rglob("0002_c1*.jpg"))
         image.rename(image.with_name(image.name.replace("0002_", "0007_")))
+        record.dataset_hash.cache_clear()
+        expected = ["first"]
+    elif change == "pixels":
+        image = next((tmp_path / "data").rglob("0002_c1*.jpg"))
+        image.write_bytes(next((tmp_path / "data").rglob("0003_c1*.jpg")).read_bytes())
         record.dataset_hash.cache_clear()
         expected = ["first"]
     elif change == "model":
@@ -289,3 +295,42 @@ def test_the_end_of_a_log_is_without_progress(tmp_path: Path) -> None:
     log = tmp_path / "a.log"
     log.write_bytes(b"begin\r\n 10%\r 20%\r 100% done\n\nerror: x\n")
     assert last_words(log) == "begin\n 100% done\nerror: x"
+
+
+def test_the_packages_own_configs_count_as_its_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """configs/default.yaml lies below every stage's own configs, and a vocabulary is named by a word alone."""
+    configs = tmp_path / "configs"
+    shutil.copytree(layers.configs_folder(), configs)
+    monkeypatch.setattr(record, "configs_folder", lambda: configs)
+    hashes = [record.code_hash.__wrapped__()]
+    for name in (layers.DEFAULT, "vocabulary/rendered.yaml"):
+        with (configs / name).open("a", encoding="utf-8") as file:
+            file.write("\n# changed\n")
+        hashes.append(record.code_hash.__wrapped__())
+    assert len(set(hashes)) == 3
+
+
+@pytest.mark.parametrize("where", ["config", "word", "joined", "variable"])
+def test_a_vocabulary_of_the_users_own_counts(work: Work, tmp_path: Path, where: str) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("view: [a, b]\n", encoding="utf-8")
+    if where == "config":
+        text = f"data: {{init_args: {{vocabulary: {mine}}}}}\n"
+        (tmp_path / "two.yaml").write_text(text, encoding="utf-8")
+    elif where == "variable":
+        text = "vocabulary: ${oc.env:DIFFREID_VOCABULARY,default}\n"
+        (tmp_path / "two.yaml").write_text(text, encoding="utf-8")
+        chain = (tmp_path / "chain.yaml").read_text(encoding="utf-8").replace("root:", f"vocabulary: {mine}, root:", 1)
+        (tmp_path / "chain.yaml").write_text(chain, encoding="utf-8")
+    else:
+        word = f"--data.vocabulary{'=' if where == 'joined' else ' '}{mine}"
+        chain = (tmp_path / "chain.yaml").read_text(encoding="utf-8")
+        chain = chain.replace("--config two.yaml", f"--config two.yaml {word}")
+        (tmp_path / "chain.yaml").write_text(chain, encoding="utf-8")
+    assert pipeline() == 0
+    assert work.names == ["first", "second", "third"]
+    assert pipeline() == 0
+    assert work.names == []
+    mine.write_text("view: [a, c]\n", encoding="utf-8")
+    assert pipeline() == 0
+    assert work.names == ["second", "third"]

@@ -121,7 +121,10 @@ def test_parents_lead_back_to_the_subset_and_nowhere_else(tour: Tour) -> None:
     for name, line in expected.items():
         found, manifest = [], tour.made[name]
         while manifest.parents != (tour.subset.content_hash,):
-            (parent,) = manifest.parents
+            parent, *networks = manifest.parents
+            assert networks == ([tour.made["caption"].content_hash] if found == ["score_generated"] else []), (
+                "what the scorer was trained on; the generator was trained on what is the parent itself"
+            )
             found.append(by_hash[parent])
             manifest = tour.made[by_hash[parent]]
         assert found == line

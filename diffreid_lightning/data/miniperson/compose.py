@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from diffreid_lightning.data.miniperson.raster import Fragments, downsample, ras
 from diffreid_lightning.data.miniperson.shots import Shot, Stance
 from diffreid_lightning.data.miniperson.viewpoint import Viewpoint
 from diffreid_lightning.data.miniperson.wardrobe import Figure, dress
+from diffreid_lightning.whole_folder import replacing_file
 
 Array = NDArray[np.float32]
 
@@ -106,9 +106,8 @@ class Studio:
         path = self.shelf / f"{name}.npy"
         if not path.exists():
             made = empty.view(viewpoint.place, viewpoint.camera)
-            temporary = path.with_name(f"{name}.{os.getpid()}.part.npy")
-            np.save(temporary, np.concatenate([made.soft, made.key, made.depth[..., None]], axis=2))
-            temporary.replace(path)
+            with replacing_file(path, contended=True) as staged, staged.open("wb") as handle:
+                np.save(handle, np.concatenate([made.soft, made.key, made.depth[..., None]], axis=2))
         layers = np.load(path, mmap_mode="r")
         return empty.Backdrop(layers[..., :3], layers[..., 3:6], layers[..., 6], viewpoint.camera, viewpoint.place)
 

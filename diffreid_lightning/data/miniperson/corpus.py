@@ -21,6 +21,7 @@ from diffreid_lightning.data.miniperson.world import world_viewpoints
 # First number behind the seed: which stream a draw belongs to.
 _LOOKS, _PICTURES, _EXTRAS, _PIDS, _PLAN, _UNSEEN = 1, 2, 3, 4, 5, 6
 _RETAKEN = 1000
+_WORLD = 90  # its seed
 FOLDERS = {"train": "bounding_box_train", "val": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 
 
@@ -121,7 +122,7 @@ def domain(name: str, identities: int | None = None) -> Corpus:
     )
 
 
-def world(identities: int = 3000, seed: int = 90, cameras: int = 48) -> Corpus:
+def world(identities: int = 3000, cameras: int = 48) -> Corpus:
     """A captioned corpus to learn pedestrians in general from.
 
     It shares no camera, background, colour cast or pose clip with MiniPerson, and nobody in it wears the outfit (sex,
@@ -130,14 +131,13 @@ def world(identities: int = 3000, seed: int = 90, cameras: int = 48) -> Corpus:
 
     Args:
         identities: how many people.
-        seed: another seed, another world.
         cameras: how many cameras.
     """
     worn = frozenset(person.look.outfit for name in ("campus", "station") for person in people(domain(name)))
     worn |= frozenset(look.outfit for name in ("campus", "station") for look in extras(domain(name)))
     return Corpus(
-        "world", seed, world_viewpoints(seed, cameras), CLIPS["world"], train=identities, val=0, test=0,
-        images=(5, 7), bystanders=0, bad_boxes=0, junk=0, captions=True, avoid=worn, unseen=_unseen_pairs(seed),
+        "world", _WORLD, world_viewpoints(_WORLD, cameras), CLIPS["world"], train=identities, val=0, test=0,
+        images=(5, 7), bystanders=0, bad_boxes=0, junk=0, captions=True, avoid=worn, unseen=_unseen_pairs(_WORLD),
         crowd=0.2,
     )  # fmt: skip
 
@@ -149,35 +149,28 @@ def _unseen_pairs(seed: int, count: int = 20) -> frozenset[tuple[str, str]]:
     return frozenset(pairs[index] for index in order[:count])
 
 
-def retaken(corpus: Corpus, images: int, split: str = "train") -> list[Person]:
-    """The same people of one split before the same cameras, in pictures that the corpus does not hold.
+def retaken(corpus: Corpus, images: int) -> list[Person]:
+    """The training people before the same cameras, in pictures that the corpus does not hold.
 
     Args:
         corpus: whose people.
         images: pictures of each person, shared out over all cameras.
-        split: train, val or test.
 
     Returns:
         The people with their new pictures, which are numbered from 1000.
     """
-    chosen = [person for person in people(corpus) if _group(person) == split]
     again = []
-    for person in chosen:
+    for person in people(corpus):
+        if person.pictures[0].pid <= 0 or person.pictures[0].split != "train":
+            continue
         rng = np.random.default_rng([corpus.seed, _PLAN, person.index, _RETAKEN])
-        pid, kept = person.pictures[0].pid, split if split != "test" else "gallery"
+        pid = person.pictures[0].pid
         cameras = np.resize(rng.permutation(len(corpus.viewpoints)), images)
         pictures = [
-            _picture(corpus, rng, kept, pid, int(camera), _RETAKEN + number) for number, camera in enumerate(cameras)
+            _picture(corpus, rng, "train", pid, int(camera), _RETAKEN + number) for number, camera in enumerate(cameras)
         ]
         again.append(replace(person, pictures=tuple(pictures)))
     return again
-
-
-def _group(person: Person) -> str:
-    first = person.pictures[0]
-    if first.pid <= 0:
-        return "others"
-    return first.split if first.split in ("train", "val") else "test"
 
 
 def picture_rng(corpus: Corpus, person: int, number: int) -> np.random.Generator:

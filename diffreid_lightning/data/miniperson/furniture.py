@@ -120,13 +120,12 @@ def bicycles(x: float, y: float, count: int, yaw: float = 0.0) -> list[Solid]:
     return solids
 
 
-def machine(x: float, y: float, colour: Rgb, glow: float = 0.5, yaw: float = 0.0, seed: int = 3) -> list[Solid]:
+def machine(x: float, y: float, colour: Rgb, glow: float = 0.5, seed: int = 3) -> list[Solid]:
     """A ticket or vending machine with a glowing front towards -y."""
-    front = _turned(x, y, yaw, 0.0, -0.36)
     return [
-        Box((x, y, 0.0), (0.95, 0.7, 1.85), Surface("plain", colour), yaw),
+        Box((x, y, 0.0), (0.95, 0.7, 1.85), Surface("plain", colour)),
         Box(
-            (*front, 0.75), (0.75, 0.03, 0.95), Surface("shelves", (20, 22, 24), scale=0.32, glow=glow, seed=seed), yaw
+            (x, y - 0.36, 0.75), (0.75, 0.03, 0.95), Surface("shelves", (20, 22, 24), scale=0.32, glow=glow, seed=seed)
         ),
     ]
 

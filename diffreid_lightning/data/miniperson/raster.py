@@ -59,9 +59,7 @@ class Fragments:
         return total
 
 
-def rasterize(
-    points: Real, depth: Real, faces: NDArray[np.int64], height: int, width: int, *, cull: bool = False
-) -> Fragments:
+def rasterize(points: Real, depth: Real, faces: NDArray[np.int64], height: int, width: int) -> Fragments:
     """Find the nearest triangle under every sample of a ``height`` x ``width`` grid.
 
     A sample sits at the centre of its cell, (column + 0.5, row + 0.5). Triangles with a corner at or behind the eye
@@ -73,7 +71,6 @@ def rasterize(
         faces: (F, 3) vertex indices, F < 2**24.
         height: rows.
         width: columns.
-        cull: leave out triangles that wind clockwise on the screen (y down), for closed meshes seen from outside.
 
     Returns:
         The covered samples.
@@ -83,7 +80,7 @@ def rasterize(
     y0, y1, y2 = (flat_points[faces[:, k], 1] for k in range(3))
     z0, z1, z2 = (flat_depth[faces[:, k]] for k in range(3))
     area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
-    keep = (_least(z0, z1, z2) > 0) & ((area < 0) if cull else (area != 0))
+    keep = (_least(z0, z1, z2) > 0) & (area != 0)
     # First and one-past-last sample centres inside each bounding box, clipped to the grid.
     left = np.clip(np.ceil(_least(x0, x1, x2) - 0.5), 0, width).astype(np.int64)
     right = np.clip(np.floor(_most(x0, x1, x2) - 0.5) + 1, 0, width).astype(np.int64)

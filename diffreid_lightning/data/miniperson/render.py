@@ -36,8 +36,9 @@ from diffreid_lightning.data.miniperson.corpus import Corpus, Person, Picture
 from diffreid_lightning.data.miniperson.describe import attributes, describe
 from diffreid_lightning.data.miniperson.imaging import develop, jpeg
 from diffreid_lightning.data.miniperson.shots import Shot, draw_shot
-from diffreid_lightning.errors import DiffReIDError, RunError, UserError
+from diffreid_lightning.errors import DiffReIDError, RunError, UserError, check_at_least, shorten
 from diffreid_lightning.manifest import Manifest
+from diffreid_lightning.whole_folder import replacing_file
 
 _RECORDS = ".records"
 _LEAST_VISIBLE = 0.5
@@ -126,7 +127,7 @@ def render(
         The manifest, also written to ``out``; junk has no row.
 
     Raises:
-        UserError: the body model is not installed, or ``out`` holds part of another corpus.
+        UserError: the body model is not installed, or ``out`` holds something else or part of another corpus.
         RunError: a file cannot be written.
     """
     require_body_model()
@@ -158,21 +159,25 @@ def _fingerprint(corpus: Corpus, everyone: list[Person], size: tuple[int, int]) 
 def _open_folder(out: Path, everyone: list[Person], fingerprint: str) -> None:
     """Make the folders, and see that what lies there belongs to the same corpus."""
     mark = out / _RECORDS / "corpus"
-    if mark.exists() and mark.read_text(encoding="utf-8") != fingerprint:
+    begun = mark.read_text(encoding="utf-8") if mark.exists() else None
+    others = sorted(path.name for path in out.iterdir() if path.name != _RECORDS) if out.is_dir() else []
+    if (others and begun is None) or begun not in (None, fingerprint):
         raise UserError(
-            f"The folder holds another corpus: {out}",
+            f"The folder holds {'something else' if begun is None else 'another corpus'}: {out}",
             looked_for="an empty folder, or one in which rendering this corpus in this size was begun",
+            found=shorten(others) or None,
             remedy="give another folder, or remove this one",
         )
     folders = {picture.file_name.partition("/")[0] for person in everyone for picture in person.pictures}
     try:
-        for folder in sorted({_RECORDS, *folders}):
-            (out / folder).mkdir(parents=True, exist_ok=True)
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        _write(mark, fingerprint.encode())  # first: by it a killed run's folder is known again
+        for folder in sorted(folders):
+            (out / folder).mkdir(exist_ok=True)
     except OSError as error:
         raise UserError(
             f"The folder cannot be made: {out}", found=str(error), remedy="choose a folder that can be written to"
         ) from error
-    _write(mark, fingerprint.encode())
 
 
 def _record(out: Path, person: Person) -> Path:
@@ -243,10 +248,9 @@ def _caption(person: Person, doing: str, columns: dict[str, Any]) -> str:
 
 def _write(path: Path, data: bytes) -> None:
     """Write whole or not at all."""
-    temporary = path.with_name(f".{path.name}.part")
     try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
+        with replacing_file(path) as staged:
+            staged.write_bytes(data)
     except OSError as error:
         raise RunError(
             f"A file cannot be written: {path}", found=str(error), remedy="free disk space and run it again"
@@ -261,11 +265,9 @@ def pack(folder: Path, archive: Path) -> None:
         archive: the file to write.
     """
     names = sorted(path.relative_to(folder).as_posix() for path in folder.glob("*/*.jpg"))
-    temporary = archive.with_name(f".{archive.name}.part")
-    with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as target:
+    with replacing_file(archive) as staged, zipfile.ZipFile(staged, "w", zipfile.ZIP_STORED) as target:
         for name in ["metadata.parquet", *names]:
             target.writestr(zipfile.ZipInfo(name), (folder / name).read_bytes())
-    temporary.replace(archive)
 
 
 def main(args: list[str] | None = None) -> int:
@@ -282,6 +284,7 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--zip", type=Path, default=None, help="also pack the folder into this archive")
     given = parser.parse_args(args)
     try:
+        check_at_least("--retake", given.retake)
         if given.domain == "world":
             corpus = plan.world() if given.identities is None else plan.world(given.identities)
         else:

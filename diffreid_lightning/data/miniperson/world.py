@@ -42,10 +42,10 @@ _WALL = {
 _PAINTED = ((160, 44, 40), (46, 78, 128), (52, 104, 74), (206, 170, 60), (70, 72, 76), (206, 206, 202), (120, 84, 56))
 
 
-def _near(rng: Rng, colours: tuple[tuple[int, int, int], ...], spread: float = 9) -> tuple[int, int, int]:
+def _near(rng: Rng, colours: tuple[tuple[int, int, int], ...]) -> tuple[int, int, int]:
     """A colour near one of ``colours``, lighter or darker as a whole."""
     base = np.asarray(colours[int(rng.integers(len(colours)))], dtype=np.float64)
-    red, green, blue = np.clip(base * rng.uniform(0.7, 1.15) + rng.normal(0, spread, 3), 10, 240).astype(int)
+    red, green, blue = np.clip(base * rng.uniform(0.7, 1.15) + rng.normal(0, 9, 3), 10, 240).astype(int)
     return int(red), int(green), int(blue)
 
 

@@ -50,16 +50,6 @@ def check_distance(distance: str) -> None:
         raise UserError(f"There is no distance {distance!r}.", looked_for=" or ".join(map(repr, get_args(Distance))))
 
 
-def check_max_rank(max_rank: int) -> None:
-    """Refuse a CMC depth below 1.
-
-    Raises:
-        UserError: ``max_rank`` is below 1.
-    """
-    if max_rank < 1:
-        raise UserError("max_rank must be at least 1.", found=str(max_rank))
-
-
 def check_ids(name: str, ids: Tensor, length: int) -> np.ndarray:
     """Return person or camera ids as int64.
 

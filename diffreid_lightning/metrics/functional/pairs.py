@@ -31,9 +31,10 @@ class IdentityPairs:
         self._same_pid = np.searchsorted(ordered, query_pids, side="right") - self._first
 
         cameras, camera_codes = np.unique(np.concatenate([query_camids, gallery_camids]), return_inverse=True)
-        people, person_codes = np.unique(np.concatenate([query_pids, gallery_pids]), return_inverse=True)
-        shots = person_codes * len(cameras) + camera_codes
-        shot_counts = np.bincount(shots[len(query_pids) :], minlength=len(people) * len(cameras))
+        _, person_codes = np.unique(np.concatenate([query_pids, gallery_pids]), return_inverse=True)
+        # Numbered anew: a count for every person and camera would take gigabytes where each image has its own camera.
+        seen, shots = np.unique(person_codes * len(cameras) + camera_codes, return_inverse=True)
+        shot_counts = np.bincount(shots[len(query_pids) :], minlength=len(seen))
         self.matches: np.ndarray = self._same_pid - shot_counts[shots[: len(query_pids)]]
         """(Q,) int64: number of matches of each query."""
 

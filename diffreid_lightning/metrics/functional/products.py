@@ -78,14 +78,31 @@ def exact_products() -> Iterator[None]:
     ``torch.set_float32_matmul_precision("medium")`` and autocast turn products into bfloat16 or TF32 ones, on the CPU
     too, which moves reported numbers.
     """
-    mkldnn: Any = torch.backends.mkldnn  # its attributes are made at run time
-    backends = (torch.backends.cuda.matmul, mkldnn.matmul)
+    with (
+        _float32_products(),
+        torch.no_grad(),
+        torch.autocast("cpu", enabled=False),
+        torch.autocast("cuda", enabled=False),
+    ):
+        yield
+
+
+@contextmanager
+def _float32_products() -> Iterator[None]:
+    backends: list[Any] = [torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None)]
+    if not all(hasattr(backend, "fp32_precision") for backend in backends):  # before torch 2.9: one setting for both
+        general = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(general)
+        return
     chosen = [backend.fp32_precision for backend in backends]
     for backend in backends:
         backend.fp32_precision = "ieee"
     try:
-        with torch.no_grad(), torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
-            yield
+        yield
     finally:
         for backend, precision in zip(backends, chosen, strict=True):
             backend.fp32_precision = precision

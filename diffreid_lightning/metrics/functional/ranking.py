@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffreid_lightning.errors import UserError
+from diffreid_lightning.errors import check_at_least
 from diffreid_lightning.metrics.functional.checks import check_distance, check_features, check_pairs
 from diffreid_lightning.metrics.functional.nearest import (
     NO_ENTRY,
@@ -69,8 +69,7 @@ def rank_list(
         UserError: empty or ill-fitting inputs, or features that are not finite.
     """
     check_distance(distance)
-    if top_k < 1:
-        raise UserError("top_k must be at least 1.", found=str(top_k))
+    check_at_least("top_k", top_k)
     query_features, gallery_features = check_features(query_features, gallery_features)
     pairs = check_pairs(
         (len(query_features), len(gallery_features)), query_pids, gallery_pids, query_camids, gallery_camids

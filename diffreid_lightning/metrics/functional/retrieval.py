@@ -14,13 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffreid_lightning.errors import UserError
-from diffreid_lightning.metrics.functional.checks import (
-    check_distance,
-    check_features,
-    check_max_rank,
-    check_pairs,
-)
+from diffreid_lightning.errors import UserError, check_at_least
+from diffreid_lightning.metrics.functional.checks import check_distance, check_features, check_pairs
 from diffreid_lightning.metrics.functional.counting import RankCounter
 from diffreid_lightning.metrics.functional.pairs import IdentityPairs
 from diffreid_lightning.metrics.functional.products import (
@@ -162,7 +157,7 @@ def _evaluate(
         queries: (V,) which query each row belongs to.
         max_rank: depth of the CMC curve.
     """
-    check_max_rank(max_rank)
+    check_at_least("max_rank", max_rank)
     ap = np.empty(len(pairs.matches))
     inp = np.empty(len(pairs.matches))
     first_ranks = np.empty(len(queries), dtype=np.int64)

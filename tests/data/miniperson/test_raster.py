@@ -125,10 +125,3 @@ def test_nothing_in_sight_and_behind_the_eye():
     fragments = rasterize(points, depth, np.array([[0, 1, 2], [3, 4, 5]]), 10, 10)
     assert len(fragments.sample) == 0
     assert fragments.interpolate(np.array([[0, 1, 2]]), depth).shape == (0,)
-
-
-def test_culling_keeps_one_side():
-    points = np.array([[1, 1], [9, 1], [1, 9]], dtype=np.float32)
-    clockwise, counter = np.array([[0, 1, 2]]), np.array([[0, 2, 1]])
-    sides = [len(rasterize(points, np.ones(3), faces, 10, 10, cull=True).sample) for faces in (clockwise, counter)]
-    assert sorted(sides)[0] == 0 and sides[1] > 20

@@ -258,6 +258,28 @@ def test_a_shot_depends_on_its_generator_alone(corpus):
     assert shots[0] == shots[1]
 
 
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    small = plan.Corpus("t", 5, (_viewpoint(1),), CLIPS["campus"], train=1, val=0, test=0, images=(1, 1), cameras=1)
+    everyone = plan.people(small)
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match=r"(?s)something else.*thesis\.tex"):
+        render._open_folder(tmp_path, everyone, "mine")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    (tmp_path / "new" / ".records").mkdir(parents=True)  # killed at once
+    for _ in range(2):
+        render._open_folder(tmp_path / "new", everyone, "mine")
+    assert (tmp_path / "new" / "bounding_box_train").is_dir()
+    with pytest.raises(UserError, match="another corpus"):
+        render._open_folder(tmp_path / "new", everyone, "yours")
+
+
+@pytest.mark.parametrize("count", ["0", "-1"])
+def test_at_least_one_picture_is_retaken(tmp_path, capsys, count):
+    assert render.main(["--domain", "campus", "--out", str(tmp_path / "out"), "--retake", count]) == 2
+    assert "--retake must be at least 1" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_command_line_says_how_to_get_the_body_model(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(sys.modules, "anny", None)
     body_model.cache_clear()

@@ -7,8 +7,10 @@ from diffreid_lightning.metrics.functional.nearest import (
     NO_ENTRY,
     NearestEntries,
     entry_keys,
+    group_minima,
     key_distances,
     key_indices,
+    members_of_groups,
     row_bounds,
 )
 
@@ -62,3 +64,10 @@ def test_fewer_entries_than_asked_for() -> None:
     assert (nearest.keys[0] == NO_ENTRY).all()
     assert key_indices(nearest.keys[1, :1]).tolist() == [4]
     assert (nearest.bounds(0, 2) == np.finfo(np.float32).max).all()
+
+
+def test_groups_have_the_members_whose_minimum_they_give() -> None:
+    block = np.random.default_rng(0).random((3, 160), dtype=np.float32)
+    members = members_of_groups(np.arange(5), 5)
+    assert sorted(members.ravel().tolist()) == list(range(160)), "every column is in one group"
+    assert np.array_equal(group_minima(block), block[:, members].min(axis=2))

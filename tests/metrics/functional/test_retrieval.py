@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from diffreid_lightning.metrics.functional import (
     retrieval_metrics,
     retrieval_metrics_from_distances,
 )
+from diffreid_lightning.metrics.functional.pairs import IdentityPairs
 from diffreid_lightning.metrics.functional.products import exact_products
 from tests.metrics.cases import Case, exact_case, golden, pairwise, random_case, reference_evaluation
 
@@ -241,6 +244,31 @@ def test_products_stay_exact_when_training_chose_less(precision: str) -> None:
         assert torch.get_float32_matmul_precision() == precision
     finally:
         torch.set_float32_matmul_precision(chosen)
+
+
+def test_products_stay_exact_before_torch_29(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has one setting for all devices, and none for each."""
+    asked = ["medium"]
+    monkeypatch.setattr(torch.backends.cuda, "matmul", SimpleNamespace(allow_tf32=True))
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: asked[-1])
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", asked.append)
+    with exact_products():
+        assert asked == ["medium", "highest"]
+        assert not torch.is_grad_enabled()
+    assert asked == ["medium", "highest", "medium"]
+
+
+def test_ids_take_memory_by_the_image_where_each_has_a_camera_of_its_own() -> None:
+    count = 2000
+    ids = np.arange(count)
+    tracemalloc.start()
+    pairs = IdentityPairs(ids // 2, ids // 2, ids, ids[::-1].copy())
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 200 * 8 * count, "a count for every person and camera would be half of count² numbers"
+    assert pairs.matches.tolist() == [2] * count
+    one_camera = IdentityPairs(ids // 2, ids // 2, ids, ids)
+    assert one_camera.matches.tolist() == [1] * count, "the other image; the query itself is junk"
 
 
 def test_inputs_are_left_as_they_are() -> None:

@@ -1,0 +1,26 @@
+"""What was best is remembered where its checkpoint lies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from diffreid_lightning.callbacks import RunCheckpoint
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_a_score_is_taken_up_beside_its_checkpoint_alone(here: bool, tmp_path: Path) -> None:
+    best = tmp_path / "checkpoints/best.ckpt"
+    if here:
+        best.parent.mkdir()
+        best.write_bytes(b"")
+    strategy = SimpleNamespace(broadcast=lambda value: value)
+    trainer: Any = SimpleNamespace(default_root_dir=str(tmp_path), strategy=strategy)
+    callback = RunCheckpoint()
+    callback.setup(trainer, None, "fit")  # type: ignore[arg-type]
+    callback.load_state_dict({"best_score": 42.0})
+    assert callback.best_score == (42.0 if here else None)
+    assert callback.best_model_path == (str(best) if here else "")
