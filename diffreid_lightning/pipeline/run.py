@@ -38,7 +38,7 @@ def run_chain(chain: Chain, stages: tuple[Stage, ...], dry_run: bool) -> None:
     Args:
         chain: the chain.
         stages: which of its stages; what lies before them must have been run.
-        dry_run: stop after the plan.
+        dry_run: stop after the plan, and the commands it consists of.
 
     Raises:
         UserError: a stage refused its input (exit code 2), or an earlier stage is missing.
@@ -47,6 +47,7 @@ def run_chain(chain: Chain, stages: tuple[Stage, ...], dry_run: bool) -> None:
     console = Console(highlight=False)
     _print_plan(console, chain, plan(chain, stages))
     if dry_run:
+        _print_commands(console, chain, stages)
         return
     with alone(chain.root):
         for number, stage in enumerate(stages, 1):
@@ -67,7 +68,8 @@ def plan(chain: Chain, stages: tuple[Stage, ...]) -> list[Planned]:
             p.stage.name for p in planned if p.stage.name in stage.reads and p.state not in ("done", "left out")
         ]
         if uncertain and stage.available:
-            planned.append(Planned(stage, "depends", f"on what {' and '.join(uncertain)} comes to"))
+            verb = "comes" if len(uncertain) == 1 else "come"
+            planned.append(Planned(stage, "depends", f"on what {' and '.join(uncertain)} {verb} to"))
         else:
             planned.append(_plan_one(chain, stage, waiting))
     return planned
@@ -145,14 +147,13 @@ def _can_go_on(chain: Chain, stage: Stage) -> bool:
 
 
 def _failed(chain: Chain, stage: Stage, words: list[str], code: int, log: Path) -> RunError | UserError:
-    variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in sorted(chain.environment.items()))
     kind = UserError if code == 2 else RunError
     how = f"with exit code {code}" if code > 0 else f"on signal {-code}"
     return kind(
         f"Stage {stage.name!r} ended {how}.",
         found=f"{last_words(log)}\n  (log: {log})",
         remedy=f"mend it and run the chain again: it goes on here. This stage alone:\n"
-        f"    {variables} python -m diffreid_lightning {shlex.join(words)}",
+        f"    {_variables(chain)} python -m diffreid_lightning {shlex.join(words)}",
     )
 
 
@@ -169,6 +170,20 @@ def _print_plan(console: Console, chain: Chain, planned: list[Planned]) -> None:
     width = max(len(stage.name) for stage, _, _ in planned)
     for stage, state, why in planned:
         console.print(f"  {stage.name:<{width}}  {state:<8}  {why}", soft_wrap=True)
+
+
+def _print_commands(console: Console, chain: Chain, stages: tuple[Stage, ...]) -> None:
+    """Print the stages as lines for a shell."""
+    console.print("\nThe same by hand:", highlight=False)
+    console.print(f"  export {_variables(chain)}", soft_wrap=True, markup=False)
+    for stage in stages:
+        if stage.available:
+            console.print(f"  python -m diffreid_lightning {shlex.join(stage.words)}", soft_wrap=True, markup=False)
+
+
+def _variables(chain: Chain) -> str:
+    """The chain's variables as a shell sets them."""
+    return " ".join(f"{name}={shlex.quote(value)}" for name, value in sorted(chain.environment.items()))
 
 
 @contextlib.contextmanager

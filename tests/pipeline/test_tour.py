@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import diffreid_lightning.diffusion
 from diffreid_lightning.cli import main
@@ -17,7 +19,7 @@ from diffreid_lightning.data.datasets import open_dataset
 from diffreid_lightning.data.datasets.subset import Subset
 from diffreid_lightning.manifest import Manifest
 from diffreid_lightning.pipeline import run
-from diffreid_lightning.pipeline.chain import read_chain
+from diffreid_lightning.pipeline.chain import Stage, read_chain
 from diffreid_lightning.pipeline.record import Record
 from tests.data.layouts import write_market1501
 from tests.diffusion.layouts import write_checkpoint
@@ -47,7 +49,28 @@ def test_the_plan_names_every_stage(
     planned = re.findall(r"^  (\w+) ", said, re.MULTILINE)
     assert planned[: len(STAGES) + 1] == [*STAGES, "scratch"]
     assert "not run yet" in said
+    by_hand = [shlex.split(line) for line in said.partition("by hand:")[2].splitlines() if line.strip()]
+    assert by_hand[0][0] == "export"
+    assert {word.partition("=")[0] for word in by_hand[0][1:]} >= {"DIFFREID_ROOT", "DIFFREID_DATA"}
+    chain = read_chain(more[1::2] or ["pipeline/tour"], {})
+    commands = [tuple(words[3:]) for words in by_hand[1:]]
+    assert commands == [stage.words for stage in chain.stages if stage.available]
     assert not any(tmp_path.iterdir()), "a plan makes nothing"
+
+
+@pytest.mark.parametrize("stage", read_chain(["pipeline/tour", "pipeline/market1501"], {}).stages, ids=lambda s: s.name)
+def test_the_chain_for_photographs_consists_of_commands_the_parser_takes(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DIFFREID_ROOT", "elsewhere")
+    assert main([*stage.words, "--print_config"]) == 0, capsys.readouterr().err
+    printed = yaml.safe_load(capsys.readouterr().out)
+    if stage.words[0] == "select":
+        assert printed["out"] == "elsewhere/select"
+    else:
+        assert printed["trainer"]["default_root_dir"] == f"elsewhere/{stage.name}"
+        assert stage.name == "caption" or printed["data"]["init_args"]["image_size"] == [256, 128]
 
 
 class Tour:
