@@ -11,7 +11,7 @@ demo: install
 	$(PY) -m diffreid_lightning pipeline
 
 test: install
-	$(PY) -m pytest -n 2 tests
+	$(PY) -m pytest -n 2 --dist worksteal tests
 
 lint: install
 	$(VENV)/bin/ruff check .

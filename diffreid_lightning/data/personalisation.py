@@ -83,7 +83,7 @@ class PersonalisationDataModule(LightningDataModule):
             if not 0 <= share <= 1:
                 raise UserError(f"data.{name} is {share}.", looked_for="a chance from 0 to 1")
         check_at_least("data.batch_size", batch_size)
-        check_at_least("data.prior_batch_size", prior_batch_size)
+        check_at_least("data.prior_batch_size", prior_batch_size, 0 if prior is None else 1)
         check_at_least("data.num_workers", num_workers, 0)
         self._source = open_dataset(source)
         self.model = model

@@ -42,7 +42,7 @@ PLAN = Plan(
     },
 )  # fmt: skip
 START = Settings(pretrain_iterations=2, scratch_iterations=2, tune_iterations=2)
-ABLATIONS = ("frozen base, consensus prompt", "without LPE", "without DI", "bottom-scored", "real images, as long")
+ABLATIONS = ("frozen base, consensus prompt", "without LPE", "bottom-scored", "real images, as long")
 QUESTIONS = (Question("generated_share", FULL, (None, 0.5)),)
 
 

@@ -1,4 +1,4 @@
-"""Every config that ships: the command at its head parses, with something in the place of what it leaves open."""
+"""Every config that ships: the command at its head parses, with something in the place of what is left open."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from diffreid_lightning.cli.layers import configs_folder
 from tests.cli.conftest import TINY
 from tests.wandb_records import read_run, runs_under
 
-_COMMAND = re.compile(r"python -m diffreid_lightning (fit|predict|test) --config ")
+_COMMAND = re.compile(r"python -m diffreid_lightning (fit|predict|test)((?: --config [\w/]+)+)")
 _TRAINER_CONFIGS = sorted(
     path.relative_to(configs_folder()).with_suffix("").as_posix()
     for path in configs_folder().rglob("*.yaml")
@@ -42,10 +42,12 @@ def test_the_command_at_its_head_parses(
     name: str, command: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = (configs_folder() / f"{name}.yaml").read_text(encoding="utf-8")
-    found = _COMMAND.search(text)
-    assert found is not None
-    given = [f"--{key}=somewhere" for key in left_open(yaml.safe_load(text))]
-    assert command(found[1], "--config", name, *given, "--print_config") == 0, capsys.readouterr().err
+    commands = {found[2].split()[-1]: found for found in _COMMAND.finditer(text)}
+    assert name in commands, "its head shows how it is run"
+    verb, layers = commands[name][1], commands[name][2].split()
+    texts = [(configs_folder() / f"{layer}.yaml").read_text(encoding="utf-8") for layer in layers[1::2]]
+    given = [f"--{key}=somewhere" for each in texts for key in left_open(yaml.safe_load(each))]
+    assert command(verb, *layers, *given, "--print_config") == 0, capsys.readouterr().err
     printed = yaml.safe_load(capsys.readouterr().out)
     written = yaml.safe_load(text)
     for section in ("data", "model"):

@@ -26,14 +26,15 @@ def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
     return torch.load(checkpoint, weights_only=True)["state_dict"]
 
 
-def test_kill_and_continue_ends_in_the_same_weights_and_the_same_wandb_run(market: Path, tmp_path: Path) -> None:
+def test_kill_and_continue_ends_in_the_same_weights_and_the_same_wandb_run(
+    tracked: Command, market: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = ["fit", f"--data.train={market}", *TINY, "--trainer.max_epochs=4", "--model.drop_path_rate=0.1"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     for folder in (whole, cut):
         folder.mkdir()
-    process = start(words, whole)
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output
+    monkeypatch.chdir(whole)
+    assert tracked(*words) == 0
 
     process = start(words, cut)
     last = cut / "runs/reid/fit-001/checkpoints/last.ckpt"
@@ -45,9 +46,8 @@ def test_kill_and_continue_ends_in_the_same_weights_and_the_same_wandb_run(marke
     assert last.exists()
     assert 1 <= torch.load(last, weights_only=True)["epoch"] + 1 < 4, "the kill came too late to test anything"
 
-    process = start([*words, "--ckpt_path=last"], cut)
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output
+    monkeypatch.chdir(cut)
+    assert tracked(*words, "--ckpt_path=last") == 0
     assert not (cut / "runs/reid/fit-002").exists(), "a continued run stays in its folder"
     one, two = weights(whole / "runs/reid/fit-001/checkpoints/last.ckpt"), weights(last)
     assert one.keys() == two.keys()
@@ -61,10 +61,9 @@ def test_kill_and_continue_ends_in_the_same_weights_and_the_same_wandb_run(marke
     assert len(list((cut / "runs/reid/fit-001/metrics").glob("attempt-*/metrics.csv"))) == 2
 
 
-def test_a_full_disk_keeps_the_previous_checkpoint(market: Path, tmp_path: Path) -> None:
+def test_a_full_disk_keeps_the_previous_checkpoint(command: Command, market: Path, tmp_path: Path) -> None:
     words = ["fit", f"--data.train={market}", *TINY, "--trainer.logger=false"]
-    process = start([*words, "--trainer.max_epochs=1", "--test_with=none"], tmp_path)
-    assert process.communicate(timeout=240) is not None
+    assert command(*words, "--trainer.max_epochs=1", "--test_with=none") == 0
     last = tmp_path / "runs/reid/fit-001/checkpoints/last.ckpt"
     before = last.read_bytes()
     assert len(before) > 100_000
