@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from benchmarks.tiny_sd import kid_features
 from diffreid_lightning.data.datasets import MiniPerson
 from diffreid_lightning.diffusion.checkpoint_source import locate_pipeline, weights_hash
 from diffreid_lightning.diffusion.diversity import Diversity
+from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest import Manifest
 
 
@@ -43,6 +44,7 @@ class Bench:
         nobody: prompts without a name that drift is measured on.
         work: folder for all that is kept.
         fingerprint: of instruments and corpus, which results follow from as well.
+        earlier: results that another machine measured with instruments of the same recipe, by what was done.
     """
 
     base: Path
@@ -55,6 +57,28 @@ class Bench:
     nobody: int
     work: Path
     fingerprint: str
+    earlier: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def read_earlier(files: Iterable[Path]) -> dict[str, dict[str, Any]]:
+    """Collect the results in files that a script wrote, by what was done for them.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for file in files:
+        try:
+            left = [json.loads(file.read_text(encoding="utf-8"))]
+        except (OSError, ValueError) as error:
+            raise UserError(f"Earlier results cannot be read from {file}", found=str(error)) from error
+        while left:
+            node = left.pop()
+            if isinstance(node, dict) and "done" in node:
+                found[node["done"]] = node
+            elif isinstance(node, dict):
+                left += node.values()
+    return found
 
 
 def kept(file: Path, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -80,14 +104,17 @@ def measure_cell(
 
     Returns:
         What :func:`~benchmarks.measures.measure` gives, with ``images_per_second``, ``steps``, ``evaluations``,
-        ``training_seconds``, ``losses`` and, if asked for, ``drift_kid`` and ``drift_agreement``.
+        ``training_seconds``, ``losses``, ``done`` (all that it follows from but the instruments, hashed) and, if asked
+        for, ``drift_kid`` and ``drift_agreement``.
     """
     label = label or cell.label
     strategy = [type(diversity).__name__, diversity.settings]
-    key = content_key(
+    done = content_key(
         weights_hash(locate_pipeline(bench.base)), bench.people.content_hash, asdict(cell), asdict(bench.settings),
-        strategy, bench.drawing.content, bench.nobody if drift else 0, bench.fingerprint, seed,
+        strategy, bench.drawing.content, bench.nobody if drift else 0, seed,
     )  # fmt: skip
+    if done in bench.earlier:
+        return bench.earlier[done]
 
     def compute() -> dict[str, Any]:
         print(f"{label}, seed {seed}", flush=True)
@@ -96,13 +123,17 @@ def measure_cell(
         found = {
             **measure(portrayed(drawn.manifest), bench.real, bench.instruments),
             "images_per_second": drawn.images_per_second, "steps": drawn.steps, "evaluations": drawn.evaluations,
-            "training_seconds": trained.seconds, "losses": trained.losses, "folder": str(drawn.manifest.root),
+            "training_seconds": trained.seconds, "losses": trained.losses,
+            "folder": str(drawn.manifest.root), "done": done,
         }  # fmt: skip
         if drift:
             found |= {f"drift_{name}": value for name, value in nobody(bench, trained.folder).items()}
         return found
 
-    return kept(bench.work / "results" / f"{label.replace(' ', '-')}-{seed}-{key}.json", compute)
+    return kept(
+        bench.work / "results" / f"{label.replace(' ', '-')}-{seed}-{content_key(done, bench.fingerprint)}.json",
+        compute,
+    )
 
 
 def nobody(bench: Bench, model: Path) -> dict[str, float]:
@@ -129,14 +160,15 @@ def add_options(parser: argparse.ArgumentParser, work: str) -> None:
     parser.add_argument("--attribute-epochs", type=int, default=14, help="of the classifier of attributes")
     parser.add_argument("--scene-epochs", type=int, default=8, help="of the reader of scenes")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of every operation")
-    for field in fields(Settings):
-        kind = float if field.name == "snr_gamma" else type(field.default)
-        parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=field.default, help="of training")
+    parser.add_argument("--earlier", type=Path, nargs="*", default=[], help="results of other machines, to go on from")
+    for each in fields(Settings):
+        kind = float if each.name == "snr_gamma" else type(each.default)
+        parser.add_argument(f"--{each.name.replace('_', '-')}", type=kind, default=each.default, help="of training")
 
 
 def settings_of(given: argparse.Namespace) -> Settings:
     """Collect the training's settings from the options."""
-    return Settings(**{field.name: getattr(given, field.name) for field in fields(Settings)})
+    return Settings(**{each.name: getattr(given, each.name) for each in fields(Settings)})
 
 
 def open_bench(given: argparse.Namespace, vocabulary: str) -> Bench:
@@ -160,7 +192,7 @@ def open_bench(given: argparse.Namespace, vocabulary: str) -> Bench:
     )  # fmt: skip
     return Bench(
         given.base, people, portrayed(people), world, instruments, settings_of(given), drawing, given.nobody,
-        given.work, fingerprint,
+        given.work, fingerprint, read_earlier(given.earlier),
     )  # fmt: skip
 
 

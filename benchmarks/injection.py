@@ -6,7 +6,8 @@
 Each strategy takes as many sampler steps as its evaluations per step leave it of the same budget; the table says how
 many. The columns are those of :mod:`benchmarks.lpe`; asked for are view, place and light of the packaged vocabulary
 ``rendered`` (poses are not read), by the strategies that ask at all. Models are shared with :mod:`benchmarks.lpe` in
-the same work folder; a killed run goes on where it was.
+the same work folder; a killed run goes on where it was. Machines share the work by ``--earlier``: what
+stands in another's ``injection-SPLIT.json`` is taken from there.
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ evaluations. Its prompts ask for a view, the same number of each, in words.
 6. Nobody: KID to held-out renders and attributes as asked, of images of prompts without a name; what a prior is for.
 
 Key rows differ from full LPE in one thing, or are plain DreamBooth; they have more seeds, and paired differences from
-full LPE with 95 % intervals. Everything is kept in the work folder: a killed run goes on where it was.
+full LPE with 95 % intervals. Everything is kept in the work folder: a killed run goes on where it was. Machines share
+the work by ``--earlier``: what stands in another's ``lpe-SPLIT.json`` is taken from there.
 """
 
 from __future__ import annotations

@@ -142,6 +142,14 @@ def test_the_factorial_is_measured_kept_and_taken_up(words, tmp_path, monkeypatc
     assert lost.read_text() == content
     assert lpe.main(words) == 0
     assert "seed" not in capsys.readouterr().out.partition("###")[0]
+    # Nor is a cell that another machine has measured, under whatever its instruments came to.
+    elsewhere = (tmp_path / "work" / "lpe-train.json").rename(tmp_path / "elsewhere.json")
+    for file in (tmp_path / "work" / "results").glob("caption-*.json"):
+        file.unlink()
+    assert lpe.main([*words, "--earlier", str(elsewhere)]) == 0
+    assert "seed" not in capsys.readouterr().out.partition("###")[0]
+    assert json.loads((tmp_path / "work" / "lpe-train.json").read_text())["cells"] == found["cells"]
+    assert lpe.main([*words, "--earlier", str(tmp_path / "nowhere.json")]) == 2
 
 
 def test_strategies_are_measured_at_equal_cost(words, tmp_path, capsys):
