@@ -33,10 +33,13 @@ VALUES: Values = {
 }
 """What is read, and the words for it. The lower colour of a dress is that of its upper part."""
 
+ONE_COLOUR = ("plain", "print", "side_stripe", "none")
+"""Patterns under which a garment's colour is one colour to the eye; stripes and checks have two of equal area."""
+
 _VIEW, _SEX = list(VALUES).index("view"), list(VALUES).index("sex")
 _MIRRORED_VIEW = torch.tensor([VALUES["view"].index(view) for view in ("front", "back", "right", "left")])
 _UNKNOWN = -100
-_RECIPE = Recipe(epochs=14, batch_size=96, rate=2e-3, seed=11)
+_RECIPE = Recipe(epochs=30, batch_size=96, rate=2e-3, seed=11)
 
 
 def encode(columns: Mapping[str, npt.ArrayLike], values: Values = VALUES) -> Tensor:
@@ -60,6 +63,16 @@ def encode(columns: Mapping[str, npt.ArrayLike], values: Values = VALUES) -> Ten
             raise UserError(f"{name} cannot be {strange[0]!r}.", looked_for=", ".join(known))
         numbered.append([known.index(word) for word in words.tolist()])
     return torch.tensor(numbered, dtype=torch.int64).reshape(len(values), -1).T
+
+
+def encode_rows(rows: Manifest) -> Tensor:
+    """Number the attributes of renders, (N, 4) int64; colours of garments with two colours are unknown, -100."""
+    numbered = encode({name: rows.numpy(name) for name in VALUES})
+    for column, name in enumerate(VALUES):
+        if name.endswith("_colour"):
+            patterns = rows.table[name.replace("_colour", "_pattern")].to_pylist()
+            numbered[torch.tensor([pattern not in ONE_COLOUR for pattern in patterns]), column] = _UNKNOWN
+    return numbered
 
 
 class _Block(nn.Module):
@@ -189,7 +202,9 @@ def row_weights(targets: Tensor) -> npt.NDArray[np.float64]:
     weights = np.ones(len(targets))
     for name in ("upper_colour", "lower_colour"):
         column = targets[:, list(VALUES).index(name)].numpy()
-        weights /= np.sqrt(np.bincount(column, minlength=len(VALUES[name]))[column])
+        known = column != _UNKNOWN
+        weights[known] /= np.sqrt(np.bincount(column[known], minlength=len(VALUES[name]))[column[known]])
+        weights[~known] /= np.sqrt(max(1.0, known.mean() * len(column) / len(VALUES[name])))  # as a middling colour
     return np.minimum(weights, 10 * np.median(weights)) if len(weights) else weights
 
 
@@ -212,11 +227,12 @@ def agreement(read: Tensor, asked: Tensor) -> dict[str, Share]:
 
     Args:
         read: (N, 4) int64.
-        asked: (N, 4) int64.
+        asked: (N, 4) int64; -100 where it is not known, which leaves the image out.
     """
     hits: npt.NDArray[np.bool_] = (read == asked).numpy()
-    found = {name: share_of(hits[:, number]) for number, name in enumerate(VALUES)}
-    return {**found, "all four": share_of(np.all(hits, axis=1))}
+    known: npt.NDArray[np.bool_] = (asked != _UNKNOWN).numpy()
+    found = {name: share_of(hits[known[:, number], number]) for number, name in enumerate(VALUES)}
+    return {**found, "all four": share_of(np.all(hits[known.all(axis=1)], axis=1))}
 
 
 @dataclass(frozen=True)
@@ -280,9 +296,9 @@ def train_classifier(world: Manifest, work: Path, epochs: int) -> TrainedClassif
     for name, rows in parts.items():
         if not len(rows):
             raise UserError(f"{world.root} has no {name} image to train and measure the attribute classifier.")
-    targets = {name: encode({key: rows.numpy(key) for key in VALUES}) for name, rows in parts.items()}
+    targets = {name: encode_rows(rows) for name, rows in parts.items()}
     recipe = replace(_RECIPE, epochs=epochs)
-    file = work / f"attributes-{content_key(world.content_hash, asdict(recipe))}.safetensors"
+    file = work / f"attributes-{content_key(world.content_hash, asdict(recipe), ONE_COLOUR)}.safetensors"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         network = AttributeNet()

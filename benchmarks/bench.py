@@ -157,7 +157,7 @@ def add_options(parser: argparse.ArgumentParser, work: str) -> None:
     parser.add_argument("--evaluations", type=int, default=Drawing.evaluations, help="of the denoiser for an image")
     parser.add_argument("--draw-guidance", type=float, default=Drawing.guidance, help="of the images of people")
     parser.add_argument("--nobody", type=int, default=500, help="prompts without a name")
-    parser.add_argument("--attribute-epochs", type=int, default=14, help="of the classifier of attributes")
+    parser.add_argument("--attribute-epochs", type=int, default=30, help="of the classifier of attributes")
     parser.add_argument("--scene-epochs", type=int, default=8, help="of the reader of scenes")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of every operation")
     parser.add_argument("--earlier", type=Path, nargs="*", default=[], help="results of other machines, to go on from")

@@ -71,6 +71,8 @@ def write_world(folder: Path, people_per_outfit: int = 3) -> Manifest:
                     "caption": f"a person in {upper_colour} and {lower_colour}",
                     "upper": upper,
                     "upper_colour": upper_colour,
+                    "upper_pattern": "plain",
+                    "lower_pattern": "plain",
                     "lower": lower,
                     "lower_colour": lower_colour,
                     "view": view,

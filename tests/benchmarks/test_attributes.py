@@ -106,3 +106,15 @@ def test_the_classifier_is_measured_on_people_it_has_not_seen(world, tmp_path):
     again = attributes.train_classifier(world, tmp_path, epochs=1)
     assert [path.stat().st_mtime_ns for path in tmp_path.iterdir()] == before
     assert again.val == trained.val
+
+
+def test_a_garment_of_two_colours_has_no_colour_to_read(world):
+    rows = world.filter(world.numpy("pid") > -1)
+    patterns = ["plain", "stripes"] * len(rows)
+    rows = rows.with_columns({"upper_pattern": patterns[: len(rows)], "lower_pattern": ["plain"] * len(rows)})
+    numbered = attributes.encode_rows(rows)
+    assert (numbered[1::2, 0] == -100).all() and (numbered[::2, 0] >= 0).all() and (numbered[:, 1] >= 0).all()
+    found = attributes.agreement(numbered.clamp(min=0), numbered)
+    assert found["upper_colour"].count == len(range(0, len(rows), 2))
+    assert found["all four"].count == found["upper_colour"].count
+    assert attributes.row_weights(numbered).min() > 0
