@@ -125,7 +125,7 @@ def test_an_image_does_not_depend_on_the_others_of_the_run(
 @pytest.mark.slow
 def test_kill_and_run_again_ends_in_the_same_files(
     command: Command, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     words = [*words, "--data.batch_size=2", "--data.images_per_identity=6", "--model.steps=40"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
@@ -147,9 +147,10 @@ def test_kill_and_run_again_ends_in_the_same_files(
     assert written
 
     monkeypatch.chdir(cut)
-    capsys.readouterr()
-    assert command(*words) == 0
-    assert f"{len(done)} of 12 batches were done before" in "".join(capsys.readouterr())
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        assert command(*words) == 0
+    assert f"{len(done)} of 12 batches were done before" in caplog.text
     assert files(cut / MADE) == files(whole / MADE)
     assert {path: path.stat().st_mtime_ns for path in written} == written, "nothing twice"
 
