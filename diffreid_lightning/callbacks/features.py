@@ -16,12 +16,14 @@ import pyarrow.parquet as pq
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_info
+from safetensors import safe_open
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
 from diffreid_lightning.data.chain import Chain
 from diffreid_lightning.reid.outputs import FeatureBatch
 from diffreid_lightning.resumable_array import reserve
+from diffreid_lightning.whole_folder import replacing_file
 
 _DTYPES = {"float32": "F32", "int64": "I64", "bool": "BOOL"}  # as the safetensors format calls them
 
@@ -62,7 +64,7 @@ def merge_shards(shards: Sequence[Path], target: Path) -> tuple[npt.NDArray[np.i
     Returns:
         (M,) the rows that are there, ascending, and (M,) which of them are queries.
     """
-    rows = np.unique(np.concatenate([load_file(shard)["indices"] for shard in shards]))
+    rows = np.unique(np.concatenate([_indices(shard) for shard in shards]))
     # Widest elements first, so that each tensor starts at a multiple of its element's size.
     kinds = sorted(load_file(shards[0]).items(), key=lambda item: -item[1].dtype.itemsize)
     shapes = {name: (values.dtype, (len(rows), *values.shape[1:])) for name, values in kinds if name != "indices"}
@@ -75,6 +77,13 @@ def merge_shards(shards: Sequence[Path], target: Path) -> tuple[npt.NDArray[np.i
     for array in merged.values():
         array.flush()
     return rows, np.array(merged["is_query"])
+
+
+def _indices(shard: Path) -> npt.NDArray[np.int64]:
+    """Read which rows a batch holds, without its features."""
+    with safe_open(shard, framework="numpy") as tensors:
+        indices: npt.NDArray[np.int64] = tensors.get_tensor("indices")
+    return indices
 
 
 def map_safetensors(
@@ -156,13 +165,10 @@ class FeatureWriter(BasePredictionWriter):
         if not trainer.is_global_zero:
             return
         target = self._root / self.name
-        named = target.with_suffix(".parquet")
-        staged, staged_table = (path.with_name(f".{path.name}.part") for path in (target, named))
-        rows, is_query = merge_shards(sorted(self._shards.glob("*.safetensors")), staged)
         chain = trainer.datamodule.retrieval_set("test").rows  # type: ignore[attr-defined]
-        pq.write_table(feature_table(chain, rows, is_query), staged_table)
-        # The table first: whoever waits for the features finds the table beside them.
-        staged_table.replace(named)
-        staged.replace(target)
+        # The table comes to its place first: whoever waits for the features finds the table beside them.
+        with replacing_file(target) as staged, replacing_file(target.with_suffix(".parquet")) as staged_table:
+            rows, is_query = merge_shards(sorted(self._shards.glob("*.safetensors")), staged)
+            pq.write_table(feature_table(chain, rows, is_query), staged_table)
         shutil.rmtree(self._shards)
         rank_zero_info(f"Features of {len(rows)} images: {target}")

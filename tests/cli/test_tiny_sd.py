@@ -65,13 +65,19 @@ def denoiser_words(tmp_path: Path, corpus: Path, tokenizer_folder: Path) -> list
     ]  # fmt: skip
 
 
+@pytest.fixture
+def autoencoder_words(tmp_path: Path, corpus: Path) -> list[str]:  # noqa: F811
+    file = config(tmp_path, "autoencoder", architecture=AUTOENCODER, perceptual=None)
+    return ["fit", "--config", str(file), f"--data.source={corpus}", "--data.num_workers=0"]
+
+
 def test_an_autoencoder_trains_and_opens_in_stock_diffusers(
     command: Command,
     tmp_path: Path,
     corpus: Path,  # noqa: F811
+    autoencoder_words: list[str],
 ) -> None:
-    file = config(tmp_path, "autoencoder", architecture=AUTOENCODER, perceptual=None)
-    assert command("fit", "--config", file, f"--data.source={corpus}", "--data.num_workers=0") == 0
+    assert command(*autoencoder_words) == 0
     stock = AutoencoderKL.from_pretrained(tmp_path / RUN / "autoencoder")
     record = json.loads((tmp_path / RUN / "autoencoder/provenance.json").read_text())
     assert (record["steps"], record["training_data"]["images"]) == (8, 16)
@@ -84,41 +90,31 @@ def test_an_autoencoder_trains_and_opens_in_stock_diffusers(
 
 
 def test_the_latents_scale_is_known_without_held_out_images_and_after_the_last_epoch(
-    command: Command,
-    tmp_path: Path,
-    corpus: Path,  # noqa: F811
+    command: Command, tmp_path: Path, autoencoder_words: list[str]
 ) -> None:
-    file = config(tmp_path, "autoencoder", architecture=AUTOENCODER, perceptual=None)
-    words = ["fit", "--config", file, f"--data.source={corpus}", "--data.num_workers=0", "--trainer.max_epochs=1"]
-    assert command(*words, "--trainer.limit_val_batches=0") == 0
+    words = [*autoencoder_words, "--trainer.max_epochs=1", "--trainer.limit_val_batches=0"]
+    assert command(*words) == 0
     scale = AutoencoderKL.from_pretrained(tmp_path / RUN / "autoencoder").config.scaling_factor
     assert scale != 0.18215  # what diffusers writes where nobody has measured
     shutil.rmtree(tmp_path / RUN / "autoencoder")
-    assert command(*words, "--trainer.limit_val_batches=0", "--ckpt_path=last") == 0
+    assert command(*words, "--ckpt_path=last") == 0
     assert AutoencoderKL.from_pretrained(tmp_path / RUN / "autoencoder").config.scaling_factor == scale
 
 
 def test_a_decoder_is_sharpened_under_the_latents_that_are_there(
-    tracked: Command,
-    tmp_path: Path,
-    corpus: Path,  # noqa: F811
+    tracked: Command, tmp_path: Path, autoencoder_words: list[str]
 ) -> None:
     torch.manual_seed(0)
     first = build_autoencoder(AUTOENCODER)
     first.register_to_config(scaling_factor=0.75)
     save_autoencoder(first, tmp_path / "first", {})
-    file = config(tmp_path, "autoencoder", architecture=AUTOENCODER, perceptual=None)
-    layered = [
-        "fit",
-        "--config",
-        file,
-        "--config",
-        "tiny_sd/decoder",
-        f"--data.source={corpus}",
-        "--data.num_workers=0",
+    small = [
+        "--config=tiny_sd/decoder",
+        "--trainer.max_epochs=2",
+        "--trainer.default_root_dir=runs/test",
+        "--model.adversary.channels=4",
     ]
-    small = ["--trainer.max_epochs=2", "--trainer.default_root_dir=runs/test", "--model.adversary.channels=4"]
-    assert tracked(*layered, *small, f"--model.init_from={tmp_path / 'first'}") == 0
+    assert tracked(*autoencoder_words, *small, f"--model.init_from={tmp_path / 'first'}") == 0
     name = "diffusion_pytorch_model.safetensors"
     before, after = (load_file(folder / name) for folder in (tmp_path / "first", tmp_path / RUN / "autoencoder"))
     changed = {key.split(".")[0] for key in before if not torch.equal(before[key], after[key])}
