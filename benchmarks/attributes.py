@@ -36,6 +36,9 @@ VALUES: Values = {
 ONE_COLOUR = ("plain", "print", "side_stripe", "none")
 """Patterns under which a garment's colour is one colour to the eye; stripes and checks have two of equal area."""
 
+COVERED_BY_COAT = ("shorts", "skirt", "long_skirt")
+"""Lower garments of which a coat leaves nothing to be seen."""
+
 _VIEW, _SEX = list(VALUES).index("view"), list(VALUES).index("sex")
 _MIRRORED_VIEW = torch.tensor([VALUES["view"].index(view) for view in ("front", "back", "right", "left")])
 _UNKNOWN = -100
@@ -65,13 +68,22 @@ def encode(columns: Mapping[str, npt.ArrayLike], values: Values = VALUES) -> Ten
     return torch.tensor(numbered, dtype=torch.int64).reshape(len(values), -1).T
 
 
+def hides_lower(upper: str, lower: str) -> bool:
+    """Whether nothing is to be seen of the lower garment."""
+    return upper == "coat" and lower in COVERED_BY_COAT
+
+
 def encode_rows(rows: Manifest) -> Tensor:
-    """Number the attributes of renders, (N, 4) int64; colours of garments with two colours are unknown, -100."""
+    """Number the attributes of renders, (N, 4) int64; what cannot be seen is unknown, -100.
+
+    That is the colour of a garment with two colours, and of one that is covered.
+    """
     numbered = encode({name: rows.numpy(name) for name in VALUES})
-    for column, name in enumerate(VALUES):
-        if name.endswith("_colour"):
-            patterns = rows.table[name.replace("_colour", "_pattern")].to_pylist()
-            numbered[torch.tensor([pattern not in ONE_COLOUR for pattern in patterns]), column] = _UNKNOWN
+    for name in ("upper_colour", "lower_colour"):
+        patterns = rows.table[name.replace("_colour", "_pattern")].to_pylist()
+        numbered[torch.tensor([pattern not in ONE_COLOUR for pattern in patterns]), list(VALUES).index(name)] = _UNKNOWN
+    worn = zip(rows.table["upper"].to_pylist(), rows.table["lower"].to_pylist(), strict=True)
+    numbered[torch.tensor([hides_lower(*outfit) for outfit in worn]), list(VALUES).index("lower_colour")] = _UNKNOWN
     return numbered
 
 
@@ -161,7 +173,7 @@ def attribute_loss(logits: Tensor, targets: Tensor, smoothing: float = 0.05, val
 def training_view(pictures: Tensor, targets: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
     """Augment a batch.
 
-    Half the images are mirrored, and left and right change names. Three in ten get the lower half of another one, with
+    Half the images are mirrored, and left and right change names. Four in ten get the lower half of another one, with
     its lower colour: the colours of upper and lower garment then tell nothing of each other, and pairs that no training
     image shows are as likely as any.
 
@@ -180,7 +192,7 @@ def training_view(pictures: Tensor, targets: Tensor, generator: Generator) -> tu
     mirrored = augment.choose(count, 0.5, generator)
     pictures = augment.replace_where(mirrored, pictures.flip(-1), pictures)
     targets[mirrored, _VIEW] = _MIRRORED_VIEW[targets[mirrored, _VIEW]]
-    joined = augment.choose(count, 0.3, generator)
+    joined = augment.choose(count, 0.4, generator)
     partners = torch.randperm(count, generator=generator)
     cuts = torch.randint(56, 67, (count,), generator=generator)  # about the waist
     pictures = augment.replace_where(joined, augment.join(pictures, pictures[partners], cuts), pictures)
@@ -209,7 +221,7 @@ def row_weights(targets: Tensor) -> npt.NDArray[np.float64]:
 
 
 def read_attributes(network: AttributeNet, pictures: Tensor) -> Tensor:
-    """Read the attributes of pictures.
+    """Read the attributes of pictures, from each and its mirror image together.
 
     Args:
         network: a trained classifier.
@@ -219,7 +231,11 @@ def read_attributes(network: AttributeNet, pictures: Tensor) -> Tensor:
         (N, A) int64, in the order of the network's values.
     """
     scores = split_logits(outputs(network, pictures), network.values)
-    return torch.stack([each.argmax(1) for each in scores], dim=1)
+    mirrored = split_logits(outputs(network, pictures.flip(-1)), network.values)
+    read = []
+    for name, one, other in zip(network.values, scores, mirrored, strict=True):
+        read.append((one + (other[:, _MIRRORED_VIEW] if name == "view" else other)).argmax(1))
+    return torch.stack(read, dim=1)
 
 
 def agreement(read: Tensor, asked: Tensor) -> dict[str, Share]:
@@ -298,7 +314,8 @@ def train_classifier(world: Manifest, work: Path, epochs: int) -> TrainedClassif
             raise UserError(f"{world.root} has no {name} image to train and measure the attribute classifier.")
     targets = {name: encode_rows(rows) for name, rows in parts.items()}
     recipe = replace(_RECIPE, epochs=epochs)
-    file = work / f"attributes-{content_key(world.content_hash, asdict(recipe), ONE_COLOUR)}.safetensors"
+    key = content_key(world.content_hash, asdict(recipe), ONE_COLOUR, COVERED_BY_COAT)
+    file = work / f"attributes-{key}.safetensors"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         network = AttributeNet()

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.attributes import hides_lower
 from diffreid_lightning.data.miniperson.describe import UPPER, VIEW
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest import Manifest
@@ -56,7 +57,7 @@ def draw_prompts(world: Manifest, count: int, seed: int = 0) -> list[Prompt]:
     """Draw prompts from the outfits of a corpus's ``val`` people, as many of each colour pair and of each view.
 
     Pairs take turns; each time a pair has had all its turns, it goes on to the next view. Dresses are left out: they
-    have one colour.
+    have one colour; and so is what a coat would cover.
 
     Args:
         world: manifest of a rendered corpus whose ``val`` people wear pairs of colours that no one in ``train`` wears.
@@ -70,7 +71,8 @@ def draw_prompts(world: Manifest, count: int, seed: int = 0) -> list[Prompt]:
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*(world.table[n].to_pylist() for n in columns))]  # noqa: B905
     outfits: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
-        if row["split"] == "val" and row["lower"] != "dress":
+        visible = row["lower"] != "dress" and not hides_lower(row["upper"], row["lower"])
+        if row["split"] == "val" and visible:
             outfits[row["upper_colour"], row["lower_colour"]].append(row)
     seen = sorted(
         {(row["upper_colour"], row["lower_colour"]) for row in rows if row["split"] == "train"} & set(outfits)

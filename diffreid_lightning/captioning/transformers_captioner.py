@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,14 +14,13 @@ from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoPr
 
 from diffreid_lightning.captioning.base import Captioner
 from diffreid_lightning.errors import UserError, shorten
-from diffreid_lightning.nets.hub import hub_file
+from diffreid_lightning.nets.hub import hub_file, is_hub_id
 
 DType = Literal["auto", "float32", "float16", "bfloat16"]
 
 CONFIG = "config.json"
 _NEEDED = f"{CONFIG}, *.safetensors, preprocessor_config.json or processor_config.json, and a tokenizer's files"
 _PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")
 
 
 class TransformersCaptioner(Captioner):
@@ -143,7 +141,7 @@ def _locate(model: str) -> Path:
         f"give the folder of a local copy ({_NEEDED}) as --model.model, or fetch {model} once where there is a "
         "network; ColourCaptioner needs no download"
     )
-    if folder.exists() or not _HUB_ID.fullmatch(model):
+    if folder.exists() or not is_hub_id(model):
         found = shorten(sorted(entry.name for entry in folder.iterdir())) if folder.is_dir() else "no folder"
         raise UserError(f"There is no captioner at {model}", looked_for=_NEEDED, found=found or "an empty folder",
                         remedy=remedy)  # fmt: skip

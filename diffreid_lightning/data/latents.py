@@ -35,7 +35,7 @@ class LatentStore:
 
     def __init__(self, autoencoder: str, cache_dir: str) -> None:
         self.autoencoder = autoencoder
-        self.cache_dir = Path(cache_dir)
+        self.cache_dir = Path(cache_dir).expanduser()
 
     def encode(self, rows: Manifest, image_size: tuple[int, int], mirrored: bool = False) -> Path:
         """Encode the rows, unless they are.

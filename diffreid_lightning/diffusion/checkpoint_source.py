@@ -12,7 +12,7 @@ from pathlib import Path
 from diffusers import DiffusionPipeline
 
 from diffreid_lightning.errors import UserError, nearest
-from diffreid_lightning.nets.hub import hub_file
+from diffreid_lightning.nets.hub import hub_file, is_hub_id
 from diffreid_lightning.whole_folder import left_behind, what_is_there
 
 INDEX = "model_index.json"
@@ -21,7 +21,6 @@ _PARTS = ("text_encoder", "text_encoder_2", "unet", "vae")
 _TOKENIZERS = ("tokenizer", "tokenizer_2")
 #: in configurations, what changes when a checkpoint is only saved again
 _WRITERS_NOTES = ("_diffusers_version", "transformers_version", "_name_or_path", "name_or_path")
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")
 
 
 def locate_pipeline(model: str | Path) -> Path:
@@ -41,7 +40,7 @@ def locate_pipeline(model: str | Path) -> Path:
     if not folder.exists():
         if str(model) == TINY_SD:
             folder = Path(__file__).parent / "tiny_sd"
-        elif isinstance(model, str) and _HUB_ID.fullmatch(model) and left_behind(folder) is None:
+        elif isinstance(model, str) and is_hub_id(model) and left_behind(folder) is None:
             return _from_hub(model)
     if not (folder / INDEX).is_file():
         guess = nearest(str(model), [TINY_SD])

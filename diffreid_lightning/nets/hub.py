@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from huggingface_hub import constants, hf_hub_download
@@ -16,10 +17,16 @@ from huggingface_hub.utils import get_session
 from diffreid_lightning.errors import UserError
 
 _REACH_SECONDS = 5.0
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")
 _REMEDY = (
     "Give a local copy instead: init_from=local-dir:FOLDER (with config.json and model.safetensors), "
     "or fetch the repository once where there is a network."
 )
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name has the form of a hub repository's: ``owner/name``, optionally with ``@revision``."""
+    return _HUB_ID.fullmatch(name) is not None
 
 
 def hub_file(repo_id: str, filename: str, remedy: str = _REMEDY) -> Path:

@@ -33,7 +33,7 @@ _DRESS = ("dress", "teal", "dress", "teal")
 #: Outfits by split; the pairs of colours of ``val`` are not among those of ``train``.
 OUTFITS = {
     "train": [("tshirt", "red", "jeans", "black"), ("shirt", "orange", "skirt", "navy"), _DRESS],
-    "val": [("coat", "red", "long_skirt", "navy"), ("jumper", "orange", "shorts", "black")],
+    "val": [("vest", "red", "long_skirt", "navy"), ("jumper", "orange", "shorts", "black")],
 }
 VIEWS = ("front", "back", "left", "right")
 SETTINGS = ("on grass in front of a building", "on asphalt in front of a brick wall")

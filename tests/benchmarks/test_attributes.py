@@ -6,6 +6,7 @@ import torch
 
 from benchmarks import attributes
 from benchmarks.attributes import VALUES
+from benchmarks.pictures import read_pictures
 from diffreid_lightning.errors import UserError
 
 WORDS = {
@@ -109,12 +110,35 @@ def test_the_classifier_is_measured_on_people_it_has_not_seen(world, tmp_path):
 
 
 def test_a_garment_of_two_colours_has_no_colour_to_read(world):
-    rows = world.filter(world.numpy("pid") > -1)
-    patterns = ["plain", "stripes"] * len(rows)
-    rows = rows.with_columns({"upper_pattern": patterns[: len(rows)], "lower_pattern": ["plain"] * len(rows)})
+    patterns = (["plain", "stripes"] * len(world))[: len(world)]
+    rows = world.with_columns({"upper": "shirt", "upper_pattern": patterns, "lower_pattern": "plain"})
     numbered = attributes.encode_rows(rows)
     assert (numbered[1::2, 0] == -100).all() and (numbered[::2, 0] >= 0).all() and (numbered[:, 1] >= 0).all()
     found = attributes.agreement(numbered.clamp(min=0), numbered)
     assert found["upper_colour"].count == len(range(0, len(rows), 2))
     assert found["all four"].count == found["upper_colour"].count
     assert attributes.row_weights(numbered).min() > 0
+
+
+def test_what_a_coat_covers_has_no_colour_to_read(world):
+    lower = (["shorts", "jeans", "long_skirt", "skirt"] * len(world))[: len(world)]
+    plain = {"upper_pattern": "plain", "lower_pattern": "plain", "lower": lower}
+    under_coat = attributes.encode_rows(world.with_columns({**plain, "upper": "coat"}))
+    under_shirt = attributes.encode_rows(world.with_columns({**plain, "upper": "shirt"}))
+    covered = torch.tensor([word != "jeans" for word in lower])
+    assert (under_coat[covered, 1] == -100).all() and (under_coat[~covered, 1] >= 0).all()
+    assert (under_shirt >= 0).all() and (under_coat[:, 0] >= 0).all()
+
+
+def test_a_picture_and_its_mirror_image_are_read_alike(world):
+    pictures = read_pictures(world)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = attributes.AttributeNet().eval()
+    read, mirrored = (attributes.read_attributes(network, each) for each in (pictures, pictures.flip(-1)))
+    view = list(attributes.VALUES).index("view")
+    exchanged = {"left": "right", "right": "left"}
+    names = [attributes.VALUES["view"][number] for number in read[:, view].tolist()]
+    assert [attributes.VALUES["view"][n] for n in mirrored[:, view].tolist()] == [exchanged.get(n, n) for n in names]
+    read[:, view] = mirrored[:, view] = 0
+    assert torch.equal(read, mirrored)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import miniperson
+from benchmarks import miniperson, rendered_again
+from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest import Manifest
 
 
@@ -60,3 +61,21 @@ def test_a_finished_fit_is_read_not_run_again(tmp_path: Path) -> None:
     )
     training = miniperson.Training("never run", ("--no-such-option",))
     assert miniperson.fitted("campus", training, 0, tmp_path) == (61.5, 72.25)
+
+
+def test_a_rendering_is_compared_file_by_file(tmp_path: Path) -> None:
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "again").mkdir()
+    grey = (100, 100, 100)
+    ours, again = (manifest(tmp_path / name, [grey] * 3, [1, 1, 2], ["query"] * 3) for name in ("ours", "again"))
+    found = rendered_again.compare(ours, again)
+    assert (found.same_files, found.images, found.largest, found.changed) == (3, 3, 0, 0.0)
+    picture = np.full((12, 6, 3), 100, dtype=np.uint8)
+    picture[0, :3, 1] = 93
+    Image.fromarray(picture).save(tmp_path / "again/1.png")
+    found = rendered_again.compare(ours, again)
+    assert found.same_manifest
+    assert (found.same_files, found.largest) == (2, 7)
+    assert found.changed == pytest.approx(3 / 72), "of the pixels of the one file that differs"
+    with pytest.raises(UserError, match="not a rendering"):
+        rendered_again.compare(ours, again.take([0, 1]))

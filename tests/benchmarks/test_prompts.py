@@ -52,3 +52,8 @@ def test_pairs_that_training_shows_are_refused(world):
 def test_a_corpus_without_held_out_outfits_is_refused(world):
     with pytest.raises(UserError, match="no outfits"):
         draw_prompts(world.filter(world.numpy("split") == "train"), 4)
+
+
+def test_nothing_is_asked_for_that_a_coat_would_cover(world):
+    covered = world.with_columns({"upper": "coat", "lower": ["skirt", "jeans"] * (len(world) // 2)})
+    assert {prompt.text.split(", ")[0].split()[-1] for prompt in draw_prompts(covered, 40)} == {"jeans"}
