@@ -5,7 +5,8 @@
 For each domain: how many people share their coarse description (sex and garment colours) with somebody else, how far
 matching colour histograms gets, and what `fit` reaches with the default configuration, with EfficientNet-Lite0 from
 random weights, and with the same network from its ImageNet weights (the extra ``imagenet``; left out without it); the
-latter two in 12 epochs at 128 x 64 pixels. Only query and gallery are read. A killed run goes on with the fits that are not finished.
+latter two in 12 epochs at 128 x 64 pixels. Only query and gallery are read. A killed run goes on with the fits that are
+not finished.
 """
 
 from __future__ import annotations
