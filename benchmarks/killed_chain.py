@@ -1,0 +1,145 @@
+"""Whether a chain that is killed again and again ends in what an undisturbed one ends in.
+
+    python -m benchmarks.killed_chain [--kills 10] [--config pipeline/tour --config pipeline/quick]
+
+runs `pipeline` once undisturbed, then in another folder with ``kill -9`` to all its processes at random moments, each
+time followed by the same command, and at last to its end. Both folders are compared: the contents of every manifest,
+the bytes of every generated image, every tensor of the personalised model, the scorer, the backbones and the last
+checkpoints. On the CPU all must be the same. One more start must find nothing to do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from benchmarks.report import write_json
+from benchmarks.script import run_script
+from diffreid_lightning.errors import RunError, UserError
+from diffreid_lightning.manifest import FILE_NAME, Manifest
+
+_NOTE = "killed_chain.json"
+
+
+def tensor_hash(tensors: dict[str, Tensor]) -> str:
+    """Hash names, types, shapes and values of tensors."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def contents(root: Path) -> dict[str, str]:
+    """Hash what a chain made, by path below its folder: manifests, generated images, weights and checkpoints.
+
+    What only tells of the run is left out: logs, times, W&B records, paths in provenance, caches.
+    """
+    found = {}
+    for file in sorted(root.rglob("*")):
+        name = file.relative_to(root).as_posix()
+        if name.startswith(("cache/", ".")) or "/wandb/" in name:
+            continue
+        if file.name == FILE_NAME:
+            found[name] = Manifest.read(file.parent).content_hash
+        elif file.suffix == ".safetensors":
+            with safe_open(file, framework="pt") as opened:
+                found[name] = tensor_hash({key: opened.get_tensor(key) for key in opened.keys()})  # noqa: SIM118
+        elif file.suffix == ".ckpt":
+            found[name] = tensor_hash(torch.load(file, weights_only=True, map_location="cpu")["state_dict"])
+        elif "images" in file.parts and file.suffix == ".jpg":
+            found[name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return found
+
+
+def differences(one: dict[str, str], other: dict[str, str]) -> list[str]:
+    """Name what is not the same in both, or in one alone."""
+    return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
+
+
+def command(root: Path, configs: Sequence[str]) -> list[str]:
+    """The chain's command line, into a folder."""
+    layers = [word for name in configs for word in ("--config", name)]
+    return [sys.executable, "-m", "diffreid_lightning", "pipeline", *layers, "--root", str(root)]
+
+
+def run_to_the_end(root: Path, configs: Sequence[str], log: Path) -> float:
+    """Run the chain and return its seconds.
+
+    Raises:
+        RunError: it failed.
+    """
+    started = time.perf_counter()
+    with log.open("ab") as handle:
+        ended = subprocess.run(command(root, configs), stdout=handle, stderr=handle, check=False)
+    if ended.returncode:
+        raise RunError("The chain failed.", found=f"exit code {ended.returncode}", remedy=f"read {log}")
+    return time.perf_counter() - started
+
+
+def kill_after(seconds: float, root: Path, configs: Sequence[str], log: Path) -> bool:
+    """Start the chain and kill all its processes after some seconds; return whether it still ran."""
+    with log.open("ab") as handle:
+        process = subprocess.Popen(command(root, configs), stdout=handle, stderr=handle, start_new_session=True)
+        try:
+            process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            return True
+    return False
+
+
+def _run(given: argparse.Namespace) -> None:
+    work, configs = given.work.resolve(), given.config or ["pipeline/tour", "pipeline/quick"]
+    if any((work / name).exists() for name in ("whole", "killed")):
+        raise UserError(f"{work} holds an earlier run.", remedy="remove it, or give another --work")
+    work.mkdir(parents=True, exist_ok=True)
+    whole = run_to_the_end(work / "whole", configs, work / "whole.log")
+    print(f"undisturbed: {whole:.0f} s", flush=True)
+    moments = np.random.default_rng(given.seed).uniform(0, 2 * whole / given.kills, given.kills)
+    kills = []
+    for number, moment in enumerate(moments.tolist(), start=1):
+        if kill_after(moment, work / "killed", configs, work / "killed.log"):
+            kills.append(moment)
+        stages = sorted(path.stem for path in (work / "killed/.stages").glob("*.json"))
+        print(f"kill {number} after {moment:.1f} s; finished so far: {', '.join(stages) or 'nothing'}", flush=True)
+    rest = run_to_the_end(work / "killed", configs, work / "killed.log")
+    again = run_to_the_end(work / "killed", configs, work / "killed.log")
+    one, other = contents(work / "whole"), contents(work / "killed")
+    differing = differences(one, other)
+    print(f"{len(kills)} kills, then {rest:.0f} s to the end; once more, with nothing to do: {again:.1f} s")
+    print(f"{len(one)} manifests, images, weights and checkpoints compared: {len(differing)} differ")
+    for name in differing[:20]:
+        print(f"  {name}")
+    write_json(work / _NOTE, {"seconds": whole, "kills": kills, "rest": rest, "again": again, "differing": differing})
+    if differing:
+        raise RunError("A killed chain ends in something else.", found=", ".join(differing[:5]))
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run, kill, compare."""
+    parser = argparse.ArgumentParser(description="Kill the chain at random moments and compare what it ends in.")
+    parser.add_argument("--kills", type=int, default=10, help="how often it is killed")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--config", action="append", help="of the chain; pipeline/tour under pipeline/quick by default")
+    parser.add_argument("--work", type=Path, default=Path("runs/benchmarks/killed"), help="folder for both chains")
+    parser.add_argument("--threads", type=int, default=1, help="of the comparison")
+    return run_script(_run, parser.parse_args(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
