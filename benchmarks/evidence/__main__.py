@@ -6,7 +6,9 @@
 Step 1 chooses threshold, mix, lambda and schedules on the held-out identities at 30 % few-shot; query and gallery are
 not read. Step 2 runs every row with every seed under those settings; each run reads query and gallery once, at its end.
 Everything is a command of the package and is kept in the work folder: a run that is stopped goes on where it was, and a
-row that is finished is skipped. Changes of the code are not seen: give another work folder for them.
+row that is finished is skipped. Changes of the code are not seen: give another work folder for them. Machines share
+the work by ``--earlier FOLDER``: the choice (``settings.json``) and the rows (``outcomes.json``) that another's work
+folder holds are taken from there.
 
 Needs the extras ``imagenet`` and ``benchmarks``.
 """
@@ -20,6 +22,7 @@ import statistics
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,7 +30,8 @@ from benchmarks.evidence import settings as frozen
 from benchmarks.evidence import tables
 from benchmarks.evidence.ancestry import refuse_leaks
 from benchmarks.evidence.lab import Lab
-from benchmarks.evidence.outcomes import Outcome, read_outcome, val_curve
+from benchmarks.evidence.outcomes import FILE as OUTCOMES
+from benchmarks.evidence.outcomes import Ledger, Outcome, Run, read_outcome, read_outcomes, val_curve
 from benchmarks.evidence.plan import Plan
 from benchmarks.evidence.rows import FEW, ROWS, TABLES, Data, Work
 from benchmarks.evidence.settings import Question, Settings
@@ -61,6 +65,7 @@ class Evidence:
         self.stages = Stages(self.lab, plan, base)
         self.world = world
         self.jobs = jobs
+        self.earlier: dict[Run, Outcome] = {}
 
     @property
     def settings_file(self) -> Path:
@@ -71,6 +76,21 @@ class Evidence:
     def made_for(self) -> dict[str, Any]:
         """What a choice belongs to."""
         return {**self.inputs, "sizes": self.plan.sizes}
+
+    def take(self, folder: Path) -> None:
+        """Go on from another machine's work folder, or what was kept of it.
+
+        Raises:
+            UserError: it was made for other inputs, sizes or settings, or cannot be read.
+        """
+        if not self.settings_file.exists():
+            frozen.save(self.settings_file, *frozen.load(folder / frozen.FILE, self.made_for), self.made_for)
+        if (folder / OUTCOMES).exists():
+            self.earlier = read_outcomes(folder / OUTCOMES, self._outcomes_made_for)
+
+    @property
+    def _outcomes_made_for(self) -> dict[str, Any]:
+        return {**self.made_for, "settings": asdict(frozen.load(self.settings_file, self.made_for)[0])}
 
     def choose(self, questions: Sequence[Question] = frozen.QUESTIONS, start: Settings | None = None) -> None:
         """Choose the settings on the held-out identities, and write them down."""
@@ -98,17 +118,19 @@ class Evidence:
         wanted = TABLES if wanted is None else wanted
         chosen, _ = frozen.load(self.settings_file, self.made_for)
         work = self._work(chosen, self.plan.images_per_identity)
+        runs = [(share, label, seed) for seed in self.plan.seeds for share in wanted for label in wanted[share]]
+        missing = [run for run in runs if run not in self.earlier]
         # 1. What all seeds of a row share, and whether it was made of what the row may see.
         #    Those that nothing is generated for yet go first, so that commands wait for each other as little as may be.
-        labelled = ((share, ROWS[label]) for share in wanted for label in wanted[share])
+        labelled = ((share, ROWS[label]) for share, label, _ in missing)
         shared = list(dict.fromkeys((row.data, row.variant, share) for share, row in labelled if row.data is not None))
         first = {(variant, share): (data, variant, share) for data, variant, share in reversed(shared)}
         ordered = dict.fromkeys([*reversed(first.values()), *shared])
         self._at_once(functools.partial(self._made, work, *each) for each in ordered)
         # 2. The rows, all of one seed before the next.
-        runs = [(share, label, seed) for seed in self.plan.seeds for share in wanted for label in wanted[share]]
-        found = self._at_once(functools.partial(self._row, work, *run) for run in runs)
-        by_run = dict(zip(runs, found, strict=True))
+        kept = Ledger(self.lab.work / OUTCOMES, self._outcomes_made_for, self.earlier)
+        found = self._at_once(functools.partial(self._row, work, kept, *run) for run in missing)
+        by_run = {**self.earlier, **dict(zip(missing, found, strict=True))}
         return {
             share: {label: [by_run[share, label, seed] for seed in self.plan.seeds] for label in labels}
             for share, labels in wanted.items()
@@ -139,8 +161,10 @@ class Evidence:
     def _work(self, settings: Settings, images: int) -> Work:
         return Work(self.stages, settings, self.world, images)
 
-    def _row(self, work: Work, share: Share, label: str, seed: int) -> Outcome:
-        return read_outcome(ROWS[label].tuned(work, share, seed, test=True))
+    def _row(self, work: Work, kept: Ledger, share: Share, label: str, seed: int) -> Outcome:
+        found = read_outcome(ROWS[label].tuned(work, share, seed, test=True))
+        kept.add((share, label, seed), found)
+        return found
 
     def _at_once(self, calls: Iterable[Callable[[], Result]]) -> list[Result]:
         """Make calls, several at once; the first that fails ends it once the running ones are through."""
@@ -162,11 +186,14 @@ def main(args: list[str] | None = None) -> int:
         "--work", type=Path, default=Path("runs/benchmarks/evidence"), help="folder for all that is kept"
     )
     parser.add_argument("--choose", action="store_true", help="choose the settings on the held-out identities")
+    parser.add_argument("--earlier", type=Path, help="work folder of another machine, or what was kept of it")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="commands at once, of one thread each")
     given = parser.parse_args(args)
     try:
         evidence = Evidence(Plan(), given.pipeline, given.world.resolve(), given.work, given.jobs)
         with alone(given.work):
+            if given.earlier is not None:
+                evidence.take(given.earlier)
             if given.choose:
                 evidence.choose()
             else:

@@ -1,15 +1,25 @@
-"""What a run came to, read from its folder."""
+"""What a run came to, read from its folder; and what all runs came to, in a file that other machines go on from."""
 
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+import json
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from diffreid_lightning.errors import RunError
+from benchmarks.evidence.stages import Share
+from benchmarks.report import write_json
+from diffreid_lightning.errors import RunError, UserError
 from diffreid_lightning.pipeline.report import results_of
 
+FILE = "outcomes.json"
 _CURVE = "val/mAP"
+
+#: share of the training images, row and seed
+Run = tuple[Share, str, int]
 
 
 @dataclass(frozen=True)
@@ -20,13 +30,63 @@ class Outcome:
         mAP: on query and gallery, in per cent.
         rank1: likewise.
         curve: (epochs, mAP on the held-out identities in per cent), in order.
-        folder: the run's step.
     """
 
     mAP: float
     rank1: float
     curve: tuple[tuple[int, float], ...]
-    folder: Path
+
+
+class Ledger:
+    """Outcomes in a file that is written anew, whole, with each that comes.
+
+    Args:
+        file: where to.
+        made_for: what they belong to: inputs, sizes, settings; plain values.
+        earlier: outcomes of other machines, which are written down with the rest.
+    """
+
+    def __init__(self, file: Path, made_for: Mapping[str, Any], earlier: Mapping[Run, Outcome]) -> None:
+        self.file = file
+        self.made_for = made_for
+        self._outcomes = dict(earlier)
+        self._writing = threading.Lock()
+
+    def add(self, run: Run, outcome: Outcome) -> None:
+        """Write down what a run came to."""
+        with self._writing:
+            self._outcomes[run] = outcome
+            rows = [
+                {"share": share, "row": label, "seed": seed, **asdict(found)}
+                for (share, label, seed), found in self._outcomes.items()
+            ]
+            write_json(self.file, {"made_for": self.made_for, "outcomes": rows})
+
+
+def read_outcomes(file: Path, made_for: Mapping[str, Any]) -> dict[Run, Outcome]:
+    """Read what a :class:`Ledger` wrote.
+
+    Raises:
+        UserError: the file cannot be read, or belongs to something else.
+    """
+    try:
+        read = json.loads(file.read_text(encoding="utf-8"))
+        found = {
+            (row["share"], str(row["row"]), int(row["seed"])): Outcome(
+                row["mAP"], row["rank1"], tuple((epoch, value) for epoch, value in row["curve"])
+            )
+            for row in read["outcomes"]
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"Earlier outcomes cannot be read from {file}", found=f"{error}") from error
+    if read["made_for"] != json.loads(json.dumps(made_for)):
+        raise UserError(
+            f"The outcomes in {file} belong to something else.",
+            looked_for=json.dumps(made_for, sort_keys=True),
+            found=json.dumps(read["made_for"], sort_keys=True),
+            remedy="use the text-to-image model, the world corpus and the settings that they were made with",
+        )
+    return found
 
 
 def read_outcome(folder: Path) -> Outcome:
@@ -38,7 +98,7 @@ def read_outcome(folder: Path) -> Outcome:
     found = results_of(folder)
     if found is None:
         raise RunError(f"There is no result in {folder}.", looked_for="results.csv with a test")
-    return Outcome(found["mAP"], found["Rank-1"], val_curve(folder), folder)
+    return Outcome(found["mAP"], found["Rank-1"], val_curve(folder))
 
 
 def val_curve(folder: Path) -> tuple[tuple[int, float], ...]:

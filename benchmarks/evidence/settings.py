@@ -39,10 +39,10 @@ class Settings:
     scratch_iterations: int = 300
     tune_iterations: int = 300
     tune_rate: float = 1.5e-3
-    large_pretrain_iterations: int = 300
+    large_pretrain_iterations: int = 150
     large_scratch_iterations: int = 160
-    large_tune_iterations: int = 160
-    large_tune_rate: float = 1.5e-3
+    large_tune_iterations: int = 120
+    large_tune_rate: float = 2e-3
 
 
 class Question(NamedTuple):
@@ -56,9 +56,9 @@ class Question(NamedTuple):
 #: in this order, each with what was chosen before it
 QUESTIONS = (
     Question("scratch_iterations", "scratch", (150, 300, 600)),
-    Question("large_scratch_iterations", "large: scratch", (80, 160, 320)),
-    Question("large_tune_iterations", "large: ImageNet", (80, 160, 320)),
-    Question("large_tune_rate", "large: ImageNet", (5e-4, 1.5e-3)),
+    Question("large_scratch_iterations", "large: scratch", (80, 160)),
+    Question("large_tune_iterations", "large: ImageNet", (60, 120)),
+    Question("large_tune_rate", "large: ImageNet", (1e-3, 2e-3)),
     Question("threshold", "Diff-Person", (0.01, 0.03, 0.1, 0.3)),
     Question("generated_share", "Diff-Person", (None, 0.5)),
     Question("prior_weight", "Diff-Person", (0.5, 1.0)),

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from benchmarks.evidence.lab import OUT, Lab
-from benchmarks.evidence.plan import SMALL, Plan, epochs_for, validation_interval
+from benchmarks.evidence.plan import LARGE, SMALL, Plan, epochs_for, validation_interval
 from benchmarks.evidence.selection import Order
 from benchmarks.evidence.settings import Settings
 from diffreid_lightning.data.datasets import PersonDataset, Subset
@@ -234,4 +234,6 @@ def _class(name: str, arguments: dict[str, Any]) -> str:
 
 
 def _network(backbone: str, init_from: str | None) -> list[str]:
-    return [f"--model.backbone={backbone}", f"--model.init_from={'null' if init_from is None else init_from}"]
+    words = [f"--model.backbone={backbone}", f"--model.init_from={'null' if init_from is None else init_from}"]
+    # ImageNet's features are of larger images than the small network is trained on.
+    return [*words, "--data.image_size=[128,64]"] if backbone == LARGE else words

@@ -276,7 +276,7 @@ def outcomes(labels: Sequence[str], first: float) -> dict[str, list[Outcome]]:
     for number, label in enumerate(labels):
         height = first + number
         curve = ((1, height / 2), (2, height))
-        made[label] = [Outcome(height + seed, 2 * height, curve, Path()) for seed in range(3)]
+        made[label] = [Outcome(height + seed, 2 * height, curve) for seed in range(3)]
     return made
 
 

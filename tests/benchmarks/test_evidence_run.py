@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +101,18 @@ def test_rows_from_the_choice_to_the_tables(
     count = len(commands)
     assert begin().report(begin().run(wanted)).split("Commands")[0] == text.split("Commands")[0]
     assert len(commands) == count, "all of it is kept"
+
+    # Another machine, to which nothing came but the choice and what the rows came to.
+    (tmp_path / "sent").mkdir()
+    for name in ("settings.json", "outcomes.json"):
+        shutil.copy(tmp_path / "work" / name, tmp_path / "sent")
+    other = evidence.Evidence(plan, pipeline_folder, world.root, tmp_path / "other", jobs=1)
+    other.take(tmp_path / "sent")
+    assert other.run(wanted) == outcomes
+    assert len(commands) == count, "nothing is run again"
+    changed = evidence.Evidence(replace(plan, halved=2), pipeline_folder, world.root, tmp_path / "changed", jobs=1)
+    with pytest.raises(UserError, match="other inputs"):
+        changed.take(tmp_path / "sent")
 
     subset = Manifest.read(next((tmp_path / "work" / "subsets").glob("30pct-*")))
     assert set(subset.numpy("split")) == {"train"} and set(subset.numpy("pid")) == {2, 3, 4, 5}
