@@ -13,8 +13,9 @@ from pathlib import Path
 
 from benchmarks.report import write_json
 from diffreid_lightning.cli import select
-from diffreid_lightning.cli.layers import DEFAULT, configs_folder, find_config, load_config, split_config_flags
+from diffreid_lightning.cli.layers import DEFAULT, find_config, load_config, split_config_flags
 from diffreid_lightning.errors import RunError, UserError
+from diffreid_lightning.packaged import configs_folder
 from diffreid_lightning.pipeline.process import last_words, run_logged
 from diffreid_lightning.pipeline.record import vocabulary_hashes
 

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_info
 
-from diffreid_lightning.data.planned import PlannedDataModule
+from diffreid_lightning.data.planned import PlannedDataModule, PlannedRows
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest import FILE_NAME, Manifest
 from diffreid_lightning.parts import Parts
-
-
-class PlannedRows(NamedTuple):
-    """What a stage's module predicts for one batch of a plan."""
-
-    number: int  #: of the batch
-    rows: pa.Table  #: one row for each row of the batch, in its order
 
 
 class ManifestWriter(BasePredictionWriter):

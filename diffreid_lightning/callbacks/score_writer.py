@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 from lightning.pytorch import LightningModule, Trainer
 
-from diffreid_lightning.callbacks.manifest_writer import ManifestWriter, PlannedRows, planned
+from diffreid_lightning.callbacks.manifest_writer import ManifestWriter, planned
+from diffreid_lightning.data.planned import PlannedRows
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.filtering.copies import LENGTH
 from diffreid_lightning.filtering.recogniser import RealImages

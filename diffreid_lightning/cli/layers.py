@@ -17,16 +17,10 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError, safe_load
 
 from diffreid_lightning.errors import UserError, nearest, shorten
+from diffreid_lightning.packaged import configs_folder
 
 DEFAULT = "default.yaml"
 _FLAGS = ("--config", "-c")
-
-
-def configs_folder() -> Path:
-    """Return the folder of the configs that come with the package (a wheel's copy, or the checkout's own)."""
-    package = Path(__file__).resolve().parents[1]
-    packaged = package / "configs"
-    return packaged if packaged.is_dir() else package.parent / "configs"
 
 
 def find_config(name: str) -> Path:

@@ -52,6 +52,7 @@ from diffreid_lightning.cli.parser import PROGRAM, HouseParser, TestWith, has_se
 from diffreid_lightning.cli.refusals import own_error, worded_parsing, worded_running
 from diffreid_lightning.cli.run_record import RunProgress, RunRecord, place_logger
 from diffreid_lightning.errors import DiffReIDError, UserError
+from diffreid_lightning.packaged import configs_folder
 from diffreid_lightning.tracking import WandbTracker, finish_tracking
 
 
@@ -204,7 +205,7 @@ def run_command(subcommand: str, words: list[str]) -> None:
     """
     names, overrides = layers.split_config_flags(words)
     upper = [layers.load_config(layers.find_config(name)) for name in names]
-    default = layers.load_config(layers.configs_folder() / layers.DEFAULT)
+    default = layers.load_config(configs_folder() / layers.DEFAULT)
     settings = functools.reduce(layers.merge_layers, upper, default)
     saved = _config_of_checkpoint(subcommand, hints.with_overrides(settings, overrides))
     if saved is not None:

@@ -13,6 +13,7 @@ from diffreid_lightning.cli import hints, layers
 from diffreid_lightning.cli.refusals import own_error
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.filtering.diff_person import DATASET, REPORT, DiffPersonSelection
+from diffreid_lightning.packaged import configs_folder
 
 DEFAULT = "pipeline/select.yaml"
 
@@ -32,7 +33,7 @@ def select_command(words: Sequence[str]) -> int:
     """
     names, overrides = layers.split_config_flags(words)
     upper = [layers.load_config(layers.find_config(name)) for name in names]
-    settings = functools.reduce(layers.merge_layers, upper, layers.load_config(layers.configs_folder() / DEFAULT))
+    settings = functools.reduce(layers.merge_layers, upper, layers.load_config(configs_folder() / DEFAULT))
     written = hints.with_overrides(settings, overrides)
     parser = _parser()
     try:

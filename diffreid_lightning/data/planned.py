@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import pyarrow as pa
 import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
@@ -13,6 +14,13 @@ from torch.utils.data.distributed import DistributedSampler
 
 from diffreid_lightning.errors import check_at_least
 from diffreid_lightning.manifest import Manifest
+
+
+class PlannedRows(NamedTuple):
+    """What a stage's module predicts for one batch of a plan."""
+
+    number: int  #: of the batch
+    rows: pa.Table  #: one row for each row of the batch, in its order
 
 
 class RemainingBatches(DistributedSampler[Any]):

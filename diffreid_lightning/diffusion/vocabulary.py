@@ -11,8 +11,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from diffreid_lightning.cli.layers import configs_folder
 from diffreid_lightning.errors import UserError, nearest, shorten
+from diffreid_lightning.packaged import configs_folder
 
 
 @dataclass(frozen=True)

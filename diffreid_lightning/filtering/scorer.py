@@ -14,7 +14,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
-from diffreid_lightning.callbacks.manifest_writer import PlannedRows
+from diffreid_lightning.data.planned import PlannedRows
 from diffreid_lightning.data.reid import PersonBatch
 from diffreid_lightning.data.scoring import ScoringBatch
 from diffreid_lightning.errors import UserError, shorten

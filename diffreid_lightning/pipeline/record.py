@@ -17,9 +17,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from diffreid_lightning.cli.layers import configs_folder
 from diffreid_lightning.data.datasets import open_dataset
 from diffreid_lightning.errors import UserError
+from diffreid_lightning.packaged import configs_folder
 from diffreid_lightning.pipeline.chain import PREFIX, Chain, Stage
 from diffreid_lightning.whole_folder import replacing_file
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from wandb.sdk.launch.sweeps import utils as sweeps
 
-from diffreid_lightning.cli.layers import configs_folder
+from diffreid_lightning.packaged import configs_folder
 from tests.cli.conftest import TINY
 from tests.wandb_records import read_run, runs_under
 

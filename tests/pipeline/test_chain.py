@@ -300,7 +300,7 @@ def test_the_end_of_a_log_is_without_progress(tmp_path: Path) -> None:
 def test_the_packages_own_configs_count_as_its_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """configs/default.yaml lies below every stage's own configs, and a vocabulary is named by a word alone."""
     configs = tmp_path / "configs"
-    shutil.copytree(layers.configs_folder(), configs)
+    shutil.copytree(record.configs_folder(), configs)
     monkeypatch.setattr(record, "configs_folder", lambda: configs)
     hashes = [record.code_hash.__wrapped__()]
     for name in (layers.DEFAULT, "vocabulary/rendered.yaml"):
