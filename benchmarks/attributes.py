@@ -36,6 +36,9 @@ VALUES: Values = {
 ONE_COLOUR = ("plain", "print", "side_stripe", "none")
 """Patterns under which a garment's colour is one colour to the eye; stripes and checks have two of equal area."""
 
+PLAIN = ("plain", "none")
+"""Patterns of the garments that prompts ask for, on which the classifier is measured."""
+
 COVERED_BY_COAT = ("shorts", "skirt", "long_skirt")
 """Lower garments of which a coat leaves nothing to be seen."""
 
@@ -73,15 +76,17 @@ def hides_lower(upper: str, lower: str) -> bool:
     return upper == "coat" and lower in COVERED_BY_COAT
 
 
-def encode_rows(rows: Manifest) -> Tensor:
-    """Number the attributes of renders, (N, 4) int64; what cannot be seen is unknown, -100.
+def encode_rows(rows: Manifest, patterns: tuple[str, ...] = ONE_COLOUR) -> Tensor:
+    """Number the attributes of renders, (N, 4) int64; colours of garments that are covered are unknown, -100.
 
-    That is the colour of a garment with two colours, and of one that is covered.
+    Args:
+        rows: N renders.
+        patterns: the colour of a garment with another pattern is unknown too.
     """
     numbered = encode({name: rows.numpy(name) for name in VALUES})
     for name in ("upper_colour", "lower_colour"):
-        patterns = rows.table[name.replace("_colour", "_pattern")].to_pylist()
-        numbered[torch.tensor([pattern not in ONE_COLOUR for pattern in patterns]), list(VALUES).index(name)] = _UNKNOWN
+        shown = rows.table[name.replace("_colour", "_pattern")].to_pylist()
+        numbered[torch.tensor([pattern not in patterns for pattern in shown]), list(VALUES).index(name)] = _UNKNOWN
     worn = zip(rows.table["upper"].to_pylist(), rows.table["lower"].to_pylist(), strict=True)
     numbered[torch.tensor([hides_lower(*outfit) for outfit in worn]), list(VALUES).index("lower_colour")] = _UNKNOWN
     return numbered
@@ -257,8 +262,8 @@ class TrainedClassifier:
 
     Args:
         network: the network.
-        held_out: agreement with the labels of identities held out from its training.
-        val: agreement on the corpus's ``val`` split, whose colour pairs it has never seen.
+        held_out: agreement with the labels of identities held out from its training; on colours of plain garments.
+        val: likewise on the corpus's ``val`` split, whose colour pairs it has never seen.
         training_images: how many it was trained on.
         occluded: rows left out, of ``train`` and ``val``, because the person is hidden in part.
         seconds: time of the training.
@@ -312,7 +317,7 @@ def train_classifier(world: Manifest, work: Path, epochs: int) -> TrainedClassif
     for name, rows in parts.items():
         if not len(rows):
             raise UserError(f"{world.root} has no {name} image to train and measure the attribute classifier.")
-    targets = {name: encode_rows(rows) for name, rows in parts.items()}
+    targets = encode_rows(parts["training"])
     recipe = replace(_RECIPE, epochs=epochs)
     key = content_key(world.content_hash, asdict(recipe), ONE_COLOUR, COVERED_BY_COAT)
     file = work / f"attributes-{key}.safetensors"
@@ -320,10 +325,10 @@ def train_classifier(world: Manifest, work: Path, epochs: int) -> TrainedClassif
         torch.manual_seed(recipe.seed)
         network = AttributeNet()
     pictures = torch.empty(0) if file.exists() else read_pictures(parts["training"])
-    loss = partial(_batch_loss, network, pictures, targets["training"])
-    seconds = train_once(network, file, loss, row_weights(targets["training"]), recipe)
+    loss = partial(_batch_loss, network, pictures, targets)
+    seconds = train_once(network, file, loss, row_weights(targets), recipe)
     measured = {
-        name: agreement(read_attributes(network, read_pictures(parts[name])), targets[name])
+        name: agreement(read_attributes(network, read_pictures(parts[name])), encode_rows(parts[name], PLAIN))
         for name in ("held_out", "val")
     }
     return TrainedClassifier(

@@ -186,8 +186,8 @@ def report(classifier: TrainedClassifier, generated: Mapping[str, Share], kid: M
     note = (
         f"\nThe classifier ({classifier.parameters / 1e6:.1f} million parameters) was trained on "
         f"{classifier.training_images:,} renders for {classifier.epochs} epochs in {classifier.seconds / 60:.1f} "
-        f"minutes. Renders in which the person is partly hidden are left out, {classifier.occluded:,} in all, and "
-        "so are the colours of garments that have two, such as striped ones; no prompt asks for such."
+        f"minutes. Renders in which the person is partly hidden are left out, {classifier.occluded:,} in all. It is "
+        "measured on the colours of plain garments, which prompts ask for, where no coat covers them."
     )
     distances = table(
         f"KID x 1000 in features of {kid['features']}, ImageNet weights, {SIZE[0]} x {SIZE[1]} pixels",

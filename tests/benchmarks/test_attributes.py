@@ -120,6 +120,15 @@ def test_a_garment_of_two_colours_has_no_colour_to_read(world):
     assert attributes.row_weights(numbered).min() > 0
 
 
+def test_the_classifier_is_measured_on_plain_garments(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(attributes, "train_once", lambda network, *_: network.eval() and 0.0)
+    patterns = (["plain", "print", "side_stripe", "stripes"] * len(world))[: len(world)]
+    measured = attributes.train_classifier(world.with_columns({"upper_pattern": patterns}), tmp_path, epochs=1).val
+    counted = (world.numpy("split") == "val") & ~np.asarray(world.numpy("occluded"))
+    assert measured["lower_colour"].count == counted.sum()
+    assert measured["upper_colour"].count == (counted & (np.array(patterns) == "plain")).sum()
+
+
 def test_what_a_coat_covers_has_no_colour_to_read(world):
     lower = (["shorts", "jeans", "long_skirt", "skirt"] * len(world))[: len(world)]
     plain = {"upper_pattern": "plain", "lower_pattern": "plain", "lower": lower}
