@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from transformers.utils import logging as transformers_logging
 
 from diffreid_lightning.data.transforms import evaluation_view
-from diffreid_lightning.diffusion.folder import PROVENANCE, load_autoencoder
-from diffreid_lightning.errors import UserError
+from diffreid_lightning.diffusion.folder import load_autoencoder
 from diffreid_lightning.manifest import Manifest
 
 SIZE = (128, 64)
@@ -96,21 +95,6 @@ def quiet_loaders() -> None:
     for logging in (diffusers_logging, transformers_logging):
         logging.set_verbosity_error()
         logging.disable_progress_bar()
-
-
-def folder_hash(folder: Path) -> str:
-    """SHA-256 of a model folder's files and their names, without the note of where it came from.
-
-    Raises:
-        UserError: there is no such folder.
-    """
-    if not folder.is_dir():
-        raise UserError(f"There is no model at {folder}", looked_for="a diffusers folder")
-    digest = hashlib.sha256()
-    for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != PROVENANCE):
-        content = hashlib.sha256(file.read_bytes()).hexdigest()
-        digest.update(f"{file.relative_to(folder).as_posix()}\n{content}\n".encode())
-    return digest.hexdigest()
 
 
 def content_key(*parts: Any) -> str:

@@ -11,7 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from benchmarks.pictures import SIZE, content_key, folder_hash, to_bytes
+from benchmarks.pictures import SIZE, content_key, to_bytes
+from diffreid_lightning.diffusion.checkpoint_source import locate_pipeline, weights_hash
 from diffreid_lightning.diffusion.folder import load_pipeline
 from diffreid_lightning.resumable_array import fill_array
 
@@ -47,7 +48,7 @@ def sample(pipeline: Path, prompts: Sequence[str], seeds: Sequence[int], sampler
     Raises:
         UserError: there is no pipeline.
     """
-    key = content_key(folder_hash(pipeline), list(prompts), list(seeds), asdict(sampler), SIZE)
+    key = content_key(weights_hash(locate_pipeline(pipeline)), list(prompts), list(seeds), asdict(sampler), SIZE)
     file = work / f"images-{key}.npy"
     if not file.exists():
         _sample_to(file, pipeline, prompts, seeds, sampler)

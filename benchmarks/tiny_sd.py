@@ -41,11 +41,12 @@ from benchmarks.attributes import (
     read_attributes,
     train_classifier,
 )
-from benchmarks.pictures import SIZE, folder_hash, read_pictures, reconstruct, to_floats
+from benchmarks.pictures import SIZE, read_pictures, reconstruct, to_floats
 from benchmarks.prompts import Prompt, draw_prompts
 from benchmarks.report import Share, table, write_json
 from benchmarks.sampling import Sampler, sample
 from benchmarks.script import run_script
+from diffreid_lightning.diffusion.checkpoint_source import locate_pipeline, weights_hash
 from diffreid_lightning.manifest import Manifest
 from diffreid_lightning.nets import Backbone, load_initial_weights
 from diffreid_lightning.sheets import draw_samples, side_by_side
@@ -216,7 +217,7 @@ def run(
     print(report(classifier, generated, kid))
     content = {
         "world": world.content_hash,
-        "pipeline": folder_hash(pipeline),
+        "pipeline": weights_hash(locate_pipeline(pipeline)),
         "sampler": asdict(sampler),
         "classifier": {
             name: getattr(classifier, name) for name in classifier.__dataclass_fields__ if name != "network"

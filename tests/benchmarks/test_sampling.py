@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from types import SimpleNamespace
 
@@ -56,8 +57,8 @@ def test_sampling_goes_on_with_the_batch_it_was_at(tmp_path, pipeline_folder, mo
 def test_another_model_prompt_seed_or_setting_is_sampled_anew(tmp_path, pipeline_folder, monkeypatch):
     monkeypatch.setattr(sampling, "load_pipeline", lambda folder: Stub())
     other = shutil.copytree(pipeline_folder, tmp_path / "other")
-    config = other / "unet" / "config.json"
-    config.write_text(config.read_text() + "\n")
+    config = other / "scheduler" / "scheduler_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "beta_end": 0.5}))
     work = tmp_path / "work"
     for pipeline, prompts, seeds, sampler in (
         (pipeline_folder, PROMPTS, SEEDS, Sampler()),
