@@ -18,6 +18,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 _PUBLIC_HOST = "https://api.wandb.ai"
+_OFFLINE = "offline-run-"
 _STEP = "trainer/global_step"
 #: what is tried next where W&B cannot start
 _FALLBACK = {"online": "offline", "offline": "disabled"}
@@ -166,7 +167,10 @@ def finish_tracking() -> None:
             wandb.finish()
             wandb.teardown()  # finish alone returns while W&B's service is still writing
             if offline is not None:
-                rank_zero_info(f"W&B is offline; send this run with: wandb sync {offline}")
+                parts = sorted(offline.parent.glob(f"{_OFFLINE}*-{offline.name.rpartition('-')[2]}"))  # one an attempt
+                rank_zero_info(
+                    f"W&B is offline; send this run with: wandb sync {' '.join(map(str, parts or [offline]))}"
+                )
         except Exception as error:
             rank_zero_warn(f"W&B could not close its run ({_told(error)}); the end of its record may be missing.")
 

@@ -264,6 +264,12 @@ def _unknown_class(class_path: str, path: str, bases: tuple[type, ...]) -> UserE
     names = sorted({cls.__name__ for cls in known if cls.__module__.startswith("diffreid_lightning")}) or sorted(
         {cls.__name__ for cls in known}
     )
+    if "/" in class_path:
+        return UserError(
+            f"{path!r} is a path and has arguments of its own.",
+            found=class_path,
+            remedy=f"name the format, and give the path as its root: --{path} Market1501 --{path}.root {class_path}",
+        )
     guess = nearest(class_path.rpartition(".")[2], [*names, *(cls.__name__ for cls in known)])
     return UserError(
         f"{path!r} names a class that does not exist: {class_path!r}.",

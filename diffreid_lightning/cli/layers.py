@@ -1,7 +1,8 @@
 """Configuration files in layers: the embedded default below, each ``--config`` above the one before it.
 
 A mapping that names a ``class_path`` replaces what lay below it whole, so nothing of the default's arguments is left
-over; any other mapping merges key by key; lists and values replace. Interpolations (``${...}``) are left for the
+over; any other mapping merges key by key; lists and values replace. Where a lower layer names the class, its
+arguments may stand without ``init_args``. Interpolations (``${...}``) are left for the
 parser, which resolves them after the command line's overrides; what is printed or saved has them again.
 """
 
@@ -21,6 +22,7 @@ from diffreid_lightning.packaged import configs_folder
 
 DEFAULT = "default.yaml"
 _FLAGS = ("--config", "-c")
+_STRUCTURE = ("class_path", "init_args", "dict_kwargs")
 
 
 def find_config(name: str) -> Path:
@@ -82,10 +84,17 @@ def merge_layers(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str
     for key, value in upper.items():
         below = merged.get(key)
         if isinstance(value, Mapping) and isinstance(below, Mapping) and "class_path" not in value:
-            merged[key] = merge_layers(below, value)
+            merged[key] = merge_layers(below, _as_arguments(value) if "class_path" in below else value)
         else:
             merged[key] = value
     return merged
+
+
+def _as_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Write ``{lr: 0.1}`` for a class that a lower layer names as ``{init_args: {lr: 0.1}}``, as flags have it."""
+    structure = {key: value for key, value in given.items() if key in _STRUCTURE}
+    rest = {key: value for key, value in given.items() if key not in _STRUCTURE}
+    return merge_layers(structure, {"init_args": rest}) if rest else structure
 
 
 def keep_references(resolved: Mapping[str, Any], written: Mapping[str, Any]) -> dict[str, Any]:

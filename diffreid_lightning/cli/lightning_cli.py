@@ -20,6 +20,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
+from omegaconf.errors import OmegaConfBaseException
 
 # Imported so that their classes can be named in YAML without a path.
 import diffreid_lightning.callbacks
@@ -51,6 +52,7 @@ from diffreid_lightning.cli import hints, layers, run_folder
 from diffreid_lightning.cli.parser import PROGRAM, HouseParser, TestWith, has_setting
 from diffreid_lightning.cli.refusals import own_error, worded_parsing, worded_running
 from diffreid_lightning.cli.run_record import RunProgress, RunRecord, place_logger
+from diffreid_lightning.data.reid import ReIDDataModule
 from diffreid_lightning.errors import DiffReIDError, UserError
 from diffreid_lightning.packaged import configs_folder
 from diffreid_lightning.tracking import WandbTracker, finish_tracking
@@ -121,6 +123,26 @@ class HouseCLI(LightningCLI):
         if self._get(self.config, "ckpt_path") and hasattr(self.model, "expect_checkpoint"):
             self.model.expect_checkpoint()
 
+    def before_fit(self) -> None:
+        """Refuse at once what could only be refused after the training: a test that cannot take place."""
+        which, data = self._get(self.config, "test_with"), self.datamodule
+        if which == "none" or not isinstance(data, ReIDDataModule) or getattr(self.trainer, "fast_dev_run", False):
+            return
+        if data.has_test or data.names_test:
+            data.refuse_unanswerable()
+        every = self.trainer.check_val_every_n_epoch
+        too_few = every is not None and self.trainer.max_epochs is not None and 0 <= self.trainer.max_epochs < every
+        if which == "best" and (data.val_set is None or too_few):
+            raise UserError(
+                "There will be no best checkpoint to test.",
+                looked_for="a validation on held-out identities",
+                found=f"trainer.max_epochs {self.trainer.max_epochs}, trainer.check_val_every_n_epoch {every}"
+                if too_few
+                else "data.val_share is 0, and no source has a val split that is kept",
+                remedy="use --test_with last, or "
+                + ("validate more often" if too_few else "hold identities out with --data.val_share 0.1"),
+            )
+
     def before_validate(self) -> None:
         """Refuse to validate on nobody."""
         if getattr(self.datamodule, "val_set", True) is None:
@@ -169,7 +191,14 @@ class HouseCLI(LightningCLI):
         if self.trainer.interrupted:
             return
         self._forget_requeue()
-        if which == "none" or not has_test or getattr(self.trainer, "fast_dev_run", False):
+        if which == "none" or getattr(self.trainer, "fast_dev_run", False):
+            return
+        if not has_test:
+            if isinstance(self.datamodule, ReIDDataModule):
+                rank_zero_info(
+                    f"Nobody was searched for: {self.datamodule.test_name} has no query and gallery. "
+                    f"Give a dataset that has, with --data.test.\nrun folder: {self.run.path}"
+                )
             return
         checkpoint = None
         if which == "best":
@@ -178,12 +207,17 @@ class HouseCLI(LightningCLI):
                 raise UserError(
                     "There is no best checkpoint to test.",
                     looked_for="a checkpoint chosen on held-out identities",
-                    found="no validation took place (data.val_share is 0, or no ModelCheckpoint with a monitor)",
-                    remedy="use --test_with last, or hold identities out with --data.val_share 0.1",
+                    found="trainer.callbacks has no ModelCheckpoint with a monitor",
+                    remedy="use --test_with last, or add RunCheckpoint to trainer.callbacks",
                 )
-        self.trainer.test(
-            self.model, datamodule=self.datamodule, ckpt_path=checkpoint, weights_only=True, verbose=False
-        )
+        try:
+            self.trainer.test(
+                self.model, datamodule=self.datamodule, ckpt_path=checkpoint, weights_only=True, verbose=False
+            )
+        except DiffReIDError as error:
+            after = f"the training is complete: when that is mended, test --ckpt_path {self.run.path}"
+            error.remedy = f"{error.remedy}; {after}" if error.remedy else after
+            raise
 
     def _forget_requeue(self) -> None:
         """Remove what was saved for a requeued SLURM job: under SLURM the trainer would test it, not the last epoch."""
@@ -241,7 +275,14 @@ def run_command(subcommand: str, words: list[str]) -> None:
         raise worded_parsing(error, subcommand, written, overrides) from error
     except DiffReIDError:
         raise
-    except (MisconfigurationException, UnpicklingError, EOFError, RuntimeError, ValueError) as error:
+    except OmegaConfBaseException as error:
+        raise UserError(
+            "A reference in the configuration leads nowhere.",
+            looked_for="${...} with the path of a setting, from the top: ${trainer.max_epochs}; or ${oc.env:NAME}",
+            found=str(error).splitlines()[0],
+            remedy="correct it in the --config that has it",
+        ) from error
+    except (MisconfigurationException, UnpicklingError, EOFError, RuntimeError, ValueError, ArithmeticError) as error:
         worded = worded_running(error)
         if worded is None:
             raise
@@ -275,6 +316,9 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*Couldn't infer the batch indices.*")  # a plan's batches have numbers
     warnings.filterwarnings("ignore", message=".*Total length of `DataLoader` across ranks is zero.*")
+    # Evaluation gathers features once and counts a row that was handed out twice as one.
+    warnings.filterwarnings("ignore", message=".*DistributedSampler.*replicates some samples.*")
+    warnings.filterwarnings("ignore", message=".*It is recommended to use .self.log.*sync_dist=True.*")
     warnings.filterwarnings("ignore", message=".*WeightAveraging doesn't support sharding.*")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter is intended.*")

@@ -10,7 +10,8 @@ from diffreid_lightning.cli import run_folder
 from diffreid_lightning.errors import DiffReIDError, RunError, UserError, nearest
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 _WORKER_TRACEBACK = "Original Traceback (most recent call last)"
 
 HELP = """usage: python -m diffreid_lightning COMMAND [options]
@@ -27,7 +28,8 @@ HELP = """usage: python -m diffreid_lightning COMMAND [options]
   data export PATH   write a dataset as a Market-1501 folder, hard links where the disk allows
 
   python -m diffreid_lightning fit --config experiment/bot_market1501 --data.train /data/market1501     your own data
-  python -m diffreid_lightning COMMAND --help                        every option of a command
+  python -m diffreid_lightning COMMAND --help                        a command's own options, and the trainer's
+  python -m diffreid_lightning fit --model.help SupervisedReID       a class's; also --data.help ReIDDataModule
 """
 
 
@@ -43,17 +45,18 @@ def main(args: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if args is None else args)
     try:
         return _dispatch(words)
-    except SystemExit as stop:  # --help, --print_config
+    except SystemExit as stop:  # --help, --print_config; and Lightning's trainer, where it was interrupted
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            return _report(_interruption(), 130)
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
-        return _report(
-            RunError("Interrupted.", remedy="continue a fit with the same command and --ckpt_path last"), 130
-        )
+        return _report(_interruption(), 130)
     except DiffReIDError as error:
         return _report(_from_worker(error), error.exit_code)
     except OSError as error:
-        if error.errno in (errno.EACCES, errno.EPERM):
-            denied = UserError("A file cannot be used.", found=str(error), remedy="check its owner and permissions")
+        if error.errno in _FORBIDDEN:
+            remedy = "check its owner and permissions, or name a place that can be written"
+            denied = UserError("A file cannot be used.", found=str(error), remedy=remedy)
             return _report(denied, denied.exit_code)
         if error.errno not in _DISK_ERRORS:
             raise
@@ -101,6 +104,10 @@ def _dispatch(words: list[str]) -> int:
     return 0
 
 
+def _interruption() -> RunError:
+    return RunError("Interrupted.", remedy="continue with the same command; a fit goes on with --ckpt_path last")
+
+
 def _from_worker(error: DiffReIDError) -> DiffReIDError:
     """Undo what a DataLoader does to an error on its way out of a worker: keep the words, drop the traceback."""
     text = str(error)
@@ -115,8 +122,8 @@ def _disk_error(error: OSError) -> RunError:
         "The disk refused to take a file.",
         looked_for=f"room to write {error.filename}" if error.filename else None,
         found=error.strerror or str(error),
-        remedy="free some space; everything written before is intact: continue with the same command and "
-        "--ckpt_path last",
+        remedy="free some space; everything written before is intact: continue with the same command; a fit goes on "
+        "with --ckpt_path last",
     )
 
 

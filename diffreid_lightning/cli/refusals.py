@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
@@ -47,9 +48,25 @@ def worded_parsing(
     )
 
 
+def _raised_in(error: BaseException) -> str:
+    """Name the file of the code that raised an error; "" where it has no traceback."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else Path(trace.tb_frame.f_code.co_filename).as_posix()
+
+
 def worded_running(error: Exception) -> UserError | None:
     """Word an error of Lightning or torch that the configuration is to blame for; None for any other."""
     text = str(error)
+    where = _raised_in(error)
+    if "/torch/optim/" in where and isinstance(error, (ValueError, ArithmeticError)):
+        part = "scheduler" if where.endswith("lr_scheduler.py") else "optimizer"
+        return UserError(
+            f"The {part} refuses its arguments.",
+            found=text,
+            remedy=f"correct --model.{part}; its arguments: --model.{part}.help CLASS",
+        )
     if isinstance(error, MisconfigurationException):
         return UserError("Lightning cannot run this configuration.", found=" ".join(text.split()))
     if "is not in bounds, numpy accepts" in text:

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from diffreid_lightning import file_lock
 from diffreid_lightning.cli import layers
-from diffreid_lightning.errors import RunError, UserError
+from diffreid_lightning.errors import RunError, UserError, nearest
 from diffreid_lightning.whole_folder import replacing_file
 
 #: The launcher of a multi-process run starts the command again in each process; they all meet in the first one's
@@ -41,6 +41,7 @@ _MOST_SHOWN = 6
 _LAUNCH = ("SLURM_JOB_ID", "SLURM_STEP_ID", "TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT")
 _MOMENT = 0.2  # seconds; rank 0 has locked its folder and not yet noted whose launch it is
 _held: list[file_lock.FileLock] = []
+_made: list[Path] = []  # folders above the run's that were not there before it, outermost first
 
 
 @dataclass(frozen=True)
@@ -101,11 +102,15 @@ def resolve_checkpoint(name: str | None, root: Path, *, to_go_on: bool = False) 
         path = next((candidate for candidate in last if candidate.is_file()), last[0])
     if not path.is_file():
         siblings = sorted(item.name for item in path.parent.glob("*.ckpt")) if path.parent.is_dir() else []
+        there = ", ".join(run.name for run in _fits(root)[-_MOST_SHOWN:])
+        beside = f"beside it: {', '.join(siblings)}" if siblings else "no checkpoint in that folder"
+        guess = nearest(name, ("last", "best"))
         raise UserError(
             f"There is no checkpoint {name!r}.",
             looked_for=str(path.absolute()),
-            found=f"beside it: {', '.join(siblings)}" if siblings else "no checkpoint in that folder",
-            remedy="name an existing .ckpt file, a run folder, or 'last' or 'best'",
+            found=(beside if path.parent.is_dir() else "no such folder")
+            + (f"; runs under {root}: {there}" if there else ""),
+            remedy=f"did you mean {guess!r}?" if guess else "name a .ckpt file, a run folder, or 'last' or 'best'",
         )
     if not zipfile.is_zipfile(path):
         raise UserError(
@@ -254,6 +259,8 @@ def _tidy(run: Path) -> None:
         (run / LOCK_FILE).unlink(missing_ok=True)
     if all(item.is_dir() or item == run / IDENTITY_FILE for item in run.rglob("*")):
         shutil.rmtree(run)
+        while _made and not any(_made[-1].iterdir()):
+            _made.pop().rmdir()
         return
     # The loggers make theirs as the trainer sets up.
     for folder in [*run.glob(f"{METRICS}/attempt-*"), run / METRICS]:
@@ -336,7 +343,9 @@ def _number(folder: Path) -> int:
 
 def _new_folder(root: Path, subcommand: str) -> Path:
     try:
+        new = [folder for folder in reversed((root, *root.parents)) if not folder.exists()]
         root.mkdir(parents=True, exist_ok=True)
+        _made[:] = new
         number = max((_number(path) for path in root.iterdir() if path.is_dir()), default=0)
         while True:
             number = max(number, 0) + 1

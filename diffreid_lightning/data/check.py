@@ -105,7 +105,14 @@ class Report:
             found.append(f"{self.leaked_ids:,} identities are in train and in val, query or gallery")
         if self.decoded is not None and self.decoded.broken:
             found.append(f"{len(self.decoded.broken):,} images cannot be read")
+        if self._nobody_can_be_found:
+            found.append(f"none of the {self.unmatched_queries:,} queries has a match in another camera of the gallery")
         return found
+
+    @property
+    def _nobody_can_be_found(self) -> bool:
+        queries = sum(split.counts.images for split in self.splits if split.split == "query")
+        return 0 < queries <= self.unmatched_queries
 
     @property
     def hints(self) -> list[str]:
@@ -113,7 +120,7 @@ class Report:
         found = []
         if self.differences and not self.strict:
             found += self._worded_differences()
-        if self.unmatched_queries:
+        if self.unmatched_queries and not self._nobody_can_be_found:
             found.append(f"{self.unmatched_queries:,} queries have no match in another camera; evaluation skips them")
         if self.cameras_unknown:
             found.append("cameras are unknown (each image its own): no match is removed, scores are not comparable")
@@ -169,7 +176,7 @@ def check(
         splits=tuple(_report_split(manifest, name, counts[name]) for name in SPLITS if name in counts),
         published=dict(dataset.published),
         junk=junk,
-        unmatched_queries=_count_unmatched(manifest),
+        unmatched_queries=count_unmatched(manifest),
         leaked_ids=_count_leaked(manifest),
         shared_numbers=None if dataset.pids_restart else _count_shared_numbers(manifest),
         cameras_unknown=len(manifest) > 1 and len(np.unique(manifest.numpy("camid"))) == len(manifest),
@@ -221,7 +228,7 @@ def _report_split(manifest: Manifest, split: str, counts: Counts) -> SplitReport
     return SplitReport(split, counts, per_id, int((sizes == 1).sum()), int((~people).sum()))
 
 
-def _count_unmatched(manifest: Manifest) -> int:
+def count_unmatched(manifest: Manifest) -> int:
     """Count queries whose identity the gallery holds in no other camera."""
     split = manifest.numpy("split")
     labels, _ = manifest.identities()

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from diffreid_lightning.data.chain import Chain, chain, refuse_clashing_sources
+from diffreid_lightning.data.check import count_unmatched
 from diffreid_lightning.data.datasets import PersonDataset, open_dataset
 from diffreid_lightning.data.holdout import first_per_camera, hold_out_identities, trainable_rows
 from diffreid_lightning.data.samplers import Draw, PKSampler
@@ -109,7 +110,8 @@ class ReIDDataModule(LightningDataModule):
         val_share: share of the training identities held out for validation, 0 to 1. A source with a ``val`` split of
             its own keeps that one. 0 trains on everything, as published recipes do; None on everything but a source's
             own ``val`` split.
-        sampler: makes the training sampler from the (N,) labels; it must have a ``batch_size``.
+        sampler: makes the training sampler from the (N,) labels; it must have a ``batch_size``. None means
+            :class:`~.samplers.PKSampler` as it stands.
         train_view: augmentation of the training images; None means :class:`~.transforms.TrainView` as it stands.
         sample_weight: column of generated images, such as ``confidence``, by which each counts in the losses; real
             ones count 1. None: all alike.
@@ -125,7 +127,7 @@ class ReIDDataModule(LightningDataModule):
         test: Source | None = None,
         image_size: tuple[int, int] = (256, 128),
         val_share: float | None = 0.1,
-        sampler: SamplerFactory = lambda labels: PKSampler(labels),
+        sampler: SamplerFactory | None = None,
         train_view: TrainView | None = None,
         sample_weight: str | None = None,
         eval_batch_size: int = 128,
@@ -146,7 +148,7 @@ class ReIDDataModule(LightningDataModule):
         self._test_source = self._train_sources[0] if test is None else open_dataset(test)
         self.image_size = (int(image_size[0]), int(image_size[1]))
         self.val_share = val_share
-        self.sampler = sampler
+        self.sampler = sampler or PKSampler
         self.train_view = train_view or TrainView()
         self.sample_weight = sample_weight
         self.eval_batch_size = eval_batch_size
@@ -200,6 +202,27 @@ class ReIDDataModule(LightningDataModule):
     def has_test(self) -> bool:
         """Whether the test source has a query or a gallery at all."""
         return bool(np.isin(np.asarray(self._test_source.manifest().numpy("split")), ["query", "gallery"]).any())
+
+    @property
+    def names_test(self) -> bool:
+        """Whether a test source was asked for, and is not just the first that is trained on."""
+        return self._test_source is not self._train_sources[0]
+
+    def refuse_unanswerable(self) -> None:
+        """Look at query and gallery before hours are spent on a network for them; no image is opened.
+
+        Raises:
+            UserError: one of the two is empty, or no query has a match.
+        """
+        asked = int(self.test_set.is_query.sum())
+        if count_unmatched(self._test_source.manifest()) == asked:
+            raise UserError(
+                f"None of the {asked:,} queries has a match.",
+                looked_for="a gallery image of the same person from another camera",
+                found=f"{len(self.test_set) - asked:,} gallery images of {self.test_name}",
+                remedy="see what is there with: python -m diffreid_lightning data check PATH; or train without a test: "
+                "--test_with none",
+            )
 
     @property
     def test_name(self) -> str:

@@ -158,6 +158,12 @@ def _check(chain: Chain, where: str) -> None:
         raise UserError(f"The chain of {where} has no stages.", looked_for="stages: {NAME: {run: ...}}")
     before: list[str] = []
     for stage in chain.stages:
+        if not stage.makes:
+            raise UserError(
+                f"Stage {stage.name!r} of {where} does not say what it makes.",
+                looked_for="makes: [FILE OR FOLDER, ...]",
+                remedy="a file that changes a chain lies over it: --config pipeline/tour --config FILE",
+            )
         for name in stage.reads:
             if name not in before:
                 raise UserError(

@@ -87,6 +87,7 @@ class SupervisedReID(LightningModule):
         self.flip_average = flip_average
         self._initialised = False
         self._trained = False
+        self._rate = 0.0
         self.register_buffer("_loss_sum", torch.zeros(()), persistent=False)
 
     # Set-up.
@@ -222,7 +223,8 @@ class SupervisedReID(LightningModule):
         for name, value in zip(self._loss_names, values, strict=True):
             self.log(f"train/{name}", value.detach(), batch_size=size)
         self.log("train/accuracy", accuracy, batch_size=size)
-        self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=size)
+        self._rate = float(self.trainer.optimizers[0].param_groups[0]["lr"])
+        self.log("train/learning_rate", self._rate, batch_size=size)
         return total
 
     def weigh_losses(self, outputs: ReIDOutputs, labels: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -261,12 +263,12 @@ class SupervisedReID(LightningModule):
     def _stop_unless(self, finite: Tensor, what: str, found: str) -> None:
         # A process that stopped alone would leave the others waiting for its gradients.
         if not self.trainer.strategy.reduce_boolean_decision(bool(finite)):
-            rate = float(self.trainer.optimizers[0].param_groups[0]["lr"])
+            kept = "; the last checkpoint is from before this epoch" if self.current_epoch else ""
             raise RunError(
                 f"The {what} no longer finite (epoch {self.current_epoch}, step {self.global_step}).",
-                found=f"{found}, learning rate {rate:.2e}, precision {self.trainer.precision}",
-                remedy="lower --model.optimizer.lr, lengthen --model.warmup_epochs, or use --trainer.precision 32; the "
-                "last checkpoint is from before this epoch",
+                found=f"{found}, learning rate {self._rate:.2e}, precision {self.trainer.precision}",
+                remedy="lower --model.optimizer.lr, lengthen --model.warmup_epochs, or use --trainer.precision 32"
+                + kept,
             )
 
     # Evaluation: features go out, the callbacks measure.

@@ -26,6 +26,17 @@ def test_mapping_without_class_merges_and_lists_replace() -> None:
     assert merged == {"model": {"class_path": "A", "init_args": {"x": 1, "losses": [3]}}}
 
 
+def test_arguments_of_a_class_that_lies_below_need_no_init_args() -> None:
+    lower = {
+        "model": {"class_path": "A", "init_args": {"x": 1, "optimizer": {"class_path": "B", "init_args": {"lr": 1}}}}
+    }
+    short = {"model": {"y": 2, "optimizer": {"lr": 3}}}
+    long = {"model": {"init_args": {"y": 2, "optimizer": {"init_args": {"lr": 3}}}}}
+    assert layers.merge_layers(lower, short) == layers.merge_layers(lower, long)
+    assert layers.merge_layers(lower, {"model": {"y": 2, "init_args": {"x": 5}}})["model"]["init_args"]["x"] == 5
+    assert layers.merge_layers({"data": {"a": 1}}, {"data": {"b": 2}}) == {"data": {"a": 1, "b": 2}}
+
+
 @pytest.mark.parametrize("words", [["--config", "a", "--x=1", "-c", "b"], ["--config=a", "--x=1", "--config=b"]])
 def test_config_flags_are_split_in_order(words: list[str]) -> None:
     assert layers.split_config_flags(words) == (["a", "b"], ["--x=1"])

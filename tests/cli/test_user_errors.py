@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -133,15 +134,78 @@ def test_an_empty_split_is_named(command: Command, tmp_path: Path, capfd: pytest
     assert "query" in capfd.readouterr().err
 
 
-def test_no_query_with_a_match_is_named_and_the_training_is_kept(
+def test_no_query_with_a_match_is_named_before_the_training(
     command: Command, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     root = write_market1501(tmp_path / "market", test_ids=(3,), cameras=(1, 2), images_per_camera=2)
     for path in (root / "bounding_box_test").glob("0003*"):
         path.unlink()
     assert command("fit", f"--data.train={root}", *TINY, "--trainer.logger=false") == 2
-    assert "quer" in capfd.readouterr().err
-    assert (tmp_path / "runs/reid/fit-001/checkpoints/last.ckpt").is_file()
+    error = capfd.readouterr().err
+    assert "None of the 2 queries has a match" in error and "--test_with none" in error
+    assert not (tmp_path / "runs").exists(), "nothing was made"
+    assert command("data", "check", str(root)) != 0
+    assert "none of the 2 queries has a match" in capfd.readouterr().out
+
+
+def test_a_test_that_fails_behind_the_training_says_how_to_repeat_it(
+    command: Command, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    root = write_market1501(tmp_path / "market")
+    next((root / "query").iterdir()).write_bytes(b"")
+    assert command("fit", f"--data.train={root}", *TINY, "--trainer.logger=false") == 2
+    error = capfd.readouterr().err
+    run = tmp_path / "runs/reid/fit-001"
+    assert "the training is complete" in error and "test --ckpt_path runs/reid/fit-001" in error
+    assert (run / "checkpoints/last.ckpt").is_file()
+
+
+def test_a_folder_without_query_and_gallery_is_trained_on_and_it_is_said(
+    command: Command, market: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = tmp_path / "plain"
+    for person in range(8):
+        (plain / str(person)).mkdir(parents=True)
+        for number, path in enumerate(sorted((market / "bounding_box_train").glob("*.jpg"))[:4]):
+            shutil.copy(path, plain / str(person) / f"{number}.jpg")
+    assert command("fit", f"--data.train={plain}", *TINY, "--trainer.logger=false") == 0
+    assert "Nobody was searched for" in caplog.text and "run folder:" in caplog.text
+    assert command("fit", f"--data.train={market}", f"--data.test={plain}", *TINY, "--trainer.logger=false") == 2
+    assert "no image in the query split" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "hints"),
+    [
+        (["--model.optimizer.lr=-0.1"], ["optimizer refuses", "Invalid learning rate"]),
+        (["--model.scheduler.T_max=0"], ["scheduler refuses", "--model.scheduler.help"]),
+        (["--config", "reference.yaml"], ["leads nowhere", "trainer.max_epoch"]),
+        (["--test_with=best", "--data.val_share=0"], ["no best checkpoint", "--data.val_share 0.1"]),
+        (
+            ["--test_with=best", "--data.val_share=0.3", "--trainer.check_val_every_n_epoch=5"],
+            ["check_val_every_n_epoch 5"],
+        ),
+        (["--data.train.strict=true"], ["has arguments of its own", "--data.train Market1501 --data.train.root"]),
+        (["--ckpt_path=lst"], ["did you mean 'last'"]),
+        (["--ckpt_path=runs/reid/fit-999"], ["no such folder"]),
+    ],
+)
+def test_what_newcomers_got_wrong(
+    words: list[str], hints: list[str], command: Command, market: Path, tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    (tmp_path / "reference.yaml").write_text("model: {warmup_epochs: '${trainer.max_epoch}'}\n")
+    assert command("fit", f"--data.train={market}", *TINY, "--trainer.logger=false", *words) == 2
+    error = capfd.readouterr().err
+    assert "Traceback" not in error
+    for hint in hints:
+        assert hint in error
+
+
+def test_a_config_may_leave_out_init_args_and_the_sampler(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "short.yaml").write_text("model: {optimizer: {lr: 0.002}}\ndata: {sampler: null}\n")
+    words = ["--trainer.fast_dev_run=1", "--trainer.logger=false", "--data.num_workers=0", "--trainer.callbacks=null"]
+    assert command("fit", "--config", "short.yaml", *words) == 0
 
 
 def test_a_diverged_loss_stops_the_run_and_keeps_the_checkpoint(

@@ -241,6 +241,7 @@ def test_mistakes_are_answered(work: Work, capsys: pytest.CaptureFixture[str], w
         ("table:", "tabel:", "'table'"),
         ("makes: [folder]", "make: [folder]", "'makes'"),
         ("root: ROOT, ", "", "'root'"),
+        (", makes: [folder]", "", "lies over it: --config pipeline/tour"),
         ("scratch: third", "scratch: thrid", "'third'"),
         ("{run: predict --config two.yaml, reads: [first], makes: [folder]}", "{reads: [first]}", "run: COMMAND"),
     ],
