@@ -31,6 +31,7 @@ from diffreid_lightning.errors import RunError, UserError
 from diffreid_lightning.manifest import FILE_NAME, Manifest
 
 _NOTE = "killed_chain.json"
+_PATIENCE = 60.0
 
 
 def tensor_hash(tensors: dict[str, Tensor]) -> str:
@@ -91,16 +92,35 @@ def run_to_the_end(root: Path, configs: Sequence[str], log: Path) -> float:
 
 
 def kill_after(seconds: float, root: Path, configs: Sequence[str], log: Path) -> bool:
-    """Start the chain and kill all its processes after some seconds; return whether it still ran."""
+    """Start the chain and kill all its processes after some seconds; return whether it still ran.
+
+    Raises:
+        RunError: it ended by itself, and failed; or a process of it does not end.
+    """
     with log.open("ab") as handle:
         process = subprocess.Popen(command(root, configs), stdout=handle, stderr=handle, start_new_session=True)
         try:
-            process.wait(timeout=seconds)
+            code = process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            _wait_for_the_rest(process.pid)
             return True
+    if code:
+        raise RunError("The chain failed after a kill.", found=f"exit code {code}", remedy=f"read {log}")
     return False
+
+
+def _wait_for_the_rest(group: int) -> None:
+    """Wait until no process of a killed group is left: a stage holds its chain's lock until it is gone."""
+    until = time.monotonic() + _PATIENCE
+    while time.monotonic() < until:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.02)
+    raise RunError("A killed process does not end.", found=f"process group {group} after {_PATIENCE} s")
 
 
 def _run(given: argparse.Namespace) -> None:

@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from benchmarks.pictures import content_key
 from benchmarks.report import table, write_json
 from diffreid_lightning.data.datasets import MiniPerson
 from diffreid_lightning.manifest import Manifest
@@ -146,7 +147,8 @@ def main(args: list[str] | None = None) -> int:
         cells = []
         for domain in DOMAINS:
             scores = [
-                fitted(domain, training, seed, given.work / f"{name}-{domain}-{seed}") for seed in range(given.seeds)
+                fitted(domain, training, seed, given.work / f"{name}-{content_key(training.options)}-{domain}-{seed}")
+                for seed in range(given.seeds)
             ]
             results.setdefault(name, {})[domain] = scores
             mean, first = (statistics.mean(column) for column in zip(*scores, strict=True))

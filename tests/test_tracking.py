@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -156,3 +158,18 @@ def test_an_offline_run_holds_what_was_logged(tmp_path: Path) -> None:
     assert run["history"]["val/mAP"] == [12.5]
     assert run["history"]["trainer/global_step"] == [3]
     assert run["steps"] == {"*": "trainer/global_step"}, "the x axis of every curve"
+
+
+def test_all_attempts_at_a_run_are_named_for_sending(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = ["offline-run-20261125_100000-aa11", "offline-run-20261125_110000-aa11", "offline-run-20261125_100500-bb22"]
+    for name in names:
+        (tmp_path / "wandb" / name / "files").mkdir(parents=True)
+    run = SimpleNamespace(dir=str(tmp_path / "wandb" / names[1] / "files"), offline=True)
+    fake = SimpleNamespace(run=run, finish=lambda: None, teardown=lambda: None)
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    with caplog.at_level("INFO"):
+        tracking.finish_tracking()
+    sent = caplog.text.partition("wandb sync ")[2].split()
+    assert [Path(path).name for path in sent] == names[:2]

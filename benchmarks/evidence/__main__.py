@@ -44,6 +44,7 @@ from diffreid_lightning.pipeline.run import alone
 from diffreid_lightning.provenance import manifests_named, read_provenance
 
 Result = TypeVar("Result")
+_TAKEN = "taken.json"
 
 
 class Evidence:
@@ -65,7 +66,6 @@ class Evidence:
         self.stages = Stages(self.lab, plan, base)
         self.world = world
         self.jobs = jobs
-        self.earlier: dict[Run, Outcome] = {}
 
     @property
     def settings_file(self) -> Path:
@@ -78,7 +78,7 @@ class Evidence:
         return {**self.inputs, "sizes": self.plan.sizes}
 
     def take(self, folder: Path) -> None:
-        """Go on from another machine's work folder, or what was kept of it.
+        """Go on from another machine's work folder, or what was kept of it; what is taken stays in this one.
 
         Raises:
             UserError: it was made for other inputs, sizes or settings, or cannot be read.
@@ -86,7 +86,14 @@ class Evidence:
         if not self.settings_file.exists():
             frozen.save(self.settings_file, *frozen.load(folder / frozen.FILE, self.made_for), self.made_for)
         if (folder / OUTCOMES).exists():
-            self.earlier = read_outcomes(folder / OUTCOMES, self._outcomes_made_for)
+            taken = {**self.taken, **read_outcomes(folder / OUTCOMES, self._outcomes_made_for)}
+            Ledger(self.lab.work / _TAKEN, self._outcomes_made_for, taken)
+
+    @property
+    def taken(self) -> dict[Run, Outcome]:
+        """What was taken from other machines."""
+        file = self.lab.work / _TAKEN
+        return read_outcomes(file, self._outcomes_made_for) if file.exists() else {}
 
     @property
     def _outcomes_made_for(self) -> dict[str, Any]:
@@ -119,7 +126,8 @@ class Evidence:
         chosen, _ = frozen.load(self.settings_file, self.made_for)
         work = self._work(chosen, self.plan.images_per_identity)
         runs = [(share, label, seed) for seed in self.plan.seeds for share in wanted for label in wanted[share]]
-        missing = [run for run in runs if run not in self.earlier]
+        taken = self.taken
+        missing = [run for run in runs if run not in taken]
         # 1. What all seeds of a row share, and whether it was made of what the row may see.
         #    Those that nothing is generated for yet go first, so that commands wait for each other as little as may be.
         labelled = ((share, ROWS[label]) for share, label, _ in missing)
@@ -128,9 +136,9 @@ class Evidence:
         ordered = dict.fromkeys([*reversed(first.values()), *shared])
         self._at_once(functools.partial(self._made, work, *each) for each in ordered)
         # 2. The rows, all of one seed before the next.
-        kept = Ledger(self.lab.work / OUTCOMES, self._outcomes_made_for, self.earlier)
+        kept = Ledger(self.lab.work / OUTCOMES, self._outcomes_made_for, taken)
         found = self._at_once(functools.partial(self._row, work, kept, *run) for run in missing)
-        by_run = {**self.earlier, **dict(zip(missing, found, strict=True))}
+        by_run = {**taken, **dict(zip(missing, found, strict=True))}
         return {
             share: {label: [by_run[share, label, seed] for seed in self.plan.seeds] for label in labels}
             for share, labels in wanted.items()

@@ -51,16 +51,20 @@ class Ledger:
         self.made_for = made_for
         self._outcomes = dict(earlier)
         self._writing = threading.Lock()
+        self._write()
 
     def add(self, run: Run, outcome: Outcome) -> None:
         """Write down what a run came to."""
         with self._writing:
             self._outcomes[run] = outcome
-            rows = [
-                {"share": share, "row": label, "seed": seed, **asdict(found)}
-                for (share, label, seed), found in self._outcomes.items()
-            ]
-            write_json(self.file, {"made_for": self.made_for, "outcomes": rows})
+            self._write()
+
+    def _write(self) -> None:
+        rows = [
+            {"share": share, "row": label, "seed": seed, **asdict(found)}
+            for (share, label, seed), found in self._outcomes.items()
+        ]
+        write_json(self.file, {"made_for": self.made_for, "outcomes": rows})
 
 
 def read_outcomes(file: Path, made_for: Mapping[str, Any]) -> dict[Run, Outcome]:
@@ -77,13 +81,14 @@ def read_outcomes(file: Path, made_for: Mapping[str, Any]) -> dict[Run, Outcome]
             )
             for row in read["outcomes"]
         }
+        belongs_to = read["made_for"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"Earlier outcomes cannot be read from {file}", found=f"{error}") from error
-    if read["made_for"] != json.loads(json.dumps(made_for)):
+    if belongs_to != json.loads(json.dumps(made_for)):
         raise UserError(
             f"The outcomes in {file} belong to something else.",
             looked_for=json.dumps(made_for, sort_keys=True),
-            found=json.dumps(read["made_for"], sort_keys=True),
+            found=json.dumps(belongs_to, sort_keys=True),
             remedy="use the text-to-image model, the world corpus and the settings that they were made with",
         )
     return found

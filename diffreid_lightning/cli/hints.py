@@ -17,6 +17,7 @@ import yaml
 from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
+from diffreid_lightning.data.datasets import PersonDataset
 from diffreid_lightning.errors import UserError, nearest, shorten
 
 #: Modules whose classes are values, written as text, and not configured by name.
@@ -264,11 +265,17 @@ def _unknown_class(class_path: str, path: str, bases: tuple[type, ...]) -> UserE
     names = sorted({cls.__name__ for cls in known if cls.__module__.startswith("diffreid_lightning")}) or sorted(
         {cls.__name__ for cls in known}
     )
-    if "/" in class_path:
+    if "/" in class_path and PersonDataset in bases:
         return UserError(
             f"{path!r} is a path and has arguments of its own.",
             found=class_path,
             remedy=f"name the format, and give the path as its root: --{path} Market1501 --{path}.root {class_path}",
+        )
+    if "/" in class_path and path == "data":
+        return UserError(
+            "'data' names a path, and no class that gives out data.",
+            found=class_path,
+            remedy=f"did you mean --data.train {class_path}?",
         )
     guess = nearest(class_path.rpartition(".")[2], [*names, *(cls.__name__ for cls in known)])
     return UserError(

@@ -130,18 +130,28 @@ class HouseCLI(LightningCLI):
             return
         if data.has_test or data.names_test:
             data.refuse_unanswerable()
-        every = self.trainer.check_val_every_n_epoch
-        too_few = every is not None and self.trainer.max_epochs is not None and 0 <= self.trainer.max_epochs < every
-        if which == "best" and (data.val_set is None or too_few):
+        obstacle = self._no_best(data) if which == "best" else None
+        if obstacle is not None:
             raise UserError(
                 "There will be no best checkpoint to test.",
-                looked_for="a validation on held-out identities",
-                found=f"trainer.max_epochs {self.trainer.max_epochs}, trainer.check_val_every_n_epoch {every}"
-                if too_few
-                else "data.val_share is 0, and no source has a val split that is kept",
-                remedy="use --test_with last, or "
-                + ("validate more often" if too_few else "hold identities out with --data.val_share 0.1"),
+                looked_for="validations on held-out identities, and a callback that keeps the best epoch",
+                found=obstacle,
+                remedy="use --test_with last, or change that",
             )
+
+    def _no_best(self, data: ReIDDataModule) -> str | None:
+        """Say what keeps this fit from having a best checkpoint, as far as it is known before the training."""
+        trainer = self.trainer
+        every, epochs = trainer.check_val_every_n_epoch, trainer.max_epochs
+        if data.val_set is None:
+            return "data.val_share is 0, and no source has a val split that is kept"
+        if every is not None and epochs is not None and 0 <= epochs < every:
+            return f"trainer.max_epochs {epochs}, trainer.check_val_every_n_epoch {every}: no epoch is validated"
+        if not isinstance(trainer.limit_val_batches, float) or trainer.limit_val_batches < 1:
+            return f"trainer.limit_val_batches {trainer.limit_val_batches}: nobody is searched for among all"
+        if getattr(trainer.checkpoint_callback, "monitor", None) is None:
+            return "trainer.callbacks has no ModelCheckpoint with a monitor, such as RunCheckpoint"
+        return None
 
     def before_validate(self) -> None:
         """Refuse to validate on nobody."""
@@ -207,16 +217,17 @@ class HouseCLI(LightningCLI):
                 raise UserError(
                     "There is no best checkpoint to test.",
                     looked_for="a checkpoint chosen on held-out identities",
-                    found="trainer.callbacks has no ModelCheckpoint with a monitor",
-                    remedy="use --test_with last, or add RunCheckpoint to trainer.callbacks",
+                    found="the training ended before the first validation",
+                    remedy=f"test --ckpt_path {self.run.path} tests the last one",
                 )
         try:
             self.trainer.test(
                 self.model, datamodule=self.datamodule, ckpt_path=checkpoint, weights_only=True, verbose=False
             )
-        except DiffReIDError as error:
-            after = f"the training is complete: when that is mended, test --ckpt_path {self.run.path}"
-            error.remedy = f"{error.remedy}; {after}" if error.remedy else after
+        except DiffReIDError:
+            rank_zero_info(
+                f"The training is complete, its test is not; this repeats it: test --ckpt_path {self.run.path}"
+            )
             raise
 
     def _forget_requeue(self) -> None:

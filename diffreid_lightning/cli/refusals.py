@@ -59,14 +59,6 @@ def _raised_in(error: BaseException) -> str:
 def worded_running(error: Exception) -> UserError | None:
     """Word an error of Lightning or torch that the configuration is to blame for; None for any other."""
     text = str(error)
-    where = _raised_in(error)
-    if "/torch/optim/" in where and isinstance(error, (ValueError, ArithmeticError)):
-        part = "scheduler" if where.endswith("lr_scheduler.py") else "optimizer"
-        return UserError(
-            f"The {part} refuses its arguments.",
-            found=text,
-            remedy=f"correct --model.{part}; its arguments: --model.{part}.help CLASS",
-        )
     if isinstance(error, MisconfigurationException):
         return UserError("Lightning cannot run this configuration.", found=" ".join(text.split()))
     if "is not in bounds, numpy accepts" in text:
@@ -84,5 +76,13 @@ def worded_running(error: Exception) -> UserError | None:
             "The checkpoint does not fit this network.",
             found=shorten(text.split("\n")[1:4] or [text]).replace("\t", ""),
             remedy="give --model.backbone and the rest of the model as the run was started (its config.yaml)",
+        )
+    where = _raised_in(error)
+    if "/torch/optim/" in where and isinstance(error, (ValueError, ArithmeticError)):
+        part = "scheduler" if where.endswith("lr_scheduler.py") else "optimizer"
+        return UserError(
+            f"The {part} refuses its arguments.",
+            found=text,
+            remedy=f"correct --model.{part}; its arguments: --model.{part}.help CLASS",
         )
     return None

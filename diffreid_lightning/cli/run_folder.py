@@ -20,6 +20,7 @@ import secrets
 import shutil
 import time
 import zipfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -259,8 +260,9 @@ def _tidy(run: Path) -> None:
         (run / LOCK_FILE).unlink(missing_ok=True)
     if all(item.is_dir() or item == run / IDENTITY_FILE for item in run.rglob("*")):
         shutil.rmtree(run)
-        while _made and not any(_made[-1].iterdir()):
-            _made.pop().rmdir()
+        with suppress(OSError):  # another command is at work there
+            while _made:
+                _made.pop().rmdir()
         return
     # The loggers make theirs as the trainer sets up.
     for folder in [*run.glob(f"{METRICS}/attempt-*"), run / METRICS]:

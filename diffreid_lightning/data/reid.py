@@ -264,7 +264,8 @@ class ReIDDataModule(LightningDataModule):
             f"There is no image in the {split} split.",
             looked_for=f"rows with split {split!r}",
             found=shorten(found),
-            remedy="see what is there with: python -m diffreid_lightning data check PATH",
+            remedy="see what is there with: python -m diffreid_lightning data check PATH"
+            + ("" if split == "train" else "; or train without a test: --test_with none"),
         )
 
     # Loaders.

@@ -210,6 +210,7 @@ class SupervisedReID(LightningModule):
     def training_step(self, batch: PersonBatch, batch_idx: int) -> Tensor:
         """Sum the weighted losses of a P×K batch."""
         assert self.classifier is not None
+        self._rate = float(self.trainer.optimizers[0].param_groups[0]["lr"])
         features = self.backbone(batch.images)
         embeddings = self.neck(features)
         outputs = ReIDOutputs(features, embeddings, logits=self.classifier(embeddings), weights=batch.weights)
@@ -223,7 +224,6 @@ class SupervisedReID(LightningModule):
         for name, value in zip(self._loss_names, values, strict=True):
             self.log(f"train/{name}", value.detach(), batch_size=size)
         self.log("train/accuracy", accuracy, batch_size=size)
-        self._rate = float(self.trainer.optimizers[0].param_groups[0]["lr"])
         self.log("train/learning_rate", self._rate, batch_size=size)
         return total
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -44,7 +45,7 @@ PLAN = Plan(
     },
 )  # fmt: skip
 START = Settings(pretrain_iterations=2, scratch_iterations=2, tune_iterations=2)
-ABLATIONS = ("frozen base, consensus prompt", "without LPE", "bottom-scored", "real images, as long")
+ABLATIONS = ("frozen base, consensus prompt", "without LPE", "real images, as long")
 QUESTIONS = (Question("generated_share", FULL, (None, 0.5)),)
 
 
@@ -109,7 +110,14 @@ def test_rows_from_the_choice_to_the_tables(
     other = evidence.Evidence(plan, pipeline_folder, world.root, tmp_path / "other", jobs=1)
     other.take(tmp_path / "sent")
     assert other.run(wanted) == outcomes
+    started_again = evidence.Evidence(plan, pipeline_folder, world.root, tmp_path / "other", jobs=1)
+    assert started_again.run(wanted) == outcomes
     assert len(commands) == count, "nothing is run again"
+    shutil.copy(tmp_path / "other/outcomes.json", tmp_path / "sent")
+    assert len(json.loads((tmp_path / "sent/outcomes.json").read_text())["outcomes"]) == len(tests)
+    (tmp_path / "sent/outcomes.json").write_text('{"outcomes": []}')
+    with pytest.raises(UserError, match="cannot be read"):
+        other.take(tmp_path / "sent")
     changed = evidence.Evidence(replace(plan, halved=2), pipeline_folder, world.root, tmp_path / "changed", jobs=1)
     with pytest.raises(UserError, match="other inputs"):
         changed.take(tmp_path / "sent")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from benchmarks import killed_chain
+from diffreid_lightning.errors import RunError
 from diffreid_lightning.manifest import Manifest
 
 
@@ -60,11 +60,15 @@ def test_all_processes_of_a_chain_die(tmp_path: Path, monkeypatch: pytest.Monkey
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(killed_chain, "command", lambda *_: [killed_chain.sys.executable, "-c", parent])
-    assert killed_chain.kill_after(3.0, tmp_path, [], tmp_path / "log")
+    assert killed_chain.kill_after(2.0, tmp_path, [], tmp_path / "log")
     pid = int((tmp_path / "child").read_text())
-    # Killed with its parent; what is left of it until somebody asks for its end is a zombie.
     status = Path(f"/proc/{pid}/status")
-    until = time.monotonic() + 10
-    while status.exists() and "State:\tZ" not in status.read_text():
-        assert time.monotonic() < until, "it still runs"
-        time.sleep(0.05)
+    assert not status.exists() or "State:\tZ" in status.read_text()
+
+
+def test_a_chain_that_fails_by_itself_is_no_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(killed_chain, "command", lambda *_: [killed_chain.sys.executable, "-c", "raise SystemExit(3)"])
+    with pytest.raises(RunError, match="failed after a kill"):
+        killed_chain.kill_after(30.0, tmp_path, [], tmp_path / "log")
+    monkeypatch.setattr(killed_chain, "command", lambda *_: [killed_chain.sys.executable, "-c", ""])
+    assert not killed_chain.kill_after(30.0, tmp_path, [], tmp_path / "log")

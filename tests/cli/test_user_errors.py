@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +12,8 @@ import pytest
 import torch
 import yaml
 
+from diffreid_lightning.cli import lightning_cli
+from diffreid_lightning.cli.refusals import worded_running
 from tests.cli.conftest import TINY
 from tests.data.layouts import write_market1501
 
@@ -148,16 +152,17 @@ def test_no_query_with_a_match_is_named_before_the_training(
     assert "none of the 2 queries has a match" in capfd.readouterr().out
 
 
+@pytest.mark.parametrize("workers", [0, 1])
 def test_a_test_that_fails_behind_the_training_says_how_to_repeat_it(
-    command: Command, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    workers: int, command: Command, tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     root = write_market1501(tmp_path / "market")
     next((root / "query").iterdir()).write_bytes(b"")
-    assert command("fit", f"--data.train={root}", *TINY, "--trainer.logger=false") == 2
-    error = capfd.readouterr().err
-    run = tmp_path / "runs/reid/fit-001"
-    assert "the training is complete" in error and "test --ckpt_path runs/reid/fit-001" in error
-    assert (run / "checkpoints/last.ckpt").is_file()
+    words = [*TINY, f"--data.num_workers={workers}", "--trainer.logger=false", "--trainer.max_epochs=1"]
+    assert command("fit", f"--data.train={root}", *words) == 2
+    assert "this repeats it: test --ckpt_path runs/reid/fit-001" in caplog.text
+    assert capfd.readouterr().err.count("do this:") == 1
+    assert (tmp_path / "runs/reid/fit-001/checkpoints/last.ckpt").is_file()
 
 
 def test_a_folder_without_query_and_gallery_is_trained_on_and_it_is_said(
@@ -180,11 +185,14 @@ def test_a_folder_without_query_and_gallery_is_trained_on_and_it_is_said(
         (["--model.optimizer.lr=-0.1"], ["optimizer refuses", "Invalid learning rate"]),
         (["--model.scheduler.T_max=0"], ["scheduler refuses", "--model.scheduler.help"]),
         (["--config", "reference.yaml"], ["leads nowhere", "trainer.max_epoch"]),
-        (["--test_with=best", "--data.val_share=0"], ["no best checkpoint", "--data.val_share 0.1"]),
+        (["--test_with=best", "--data.val_share=0"], ["no best checkpoint", "data.val_share is 0"]),
         (
             ["--test_with=best", "--data.val_share=0.3", "--trainer.check_val_every_n_epoch=5"],
             ["check_val_every_n_epoch 5"],
         ),
+        (["--test_with=best", "--trainer.limit_val_batches=0"], ["limit_val_batches 0"]),
+        (["--test_with=best", "--trainer.callbacks=[RetrievalEvaluator]"], ["no ModelCheckpoint with a monitor"]),
+        (["--data=/data/market1501"], ["did you mean --data.train /data/market1501?"]),
         (["--data.train.strict=true"], ["has arguments of its own", "--data.train Market1501 --data.train.root"]),
         (["--ckpt_path=lst"], ["did you mean 'last'"]),
         (["--ckpt_path=runs/reid/fit-999"], ["no such folder"]),
@@ -206,6 +214,43 @@ def test_a_config_may_leave_out_init_args_and_the_sampler(command: Command, tmp_
     (tmp_path / "short.yaml").write_text("model: {optimizer: {lr: 0.002}}\ndata: {sampler: null}\n")
     words = ["--trainer.fast_dev_run=1", "--trainer.logger=false", "--data.num_workers=0", "--trainer.callbacks=null"]
     assert command("fit", "--config", "short.yaml", *words) == 0
+
+
+@pytest.mark.parametrize("how", ["in the trainer", "elsewhere"])
+def test_an_interruption_says_how_to_go_on(
+    how: str, command: Command, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def stop(*_: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            if how == "elsewhere":
+                raise
+            sys.exit(1)  # as Lightning's trainer does
+
+    monkeypatch.setattr(lightning_cli, "run_command", stop)
+    assert command("fit") == 130
+    assert "--ckpt_path last" in capfd.readouterr().err
+
+
+def test_a_disk_that_may_not_be_written_is_the_users_to_change(
+    command: Command, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", "/there")
+
+    monkeypatch.setattr(lightning_cli, "run_command", refuse)
+    assert command("fit") == 2
+    assert "a place that can be written" in capfd.readouterr().err
+
+
+def test_an_optimisers_state_that_does_not_fit_is_the_checkpoints_fault() -> None:
+    one, two = (torch.nn.Parameter(torch.zeros(1)) for _ in range(2))
+    state = torch.optim.SGD([{"params": [one]}, {"params": [two]}], lr=1.0).state_dict()
+    with pytest.raises(ValueError, match="parameter groups") as caught:
+        torch.optim.SGD([one], lr=1.0).load_state_dict(state)
+    worded = worded_running(caught.value)
+    assert worded is not None and "checkpoint does not fit" in worded.what
 
 
 def test_a_diverged_loss_stops_the_run_and_keeps_the_checkpoint(
