@@ -135,7 +135,7 @@ def _run(given: argparse.Namespace) -> None:
     for number, moment in enumerate(moments.tolist(), start=1):
         if kill_after(moment, work / "killed", configs, work / "killed.log"):
             kills.append(moment)
-        stages = sorted(path.stem for path in (work / "killed/.stages").glob("*.json"))
+        stages = sorted(path.stem for path in (work / "killed/.stages").glob("*.json") if "." not in path.stem)
         print(f"kill {number} after {moment:.1f} s; finished so far: {', '.join(stages) or 'nothing'}", flush=True)
     rest = run_to_the_end(work / "killed", configs, work / "killed.log")
     again = run_to_the_end(work / "killed", configs, work / "killed.log")
