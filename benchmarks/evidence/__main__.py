@@ -31,7 +31,7 @@ from benchmarks.evidence import tables
 from benchmarks.evidence.ancestry import refuse_leaks
 from benchmarks.evidence.lab import Lab
 from benchmarks.evidence.outcomes import FILE as OUTCOMES
-from benchmarks.evidence.outcomes import Ledger, Outcome, Run, read_outcome, read_outcomes, val_curve
+from benchmarks.evidence.outcomes import Ledger, Outcome, Run, read_outcome, read_outcomes, val_curve, write_outcomes
 from benchmarks.evidence.plan import Plan
 from benchmarks.evidence.rows import FEW, ROWS, TABLES, Data, Work
 from benchmarks.evidence.settings import Question, Settings
@@ -87,7 +87,7 @@ class Evidence:
             frozen.save(self.settings_file, *frozen.load(folder / frozen.FILE, self.made_for), self.made_for)
         if (folder / OUTCOMES).exists():
             taken = {**self.taken, **read_outcomes(folder / OUTCOMES, self._outcomes_made_for)}
-            Ledger(self.lab.work / _TAKEN, self._outcomes_made_for, taken)
+            write_outcomes(self.lab.work / _TAKEN, self._outcomes_made_for, taken)
 
     @property
     def taken(self) -> dict[Run, Outcome]:
@@ -137,6 +137,7 @@ class Evidence:
         self._at_once(functools.partial(self._made, work, *each) for each in ordered)
         # 2. The rows, all of one seed before the next.
         kept = Ledger(self.lab.work / OUTCOMES, self._outcomes_made_for, taken)
+        kept.write()
         found = self._at_once(functools.partial(self._row, work, kept, *run) for run in missing)
         by_run = {**taken, **dict(zip(missing, found, strict=True))}
         return {

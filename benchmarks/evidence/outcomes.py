@@ -51,24 +51,29 @@ class Ledger:
         self.made_for = made_for
         self._outcomes = dict(earlier)
         self._writing = threading.Lock()
-        self._write()
 
     def add(self, run: Run, outcome: Outcome) -> None:
         """Write down what a run came to."""
         with self._writing:
             self._outcomes[run] = outcome
-            self._write()
+            self.write()
 
-    def _write(self) -> None:
-        rows = [
-            {"share": share, "row": label, "seed": seed, **asdict(found)}
-            for (share, label, seed), found in self._outcomes.items()
-        ]
-        write_json(self.file, {"made_for": self.made_for, "outcomes": rows})
+    def write(self) -> None:
+        """Write the file."""
+        write_outcomes(self.file, self.made_for, self._outcomes)
+
+
+def write_outcomes(file: Path, made_for: Mapping[str, Any], outcomes: Mapping[Run, Outcome]) -> None:
+    """Write outcomes and what they belong to, whole."""
+    rows = [
+        {"share": share, "row": label, "seed": seed, **asdict(found)}
+        for (share, label, seed), found in outcomes.items()
+    ]
+    write_json(file, {"made_for": made_for, "outcomes": rows})
 
 
 def read_outcomes(file: Path, made_for: Mapping[str, Any]) -> dict[Run, Outcome]:
-    """Read what a :class:`Ledger` wrote.
+    """Read what :func:`write_outcomes` wrote.
 
     Raises:
         UserError: the file cannot be read, or belongs to something else.

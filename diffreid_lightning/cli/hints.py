@@ -17,12 +17,12 @@ import yaml
 from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
+from diffreid_lightning.cli.layers import STRUCTURE
 from diffreid_lightning.data.datasets import PersonDataset
 from diffreid_lightning.errors import UserError, nearest, shorten
 
 #: Modules whose classes are values, written as text, and not configured by name.
 _PLAIN = ("builtins", "collections.abc", "typing", "types", "pathlib", "os", "datetime")
-_STRUCTURE = ("class_path", "init_args", "dict_kwargs")
 SECTIONS: dict[str, type] = {"model": LightningModule, "data": LightningDataModule}
 
 
@@ -118,7 +118,7 @@ def _copy(node: Any) -> Any:
 
 def _assign(node: dict[str, Any], keys: list[str], value: str | None, append: bool) -> None:
     for key in keys[:-1]:
-        if "class_path" in node and key not in _STRUCTURE:
+        if "class_path" in node and key not in STRUCTURE:
             node = node.setdefault("init_args", {})
         child = node.get(key)
         if isinstance(child, str):  # a class named by an earlier flag, its arguments by this one
@@ -132,7 +132,7 @@ def _assign(node: dict[str, Any], keys: list[str], value: str | None, append: bo
         if not isinstance(node.get(key), list):
             node[key] = child
         node = child
-    if "class_path" in node and keys[-1] not in _STRUCTURE:
+    if "class_path" in node and keys[-1] not in STRUCTURE:
         node = node.setdefault("init_args", {})
     below = node.get(keys[-1])
     if append:

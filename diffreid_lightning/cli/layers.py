@@ -1,9 +1,9 @@
 """Configuration files in layers: the embedded default below, each ``--config`` above the one before it.
 
 A mapping that names a ``class_path`` replaces what lay below it whole, so nothing of the default's arguments is left
-over; any other mapping merges key by key; lists and values replace. Where a lower layer names the class, its
-arguments may stand without ``init_args``. Interpolations (``${...}``) are left for the
-parser, which resolves them after the command line's overrides; what is printed or saved has them again.
+over; any other mapping merges key by key; lists and values replace. Where a lower layer names the class, its arguments
+may stand without ``init_args``. Interpolations (``${...}``) are left for the parser, which resolves them after the
+command line's overrides; what is printed or saved has them again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from diffreid_lightning.packaged import configs_folder
 
 DEFAULT = "default.yaml"
 _FLAGS = ("--config", "-c")
-_STRUCTURE = ("class_path", "init_args", "dict_kwargs")
+#: the keys by which a mapping says which class it configures, and how
+STRUCTURE = ("class_path", "init_args", "dict_kwargs")
 
 
 def find_config(name: str) -> Path:
@@ -92,8 +93,8 @@ def merge_layers(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str
 
 def _as_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     """Write ``{lr: 0.1}`` for a class that a lower layer names as ``{init_args: {lr: 0.1}}``, as flags have it."""
-    structure = {key: value for key, value in given.items() if key in _STRUCTURE}
-    rest = {key: value for key, value in given.items() if key not in _STRUCTURE}
+    structure = {key: value for key, value in given.items() if key in STRUCTURE}
+    rest = {key: value for key, value in given.items() if key not in STRUCTURE}
     return merge_layers(structure, {"init_args": rest}) if rest else structure
 
 

@@ -125,8 +125,8 @@ class HouseCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Refuse at once what could only be refused after the training: a test that cannot take place."""
-        which, data = self._get(self.config, "test_with"), self.datamodule
-        if which == "none" or not isinstance(data, ReIDDataModule) or getattr(self.trainer, "fast_dev_run", False):
+        which, data = self._test_with, self.datamodule
+        if which == "none" or not isinstance(data, ReIDDataModule):
             return
         if data.has_test or data.names_test:
             data.refuse_unanswerable()
@@ -138,6 +138,11 @@ class HouseCLI(LightningCLI):
                 found=obstacle,
                 remedy="use --test_with last, or change that",
             )
+
+    @property
+    def _test_with(self) -> str:
+        """Which weights are evaluated after this fit; ``none`` where it is but tried out."""
+        return "none" if getattr(self.trainer, "fast_dev_run", False) else str(self._get(self.config, "test_with"))
 
     def _no_best(self, data: ReIDDataModule) -> str | None:
         """Say what keeps this fit from having a best checkpoint, as far as it is known before the training."""
@@ -196,17 +201,16 @@ class HouseCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Evaluate on query and gallery, once, with the weights that ``--test_with`` names."""
-        which = self._get(self.config, "test_with")
-        has_test = getattr(self.datamodule, "has_test", False)
+        which, data = self._test_with, self.datamodule
         if self.trainer.interrupted:
             return
         self._forget_requeue()
-        if which == "none" or getattr(self.trainer, "fast_dev_run", False):
+        if which == "none":
             return
-        if not has_test:
-            if isinstance(self.datamodule, ReIDDataModule):
+        if not getattr(data, "has_test", False):
+            if isinstance(data, ReIDDataModule):
                 rank_zero_info(
-                    f"Nobody was searched for: {self.datamodule.test_name} has no query and gallery. "
+                    f"Nobody was searched for: {data.test_name} has no query and gallery. "
                     f"Give a dataset that has, with --data.test.\nrun folder: {self.run.path}"
                 )
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -50,10 +51,8 @@ def worded_parsing(
 
 def _raised_in(error: BaseException) -> str:
     """Name the file of the code that raised an error; "" where it has no traceback."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return "" if trace is None else Path(trace.tb_frame.f_code.co_filename).as_posix()
+    frames = traceback.extract_tb(error.__traceback__)
+    return Path(frames[-1].filename).as_posix() if frames else ""
 
 
 def worded_running(error: Exception) -> UserError | None:
