@@ -25,8 +25,8 @@ class Conditioning(NamedTuple):
             rows: (M,) int64 row numbers.
         """
         chosen = torch.as_tensor(rows, dtype=torch.int64, device=self.states.device)
-        pooled, time_ids = (part if part is None else part[chosen] for part in self[1:])
-        return Conditioning(self.states[chosen], pooled, time_ids)
+        pooled, time_ids = (part if part is None else take_rows(part, chosen) for part in self[1:])
+        return Conditioning(take_rows(self.states, chosen), pooled, time_ids)
 
     def to(self, dtype: torch.dtype) -> Conditioning:
         """Return the prompts in another type of number."""
@@ -77,6 +77,23 @@ def encode_nothing(pipeline: Any, image_size: tuple[int, int]) -> Conditioning:
     if encoded.pooled is not None and pipeline.config.force_zeros_for_empty_prompt:
         return encoded._replace(states=encoded.states * 0, pooled=encoded.pooled * 0)
     return encoded
+
+
+def take_rows(table: Tensor, rows: Tensor) -> Tensor:
+    """Look rows up so that training repeats bit for bit.
+
+    Plain indexing adds the gradients of a row named several times in whichever order the threads come; a lookup adds
+    them in the order of ``rows``.
+
+    Args:
+        table: (N, ...).
+        rows: row numbers, int64, of any shape.
+
+    Returns:
+        (rows' shape, ...).
+    """
+    found = torch.nn.functional.embedding(rows, table.flatten(1))
+    return found.unflatten(-1, table.shape[1:])
 
 
 def unet_arguments(conditioning: Conditioning) -> dict[str, Any]:

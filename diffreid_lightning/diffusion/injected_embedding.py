@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffreid_lightning.diffusion.conditioning import text_encoders
+from diffreid_lightning.diffusion.conditioning import take_rows, text_encoders
 from diffreid_lightning.diffusion.identity_tokens import IdentityTokens
 from diffreid_lightning.diffusion.personalised import add_words, numbered_names
 
@@ -49,7 +49,7 @@ class InjectedEmbedding(nn.Module):
         # every parameter, whichever prompts it has.
         place = (ids - self._first).clamp(min=0)
         present, row = torch.unique(place // tokens.vectors, return_inverse=True)
-        vectors = tokens(present)[self._encoder][row, place % tokens.vectors]
+        vectors = take_rows(tokens(present)[self._encoder].flatten(0, 1), row * tokens.vectors + place % tokens.vectors)
         return torch.where(named[..., None], vectors.to(words.dtype), words)
 
 

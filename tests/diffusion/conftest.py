@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -111,3 +112,12 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.diffusion.layouts import write_people
 
     return write_people(tmp_path_factory.mktemp("people"))
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Work is shared between threads, as it is on most computers."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)

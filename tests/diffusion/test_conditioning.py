@@ -12,6 +12,7 @@ from diffreid_lightning.diffusion.conditioning import (
     Conditioning,
     encode_nothing,
     encode_prompts,
+    take_rows,
     tokenise,
     unet_arguments,
 )
@@ -82,3 +83,19 @@ def test_a_prompt_beyond_the_limit_is_named_with_the_limit(checkpoints: dict[str
             encode_prompts(pipeline, ["a man", prompt], SIZE)
         assert prompt in str(refused.value)
         assert "24 tokens" in str(refused.value)
+
+
+def test_rows_that_are_taken_often_have_the_gradient_of_plain_indexing_each_time_alike(two_threads: None) -> None:
+    source = torch.Generator().manual_seed(0)
+    table = torch.randn(3, 40, 64, generator=source, requires_grad=True)
+    chosen = torch.randint(3, (64,), generator=source)
+    towards = torch.randn(64, 40, 64, generator=source)
+
+    def gradient(rows: torch.Tensor) -> torch.Tensor:
+        return torch.autograd.grad((rows * towards).sum(), table)[0]
+
+    first = gradient(take_rows(table, chosen))
+    assert torch.equal(take_rows(table, chosen), table[chosen])
+    torch.testing.assert_close(first, gradient(table[chosen]))
+    assert all(torch.equal(gradient(take_rows(table, chosen)), first) for _ in range(20))
+    assert all(torch.equal(gradient(Conditioning(table).take(chosen).states), first) for _ in range(20))

@@ -56,6 +56,25 @@ def test_names_are_closed_and_say_where_somebody_comes_from() -> None:
         identity_names([("My Cams", "train", 1), ("my-cams", "train", 1)])
 
 
+def test_gradients_repeat_bit_for_bit_where_identities_come_often(
+    checkpoints: dict[str, Path], rows: Manifest, two_threads: None
+) -> None:
+    pipeline = load_pipeline(checkpoints["sd1"])
+    tokens = begun(FreeTokens(vectors=2), pipeline, rows)
+    inject(pipeline, tokens, NAMES)
+    (tokenizer, encoder), *_ = text_encoders(pipeline)
+    lookup = encoder.get_input_embeddings()
+    names = torch.tensor(tokenizer(" ".join(NAMES), add_special_tokens=False).input_ids).repeat(2048, 1)
+    towards = torch.randn(lookup(names).shape, generator=torch.Generator().manual_seed(0))
+
+    def gradient() -> Tensor:
+        return torch.autograd.grad((lookup(names) * towards).sum(), list(tokens.parameters()))[0]
+
+    first = gradient()
+    assert towards.numel() > 2**16  # enough for several threads
+    assert all(torch.equal(gradient(), first) for _ in range(20))
+
+
 def test_only_the_rows_of_identities_in_the_prompts_get_a_gradient(
     checkpoints: dict[str, Path], rows: Manifest
 ) -> None:
