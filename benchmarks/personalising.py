@@ -27,6 +27,7 @@ from diffreid_lightning.diffusion.personalise import Personalisation
 from diffreid_lightning.diffusion.prior import CoarsePrior, FineGrainedPrior, PriorImages, Words
 from diffreid_lightning.diffusion.prompts import PromptTemplate
 from diffreid_lightning.diffusion.row_adamw import RowAdamW
+from diffreid_lightning.diffusion.schedule import Schedule
 from diffreid_lightning.manifest import Manifest
 
 TokenKind = Literal["rare", "free", "mapped"]
@@ -86,6 +87,7 @@ class Settings:
         rate: learning rate of the LoRA.
         token_rate: learning rate of free embeddings.
         mapper_rate: learning rate of the mapper.
+        schedule: course of the learning rates.
         snr_gamma: of min-SNR weighting; None weighs timesteps alike.
         averaged: decay of the weights' moving average.
         prior_per_person: prior images for each person.
@@ -101,6 +103,7 @@ class Settings:
     rate: float = 3e-3
     token_rate: float = 2e-2
     mapper_rate: float = 1e-3
+    schedule: Schedule = "constant_with_warmup"
     snr_gamma: float | None = None
     averaged: float = 0.98
     prior_per_person: int = 2
@@ -203,7 +206,7 @@ def _train(base: Path, people: Manifest, cell: Cell, settings: Settings, seed: i
     )  # fmt: skip
     module = Personalisation(
         model=str(base), tokens=_tokens(cell.tokens, settings, work), fine_tuning=LoRA(settings.rank), image_size=SIZE,
-        snr_gamma=settings.snr_gamma, warmup_steps=min(20, settings.steps // 4),
+        snr_gamma=settings.snr_gamma, schedule=settings.schedule, warmup_steps=min(20, settings.steps // 4),
         token_lr=settings.mapper_rate if cell.tokens == "mapped" else settings.token_rate,
         optimizer=lambda groups: RowAdamW(groups, lr=settings.rate, weight_decay=1e-2),
     )  # fmt: skip
