@@ -142,7 +142,7 @@ class ReIDDataModule(LightningDataModule):
         check_at_least("data.num_workers", num_workers, 0)
         check_at_least("data.eval_batch_size", eval_batch_size)
         sources = train if isinstance(train, list) else [train]
-        if not sources:
+        if not sources or None in sources:
             raise UserError("data.train names no source.", remedy="give a path, or 'miniperson'")
         self._train_sources = [open_dataset(source) for source in sources]
         self._test_source = self._train_sources[0] if test is None else open_dataset(test)
@@ -333,11 +333,12 @@ def generated_weights(manifests: Sequence[Manifest], column: str) -> npt.NDArray
         (N,) weights, >= 0.
 
     Raises:
-        UserError: generated rows lack the column or a value in it, or a value is negative.
+        UserError: no row is generated; or generated rows lack the column or a value in it, or a value is negative.
     """
-    weights = []
+    weights, generated = [], 0
     for manifest in manifests:
         made = np.asarray(pc.equal(manifest.table["split"], "generated"))
+        generated += int(made.sum())
         values = np.ones(len(manifest), dtype=np.float32)
         if made.any():
             values[made] = manifest.filter(made).numpy(column).astype(np.float32)
@@ -350,4 +351,11 @@ def generated_weights(manifests: Sequence[Manifest], column: str) -> npt.NDArray
                 remedy="train on the selected images (a Diff-Person folder), or leave data.sample_weight out",
             )
         weights.append(values)
+    if not generated:
+        raise UserError(
+            f"data.sample_weight {column!r} weighs generated images, and there are none.",
+            looked_for="rows of split 'generated', as a Diff-Person folder has",
+            found=shorten(str(manifest.root) for manifest in manifests),
+            remedy="add such a folder to data.train, or leave data.sample_weight out",
+        )
     return np.concatenate(weights)

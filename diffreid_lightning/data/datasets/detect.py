@@ -111,6 +111,7 @@ def open_dataset(spec: str | os.PathLike[str] | PersonDataset) -> PersonDataset:
         return spec
     word, _, domain = str(spec).partition(":")
     if word != _EMBEDDED:
+        _check_spelling(spec)
         return detect(spec)
     from diffreid_lightning.data.datasets.miniperson import MiniPerson  # opens the package's own archive
 
@@ -124,3 +125,14 @@ def open_dataset(spec: str | os.PathLike[str] | PersonDataset) -> PersonDataset:
             remedy=f"did you mean miniperson:{guess}?" if guess else f"write {_EMBEDDED} or {_EMBEDDED}:campus",
         )
     return MiniPerson(domain="campus" if domain == "campus" else "station")
+
+
+def _check_spelling(spec: str | os.PathLike[str]) -> None:
+    """Answer a word that is nearly ``miniperson`` and no path."""
+    word = str(spec)
+    if os.sep not in word and not Path(word).exists() and nearest(word, [_EMBEDDED], cutoff=0.8):
+        raise UserError(
+            f"There is no dataset {word!r}.",
+            looked_for=f"a path, or {_EMBEDDED}, which ships with the package",
+            remedy=f"did you mean {_EMBEDDED}?",
+        )

@@ -79,6 +79,14 @@ def test_open_dataset_takes_paths_and_datasets(tmp_path: Path) -> None:
     assert open_dataset(dataset) is dataset and type(open_dataset(root)) is type(dataset)
 
 
+def test_the_embedded_dataset_misspelt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="did you mean miniperson"):
+        open_dataset("minipersn")
+    write_person_folder(tmp_path / "minipersn")
+    assert open_dataset("minipersn").root == detect(tmp_path / "minipersn").root
+
+
 def test_a_domain_that_miniperson_has_not() -> None:
     pytest.importorskip("diffreid_lightning.data.datasets.miniperson")
     with pytest.raises(UserError, match="did you mean miniperson:campus"):
