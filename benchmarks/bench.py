@@ -156,6 +156,7 @@ def add_options(parser: argparse.ArgumentParser, work: str) -> None:
     parser.add_argument("--images", type=int, default=Drawing.images, help="of each person")
     parser.add_argument("--evaluations", type=int, default=Drawing.evaluations, help="of the denoiser for an image")
     parser.add_argument("--draw-guidance", type=float, default=Drawing.guidance, help="of the images of people")
+    parser.add_argument("--draw-dtype", choices=("float32", "bfloat16"), default=Drawing.dtype, help="of the networks")
     parser.add_argument("--nobody", type=int, default=500, help="prompts without a name")
     parser.add_argument("--attribute-epochs", type=int, default=30, help="of the classifier of attributes")
     parser.add_argument("--scene-epochs", type=int, default=8, help="of the reader of scenes")
@@ -188,7 +189,7 @@ def open_bench(given: argparse.Namespace, vocabulary: str) -> Bench:
     people = caption_people(rows, given.work)
     drawing = replace(
         Drawing(), images=given.images, evaluations=given.evaluations, guidance=given.draw_guidance,
-        vocabulary=vocabulary,
+        vocabulary=vocabulary, dtype=given.draw_dtype,
     )  # fmt: skip
     return Bench(
         given.base, people, portrayed(people), world, instruments, settings_of(given), drawing, given.nobody,

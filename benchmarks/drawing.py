@@ -6,7 +6,7 @@ import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -34,6 +34,7 @@ class Drawing:
         batch_size: images at a time.
         scheduler: the sampler, by its name in diffusers.
         vocabulary: of the attributes that are asked for.
+        dtype: precision of the networks.
     """
 
     images: int = 8
@@ -42,6 +43,7 @@ class Drawing:
     batch_size: int = 32
     scheduler: str = "DPMSolverMultistepScheduler"
     vocabulary: str = "rendered"
+    dtype: Literal["float32", "bfloat16"] = "float32"
 
     @property
     def content(self) -> dict[str, Any]:
@@ -141,7 +143,7 @@ def draw_people(model: Path, people: Manifest, diversity: Diversity, drawing: Dr
     """
     module = GenerationModule(
         model=str(model), image_size=SIZE, scheduler=drawing.scheduler, steps=steps_for(diversity, drawing),
-        guidance=drawing.guidance, diversity=diversity,
+        guidance=drawing.guidance, diversity=diversity, dtype=drawing.dtype,
     )  # fmt: skip
     folder = work / "drawn" / content_key(module.work, people.content_hash, drawing.content, seed)
     if not (folder / FILE_NAME).exists():

@@ -36,7 +36,7 @@ def draw_nobody(model: Path, prompts: list[Prompt], drawing: Drawing, work: Path
     """
     module = GenerationModule(
         model=str(model), image_size=SIZE, scheduler=drawing.scheduler, steps=steps_for(NoDiversity(), drawing),
-        guidance=drawing.guidance, diversity=NoDiversity(),
+        guidance=drawing.guidance, diversity=NoDiversity(), dtype=drawing.dtype,
     )  # fmt: skip
     key = content_key(module.work, [asdict(prompt) for prompt in prompts], SIZE, drawing.batch_size)
     file = work / "nobody" / f"{key}.npy"

@@ -54,7 +54,7 @@ def reference_rows(bench: Bench) -> Results:
     """Real images, and the base model's images of nobody."""
     base_key = content_key(
         weights_hash(locate_pipeline(bench.base)), bench.nobody, bench.drawing.evaluations, bench.drawing.guidance,
-        bench.fingerprint,
+        bench.drawing.dtype, bench.fingerprint,
     )  # fmt: skip
     drift = kept(bench.work / "results" / f"base-{base_key}.json", lambda: dict(nobody(bench, bench.base)))
     return {

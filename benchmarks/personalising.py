@@ -93,6 +93,7 @@ class Settings:
         prior_per_person: prior images for each person.
         prior_steps: sampler steps of a prior image.
         guidance: classifier-free guidance scale of prior images.
+        precision: of the training.
     """
 
     steps: int = 400
@@ -109,6 +110,7 @@ class Settings:
     prior_per_person: int = 2
     prior_steps: int = 12
     guidance: float = 4.0
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
 
     def split(self, prior: PriorKind) -> tuple[int, int]:
         """Images of people and prior images in a step."""
@@ -214,7 +216,7 @@ def _train(base: Path, people: Manifest, cell: Cell, settings: Settings, seed: i
     callbacks = [EMAWeightAveraging(decay=settings.averaged), clock, PersonalisationExport()]
     trainer = quiet_trainer(
         callbacks, max_steps=settings.steps, max_epochs=-1, gradient_clip_val=1.0, default_root_dir=run,
-        limit_val_batches=0,
+        limit_val_batches=0, precision=settings.precision,
     )  # fmt: skip
     trainer.fit(module, datamodule=data)
     return clock
