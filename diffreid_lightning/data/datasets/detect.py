@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from diffreid_lightning.data.datasets.base import PersonDataset, descend
@@ -30,6 +31,9 @@ FORMATS: tuple[type[PersonDataset], ...] = (
 )
 """Every on-disk format, the most telling layout first: the first that recognises a folder is its format."""
 
+_REMEDY = (
+    "give the folder that holds one of these layouts, or open it by its class, for instance PersonFolder with a pattern"
+)
 _SIBLINGS = 50  # so many folders are looked into for a dataset that was meant
 _EMBEDDED = "miniperson"
 _EMBEDDED_DOMAINS = ("campus", "station")
@@ -73,11 +77,16 @@ def detect(path: str | os.PathLike[str]) -> PersonDataset:
         looked_for="one of\n" + "\n".join(f"      {known.__name__}: {known.layout}" for known in FORMATS),
         found=f"{here.path} holds folders {shorten(here.folders()) or '(none)'}; {len(names)} files, such as "
         f"{shorten(names, 3) or '(none)'}",
-        remedy=f"did you mean {shorten(near, 4)}?"
-        if near
-        else "give the folder that holds one of these layouts, or open it by its class, for instance PersonFolder "
-        "with a pattern",
+        remedy=f"did you mean {shorten(near, 4)}?" if near else _incomplete(here.folders()) or _REMEDY,
     )
+
+
+def _incomplete(folders: Sequence[str]) -> str:
+    """Say what a folder lacks that has some of the three folders of Market-1501's layout, or ""."""
+    missing = [name for name in FOLDERS.values() if name not in folders]
+    if len(missing) in (0, len(FOLDERS)):
+        return ""
+    return f"put {shorten(missing)} beside the others: Market-1501 and its like have all three folders"
 
 
 def _one_level_off(place: Path) -> list[str]:

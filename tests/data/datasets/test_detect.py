@@ -73,6 +73,13 @@ def test_nothing_there(tmp_path: Path) -> None:
         detect(tmp_path / "nowhere")
 
 
+def test_a_folder_that_lacks_one_of_markets_three_is_told_which(tmp_path: Path) -> None:
+    for folder in ("bounding_box_train", "bounding_box_test"):
+        put(tmp_path / folder / "0001_c1s1_000001_00.jpg", 1, 1)
+    with pytest.raises(UserError, match="put query beside the others"):
+        detect(tmp_path)
+
+
 def test_open_dataset_takes_paths_and_datasets(tmp_path: Path) -> None:
     root = write_person_folder(tmp_path / "set")
     dataset = open_dataset(str(root))
