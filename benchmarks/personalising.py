@@ -96,19 +96,19 @@ class Settings:
         precision: of the training.
     """
 
-    steps: int = 400
-    images_per_step: int = 24
-    prior_share: float = 1 / 3
+    steps: int = 336
+    images_per_step: int = 20
+    prior_share: float = 1 / 5
     rank: int = 16
     vectors: int = 2
     rate: float = 3e-3
-    token_rate: float = 2e-2
+    token_rate: float = 1e-1
     mapper_rate: float = 1e-3
     schedule: Schedule = "constant_with_warmup"
     snr_gamma: float | None = None
-    averaged: float = 0.98
+    averaged: float = 0.95
     prior_per_person: int = 2
-    prior_steps: int = 12
+    prior_steps: int = 8
     guidance: float = 4.0
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
 

@@ -150,6 +150,16 @@ def test_the_factorial_is_measured_kept_and_taken_up(words, tmp_path, monkeypatc
     assert "seed" not in capsys.readouterr().out.partition("###")[0]
     assert json.loads((tmp_path / "work" / "lpe-train.json").read_text())["cells"] == found["cells"]
     assert lpe.main([*words, "--earlier", str(tmp_path / "nowhere.json")]) == 2
+    # Two processes share the three cells.
+    shares = []
+    for part in ("1", "2"):
+        assert lpe.main([*words, "--parts", "2", "--part", part]) == 0
+        share = json.loads((tmp_path / "work" / f"lpe-train-{part}-of-2.json").read_text())["cells"]
+        shares += [(label, seed, row["done"]) for label, seeds in share.items() for seed, row in seeds.items()]
+    everything = found["cells"].items()
+    whole = [(label, seed, row["done"]) for label, seeds in everything for seed, row in seeds.items()]
+    assert sorted(shares) == sorted(whole)
+    assert lpe.main([*words, "--parts", "2", "--part", "3"]) == 2
 
 
 def test_strategies_are_measured_at_equal_cost(words, tmp_path, capsys):
