@@ -95,15 +95,15 @@ class GenerationModule(LightningModule):
         super().__init__()
         _check_numbers(steps, guidance, rescale, kept_prompts, decoded_together)
         loaded = _load(model, base)
-        # Added in single precision, a LoRA costs nothing per step and next to nothing in precision.
-        pipeline = loaded.pipeline if dtype == "float32" else loaded.pipeline.to(_DTYPES[dtype])
+        pipeline = loaded.pipeline
         self._model, self._pipeline, self._people = model, pipeline, loaded.people
         self.generator = loaded.content_hash
         self.template = loaded.template if template is None else PromptTemplate(template)
         # Registered, so that they move with the module and can be compiled by name.
         self.unet, self.vae = pipeline.unet, pipeline.vae
         self.text_encoders = torch.nn.ModuleList(encoder for _, encoder in text_encoders(pipeline))
-        self.requires_grad_(False).eval()
+        # A LoRA was added in single precision: it costs nothing per step and next to nothing in precision.
+        self.requires_grad_(False).eval().to(_DTYPES[dtype])
         if dtype == "float16" and self.vae.config.force_upcast:
             self.vae.float()  # such an autoencoder overflows in half precision
         self.image_size = _fitting(image_size, 2 ** (len(self.vae.config.block_out_channels) - 1))
