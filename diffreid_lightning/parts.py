@@ -1,8 +1,9 @@
 """The parts of a table that a stage is making, batch by batch, so that a killed stage goes on where it was.
 
 A stage cuts its work into a fixed plan of batches. Each finished batch lies as one Parquet file in a hidden folder
-beside what is being made; the folder's note says which work it belongs to. Any number of processes, now or later, may
-do the batches that are missing, because their members never change.
+beside what is being made; the folder's note says which work it belongs to. The processes of one launch, this one or a
+later, share the batches that are missing, because their members never change; a second launch is refused while the
+first runs.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from diffreid_lightning import file_lock
 from diffreid_lightning.errors import RunError, UserError
 from diffreid_lightning.whole_folder import replacing_file
 
 NOTE = "stage.json"
+_LOCK = ".lock"
 
 
 class Parts:
@@ -38,14 +41,20 @@ class Parts:
         self.folder = Path(folder)
         self.work = json.loads(json.dumps(work))
         self._parts = self.folder / ".parts"
+        self._lock: file_lock.FileLock | None = None
 
     def begin(self) -> None:
         """Make the folder, or take up what lies there; on one process, before any other uses it.
 
+        The folder is this process's until :meth:`release`, or until it ends.
+
         Raises:
-            UserError: the folder holds other work, of which at least one batch is finished.
+            UserError: another launch is at work in the folder, or it holds other work, of which at least one batch is
+                finished.
             RunError: the disk refuses.
         """
+        if not self.finished:
+            self._take_folder()
         for note in (self.folder / NOTE, self._parts / NOTE):
             if note.parent == self._parts and not self.done():
                 note.unlink(missing_ok=True)  # begun and refused, or stopped at once: nothing is lost
@@ -96,6 +105,26 @@ class Parts:
         if note.is_file():
             note.replace(self.folder / NOTE)
         shutil.rmtree(self._parts, ignore_errors=True)
+
+    def release(self) -> None:
+        """Let other launches have the folder."""
+        if self._lock is not None:
+            (self.folder / _LOCK).unlink(missing_ok=True)
+            self._lock.release()
+            self._lock = None
+
+    def _take_folder(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = file_lock.take(self.folder / _LOCK)
+        except OSError as error:
+            raise _refused(self.folder, error) from error
+        if self._lock is None:
+            raise UserError(
+                f"Another command is at work in {self.folder}",
+                remedy="wait for it, or choose another folder; processes share the work if one command starts them "
+                "(--trainer.devices)",
+            )
 
     def _refuse_other_work(self, note: Path) -> None:
         found = json.loads(note.read_text(encoding="utf-8"))

@@ -15,7 +15,8 @@ from diffreid_lightning.errors import check_at_least
 class RunCheckpoint(Checkpoint):
     """Keep ``checkpoints/last.ckpt`` and ``checkpoints/best.ckpt`` in the run folder.
 
-    ``last`` is written at epoch boundaries, where training can be continued to the same result. ``best`` follows
+    ``last`` is written at epoch boundaries, where training can be continued to the same result, and where
+    ``trainer.max_steps`` ends it within an epoch, whose rest is then left out. ``best`` follows
     ``monitor`` at each validation, that is on identities held out of train; without any it is never written. Nothing is
     ever chosen on query and gallery.
 
@@ -68,7 +69,7 @@ class RunCheckpoint(Checkpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the last."""
         finished = trainer.current_epoch + 1
-        final = trainer.should_stop or finished == trainer.max_epochs
+        final = trainer.should_stop or finished == trainer.max_epochs or 0 <= trainer.max_steps <= trainer.global_step
         if (finished % self.every_n_epochs == 0 or final) and not getattr(trainer, "fast_dev_run", False):
             trainer.save_checkpoint(self._folder / "last.ckpt", weights_only=False)
 

@@ -136,6 +136,9 @@ class FeatureWriter(BasePredictionWriter):
         self._root = Path(trainer.strategy.broadcast(trainer.default_root_dir))
         self._shards = self._root / f".{self.name}.shards"
         if stage == "predict":
+            if trainer.is_global_zero:
+                shutil.rmtree(self._shards, ignore_errors=True)  # of a killed run, perhaps with another network
+            trainer.strategy.barrier()
             self._shards.mkdir(parents=True, exist_ok=True)
 
     def write_on_batch_end(

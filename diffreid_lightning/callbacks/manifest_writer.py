@@ -20,8 +20,8 @@ from diffreid_lightning.parts import Parts
 class ManifestWriter(BasePredictionWriter):
     """Write the manifest that was read again, with the columns that were predicted.
 
-    Each finished batch is kept at once; a killed stage, run again with the same folder, does the rest. Any number of
-    processes share the batches, and rank zero puts them together. The parents are what was read, and what the module
+    Each finished batch is kept at once; a killed stage, run again with the same folder, does the rest. The processes of
+    a launch share the batches, and rank zero puts them together. The parents are what was read, and what the module
     says in ``trained_on``.
 
     Args:
@@ -80,8 +80,16 @@ class ManifestWriter(BasePredictionWriter):
         if stage != "predict":
             return
         trainer.strategy.barrier()
-        if not trainer.is_global_zero or self.parts.finished:
-            return
+        if trainer.is_global_zero and not self.parts.finished:
+            self._put_together(trainer, pl_module)
+        self.parts.release()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Let another command go on."""
+        if self._parts is not None:
+            self._parts.release()
+
+    def _put_together(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data = planned(trainer)
         left = data.batches - len(self.parts.done())
         if left:  # trainer.limit_predict_batches

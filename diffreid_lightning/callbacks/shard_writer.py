@@ -26,8 +26,8 @@ class GeneratedImagesWriter(ManifestWriter):
     """Write generated images and their manifest.
 
     ``images/<source>/<pid>/0002_c7s1_000003_00.jpg`` is image 3 of identity 2: Market-1501's pattern, under a camera
-    whose number is one past the largest of the source, so that no real camera is mistaken for it. Identities outside
-    the train partition lie in ``images/<source>-<partition>/``.
+    whose number is one past the largest of the source in the rows that were read, so that none of their cameras is
+    mistaken for it. Identities outside the train partition lie in ``images/<source>-<partition>/``.
 
     Images are encoded beside the generation of the next ones. A batch counts as done once all its images are on the
     disk; until then it is made again by whoever runs the command again, with the same names. Each process keeps its own
@@ -115,6 +115,7 @@ class GeneratedImagesWriter(ManifestWriter):
             while self._queue:
                 self._keep_first()
         self._close()
+        super().on_exception(trainer, pl_module, exception)
 
     def result(self, read: Manifest, rows: pa.Table) -> Manifest:
         """Make the manifest of the generated images."""

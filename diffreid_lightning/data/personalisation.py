@@ -26,6 +26,7 @@ from diffreid_lightning.errors import UserError, check_at_least
 from diffreid_lightning.manifest import Manifest
 
 #: what a picture follows from; captions may change without the picture being encoded again
+_UNIT = 8  # stock pipelines, which draw prior images and samples, take no other sizes
 _PICTURE = ("file_name", "source", "partition", "pid", "camid", "split", "role")
 
 
@@ -82,6 +83,11 @@ class PersonalisationDataModule(LightningDataModule):
         for name, share in (("drop_circumstances", drop_circumstances), ("flip", flip)):
             if not 0 <= share <= 1:
                 raise UserError(f"data.{name} is {share}.", looked_for="a chance from 0 to 1")
+        if any(side < _UNIT or side % _UNIT for side in image_size):
+            raise UserError(
+                f"data.image_size is {list(image_size)}.",
+                looked_for=f"height and width that {_UNIT} divides",
+            )
         check_at_least("data.batch_size", batch_size)
         check_at_least("data.prior_batch_size", prior_batch_size, 0 if prior is None else 1)
         check_at_least("data.num_workers", num_workers, 0)

@@ -157,7 +157,12 @@ def _mask(tokenizer: Any, ids: Tensor) -> Tensor:
 
 
 def _encode_xl(pipeline: Any, prompts: Sequence[str], image_size: tuple[int, int]) -> Conditioning:
-    """Join the last hidden states but one of both encoders (Podell et al., arXiv 2307.01952, section 2.1)."""
+    """Join the last hidden states but one of both encoders (Podell et al., arXiv 2307.01952, section 2.1).
+
+    The pooled state is the stock pipelines'. Where an encoder's ``eos_token_id`` is 2, as in published checkpoints,
+    transformers takes it at the token of the highest number, which is a name where there is one: the words behind a
+    name reach the denoiser by the other states alone.
+    """
     states, pooled = [], None
     for tokenizer, encoder in text_encoders(pipeline):
         answer = encoder(tokenise(tokenizer, prompts).to(encoder.device), output_hidden_states=True)

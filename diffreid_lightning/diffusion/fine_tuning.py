@@ -92,6 +92,20 @@ class TokensOnly(FineTuning):
         """Write nothing: the vectors are saved beside."""
 
 
+def freeze_unread(pipeline: Any) -> None:
+    """Unmark what has no part in the answer: of SDXL's first text encoder the states before its last layer are read.
+
+    Processes that train together wait for a gradient of everything that is marked.
+    """
+    if len(encoders := text_encoders(pipeline)) == 1:
+        return
+    _, first = encoders[0]
+    last = f"layers.{first.config.num_hidden_layers - 1}."
+    for name, parameter in first.named_parameters():
+        if last in name or "final_layer_norm" in name:
+            parameter.requires_grad_(False)
+
+
 def trained_weights(pipeline: Any) -> dict[str, nn.Parameter]:
     """Return the weights that are marked, named by network and place (``unet/down_blocks/0/...``)."""
     networks = {name: getattr(pipeline, name, None) for name in ("unet", *TEXT_ENCODERS)}

@@ -41,6 +41,19 @@ def noise_latents(scheduler: Any, latents: Tensor, noise: Tensor, timesteps: Ten
     )
 
 
+def check_gamma(snr_gamma: float | None) -> None:
+    """Refuse what would weigh no timestep, or turn the loss around.
+
+    Raises:
+        UserError: ``snr_gamma`` is not positive.
+    """
+    if snr_gamma is not None and snr_gamma <= 0:
+        raise UserError(
+            f"model.snr_gamma is {snr_gamma}.",
+            looked_for="a positive number, or null to weigh timesteps alike",
+        )
+
+
 def timestep_weights(scheduler: Any, timesteps: Tensor, gamma: float | None) -> Tensor:
     """Weigh timesteps by min-SNR-gamma (Hang et al., arXiv 2303.09556, eq. 8), for the scheduler's kind of prediction.
 

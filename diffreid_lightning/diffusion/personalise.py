@@ -25,12 +25,13 @@ from diffreid_lightning.diffusion.conditioning import (
     tokenise,
     unet_arguments,
 )
-from diffreid_lightning.diffusion.fine_tuning import FineTuning, trained_weights
+from diffreid_lightning.diffusion.fine_tuning import FineTuning, freeze_unread, trained_weights
 from diffreid_lightning.diffusion.folder import Pipeline, load_pipeline
 from diffreid_lightning.diffusion.identity_tokens import FreeTokens, IdentityTokens, People
 from diffreid_lightning.diffusion.injected_embedding import inject
 from diffreid_lightning.diffusion.lora import LoRA
 from diffreid_lightning.diffusion.objective import (
+    check_gamma,
     denoising_errors,
     noise_latents,
     prior_preserving_loss,
@@ -41,7 +42,7 @@ from diffreid_lightning.diffusion.prompt_cache import PromptCache
 from diffreid_lightning.diffusion.row_adamw import RowAdamW
 from diffreid_lightning.diffusion.sampling import scale_latents
 from diffreid_lightning.diffusion.schedule import Schedule, optimise_by_step
-from diffreid_lightning.errors import UserError
+from diffreid_lightning.errors import UserError, check_at_least
 
 _MIXED = {"bfloat16": "bf16-mixed", "float16": "16-mixed"}
 
@@ -95,6 +96,10 @@ class Personalisation(LightningModule):
         super().__init__()
         if not 0 <= drop_prompt < 1:
             raise UserError(f"model.drop_prompt is {drop_prompt}.", looked_for="a chance from 0 to below 1")
+        check_at_least("model.prior_weight", prior_weight, 0)
+        check_at_least("model.token_lr", token_lr, 0)
+        check_at_least("model.warmup_steps", warmup_steps, 0)
+        check_gamma(snr_gamma)
         self.model = model
         self.tokens = tokens or FreeTokens()
         self.fine_tuning = fine_tuning or LoRA()
@@ -145,6 +150,7 @@ class Personalisation(LightningModule):
             tokenise(tokenizer, data.longest_prompts())  # one that is too long shall not stop a run halfway
         self.fine_tuning.prepare(pipeline)
         cast_training_params(list(self._networks()), torch.float32)  # where the frozen weights are in half precision
+        freeze_unread(pipeline)  # not before: what is run beside it in single precision must be so too
         self.trained = nn.ParameterDict(trained_weights(pipeline))
 
     def configure_optimizers(self) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any, Literal
 
@@ -9,6 +10,8 @@ from diffusers.optimization import get_scheduler
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from torch import nn
+
+from diffreid_lightning.errors import UserError
 
 Schedule = Literal["constant_with_warmup", "cosine", "linear"]
 
@@ -28,8 +31,18 @@ def optimise_by_step(
         optimizer: makes the optimiser.
         schedule: course of the rate after the warm-up.
         warmup_steps: optimiser steps over which the rate rises from zero.
+
+    Raises:
+        UserError: the schedule falls towards an end, and the training has none.
     """
     made = optimizer(parameters)
-    total = int(module.trainer.estimated_stepping_batches)
+    steps = module.trainer.estimated_stepping_batches
+    if math.isinf(steps) and schedule != "constant_with_warmup":
+        raise UserError(
+            f"The schedule {schedule!r} falls towards the end of the training, which is not known.",
+            looked_for="trainer.max_epochs or trainer.max_steps",
+            remedy="give one of the two, or use --model.schedule constant_with_warmup",
+        )
+    total = None if math.isinf(steps) else int(steps)
     rate = get_scheduler(schedule, made, num_warmup_steps=warmup_steps, num_training_steps=total)
     return {"optimizer": made, "lr_scheduler": {"scheduler": rate, "interval": "step"}}

@@ -19,7 +19,7 @@ from diffreid_lightning.data.diffusion import CaptionedLatents
 from diffreid_lightning.diffusion.architectures import build_scheduler, build_text_encoder, build_unet
 from diffreid_lightning.diffusion.caption_reading import CaptionReader, reading_loss, sentence_states
 from diffreid_lightning.diffusion.folder import assemble_pipeline, load_autoencoder, load_pipeline
-from diffreid_lightning.diffusion.objective import denoising_loss, noise_latents, timestep_weights
+from diffreid_lightning.diffusion.objective import check_gamma, denoising_loss, noise_latents, timestep_weights
 from diffreid_lightning.diffusion.sampling import scale_latents
 from diffreid_lightning.diffusion.schedule import Schedule, optimise_by_step
 from diffreid_lightning.errors import UserError
@@ -65,6 +65,7 @@ class TextToImageTraining(LightningModule):
         warmup_steps: int = 500,
     ) -> None:
         super().__init__()
+        check_gamma(snr_gamma)
         self.tokenizer = _load_tokenizer(tokenizer)
         self.scheduler = build_scheduler(noise)
         # Frozen, and on disk already: kept out of checkpoints and averages.

@@ -51,7 +51,8 @@ class TokenMapper(nn.Module):
             amount: how far off the word identities start, in that unit; about.
         """
         self.mean.copy_(features.mean(dim=0))
-        deviation = (features - self.mean).square().mean(dim=0).sqrt()
+        # One person alone does not say what varies.
+        deviation = (features - self.mean).square().mean(dim=0).sqrt() if len(features) > 1 else self.scale
         # What never varied says nothing; what varies in somebody new is kept from dominating.
         self.scale.copy_(deviation.clamp(min=float(deviation.mean()) * 0.1 + 1e-6))
         self.get_buffer("word").copy_(torch.cat(list(words)))

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from diffreid_lightning.callbacks import RunCheckpoint
 
@@ -24,3 +25,18 @@ def test_a_score_is_taken_up_beside_its_checkpoint_alone(here: bool, tmp_path: P
     callback.load_state_dict({"best_score": 42.0})
     assert callback.best_score == (42.0 if here else None)
     assert callback.best_model_path == (str(best) if here else "")
+
+
+@pytest.mark.parametrize("steps", [3, 5])
+def test_the_last_checkpoint_is_of_the_last_step(steps: int, tmp_path: Path) -> None:
+    from lightning.pytorch import Trainer
+    from lightning.pytorch.demos.boring_classes import BoringModel
+
+    trainer = Trainer(
+        max_steps=steps, limit_train_batches=2, limit_val_batches=0, logger=False, enable_progress_bar=False,
+        enable_model_summary=False, accelerator="cpu", default_root_dir=tmp_path,
+        callbacks=[RunCheckpoint(every_n_epochs=2)],
+    )  # fmt: skip
+    trainer.fit(BoringModel())
+    saved = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == steps

@@ -38,6 +38,18 @@ def test_row_i_of_the_table_names_the_image_of_feature_i(
         assert row["is_query"] == bool(is_query) == (path.parent.name == "query")
 
 
+def test_batches_of_a_killed_run_are_not_mixed_in(
+    data: ReIDDataModule, trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    left = tmp_path / ".features.safetensors.shards"
+    left.mkdir()
+    columns = {"labels": torch.zeros(1).long(), "camids": torch.zeros(1).long(), "is_query": torch.ones(1).bool()}
+    stale = {"features": torch.full((1, 12), 9.0), "indices": torch.zeros(1).long(), **columns}
+    save_file(stale, left / "00000-99999999.safetensors")
+    trainer(FeatureWriter()).predict(Colours(), datamodule=data, return_predictions=False)
+    assert load_file(tmp_path / "features.safetensors")["features"].max() <= 1
+
+
 def test_merging_orders_rows_counts_each_once_and_holds_one_batch(tmp_path: Path) -> None:
     count, dimension, size = 4000, 500, 50
     features = torch.arange(count * dimension, dtype=torch.float32).view(count, dimension)

@@ -213,7 +213,7 @@ def test_an_interrupted_run_goes_on_and_ends_in_the_same_bytes(
 
 
 def test_two_processes_that_share_the_batches_write_the_same_bytes(
-    market: Path, command: Command, tmp_path: Path
+    market: Path, command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     flag = "--trainer.callbacks.init_args.folder={}".format
@@ -228,7 +228,11 @@ def test_two_processes_that_share_the_batches_write_the_same_bytes(
         for number in share:
             batch = data.load(number, range(number * 8, min((number + 1) * 8, data.rows)))
             parts.put(*captioner.predict_step(batch, 0))
+    assert command(*SMALL, f"--data.source={market}", flag(shared)) == 2  # another command is at work there
+    assert "Another command is at work" in capsys.readouterr().err
+    parts.release()
     assert command(*SMALL, f"--data.source={market}", flag(shared)) == 0  # finds all batches done, and merges them
+    assert not (shared / ".lock").exists()
     assert (shared / "metadata.parquet").read_bytes() == (alone / "metadata.parquet").read_bytes()
     before = (shared / "metadata.parquet").stat().st_mtime_ns
     assert command(*SMALL, f"--data.source={market}", flag(shared)) == 0

@@ -166,6 +166,18 @@ def test_a_mapper_gives_vectors_to_features_it_never_saw(
         load_mapper(tmp_path / "elsewhere")
 
 
+def test_a_mapper_of_one_person_keeps_newcomers_near(
+    checkpoints: dict[str, Path], rows: Manifest, tmp_path: Path
+) -> None:
+    pipeline = load_pipeline(checkpoints["sd1"])
+    labels, _ = rows.identities()
+    tokens = begun(MappedTokens(small_features(tmp_path), hidden=8), pipeline, rows.filter(labels == 0))
+    assert isinstance(tokens, MappedTokens)
+    (own,), (other,) = tokens.mapper(tokens.seen), tokens.mapper(tokens.seen + 0.1)
+    spread = text_encoders(pipeline)[0][1].get_input_embeddings().weight.std()
+    assert (other - own).abs().max() < 10 * spread
+
+
 def test_rare_words_differ_and_never_move(checkpoints: dict[str, Path], rows: Manifest) -> None:
     pipeline = load_pipeline(checkpoints["sd1"])
     vocabulary = pipeline.text_encoder.get_input_embeddings().weight

@@ -19,6 +19,7 @@ from torch import Tensor
 from diffreid_lightning.callbacks import IdentitySheets, PersonalisationExport
 from diffreid_lightning.data.personalisation import PersonalisationBatch, PersonalisationDataModule
 from diffreid_lightning.diffusion import newcomers
+from diffreid_lightning.diffusion.conditioning import encode_prompts
 from diffreid_lightning.diffusion.fine_tuning import CrossAttentionKV, FineTuning, FullFineTuning, TokensOnly
 from diffreid_lightning.diffusion.folder import load_pipeline
 from diffreid_lightning.diffusion.identity_features import IdentityFeatures
@@ -199,6 +200,12 @@ def test_half_precision_wants_a_trainer_that_mixes(train: Train, checkpoints: di
         train(checkpoints["sd1"], frozen_dtype="bfloat16")
 
 
+def parameters_behind_the_last_states(encoder: Any) -> list[torch.nn.Parameter]:
+    """Of SDXL's first text encoder, which is read before its last layer."""
+    last = f"layers.{encoder.config.num_hidden_layers - 1}."
+    return [each for name, each in encoder.named_parameters() if last in name or "final_layer_norm" in name]
+
+
 @pytest.mark.parametrize(
     "fine_tuning",
     [LoRA(rank=4, text_encoder=True), CrossAttentionKV(), FullFineTuning(), FullFineTuning(text_encoder=True)],
@@ -214,8 +221,16 @@ def test_frozen_weights_may_be_in_half_precision(
     assert {parameter.dtype for parameter in module.parameters()} == {torch.float32}
     pipeline = module.pipeline()
     networks = (pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2)
-    frozen = {each.dtype for network in networks for each in network.parameters() if not each.requires_grad}
-    assert frozen == {torch.bfloat16}
+    unread = set(map(id, parameters_behind_the_last_states(pipeline.text_encoder)))
+    frozen = [each for network in networks for each in network.parameters() if not each.requires_grad]
+    assert {each.dtype for each in frozen if id(each) not in unread} == {torch.bfloat16}
+    if fine_tuning.text_encoder:  # processes that train together wait for a gradient of all that is trained
+        with torch.autocast("cpu", torch.bfloat16):
+            encoded = encode_prompts(pipeline, ["a man"], SIZE)
+        assert encoded.pooled is not None
+        (encoded.states.sum() + encoded.pooled.sum()).backward()
+        trained = [each for network in networks[2:] for each in network.parameters() if each.requires_grad]
+        assert trained and all(each.grad is not None for each in trained)
     assert all(tensor.isfinite().all() for tensor in load_file(folder / "tokens.safetensors").values())
     if not isinstance(fine_tuning, LoRA):  # and what comes of it needs no mixing
         stock_pipeline = AutoPipelineForText2Image.from_pretrained(folder / "pipeline")
