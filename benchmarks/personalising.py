@@ -96,12 +96,12 @@ class Settings:
         precision: of the training.
     """
 
-    steps: int = 336
+    steps: int = 448
     images_per_step: int = 20
     prior_share: float = 1 / 5
     rank: int = 16
     vectors: int = 2
-    rate: float = 3e-3
+    rate: float = 1e-3
     token_rate: float = 1e-1
     mapper_rate: float = 1e-3
     schedule: Schedule = "constant_with_warmup"
