@@ -35,7 +35,7 @@ def test_a_first_seed_is_finished_before_a_second():
 
 
 def test_every_cell_evaluates_the_denoiser_equally_often():
-    settings = Settings(images_per_step=24)
+    settings = Settings(images_per_step=24, prior_share=1 / 3)
     assert {sum(settings.split(cell.prior)) for cell in CELLS} == {24}
     assert settings.split("none") == (24, 0)
     assert settings.split("fine") == settings.split("coarse") == (16, 8)
