@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from benchmarks.attributes import train_classifier
 from benchmarks.drawing import Drawing, draw_people
@@ -162,9 +162,13 @@ def add_options(parser: argparse.ArgumentParser, work: str) -> None:
     parser.add_argument("--scene-epochs", type=int, default=8, help="of the reader of scenes")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of every operation")
     parser.add_argument("--earlier", type=Path, nargs="*", default=[], help="results of other machines, to go on from")
+    hints = get_type_hints(Settings)
     for each in fields(Settings):
         kind = float if each.name == "snr_gamma" else type(each.default)
-        parser.add_argument(f"--{each.name.replace('_', '-')}", type=kind, default=each.default, help="of training")
+        choices = get_args(hints[each.name]) if get_origin(hints[each.name]) is Literal else None
+        parser.add_argument(
+            f"--{each.name.replace('_', '-')}", type=kind, choices=choices, default=each.default, help="of training"
+        )
 
 
 def settings_of(given: argparse.Namespace) -> Settings:

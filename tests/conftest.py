@@ -1,5 +1,18 @@
 """Every test process computes on one thread: threads of pytest-xdist's workers would wait for each other."""
 
 import os
+from collections.abc import Iterator
+
+import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; commands that tests start inherit it
+
+
+@pytest.fixture
+def restore_threads() -> Iterator[None]:
+    """Let a test choose torch's number of threads."""
+    import torch  # not above: the variable comes first
+
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)

@@ -25,8 +25,8 @@ from diffreid_lightning.diffusion.prompts import PromptTemplate
 from diffreid_lightning.errors import UserError, check_at_least
 from diffreid_lightning.manifest import Manifest
 
-#: what a picture follows from; captions may change without the picture being encoded again
 _UNIT = 8  # stock pipelines, which draw prior images and samples, take no other sizes
+#: what a picture follows from; captions may change without the picture being encoded again
 _PICTURE = ("file_name", "source", "partition", "pid", "camid", "split", "role")
 
 

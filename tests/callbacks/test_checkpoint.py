@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.demos.boring_classes import BoringModel
 
 from diffreid_lightning.callbacks import RunCheckpoint
 
@@ -29,9 +31,6 @@ def test_a_score_is_taken_up_beside_its_checkpoint_alone(here: bool, tmp_path: P
 
 @pytest.mark.parametrize("steps", [3, 5])
 def test_the_last_checkpoint_is_of_the_last_step(steps: int, tmp_path: Path) -> None:
-    from lightning.pytorch import Trainer
-    from lightning.pytorch.demos.boring_classes import BoringModel
-
     trainer = Trainer(
         max_steps=steps, limit_train_batches=2, limit_val_batches=0, logger=False, enable_progress_bar=False,
         enable_model_summary=False, accelerator="cpu", default_root_dir=tmp_path,
