@@ -33,7 +33,7 @@ from benchmarks.drawing import draw_people, steps_for
 from benchmarks.dreambooth import Alone, train_alone
 from benchmarks.measures import Portrayed, portrayed
 from benchmarks.personalising import Cell, personalise
-from benchmarks.pictures import SIZE, content_key, to_bytes
+from benchmarks.pictures import SIZE, content_key, fastest_device, to_bytes
 from benchmarks.report import table, write_json
 from benchmarks.script import run_script
 from diffreid_lightning.data.chain import IdentityKey
@@ -156,7 +156,7 @@ def compare_generation(bench: Bench, rounds: int, seed: int) -> dict[str, Any]:
 
 def stock_rate(bench: Bench, model: Path, wanted: Manifest, folder: Path) -> float:
     """Draw the same prompts person by person with a stock pipeline, as a user's loop does; images per second."""
-    pipeline: Any = load_personalised(model).pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
+    pipeline: Any = load_personalised(model).pipeline.to(fastest_device(), getattr(torch, bench.drawing.dtype))
     steps = steps_for(WordsOnly(), bench.drawing)
     pipeline.scheduler = Sampler(pipeline.scheduler, bench.drawing.scheduler, {}, steps).scheduler
     pipeline.set_progress_bar_config(disable=True)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from benchmarks import augment
-from benchmarks.pictures import content_key, outputs, read_pictures, to_floats
+from benchmarks.pictures import content_key, fastest_device, outputs, read_pictures, to_floats
 from benchmarks.report import Share, share_of
 from benchmarks.training import Recipe, train_once
 from diffreid_lightning.data.miniperson.palette import GARMENT
@@ -200,7 +200,7 @@ def training_view(pictures: Tensor, targets: Tensor, generator: Generator) -> tu
     joined = augment.choose(count, 0.4, generator)
     partners = torch.randperm(count, generator=generator)
     cuts = torch.randint(56, 67, (count,), generator=generator)  # about the waist
-    pictures = augment.replace_where(joined, augment.join(pictures, pictures[partners], cuts), pictures)
+    pictures = augment.replace_where(joined, augment.join(pictures, pictures[partners.to(pictures.device)], cuts), pictures)
     lower = list(VALUES).index("lower_colour")
     targets[joined, lower] = targets[partners, lower][joined]
     targets[joined, _VIEW] = targets[joined, _SEX] = _UNKNOWN
@@ -338,5 +338,6 @@ def train_classifier(world: Manifest, work: Path, epochs: int) -> TrainedClassif
 
 
 def _batch_loss(network: nn.Module, pictures: Tensor, targets: Tensor, rows: Tensor, generator: Generator) -> Tensor:
-    images, wanted = training_view(pictures[rows], targets[rows], generator)
-    return attribute_loss(network(images), wanted)
+    device = fastest_device()
+    images, wanted = training_view(pictures[rows].to(device), targets[rows], generator)
+    return attribute_loss(network(images), wanted.to(device))

@@ -1,4 +1,4 @@
-"""Augmentation of whole batches; every draw comes from the generator that is given."""
+"""Augmentation of whole batches, wherever they are; every draw comes from the generator that is given, on the CPU."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ def shift(images: Tensor, most: int, generator: Generator) -> Tensor:
     """
     count, _, height, width = images.shape
     down, right = torch.randint(-most, most + 1, (2, count, 1), generator=generator)
-    rows = (torch.arange(height) + down).clamp(0, height - 1)
-    columns = (torch.arange(width) + right).clamp(0, width - 1)
-    moved = images[torch.arange(count)[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+    rows = (torch.arange(height) + down).clamp(0, height - 1).to(images.device)
+    columns = (torch.arange(width) + right).clamp(0, width - 1).to(images.device)
+    each = torch.arange(count, device=images.device)
+    moved = images[each[:, None, None], :, rows[:, :, None], columns[:, None, :]]
     return moved.permute(0, 3, 1, 2)
 
 
@@ -32,7 +33,7 @@ def choose(count: int, share: float, generator: Generator) -> Tensor:
 
 def replace_where(chosen: Tensor, replacement: Tensor, images: Tensor) -> Tensor:
     """Take the images of ``replacement`` where ``chosen``, (B,) bool, is true."""
-    return torch.where(chosen[:, None, None, None], replacement, images)
+    return torch.where(chosen.to(images.device)[:, None, None, None], replacement, images)
 
 
 def join(images: Tensor, partners: Tensor, cuts: Tensor) -> Tensor:
@@ -47,7 +48,7 @@ def join(images: Tensor, partners: Tensor, cuts: Tensor) -> Tensor:
         (B, C, H, W).
     """
     below = torch.arange(images.shape[2]) >= cuts[:, None]
-    return torch.where(below[:, None, :, None], partners, images)
+    return torch.where(below.to(images.device)[:, None, :, None], partners, images)
 
 
 def tone(images: Tensor, light: float, tint: float, generator: Generator) -> Tensor:
@@ -64,7 +65,8 @@ def tone(images: Tensor, light: float, tint: float, generator: Generator) -> Ten
     """
 
     def factor(channels: int, most: float) -> Tensor:
-        return 1 + most * (2 * torch.rand(len(images), channels, 1, 1, generator=generator) - 1)
+        drawn = torch.rand(len(images), channels, 1, 1, generator=generator).to(images.device)
+        return 1 + most * (2 * drawn - 1)
 
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
     contrasted = (images - mean) * factor(1, light) + mean
@@ -91,4 +93,4 @@ def erase(images: Tensor, share: float, generator: Generator, largest: float = 0
         place = torch.arange(length)
         within = (place >= start[:, None]) & (place < (start + extent)[:, None])
         inside = inside & within.unsqueeze(3 - axis)
-    return torch.where(inside[:, None], images.mean(dim=(2, 3), keepdim=True), images)
+    return torch.where(inside.to(images.device)[:, None], images.mean(dim=(2, 3), keepdim=True), images)

@@ -155,6 +155,7 @@ def add_options(parser: argparse.ArgumentParser, work: str) -> None:
     parser.add_argument("--identities", type=int, default=None, help="the first so many people; all by default")
     parser.add_argument("--images", type=int, default=Drawing.images, help="of each person")
     parser.add_argument("--evaluations", type=int, default=Drawing.evaluations, help="of the denoiser for an image")
+    parser.add_argument("--draw-batch-size", type=int, default=Drawing.batch_size, help="images drawn at a time")
     parser.add_argument("--draw-guidance", type=float, default=Drawing.guidance, help="of the images of people")
     parser.add_argument("--draw-dtype", choices=("float32", "bfloat16"), default=Drawing.dtype, help="of the networks")
     parser.add_argument("--nobody", type=int, default=500, help="prompts without a name")
@@ -193,7 +194,7 @@ def open_bench(given: argparse.Namespace, vocabulary: str) -> Bench:
     people = caption_people(rows, given.work)
     drawing = replace(
         Drawing(), images=given.images, evaluations=given.evaluations, guidance=given.draw_guidance,
-        vocabulary=vocabulary, dtype=given.draw_dtype,
+        vocabulary=vocabulary, dtype=given.draw_dtype, batch_size=given.draw_batch_size,
     )  # fmt: skip
     return Bench(
         given.base, people, portrayed(people), world, instruments, settings_of(given), drawing, given.nobody,
@@ -211,6 +212,6 @@ def _instruments(
     nearest = nearest_person(judge, known, rows.identities()[1], among)
     attributes = train_classifier(world, given.work, given.attribute_epochs).network
     scenes = train_scene_reader(world, given.work, given.scene_epochs).network
-    weights = [float(parameter.double().sum()) for parameter in judge.parameters()]
+    weights = [float(parameter.detach().cpu().double().sum()) for parameter in judge.parameters()]
     key = content_key(world.content_hash, given.attribute_epochs, given.scene_epochs, weights, nearest.way)
     return Instruments(nearest, attributes, scenes, kid_features()), key

@@ -18,7 +18,7 @@ from peft import LoraConfig
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.pictures import to_floats
+from benchmarks.pictures import fastest_device, to_floats
 from diffreid_lightning.diffusion.folder import Pipeline, load_pipeline
 from diffreid_lightning.diffusion.identity_tokens import rare_tokens
 from diffreid_lightning.diffusion.objective import noise_latents
@@ -62,7 +62,7 @@ def train_alone(base: Path, pictures: Tensor, alone: Alone, seed: int) -> Iterat
         At each checkpoint the steps taken, the seconds they took (without those between the checkpoints), the pipeline
         as it then is, and the prompt.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = fastest_device()
     pipeline = load_pipeline(base).to(device)
     source = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
@@ -85,6 +85,8 @@ def train_alone(base: Path, pictures: Tensor, alone: Alone, seed: int) -> Iterat
             rows = torch.randint(len(pictures), (alone.batch_size,), generator=source)
             latents = posterior.sample()[rows] * pipeline.vae.config.scaling_factor
             _step(pipeline.unet, scheduler, latents, states, optimizer, learnt)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
         done = steps
         seconds += time.perf_counter() - started
         pipeline.unet.eval()

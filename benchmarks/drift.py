@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from benchmarks.attributes import AttributeNet, agreement, read_attributes
 from benchmarks.drawing import Drawing, steps_for
-from benchmarks.pictures import SIZE, content_key, read_pictures
+from benchmarks.pictures import SIZE, content_key, fastest_device, read_pictures
 from benchmarks.prompts import Prompt, draw_prompts
 from benchmarks.tiny_sd import encode_prompts, kernel_distances
 from diffreid_lightning.diffusion.diversity import NoDiversity
@@ -49,7 +49,7 @@ def draw_nobody(model: Path, prompts: list[Prompt], drawing: Drawing, work: Path
 
 
 def _batches(module: GenerationModule, prompts: list[Prompt]) -> Callable[[int, int], NDArray[np.uint8]]:
-    module.to("cuda" if torch.cuda.is_available() else "cpu")
+    module.to(fastest_device())
 
     @torch.no_grad()
     def images(start: int, end: int) -> NDArray[np.uint8]:

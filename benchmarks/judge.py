@@ -31,7 +31,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from benchmarks import augment
-from benchmarks.pictures import SIZE, content_key, outputs, read_pictures, reconstruct, to_floats
+from benchmarks.pictures import SIZE, content_key, fastest_device, outputs, read_pictures, reconstruct, to_floats
 from benchmarks.report import Share, share_of, table, write_json
 from benchmarks.script import run_script
 from benchmarks.training import Recipe, train_once
@@ -193,8 +193,9 @@ def training_view(pictures: Tensor, generator: Generator) -> Tensor:
 
 
 def _batch_loss(judge: Judge, portraits: Portraits, rows: Tensor, generator: Generator) -> Tensor:
-    logits = judge.logits(training_view(portraits.pictures[rows], generator))
-    return label_smoothed_cross_entropy(logits, torch.from_numpy(portraits.labels)[rows])
+    device = fastest_device()
+    logits = judge.logits(training_view(portraits.pictures[rows].to(device), generator))
+    return label_smoothed_cross_entropy(logits, torch.from_numpy(portraits.labels)[rows].to(device))
 
 
 def train_judge(

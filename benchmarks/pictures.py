@@ -22,6 +22,11 @@ SIZE = (128, 64)
 _BATCH = 64
 
 
+def fastest_device() -> torch.device:
+    """The first GPU, or the CPU where there is none."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def read_pictures(rows: Manifest) -> Tensor:
     """Read the images of a manifest.
 
@@ -52,14 +57,15 @@ def outputs(network: nn.Module, pictures: Tensor) -> Tensor:
     """Run a network over pictures, in evaluation mode and single precision.
 
     Args:
-        network: takes (B, 3, H, W) in 0..1.
-        pictures: (N, 3, H, W) uint8.
+        network: takes (B, 3, H, W) in 0..1; it is left on :func:`fastest_device`.
+        pictures: (N, 3, H, W) uint8, on the CPU.
 
     Returns:
-        (N, ...) what it makes of them.
+        (N, ...) what it makes of them, on the CPU.
     """
-    network.eval()
-    return torch.cat([network(to_floats(batch)) for batch in pictures.split(_BATCH)])
+    device = fastest_device()
+    network.to(device).eval()
+    return torch.cat([network(to_floats(batch.to(device))).cpu() for batch in pictures.split(_BATCH)])
 
 
 class _Reconstruction(nn.Module):

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from benchmarks.pictures import SIZE, content_key, to_bytes
+from benchmarks.pictures import SIZE, content_key, fastest_device, to_bytes
 from diffreid_lightning.diffusion.checkpoint_source import locate_pipeline, weights_hash
 from diffreid_lightning.diffusion.folder import load_pipeline
 from diffreid_lightning.resumable_array import fill_array
@@ -56,7 +56,7 @@ def sample(pipeline: Path, prompts: Sequence[str], seeds: Sequence[int], sampler
 
 
 def _sample_to(file: Path, pipeline: Path, prompts: Sequence[str], seeds: Sequence[int], sampler: Sampler) -> None:
-    model = load_pipeline(pipeline)
+    model = load_pipeline(pipeline).to(fastest_device())
     model.set_progress_bar_config(disable=True)
 
     def images(start: int, end: int) -> npt.NDArray[np.uint8]:

@@ -18,7 +18,7 @@ from torch import Generator, Tensor, nn
 
 from benchmarks import augment
 from benchmarks.attributes import AttributeNet, Values, attribute_loss, encode, read_attributes
-from benchmarks.pictures import content_key, read_pictures, to_floats
+from benchmarks.pictures import content_key, fastest_device, read_pictures, to_floats
 from benchmarks.report import Share, share_of
 from benchmarks.training import Recipe, train_once
 from diffreid_lightning.errors import UserError
@@ -101,7 +101,8 @@ def train_scene_reader(world: Manifest, work: Path, epochs: int) -> SceneReader:
 
 
 def _batch_loss(network: nn.Module, pictures: Tensor, targets: Tensor, rows: Tensor, generator: Generator) -> Tensor:
-    shifted = augment.shift(pictures[rows], 5, generator)
+    device = fastest_device()
+    shifted = augment.shift(pictures[rows].to(device), 5, generator)
     mirrored = augment.choose(len(shifted), 0.5, generator)
-    images = to_floats(augment.replace_where(mirrored, shifted.flip(-1), shifted))
-    return attribute_loss(network(augment.tone(images, 0.08, 0.03, generator)), targets[rows], values=SCENE)
+    images = augment.tone(to_floats(augment.replace_where(mirrored, shifted.flip(-1), shifted)), 0.08, 0.03, generator)
+    return attribute_loss(network(images), targets[rows].to(device), values=SCENE)

@@ -41,7 +41,7 @@ from benchmarks.attributes import (
     read_attributes,
     train_classifier,
 )
-from benchmarks.pictures import SIZE, read_pictures, reconstruct, to_floats
+from benchmarks.pictures import SIZE, fastest_device, read_pictures, reconstruct, to_floats
 from benchmarks.prompts import Prompt, draw_prompts
 from benchmarks.report import Share, table, write_json
 from benchmarks.sampling import Sampler, sample
@@ -79,6 +79,7 @@ def kernel_distances(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it announces its memory
         metric = KernelInceptionDistance(features, subsets=SUBSETS, subset_size=size, reset_real_features=False)
+    metric.to(fastest_device())
     _feed(metric, reference, real=True)
     found = {}
     for name, pictures in others.items():
@@ -93,7 +94,7 @@ def kernel_distances(
 
 def _feed(metric: KernelInceptionDistance, pictures: Tensor, real: bool) -> None:
     for batch in pictures.split(64):
-        metric.update(to_floats(batch), real=real)
+        metric.update(to_floats(batch.to(metric.device)), real=real)
 
 
 def agreement_by_pair(read: Tensor, prompts: Sequence[Prompt]) -> dict[str, dict[str, Share]]:

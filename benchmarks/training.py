@@ -1,4 +1,4 @@
-"""Training a small classifier on pictures in memory, on the CPU; a killed run goes on after its last whole epoch."""
+"""Training a small classifier on pictures in memory; a killed run goes on after its last whole epoch."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor, nn
 
+from benchmarks.pictures import fastest_device
 from diffreid_lightning.checkpoint_io import AtomicCheckpointIO
 from diffreid_lightning.errors import RunError
 
 BatchLoss = Callable[[Tensor, Generator], Tensor]
-"""Takes (B,) row numbers and a source of randomness, returns the scalar loss."""
+"""Takes (B,) row numbers and a source of randomness, both on the CPU, returns the scalar loss, where the network is."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,10 @@ class Recipe:
         return self.rate * 0.5 * (1 + math.cos(math.pi * (progress - self.warm_up) / (1 - self.warm_up)))
 
 
-def runs_bfloat16() -> bool:
-    """Whether this processor has instructions for bfloat16 products."""
+def runs_bfloat16(device: torch.device) -> bool:
+    """Whether a GPU, or else this processor, has instructions for bfloat16 products."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
     return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
 
 
@@ -64,7 +67,7 @@ def train_once(
     """Fill a network from ``file``, or train it and write that file.
 
     Args:
-        network: with its initial weights; left in evaluation mode.
+        network: with its initial weights; trained on the fastest device, and left there in evaluation mode.
         file: safetensors; its name should tell data and recipe.
         batch_loss: the loss of some rows.
         weights: (N,) how often each row is drawn, relative to the others. Equal ones: every row once an epoch.
@@ -96,6 +99,7 @@ def train_once(
 def _train(
     network: nn.Module, state_file: Path, batch_loss: BatchLoss, weights: npt.NDArray[np.float64], recipe: Recipe
 ) -> float:
+    network.to(fastest_device())
     optimizer = _optimizer(network, recipe)
     begun, seconds = 0, 0.0
     if state_file.exists():
@@ -124,26 +128,27 @@ def _train_epoch(
     epoch: int,
 ) -> float:
     # Everything drawn in an epoch comes from its number, so that a run that goes on is the run that was cut off.
+    device = fastest_device()
     rng = np.random.default_rng([recipe.seed, epoch])
     rows = draw_epoch(weights, recipe.batch_size, rng)
     generator = Generator().manual_seed(int(rng.integers(2**62)))
-    total = 0.0
+    total = torch.zeros((), device=device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(rng.integers(2**62)))  # dropout
         for step, batch in enumerate(torch.from_numpy(rows)):
             for group in optimizer.param_groups:
                 group["lr"] = recipe.rate_at((epoch + step / len(rows)) / recipe.epochs)
-            with torch.autocast("cpu", torch.bfloat16, enabled=runs_bfloat16()):
+            with torch.autocast(device.type, torch.bfloat16, enabled=runs_bfloat16(device)):
                 loss = batch_loss(batch, generator)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            total += loss.item()
+            total += loss.detach()
     if not math.isfinite(total):
         raise RunError(
-            "The training loss is no longer finite.", found=f"{total} in epoch {epoch}", remedy="start again"
+            "The training loss is no longer finite.", found=f"{float(total)} in epoch {epoch}", remedy="start again"
         )
-    return total / len(rows)
+    return float(total) / len(rows)
 
 
 def draw_epoch(weights: npt.NDArray[np.float64], batch_size: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:

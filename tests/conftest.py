@@ -1,4 +1,8 @@
-"""Every test process computes on one thread: threads of pytest-xdist's workers would wait for each other."""
+"""Every test process computes on one thread: threads of pytest-xdist's workers would wait for each other.
+
+The tests are about the numbers of a CPU. Where there is a GPU it is hidden from them, unless ``-m gpu`` asks for those
+that are about it.
+"""
 
 import os
 from collections.abc import Iterator
@@ -6,6 +10,12 @@ from collections.abc import Iterator
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; commands that tests start inherit it
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide the GPU."""
+    if config.getoption("markexpr", "") != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 @pytest.fixture

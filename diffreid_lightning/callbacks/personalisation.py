@@ -81,7 +81,9 @@ class IdentitySheets(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the final weights."""
+        pl_module.to(trainer.strategy.root_device)  # Lightning has brought it back to the CPU, where drawing is slow
         self._draw(trainer, pl_module, trainer.current_epoch)
+        pl_module.cpu()
 
     def _draw(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
         if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):

@@ -77,8 +77,8 @@ class PriorImages(ABC):
         path = self._path(model, prompts, image_size, seed)
         if path.exists():
             return
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        pipeline = load_pipeline(model, torch.bfloat16 if device.type == "cuda" else torch.float32).to(device)
+        device, dtype = _device()
+        pipeline = load_pipeline(model, dtype).to(device)
         pipeline.scheduler = Sampler(pipeline.scheduler, self.scheduler, {}, self.steps).scheduler
         nothing = encode_nothing(pipeline, image_size)
         unit = pipeline.vae_scale_factor
@@ -108,6 +108,9 @@ class PriorImages(ABC):
 
     def _path(self, model: str, prompts: list[str], image_size: tuple[int, int], seed: int) -> Path:
         settings = [list(image_size), seed, self.steps, self.guidance, self.scheduler, self.draw_at_once]
+        _, dtype = _device()
+        if dtype != torch.float32:
+            settings.append(str(dtype))  # on another device they are other images
         work = json.dumps([weights_hash(locate_pipeline(model)), prompts, settings])
         return self.cache_dir / f"{hashlib.sha256(work.encode()).hexdigest()[:24]}.npy"
 
@@ -200,6 +203,13 @@ def prompt_arguments(prompts: Conditioning, nothing: Conditioning) -> dict[str, 
     if prompts.pooled is not None:
         arguments |= {"pooled_prompt_embeds": prompts.pooled, "negative_pooled_prompt_embeds": empty.pooled}
     return arguments
+
+
+def _device() -> tuple[torch.device, torch.dtype]:
+    """Where prior images are drawn, and in which precision."""
+    if torch.cuda.is_available():
+        return torch.device("cuda"), torch.bfloat16
+    return torch.device("cpu"), torch.float32
 
 
 def _seed(seed: int, number: int) -> int:
