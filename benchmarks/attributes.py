@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -200,7 +200,9 @@ def training_view(pictures: Tensor, targets: Tensor, generator: Generator) -> tu
     joined = augment.choose(count, 0.4, generator)
     partners = torch.randperm(count, generator=generator)
     cuts = torch.randint(56, 67, (count,), generator=generator)  # about the waist
-    pictures = augment.replace_where(joined, augment.join(pictures, pictures[partners.to(pictures.device)], cuts), pictures)
+    pictures = augment.replace_where(
+        joined, augment.join(pictures, pictures[partners.to(pictures.device)], cuts), pictures
+    )
     lower = list(VALUES).index("lower_colour")
     targets[joined, lower] = targets[partners, lower][joined]
     targets[joined, _VIEW] = targets[joined, _SEX] = _UNKNOWN
@@ -297,6 +299,40 @@ def holds_out(pids: npt.NDArray[np.int64], share: float, seed: int) -> npt.NDArr
     return np.isin(pids, chosen)
 
 
+def parts_of_world(world: Manifest) -> dict[str, Manifest]:
+    """Divide a rendered corpus; rows in which the person is partly hidden are left out.
+
+    Returns:
+        ``training``, ``held_out``, one in twenty of the same split's people, and ``val``, the split of that name.
+
+    Raises:
+        UserError: one of them is empty.
+    """
+    split, clear = np.asarray(world.numpy("split"), dtype=str), ~world.numpy("occluded")
+    training = split == "train"
+    held_out = training.copy()
+    held_out[training] = holds_out(world.numpy("pid")[training], 0.05, seed=3)
+    masks = {"training": training & ~held_out, "held_out": held_out, "val": split == "val"}
+    parts = {name: world.filter(mask & clear) for name, mask in masks.items()}
+    for name, rows in parts.items():
+        if not len(rows):
+            raise UserError(f"{world.root} has no {name} image to train and measure the attribute classifier.")
+    return parts
+
+
+def measured_on_renders(read: Callable[[Tensor], Tensor], parts: Mapping[str, Manifest]) -> dict[str, dict[str, Share]]:
+    """Measure how well renders are read, :func:`agreement`, colours on those of plain garments.
+
+    Args:
+        read: (N, 3, 128, 64) uint8 to (N, 4) int64.
+        parts: of the corpus, of which ``held_out`` and ``val`` are measured.
+    """
+    return {
+        name: agreement(read(read_pictures(parts[name])), encode_rows(parts[name], PLAIN))
+        for name in ("held_out", "val")
+    }
+
+
 def train_classifier(world: Manifest, work: Path, epochs: int) -> TrainedClassifier:
     """Train the classifier on a corpus's ``train`` rows, or load it, and measure it.
 
@@ -308,15 +344,7 @@ def train_classifier(world: Manifest, work: Path, epochs: int) -> TrainedClassif
     Raises:
         UserError: the manifest lacks a column or a split.
     """
-    split, clear = np.asarray(world.numpy("split"), dtype=str), ~world.numpy("occluded")
-    training = split == "train"
-    held_out = training.copy()
-    held_out[training] = holds_out(world.numpy("pid")[training], 0.05, seed=3)
-    masks = {"training": training & ~held_out, "held_out": held_out, "val": split == "val"}
-    parts = {name: world.filter(mask & clear) for name, mask in masks.items()}
-    for name, rows in parts.items():
-        if not len(rows):
-            raise UserError(f"{world.root} has no {name} image to train and measure the attribute classifier.")
+    parts = parts_of_world(world)
     targets = encode_rows(parts["training"])
     recipe = replace(_RECIPE, epochs=epochs)
     key = content_key(world.content_hash, asdict(recipe), ONE_COLOUR, COVERED_BY_COAT)
@@ -327,13 +355,11 @@ def train_classifier(world: Manifest, work: Path, epochs: int) -> TrainedClassif
     pictures = torch.empty(0) if file.exists() else read_pictures(parts["training"])
     loss = partial(_batch_loss, network, pictures, targets)
     seconds = train_once(network, file, loss, row_weights(targets), recipe)
-    measured = {
-        name: agreement(read_attributes(network, read_pictures(parts[name])), encode_rows(parts[name], PLAIN))
-        for name in ("held_out", "val")
-    }
+    measured = measured_on_renders(partial(read_attributes, network), parts)
     return TrainedClassifier(
-        network, **measured, training_images=len(parts["training"]), occluded=int((~clear).sum()), seconds=seconds,
-        epochs=epochs, parameters=sum(parameter.numel() for parameter in network.parameters()),
+        network, **measured, training_images=len(parts["training"]), seconds=seconds,
+        occluded=int(world.numpy("occluded").sum()), epochs=epochs,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
     )  # fmt: skip
 
 

@@ -73,6 +73,27 @@ def tone(images: Tensor, light: float, tint: float, generator: Generator) -> Ten
     return (contrasted * factor(1, light) * factor(3, tint)).clamp(0, 1)
 
 
+def strange_colours(images: Tensor, generator: Generator) -> Tensor:
+    """Take the colours from images, but not what they show.
+
+    The channels of each change places; three images in ten become grey; each channel is inverted with probability 0.15.
+
+    Args:
+        images: (B, 3, H, W) in 0..1.
+        generator: source of the draws.
+
+    Returns:
+        (B, 3, H, W) in 0..1.
+    """
+    count = len(images)
+    order = torch.stack([torch.randperm(3, generator=generator) for _ in range(count)]).to(images.device)
+    images = images.gather(1, order[:, :, None, None].expand_as(images))
+    grey = choose(count, 0.3, generator)
+    images = replace_where(grey, images.mean(dim=1, keepdim=True).expand_as(images), images)
+    inverted = (torch.rand(count, 3, generator=generator) < 0.15).to(images.device)
+    return torch.where(inverted[:, :, None, None], 1 - images, images)
+
+
 def erase(images: Tensor, share: float, generator: Generator, largest: float = 0.5) -> Tensor:
     """Cover a rectangle with the image's mean colour (Zhong et al., arXiv 1708.04896).
 

@@ -2,10 +2,11 @@
 
     python -m benchmarks.tiny_sd --world data/world --pipeline PIPELINE --sheet sheet.png
 
-1. A classifier of colours, view and sex is trained on the corpus's ``train`` rows and measured on identities it has not
-   seen, and on the ``val`` rows, whose pairs of colours it has not seen.
+1. Classifiers of colours and view (:mod:`benchmarks.attributes`) and of the sex (:mod:`benchmarks.figure`) are trained
+   on the corpus's ``train`` rows and measured on identities they have not seen, and on the ``val`` rows, whose pairs of
+   colours they have not seen.
 2. 1,000 images are sampled for prompts that ask for pairs of colours which ``train`` does not hold.
-3. The classifier reads these images. The share that it reads as asked is given with its 95 % Wilson interval.
+3. The classifiers read these images. The share that it reads as asked is given with its 95 % Wilson interval.
 4. KID (Binkowski et al., arXiv 1801.01401) is measured in pooled features of timm's ``tf_efficientnet_lite0`` with
    ImageNet weights at 128 x 64 pixels, so it cannot be compared with values in Inception's features. All sets are
    compared with the same random half of the ``val`` renders: the other half, its reconstructions by the autoencoder,
@@ -24,6 +25,7 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +37,16 @@ from torchmetrics.image.kid import KernelInceptionDistance
 
 from benchmarks.attributes import (
     VALUES,
+    AttributeNet,
     TrainedClassifier,
     agreement,
     encode,
+    measured_on_renders,
+    parts_of_world,
     read_attributes,
     train_classifier,
 )
+from benchmarks.figure import FigureReader, train_figure_reader
 from benchmarks.pictures import SIZE, fastest_device, read_pictures, reconstruct, to_floats
 from benchmarks.prompts import Prompt, draw_prompts
 from benchmarks.report import Share, table, write_json
@@ -178,12 +184,24 @@ def sheet_prompts(prompts: Sequence[Prompt], count: int = 12) -> list[Prompt]:
     return chosen
 
 
-def report(classifier: TrainedClassifier, generated: Mapping[str, Share], kid: Mapping[str, Any]) -> str:
+def everything_read(classifier: AttributeNet, figure: FigureReader, pictures: Tensor) -> Tensor:
+    """Read colours and view by one classifier, the sex by the other: (N, 4) int64 in the order of :data:`VALUES`."""
+    read = read_attributes(classifier, pictures)
+    read[:, list(VALUES).index("sex")] = figure.sex(pictures)
+    return read
+
+
+def report(
+    classifier: TrainedClassifier,
+    on_renders: Mapping[str, Mapping[str, Share]],
+    generated: Mapping[str, Share],
+    kid: Mapping[str, Any],
+) -> str:
     """The tables."""
     attributes = table(
         "Attributes: read as labelled or as asked, with 95 % intervals",
         ["", "renders of unseen people", "renders of unseen colour pairs", "generated from prompts"],
-        [(name, classifier.held_out[name], classifier.val[name], share) for name, share in generated.items()],
+        [(name, on_renders["held_out"][name], on_renders["val"][name], share) for name, share in generated.items()],
     )
     note = (
         f"\nThe classifier ({classifier.parameters / 1e6:.1f} million parameters) was trained on "
@@ -200,29 +218,36 @@ def report(classifier: TrainedClassifier, generated: Mapping[str, Share], kid: M
 
 
 def run(
-    world: Manifest, pipeline: Path, work: Path, sheet: Path | None, count: int, epochs: int, sampler: Sampler
+    world: Manifest,
+    pipeline: Path,
+    work: Path,
+    sheet: Path | None,
+    count: int,
+    epochs: int,
+    figure_epochs: int,
+    sampler: Sampler,
 ) -> None:
     """Do steps 1 to 4, print the tables, write ``results.json`` and the contact sheet."""
     print("The attribute classifier", flush=True)
-    classifier = train_classifier(world, work, epochs)
+    classifier, figure = train_classifier(world, work, epochs), train_figure_reader(world, work, figure_epochs)
     prompts = draw_prompts(world, count)
     texts, seeds = [prompt.text for prompt in prompts], [prompt.seed for prompt in prompts]
     images = sample(pipeline, texts, seeds, sampler, work)
-    read = read_attributes(classifier.network, images)
+    read = everything_read(classifier.network, figure, images)
+    on_renders = measured_on_renders(partial(everything_read, classifier.network, figure), parts_of_world(world))
     generated = agreement(read, encode_prompts(prompts))
     if sheet is not None:
         sheet.parent.mkdir(parents=True, exist_ok=True)
         contact_sheet(sheet_prompts(prompts), pipeline, sampler, work).save(sheet)
     held_out = world.filter(np.asarray(world.numpy("split"), dtype=str) == "val")
     kid = measure_kid(held_out, pipeline, images, sampler, work)
-    print(report(classifier, generated, kid))
+    print(report(classifier, on_renders, generated, kid))
     content = {
         "world": world.content_hash,
         "pipeline": weights_hash(locate_pipeline(pipeline)),
         "sampler": asdict(sampler),
-        "classifier": {
-            name: getattr(classifier, name) for name in classifier.__dataclass_fields__ if name != "network"
-        },
+        "classifier": {"epochs": classifier.epochs, "seconds": classifier.seconds, **on_renders},
+        "figure": {"epochs": figure_epochs, "seconds": figure.seconds},
         "agreement": generated,
         "agreement_by_pair": agreement_by_pair(read, prompts),
         "kid": kid,
@@ -233,7 +258,7 @@ def run(
 def _measure(given: argparse.Namespace) -> None:
     sampler = Sampler(steps=given.steps, guidance=given.guidance)
     world = Manifest.read(given.world)
-    run(world, given.pipeline, given.work, given.sheet, given.images, given.epochs, sampler)
+    run(world, given.pipeline, given.work, given.sheet, given.images, given.epochs, given.figure_epochs, sampler)
 
 
 def main(args: list[str] | None = None) -> int:
@@ -247,6 +272,7 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--sheet", type=Path, default=None, help="PNG file of 12 prompts with 6 samples each")
     parser.add_argument("--images", type=int, default=1000, help="prompts with colour pairs that were held out")
     parser.add_argument("--epochs", type=int, default=30, help="of the attribute classifier")
+    parser.add_argument("--figure-epochs", type=int, default=25, help="of the classifier of the sex")
     parser.add_argument("--steps", type=int, default=25, help="of the sampler")
     parser.add_argument("--guidance", type=float, default=4.0, help="classifier-free guidance scale")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of every operation")

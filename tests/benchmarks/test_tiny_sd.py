@@ -13,6 +13,8 @@ from benchmarks.pictures import reconstruct
 from benchmarks.prompts import draw_prompts
 from tests.benchmarks.conftest import Statistics
 
+_SHORT = ("--epochs", "1", "--figure-epochs", "1", "--threads", "1")
+
 
 def pictures(count, brightest, seed):
     return torch.randint(
@@ -63,8 +65,8 @@ def test_reconstructions_are_pictures(pipeline_folder):
 def test_the_benchmark_writes_tables_results_and_sheet(world, pipeline_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(tiny_sd, "kid_features", Statistics)
     words = ["--world", str(world.root), "--pipeline", str(pipeline_folder), "--work", str(tmp_path / "work")]
-    words += ["--sheet", str(tmp_path / "sheet.png"), "--images", "16", "--epochs", "1"]
-    words += ["--steps", "2", "--threads", "1"]
+    words += ["--sheet", str(tmp_path / "sheet.png"), "--images", "16", *_SHORT]
+    words += ["--steps", "2"]
     assert tiny_sd.main(words) == 0
     printed = capsys.readouterr().out
     results = json.loads((tmp_path / "work" / "results.json").read_text())
@@ -86,8 +88,5 @@ def test_the_benchmark_writes_tables_results_and_sheet(world, pipeline_folder, t
 def test_a_missing_folder_is_a_users_mistake(missing, world, pipeline_folder, tmp_path, capsys):
     given = {"--world": str(world.root), "--pipeline": str(pipeline_folder), missing: str(tmp_path / "nowhere")}
     words = [word for pair in given.items() for word in pair]
-    assert (
-        tiny_sd.main([*words, "--work", str(tmp_path / "work"), "--images", "4", "--epochs", "1", "--threads", "1"])
-        == 2
-    )
+    assert tiny_sd.main([*words, "--work", str(tmp_path / "work"), "--images", "4", *_SHORT]) == 2
     assert "nowhere" in capsys.readouterr().err

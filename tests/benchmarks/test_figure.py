@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from benchmarks import augment, figure
+from benchmarks.attributes import VALUES
+from benchmarks.pictures import read_pictures
+
+
+def test_strange_colours_keep_what_is_shown_and_lose_the_colours():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(200, 3, 8, 4, generator=generator)
+    strange = augment.strange_colours(images, generator)
+    assert strange.shape == images.shape
+    assert strange.min() >= 0 and strange.max() <= 1
+    made_of = {"own": 0, "grey": 0, "inverse": 0}
+    for image, other in zip(images, strange, strict=True):
+        grey = image.mean(dim=0)
+        for place, channel in enumerate(other):
+            upright = any(torch.allclose(channel, each) for each in (*image, grey))
+            assert upright or any(torch.allclose(channel, 1 - each) for each in (*image, grey))
+            made_of["own"] += torch.equal(channel, image[place])
+            made_of["grey"] += torch.allclose(channel, grey) or torch.allclose(channel, 1 - grey)
+            made_of["inverse"] += not upright
+    # Of 600 channels: in their place one third of what is neither grey nor inverted; 0.3; 0.15.
+    assert 80 < made_of["own"] < 160
+    assert 120 < made_of["grey"] < 240
+    assert 60 < made_of["inverse"] < 120
+
+
+def test_a_training_view_renames_left_and_right_where_it_is_mirrored(world):
+    values = figure.values_of(world)
+    place = list(values).index("view")
+    left, right = (values["view"].index(view) for view in ("left", "right"))
+    targets = torch.zeros(300, len(values), dtype=torch.int64)
+    targets[:, place] = left
+    pictures = torch.zeros(300, 3, 128, 64, dtype=torch.uint8)
+    pictures[..., 40:] = 200  # bright on the right
+    images, named = figure.training_view(pictures, targets, values, torch.Generator().manual_seed(1))
+    contrast = images[..., -8:].mean(dim=(1, 2, 3)) - images[..., :8].mean(dim=(1, 2, 3))
+    views = named[:, place]
+    assert set(views.tolist()) == {left, right}
+    assert targets[:, place].eq(left).all()  # the given ones are not changed
+    # Inverting changes the sign of a channel; on most images it does not happen to two of three.
+    assert ((contrast > 0) == (views == left)).float().mean() > 0.85
+    assert named[:, :place].eq(0).all()
+
+
+def test_the_sex_is_read_in_the_numbers_of_the_other_classifier(world, tmp_path):
+    reader = figure.train_figure_reader(world, tmp_path, epochs=1)
+    pictures = read_pictures(world)
+    read = reader.sex(pictures)
+    assert read.shape == (len(world),) and set(read.tolist()) <= {0, 1}
+    assert reader.network.values["sex"] == VALUES["sex"]
+    assert len(list(tmp_path.iterdir())) == 1
+    again = figure.train_figure_reader(world, tmp_path, epochs=1)
+    assert torch.equal(again.sex(pictures), read)
+    assert again.seconds == np.float64(f"{reader.seconds:.1f}")
