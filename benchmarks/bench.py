@@ -105,7 +105,7 @@ def measure_cell(
     Returns:
         What :func:`~benchmarks.measures.measure` gives, with ``images_per_second``, ``steps``, ``evaluations``,
         ``training_seconds``, ``losses``, ``done`` (all that it follows from but the instruments, hashed) and, if asked
-        for, ``drift_kid`` and ``drift_agreement``.
+        for, what :func:`~benchmarks.drift.measure_drift` gives, each name behind ``drift_``.
     """
     label = label or cell.label
     strategy = [type(diversity).__name__, diversity.settings]
@@ -139,8 +139,8 @@ def measure_cell(
 def nobody(bench: Bench, model: Path) -> dict[str, float]:
     """Measure a model's images of prompts without a name, see :func:`~benchmarks.drift.measure_drift`."""
     return measure_drift(
-        model, bench.world, bench.nobody, bench.drawing, bench.instruments.attributes, bench.instruments.features,
-        bench.work,
+        model, bench.base, bench.world, bench.nobody, bench.drawing, bench.instruments.attributes,
+        bench.instruments.features, bench.work,
     )  # fmt: skip
 
 

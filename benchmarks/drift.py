@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
+from torch.nn.functional import cosine_similarity
 
 from benchmarks.attributes import AttributeNet, agreement, read_attributes
 from benchmarks.drawing import Drawing, steps_for
-from benchmarks.pictures import SIZE, content_key, fastest_device, read_pictures
+from benchmarks.pictures import SIZE, content_key, fastest_device, outputs, read_pictures
 from benchmarks.prompts import Prompt, draw_prompts
 from benchmarks.tiny_sd import encode_prompts, kernel_distances
 from diffreid_lightning.diffusion.diversity import NoDiversity
@@ -61,29 +62,45 @@ def _batches(module: GenerationModule, prompts: list[Prompt]) -> Callable[[int, 
 
 
 def measure_drift(
-    model: Path, world: Manifest, count: int, drawing: Drawing, attributes: AttributeNet, features: Any, work: Path
+    model: Path,
+    base: Path,
+    world: Manifest,
+    count: int,
+    drawing: Drawing,
+    attributes: AttributeNet,
+    features: nn.Module,
+    work: Path,
 ) -> dict[str, float]:
     """Measure images of prompts that name nobody; they ask for outfits that the base model was not trained on.
 
+    KID to renders also tells how much guidance the images have, and falls where a model answers the prompt less: what
+    a model has become is better seen against the base model's own images of the same prompts from the same noise.
+
     Args:
-        model: folder of a personalised model, or of its base, which the others are compared with.
+        model: folder of a personalised model, or of its base.
+        base: folder of its base.
         world: the corpus that the base model learnt from.
         count: prompts, and as many renders of the corpus's ``val`` people to compare with.
         drawing: how images are drawn.
         attributes: reads them.
-        features: the network in whose features KID is measured.
+        features: the network in whose features images are compared.
         work: folder where images are kept.
 
     Returns:
-        ``kid`` to the renders; ``agreement``, the share of images on which all that is asked is read so.
+        ``kid`` to the renders and ``kid_base`` to the base model's images; ``moved``, the mean cosine distance from the
+        base model's image of the same prompt and noise, 0 to 2; ``agreement``, the share of images on which all that is
+        asked is read so.
     """
     prompts = draw_prompts(world, count)
-    images = draw_nobody(model, prompts, drawing, work)
+    images, before = (draw_nobody(folder, prompts, drawing, work) for folder in (model, base))
     held_out = np.flatnonzero(np.asarray(world.numpy("split"), dtype=str) == "val")
     chosen = np.sort(np.random.default_rng(7).permutation(held_out)[:count])
     renders = read_pictures(world.take(chosen))
     agreed = agreement(read_attributes(attributes, images), encode_prompts(prompts))["all four"]
+    similarities = cosine_similarity(outputs(features, images).float(), outputs(features, before).float())
     return {
         "kid": kernel_distances(features, renders, {"kid": images})["kid"]["mean"],
+        "kid_base": kernel_distances(features, before, {"kid": images})["kid"]["mean"],
+        "moved": 1 - float(similarities.mean()),
         "agreement": agreed.share,
     }

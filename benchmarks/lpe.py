@@ -13,7 +13,9 @@ evaluations. Its prompts ask for a view, the same number of each, in words.
 4. As asked: share of the views read as asked, by the classifier of :mod:`benchmarks.attributes`.
 5. Variety of one person's recognised images, in sets of four: entropy of the views and scenes that are read off them,
    Vendi score of their ImageNet features.
-6. Nobody: KID to held-out renders and attributes as asked, of images of prompts without a name; what a prior is for.
+6. Nobody: images of prompts without a name; what a prior is for. How far each has moved from the base model's image of
+   the same prompt and noise (cosine distance in features of ImageNet), KID to the base model's images and to held-out
+   renders, and attributes as asked.
 
 Key rows differ from full LPE in one thing, or are plain DreamBooth; they have more seeds, and paired differences from
 full LPE with 95 % intervals. Everything is kept in the work folder: a killed run goes on where it was. Machines share

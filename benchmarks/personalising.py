@@ -110,8 +110,8 @@ class Settings:
     snr_gamma: float | None = None
     averaged: float = 0.95
     prior_per_person: int = 2
-    prior_steps: int = 8
-    guidance: float = 4.0
+    prior_steps: int = 16
+    guidance: float = 1.0
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
 
     def split(self, prior: PriorKind) -> tuple[int, int]:

@@ -41,7 +41,9 @@ QUALITY = (
     Column("images/s", "images_per_second"),
 )
 DRIFT = (
-    Column("KID of nobody × 1000", "drift_kid", 1000),
+    Column("nobody: moved × 1000", "drift_moved", 1000),
+    Column("nobody: KID to the base's × 1000", "drift_kid_base", 1000),
+    Column("nobody: KID × 1000", "drift_kid", 1000),
     Column("nobody as asked, %", "drift_agreement", 100),
 )
 

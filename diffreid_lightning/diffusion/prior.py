@@ -31,9 +31,14 @@ class PriorImages(ABC):
     They are drawn once; the file is named by the content of model, prompts and settings, so that later runs read it.
     An interrupted run goes on where it was. An image's noise follows from seed and number alone.
 
+    They should be drawn without guidance, as they are by default: such images are what the base model has learnt. Those
+    drawn with guidance are sharper and more saturated than that. A model that is trained on them learns so, and when
+    images are generated, guidance sharpens them once more: it has moved away from the base model further than without
+    any prior images.
+
     Args:
         steps: sampler steps.
-        guidance: classifier-free guidance scale (Ho and Salimans, arXiv 2207.12598).
+        guidance: classifier-free guidance scale (Ho and Salimans, arXiv 2207.12598); 1 is none.
         scheduler: name of a diffusers scheduler; None takes the base model's own.
         draw_at_once: images drawn at once.
         cache_dir: where latents are kept.
@@ -121,7 +126,7 @@ class FineGrainedPrior(PriorImages):
     Args:
         images_per_identity: prompts of each identity; their circumstances are those of its images in turn.
         steps: sampler steps.
-        guidance: classifier-free guidance scale.
+        guidance: classifier-free guidance scale; 1 is none, see :class:`PriorImages`.
         scheduler: name of a diffusers scheduler; None takes the base model's own.
         draw_at_once: images drawn at once.
         cache_dir: where latents are kept.
@@ -134,7 +139,7 @@ class FineGrainedPrior(PriorImages):
         self,
         images_per_identity: int = 4,
         steps: int = 25,
-        guidance: float = 5.0,
+        guidance: float = 1.0,
         scheduler: str | None = None,
         draw_at_once: int = 32,
         cache_dir: str = "runs/cache/prior",
@@ -162,7 +167,7 @@ class CoarsePrior(PriorImages):
         images: how many.
         prompt: what they show.
         steps: sampler steps.
-        guidance: classifier-free guidance scale.
+        guidance: classifier-free guidance scale; 1 is none, see :class:`PriorImages`.
         scheduler: name of a diffusers scheduler; None takes the base model's own.
         draw_at_once: images drawn at once.
         cache_dir: where latents are kept.
@@ -176,7 +181,7 @@ class CoarsePrior(PriorImages):
         images: int = 200,
         prompt: str = "a photo of a person",
         steps: int = 25,
-        guidance: float = 5.0,
+        guidance: float = 1.0,
         scheduler: str | None = None,
         draw_at_once: int = 32,
         cache_dir: str = "runs/cache/prior",

@@ -130,7 +130,7 @@ def test_the_factorial_is_measured_kept_and_taken_up(words, tmp_path, monkeypatc
         assert row["images"] == 8
         assert row["steps"] == 2
         assert row["images_per_second"] > 0
-        assert {"recognised", "copies", "kid", "agreement", "drift_kid", "drift_agreement"} <= set(row)
+        assert {"recognised", "copies", "kid", "agreement", "drift_kid", "drift_moved", "drift_agreement"} <= set(row)
     assert "| real images |" in printed
     assert "| the base model |" in printed
     # A cell that is lost is measured again from what was trained and drawn; the others are only read.

@@ -45,11 +45,12 @@ def test_coarse_prompts_are_one() -> None:
     assert prompts == ["a photo of a person"] * 5
 
 
-@pytest.mark.parametrize("layout", ["sd2", "sdxl"])
+@pytest.mark.parametrize(("layout", "guidance"), [("sd2", 3.0), ("sdxl", 1.0)])
 def test_prior_images_are_what_the_stock_pipeline_draws(
-    checkpoints: dict[str, Path], tmp_path: Path, layout: str
+    checkpoints: dict[str, Path], tmp_path: Path, layout: str, guidance: float
 ) -> None:
-    prior = FineGrainedPrior(steps=3, guidance=3.0, scheduler="DDIMScheduler", draw_at_once=2, cache_dir=str(tmp_path))
+    given = {} if guidance == 1 else {"guidance": guidance}  # none is the default
+    prior = FineGrainedPrior(steps=3, scheduler="DDIMScheduler", draw_at_once=2, cache_dir=str(tmp_path), **given)
     prompts, model = ["a man", "a boy", "a woman"], str(checkpoints[layout])
     prior.draw(model, prompts, SIZE, seed=4)
     latents = prior.open(model, prompts, SIZE, seed=4)
@@ -57,7 +58,7 @@ def test_prior_images_are_what_the_stock_pipeline_draws(
     pipeline = subject.load_pipeline(model)
     pipeline.scheduler = subject.Sampler(pipeline.scheduler, "DDIMScheduler", {}, 3).scheduler
     drawn = pipeline(
-        "a woman", height=SIZE[0], width=SIZE[1], num_inference_steps=3, guidance_scale=3.0, output_type="latent",
+        "a woman", height=SIZE[0], width=SIZE[1], num_inference_steps=3, guidance_scale=guidance, output_type="latent",
         generator=torch.Generator().manual_seed(subject._seed(4, 2)),
     ).images[0]  # fmt: skip
     torch.testing.assert_close(torch.from_numpy(np.array(latents[2])).float(), drawn, atol=5e-3, rtol=1e-2)
