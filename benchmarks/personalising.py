@@ -98,7 +98,7 @@ class Settings:
         precision: of the training.
     """
 
-    steps: int = 448
+    steps: int = 640
     images_per_step: int = 20
     prior_share: float = 1 / 5
     rank: int = 16
