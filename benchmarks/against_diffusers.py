@@ -9,7 +9,8 @@
     base model and encoding the pictures counts on neither side.
 (b) Generation. The joint model draws the same prompts with the same sampler: by the package's ``predict``, and by a
     loop over the people that calls a stock ``StableDiffusionPipeline`` with a person's prompts and saves the images as
-    JPEG. Both are done in turn several times; medians are compared.
+    JPEG. Both are done in single precision, which the stock pipeline has unless it is told otherwise, and in bfloat16,
+    in turn several times; medians are compared.
 
 Ratios are of what was measured in one run on one machine. What is finished is kept; a killed run goes on.
 """
@@ -22,14 +23,14 @@ import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from benchmarks.bench import Bench, add_options, kept, open_bench
-from benchmarks.drawing import draw_people, steps_for
+from benchmarks.drawing import Drawing, draw_people, steps_for
 from benchmarks.dreambooth import Alone, train_alone
 from benchmarks.measures import Portrayed, portrayed
 from benchmarks.personalising import Cell, personalise
@@ -44,6 +45,7 @@ from diffreid_lightning.diffusion.samplers import Sampler
 from diffreid_lightning.manifest import Manifest
 
 JOINT = Cell(caption=True, tokens="free", prior="none")
+PRECISIONS: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
 
 
 def people_apart(count: int, chosen: int) -> list[int]:
@@ -138,27 +140,29 @@ def joint_share(bench: Bench, images: Portrayed, some: Sequence[IdentityKey]) ->
     return float(bench.instruments.nearest.recognised(images.pictures[rows], keys).mean())
 
 
-def compare_generation(bench: Bench, rounds: int, seed: int) -> dict[str, Any]:
-    """Part (b): images per second of both ways in turn."""
+def compare_generation(bench: Bench, rounds: int, seed: int) -> dict[str, dict[str, list[float]]]:
+    """Part (b): images per second of both ways in turn, by precision."""
     model = personalise(bench.base, bench.people, JOINT, bench.settings, seed, bench.work).folder
-    ours, theirs = [], []
+    rates: dict[str, dict[str, list[float]]] = {dtype: {"ours": [], "stock": []} for dtype in PRECISIONS}
     scratch = bench.work / "rounds"
     for number in range(rounds):
-        shutil.rmtree(scratch, ignore_errors=True)
-        drawn = draw_people(model, bench.people, WordsOnly(), bench.drawing, seed, scratch)
-        ours.append(drawn.images_per_second)
-        theirs.append(stock_rate(bench, model, drawn.manifest, scratch / "stock"))
-        print(f"  round {number + 1} of {rounds}: {ours[-1]:.2f} and {theirs[-1]:.2f} images/s", flush=True)
+        for dtype in PRECISIONS:
+            shutil.rmtree(scratch, ignore_errors=True)
+            drawing = replace(bench.drawing, dtype=dtype)
+            drawn = draw_people(model, bench.people, WordsOnly(), drawing, seed, scratch)
+            rates[dtype]["ours"].append(drawn.images_per_second)
+            rates[dtype]["stock"].append(stock_rate(drawing, model, drawn.manifest, scratch / "stock"))
+            latest = " and ".join(f"{way[-1]:.2f}" for way in rates[dtype].values())
+            print(f"  round {number + 1} of {rounds}, {dtype}: {latest} images/s", flush=True)
     shutil.rmtree(scratch, ignore_errors=True)
-    mine, stock = statistics.median(ours), statistics.median(theirs)
-    return {"ours": ours, "stock": theirs, "ratio": mine / stock, "median_ours": mine, "median_stock": stock}
+    return rates
 
 
-def stock_rate(bench: Bench, model: Path, wanted: Manifest, folder: Path) -> float:
+def stock_rate(drawing: Drawing, model: Path, wanted: Manifest, folder: Path) -> float:
     """Draw the same prompts person by person with a stock pipeline, as a user's loop does; images per second."""
-    pipeline: Any = load_personalised(model).pipeline.to(fastest_device(), getattr(torch, bench.drawing.dtype))
-    steps = steps_for(WordsOnly(), bench.drawing)
-    pipeline.scheduler = Sampler(pipeline.scheduler, bench.drawing.scheduler, {}, steps).scheduler
+    pipeline: Any = load_personalised(model).pipeline.to(fastest_device(), getattr(torch, drawing.dtype))
+    steps = steps_for(WordsOnly(), drawing)
+    pipeline.scheduler = Sampler(pipeline.scheduler, drawing.scheduler, {}, steps).scheduler
     pipeline.set_progress_bar_config(disable=True)
     labels, keys = wanted.identities()
     prompts, seeds = wanted.table["prompt"].to_pylist(), wanted.table["seed"].to_pylist()
@@ -167,7 +171,7 @@ def stock_rate(bench: Bench, model: Path, wanted: Manifest, folder: Path) -> flo
     for person in range(len(keys)):
         rows = [row for row, label in enumerate(labels.tolist()) if label == person]
         images = pipeline(
-            [prompts[row] for row in rows], num_inference_steps=steps, guidance_scale=bench.drawing.guidance,
+            [prompts[row] for row in rows], num_inference_steps=steps, guidance_scale=drawing.guidance,
             height=SIZE[0], width=SIZE[1], generator=[torch.Generator().manual_seed(seeds[row]) for row in rows],
         ).images  # fmt: skip
         for row, image in zip(rows, images, strict=True):
@@ -175,7 +179,7 @@ def stock_rate(bench: Bench, model: Path, wanted: Manifest, folder: Path) -> flo
     return len(prompts) / (time.perf_counter() - started)
 
 
-def report(training: Mapping[str, Any], generation: Mapping[str, Any]) -> str:
+def report(training: Mapping[str, Any], generation: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
     """The tables."""
     alone = f"one at a time, {training['alone_steps']} steps each ({training['some']} people)"
     equal = "" if training["equal"] else "; no number of steps reached the joint model's share"
@@ -186,13 +190,17 @@ def report(training: Mapping[str, Any], generation: Mapping[str, Any]) -> str:
         ("ratio", f"{training['ratio']:.1f}", ""),
     ]  # fmt: skip
     taught = table("Training", ["", "seconds per person", "recognised, %"], rows)
+    medians = {
+        dtype: {way: statistics.median(rates) for way, rates in both.items()} for dtype, both in generation.items()
+    }
+    slowest = medians[PRECISIONS[0]]["stock"]
     lines = [
-        ("predict", f"{generation['median_ours']:.2f}"),
-        ("a loop over StableDiffusionPipeline", f"{generation['median_stock']:.2f}"),
-        ("ratio", f"{generation['ratio']:.2f}"),
+        (name, *(f"{medians[dtype][way]:.2f} ({medians[dtype][way] / slowest:.2f})" for dtype in medians))
+        for way, name in (("stock", "a loop over StableDiffusionPipeline"), ("ours", "predict"))
     ]
-    title = f"Generation, medians of {len(generation['ours'])} rounds"
-    return "\n".join([taught, table(title, ["", "images/s"], lines)])
+    rounds = len(generation[PRECISIONS[0]]["ours"])
+    title = f"Generation, medians of {rounds} rounds; in brackets ratios to the loop in {PRECISIONS[0]}"
+    return "\n".join([taught, table(title, ["images/s", *medians], lines)])
 
 
 def run(given: argparse.Namespace) -> None:

@@ -59,7 +59,12 @@ def test_both_parts_are_measured_and_taken_up(words, tmp_path, capsys):
     assert found["training"]["ratio"] == pytest.approx(
         found["training"]["alone_seconds"] / found["training"]["joint_seconds"]
     )
-    assert found["generation"]["ratio"] > 0
+    rates = found["generation"]
+    assert list(rates) == ["float32", "bfloat16"]
+    assert all(len(way) == 1 and way[0] > 0 for both in rates.values() for way in both.values())
+    stock, ours = rates["float32"]["stock"][0], rates["bfloat16"]["ours"][0]
+    row = next(line for line in printed.splitlines() if line.startswith("| predict |"))
+    assert f"{ours:.2f} ({ours / stock:.2f})" in row  # against what users have without choosing
     assert against_diffusers.main(words) == 0
     again = json.loads((tmp_path / "work" / "against_diffusers.json").read_text())
     assert again["training"] == found["training"]
