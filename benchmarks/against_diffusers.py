@@ -34,10 +34,11 @@ from benchmarks.drawing import Drawing, draw_people, steps_for
 from benchmarks.dreambooth import Alone, train_alone
 from benchmarks.measures import Portrayed, portrayed
 from benchmarks.personalising import Cell, personalise
-from benchmarks.pictures import SIZE, content_key, fastest_device, to_bytes
+from benchmarks.pictures import SIZE, content_key, elsewhere, to_bytes
 from benchmarks.report import table, write_json
 from benchmarks.script import run_script
 from diffreid_lightning.data.chain import IdentityKey
+from diffreid_lightning.devices import fastest_device
 from diffreid_lightning.diffusion.checkpoint_source import locate_pipeline, weights_hash
 from diffreid_lightning.diffusion.diversity import NoDiversity, WordsOnly
 from diffreid_lightning.diffusion.personalised import load_personalised
@@ -88,7 +89,8 @@ def taught_alone(bench: Bench, key: IdentityKey, alone: Alone, seed: int) -> dic
     rows = [row for row, shown in enumerate(bench.real.keys) if shown == key]
     name = content_key(
         weights_hash(locate_pipeline(bench.base)), list(key), bench.people.content_hash, asdict(alone),
-        bench.drawing.content, bench.fingerprint, seed,
+        [getattr(bench.drawing, name) for name in ("images", "evaluations", "guidance", "scheduler")],
+        bench.fingerprint, seed, *elsewhere(),
     )  # fmt: skip
 
     def compute() -> dict[str, Any]:
@@ -119,7 +121,8 @@ def _sample(pipeline: Any, prompts: list[str], bench: Bench, seeds: list[int]) -
 def compare_training(bench: Bench, alone: Alone, chosen: int, seed: int) -> dict[str, Any]:
     """Part (a)."""
     trained = personalise(bench.base, bench.people, JOINT, bench.settings, seed, bench.work)
-    drawn = draw_people(trained.folder, bench.people, NoDiversity(), bench.drawing, seed, bench.work)
+    drawing = replace(bench.drawing, dtype="float32")  # as the others are
+    drawn = draw_people(trained.folder, bench.people, NoDiversity(), drawing, seed, bench.work)
     keys = sorted(set(bench.real.keys))
     some = [keys[place] for place in people_apart(len(keys), chosen)]
     shown = joint_share(bench, portrayed(drawn.manifest), some)
@@ -193,9 +196,9 @@ def report(training: Mapping[str, Any], generation: Mapping[str, Mapping[str, Se
     medians = {
         dtype: {way: statistics.median(rates) for way, rates in both.items()} for dtype, both in generation.items()
     }
-    slowest = medians[PRECISIONS[0]]["stock"]
+    reference = medians[PRECISIONS[0]]["stock"]
     lines = [
-        (name, *(f"{medians[dtype][way]:.2f} ({medians[dtype][way] / slowest:.2f})" for dtype in medians))
+        (name, *(f"{medians[dtype][way]:.2f} ({medians[dtype][way] / reference:.2f})" for dtype in medians))
         for way, name in (("stock", "a loop over StableDiffusionPipeline"), ("ours", "predict"))
     ]
     rounds = len(generation[PRECISIONS[0]]["ours"])

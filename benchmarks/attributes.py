@@ -15,10 +15,12 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from benchmarks import augment
-from benchmarks.pictures import content_key, fastest_device, outputs, read_pictures, to_floats
+from benchmarks.corpus_parts import parts_of_world
+from benchmarks.pictures import content_key, outputs, read_pictures, to_floats
 from benchmarks.report import Share, share_of
 from benchmarks.training import Recipe, train_once
 from diffreid_lightning.data.miniperson.palette import GARMENT
+from diffreid_lightning.devices import fastest_device
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest import Manifest
 
@@ -43,7 +45,7 @@ COVERED_BY_COAT = ("shorts", "skirt", "long_skirt")
 """Lower garments of which a coat leaves nothing to be seen."""
 
 _VIEW, _SEX = list(VALUES).index("view"), list(VALUES).index("sex")
-_MIRRORED_VIEW = torch.tensor([VALUES["view"].index(view) for view in ("front", "back", "right", "left")])
+MIRRORED_VIEW = torch.tensor([VALUES["view"].index(view) for view in ("front", "back", "right", "left")])
 _UNKNOWN = -100
 _RECIPE = Recipe(epochs=30, batch_size=96, rate=2e-3, seed=11)
 
@@ -110,7 +112,7 @@ class _Block(nn.Module):
 
 
 class AttributeNet(nn.Module):
-    """A residual network of 2.1 million parameters for pictures of 128 x 64 pixels.
+    """A residual network for pictures of 128 x 64 pixels; 2.1 million parameters as it stands.
 
     The last map, 8 x 4 positions, is not pooled: which garment a colour belongs to is a matter of where it is.
 
@@ -196,7 +198,7 @@ def training_view(pictures: Tensor, targets: Tensor, generator: Generator) -> tu
     pictures = augment.shift(pictures, 5, generator)
     mirrored = augment.choose(count, 0.5, generator)
     pictures = augment.replace_where(mirrored, pictures.flip(-1), pictures)
-    targets[mirrored, _VIEW] = _MIRRORED_VIEW[targets[mirrored, _VIEW]]
+    targets[mirrored, _VIEW] = MIRRORED_VIEW[targets[mirrored, _VIEW]]
     joined = augment.choose(count, 0.4, generator)
     partners = torch.randperm(count, generator=generator)
     cuts = torch.randint(56, 67, (count,), generator=generator)  # about the waist
@@ -241,7 +243,7 @@ def read_attributes(network: AttributeNet, pictures: Tensor) -> Tensor:
     mirrored = split_logits(outputs(network, pictures.flip(-1)), network.values)
     read = []
     for name, one, other in zip(network.values, scores, mirrored, strict=True):
-        read.append((one + (other[:, _MIRRORED_VIEW] if name == "view" else other)).argmax(1))
+        read.append((one + (other[:, MIRRORED_VIEW] if name == "view" else other)).argmax(1))
     return torch.stack(read, dim=1)
 
 
@@ -260,12 +262,10 @@ def agreement(read: Tensor, asked: Tensor) -> dict[str, Share]:
 
 @dataclass(frozen=True)
 class TrainedClassifier:
-    """A classifier and how well it reads real renders.
+    """A classifier and how it came about.
 
     Args:
         network: the network.
-        held_out: agreement with the labels of identities held out from its training; on colours of plain garments.
-        val: likewise on the corpus's ``val`` split, whose colour pairs it has never seen.
         training_images: how many it was trained on.
         occluded: rows left out, of ``train`` and ``val``, because the person is hidden in part.
         seconds: time of the training.
@@ -274,8 +274,6 @@ class TrainedClassifier:
     """
 
     network: AttributeNet
-    held_out: dict[str, Share]
-    val: dict[str, Share]
     training_images: int
     occluded: int
     seconds: float
@@ -283,49 +281,15 @@ class TrainedClassifier:
     parameters: int
 
 
-def holds_out(pids: npt.NDArray[np.int64], share: float, seed: int) -> npt.NDArray[np.bool_]:
-    """Choose identities at random and mark all their rows.
-
-    Args:
-        pids: (N,) identity numbers.
-        share: of the identities, 0 to 1; at least one is chosen.
-        seed: of the choice.
-
-    Returns:
-        (N,) bool.
-    """
-    known = np.unique(pids)
-    chosen = np.random.default_rng(seed).permutation(known)[: max(1, round(share * len(known)))]
-    return np.isin(pids, chosen)
-
-
-def parts_of_world(world: Manifest) -> dict[str, Manifest]:
-    """Divide a rendered corpus; rows in which the person is partly hidden are left out.
-
-    Returns:
-        ``training``, ``held_out``, one in twenty of the same split's people, and ``val``, the split of that name.
-
-    Raises:
-        UserError: one of them is empty.
-    """
-    split, clear = np.asarray(world.numpy("split"), dtype=str), ~world.numpy("occluded")
-    training = split == "train"
-    held_out = training.copy()
-    held_out[training] = holds_out(world.numpy("pid")[training], 0.05, seed=3)
-    masks = {"training": training & ~held_out, "held_out": held_out, "val": split == "val"}
-    parts = {name: world.filter(mask & clear) for name, mask in masks.items()}
-    for name, rows in parts.items():
-        if not len(rows):
-            raise UserError(f"{world.root} has no {name} image to train and measure the attribute classifier.")
-    return parts
-
-
 def measured_on_renders(read: Callable[[Tensor], Tensor], parts: Mapping[str, Manifest]) -> dict[str, dict[str, Share]]:
     """Measure how well renders are read, :func:`agreement`, colours on those of plain garments.
 
     Args:
         read: (N, 3, 128, 64) uint8 to (N, 4) int64.
-        parts: of the corpus, of which ``held_out`` and ``val`` are measured.
+        parts: of the corpus, see :func:`~benchmarks.corpus_parts.parts_of_world`.
+
+    Returns:
+        ``held_out``: on people like those of training, but others; ``val``: on people whose colour pairs were not seen.
     """
     return {
         name: agreement(read(read_pictures(parts[name])), encode_rows(parts[name], PLAIN))
@@ -334,7 +298,7 @@ def measured_on_renders(read: Callable[[Tensor], Tensor], parts: Mapping[str, Ma
 
 
 def train_classifier(world: Manifest, work: Path, epochs: int) -> TrainedClassifier:
-    """Train the classifier on a corpus's ``train`` rows, or load it, and measure it.
+    """Train the classifier on a corpus's ``train`` rows, or load it.
 
     Args:
         world: manifest of a rendered corpus, with a ``val`` split.
@@ -355,9 +319,8 @@ def train_classifier(world: Manifest, work: Path, epochs: int) -> TrainedClassif
     pictures = torch.empty(0) if file.exists() else read_pictures(parts["training"])
     loss = partial(_batch_loss, network, pictures, targets)
     seconds = train_once(network, file, loss, row_weights(targets), recipe)
-    measured = measured_on_renders(partial(read_attributes, network), parts)
     return TrainedClassifier(
-        network, **measured, training_images=len(parts["training"]), seconds=seconds,
+        network, training_images=len(parts["training"]), seconds=seconds,
         occluded=int(world.numpy("occluded").sum()), epochs=epochs,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
     )  # fmt: skip

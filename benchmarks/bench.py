@@ -12,12 +12,12 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from benchmarks.attributes import train_classifier
 from benchmarks.drawing import Drawing, draw_people
-from benchmarks.drift import measure_drift
+from benchmarks.drift import MEASURES, measure_drift
 from benchmarks.judge import load_judge
 from benchmarks.measures import Instruments, Portrayed, measure, portrayed
 from benchmarks.people import caption_people, choose_people
 from benchmarks.personalising import Cell, Settings, personalise
-from benchmarks.pictures import content_key
+from benchmarks.pictures import content_key, device_name
 from benchmarks.recognition import nearest_person
 from benchmarks.report import write_json
 from benchmarks.scenes import train_scene_reader
@@ -104,14 +104,14 @@ def measure_cell(
 
     Returns:
         What :func:`~benchmarks.measures.measure` gives, with ``images_per_second``, ``steps``, ``evaluations``,
-        ``training_seconds``, ``losses``, ``done`` (all that it follows from but the instruments, hashed) and, if asked
-        for, what :func:`~benchmarks.drift.measure_drift` gives, each name behind ``drift_``.
+        ``training_seconds``, ``losses``, ``device``, ``done`` (all that it follows from but instruments and device,
+        hashed) and, if asked for, what :func:`~benchmarks.drift.measure_drift` gives, each name behind ``drift_``.
     """
     label = label or cell.label
     strategy = [type(diversity).__name__, diversity.settings]
     done = content_key(
         weights_hash(locate_pipeline(bench.base)), bench.people.content_hash, asdict(cell), asdict(bench.settings),
-        strategy, bench.drawing.content, bench.nobody if drift else 0, seed,
+        strategy, bench.drawing.content, [bench.nobody, *MEASURES] if drift else 0, seed,
     )  # fmt: skip
     if done in bench.earlier:
         return bench.earlier[done]
@@ -124,7 +124,7 @@ def measure_cell(
             **measure(portrayed(drawn.manifest), bench.real, bench.instruments),
             "images_per_second": drawn.images_per_second, "steps": drawn.steps, "evaluations": drawn.evaluations,
             "training_seconds": trained.seconds, "losses": trained.losses,
-            "folder": str(drawn.manifest.root), "done": done,
+            "folder": str(drawn.manifest.root), "device": device_name(), "done": done,
         }  # fmt: skip
         if drift:
             found |= {f"drift_{name}": value for name, value in nobody(bench, trained.folder).items()}

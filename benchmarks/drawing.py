@@ -11,7 +11,7 @@ from typing import Any, Literal
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from benchmarks.people import quiet_trainer
-from benchmarks.pictures import SIZE, content_key
+from benchmarks.pictures import SIZE, content_key, elsewhere
 from diffreid_lightning.callbacks.shard_writer import GeneratedImagesWriter
 from diffreid_lightning.data.prompts import PromptsDataModule
 from diffreid_lightning.diffusion.diversity import Diversity
@@ -145,7 +145,7 @@ def draw_people(model: Path, people: Manifest, diversity: Diversity, drawing: Dr
         model=str(model), image_size=SIZE, scheduler=drawing.scheduler, steps=steps_for(diversity, drawing),
         guidance=drawing.guidance, diversity=diversity, dtype=drawing.dtype,
     )  # fmt: skip
-    folder = work / "drawn" / content_key(module.work, people.content_hash, drawing.content, seed)
+    folder = work / "drawn" / content_key(module.work, people.content_hash, drawing.content, seed, *elsewhere())
     if not (folder / FILE_NAME).exists():
         people.write(folder / "people")
         data = PromptsDataModule(

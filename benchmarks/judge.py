@@ -31,7 +31,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from benchmarks import augment
-from benchmarks.pictures import SIZE, content_key, fastest_device, outputs, read_pictures, reconstruct, to_floats
+from benchmarks.pictures import SIZE, content_key, outputs, read_pictures, reconstruct, to_floats
 from benchmarks.report import Share, share_of, table, write_json
 from benchmarks.script import run_script
 from benchmarks.training import Recipe, train_once
@@ -40,6 +40,7 @@ from diffreid_lightning.data.datasets import MiniPerson
 from diffreid_lightning.data.miniperson import corpus as plan
 from diffreid_lightning.data.miniperson.corpus import Corpus
 from diffreid_lightning.data.miniperson.render import render
+from diffreid_lightning.devices import fastest_device
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest import FILE_NAME, Manifest
 from diffreid_lightning.nets import Backbone, BNNeck, IdentityClassifier

@@ -15,7 +15,7 @@ evaluations. Its prompts ask for a view, the same number of each, in words.
    Vendi score of their ImageNet features.
 6. Nobody: images of prompts without a name; what a prior is for. How far each has moved from the base model's image of
    the same prompt and noise (cosine distance in features of ImageNet), KID to the base model's images and to held-out
-   renders, and attributes as asked.
+   renders, and colours and view as asked.
 
 Key rows differ from full LPE in one thing, or are plain DreamBooth; they have more seeds, and paired differences from
 full LPE with 95 % intervals. Everything is kept in the work folder: a killed run goes on where it was. Machines share
@@ -29,6 +29,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.bench import Bench, add_options, kept, measure_cell, nobody, open_bench
+from benchmarks.drift import MEASURES
 from benchmarks.measures import measure
 from benchmarks.personalising import CELLS, FULL, Cell, is_key
 from benchmarks.pictures import content_key
@@ -56,9 +57,8 @@ def planned_cells(key_seeds: int, other_seeds: int) -> list[tuple[Cell, int]]:
 def reference_rows(bench: Bench) -> Results:
     """Real images, and the base model's images of nobody."""
     base_key = content_key(
-        weights_hash(locate_pipeline(bench.base)), bench.nobody, bench.drawing.evaluations, bench.drawing.guidance,
-        bench.drawing.dtype, bench.fingerprint,
-    )  # fmt: skip
+        weights_hash(locate_pipeline(bench.base)), [bench.nobody, *MEASURES], bench.drawing.content, bench.fingerprint
+    )
     drift = kept(bench.work / "results" / f"base-{base_key}.json", lambda: dict(nobody(bench, bench.base)))
     return {
         "real images": {0: measure(bench.real, bench.real, bench.instruments)},

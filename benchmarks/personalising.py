@@ -16,11 +16,12 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import Tensor
 
 from benchmarks.people import quiet_trainer, without_words
-from benchmarks.pictures import SIZE, content_key, fastest_device
+from benchmarks.pictures import SIZE, content_key, elsewhere
 from benchmarks.report import write_json
 from diffreid_lightning.callbacks import PersonalisationExport
 from diffreid_lightning.callbacks.personalisation import FOLDER
 from diffreid_lightning.data.personalisation import PersonalisationDataModule
+from diffreid_lightning.devices import fastest_device
 from diffreid_lightning.diffusion.checkpoint_source import locate_pipeline, weights_hash
 from diffreid_lightning.diffusion.identity_features import IdentityFeatures
 from diffreid_lightning.diffusion.identity_tokens import FreeTokens, IdentityTokens, MappedTokens, RareWord
@@ -168,6 +169,8 @@ class StepClock(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start."""
+        if pl_module.device.type == "cuda":
+            torch.cuda.synchronize()
         self._started = time.perf_counter()
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
@@ -193,8 +196,9 @@ def personalise(base: Path, people: Manifest, cell: Cell, settings: Settings, se
         work: folder where the models are kept, under the content of all of these.
     """
     key = content_key(
-        weights_hash(locate_pipeline(base)), people.content_hash, asdict(cell), asdict(settings), seed, SIZE
-    )
+        weights_hash(locate_pipeline(base)), people.content_hash, asdict(cell), asdict(settings), seed, SIZE,
+        *elsewhere(),
+    )  # fmt: skip
     run = work / "personalised" / key
     if not (run / _NOTE).exists():
         clock = _train(base, people, cell, settings, seed, work, run)

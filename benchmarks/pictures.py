@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers.utils import logging as transformers_logging
 
 from diffreid_lightning.data.transforms import evaluation_view
+from diffreid_lightning.devices import fastest_device
 from diffreid_lightning.diffusion.folder import load_autoencoder
 from diffreid_lightning.manifest import Manifest
 
@@ -20,11 +21,6 @@ SIZE = (128, 64)
 """Height and width in pixels of every picture here."""
 
 _BATCH = 64
-
-
-def fastest_device() -> torch.device:
-    """The first GPU, or the CPU where there is none."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def read_pictures(rows: Manifest) -> Tensor:
@@ -54,7 +50,7 @@ def to_bytes(images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def outputs(network: nn.Module, pictures: Tensor) -> Tensor:
-    """Run a network over pictures, in evaluation mode and single precision.
+    """Run a network over pictures, in evaluation mode and single precision, as a GPU's convolutions have it (TF32).
 
     Args:
         network: takes (B, 3, H, W) in 0..1; it is left on :func:`fastest_device`.
@@ -101,6 +97,16 @@ def quiet_loaders() -> None:
     for logging in (diffusers_logging, transformers_logging):
         logging.set_verbosity_error()
         logging.disable_progress_bar()
+
+
+def device_name() -> str:
+    """Name what the fastest device is, for times that are kept: a GPU's model, or ``CPU``."""
+    return torch.cuda.get_device_name() if fastest_device().type == "cuda" else "CPU"
+
+
+def elsewhere() -> list[str]:
+    """What keys of images and times hold beside the work itself: nothing on a CPU, the name of a GPU."""
+    return [] if device_name() == "CPU" else [device_name()]
 
 
 def content_key(*parts: Any) -> str:

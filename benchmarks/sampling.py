@@ -11,7 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from benchmarks.pictures import SIZE, content_key, fastest_device, to_bytes
+from benchmarks.pictures import SIZE, content_key, to_bytes
+from diffreid_lightning.devices import fastest_device
 from diffreid_lightning.diffusion.checkpoint_source import locate_pipeline, weights_hash
 from diffreid_lightning.diffusion.folder import load_pipeline
 from diffreid_lightning.resumable_array import fill_array

@@ -18,9 +18,10 @@ from torch import Generator, Tensor, nn
 
 from benchmarks import augment
 from benchmarks.attributes import AttributeNet, Values, attribute_loss, encode, read_attributes
-from benchmarks.pictures import content_key, fastest_device, read_pictures, to_floats
+from benchmarks.pictures import content_key, read_pictures, to_floats
 from benchmarks.report import Share, share_of
 from benchmarks.training import Recipe, train_once
+from diffreid_lightning.devices import fastest_device
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest import Manifest
 

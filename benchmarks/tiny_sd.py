@@ -42,16 +42,17 @@ from benchmarks.attributes import (
     agreement,
     encode,
     measured_on_renders,
-    parts_of_world,
     read_attributes,
     train_classifier,
 )
+from benchmarks.corpus_parts import parts_of_world
 from benchmarks.figure import FigureReader, train_figure_reader
-from benchmarks.pictures import SIZE, fastest_device, read_pictures, reconstruct, to_floats
+from benchmarks.pictures import SIZE, read_pictures, reconstruct, to_floats
 from benchmarks.prompts import Prompt, draw_prompts
 from benchmarks.report import Share, table, write_json
 from benchmarks.sampling import Sampler, sample
 from benchmarks.script import run_script
+from diffreid_lightning.devices import fastest_device
 from diffreid_lightning.diffusion.checkpoint_source import locate_pipeline, weights_hash
 from diffreid_lightning.manifest import Manifest
 from diffreid_lightning.nets import Backbone, load_initial_weights
@@ -193,6 +194,7 @@ def everything_read(classifier: AttributeNet, figure: FigureReader, pictures: Te
 
 def report(
     classifier: TrainedClassifier,
+    figure: FigureReader,
     on_renders: Mapping[str, Mapping[str, Share]],
     generated: Mapping[str, Share],
     kid: Mapping[str, Any],
@@ -204,10 +206,11 @@ def report(
         [(name, on_renders["held_out"][name], on_renders["val"][name], share) for name, share in generated.items()],
     )
     note = (
-        f"\nThe classifier ({classifier.parameters / 1e6:.1f} million parameters) was trained on "
+        f"\nThe classifier of colours and view ({classifier.parameters / 1e6:.1f} million parameters) was trained on "
         f"{classifier.training_images:,} renders for {classifier.epochs} epochs in {classifier.seconds / 60:.1f} "
-        f"minutes. Renders in which the person is partly hidden are left out, {classifier.occluded:,} in all. It is "
-        "measured on the colours of plain garments, which prompts ask for, where no coat covers them."
+        f"minutes, that of the sex ({figure.parameters / 1e6:.1f} million) for {figure.epochs} in "
+        f"{figure.seconds / 60:.1f}. Renders in which the person is partly hidden are left out, "
+        f"{classifier.occluded:,} in all. They are measured on the colours of plain garments, which prompts ask for, where no coat covers them."
     )
     distances = table(
         f"KID x 1000 in features of {kid['features']}, ImageNet weights, {SIZE[0]} x {SIZE[1]} pixels",
@@ -241,13 +244,16 @@ def run(
         contact_sheet(sheet_prompts(prompts), pipeline, sampler, work).save(sheet)
     held_out = world.filter(np.asarray(world.numpy("split"), dtype=str) == "val")
     kid = measure_kid(held_out, pipeline, images, sampler, work)
-    print(report(classifier, on_renders, generated, kid))
+    print(report(classifier, figure, on_renders, generated, kid))
     content = {
         "world": world.content_hash,
         "pipeline": weights_hash(locate_pipeline(pipeline)),
         "sampler": asdict(sampler),
-        "classifier": {"epochs": classifier.epochs, "seconds": classifier.seconds, **on_renders},
-        "figure": {"epochs": figure_epochs, "seconds": figure.seconds},
+        **{
+            name: {key: value for key, value in vars(trained).items() if key != "network"}
+            for name, trained in (("classifier", classifier), ("figure", figure))
+        },
+        "on_renders": on_renders,
         "agreement": generated,
         "agreement_by_pair": agreement_by_pair(read, prompts),
         "kid": kid,

@@ -15,8 +15,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor, nn
 
-from benchmarks.pictures import fastest_device
 from diffreid_lightning.checkpoint_io import AtomicCheckpointIO
+from diffreid_lightning.devices import fastest_device
 from diffreid_lightning.errors import RunError
 
 BatchLoss = Callable[[Tensor, Generator], Tensor]
@@ -67,7 +67,7 @@ def train_once(
     """Fill a network from ``file``, or train it and write that file.
 
     Args:
-        network: with its initial weights; trained on the fastest device, and left there in evaluation mode.
+        network: with its initial weights; trained on the fastest device, left in evaluation mode where it then is.
         file: safetensors; its name should tell data and recipe.
         batch_loss: the loss of some rows.
         weights: (N,) how often each row is drawn, relative to the others. Equal ones: every row once an epoch.
@@ -103,7 +103,7 @@ def _train(
     optimizer = _optimizer(network, recipe)
     begun, seconds = 0, 0.0
     if state_file.exists():
-        state = torch.load(state_file, weights_only=True)
+        state = torch.load(state_file, map_location="cpu", weights_only=True)
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
         begun, seconds = state["epochs"], state["seconds"]

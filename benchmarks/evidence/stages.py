@@ -19,6 +19,7 @@ from benchmarks.evidence.lab import OUT, Lab
 from benchmarks.evidence.plan import LARGE, SMALL, Plan, epochs_for, validation_interval
 from benchmarks.evidence.selection import Order
 from benchmarks.evidence.settings import Settings
+from diffreid_lightning.cli.layers import find_config, load_config
 from diffreid_lightning.data.datasets import PersonDataset, Subset
 from diffreid_lightning.data.reid import ReIDDataModule
 from diffreid_lightning.data.samplers import PKSampler
@@ -31,7 +32,6 @@ Variant = Literal["full", "without LPE", "without DI", "frozen base"]
 _HERE = Path(__file__).parent
 _ROOT = f"--trainer.default_root_dir={OUT}"
 _TEMPLATE = "{identity}, {description}, {circumstances}"
-_SAMPLING = {"steps": 12, "guidance": 4.0, "scheduler": "DPMSolverMultistepScheduler"}
 _NEVER = 1_000_000
 
 
@@ -80,7 +80,7 @@ class Stages:
         rows = Manifest.read(source)
         prior = self.plan.prior_images_per_identity
         if variant == "without LPE":  # as DreamBooth has it: a rare word, no caption, a prior of people in general
-            coarse = {"images": prior * len(rows.identities()[1]), "prompt": "a person", **_SAMPLING}
+            coarse = {"images": prior * len(rows.identities()[1]), "prompt": "a person", **_prior_sampling()}
             coarse["cache_dir"] = str(self.lab.work / "cache" / "prior")
             words += ["--model.tokens=RareWord", f"--data.prior={_class('CoarsePrior', coarse)}"]
         else:
@@ -222,6 +222,13 @@ class Stages:
     def _step(self, stage: str, label: str, words: Sequence[str], *, rooted: bool = True) -> Path:
         more = self.plan.more.get(stage.partition("-")[0], ())
         return self.lab.step(f"{stage}-{label}", [*words, *([_ROOT] if rooted else []), *more])
+
+
+def _prior_sampling() -> dict[str, Any]:
+    """How the shipped config draws prior images: the same for both kinds of them."""
+    config: Any = load_config(find_config("pipeline/personalise"))
+    shipped = config["data"]["init_args"]["prior"]["init_args"]
+    return {name: shipped[name] for name in ("steps", "guidance", "scheduler")}
 
 
 def named(share: Share) -> str:

@@ -76,18 +76,24 @@ class IdentitySheets(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw within fit."""
         epoch = trainer.current_epoch + 1
-        if self.every_n_epochs is not None and epoch % self.every_n_epochs == 0 and epoch != trainer.max_epochs:
+        due = self.every_n_epochs is not None and epoch % self.every_n_epochs == 0 and epoch != trainer.max_epochs
+        if due and self._draws(trainer):
             self._draw(trainer, pl_module, epoch)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the final weights."""
-        pl_module.to(trainer.strategy.root_device)  # Lightning has brought it back to the CPU, where drawing is slow
-        self._draw(trainer, pl_module, trainer.current_epoch)
-        pl_module.cpu()
+        if self._draws(trainer):
+            pl_module.to(trainer.strategy.root_device)  # Lightning has brought it back to the CPU
+            self._draw(trainer, pl_module, trainer.current_epoch)
+            pl_module.cpu()
+            pl_module.pipeline()  # type: ignore[operator]  # what of it is no part of the module follows
+
+    @staticmethod
+    def _draws(trainer: Trainer) -> bool:
+        """Whether this process draws."""
+        return trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False)
 
     def _draw(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
-        if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
-            return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         pipeline = pl_module.pipeline()  # type: ignore[operator]
         labels, _ = data.rows.identities()

@@ -45,7 +45,7 @@ import diffreid_lightning.diffusion.generation
 import diffreid_lightning.diffusion.personalise
 import diffreid_lightning.diffusion.text_to_image
 import diffreid_lightning.reid.supervised  # noqa: F401
-from diffreid_lightning.callbacks.averaging import FinishAveraging
+from diffreid_lightning.callbacks.averaging import TendAveraging
 from diffreid_lightning.callbacks.epoch_seed import EpochSeed
 from diffreid_lightning.checkpoint_io import AtomicCheckpointIO
 from diffreid_lightning.cli import hints, layers, run_folder
@@ -180,7 +180,7 @@ class HouseCLI(LightningCLI):
         if not own_writer and not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(AtomicCheckpointIO())
         callbacks = config.callbacks or []
-        callbacks = [FinishAveraging(), *(callbacks if isinstance(callbacks, list) else [callbacks])]
+        callbacks = [TendAveraging(), *(callbacks if isinstance(callbacks, list) else [callbacks])]
         wants_bar = config.enable_progress_bar is not False and not config.barebones
         if wants_bar and not any(isinstance(callback, ProgressBar) for callback in callbacks):
             callbacks.append(RunProgress())

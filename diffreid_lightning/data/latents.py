@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 
 from diffreid_lightning.data.transforms import evaluation_view
+from diffreid_lightning.devices import fastest_device
 from diffreid_lightning.diffusion.folder import load_autoencoder
 from diffreid_lightning.errors import RunError
 from diffreid_lightning.manifest import Manifest
@@ -56,7 +57,7 @@ class LatentStore:
         if path.exists():
             return path
         names = rows.table["file_name"]
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = fastest_device()
         vae = self._vae.to(device)
         unit = 2 ** (len(vae.config.block_out_channels) - 1)
         shape = (len(rows), 2 * vae.config.latent_channels, image_size[0] // unit, image_size[1] // unit)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from diffreid_lightning.data.transforms import evaluation_view
+from diffreid_lightning.devices import fastest_device
 from diffreid_lightning.errors import RunError
 from diffreid_lightning.manifest import Manifest
 from diffreid_lightning.nets import Backbone, load_initial_weights
@@ -62,7 +63,7 @@ class IdentityFeatures:
         if path.exists():
             return
         names = rows.table["file_name"]
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = fastest_device()
         network = self._network.to(device)
 
         def features(start: int, end: int) -> npt.NDArray[np.float32]:

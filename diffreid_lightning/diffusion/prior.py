@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 
+from diffreid_lightning.devices import fastest_device
 from diffreid_lightning.diffusion.checkpoint_source import locate_pipeline, weights_hash
 from diffreid_lightning.diffusion.conditioning import Conditioning, encode_nothing, encode_prompts
 from diffreid_lightning.diffusion.folder import load_pipeline
@@ -34,7 +35,7 @@ class PriorImages(ABC):
     They should be drawn without guidance, as they are by default: such images are what the base model has learnt. Those
     drawn with guidance are sharper and more saturated than that. A model that is trained on them learns so, and when
     images are generated, guidance sharpens them once more: it has moved away from the base model further than without
-    any prior images.
+    any prior images (on tiny-sd, by the distance of its images from the base model's; ``benchmarks.lpe`` measures it).
 
     Args:
         steps: sampler steps.
@@ -82,8 +83,7 @@ class PriorImages(ABC):
         path = self._path(model, prompts, image_size, seed)
         if path.exists():
             return
-        device, dtype = _device()
-        pipeline = load_pipeline(model, dtype).to(device)
+        pipeline = load_pipeline(model, _precision()).to(fastest_device())
         pipeline.scheduler = Sampler(pipeline.scheduler, self.scheduler, {}, self.steps).scheduler
         nothing = encode_nothing(pipeline, image_size)
         unit = pipeline.vae_scale_factor
@@ -113,9 +113,8 @@ class PriorImages(ABC):
 
     def _path(self, model: str, prompts: list[str], image_size: tuple[int, int], seed: int) -> Path:
         settings = [list(image_size), seed, self.steps, self.guidance, self.scheduler, self.draw_at_once]
-        _, dtype = _device()
-        if dtype != torch.float32:
-            settings.append(str(dtype))  # on another device they are other images
+        if _precision() != torch.float32:
+            settings.append(str(_precision()))  # on another device they are other images
         work = json.dumps([weights_hash(locate_pipeline(model)), prompts, settings])
         return self.cache_dir / f"{hashlib.sha256(work.encode()).hexdigest()[:24]}.npy"
 
@@ -162,6 +161,8 @@ class FineGrainedPrior(PriorImages):
 
 class CoarsePrior(PriorImages):
     """DreamBooth's class-specific prior (Ruiz et al., arXiv 2208.12242, section 3.2): one prompt for all images.
+
+    Scripts that train DreamBooth mostly draw them by a pipeline's own settings, with guidance; here it is none.
 
     Args:
         images: how many.
@@ -210,11 +211,9 @@ def prompt_arguments(prompts: Conditioning, nothing: Conditioning) -> dict[str, 
     return arguments
 
 
-def _device() -> tuple[torch.device, torch.dtype]:
-    """Where prior images are drawn, and in which precision."""
-    if torch.cuda.is_available():
-        return torch.device("cuda"), torch.bfloat16
-    return torch.device("cpu"), torch.float32
+def _precision() -> torch.dtype:
+    """In which prior images are drawn."""
+    return torch.bfloat16 if fastest_device().type == "cuda" else torch.float32
 
 
 def _seed(seed: int, number: int) -> int:

@@ -137,7 +137,7 @@ def test_inputs_are_left_as_they_are() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device, or not asked for: -m gpu")
 def test_cuda_gives_the_result_of_the_cpu() -> None:
     case = exact_case(8, queries=130, gallery=300)
     on_cuda = k_reciprocal_rerank(*(features.cuda() for features in case.features))

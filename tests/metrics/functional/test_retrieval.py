@@ -304,7 +304,7 @@ def test_features_need_not_be_contiguous() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device, or not asked for: -m gpu")
 @pytest.mark.parametrize("distance", ["cosine", "euclidean"])
 def test_cuda_gives_the_result_of_the_cpu(distance: str) -> None:
     case = exact_case(15, queries=200, gallery=401)
