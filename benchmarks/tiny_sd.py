@@ -210,7 +210,8 @@ def report(
         f"{classifier.training_images:,} renders for {classifier.epochs} epochs in {classifier.seconds / 60:.1f} "
         f"minutes, that of the sex ({figure.parameters / 1e6:.1f} million) for {figure.epochs} in "
         f"{figure.seconds / 60:.1f}. Renders in which the person is partly hidden are left out, "
-        f"{classifier.occluded:,} in all. They are measured on the colours of plain garments, which prompts ask for, where no coat covers them."
+        f"{classifier.occluded:,} in all. They are measured on the colours of plain "
+        "garments, which prompts ask for, where no coat covers them."
     )
     distances = table(
         f"KID x 1000 in features of {kid['features']}, ImageNet weights, {SIZE[0]} x {SIZE[1]} pixels",

@@ -22,7 +22,7 @@ class TendAveraging(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Choose the average's device, where none was chosen."""
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, WeightAveraging) and callback._device is None:
+            if isinstance(callback, WeightAveraging) and getattr(callback, "_device", "of its own") is None:
                 callback._device = trainer.strategy.root_device
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from benchmarks.evidence import lab, settings, tables
 from benchmarks.evidence.ancestry import refuse_leaks
@@ -22,6 +23,7 @@ from benchmarks.evidence.plan import epochs_for, validation_interval
 from benchmarks.evidence.rows import FEW, FULL, ROWS, TABLES
 from benchmarks.evidence.selection import EqualCount
 from benchmarks.evidence.settings import Question, Settings, search
+from benchmarks.evidence.stages import _prior_sampling
 from benchmarks.evidence.statistics import paired, reached
 from diffreid_lightning.errors import RunError, UserError
 from diffreid_lightning.filtering.selection import Selection
@@ -245,6 +247,13 @@ def write_rows(folder: Path, names: Sequence[str], split: str = "train", parents
     more = GENERATED if split == "generated" else {}
     Manifest.from_columns(folder, {**columns, **more, "role": "identity"}, parents=parents).write(folder)
     return Manifest.read(folder)
+
+
+def test_both_kinds_of_prior_images_are_drawn_alike() -> None:
+    shipped = yaml.safe_load((Path(__file__).parents[2] / "configs/pipeline/personalise.yaml").read_text())
+    settings = shipped["data"]["init_args"]["prior"]["init_args"]
+    assert _prior_sampling() == {name: settings[name] for name in ("steps", "guidance", "scheduler")}
+    assert settings["guidance"] == 1.0
 
 
 def test_ancestors_are_followed_to_the_training_rows(tmp_path: Path) -> None:

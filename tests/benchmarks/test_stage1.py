@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks import injection, lpe
+from benchmarks import drift, injection, lpe
+from benchmarks.attributes import AttributeNet, read_attributes
 from benchmarks.drawing import Drawing, rate_of, steps_for
 from benchmarks.judge import Judge
 from benchmarks.measures import agreement_with, asked_of, copies
 from benchmarks.people import choose_people
 from benchmarks.personalising import CELLS, DREAMBOOTH, FULL, Cell, Settings, is_key
+from benchmarks.prompts import draw_prompts
 from benchmarks.recognition import nearest_person
 from benchmarks.scenes import SCENE, encode_scenes, train_scene_reader
+from benchmarks.tiny_sd import encode_prompts
 from diffreid_lightning.diffusion.diversity import GuidanceJitter
 from diffreid_lightning.diffusion.vocabulary import Vocabulary
 from diffreid_lightning.errors import UserError
+from tests.benchmarks.conftest import Statistics
 
 
 def test_the_factorial_has_every_cell_once_and_few_key_rows():
@@ -117,6 +122,30 @@ def test_a_stranger_to_the_judge_is_told_by_real_images(everybody):
         nearest_person(judge, keys, val.identities()[1], train)
 
 
+def test_drift_is_measured_from_the_base_models_own_images(world, tmp_path, monkeypatch):
+    source = torch.Generator().manual_seed(0)
+    base = torch.randint(0, 256, (8, 3, 128, 64), dtype=torch.uint8, generator=source)
+    cyan = base.clone()
+    cyan[:, 0] = 0
+    drawn = {Path("base"): base, Path("same"): base.clone(), Path("cyan"): cyan}
+    monkeypatch.setattr(drift, "draw_nobody", lambda model, *_: drawn[model])
+    network = AttributeNet().eval()
+    found = {
+        name: drift.measure_drift(
+            Path(name), Path("base"), world, 8, Drawing(), network, Statistics(), tmp_path
+        )
+        for name in ("same", "cyan")
+    }  # fmt: skip
+    assert set(found["same"]) == set(drift.MEASURES)
+    assert abs(found["same"]["moved"]) < 1e-6
+    assert found["cyan"]["moved"] > 0.1  # a third of the means and deviations is gone
+    assert found["cyan"]["kid_base"] > found["same"]["kid_base"]
+    read = read_attributes(network, cyan)
+    asked = encode_prompts(draw_prompts(world, 8))
+    right = [bool((one[:3] == other[:3]).all()) for one, other in zip(read, asked, strict=True)]  # the sex comes last
+    assert found["cyan"]["agreement"] == sum(right) / 8
+
+
 def test_the_factorial_is_measured_kept_and_taken_up(words, tmp_path, monkeypatch, capsys):
     cells = (FULL, Cell(caption=False, tokens="rare", prior="none"))
     monkeypatch.setattr(lpe, "CELLS", cells)
@@ -130,7 +159,8 @@ def test_the_factorial_is_measured_kept_and_taken_up(words, tmp_path, monkeypatc
         assert row["images"] == 8
         assert row["steps"] == 2
         assert row["images_per_second"] > 0
-        assert {"recognised", "copies", "kid", "agreement", "drift_kid", "drift_moved", "drift_agreement"} <= set(row)
+        assert {"recognised", "copies", "kid", "agreement", *(f"drift_{name}" for name in drift.MEASURES)} <= set(row)
+    assert abs(found["references"]["the base model"]["0"]["drift_moved"]) < 1e-6
     assert "| real images |" in printed
     assert "| the base model |" in printed
     # A cell that is lost is measured again from what was trained and drawn; the others are only read.

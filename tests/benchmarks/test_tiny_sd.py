@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ import torchmetrics.image.kid
 from PIL import Image
 
 from benchmarks import tiny_sd
-from benchmarks.pictures import reconstruct
+from benchmarks.attributes import VALUES, AttributeNet, read_attributes
+from benchmarks.pictures import read_pictures, reconstruct
 from benchmarks.prompts import draw_prompts
 from tests.benchmarks.conftest import Statistics
 
@@ -60,6 +62,16 @@ def test_reconstructions_are_pictures(pipeline_folder):
     rebuilt = reconstruct(pipeline_folder, pictures(3, 255, 0))
     assert rebuilt.shape == (3, 3, 128, 64)
     assert rebuilt.dtype == torch.uint8
+
+
+def test_the_sex_comes_from_the_reader_of_figures(world):
+    pictures = read_pictures(world)[:6]
+    classifier = AttributeNet().eval()
+    sexes = torch.tensor([0, 1, 1, 0, 1, 0])
+    read = tiny_sd.everything_read(classifier, SimpleNamespace(sex=lambda given: sexes[: len(given)]), pictures)
+    others = [place for place, name in enumerate(VALUES) if name != "sex"]
+    assert torch.equal(read[:, list(VALUES).index("sex")], sexes)
+    assert torch.equal(read[:, others], read_attributes(classifier, pictures)[:, others])
 
 
 def test_the_benchmark_writes_tables_results_and_sheet(world, pipeline_folder, tmp_path, monkeypatch, capsys):

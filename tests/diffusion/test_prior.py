@@ -40,6 +40,21 @@ def test_fine_prompts_describe_everybody_and_name_nobody() -> None:
     }
 
 
+def test_nothing_guides_unless_it_is_asked_for() -> None:
+    assert FineGrainedPrior().guidance == CoarsePrior().guidance == 1.0
+
+
+def test_images_of_another_precision_are_other_images(
+    checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prior = FineGrainedPrior(cache_dir=str(tmp_path))
+    files = set()
+    for precision in (torch.float32, torch.bfloat16):
+        monkeypatch.setattr(subject, "_precision", lambda precision=precision: precision)
+        files.add(prior._path(str(checkpoints["sd1"]), ["a man"], SIZE, 0))
+    assert len(files) == 2
+
+
 def test_coarse_prompts_are_one() -> None:
     prompts = CoarsePrior(images=5).prompts(WORDS, PromptTemplate(), seed=0)
     assert prompts == ["a photo of a person"] * 5

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import EMAWeightAveraging
+
+from diffreid_lightning.callbacks.averaging import TendAveraging
+
+
+class Linear(LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(3, 2)
+
+
+def average_of(callback: EMAWeightAveraging) -> set[str]:
+    """On which devices it is kept once fit has begun, where training runs on ``meta`` and the module is on the CPU."""
+    trainer: Any = SimpleNamespace(
+        callbacks=[TendAveraging(), callback], strategy=SimpleNamespace(root_device=torch.device("meta"))
+    )
+    module = Linear()
+    for each in trainer.callbacks:
+        each.setup(trainer, module, "fit")
+    assert module.layer.weight.device.type == "cpu"
+    assert callback._average_model is not None
+    return {parameter.device.type for parameter in callback._average_model.parameters()}
+
+
+def test_the_average_is_kept_where_training_runs() -> None:
+    assert average_of(EMAWeightAveraging(decay=0.9)) == {"meta"}
+
+
+def test_a_device_that_was_chosen_stays() -> None:
+    assert average_of(EMAWeightAveraging("cpu", decay=0.9)) == {"cpu"}
