@@ -46,7 +46,7 @@ def save_histogram(selection: Selection, rules: Sequence[SelectionRule], file: P
                 axes.axvline(threshold, color="#c2362b", linewidth=1.5, label=f"threshold {threshold:g}")
         axes.set_xlabel(name)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=3)  # above, on no bar
     figure.axes[0].set_ylabel("images")
     figure.savefig(file, metadata={"Software": None})
 
