@@ -5,6 +5,7 @@ The tests are about the numbers of a CPU. Where there is a GPU it is hidden from
 """
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -13,7 +14,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; comma
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Hide the GPU."""
+    """Hide the GPU, and let Ctrl-C be heard, which a shell has its background jobs ignore: tests are about it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     wanted = config.getoption("markexpr", "")
     if "gpu" not in wanted or "not gpu" in wanted:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
