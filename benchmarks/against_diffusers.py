@@ -30,11 +30,12 @@ from typing import Any, Literal
 import torch
 
 from benchmarks.bench import Bench, add_options, kept, open_bench
+from benchmarks.device import elsewhere
 from benchmarks.drawing import Drawing, draw_people, steps_for
 from benchmarks.dreambooth import Alone, train_alone
 from benchmarks.measures import Portrayed, portrayed
 from benchmarks.personalising import Cell, personalise
-from benchmarks.pictures import SIZE, content_key, elsewhere, to_bytes
+from benchmarks.pictures import SIZE, content_key, to_bytes
 from benchmarks.report import table, write_json
 from benchmarks.script import run_script
 from diffreid_lightning.data.chain import IdentityKey

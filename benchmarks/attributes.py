@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -43,6 +42,9 @@ PLAIN = ("plain", "none")
 
 COVERED_BY_COAT = ("shorts", "skirt", "long_skirt")
 """Lower garments of which a coat leaves nothing to be seen."""
+
+View = Callable[[Tensor, Tensor, Generator], tuple[Tensor, Tensor]]
+"""Augments (B, 3, 128, 64) uint8 and (B, A) int64 on the CPU: images in 0..1, and what is to be read of them."""
 
 _VIEW, _SEX = list(VALUES).index("view"), list(VALUES).index("sex")
 MIRRORED_VIEW = torch.tensor([VALUES["view"].index(view) for view in ("front", "back", "right", "left")])
@@ -195,9 +197,7 @@ def training_view(pictures: Tensor, targets: Tensor, generator: Generator) -> tu
     """
     count = len(pictures)
     targets = targets.clone()
-    pictures = augment.shift(pictures, 5, generator)
-    mirrored = augment.choose(count, 0.5, generator)
-    pictures = augment.replace_where(mirrored, pictures.flip(-1), pictures)
+    pictures, mirrored = augment.shift_and_mirror(pictures, 5, generator)
     targets[mirrored, _VIEW] = MIRRORED_VIEW[targets[mirrored, _VIEW]]
     joined = augment.choose(count, 0.4, generator)
     partners = torch.randperm(count, generator=generator)
@@ -313,12 +313,9 @@ def train_classifier(world: Manifest, work: Path, epochs: int) -> TrainedClassif
     recipe = replace(_RECIPE, epochs=epochs)
     key = content_key(world.content_hash, asdict(recipe), ONE_COLOUR, COVERED_BY_COAT)
     file = work / f"attributes-{key}.safetensors"
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        network = AttributeNet()
-    pictures = torch.empty(0) if file.exists() else read_pictures(parts["training"])
-    loss = partial(_batch_loss, network, pictures, targets)
-    seconds = train_once(network, file, loss, row_weights(targets), recipe)
+    network, seconds = train_reader(
+        AttributeNet, parts["training"], targets, training_view, file, recipe, row_weights(targets)
+    )
     return TrainedClassifier(
         network, training_images=len(parts["training"]), seconds=seconds,
         occluded=int(world.numpy("occluded").sum()), epochs=epochs,
@@ -326,7 +323,38 @@ def train_classifier(world: Manifest, work: Path, epochs: int) -> TrainedClassif
     )  # fmt: skip
 
 
-def _batch_loss(network: nn.Module, pictures: Tensor, targets: Tensor, rows: Tensor, generator: Generator) -> Tensor:
-    device = fastest_device()
-    images, wanted = training_view(pictures[rows].to(device), targets[rows], generator)
-    return attribute_loss(network(images), wanted.to(device))
+def train_reader(
+    make: Callable[[], AttributeNet],
+    rows: Manifest,
+    targets: Tensor,
+    view: View,
+    file: Path,
+    recipe: Recipe,
+    weights: npt.NDArray[np.float64] | None = None,
+) -> tuple[AttributeNet, float]:
+    """Train a network that reads attributes, or load it.
+
+    Args:
+        make: makes it with its initial weights.
+        rows: N training images.
+        targets: (N, A) int64, in the order of the network's values.
+        view: augments a batch.
+        file: safetensors; its name should tell data and recipe.
+        recipe: how to train.
+        weights: (N,) how often each row is drawn, relative to the others; None draws all alike.
+
+    Returns:
+        The network, and the seconds that its training took.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        network = make()
+    pictures = torch.empty(0) if file.exists() else read_pictures(rows)
+
+    def batch_loss(batch: Tensor, generator: Generator) -> Tensor:
+        device = fastest_device()
+        images, wanted = view(pictures[batch].to(device), targets[batch], generator)
+        return attribute_loss(network(images), wanted.to(device), values=network.values)
+
+    seconds = train_once(network, file, batch_loss, np.ones(len(rows)) if weights is None else weights, recipe)
+    return network, seconds

@@ -31,6 +31,17 @@ def choose(count: int, share: float, generator: Generator) -> Tensor:
     return torch.rand(count, generator=generator) < share
 
 
+def shift_and_mirror(images: Tensor, most: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Move each image by up to ``most`` pixels each way, and mirror half of them.
+
+    Returns:
+        The images, and (B,) bool on the CPU, which of them are mirrored.
+    """
+    images = shift(images, most, generator)
+    mirrored = choose(len(images), 0.5, generator)
+    return replace_where(mirrored, images.flip(-1), images), mirrored
+
+
 def replace_where(chosen: Tensor, replacement: Tensor, images: Tensor) -> Tensor:
     """Take the images of ``replacement`` where ``chosen``, (B,) bool, is true."""
     return torch.where(chosen.to(images.device)[:, None, None, None], replacement, images)

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from benchmarks.attributes import train_classifier
+from benchmarks.device import device_name
 from benchmarks.drawing import Drawing, draw_people
 from benchmarks.drift import MEASURES, measure_drift
 from benchmarks.judge import load_judge
 from benchmarks.measures import Instruments, Portrayed, measure, portrayed
 from benchmarks.people import caption_people, choose_people
 from benchmarks.personalising import Cell, Settings, personalise
-from benchmarks.pictures import content_key, device_name
+from benchmarks.pictures import content_key
 from benchmarks.recognition import nearest_person
 from benchmarks.report import write_json
 from benchmarks.scenes import train_scene_reader

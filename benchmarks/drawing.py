@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from benchmarks.device import elsewhere
 from benchmarks.people import quiet_trainer
-from benchmarks.pictures import SIZE, content_key, elsewhere
+from benchmarks.pictures import SIZE, content_key
 from diffreid_lightning.callbacks.shard_writer import GeneratedImagesWriter
 from diffreid_lightning.data.prompts import PromptsDataModule
 from diffreid_lightning.diffusion.diversity import Diversity

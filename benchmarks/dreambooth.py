@@ -18,6 +18,7 @@ from peft import LoraConfig
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.device import wait_for
 from benchmarks.pictures import to_floats
 from diffreid_lightning.devices import fastest_device
 from diffreid_lightning.diffusion.folder import Pipeline, load_pipeline
@@ -80,24 +81,18 @@ def train_alone(base: Path, pictures: Tensor, alone: Alone, seed: int) -> Iterat
         states = pipeline.encode_prompt(prompt, device, 1, False)[0]
     done, seconds = 0, 0.0
     for steps in alone.checkpoints:
-        _wait_for(device)
+        wait_for(device)
         started = time.perf_counter()
         pipeline.unet.train()
         for _ in range(steps - done):
             rows = torch.randint(len(pictures), (alone.batch_size,), generator=source)
             latents = posterior.sample()[rows] * pipeline.vae.config.scaling_factor
             _step(pipeline.unet, scheduler, latents, states, optimizer, learnt)
-        _wait_for(device)
+        wait_for(device)
         done = steps
         seconds += time.perf_counter() - started
         pipeline.unet.eval()
         yield steps, seconds, pipeline, prompt
-
-
-def _wait_for(device: torch.device) -> None:
-    """Wait until a GPU has done what it was given, so that a clock counts it."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 def _step(

@@ -13,8 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from benchmarks import augment
 from benchmarks.attributes import (
@@ -22,14 +21,13 @@ from benchmarks.attributes import (
     VALUES,
     AttributeNet,
     Values,
-    attribute_loss,
     encode,
     read_attributes,
+    train_reader,
 )
 from benchmarks.corpus_parts import parts_of_world
-from benchmarks.pictures import content_key, read_pictures, to_floats
-from benchmarks.training import Recipe, train_once
-from diffreid_lightning.devices import fastest_device
+from benchmarks.pictures import content_key, to_floats
+from benchmarks.training import Recipe
 from diffreid_lightning.manifest import Manifest
 
 ASKED = ("sex", "age", "hair_cut", "upper", "lower", "hat", "bag", "view")
@@ -66,26 +64,24 @@ def values_of(world: Manifest) -> Values:
     return {**found, "sex": VALUES["sex"], "view": VALUES["view"]}
 
 
-def training_view(pictures: Tensor, targets: Tensor, values: Values, generator: Generator) -> tuple[Tensor, Tensor]:
+def training_view(values: Values, pictures: Tensor, targets: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
     """Augment a batch.
 
     Args:
+        values: the A attributes.
         pictures: (B, 3, 128, 64) uint8.
         targets: (B, A) int64, on the CPU.
-        values: the A attributes.
         generator: source of the draws.
 
     Returns:
         images: (B, 3, 128, 64) in 0..1; half are mirrored, few have their colours.
         targets: (B, A); left and right have changed names where the image is mirrored.
     """
-    count, place = len(pictures), list(values).index("view")
-    pictures = augment.shift(pictures, 6, generator)
-    mirrored = augment.choose(count, 0.5, generator)
-    images = to_floats(augment.replace_where(mirrored, pictures.flip(-1), pictures))
+    place = list(values).index("view")
+    pictures, mirrored = augment.shift_and_mirror(pictures, 6, generator)
     targets = targets.clone()
     targets[mirrored, place] = MIRRORED_VIEW[targets[mirrored, place]]
-    images = augment.strange_colours(images, generator)
+    images = augment.strange_colours(to_floats(pictures), generator)
     return augment.tone(images, 0.3, 0.25, generator), targets
 
 
@@ -105,18 +101,6 @@ def train_figure_reader(world: Manifest, work: Path, epochs: int) -> FigureReade
     targets = encode({asked: training.numpy(asked) for asked in ASKED}, values)
     recipe = replace(_RECIPE, epochs=epochs)
     file = work / f"figure-{content_key(world.content_hash, asdict(recipe), _CHANNELS, _DROPOUT, ASKED)}.safetensors"
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        network = AttributeNet(_CHANNELS, dropout=_DROPOUT, values=values)
-    pictures = torch.empty(0) if file.exists() else read_pictures(training)
-    loss = partial(_batch_loss, network, values, pictures, targets)
-    seconds = train_once(network, file, loss, np.ones(len(training)), recipe)
+    make = partial(AttributeNet, _CHANNELS, dropout=_DROPOUT, values=values)
+    network, seconds = train_reader(make, training, targets, partial(training_view, values), file, recipe)
     return FigureReader(network, epochs, seconds, sum(parameter.numel() for parameter in network.parameters()))
-
-
-def _batch_loss(
-    network: nn.Module, values: Values, pictures: Tensor, targets: Tensor, rows: Tensor, generator: Generator
-) -> Tensor:
-    device = fastest_device()
-    images, wanted = training_view(pictures[rows].to(device), targets[rows], values, generator)
-    return attribute_loss(network(images), wanted.to(device), values=values)

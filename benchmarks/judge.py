@@ -187,10 +187,8 @@ def identification(judge: nn.Module, portraits: Portraits) -> Share:
 
 def training_view(pictures: Tensor, generator: Generator) -> Tensor:
     """Augment a batch, (B, 3, H, W) uint8 to 0..1: shifted, mirrored, in slightly other light, covered in part."""
-    pictures = augment.shift(pictures, 6, generator)
-    mirrored = augment.choose(len(pictures), 0.5, generator)
-    images = to_floats(augment.replace_where(mirrored, pictures.flip(-1), pictures))
-    return augment.erase(augment.tone(images, 0.12, 0.02, generator), 0.4, generator)
+    pictures, _ = augment.shift_and_mirror(pictures, 6, generator)
+    return augment.erase(augment.tone(to_floats(pictures), 0.12, 0.02, generator), 0.4, generator)
 
 
 def _batch_loss(judge: Judge, portraits: Portraits, rows: Tensor, generator: Generator) -> Tensor:

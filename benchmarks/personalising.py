@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import Tensor
 
+from benchmarks.device import elsewhere, wait_for
 from benchmarks.people import quiet_trainer, without_words
-from benchmarks.pictures import SIZE, content_key, elsewhere
+from benchmarks.pictures import SIZE, content_key
 from benchmarks.report import write_json
 from diffreid_lightning.callbacks import PersonalisationExport
 from diffreid_lightning.callbacks.personalisation import FOLDER
@@ -169,8 +169,7 @@ class StepClock(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start."""
-        if pl_module.device.type == "cuda":
-            torch.cuda.synchronize()
+        wait_for(pl_module.device)
         self._started = time.perf_counter()
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
@@ -179,8 +178,7 @@ class StepClock(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop, before anything is exported."""
-        if pl_module.device.type == "cuda":
-            torch.cuda.synchronize()
+        wait_for(pl_module.device)
         self.seconds = time.perf_counter() - self._started
 
 

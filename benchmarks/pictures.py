@@ -99,16 +99,6 @@ def quiet_loaders() -> None:
         logging.disable_progress_bar()
 
 
-def device_name() -> str:
-    """Name what the fastest device is, for times that are kept: a GPU's model, or ``CPU``."""
-    return torch.cuda.get_device_name() if fastest_device().type == "cuda" else "CPU"
-
-
-def elsewhere() -> list[str]:
-    """What keys of images and times hold beside the work itself: nothing on a CPU, the name of a GPU."""
-    return [] if device_name() == "CPU" else [device_name()]
-
-
 def content_key(*parts: Any) -> str:
     """A short name for what decides a result: 16 hexadecimal digits of the SHA-256 of the parts as JSON."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -13,15 +13,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from benchmarks import augment
-from benchmarks.attributes import AttributeNet, Values, attribute_loss, encode, read_attributes
+from benchmarks.attributes import AttributeNet, Values, encode, read_attributes, train_reader
 from benchmarks.pictures import content_key, read_pictures, to_floats
 from benchmarks.report import Share, share_of
-from benchmarks.training import Recipe, train_once
-from diffreid_lightning.devices import fastest_device
+from benchmarks.training import Recipe
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest import Manifest
 
@@ -91,19 +89,23 @@ def train_scene_reader(world: Manifest, work: Path, epochs: int) -> SceneReader:
     targets = {name: encode_scenes(rows.numpy("setting"), rows.numpy("light")) for name, rows in parts.items()}
     recipe = replace(_RECIPE, epochs=epochs)
     file = work / f"scenes-{content_key(world.content_hash, asdict(recipe), SCENE)}.safetensors"
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        network = AttributeNet(values=SCENE)
-    pictures = torch.empty(0) if file.exists() else read_pictures(parts["train"])
-    loss = partial(_batch_loss, network, pictures, targets["train"])
-    seconds = train_once(network, file, loss, np.ones(len(parts["train"])), recipe)
+    make = partial(AttributeNet, values=SCENE)
+    network, seconds = train_reader(make, parts["train"], targets["train"], training_view, file, recipe)
     hits = (read_attributes(network, read_pictures(parts["val"])) == targets["val"]).numpy()
     return SceneReader(network, {name: share_of(hits[:, place]) for place, name in enumerate(SCENE)}, seconds)
 
 
-def _batch_loss(network: nn.Module, pictures: Tensor, targets: Tensor, rows: Tensor, generator: Generator) -> Tensor:
-    device = fastest_device()
-    shifted = augment.shift(pictures[rows].to(device), 5, generator)
-    mirrored = augment.choose(len(shifted), 0.5, generator)
-    images = augment.tone(to_floats(augment.replace_where(mirrored, shifted.flip(-1), shifted)), 0.08, 0.03, generator)
-    return attribute_loss(network(images), targets[rows].to(device), values=SCENE)
+def training_view(pictures: Tensor, targets: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Augment a batch: shifted, half mirrored, in slightly other light; a scene stays the same.
+
+    Args:
+        pictures: (B, 3, 128, 64) uint8.
+        targets: (B, 3) int64.
+        generator: source of the draws.
+
+    Returns:
+        images: (B, 3, 128, 64) in 0..1.
+        targets: as they are.
+    """
+    pictures, _ = augment.shift_and_mirror(pictures, 5, generator)
+    return augment.tone(to_floats(pictures), 0.08, 0.03, generator), targets

@@ -37,7 +37,7 @@ def test_a_training_view_renames_left_and_right_where_it_is_mirrored(world):
     targets[:, place] = left
     pictures = torch.zeros(300, 3, 128, 64, dtype=torch.uint8)
     pictures[..., 40:] = 200  # bright on the right
-    images, named = figure.training_view(pictures, targets, values, torch.Generator().manual_seed(1))
+    images, named = figure.training_view(values, pictures, targets, torch.Generator().manual_seed(1))
     contrast = images[..., -8:].mean(dim=(1, 2, 3)) - images[..., :8].mean(dim=(1, 2, 3))
     views = named[:, place]
     assert set(views.tolist()) == {left, right}
@@ -63,3 +63,22 @@ def test_the_sex_is_read_in_the_numbers_of_the_other_classifier(world, tmp_path)
     again = figure.train_figure_reader(world, tmp_path, epochs=1)
     assert torch.equal(again.sex(pictures), read)
     assert again.seconds == np.float64(f"{reader.seconds:.1f}")
+
+
+class Bright(torch.nn.Module):
+    """Says the second sex of bright pictures, and the first value of all else."""
+
+    def __init__(self, values):
+        super().__init__()
+        self.values = values
+
+    def forward(self, images):
+        scores = torch.zeros(len(images), sum(map(len, self.values.values())))
+        scores[:, 1] = images.mean(dim=(1, 2, 3)) - 0.5
+        return scores
+
+
+def test_the_sex_is_the_first_thing_that_is_read(world):
+    reader = figure.FigureReader(Bright(figure.values_of(world)), epochs=0, seconds=0.0, parameters=0)
+    pictures = torch.tensor([10, 240, 240, 30], dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 128, 64)
+    assert reader.sex(pictures).tolist() == [0, 1, 1, 0]
