@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from benchmarks.attributes import train_classifier
 from benchmarks.device import device_name
@@ -28,6 +28,8 @@ from diffreid_lightning.diffusion.checkpoint_source import locate_pipeline, weig
 from diffreid_lightning.diffusion.diversity import Diversity
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest import Manifest
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,29 @@ def add_options(parser: argparse.ArgumentParser, work: str) -> None:
         parser.add_argument(
             f"--{each.name.replace('_', '-')}", type=kind, choices=choices, default=each.default, help="of training"
         )
+
+
+def add_parts(parser: argparse.ArgumentParser) -> None:
+    """Add the options by which several processes share the cells of a table."""
+    parser.add_argument("--part", type=int, default=1, help="which of several processes this is, from 1")
+    parser.add_argument("--parts", type=int, default=1, help="processes that share the cells; then once more without")
+
+
+def own_part(cells: Sequence[Item], given: argparse.Namespace) -> Sequence[Item]:
+    """Return the cells that this process is to see to: every so-manieth.
+
+    Raises:
+        UserError: there is no such part.
+    """
+    if not 1 <= given.part <= given.parts:
+        raise UserError(f"There is no part {given.part} of {given.parts}.", looked_for="--part from 1 to --parts")
+    return cells[given.part - 1 :: given.parts]
+
+
+def results_file(name: str, given: argparse.Namespace) -> Path:
+    """Name the file that a process writes its results to."""
+    part = f"-{given.part}-of-{given.parts}" * (given.parts > 1)
+    return Path(given.work) / f"{name}-{given.split}{part}.json"
 
 
 def settings_of(given: argparse.Namespace) -> Settings:

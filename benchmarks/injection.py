@@ -7,7 +7,8 @@ Each strategy takes as many sampler steps as its evaluations per step leave it o
 many. The columns are those of :mod:`benchmarks.lpe`; asked for are view, place and light of the packaged vocabulary
 ``rendered`` (poses are not read), by the strategies that ask at all. Models are shared with :mod:`benchmarks.lpe` in
 the same work folder; a killed run goes on where it was. Machines share the work by ``--earlier``: what
-stands in another's ``injection-SPLIT.json`` is taken from there.
+stands in another's ``injection-SPLIT.json`` is taken from there. What was measured so far lies in
+``benchmarks/results``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from benchmarks.bench import Bench, add_options, measure_cell, open_bench
+from benchmarks.bench import Bench, add_options, add_parts, measure_cell, open_bench, own_part, results_file
 from benchmarks.measures import measure
 from benchmarks.personalising import FULL
 from benchmarks.report import write_json
@@ -53,26 +54,29 @@ def report(results: Results, bench: Bench) -> str:
     """The tables, and by how much more the images of a strategy differ than those without one."""
     real = {"real images": {0: measure(bench.real, bench.real, bench.instruments)}}
     tables = [means_table("Diversity Injection on MiniPerson", {**results, **real}, (*_COST, *QUALITY))]
-    title = f"Paired differences from {NONE}, with 95 % intervals where there are several seeds"
-    return "\n".join([*tables, differences_table(title, results, NONE, QUALITY[:-1])])
+    if NONE in results:  # a process that has a part of the cells may lack it
+        title = f"Paired differences from {NONE}, with 95 % intervals where there are several seeds"
+        tables.append(differences_table(title, results, NONE, QUALITY[:-1]))
+    return "\n".join(tables)
 
 
 def run(given: argparse.Namespace) -> None:
     """Measure every strategy that is not measured yet, print the tables, write ``results.json``."""
-    bench = open_bench(given, "rendered")
+    rows = strategies(given.attribute_weight, given.window, given.strength)
+    cells = own_part([(seed, label) for seed in range(given.seeds) for label in rows], given)
+    bench, file = open_bench(given, "rendered"), results_file("injection", given)
     results: dict[str, dict[int, dict[str, object]]] = {}
-    for seed in range(given.seeds):
-        for label, diversity in strategies(given.attribute_weight, given.window, given.strength).items():
-            found = measure_cell(bench, FULL, diversity, seed, label=label)
-            results.setdefault(label, {})[seed] = found
+    for seed, label in cells:
+        results.setdefault(label, {})[seed] = measure_cell(bench, FULL, rows[label], seed, label=label)
+        write_json(file, {"strategies": results})
     print(report(results, bench))
-    write_json(given.work / f"injection-{given.split}.json", {"strategies": results})
 
 
 def main(args: list[str] | None = None) -> int:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description="Strategies of Diversity Injection on MiniPerson.")
     add_options(parser, "runs/benchmarks/stage1")
+    add_parts(parser)
     parser.add_argument("--seeds", type=int, default=5, help="seeds of every row")
     parser.add_argument("--attribute-weight", type=float, default=3.0, help="of composed guidance")
     parser.add_argument("--window", type=float, default=0.6, help="of composed guidance: share of the steps")

@@ -29,7 +29,17 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks.bench import Bench, add_options, kept, measure_cell, nobody, open_bench
+from benchmarks.bench import (
+    Bench,
+    add_options,
+    add_parts,
+    kept,
+    measure_cell,
+    nobody,
+    open_bench,
+    own_part,
+    results_file,
+)
 from benchmarks.drift import MEASURES
 from benchmarks.measures import measure
 from benchmarks.personalising import CELLS, FULL, Cell, is_key
@@ -39,7 +49,6 @@ from benchmarks.script import run_script
 from benchmarks.seed_tables import DRIFT, QUALITY, Results, differences_table, means_table
 from diffreid_lightning.diffusion.checkpoint_source import locate_pipeline, weights_hash
 from diffreid_lightning.diffusion.diversity import WordsOnly
-from diffreid_lightning.errors import UserError
 
 VIEWS = str(Path(__file__).with_name("views.yaml"))
 
@@ -85,17 +94,15 @@ def report(results: Results, references: Results, bench: Bench) -> str:
 
 def run(given: argparse.Namespace) -> None:
     """Measure every cell that is not measured yet, print the tables, write ``lpe-SPLIT.json``."""
-    if not 1 <= given.part <= given.parts:
-        raise UserError(f"There is no part {given.part} of {given.parts}.", looked_for="--part from 1 to --parts")
-    bench = open_bench(given, VIEWS)
+    cells = own_part(planned_cells(given.key_seeds, given.other_seeds), given)
+    bench, file = open_bench(given, VIEWS), results_file("lpe", given)
     results: dict[str, dict[int, dict[str, object]]] = {}
-    name = f"lpe-{given.split}" + f"-{given.part}-of-{given.parts}" * (given.parts > 1)
-    for cell, seed in planned_cells(given.key_seeds, given.other_seeds)[given.part - 1 :: given.parts]:
+    for cell, seed in cells:
         results.setdefault(cell.label, {})[seed] = measure_cell(bench, cell, WordsOnly(), seed, drift=True)
-        write_json(given.work / f"{name}.json", {"cells": results})  # others can go on from here at any time
+        write_json(file, {"cells": results})  # others can go on from here at any time
     references = reference_rows(bench)
     print(report(results, references, bench))
-    write_json(given.work / f"{name}.json", {"cells": results, "references": references})
+    write_json(file, {"cells": results, "references": references})
 
 
 def main(args: list[str] | None = None) -> int:
@@ -104,8 +111,7 @@ def main(args: list[str] | None = None) -> int:
     add_options(parser, "runs/benchmarks/stage1")
     parser.add_argument("--key-seeds", type=int, default=5, help="seeds of the key rows")
     parser.add_argument("--other-seeds", type=int, default=1, help="seeds of the other rows; 0 leaves them out")
-    parser.add_argument("--part", type=int, default=1, help="which of several processes this is, from 1")
-    parser.add_argument("--parts", type=int, default=1, help="processes that share the cells; then once more without")
+    add_parts(parser)
     return run_script(run, parser.parse_args(args))
 
 

@@ -30,6 +30,7 @@ Share = float | None
 Variant = Literal["full", "without LPE", "without DI", "frozen base"]
 
 _HERE = Path(__file__).parent
+_UNTRACKED = "--trainer.logger=false"
 _ROOT = f"--trainer.default_root_dir={OUT}"
 _TEMPLATE = "{identity}, {description}, {circumstances}"
 _NEVER = 1_000_000
@@ -75,7 +76,7 @@ class Stages:
 
     def personalised(self, share: Share, variant: Variant, prior_weight: float) -> Path:
         """A model that knows the subset's identities by name; DI comes after it."""
-        words = ["fit", "--config", "pipeline/personalise", f"--model.model={self.base}"]
+        words = ["fit", "--config", "pipeline/personalise", _UNTRACKED, f"--model.model={self.base}"]
         source = self._described(share, variant)
         rows = Manifest.read(source)
         prior = self.plan.prior_images_per_identity
@@ -109,7 +110,7 @@ class Stages:
     def scorer(self, share: Share) -> Path:
         """A network that recognises the subset's identities."""
         source = str(self.captioned(share))
-        words = ["fit", "--config", "pipeline/score", f"--data.train={source}", *self._batch_words()]
+        words = ["fit", "--config", "pipeline/score", _UNTRACKED, f"--data.train={source}", *self._batch_words()]
         words += self._length(self.plan.scorer_iterations, self.batches([source]))
         return self._step("score", named(share), words) / "fit-001" / "scorer"
 

@@ -203,6 +203,12 @@ def test_strategies_are_measured_at_equal_cost(words, tmp_path, capsys):
     assert found["NoDiversity"]["0"]["agreement"] is None
     assert found["WordsOnly"]["0"]["agreement"] is not None
     assert len(list((tmp_path / "work" / "personalised").iterdir())) == 1
+    # Of five processes one sees to one strategy, which is all that it writes down.
+    assert injection.main([*words, "--seeds", "1", "--evaluations", "6", "--parts", "5", "--part", "2"]) == 0
+    assert "Paired" not in capsys.readouterr().out
+    assert json.loads((tmp_path / "work" / "injection-train-2-of-5.json").read_text())["strategies"] == {
+        "WordsOnly": found["WordsOnly"]
+    }
 
 
 @pytest.mark.parametrize("missing", ["--base", "--world", "--judge"])
