@@ -14,86 +14,20 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from benchmarks import augment
+from benchmarks.attribute_labels import COVERED_BY_COAT, ONE_COLOUR, PLAIN, UNKNOWN, VALUES, Values, encode_rows
 from benchmarks.corpus_parts import parts_of_world
 from benchmarks.pictures import content_key, outputs, read_pictures, to_floats
 from benchmarks.report import Share, share_of
 from benchmarks.training import Recipe, train_once
-from diffreid_lightning.data.miniperson.palette import GARMENT
 from diffreid_lightning.devices import fastest_device
-from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest import Manifest
-
-Values = Mapping[str, tuple[str, ...]]
-"""The words for each value of each attribute that a network reads."""
-
-VALUES: Values = {
-    "upper_colour": tuple(GARMENT),
-    "lower_colour": tuple(GARMENT),
-    "view": ("front", "back", "left", "right"),
-    "sex": ("female", "male"),
-}
-"""What is read, and the words for it. The lower colour of a dress is that of its upper part."""
-
-ONE_COLOUR = ("plain", "print", "side_stripe", "none")
-"""Patterns under which a garment's colour is one colour to the eye; stripes and checks have two of equal area."""
-
-PLAIN = ("plain", "none")
-"""Patterns of the garments that prompts ask for, on which the classifier is measured."""
-
-COVERED_BY_COAT = ("shorts", "skirt", "long_skirt")
-"""Lower garments of which a coat leaves nothing to be seen."""
 
 View = Callable[[Tensor, Tensor, Generator], tuple[Tensor, Tensor]]
 """Augments (B, 3, 128, 64) uint8 and (B, A) int64 on the CPU: images in 0..1, and what is to be read of them."""
 
 _VIEW, _SEX = list(VALUES).index("view"), list(VALUES).index("sex")
 MIRRORED_VIEW = torch.tensor([VALUES["view"].index(view) for view in ("front", "back", "right", "left")])
-_UNKNOWN = -100
 _RECIPE = Recipe(epochs=30, batch_size=96, rate=2e-3, seed=11)
-
-
-def encode(columns: Mapping[str, npt.ArrayLike], values: Values = VALUES) -> Tensor:
-    """Number the attributes of images.
-
-    Args:
-        columns: words by attribute, (N,) each.
-        values: the A attributes and their words.
-
-    Returns:
-        (N, A) int64, in the order of ``values``.
-
-    Raises:
-        UserError: a word that is not one of an attribute's values.
-    """
-    numbered = []
-    for name, known in values.items():
-        words = np.asarray(columns[name], dtype=str)
-        strange = sorted(set(words.tolist()) - set(known))
-        if strange:
-            raise UserError(f"{name} cannot be {strange[0]!r}.", looked_for=", ".join(known))
-        numbered.append([known.index(word) for word in words.tolist()])
-    return torch.tensor(numbered, dtype=torch.int64).reshape(len(values), -1).T
-
-
-def hides_lower(upper: str, lower: str) -> bool:
-    """Whether nothing is to be seen of the lower garment."""
-    return upper == "coat" and lower in COVERED_BY_COAT
-
-
-def encode_rows(rows: Manifest, patterns: tuple[str, ...] = ONE_COLOUR) -> Tensor:
-    """Number the attributes of renders, (N, 4) int64; colours of garments that are covered are unknown, -100.
-
-    Args:
-        rows: N renders.
-        patterns: the colour of a garment with another pattern is unknown too.
-    """
-    numbered = encode({name: rows.numpy(name) for name in VALUES})
-    for name in ("upper_colour", "lower_colour"):
-        shown = rows.table[name.replace("_colour", "_pattern")].to_pylist()
-        numbered[torch.tensor([pattern not in patterns for pattern in shown]), list(VALUES).index(name)] = _UNKNOWN
-    worn = zip(rows.table["upper"].to_pylist(), rows.table["lower"].to_pylist(), strict=True)
-    numbered[torch.tensor([hides_lower(*outfit) for outfit in worn]), list(VALUES).index("lower_colour")] = _UNKNOWN
-    return numbered
 
 
 class _Block(nn.Module):
@@ -173,8 +107,8 @@ def attribute_loss(logits: Tensor, targets: Tensor, smoothing: float = 0.05, val
     """
     total = logits.new_zeros((), dtype=torch.float32)
     for scores, wanted in zip(split_logits(logits.float(), values), targets.T, strict=True):
-        known = (wanted != _UNKNOWN).sum().clamp(min=1)
-        summed = F.cross_entropy(scores, wanted, ignore_index=_UNKNOWN, label_smoothing=smoothing, reduction="sum")
+        known = (wanted != UNKNOWN).sum().clamp(min=1)
+        summed = F.cross_entropy(scores, wanted, ignore_index=UNKNOWN, label_smoothing=smoothing, reduction="sum")
         total = total + summed / known
     return total
 
@@ -207,7 +141,7 @@ def training_view(pictures: Tensor, targets: Tensor, generator: Generator) -> tu
     )
     lower = list(VALUES).index("lower_colour")
     targets[joined, lower] = targets[partners, lower][joined]
-    targets[joined, _VIEW] = targets[joined, _SEX] = _UNKNOWN
+    targets[joined, _VIEW] = targets[joined, _SEX] = UNKNOWN
     return augment.tone(to_floats(pictures), 0.12, 0.03, generator), targets
 
 
@@ -223,7 +157,7 @@ def row_weights(targets: Tensor) -> npt.NDArray[np.float64]:
     weights = np.ones(len(targets))
     for name in ("upper_colour", "lower_colour"):
         column = targets[:, list(VALUES).index(name)].numpy()
-        known = column != _UNKNOWN
+        known = column != UNKNOWN
         weights[known] /= np.sqrt(np.bincount(column[known], minlength=len(VALUES[name]))[column[known]])
         weights[~known] /= np.sqrt(max(1.0, known.mean() * len(column) / len(VALUES[name])))  # as a middling colour
     return np.minimum(weights, 10 * np.median(weights)) if len(weights) else weights
@@ -255,7 +189,7 @@ def agreement(read: Tensor, asked: Tensor) -> dict[str, Share]:
         asked: (N, 4) int64; -100 where it is not known, which leaves the image out.
     """
     hits: npt.NDArray[np.bool_] = (read == asked).numpy()
-    known: npt.NDArray[np.bool_] = (asked != _UNKNOWN).numpy()
+    known: npt.NDArray[np.bool_] = (asked != UNKNOWN).numpy()
     found = {name: share_of(hits[known[:, number], number]) for number, name in enumerate(VALUES)}
     return {**found, "all four": share_of(np.all(hits[known.all(axis=1)], axis=1))}
 

@@ -127,7 +127,7 @@ def measure_cell(
             **measure(portrayed(drawn.manifest), bench.real, bench.instruments),
             "images_per_second": drawn.images_per_second, "steps": drawn.steps, "evaluations": drawn.evaluations,
             "training_seconds": trained.seconds, "losses": trained.losses,
-            "folder": str(drawn.manifest.root), "device": device_name(), "done": done,
+            "folder": drawn.manifest.root.name, "device": device_name(), "done": done,
         }  # fmt: skip
         if drift:
             found |= {f"drift_{name}": value for name, value in nobody(bench, trained.folder).items()}

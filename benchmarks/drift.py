@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.functional import cosine_similarity
 
-from benchmarks.attributes import VALUES, AttributeNet, read_attributes
+from benchmarks.attribute_labels import VALUES
+from benchmarks.attributes import AttributeNet, read_attributes
 from benchmarks.drawing import Drawing, steps_for
 from benchmarks.pictures import SIZE, content_key, outputs, read_pictures
 from benchmarks.prompts import Prompt, draw_prompts

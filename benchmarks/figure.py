@@ -16,15 +16,8 @@ import numpy as np
 from torch import Generator, Tensor
 
 from benchmarks import augment
-from benchmarks.attributes import (
-    MIRRORED_VIEW,
-    VALUES,
-    AttributeNet,
-    Values,
-    encode,
-    read_attributes,
-    train_reader,
-)
+from benchmarks.attribute_labels import VALUES, Values, encode
+from benchmarks.attributes import MIRRORED_VIEW, AttributeNet, read_attributes, train_reader
 from benchmarks.corpus_parts import parts_of_world
 from benchmarks.pictures import content_key, to_floats
 from benchmarks.training import Recipe

@@ -35,17 +35,20 @@ NONE = "NoDiversity"
 _COST = (Column("steps", "steps", digits=0), Column("evaluations", "evaluations", digits=0))
 
 
-def strategies(attribute_weight: float, window: float, strength: float) -> dict[str, Diversity]:
+def strategies(
+    attribute_weight: float, identity_weight: float | None, window: float, strength: float
+) -> dict[str, Diversity]:
     """The rows of the table.
 
     Args:
         attribute_weight: of the attributes' prompt in composed guidance.
+        identity_weight: of the identity's prompt beside it; None is the guidance scale.
         window: share of the steps in which it guides.
         strength: of SDEdit.
     """
     rows: list[Diversity] = [
-        NoDiversity(), WordsOnly(), ComposedGuidance(attribute_weight, window=(0.0, window)), GuidanceJitter(),
-        SDEdit(strength),
+        NoDiversity(), WordsOnly(), ComposedGuidance(attribute_weight, identity_weight, (0.0, window)),
+        GuidanceJitter(), SDEdit(strength),
     ]  # fmt: skip
     return {type(row).__name__: row for row in rows}
 
@@ -62,7 +65,7 @@ def report(results: Results, bench: Bench) -> str:
 
 def run(given: argparse.Namespace) -> None:
     """Measure every strategy that is not measured yet, print the tables, write ``results.json``."""
-    rows = strategies(given.attribute_weight, given.window, given.strength)
+    rows = strategies(given.attribute_weight, given.identity_weight, given.window, given.strength)
     cells = own_part([(seed, label) for seed in range(given.seeds) for label in rows], given)
     bench, file = open_bench(given, "rendered"), results_file("injection", given)
     results: dict[str, dict[int, dict[str, object]]] = {}
@@ -79,6 +82,7 @@ def main(args: list[str] | None = None) -> int:
     add_parts(parser)
     parser.add_argument("--seeds", type=int, default=5, help="seeds of every row")
     parser.add_argument("--attribute-weight", type=float, default=3.0, help="of composed guidance")
+    parser.add_argument("--identity-weight", type=float, default=None, help="beside it; the guidance scale by default")
     parser.add_argument("--window", type=float, default=0.6, help="of composed guidance: share of the steps")
     parser.add_argument("--strength", type=float, default=0.7, help="of SDEdit: share of the steps that are taken")
     return run_script(run, parser.parse_args(args))

@@ -12,7 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from benchmarks.attributes import VALUES, AttributeNet, read_attributes
+from benchmarks.attribute_labels import VALUES
+from benchmarks.attributes import AttributeNet, read_attributes
 from benchmarks.pictures import outputs, read_pictures, to_floats
 from benchmarks.recognition import Nearest
 from benchmarks.scenes import SCENE, parts_of

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.attributes import hides_lower
+from benchmarks.attribute_labels import hides_lower
 from diffreid_lightning.data.miniperson.describe import UPPER, VIEW
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest import Manifest

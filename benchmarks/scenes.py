@@ -16,7 +16,8 @@ import numpy as np
 from torch import Generator, Tensor
 
 from benchmarks import augment
-from benchmarks.attributes import AttributeNet, Values, encode, read_attributes, train_reader
+from benchmarks.attribute_labels import Values, encode
+from benchmarks.attributes import AttributeNet, read_attributes, train_reader
 from benchmarks.pictures import content_key, read_pictures, to_floats
 from benchmarks.report import Share, share_of
 from benchmarks.training import Recipe

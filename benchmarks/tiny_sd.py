@@ -35,12 +35,11 @@ from PIL import Image
 from torch import Tensor, nn
 from torchmetrics.image.kid import KernelInceptionDistance
 
+from benchmarks.attribute_labels import VALUES, encode
 from benchmarks.attributes import (
-    VALUES,
     AttributeNet,
     TrainedClassifier,
     agreement,
-    encode,
     measured_on_renders,
     read_attributes,
     train_classifier,
@@ -120,7 +119,7 @@ def agreement_by_pair(read: Tensor, prompts: Sequence[Prompt]) -> dict[str, dict
 
 
 def encode_prompts(prompts: Sequence[Prompt]) -> Tensor:
-    """What prompts ask for, (N, 4) int64 in the order of :data:`~benchmarks.attributes.VALUES`."""
+    """What prompts ask for, (N, 4) int64 in the order of :data:`~benchmarks.attribute_labels.VALUES`."""
     return encode({name: [getattr(prompt, name) for prompt in prompts] for name in VALUES})
 
 

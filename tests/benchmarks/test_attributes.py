@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import attributes
-from benchmarks.attributes import VALUES
+from benchmarks import attribute_labels, attributes
+from benchmarks.attribute_labels import VALUES
 from benchmarks.corpus_parts import holds_out, parts_of_world
 from benchmarks.pictures import read_pictures
 from diffreid_lightning.errors import UserError
@@ -21,7 +21,7 @@ WORDS = {
 
 
 def test_words_become_their_numbers():
-    numbered = attributes.encode(WORDS)
+    numbered = attribute_labels.encode(WORDS)
     assert numbered.shape == (2, 4)
     for column, (name, values) in enumerate(VALUES.items()):
         assert [values[number] for number in numbered[:, column]] == WORDS[name]
@@ -29,7 +29,7 @@ def test_words_become_their_numbers():
 
 def test_a_strange_word_is_named():
     with pytest.raises(UserError, match="mauve"):
-        attributes.encode({**WORDS, "upper_colour": ["red", "mauve"]})
+        attribute_labels.encode({**WORDS, "upper_colour": ["red", "mauve"]})
 
 
 def test_unknown_attributes_do_not_count():
@@ -121,7 +121,7 @@ def test_the_classifier_is_measured_on_people_it_has_not_seen(world, tmp_path):
 def test_a_garment_of_two_colours_has_no_colour_to_read(world):
     patterns = (["plain", "stripes"] * len(world))[: len(world)]
     rows = world.with_columns({"upper": "shirt", "upper_pattern": patterns, "lower_pattern": "plain"})
-    numbered = attributes.encode_rows(rows)
+    numbered = attribute_labels.encode_rows(rows)
     assert (numbered[1::2, 0] == -100).all() and (numbered[::2, 0] >= 0).all() and (numbered[:, 1] >= 0).all()
     found = attributes.agreement(numbered.clamp(min=0), numbered)
     assert found["upper_colour"].count == len(range(0, len(rows), 2))
@@ -141,8 +141,8 @@ def test_the_classifier_is_measured_on_plain_garments(world, tmp_path, monkeypat
 def test_what_a_coat_covers_has_no_colour_to_read(world):
     lower = (["shorts", "jeans", "long_skirt", "skirt"] * len(world))[: len(world)]
     plain = {"upper_pattern": "plain", "lower_pattern": "plain", "lower": lower}
-    under_coat = attributes.encode_rows(world.with_columns({**plain, "upper": "coat"}))
-    under_shirt = attributes.encode_rows(world.with_columns({**plain, "upper": "shirt"}))
+    under_coat = attribute_labels.encode_rows(world.with_columns({**plain, "upper": "coat"}))
+    under_shirt = attribute_labels.encode_rows(world.with_columns({**plain, "upper": "shirt"}))
     covered = torch.tensor([word != "jeans" for word in lower])
     assert (under_coat[covered, 1] == -100).all() and (under_coat[~covered, 1] >= 0).all()
     assert (under_shirt >= 0).all() and (under_coat[:, 0] >= 0).all()
@@ -154,9 +154,9 @@ def test_a_picture_and_its_mirror_image_are_read_alike(world):
         torch.manual_seed(0)
         network = attributes.AttributeNet().eval()
     read, mirrored = (attributes.read_attributes(network, each) for each in (pictures, pictures.flip(-1)))
-    view = list(attributes.VALUES).index("view")
+    view = list(VALUES).index("view")
     exchanged = {"left": "right", "right": "left"}
-    names = [attributes.VALUES["view"][number] for number in read[:, view].tolist()]
-    assert [attributes.VALUES["view"][n] for n in mirrored[:, view].tolist()] == [exchanged.get(n, n) for n in names]
+    names = [VALUES["view"][number] for number in read[:, view].tolist()]
+    assert [VALUES["view"][n] for n in mirrored[:, view].tolist()] == [exchanged.get(n, n) for n in names]
     read[:, view] = mirrored[:, view] = 0
     assert torch.equal(read, mirrored)

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from benchmarks import augment, figure
-from benchmarks.attributes import VALUES
+from benchmarks.attribute_labels import VALUES
 from benchmarks.pictures import read_pictures, to_floats
 
 

@@ -10,7 +10,8 @@ import torchmetrics.image.kid
 from PIL import Image
 
 from benchmarks import tiny_sd
-from benchmarks.attributes import VALUES, AttributeNet, read_attributes
+from benchmarks.attribute_labels import VALUES
+from benchmarks.attributes import AttributeNet, read_attributes
 from benchmarks.pictures import read_pictures, reconstruct
 from benchmarks.prompts import draw_prompts
 from tests.benchmarks.conftest import Statistics
