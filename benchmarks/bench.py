@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -23,6 +24,7 @@ from benchmarks.recognition import nearest_person
 from benchmarks.report import write_json
 from benchmarks.scenes import train_scene_reader
 from benchmarks.tiny_sd import kid_features
+from diffreid_lightning import file_lock
 from diffreid_lightning.data.datasets import MiniPerson
 from diffreid_lightning.diffusion.checkpoint_source import locate_pipeline, weights_hash
 from diffreid_lightning.diffusion.diversity import Diversity
@@ -84,6 +86,18 @@ def read_earlier(files: Iterable[Path]) -> dict[str, dict[str, Any]]:
     return found
 
 
+@contextmanager
+def in_turn(file: Path) -> Iterator[None]:
+    """Let the processes that share a table's cells do something one after the other, and find it done."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock = file_lock.take(file, wait=True)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
+
+
 def kept(file: Path, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Read a result, or compute it and write it down whole."""
     if not file.exists():
@@ -121,7 +135,8 @@ def measure_cell(
 
     def compute() -> dict[str, Any]:
         print(f"{label}, seed {seed}", flush=True)
-        trained = personalise(bench.base, bench.people, cell, bench.settings, seed, bench.work)
+        with in_turn(bench.work / "turns" / f"{cell.label.replace(' ', '-')}-{seed}"):
+            trained = personalise(bench.base, bench.people, cell, bench.settings, seed, bench.work)
         drawn = draw_people(trained.folder, bench.people, diversity, bench.drawing, seed, bench.work)
         found = {
             **measure(portrayed(drawn.manifest), bench.real, bench.instruments),
@@ -216,8 +231,9 @@ def open_bench(given: argparse.Namespace, vocabulary: str) -> Bench:
     world = Manifest.read(given.world)
     everybody = MiniPerson(given.domain).manifest()
     rows = choose_people(everybody, given.split, given.identities)
-    instruments, fingerprint = _instruments(given, world, everybody, rows)
-    people = caption_people(rows, given.work)
+    with in_turn(given.work / "turns" / "opening"):
+        instruments, fingerprint = _instruments(given, world, everybody, rows)
+        people = caption_people(rows, given.work)
     drawing = replace(
         Drawing(), images=given.images, evaluations=given.evaluations, guidance=given.draw_guidance,
         vocabulary=vocabulary, dtype=given.draw_dtype, batch_size=given.draw_batch_size,

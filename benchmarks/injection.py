@@ -35,14 +35,12 @@ NONE = "NoDiversity"
 _COST = (Column("steps", "steps", digits=0), Column("evaluations", "evaluations", digits=0))
 
 
-def strategies(
-    attribute_weight: float, identity_weight: float | None, window: float, strength: float
-) -> dict[str, Diversity]:
+def strategies(attribute_weight: float, identity_weight: float, window: float, strength: float) -> dict[str, Diversity]:
     """The rows of the table.
 
     Args:
         attribute_weight: of the attributes' prompt in composed guidance.
-        identity_weight: of the identity's prompt beside it; None is the guidance scale.
+        identity_weight: of the identity's prompt beside it.
         window: share of the steps in which it guides.
         strength: of SDEdit.
     """
@@ -82,8 +80,8 @@ def main(args: list[str] | None = None) -> int:
     add_parts(parser)
     parser.add_argument("--seeds", type=int, default=5, help="seeds of every row")
     parser.add_argument("--attribute-weight", type=float, default=3.0, help="of composed guidance")
-    parser.add_argument("--identity-weight", type=float, default=None, help="beside it; the guidance scale by default")
-    parser.add_argument("--window", type=float, default=0.6, help="of composed guidance: share of the steps")
+    parser.add_argument("--identity-weight", type=float, default=1.0, help="beside it")
+    parser.add_argument("--window", type=float, default=0.3, help="of composed guidance: share of the steps")
     parser.add_argument("--strength", type=float, default=0.7, help="of SDEdit: share of the steps that are taken")
     return run_script(run, parser.parse_args(args))
 
