@@ -4,15 +4,16 @@
 
 (a) Training. All people are taught to one model (full LPE but for its prior: neither side has prior images, whose cost
     would be the same). Some of them are taught by DreamBooth-LoRA, each to a model of their own
-    (:mod:`benchmarks.dreambooth`); that is tried after more and more steps. Seconds per person are compared at the
-    first number of steps at which as many images are recognised as of the same people by the joint model. Loading the
-    base model and encoding the pictures counts on neither side.
+    (:mod:`benchmarks.dreambooth`); that is tried after more and more steps. Seconds per person are compared where as
+    many images are recognised as of the same people by the joint model, between two tries by interpolation. Both train
+    in single precision. Loading the base model and encoding the pictures counts on neither side.
 (b) Generation. The joint model draws the same prompts with the same sampler: by the package's ``predict``, and by a
-    loop over the people that calls a stock ``StableDiffusionPipeline`` with a person's prompts and saves the images as
-    JPEG. Both are done in single precision, which the stock pipeline has unless it is told otherwise, and in bfloat16,
-    in turn several times; medians are compared.
+    loop over the people that calls a stock ``StableDiffusionPipeline``, its LoRA fused, with a person's prompts and
+    saves the images as JPEG. Both are done in single precision, which the stock pipeline has unless it is told
+    otherwise, and in bfloat16, in turn several times; medians are compared.
 
-Ratios are of what was measured in one run on one machine. What is finished is kept; a killed run goes on.
+Give it a machine that does nothing else: ratios are of what was measured in one run on one machine. Trainings that are
+finished are kept, by the number of threads; rounds of generation are not.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 
-from benchmarks.bench import Bench, add_options, kept, open_bench
-from benchmarks.device import elsewhere
+from benchmarks.bench import Bench, add_options, in_turn, kept, open_bench, results_file
+from benchmarks.device import device_name, elsewhere
 from benchmarks.drawing import Drawing, draw_people, steps_for
 from benchmarks.dreambooth import Alone, train_alone
 from benchmarks.measures import Portrayed, portrayed
@@ -56,22 +57,37 @@ def people_apart(count: int, chosen: int) -> list[int]:
     return [place * count // chosen for place in range(chosen)]
 
 
-def equal_recognition(curve: Mapping[int, tuple[float, float]], wanted: float) -> tuple[int, float, float, bool]:
-    """Find where a curve reaches a share.
+class Meeting(NamedTuple):
+    """Where a curve reaches a share."""
+
+    steps: float
+    seconds: float
+    share: float
+    reached: bool
+
+
+def equal_recognition(curve: Mapping[int, tuple[float, float]], wanted: float) -> Meeting:
+    """Find where a curve first reaches a share, linear between its points and from nothing to the first.
 
     Args:
         curve: mean seconds and mean share recognised, by steps.
         wanted: the share.
 
     Returns:
-        Steps, seconds and share of the first point that is as high, and True; where none is, of the highest, and False.
+        The place; the last point where the curve does not come so far.
     """
+    before = Meeting(0, 0.0, 0.0, True)
     for steps in sorted(curve):
         seconds, share = curve[steps]
         if share >= wanted:
-            return steps, seconds, share, True
-    best = max(curve, key=lambda steps: (curve[steps][1], -steps))
-    return best, *curve[best], False
+            rise = share - before.share
+            part = (wanted - before.share) / rise if rise else 1.0
+            between = (
+                start + part * (end - start) for start, end in ((before.steps, steps), (before.seconds, seconds))
+            )
+            return Meeting(*between, wanted, True)
+        before = Meeting(steps, seconds, share, True)
+    return before._replace(reached=False)
 
 
 def mean_curve(persons: Sequence[Sequence[Mapping[str, float]]]) -> dict[int, tuple[float, float]]:
@@ -128,12 +144,12 @@ def compare_training(bench: Bench, alone: Alone, chosen: int, seed: int) -> dict
     some = [keys[place] for place in people_apart(len(keys), chosen)]
     shown = joint_share(bench, portrayed(drawn.manifest), some)
     curve = mean_curve([taught_alone(bench, key, alone, seed)["points"] for key in some])
-    steps, seconds, share, reached = equal_recognition(curve, shown)
+    met = equal_recognition(curve, shown)
     per_person = trained.seconds / len(keys)
     return {
         "people": len(keys), "some": len(some), "joint_seconds": per_person, "joint_recognised": shown,
-        "alone_seconds": seconds, "alone_steps": steps, "alone_recognised": share, "equal": reached,
-        "ratio": seconds / per_person, "curve": {str(step): list(point) for step, point in curve.items()},
+        "alone_seconds": met.seconds, "alone_steps": met.steps, "alone_recognised": met.share, "equal": met.reached,
+        "ratio": met.seconds / per_person, "curve": {str(step): list(point) for step, point in curve.items()},
     }  # fmt: skip
 
 
@@ -149,13 +165,20 @@ def compare_generation(bench: Bench, rounds: int, seed: int) -> dict[str, dict[s
     model = personalise(bench.base, bench.people, JOINT, bench.settings, seed, bench.work).folder
     rates: dict[str, dict[str, list[float]]] = {dtype: {"ours": [], "stock": []} for dtype in PRECISIONS}
     scratch = bench.work / "rounds"
+    wanted = None
     for number in range(rounds):
         for dtype in PRECISIONS:
-            shutil.rmtree(scratch, ignore_errors=True)
             drawing = replace(bench.drawing, dtype=dtype)
-            drawn = draw_people(model, bench.people, WordsOnly(), drawing, seed, scratch)
-            rates[dtype]["ours"].append(drawn.images_per_second)
-            rates[dtype]["stock"].append(stock_rate(drawing, model, drawn.manifest, scratch / "stock"))
+            for way in (
+                ("ours", "stock") if number % 2 == 0 else ("stock", "ours")
+            ):  # neither always finds a warm machine
+                shutil.rmtree(scratch, ignore_errors=True)
+                if way == "stock" and wanted is not None:
+                    rates[dtype][way].append(stock_rate(drawing, model, wanted, scratch / "stock"))
+                else:
+                    drawn = draw_people(model, bench.people, WordsOnly(), drawing, seed, scratch)
+                    rates[dtype][way].append(drawn.images_per_second)
+                    wanted = drawn.manifest
             latest = " and ".join(f"{way[-1]:.2f}" for way in rates[dtype].values())
             print(f"  round {number + 1} of {rounds}, {dtype}: {latest} images/s", flush=True)
     shutil.rmtree(scratch, ignore_errors=True)
@@ -165,6 +188,8 @@ def compare_generation(bench: Bench, rounds: int, seed: int) -> dict[str, dict[s
 def stock_rate(drawing: Drawing, model: Path, wanted: Manifest, folder: Path) -> float:
     """Draw the same prompts person by person with a stock pipeline, as a user's loop does; images per second."""
     pipeline: Any = load_personalised(model).pipeline.to(fastest_device(), getattr(torch, drawing.dtype))
+    pipeline.fuse_lora()
+    pipeline.unload_lora_weights()
     steps = steps_for(WordsOnly(), drawing)
     pipeline.scheduler = Sampler(pipeline.scheduler, drawing.scheduler, {}, steps).scheduler
     pipeline.set_progress_bar_config(disable=True)
@@ -183,15 +208,17 @@ def stock_rate(drawing: Drawing, model: Path, wanted: Manifest, folder: Path) ->
     return len(prompts) / (time.perf_counter() - started)
 
 
-def report(training: Mapping[str, Any], generation: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
+def report(
+    training: Mapping[str, Any], generation: Mapping[str, Mapping[str, Sequence[float]]], drawing: Drawing
+) -> str:
     """The tables."""
-    alone = f"one at a time, {training['alone_steps']} steps each ({training['some']} people)"
-    equal = "" if training["equal"] else "; no number of steps reached the joint model's share"
+    alone = f"one at a time, {training['alone_steps']:.0f} steps each ({training['some']} people)"
+    equal, more = ("", "") if training["equal"] else ("; they do not come to the joint model's share", "> ")
     rows = [
         (f"{training['people']} people at once", f"{training['joint_seconds']:.2f}",
          f"{100 * training['joint_recognised']:.1f}"),
         (alone + equal, f"{training['alone_seconds']:.2f}", f"{100 * training['alone_recognised']:.1f}"),
-        ("ratio", f"{training['ratio']:.1f}", ""),
+        ("ratio", f"{more}{training['ratio']:.1f}", ""),
     ]  # fmt: skip
     taught = table("Training", ["", "seconds per person", "recognised, %"], rows)
     medians = {
@@ -200,7 +227,10 @@ def report(training: Mapping[str, Any], generation: Mapping[str, Mapping[str, Se
     reference = medians[PRECISIONS[0]]["stock"]
     lines = [
         (name, *(f"{medians[dtype][way]:.2f} ({medians[dtype][way] / reference:.2f})" for dtype in medians))
-        for way, name in (("stock", "a loop over StableDiffusionPipeline"), ("ours", "predict"))
+        for way, name in (
+            ("stock", f"a loop over StableDiffusionPipeline, {drawing.images} images of a person at a time"),
+            ("ours", f"predict, {drawing.batch_size} images at a time"),
+        )
     ]
     rounds = len(generation[PRECISIONS[0]]["ours"])
     title = f"Generation, medians of {rounds} rounds; in brackets ratios to the loop in {PRECISIONS[0]}"
@@ -208,13 +238,22 @@ def report(training: Mapping[str, Any], generation: Mapping[str, Mapping[str, Se
 
 
 def run(given: argparse.Namespace) -> None:
-    """Do both parts, print the tables, write ``results.json``."""
+    """Do both parts, print the tables, write ``against_diffusers-SPLIT.json``."""
     bench = open_bench(given, "rendered")
+    settings = replace(bench.settings, precision="32-true")  # as those who are taught alone
+    own = bench.work / f"against_diffusers-{given.threads}-threads"
+    bench = replace(bench, settings=settings, work=own)
     alone = Alone(tuple(sorted(given.alone_steps)), given.alone_rate, given.alone_rank)
-    training = compare_training(bench, alone, given.some, given.seed)
-    generation = compare_generation(bench, given.rounds, given.seed)
-    print(report(training, generation))
-    write_json(given.work / "against_diffusers.json", {"training": training, "generation": generation})
+    with in_turn(own / "turn"):
+        training = compare_training(bench, alone, given.some, given.seed)
+        generation = compare_generation(bench, given.rounds, given.seed)
+    print(report(training, generation, bench.drawing))
+    made_by = {
+        "device": device_name(), "threads": given.threads, "settings": asdict(settings), "alone": asdict(alone),
+        "drawing": asdict(bench.drawing),
+    }  # fmt: skip
+    measured = {"training": training, "generation": generation}
+    write_json(results_file("against_diffusers", given), {**measured, "made_by": made_by})
 
 
 def main(args: list[str] | None = None) -> int:

@@ -99,9 +99,10 @@ def in_turn(file: Path) -> Iterator[None]:
 
 
 def kept(file: Path, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Read a result, or compute it and write it down whole."""
-    if not file.exists():
-        write_json(file, compute())
+    """Read a result, or compute it and write it down whole; who comes to it at the same time waits."""
+    with in_turn(file.with_name(f".{file.stem}.turn")):
+        if not file.exists():
+            write_json(file, compute())
     found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return found
 
@@ -121,8 +122,9 @@ def measure_cell(
 
     Returns:
         What :func:`~benchmarks.measures.measure` gives, with ``images_per_second``, ``steps``, ``evaluations``,
-        ``training_seconds``, ``losses``, ``device``, ``done`` (all that it follows from but instruments and device,
-        hashed) and, if asked for, what :func:`~benchmarks.drift.measure_drift` gives, each name behind ``drift_``.
+        ``training_seconds``, ``losses``, ``folder`` (the images' in ``drawn``), ``device``, ``done`` (all that it
+        follows from but instruments and device, hashed) and, if asked for, what
+        :func:`~benchmarks.drift.measure_drift` gives, each name behind ``drift_``.
     """
     label = label or cell.label
     strategy = [type(diversity).__name__, diversity.settings]
@@ -209,7 +211,8 @@ def own_part(cells: Sequence[Item], given: argparse.Namespace) -> Sequence[Item]
 
 def results_file(name: str, given: argparse.Namespace) -> Path:
     """Name the file that a process writes its results to."""
-    part = f"-{given.part}-of-{given.parts}" * (given.parts > 1)
+    parts = getattr(given, "parts", 1)
+    part = f"-{given.part}-of-{parts}" * (parts > 1)
     return Path(given.work) / f"{name}-{given.split}{part}.json"
 
 

@@ -14,6 +14,7 @@ from torch.nn.functional import cosine_similarity
 
 from benchmarks.attribute_labels import VALUES
 from benchmarks.attributes import AttributeNet, read_attributes
+from benchmarks.device import elsewhere
 from benchmarks.drawing import Drawing, steps_for
 from benchmarks.pictures import SIZE, content_key, outputs, read_pictures
 from benchmarks.prompts import Prompt, draw_prompts
@@ -46,7 +47,7 @@ def draw_nobody(model: Path, prompts: list[Prompt], drawing: Drawing, work: Path
         model=str(model), image_size=SIZE, scheduler=drawing.scheduler, steps=steps_for(NoDiversity(), drawing),
         guidance=drawing.guidance, diversity=NoDiversity(), dtype=drawing.dtype,
     )  # fmt: skip
-    key = content_key(module.work, [asdict(prompt) for prompt in prompts], SIZE, drawing.batch_size)
+    key = content_key(module.work, [asdict(prompt) for prompt in prompts], SIZE, drawing.batch_size, *elsewhere())
     file = work / "nobody" / f"{key}.npy"
     if not file.exists():
         fill_array(

@@ -62,7 +62,7 @@ def report(results: Results, bench: Bench) -> str:
 
 
 def run(given: argparse.Namespace) -> None:
-    """Measure every strategy that is not measured yet, print the tables, write ``results.json``."""
+    """Measure every strategy that is not measured yet, print the tables, write ``injection-SPLIT.json``."""
     rows = strategies(given.attribute_weight, given.identity_weight, given.window, given.strength)
     cells = own_part([(seed, label) for seed in range(given.seeds) for label in rows], given)
     bench, file = open_bench(given, "rendered"), results_file("injection", given)

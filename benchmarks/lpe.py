@@ -11,8 +11,8 @@ evaluations. Its prompts ask for a view, the same number of each, in words.
 2. Near-copies: share of the images whose thumbnail is nearer to a real image than the filter allows.
 3. KID to the people's real images, in features of ImageNet.
 4. As asked: share of the views read as asked, by the classifier of :mod:`benchmarks.attributes`.
-5. Variety of one person's recognised images, in sets of four: entropy of the views and scenes that are read off them,
-   Vendi score of their ImageNet features.
+5. Variety of one person's recognised images, in sets of four, over the people who have so many: entropy of the views
+   and scenes that are read off them, Vendi score of their ImageNet features.
 6. Nobody: images of prompts without a name; what a prior is for. How far each has moved from the base model's image of
    the same prompt and noise (cosine distance in features of ImageNet), KID to the base model's images and to held-out
    renders, and colours and view as asked.

@@ -117,7 +117,7 @@ def measure(images: Portrayed, real: Portrayed, instruments: Instruments) -> dic
     Returns:
         ``recognised``, ``copies`` and ``agreement`` are shares, ``kid`` is KID to the real images; ``views`` and
         ``scenes`` are entropies in bits and ``vendi`` the Vendi score, of sets of :data:`SET` recognised images of one
-        person, all None where nobody has so many.
+        person, means over the ``varied`` people who have so many, None where nobody has.
     """
     recognised = instruments.nearest.recognised(images.pictures, images.keys)
     read = read_circumstances(instruments, images.pictures)
@@ -136,7 +136,7 @@ def measure(images: Portrayed, real: Portrayed, instruments: Instruments) -> dic
 
 def variety(
     images: Portrayed, counted: npt.NDArray[np.bool_], read: npt.NDArray[np.int64], network: nn.Module
-) -> dict[str, float | None]:
+) -> dict[str, float | int | None]:
     """Variety of each person's images.
 
     Args:
@@ -146,12 +146,13 @@ def variety(
         network: images (B, 3, H, W) in 0..1 to (B, D).
     """
     if not counted.any():
-        return {"views": None, "scenes": None, "vendi": None}
+        return {"varied": 0, "views": None, "scenes": None, "vendi": None}
     features = outputs(network, images.pictures[torch.from_numpy(counted)]).double().numpy()
     numbers = {key: number for number, key in enumerate(sorted(set(images.keys)))}
     people = np.array([numbers[key] for key in images.keys], dtype=np.int64)[counted]
     seen = read[counted]
     return {
+        "varied": int((np.unique(people, return_counts=True)[1] >= SET).sum()),
         "views": within_people(people, lambda rows: entropy(seen[rows, 0]), SET),
         "scenes": within_people(people, lambda rows: entropy(seen[rows, 1:3]), SET),
         "vendi": within_people(people, lambda rows: vendi_score(features[rows]), SET),

@@ -92,8 +92,8 @@ def write_random(architecture: Architecture, work: Path) -> Path:
 
 
 def strategy(name: str) -> Diversity:
-    """One prompt by classifier-free guidance, or the default strategy."""
-    return ComposedGuidance() if name == "composed" else NoDiversity()
+    """One prompt by classifier-free guidance, or identity and attributes together for more than half of the way."""
+    return ComposedGuidance(window=(0.0, 0.6)) if name == "composed" else NoDiversity()
 
 
 def count_operations(module: GenerationModule, prompts: list[tuple[str, ...]]) -> float:

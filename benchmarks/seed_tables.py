@@ -35,6 +35,7 @@ QUALITY = (
     Column("near-copies, %", "copies", 100),
     Column("KID × 1000", "kid", 1000),
     Column("as asked, %", "agreement", 100),
+    Column("people with four recognised", "varied", digits=0),
     Column("views, bits", "views", digits=2),
     Column("scenes, bits", "scenes", digits=2),
     Column("Vendi", "vendi", digits=2),
@@ -71,7 +72,9 @@ def differences_table(title: str, results: Results, reference: str, columns: Ite
         if label == reference:
             continue
         pairs = [_difference(seeds, results[reference], column) for column in columns]
-        rows.append([label, max((pair.count for pair in pairs if pair), default=0), *map(_text, pairs, columns)])
+        counts = sorted({pair.count for pair in pairs if pair}) or [0]
+        seen = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+        rows.append([label, seen, *map(_text, pairs, columns)])
     return table(title, ["", "pairs", *(column.head for column in columns)], rows)
 
 

@@ -6,9 +6,9 @@
 Step 1 chooses threshold, mix, lambda and schedules on the held-out identities at 30 % few-shot; query and gallery are
 not read. Step 2 runs every row with every seed under those settings; each run reads query and gallery once, at its end.
 Everything is a command of the package and is kept in the work folder: a run that is stopped goes on where it was, and a
-row that is finished is skipped. Changes of the code are not seen: give another work folder for them. Machines share
-the work by ``--earlier FOLDER``: the choice (``settings.json``) and the rows (``outcomes.json``) that another's work
-folder holds are taken from there.
+row that is finished is skipped. Changes of the code are not seen: give another work folder for them. Machines of one
+kind share the work by ``--earlier FOLDER``: the choice (``settings.json``) and the rows (``outcomes.json``) that
+another's work folder holds are taken from there.
 
 Needs the extras ``imagenet`` and ``benchmarks``.
 """
@@ -26,6 +26,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
+from benchmarks.device import device_name
 from benchmarks.evidence import settings as frozen
 from benchmarks.evidence import tables
 from benchmarks.evidence.ancestry import refuse_leaks
@@ -35,7 +36,7 @@ from benchmarks.evidence.outcomes import Ledger, Outcome, Run, read_outcome, rea
 from benchmarks.evidence.plan import Plan
 from benchmarks.evidence.rows import FEW, ROWS, TABLES, Data, Work
 from benchmarks.evidence.settings import Question, Settings
-from benchmarks.evidence.stages import Share, Stages, Variant
+from benchmarks.evidence.stages import Share, Stages, Variant, configs_key
 from diffreid_lightning.diffusion.checkpoint_source import locate_pipeline, weights_hash
 from diffreid_lightning.diffusion.folder import PROVENANCE
 from diffreid_lightning.errors import DiffReIDError
@@ -75,7 +76,7 @@ class Evidence:
     @property
     def made_for(self) -> dict[str, Any]:
         """What a choice belongs to."""
-        return {**self.inputs, "sizes": self.plan.sizes}
+        return {**self.inputs, "sizes": self.plan.sizes, "configs": configs_key()}
 
     def take(self, folder: Path) -> None:
         """Go on from another machine's work folder, or what was kept of it; what is taken stays in this one.
@@ -97,7 +98,8 @@ class Evidence:
 
     @property
     def _outcomes_made_for(self) -> dict[str, Any]:
-        return {**self.made_for, "settings": asdict(frozen.load(self.settings_file, self.made_for)[0])}
+        chosen, _ = frozen.load(self.settings_file, self.made_for)
+        return {**self.made_for, "settings": asdict(chosen), "device": device_name()}
 
     def choose(self, questions: Sequence[Question] = frozen.QUESTIONS, start: Settings | None = None) -> None:
         """Choose the settings on the held-out identities, and write them down."""

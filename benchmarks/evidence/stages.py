@@ -19,11 +19,14 @@ from benchmarks.evidence.lab import OUT, Lab
 from benchmarks.evidence.plan import LARGE, SMALL, Plan, epochs_for, validation_interval
 from benchmarks.evidence.selection import Order
 from benchmarks.evidence.settings import Settings
-from diffreid_lightning.cli.layers import find_config, load_config
+from benchmarks.pictures import content_key
+from diffreid_lightning.cli import select
+from diffreid_lightning.cli.layers import DEFAULT, find_config, load_config
 from diffreid_lightning.data.datasets import PersonDataset, Subset
 from diffreid_lightning.data.reid import ReIDDataModule
 from diffreid_lightning.data.samplers import PKSampler
 from diffreid_lightning.manifest import FILE_NAME, Manifest
+from diffreid_lightning.packaged import configs_folder
 
 Share = float | None
 #: how images are made: the whole method, or without a part of it
@@ -33,7 +36,9 @@ _HERE = Path(__file__).parent
 _UNTRACKED = "--trainer.logger=false"
 _ROOT = f"--trainer.default_root_dir={OUT}"
 _TEMPLATE = "{identity}, {description}, {circumstances}"
+_RARE_TEMPLATE = "{identity} person, {description}, {circumstances}"  # DreamBooth (arXiv 2208.12242, section 3.1)
 _NEVER = 1_000_000
+_CONFIGS = ("caption", "personalise", "generate", "score", "score_generated", "pretrain", "transfer")
 
 
 class Stages:
@@ -80,10 +85,11 @@ class Stages:
         source = self._described(share, variant)
         rows = Manifest.read(source)
         prior = self.plan.prior_images_per_identity
-        if variant == "without LPE":  # as DreamBooth has it: a rare word, no caption, a prior of people in general
-            coarse = {"images": prior * len(rows.identities()[1]), "prompt": "a person", **_prior_sampling()}
+        if variant == "without LPE":  # as DreamBooth has it: rare word and class, no caption, a prior of the class
+            coarse = {"images": prior * len(rows.identities()[1]), **_prior_sampling()}
             coarse["cache_dir"] = str(self.lab.work / "cache" / "prior")
             words += ["--model.tokens=RareWord", f"--data.prior={_class('CoarsePrior', coarse)}"]
+            words += [f"--data.template={_RARE_TEMPLATE}"]
         else:
             words += [f"--data.prior.init_args.images_per_identity={prior}"]
         batch = self.plan.personalise_batch
@@ -223,6 +229,13 @@ class Stages:
     def _step(self, stage: str, label: str, words: Sequence[str], *, rooted: bool = True) -> Path:
         more = self.plan.more.get(stage.partition("-")[0], ())
         return self.lab.step(f"{stage}-{label}", [*words, *([_ROOT] if rooted else []), *more])
+
+
+def configs_key() -> str:
+    """Hash what the stages' configs say."""
+    files = [find_config(f"pipeline/{name}") for name in _CONFIGS]
+    files += [configs_folder() / DEFAULT, configs_folder() / select.DEFAULT, *sorted(_HERE.glob("*.yaml"))]
+    return content_key([load_config(file) for file in files])
 
 
 def _prior_sampling() -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from benchmarks.evidence.outcomes import Outcome
@@ -21,30 +22,37 @@ _CAPTION = (
     "Renders, not Market-1501: the table shows the mechanism. mAP and Rank-1 on query and gallery, means of {seeds} "
     "seeds; differences in mAP seed by seed with 95 % intervals (Student). One subset and one set of generated "
     "images: the intervals are over training. Rows marked large have {large} at 128 x 64 pixels, the others a "
-    "network of 0.4 million parameters at 64 x 32; rows compare within one network."
+    "network of 0.4 million parameters at 64 x 32; rows compare within one network. Of the small rows, those with a "
+    'first training have it equally long, "real images, as long" too; no large row trains on real images for as long '
+    "as Diff-Person and fine-tuning together."
 )
 
 
 class Goal(NamedTuple):
-    """Something that is hoped for."""
+    """Something that is hoped for: that the first row is so much above the second, in mAP."""
 
     words: str
     first: str
     second: str
     share: Share
-    holds: Callable[[Estimate], bool]
+    least: float = 0.0
+
+    def verdict(self, found: Estimate) -> str:
+        """What an estimate of the difference says; nothing where its interval leaves both possible."""
+        low, high = (found.mean, found.mean) if math.isnan(found.low) else (found.low, found.high)
+        return "yes" if low > self.least else "no" if high < self.least else "undecided"
 
 
 GOALS = (
-    Goal("full beats scratch by at least 5 mAP", FULL, "scratch", FEW, lambda found: found.mean >= 5),
-    Goal("full beats real images, as long", FULL, "real images, as long", FEW, lambda found: found.low > 0),
-    Goal("full is not worse than scratch on all images", FULL, "scratch", None, lambda found: found.low > -1),
+    Goal("full beats scratch by at least 5 mAP", FULL, "scratch", FEW, 5.0),
+    Goal("full beats real images, as long", FULL, "real images, as long", FEW),
+    Goal("full is not worse than scratch on all images, but for 1 mAP", FULL, "scratch", None, -1.0),
     *(
-        Goal(f"full beats {label}", FULL, label, FEW, lambda found: found.mean > 0)
+        Goal(f"full beats {label}", FULL, label, FEW)
         for label in ("frozen base, consensus prompt", "without LPE", "without DI", "unfiltered")
     ),
-    Goal("top-scored beats random", "top-scored", "random", FEW, lambda found: found.mean > 0),
-    Goal("random beats bottom-scored", "random", "bottom-scored", FEW, lambda found: found.mean > 0),
+    Goal("top-scored beats random", "top-scored", "random", FEW),
+    Goal("random beats bottom-scored", "random", "bottom-scored", FEW),
 )
 
 
@@ -86,11 +94,12 @@ def convergence_table(outcomes: Outcomes) -> str:
 def goals_table(outcomes: Mapping[Share, Outcomes]) -> str:
     """What was hoped for beside what was measured."""
     lines = []
-    for words, first, second, share, holds in GOALS:
-        if not {first, second} <= set(outcomes.get(share, ())):
+    for goal in GOALS:
+        rows = outcomes.get(goal.share, {})
+        if not {goal.first, goal.second} <= set(rows):
             continue
-        found = paired(maps(outcomes[share][first]), maps(outcomes[share][second]))
-        lines.append((f"{words} ({named(share)})", str(found), "yes" if holds(found) else "no"))
+        found = paired(maps(rows[goal.first]), maps(rows[goal.second]))
+        lines.append((f"{goal.words} ({named(goal.share)})", str(found), goal.verdict(found)))
     return table("Goals", ("goal", "difference in mAP", "holds"), lines)
 
 
@@ -107,7 +116,7 @@ def cost_table(seconds: Mapping[str, float]) -> str:
         stages.setdefault(name.partition("-")[0], []).append(value)
     lines = [(stage, len(values), f"{sum(values) / 3600:.2f}") for stage, values in sorted(stages.items())]
     total = ("all", sum(count for _, count, _ in lines), f"{sum(seconds.values()) / 3600:.2f}")
-    return table("Commands, one thread each", ("stage", "commands", "hours"), [*lines, total])
+    return table("Commands that were finished", ("stage", "commands", "hours"), [*lines, total])
 
 
 def maps(outcomes: Sequence[Outcome]) -> list[float]:

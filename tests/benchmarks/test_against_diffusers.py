@@ -12,14 +12,18 @@ from benchmarks.dreambooth import Alone, instance_prompt, train_alone
 CURVE = {50: (1.0, 0.2), 100: (2.0, 0.6), 200: (4.0, 0.5), 400: (8.0, 0.7)}
 
 
-@pytest.mark.parametrize(("wanted", "steps", "reached"), [(0.1, 50, True), (0.5, 100, True), (0.7, 400, True)])
-def test_sides_are_compared_where_they_recognise_as_many(wanted, steps, reached):
-    assert equal_recognition(CURVE, wanted) == (steps, *CURVE[steps], reached)
+@pytest.mark.parametrize(
+    ("wanted", "steps", "seconds"), [(0.1, 25, 0.5), (0.2, 50, 1.0), (0.5, 87.5, 1.75), (0.65, 350, 7.0)]
+)
+def test_sides_are_compared_where_they_recognise_as_many(wanted, steps, seconds):
+    met = equal_recognition(CURVE, wanted)
+    assert (met.steps, met.seconds, met.share) == pytest.approx((steps, seconds, wanted))
+    assert met.reached
 
 
 def test_what_is_never_reached_is_said_to_be():
     assert equal_recognition(CURVE, 0.8) == (400, 8.0, 0.7, False)
-    assert equal_recognition({50: (1.0, 0.3), 100: (2.0, 0.3)}, 0.8) == (50, 1.0, 0.3, False)
+    assert equal_recognition({50: (1.0, 0.3), 100: (2.0, 0.3)}, 0.8) == (100, 2.0, 0.3, False)
 
 
 def test_curves_are_averaged_point_by_point():
@@ -53,8 +57,8 @@ def test_both_parts_are_measured_and_taken_up(words, tmp_path, capsys):
     assert against_diffusers.main(words) == 0
     printed = capsys.readouterr().out
     assert "| 2 people at once |" in printed
-    assert "| a loop over StableDiffusionPipeline |" in printed
-    found = json.loads((tmp_path / "work" / "against_diffusers.json").read_text())
+    assert "| a loop over StableDiffusionPipeline, " in printed
+    found = json.loads((tmp_path / "work" / "against_diffusers-train.json").read_text())
     assert list(found["training"]["curve"]) == ["1", "2"]
     assert found["training"]["ratio"] == pytest.approx(
         found["training"]["alone_seconds"] / found["training"]["joint_seconds"]
@@ -63,8 +67,9 @@ def test_both_parts_are_measured_and_taken_up(words, tmp_path, capsys):
     assert list(rates) == ["float32", "bfloat16"]
     assert all(len(way) == 1 and way[0] > 0 for both in rates.values() for way in both.values())
     stock, ours = rates["float32"]["stock"][0], rates["bfloat16"]["ours"][0]
-    row = next(line for line in printed.splitlines() if line.startswith("| predict |"))
+    row = next(line for line in printed.splitlines() if line.startswith("| predict, "))
     assert f"{ours:.2f} ({ours / stock:.2f})" in row  # against what users have without choosing
     assert against_diffusers.main(words) == 0
-    again = json.loads((tmp_path / "work" / "against_diffusers.json").read_text())
+    again = json.loads((tmp_path / "work" / "against_diffusers-train.json").read_text())
     assert again["training"] == found["training"]
+    assert again["made_by"]["settings"]["precision"] == "32-true"

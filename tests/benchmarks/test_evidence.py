@@ -301,11 +301,17 @@ def test_rows_compare_within_their_network_and_goals_are_measured() -> None:
     goals = tables.goals_table(found)
     assert f"| full beats scratch by at least 5 mAP (30pct) | {tables.paired([11], [0]).mean:+.1f} " in goals
     assert "| top-scored beats random (30pct) | -1.0 (-1.0 to -1.0) | no |" in goals
-    assert "not worse than scratch on all images (all) | +2.0" in goals
+    assert "not worse than scratch on all images, but for 1 mAP (all) | +2.0" in goals
     curves = tables.convergence_table(found[FEW])
     assert f"| {FULL} | 3 of 3 | 2 | 2 |" in curves
     assert "commands" in tables.cost_table({"fit-a-1": 3600.0, "fit-b-2": 1800.0})
     assert "| fit | 2 | 1.50 |" in tables.cost_table({"fit-a-1": 3600.0, "fit-b-2": 1800.0})
+
+
+def test_a_goal_is_undecided_while_its_interval_leaves_both() -> None:
+    goal = tables.Goal("", FULL, "scratch", FEW, least=5.0)
+    found = [tables.paired([5.5, 5.4, 5.6], [0, 0, 0]), tables.paired([4, 8, 9], [0, 0, 0]), tables.paired([4], [0])]
+    assert [goal.verdict(each) for each in found] == ["yes", "undecided", "no"]
 
 
 def test_every_goal_is_about_rows_of_its_table() -> None:

@@ -155,7 +155,7 @@ def test_sdedit_is_the_stock_image_to_image_pipeline(checkpoints: dict[str, Path
 def test_composed_guidance_without_weight_is_plain_guidance(checkpoints: dict[str, Path]) -> None:
     both = [(prompt, "at night") for prompt in PROMPTS]
     plain = draw(module(checkpoints["sd1"], NoDiversity()), [(prompt,) for prompt in PROMPTS], SEEDS)
-    ours = module(checkpoints["sd1"], ComposedGuidance(attribute_weight=0))
+    ours = module(checkpoints["sd1"], ComposedGuidance(attribute_weight=0, identity_weight=None))
     assert torch.equal(draw(ours, both, SEEDS), plain)
     assert ours.evaluations == 2 * STEPS
     # With a weight the words count, within the window alone.

@@ -17,7 +17,8 @@ class ComposedGuidance(Diversity):
     One prompt names the identity, the other the attributes of nobody in particular. Within the window both guide, each
     by its own weight; outside it the identity's prompt guides alone by the guidance scale of the run. Layout, view and
     light are settled while there is much noise, what a person wears in detail later, so the window begins with the
-    noise. Three evaluations of the denoiser per step within the window, two outside.
+    noise. The weights add up: the guidance scale beside the attributes' weight drives images away from real ones. Three
+    evaluations of the denoiser per step within the window, two outside.
 
     Args:
         attribute_weight: of the attributes' prompt within the window, 0 or more.
@@ -32,8 +33,8 @@ class ComposedGuidance(Diversity):
     def __init__(
         self,
         attribute_weight: float = 3.0,
-        identity_weight: float | None = None,
-        window: tuple[float, float] = (0.0, 0.6),
+        identity_weight: float | None = 1.0,
+        window: tuple[float, float] = (0.0, 0.3),
         in_words: bool = False,
     ) -> None:
         begin, end = window
