@@ -135,21 +135,23 @@ def _sample(pipeline: Any, prompts: list[str], bench: Bench, seeds: list[int]) -
     return to_bytes(images.cpu())
 
 
-def compare_training(bench: Bench, alone: Alone, chosen: int, seed: int) -> dict[str, Any]:
-    """Part (a)."""
+def compare_training(bench: Bench, ways: Sequence[Alone], chosen: int, seed: int) -> dict[str, Any]:
+    """Part (a), for several ways of teaching one person alone."""
     trained = personalise(bench.base, bench.people, JOINT, bench.settings, seed, bench.work)
     drawing = replace(bench.drawing, dtype="float32")  # as the others are
     drawn = draw_people(trained.folder, bench.people, NoDiversity(), drawing, seed, bench.work)
     keys = sorted(set(bench.real.keys))
     some = [keys[place] for place in people_apart(len(keys), chosen)]
     shown = joint_share(bench, portrayed(drawn.manifest), some)
-    curve = mean_curve([taught_alone(bench, key, alone, seed)["points"] for key in some])
-    met = equal_recognition(curve, shown)
     per_person = trained.seconds / len(keys)
+    found = []
+    for alone in ways:
+        curve = mean_curve([taught_alone(bench, key, alone, seed)["points"] for key in some])
+        met = equal_recognition(curve, shown)
+        points = {str(step): list(point) for step, point in curve.items()}
+        found.append({"rate": alone.rate, **met._asdict(), "ratio": met.seconds / per_person, "curve": points})
     return {
-        "people": len(keys), "some": len(some), "joint_seconds": per_person, "joint_recognised": shown,
-        "alone_seconds": met.seconds, "alone_steps": met.steps, "alone_recognised": met.share, "equal": met.reached,
-        "ratio": met.seconds / per_person, "curve": {str(step): list(point) for step, point in curve.items()},
+        "people": len(keys), "some": len(some), "seconds": per_person, "recognised": shown, "alone": found,
     }  # fmt: skip
 
 
@@ -212,15 +214,14 @@ def report(
     training: Mapping[str, Any], generation: Mapping[str, Mapping[str, Sequence[float]]], drawing: Drawing
 ) -> str:
     """The tables."""
-    alone = f"one at a time, {training['alone_steps']:.0f} steps each ({training['some']} people)"
-    equal, more = ("", "") if training["equal"] else ("; they do not come to the joint model's share", "> ")
-    rows = [
-        (f"{training['people']} people at once", f"{training['joint_seconds']:.2f}",
-         f"{100 * training['joint_recognised']:.1f}"),
-        (alone + equal, f"{training['alone_seconds']:.2f}", f"{100 * training['alone_recognised']:.1f}"),
-        ("ratio", f"{more}{training['ratio']:.1f}", ""),
-    ]  # fmt: skip
-    taught = table("Training", ["", "seconds per person", "recognised, %"], rows)
+    people, some = training["people"], training["some"]
+    rows = [(f"{people} people at once", f"{training['seconds']:.2f}", f"{100 * training['recognised']:.1f}", "")]
+    for alone in training["alone"]:
+        way = f"one at a time, rate {alone['rate']:g}, {alone['steps']:.0f} steps each ({some} people)"
+        more = "" if alone["reached"] else "> "
+        shown = f"{100 * alone['share']:.1f}"
+        rows.append((way, f"{alone['seconds']:.2f}", shown, f"{more}{alone['ratio']:.1f}"))
+    taught = table("Training", ["", "seconds per person", "recognised, %", "times as long"], rows)
     medians = {
         dtype: {way: statistics.median(rates) for way, rates in both.items()} for dtype, both in generation.items()
     }
@@ -243,13 +244,14 @@ def run(given: argparse.Namespace) -> None:
     settings = replace(bench.settings, precision="32-true")  # as those who are taught alone
     own = bench.work / f"against_diffusers-{given.threads}-threads"
     bench = replace(bench, settings=settings, work=own)
-    alone = Alone(tuple(sorted(given.alone_steps)), given.alone_rate, given.alone_rank)
+    ways = [Alone(tuple(sorted(given.alone_steps)), rate, given.alone_rank) for rate in given.alone_rates]
     with in_turn(own / "turn"):
-        training = compare_training(bench, alone, given.some, given.seed)
+        training = compare_training(bench, ways, given.some, given.seed)
         generation = compare_generation(bench, given.rounds, given.seed)
     print(report(training, generation, bench.drawing))
     made_by = {
-        "device": device_name(), "threads": given.threads, "settings": asdict(settings), "alone": asdict(alone),
+        "device": device_name(), "threads": given.threads, "settings": asdict(settings),
+        "alone": [asdict(alone) for alone in ways],
         "drawing": asdict(bench.drawing),
     }  # fmt: skip
     measured = {"training": training, "generation": generation}
@@ -262,7 +264,9 @@ def main(args: list[str] | None = None) -> int:
     add_options(parser, "runs/benchmarks/stage1")
     parser.add_argument("--some", type=int, default=8, help="people who are taught alone as well")
     parser.add_argument("--alone-steps", type=int, nargs="+", default=Alone.checkpoints, help="after which to try")
-    parser.add_argument("--alone-rate", type=float, default=Alone.rate, help="learning rate of DreamBooth-LoRA")
+    parser.add_argument(
+        "--alone-rates", type=float, nargs="+", default=[Alone.rate], help="learning rates of DreamBooth-LoRA"
+    )
     parser.add_argument("--alone-rank", type=int, default=Alone.rank, help="of its LoRA")
     parser.add_argument("--rounds", type=int, default=3, help="of generation, both ways in turn")
     parser.add_argument("--seed", type=int, default=0, help="of training, design and noise")
