@@ -211,8 +211,7 @@ def own_part(cells: Sequence[Item], given: argparse.Namespace) -> Sequence[Item]
 
 def results_file(name: str, given: argparse.Namespace) -> Path:
     """Name the file that a process writes its results to."""
-    parts = getattr(given, "parts", 1)
-    part = f"-{given.part}-of-{parts}" * (parts > 1)
+    part = f"-{given.part}-of-{given.parts}" if getattr(given, "parts", 1) > 1 else ""
     return Path(given.work) / f"{name}-{given.split}{part}.json"
 
 
