@@ -80,7 +80,12 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]
 
 @pytest.mark.slow
 def test_rows_from_the_choice_to_the_tables(
-    dataset: Path, world: Manifest, pipeline_folder: Path, tmp_path: Path, commands: list[list[str]]
+    dataset: Path,
+    world: Manifest,
+    pipeline_folder: Path,
+    tmp_path: Path,
+    commands: list[list[str]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     plan = Plan(**{**vars(PLAN), "dataset": str(dataset)})
 
@@ -115,6 +120,14 @@ def test_rows_from_the_choice_to_the_tables(
     assert len(commands) == count, "nothing is run again"
     shutil.copy(tmp_path / "other/outcomes.json", tmp_path / "sent")
     assert len(json.loads((tmp_path / "sent/outcomes.json").read_text())["outcomes"]) == len(tests)
+    with monkeypatch.context() as patched:  # rows are compared that were trained on one kind of device
+        patched.setattr(evidence, "device_name", lambda: "another")
+        with pytest.raises(UserError, match="belong to something else"):
+            other.take(tmp_path / "sent")
+    with monkeypatch.context() as patched:  # a config was changed since
+        patched.setattr(evidence, "configs_key", lambda: "another")
+        with pytest.raises(UserError, match="other inputs"):
+            evidence.Evidence(plan, pipeline_folder, world.root, tmp_path / "third", jobs=1).take(tmp_path / "sent")
     (tmp_path / "sent/outcomes.json").write_text('{"outcomes": []}')
     with pytest.raises(UserError, match="cannot be read"):
         other.take(tmp_path / "sent")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 
 from benchmarks import drift, injection, lpe
 from benchmarks.attributes import AttributeNet, read_attributes
+from benchmarks.bench import kept
 from benchmarks.drawing import Drawing, rate_of, steps_for
 from benchmarks.judge import Judge
 from benchmarks.measures import agreement_with, asked_of, copies
@@ -190,6 +193,19 @@ def test_the_factorial_is_measured_kept_and_taken_up(words, tmp_path, monkeypatc
     whole = [(label, seed, row["done"]) for label, seeds in everything for seed, row in seeds.items()]
     assert sorted(shares) == sorted(whole)
     assert lpe.main([*words, "--parts", "2", "--part", "3"]) == 2
+
+
+def test_who_comes_to_a_result_at_the_same_time_waits_for_it(tmp_path):
+    computed = []
+
+    def compute():
+        computed.append(1)
+        time.sleep(0.2)
+        return {"value": len(computed)}
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda _: kept(tmp_path / "results" / "one.json", compute), range(2)))
+    assert found == [{"value": 1}, {"value": 1}]
 
 
 def test_strategies_are_measured_at_equal_cost(words, tmp_path, capsys):
