@@ -93,7 +93,7 @@ class PersonalisationDataModule(LightningDataModule):
         check_at_least("data.num_workers", num_workers, 0)
         self._source = open_dataset(source)
         self.model = model
-        self.template = PromptTemplate(template)
+        self.template = PromptTemplate(template).naming()
         self._chosen = identities
         self.drop_circumstances = drop_circumstances
         self.flip = flip

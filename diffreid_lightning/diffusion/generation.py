@@ -99,6 +99,8 @@ class GenerationModule(LightningModule):
         self._model, self._pipeline, self._people = model, pipeline, loaded.people
         self.generator = loaded.content_hash
         self.template = loaded.template if template is None else PromptTemplate(template)
+        if loaded.people is not None:
+            self.template.naming()
         # Registered, so that they move with the module and can be compiled by name.
         self.unet, self.vae = pipeline.unet, pipeline.vae
         self.text_encoders = torch.nn.ModuleList(encoder for _, encoder in text_encoders(pipeline))
@@ -289,6 +291,9 @@ def _load(model: str, base: str | None) -> _Loaded:
         people = {identity.key: identity for identity in loaded.identities}
         made = _Loaded(loaded.pipeline, loaded.template, loaded.content_hash, people)
     else:
+        for part in sorted(Path(model).expanduser().glob("*/")):
+            if is_personalised(part):  # the folder of a run was given
+                raise UserError(f"There is no diffusion model at {model}", remedy=f"did you mean {part}?")
         made = _Loaded(load_pipeline(model), PromptTemplate(), weights_hash(locate_pipeline(model)), None)
     unet, vae = made.pipeline.unet, made.pipeline.vae
     if unet.config.in_channels != vae.config.latent_channels:

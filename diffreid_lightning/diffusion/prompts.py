@@ -61,6 +61,20 @@ class PromptTemplate:
         """The names of the slots that occur."""
         return frozenset(_SLOT.findall(self.text))
 
+    def naming(self) -> PromptTemplate:
+        """Return the template itself, for prompts that must say who is shown.
+
+        Raises:
+            UserError: it has no place for the identity, so everybody would be learnt or drawn as anybody.
+        """
+        if "identity" not in self.slots:
+            raise UserError(
+                f"The prompt template does not name the identity: {self.text!r}",
+                looked_for="{identity} somewhere in it",
+                remedy=f"such as {PromptTemplate().text!r}",
+            )
+        return self
+
     def __call__(self, *, identity: str = "", description: str = "", circumstances: str = "") -> str:
         """Fill the slots; spaces and commas around a value do not count.
 

@@ -83,6 +83,7 @@ def test_a_continued_run_comes_to_the_same_weights(
         (["--model.model=nowhere"], "There is no diffusion model at nowhere"),
         (["--data.identities=[toy-0009]"], "There is no image of <toy-0009>"),
         (["--data.template=a photo of {identty}"], "{identity}"),
+        (["--data.template=a photo of {description}"], "does not name the identity"),
         (["--data.template=" + "a photo " * 12 + "of {identity}"], "too long for the text encoder"),
         (["--data.prior.scheduler=DDIMSchedular"], "DDIMScheduler"),
         (["--model.tokens.word="], "no token for the word"),

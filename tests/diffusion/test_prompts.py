@@ -80,3 +80,9 @@ def test_a_wrong_template_is_refused(text: str, expected: str) -> None:
 def test_the_template_without_identity_is_made_once() -> None:
     assert PromptTemplate().without_identity() is PromptTemplate().without_identity()
     assert PromptTemplate("{identity} here").without_identity()() == "a person here"
+
+
+def test_a_template_that_must_name_somebody_has_a_place_for_the_name() -> None:
+    assert PromptTemplate().naming() is not None
+    with pytest.raises(UserError, match="does not name the identity"):
+        PromptTemplate("a photo of {description}").naming()
