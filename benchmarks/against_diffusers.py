@@ -43,7 +43,7 @@ from diffreid_lightning.data.chain import IdentityKey
 from diffreid_lightning.devices import fastest_device
 from diffreid_lightning.diffusion.checkpoint_source import locate_pipeline, weights_hash
 from diffreid_lightning.diffusion.diversity import NoDiversity, WordsOnly
-from diffreid_lightning.diffusion.personalised import load_personalised
+from diffreid_lightning.diffusion.personalised import fused, load_personalised
 from diffreid_lightning.diffusion.samplers import Sampler
 from diffreid_lightning.manifest import Manifest
 
@@ -82,10 +82,8 @@ def equal_recognition(curve: Mapping[int, tuple[float, float]], wanted: float) -
         if share >= wanted:
             rise = share - before.share
             part = (wanted - before.share) / rise if rise else 1.0
-            between = (
-                start + part * (end - start) for start, end in ((before.steps, steps), (before.seconds, seconds))
-            )
-            return Meeting(*between, wanted, True)
+            steps_there = before.steps + part * (steps - before.steps)
+            return Meeting(steps_there, before.seconds + part * (seconds - before.seconds), wanted, True)
         before = Meeting(steps, seconds, share, True)
     return before._replace(reached=False)
 
@@ -167,20 +165,18 @@ def compare_generation(bench: Bench, rounds: int, seed: int) -> dict[str, dict[s
     model = personalise(bench.base, bench.people, JOINT, bench.settings, seed, bench.work).folder
     rates: dict[str, dict[str, list[float]]] = {dtype: {"ours": [], "stock": []} for dtype in PRECISIONS}
     scratch = bench.work / "rounds"
-    wanted = None
     for number in range(rounds):
+        turns = ("ours", "stock") if number % 2 == 0 else ("stock", "ours")  # neither is always the second
         for dtype in PRECISIONS:
             drawing = replace(bench.drawing, dtype=dtype)
-            for way in (
-                ("ours", "stock") if number % 2 == 0 else ("stock", "ours")
-            ):  # neither always finds a warm machine
+            for way in turns:
                 shutil.rmtree(scratch, ignore_errors=True)
-                if way == "stock" and wanted is not None:
-                    rates[dtype][way].append(stock_rate(drawing, model, wanted, scratch / "stock"))
-                else:
+                if way == "ours":
                     drawn = draw_people(model, bench.people, WordsOnly(), drawing, seed, scratch)
-                    rates[dtype][way].append(drawn.images_per_second)
-                    wanted = drawn.manifest
+                    wanted, rate = drawn.manifest, drawn.images_per_second
+                else:
+                    rate = stock_rate(drawing, model, wanted, scratch / "stock")
+                rates[dtype][way].append(rate)
             latest = " and ".join(f"{way[-1]:.2f}" for way in rates[dtype].values())
             print(f"  round {number + 1} of {rounds}, {dtype}: {latest} images/s", flush=True)
     shutil.rmtree(scratch, ignore_errors=True)
@@ -189,9 +185,7 @@ def compare_generation(bench: Bench, rounds: int, seed: int) -> dict[str, dict[s
 
 def stock_rate(drawing: Drawing, model: Path, wanted: Manifest, folder: Path) -> float:
     """Draw the same prompts person by person with a stock pipeline, as a user's loop does; images per second."""
-    pipeline: Any = load_personalised(model).pipeline.to(fastest_device(), getattr(torch, drawing.dtype))
-    pipeline.fuse_lora()
-    pipeline.unload_lora_weights()
+    pipeline: Any = fused(load_personalised(model).pipeline).to(fastest_device(), getattr(torch, drawing.dtype))
     steps = steps_for(WordsOnly(), drawing)
     pipeline.scheduler = Sampler(pipeline.scheduler, drawing.scheduler, {}, steps).scheduler
     pipeline.set_progress_bar_config(disable=True)

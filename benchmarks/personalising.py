@@ -36,8 +36,8 @@ from diffreid_lightning.manifest import Manifest
 TokenKind = Literal["rare", "free", "mapped"]
 PriorKind = Literal["none", "coarse", "fine"]
 
-_TEMPLATE = "{identity}, {description}, {circumstances}"
-_RARE_TEMPLATE = "{identity} person, {description}, {circumstances}"  # DreamBooth writes word and class (section 3.1)
+TEMPLATE = "{identity}, {description}, {circumstances}"
+RARE_TEMPLATE = "{identity} person, {description}, {circumstances}"  # DreamBooth writes word and class (section 3.1)
 _NOTE = "training.json"
 
 
@@ -151,7 +151,7 @@ class CaptionedPrior(FineGrainedPrior):
 
     def prompts(self, people: Sequence[Sequence[Words]], template: PromptTemplate, seed: int) -> list[str]:
         """Describe everybody in the words of the captions, in every cell alike."""
-        return super().prompts(self._people, PromptTemplate(_TEMPLATE), seed)
+        return super().prompts(self._people, PromptTemplate(TEMPLATE), seed)
 
 
 class StepClock(Callback):
@@ -213,7 +213,7 @@ def _train(base: Path, people: Manifest, cell: Cell, settings: Settings, seed: i
     shown.write(source)
     batch_size, prior_batch_size = settings.split(cell.prior)
     data = PersonalisationDataModule(
-        source=str(source), model=str(base), template=_RARE_TEMPLATE if cell.tokens == "rare" else _TEMPLATE,
+        source=str(source), model=str(base), template=RARE_TEMPLATE if cell.tokens == "rare" else TEMPLATE,
         prior=_prior(people, cell.prior, settings, work), prior_batch_size=prior_batch_size, image_size=SIZE,
         batch_size=batch_size, cache_dir=str(work / "cache" / "latents"), seed=seed,
     )  # fmt: skip

@@ -19,6 +19,7 @@ from benchmarks.evidence.lab import OUT, Lab
 from benchmarks.evidence.plan import LARGE, SMALL, Plan, epochs_for, validation_interval
 from benchmarks.evidence.selection import Order
 from benchmarks.evidence.settings import Settings
+from benchmarks.personalising import RARE_TEMPLATE, TEMPLATE
 from benchmarks.pictures import content_key
 from diffreid_lightning.cli import select
 from diffreid_lightning.cli.layers import DEFAULT, find_config, load_config
@@ -35,8 +36,6 @@ Variant = Literal["full", "without LPE", "without DI", "frozen base"]
 _HERE = Path(__file__).parent
 _UNTRACKED = "--trainer.logger=false"
 _ROOT = f"--trainer.default_root_dir={OUT}"
-_TEMPLATE = "{identity}, {description}, {circumstances}"
-_RARE_TEMPLATE = "{identity} person, {description}, {circumstances}"  # DreamBooth (arXiv 2208.12242, section 3.1)
 _NEVER = 1_000_000
 _CONFIGS = ("caption", "personalise", "generate", "score", "score_generated", "pretrain", "transfer")
 
@@ -89,7 +88,7 @@ class Stages:
             coarse = {"images": prior * len(rows.identities()[1]), **_prior_sampling()}
             coarse["cache_dir"] = str(self.lab.work / "cache" / "prior")
             words += ["--model.tokens=RareWord", f"--data.prior={_class('CoarsePrior', coarse)}"]
-            words += [f"--data.template={_RARE_TEMPLATE}"]
+            words += [f"--data.template={RARE_TEMPLATE}"]
         else:
             words += [f"--data.prior.init_args.images_per_identity={prior}"]
         batch = self.plan.personalise_batch
@@ -106,7 +105,7 @@ class Stages:
         words = ["predict", "--config", "pipeline/generate", f"--data.images_per_identity={images}"]
         words += [f"--data.source={self._described(share, variant)}", f"--data.vocabulary={self.plan.vocabulary}"]
         if variant == "frozen base":
-            words += [f"--model.model={self.base}", f"--model.template={_TEMPLATE}"]
+            words += [f"--model.model={self.base}", f"--model.template={TEMPLATE}"]
         else:
             words += [f"--model.model={self.personalised(share, variant, prior_weight)}"]
         if variant == "without DI":

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from diffreid_lightning.data.chain import IdentityKey
 from diffreid_lightning.data.prompts import PromptBatch, PromptsDataModule
-from diffreid_lightning.diffusion.checkpoint_source import locate_pipeline, weights_hash
+from diffreid_lightning.diffusion.checkpoint_source import INDEX, locate_pipeline, weights_hash
 from diffreid_lightning.diffusion.conditioning import text_encoders, tokenise
 from diffreid_lightning.diffusion.diversity import ComposedGuidance, Diversity, ImageRequest
 from diffreid_lightning.diffusion.folder import PROVENANCE, load_pipeline
-from diffreid_lightning.diffusion.personalised import Identity, is_personalised, load_personalised
+from diffreid_lightning.diffusion.personalised import Identity, fused, is_personalised, load_personalised
 from diffreid_lightning.diffusion.prompt_cache import PromptCache
 from diffreid_lightning.diffusion.prompts import PromptTemplate
 from diffreid_lightning.diffusion.samplers import Sampler, initial_noise
@@ -285,15 +285,13 @@ def _load(model: str, base: str | None) -> _Loaded:
     """Load a model in single precision, its LoRA added to the weights."""
     if is_personalised(model):
         loaded = load_personalised(model, base)
-        if loaded.pipeline.get_list_adapters():
-            loaded.pipeline.fuse_lora()
-            loaded.pipeline.unload_lora_weights()
         people = {identity.key: identity for identity in loaded.identities}
-        made = _Loaded(loaded.pipeline, loaded.template, loaded.content_hash, people)
+        made = _Loaded(fused(loaded.pipeline), loaded.template, loaded.content_hash, people)
     else:
-        for part in sorted(Path(model).expanduser().glob("*/")):
-            if is_personalised(part):  # the folder of a run was given
-                raise UserError(f"There is no diffusion model at {model}", remedy=f"did you mean {part}?")
+        folder = Path(model).expanduser()
+        inside = [] if (folder / INDEX).is_file() else sorted(filter(is_personalised, folder.glob("*/")))
+        if inside:  # the folder of a run was given
+            raise UserError(f"There is no diffusion model at {model}", remedy=f"did you mean {inside[0]}?")
         made = _Loaded(load_pipeline(model), PromptTemplate(), weights_hash(locate_pipeline(model)), None)
     unet, vae = made.pipeline.unet, made.pipeline.vae
     if unet.config.in_channels != vae.config.latent_channels:

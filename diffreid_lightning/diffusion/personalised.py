@@ -82,6 +82,14 @@ def is_personalised(folder: str | Path) -> bool:
     return (Path(folder).expanduser() / IDENTITIES_FILE).is_file()
 
 
+def fused(pipeline: Pipeline) -> Pipeline:
+    """Add a pipeline's LoRA, if it has one, to the weights that it belongs to; returns the pipeline."""
+    if pipeline.get_list_adapters():
+        pipeline.fuse_lora()
+        pipeline.unload_lora_weights()
+    return pipeline
+
+
 def load_personalised(folder: str | Path, base: str | Path | None = None) -> PersonalisedModel:
     """Load a personalised model in float32.
 

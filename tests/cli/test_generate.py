@@ -18,6 +18,8 @@ import pytest
 from PIL import Image
 
 from diffreid_lightning.callbacks import shard_writer
+from diffreid_lightning.diffusion.checkpoint_source import weights_hash
+from diffreid_lightning.diffusion.generation import GenerationModule
 from diffreid_lightning.manifest import Manifest
 from tests.cli.conftest import start
 from tests.diffusion.conftest import SIZE, checkpoints, people, tokenizer_folder  # noqa: F401
@@ -214,6 +216,15 @@ def test_a_personalised_model_names_its_people(
     rows = Manifest.read(MADE).table.to_pylist()
     assert rows[0]["prompt"].startswith("<toy-0001> a woman in a red coat, ")
     assert rows[3]["prompt"].startswith("<toy-0004> a man in 4, "), "described by the model, not by the manifest"
+
+
+def test_a_whole_model_may_have_a_personalised_one_in_its_folder(
+    checkpoints: dict[str, Path],  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    whole = shutil.copytree(checkpoints["sd1"], tmp_path / "whole")
+    write_personalised_model(whole / "personalised", checkpoints["sd1"])
+    assert GenerationModule(str(whole), image_size=SIZE, steps=2).generator == weights_hash(checkpoints["sd1"])
 
 
 def test_images_can_start_from_real_ones(command: Command, words: list[str], people: Path) -> None:  # noqa: F811
