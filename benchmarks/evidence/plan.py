@@ -51,7 +51,7 @@ class Plan:
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     choice_seeds: tuple[int, ...] = (10, 11)
     choice_images: int = 4
-    validations: int = 20
+    validations: int = 10
     more: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property

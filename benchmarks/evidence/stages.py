@@ -256,4 +256,4 @@ def _class(name: str, arguments: dict[str, Any]) -> str:
 def _network(backbone: str, init_from: str | None) -> list[str]:
     words = [f"--model.backbone={backbone}", f"--model.init_from={'null' if init_from is None else init_from}"]
     # ImageNet's features are of larger images than the small network is trained on.
-    return [*words, "--data.image_size=[128,64]"] if backbone == LARGE else words
+    return [*words, "--data.image_size=[96,48]"] if backbone == LARGE else words

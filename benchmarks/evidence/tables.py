@@ -21,7 +21,7 @@ _LARGE_FULL = "large: Diff-Person"
 _CAPTION = (
     "Renders, not Market-1501: the table shows the mechanism. mAP and Rank-1 on query and gallery, means of {seeds} "
     "seeds; differences in mAP seed by seed with 95 % intervals (Student). One subset and one set of generated "
-    "images: the intervals are over training. Rows marked large have {large} at 128 x 64 pixels, the others a "
+    "images: the intervals are over training. Rows marked large have {large} at 96 x 48 pixels, the others a "
     "network of 0.4 million parameters at 64 x 32; rows compare within one network. Of the small rows, those with a "
     'first training have it equally long, "real images, as long" too; no large row trains on real images for as long '
     "as Diff-Person and fine-tuning together."

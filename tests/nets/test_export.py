@@ -44,8 +44,9 @@ def test_stock_timm_gives_the_same_features(name: str, pooling: str, tmp_path: P
     config = stock.pretrained_cfg
     assert tuple(config["input_size"]) == (3, *SIZE)
     mean, std = (torch.tensor(config[key]).view(3, 1, 1) for key in ("mean", "std"))
+    images = IMAGES.contiguous(memory_format=torch.channels_last)  # as the backbone reads them on the CPU
     with torch.no_grad():
-        features = stock.forward_features((IMAGES - mean) / std)
+        features = stock.forward_features((images - mean) / std)
         head = stock.forward_head(features, pre_logits=True)
         if pooling == "avg":
             axes = {"vit": 1, "swi": (1, 2)}.get(name[:3], (2, 3))
