@@ -7,8 +7,8 @@ Step 1 chooses threshold, mix, lambda and schedules on the held-out identities a
 not read. Step 2 runs every row with every seed under those settings; each run reads query and gallery once, at its end.
 Everything is a command of the package and is kept in the work folder: a run that is stopped goes on where it was, and a
 row that is finished is skipped. Changes of the code are not seen: give another work folder for them. Machines of one
-kind share the work by ``--earlier FOLDER``: the choice (``settings.json``) and the rows (``outcomes.json``) that
-another's work folder holds are taken from there.
+kind share the work by ``--rows`` and ``--earlier FOLDER``: the choice (``settings.json``) and the rows
+(``outcomes.json``) that another's work folder holds are taken from there.
 
 Needs the extras ``imagenet`` and ``benchmarks``.
 """
@@ -32,11 +32,11 @@ from benchmarks.evidence import tables
 from benchmarks.evidence.ancestry import refuse_leaks
 from benchmarks.evidence.lab import Lab
 from benchmarks.evidence.outcomes import FILE as OUTCOMES
-from benchmarks.evidence.outcomes import Ledger, Outcome, Run, read_outcome, read_outcomes, val_curve, write_outcomes
+from benchmarks.evidence.outcomes import Kept, Ledger, Outcome, read_outcome, read_outcomes, val_curve, write_outcomes
 from benchmarks.evidence.plan import Plan
-from benchmarks.evidence.rows import FEW, ROWS, TABLES, Data, Work
+from benchmarks.evidence.rows import FEW, ROWS, TABLES, WORLD, Data, Work
 from benchmarks.evidence.settings import Question, Settings
-from benchmarks.evidence.stages import Share, Stages, Variant, configs_key
+from benchmarks.evidence.stages import Share, Stages, Variant, configs_key, named
 from diffreid_lightning.diffusion.checkpoint_source import locate_pipeline, weights_hash
 from diffreid_lightning.diffusion.folder import PROVENANCE
 from diffreid_lightning.errors import DiffReIDError
@@ -46,6 +46,7 @@ from diffreid_lightning.provenance import manifests_named, read_provenance
 
 Result = TypeVar("Result")
 _TAKEN = "taken.json"
+_SHARES = {named(share): share for share in TABLES}
 
 
 class Evidence:
@@ -54,16 +55,21 @@ class Evidence:
     Args:
         plan: sizes.
         pipeline: folder of the text-to-image model.
-        world: folder of the rendered corpus.
+        world: folder of the rendered corpus; None where the one row that is trained on it is not asked for.
         work: folder for everything that is kept.
         jobs: commands at once, each with one thread.
     """
 
-    def __init__(self, plan: Plan, pipeline: Path, world: Path, work: Path, jobs: int) -> None:
+    def __init__(self, plan: Plan, pipeline: Path, world: Path | None, work: Path, jobs: int) -> None:
         self.plan = plan
         base = locate_pipeline(str(pipeline))
-        self.inputs = {"pipeline": weights_hash(base), "world": Manifest.read(world).content_hash}
-        self.lab = Lab(work, {str(base): self.inputs["pipeline"], str(world): self.inputs["world"]})
+        learnt = " ".join(manifests_named(read_provenance(base / PROVENANCE)))
+        self.inputs = {
+            "pipeline": weights_hash(base),
+            "world": learnt if world is None else Manifest.read(world).content_hash,
+        }
+        places = {str(base): self.inputs["pipeline"]}
+        self.lab = Lab(work, places if world is None else {**places, str(world): self.inputs["world"]})
         self.stages = Stages(self.lab, plan, base)
         self.world = world
         self.jobs = jobs
@@ -87,14 +93,15 @@ class Evidence:
         if not self.settings_file.exists():
             frozen.save(self.settings_file, *frozen.load(folder / frozen.FILE, self.made_for), self.made_for)
         if (folder / OUTCOMES).exists():
-            taken = {**self.taken, **read_outcomes(folder / OUTCOMES, self._outcomes_made_for)}
-            write_outcomes(self.lab.work / _TAKEN, self._outcomes_made_for, taken)
+            taken, more = self.taken, read_outcomes(folder / OUTCOMES, self._outcomes_made_for)
+            both = Kept({**taken.outcomes, **more.outcomes}, {**taken.seconds, **more.seconds})
+            write_outcomes(self.lab.work / _TAKEN, self._outcomes_made_for, both)
 
     @property
-    def taken(self) -> dict[Run, Outcome]:
+    def taken(self) -> Kept:
         """What was taken from other machines."""
         file = self.lab.work / _TAKEN
-        return read_outcomes(file, self._outcomes_made_for) if file.exists() else {}
+        return read_outcomes(file, self._outcomes_made_for) if file.exists() else Kept({}, {})
 
     @property
     def _outcomes_made_for(self) -> dict[str, Any]:
@@ -129,7 +136,7 @@ class Evidence:
         work = self._work(chosen, self.plan.images_per_identity)
         runs = [(share, label, seed) for seed in self.plan.seeds for share in wanted for label in wanted[share]]
         taken = self.taken
-        missing = [run for run in runs if run not in taken]
+        missing = [run for run in runs if run not in taken.outcomes]
         # 1. What all seeds of a row share, and whether it was made of what the row may see.
         #    Those that nothing is generated for yet go first, so that commands wait for each other as little as may be.
         labelled = ((share, ROWS[label]) for share, label, _ in missing)
@@ -138,10 +145,10 @@ class Evidence:
         ordered = dict.fromkeys([*reversed(first.values()), *shared])
         self._at_once(functools.partial(self._made, work, *each) for each in ordered)
         # 2. The rows, all of one seed before the next.
-        kept = Ledger(self.lab.work / OUTCOMES, self._outcomes_made_for, taken)
+        kept = Ledger(self.lab.work / OUTCOMES, self._outcomes_made_for, taken, self.lab.seconds)
         kept.write()
         found = self._at_once(functools.partial(self._row, work, kept, *run) for run in missing)
-        by_run = {**taken, **dict(zip(missing, found, strict=True))}
+        by_run = {**taken.outcomes, **dict(zip(missing, found, strict=True))}
         return {
             share: {label: [by_run[share, label, seed] for seed in self.plan.seeds] for label in labels}
             for share, labels in wanted.items()
@@ -162,9 +169,10 @@ class Evidence:
     def report(self, outcomes: dict[Share, tables.Outcomes]) -> str:
         """The tables, which are also kept."""
         _, trials = frozen.load(self.settings_file, self.made_for)
-        parts = [tables.rows_table(share, found) for share, found in outcomes.items()]
-        parts += [tables.convergence_table(outcomes[FEW]), tables.goals_table(outcomes)]
-        parts += [tables.choices_table(trials), tables.cost_table(self.lab.seconds())]
+        parts = [tables.rows_table(share, found) for share, found in outcomes.items() if found]
+        parts += [tables.convergence_table(outcomes[FEW])] if FEW in outcomes else []
+        seconds = {**self.taken.seconds, **self.lab.seconds()}
+        parts += [tables.goals_table(outcomes), tables.choices_table(trials), tables.cost_table(seconds)]
         text = "\n".join(parts)
         (self.lab.work / "tables.md").write_text(text + "\n", encoding="utf-8")
         return text
@@ -192,23 +200,28 @@ def main(args: list[str] | None = None) -> int:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description="Ways of starting a Re-ID network, compared on MiniPerson.")
     parser.add_argument("--pipeline", type=Path, required=True, help="folder of the text-to-image model")
-    parser.add_argument("--world", type=Path, required=True, help="the rendered corpus that it learnt from")
+    parser.add_argument("--world", type=Path, help=f"the rendered corpus that it learnt from, for the row '{WORLD}'")
     parser.add_argument(
         "--work", type=Path, default=Path("runs/benchmarks/evidence"), help="folder for all that is kept"
     )
     parser.add_argument("--choose", action="store_true", help="choose the settings on the held-out identities")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help="only these")
+    parser.add_argument("--shares", nargs="+", choices=_SHARES, default=list(_SHARES), help="only with so many images")
     parser.add_argument("--earlier", type=Path, help="work folder of another machine, or what was kept of it")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="commands at once, of one thread each")
     given = parser.parse_args(args)
+    shares = [_SHARES[name] for name in given.shares]
+    wanted = {share: tuple(row for row in TABLES[share] if row in given.rows) for share in shares}
     try:
-        evidence = Evidence(Plan(), given.pipeline, given.world.resolve(), given.work, given.jobs)
+        world = given.world and given.world.resolve()
+        evidence = Evidence(Plan(), given.pipeline, world, given.work, given.jobs)
         with alone(given.work):
             if given.earlier is not None:
                 evidence.take(given.earlier)
             if given.choose:
                 evidence.choose()
             else:
-                print(evidence.report(evidence.run()))
+                print(evidence.report(evidence.run(wanted)))
     except DiffReIDError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.evidence.stages import Share
 from benchmarks.report import write_json
@@ -37,19 +37,31 @@ class Outcome:
     curve: tuple[tuple[int, float], ...]
 
 
+class Kept(NamedTuple):
+    """What is known of a comparison."""
+
+    outcomes: dict[Run, Outcome]
+    seconds: dict[str, float]  #: that its steps took, by name
+
+
 class Ledger:
     """Outcomes in a file that is written anew, whole, with each that comes.
 
     Args:
         file: where to.
         made_for: what they belong to: inputs, sizes, settings; plain values.
-        earlier: outcomes of other machines, which are written down with the rest.
+        earlier: what other machines came to, which is written down with the rest.
+        seconds: tells what the steps of this machine took.
     """
 
-    def __init__(self, file: Path, made_for: Mapping[str, Any], earlier: Mapping[Run, Outcome]) -> None:
+    def __init__(
+        self, file: Path, made_for: Mapping[str, Any], earlier: Kept, seconds: Callable[[], dict[str, float]]
+    ) -> None:
         self.file = file
         self.made_for = made_for
-        self._outcomes = dict(earlier)
+        self._outcomes = dict(earlier.outcomes)
+        self._earlier_seconds = earlier.seconds
+        self._seconds = seconds
         self._writing = threading.Lock()
 
     def add(self, run: Run, outcome: Outcome) -> None:
@@ -60,19 +72,20 @@ class Ledger:
 
     def write(self) -> None:
         """Write the file."""
-        write_outcomes(self.file, self.made_for, self._outcomes)
+        kept = Kept(self._outcomes, {**self._earlier_seconds, **self._seconds()})
+        write_outcomes(self.file, self.made_for, kept)
 
 
-def write_outcomes(file: Path, made_for: Mapping[str, Any], outcomes: Mapping[Run, Outcome]) -> None:
+def write_outcomes(file: Path, made_for: Mapping[str, Any], kept: Kept) -> None:
     """Write outcomes and what they belong to, whole."""
     rows = [
         {"share": share, "row": label, "seed": seed, **asdict(found)}
-        for (share, label, seed), found in outcomes.items()
+        for (share, label, seed), found in kept.outcomes.items()
     ]
-    write_json(file, {"made_for": made_for, "outcomes": rows})
+    write_json(file, {"made_for": made_for, "seconds": kept.seconds, "outcomes": rows})
 
 
-def read_outcomes(file: Path, made_for: Mapping[str, Any]) -> dict[Run, Outcome]:
+def read_outcomes(file: Path, made_for: Mapping[str, Any]) -> Kept:
     """Read what :func:`write_outcomes` wrote.
 
     Raises:
@@ -86,8 +99,9 @@ def read_outcomes(file: Path, made_for: Mapping[str, Any]) -> dict[Run, Outcome]
             )
             for row in read["outcomes"]
         }
+        seconds = {str(name): float(value) for name, value in read["seconds"].items()}
         belongs_to = read["made_for"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"Earlier outcomes cannot be read from {file}", found=f"{error}") from error
     if belongs_to != json.loads(json.dumps(made_for)):
         raise UserError(
@@ -96,7 +110,7 @@ def read_outcomes(file: Path, made_for: Mapping[str, Any]) -> dict[Run, Outcome]
             found=json.dumps(belongs_to, sort_keys=True),
             remedy="use the text-to-image model, the world corpus and the settings that they were made with",
         )
-    return found
+    return Kept(found, seconds)
 
 
 def read_outcome(folder: Path) -> Outcome:

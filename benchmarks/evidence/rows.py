@@ -10,6 +10,7 @@ from pathlib import Path
 from benchmarks.evidence.plan import LARGE, SMALL
 from benchmarks.evidence.settings import Settings
 from benchmarks.evidence.stages import Share, Stages, Variant
+from diffreid_lightning.errors import UserError
 
 IMAGENET = "efficientnet-lite0"
 
@@ -21,13 +22,13 @@ class Work:
     Args:
         stages: asks for steps.
         settings: what was chosen.
-        world: the rendered corpus that the text-to-image model learnt from.
+        world: the rendered corpus that the text-to-image model learnt from; None where it is not at hand.
         images: generated images of each identity.
     """
 
     stages: Stages
     settings: Settings
-    world: Path
+    world: Path | None
     images: int
 
 
@@ -107,6 +108,8 @@ def _real_only(work: Work, share: Share, seed: int) -> str:
 
 
 def _world(work: Work, share: Share, seed: int) -> str:
+    if work.world is None:
+        raise UserError(f"The row {WORLD!r} is trained on the rendered corpus.", looked_for="--world")
     return str(work.stages.pretrained("world", [str(work.world)], work.settings.pretrain_iterations, seed))
 
 
@@ -120,12 +123,13 @@ def _self_supervised(work: Work, share: Share, seed: int) -> str:
 
 
 FULL = "Diff-Person"
+WORLD = "world corpus, its labels"
 ROWS = {
     row.label: row
     for row in (
         Row("scratch", lambda *_: None, scratch=True),
         Row("real images, as long", _real_only),
-        Row("world corpus, its labels", _world),
+        Row(WORLD, _world),
         _generated("frozen base, consensus prompt", variant="frozen base"),
         _generated("without LPE", variant="without LPE"),
         _generated("without DI", variant="without DI"),

@@ -16,8 +16,9 @@ import pytest
 from benchmarks.evidence import __main__ as evidence
 from benchmarks.evidence import lab
 from benchmarks.evidence.plan import Plan
-from benchmarks.evidence.rows import FEW, FULL
+from benchmarks.evidence.rows import FEW, FULL, WORLD
 from benchmarks.evidence.settings import Question, Settings
+from benchmarks.report import write_json
 from diffreid_lightning.cli import main
 from diffreid_lightning.data.datasets import Market1501
 from diffreid_lightning.errors import RunError, UserError
@@ -105,7 +106,7 @@ def test_rows_from_the_choice_to_the_tables(
     assert "| scratch |" in text and f"| {FULL} |" in text and "full beats scratch" in text
     assert "Renders, not Market-1501" in text
     count = len(commands)
-    assert begin().report(begin().run(wanted)).split("Commands")[0] == text.split("Commands")[0]
+    assert begin().report(begin().run(wanted)) == text
     assert len(commands) == count, "all of it is kept"
 
     # Another machine, to which nothing came but the choice and what the rows came to.
@@ -114,12 +115,19 @@ def test_rows_from_the_choice_to_the_tables(
         shutil.copy(tmp_path / "work" / name, tmp_path / "sent")
     other = evidence.Evidence(plan, pipeline_folder, world.root, tmp_path / "other", jobs=1)
     other.take(tmp_path / "sent")
-    assert other.run(wanted) == outcomes
+    assert other.report(other.run(wanted)) == text, "hours of both machines are counted"
     started_again = evidence.Evidence(plan, pipeline_folder, world.root, tmp_path / "other", jobs=1)
     assert started_again.run(wanted) == outcomes
     assert len(commands) == count, "nothing is run again"
     shutil.copy(tmp_path / "other/outcomes.json", tmp_path / "sent")
     assert len(json.loads((tmp_path / "sent/outcomes.json").read_text())["outcomes"]) == len(tests)
+    shutil.copytree(pipeline_folder, tmp_path / "base")  # the corpus is far away, and the text-to-image model names it
+    write_json(tmp_path / "base/provenance.json", {"training_data": {"manifest": world.content_hash}})
+    without = evidence.Evidence(plan, tmp_path / "base", None, tmp_path / "without", jobs=1)
+    without.take(tmp_path / "sent")
+    assert without.run(wanted) == outcomes
+    with pytest.raises(UserError, match="--world"):
+        without.run({FEW: (WORLD,)})
     with monkeypatch.context() as patched:  # rows are compared that were trained on one kind of device
         patched.setattr(evidence, "device_name", lambda: "another")
         with pytest.raises(UserError, match="belong to something else"):
