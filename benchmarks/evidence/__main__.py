@@ -92,16 +92,13 @@ class Evidence:
         """
         if not self.settings_file.exists():
             frozen.save(self.settings_file, *frozen.load(folder / frozen.FILE, self.made_for), self.made_for)
-        if (folder / OUTCOMES).exists():
-            taken, more = self.taken, read_outcomes(folder / OUTCOMES, self._outcomes_made_for)
-            both = Kept({**taken.outcomes, **more.outcomes}, {**taken.seconds, **more.seconds})
-            write_outcomes(self.lab.work / _TAKEN, self._outcomes_made_for, both)
+        taken = self.taken.and_also(read_outcomes(folder / OUTCOMES, self._outcomes_made_for))
+        write_outcomes(self.lab.work / _TAKEN, self._outcomes_made_for, taken)
 
     @property
     def taken(self) -> Kept:
         """What was taken from other machines."""
-        file = self.lab.work / _TAKEN
-        return read_outcomes(file, self._outcomes_made_for) if file.exists() else Kept({}, {})
+        return read_outcomes(self.lab.work / _TAKEN, self._outcomes_made_for)
 
     @property
     def _outcomes_made_for(self) -> dict[str, Any]:
@@ -145,7 +142,8 @@ class Evidence:
         ordered = dict.fromkeys([*reversed(first.values()), *shared])
         self._at_once(functools.partial(self._made, work, *each) for each in ordered)
         # 2. The rows, all of one seed before the next.
-        kept = Ledger(self.lab.work / OUTCOMES, self._outcomes_made_for, taken, self.lab.seconds)
+        file, made_for = self.lab.work / OUTCOMES, self._outcomes_made_for
+        kept = Ledger(file, made_for, read_outcomes(file, made_for).and_also(taken), self.lab.seconds)
         kept.write()
         found = self._at_once(functools.partial(self._row, work, kept, *run) for run in missing)
         by_run = {**taken.outcomes, **dict(zip(missing, found, strict=True))}

@@ -43,6 +43,10 @@ class Kept(NamedTuple):
     outcomes: dict[Run, Outcome]
     seconds: dict[str, float]  #: that its steps took, by name
 
+    def and_also(self, more: Kept) -> Kept:
+        """Join two; where both know something, the second wins."""
+        return Kept({**self.outcomes, **more.outcomes}, {**self.seconds, **more.seconds})
+
 
 class Ledger:
     """Outcomes in a file that is written anew, whole, with each that comes.
@@ -50,7 +54,7 @@ class Ledger:
     Args:
         file: where to.
         made_for: what they belong to: inputs, sizes, settings; plain values.
-        earlier: what other machines came to, which is written down with the rest.
+        earlier: what is known already, which is written down with the rest.
         seconds: tells what the steps of this machine took.
     """
 
@@ -59,8 +63,8 @@ class Ledger:
     ) -> None:
         self.file = file
         self.made_for = made_for
-        self._outcomes = dict(earlier.outcomes)
-        self._earlier_seconds = earlier.seconds
+        self._earlier = earlier
+        self._outcomes: dict[Run, Outcome] = {}
         self._seconds = seconds
         self._writing = threading.Lock()
 
@@ -72,8 +76,7 @@ class Ledger:
 
     def write(self) -> None:
         """Write the file."""
-        kept = Kept(self._outcomes, {**self._earlier_seconds, **self._seconds()})
-        write_outcomes(self.file, self.made_for, kept)
+        write_outcomes(self.file, self.made_for, self._earlier.and_also(Kept(self._outcomes, self._seconds())))
 
 
 def write_outcomes(file: Path, made_for: Mapping[str, Any], kept: Kept) -> None:
@@ -86,11 +89,13 @@ def write_outcomes(file: Path, made_for: Mapping[str, Any], kept: Kept) -> None:
 
 
 def read_outcomes(file: Path, made_for: Mapping[str, Any]) -> Kept:
-    """Read what :func:`write_outcomes` wrote.
+    """Read what :func:`write_outcomes` wrote; nothing where there is no file.
 
     Raises:
         UserError: the file cannot be read, or belongs to something else.
     """
+    if not file.exists():
+        return Kept({}, {})
     try:
         read = json.loads(file.read_text(encoding="utf-8"))
         found = {
@@ -108,7 +113,7 @@ def read_outcomes(file: Path, made_for: Mapping[str, Any]) -> Kept:
             f"The outcomes in {file} belong to something else.",
             looked_for=json.dumps(made_for, sort_keys=True),
             found=json.dumps(belongs_to, sort_keys=True),
-            remedy="use the text-to-image model, the world corpus and the settings that they were made with",
+            remedy="use the text-to-image model, the world corpus and the settings that they were made with, or another --work",
         )
     return Kept(found, seconds)
 

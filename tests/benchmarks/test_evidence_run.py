@@ -109,6 +109,10 @@ def test_rows_from_the_choice_to_the_tables(
     assert begin().report(begin().run(wanted)) == text
     assert len(commands) == count, "all of it is kept"
 
+    fewer = begin().run({FEW: ("scratch",)})
+    assert fewer == {FEW: {"scratch": outcomes[FEW]["scratch"]}}
+    assert len(json.loads((tmp_path / "work/outcomes.json").read_text())["outcomes"]) == len(tests), "nothing is lost"
+
     # Another machine, to which nothing came but the choice and what the rows came to.
     (tmp_path / "sent").mkdir()
     for name in ("settings.json", "outcomes.json"):
