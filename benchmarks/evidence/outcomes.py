@@ -113,7 +113,7 @@ def read_outcomes(file: Path, made_for: Mapping[str, Any]) -> Kept:
             f"The outcomes in {file} belong to something else.",
             looked_for=json.dumps(made_for, sort_keys=True),
             found=json.dumps(belongs_to, sort_keys=True),
-            remedy="use the text-to-image model, the world corpus and the settings that they were made with, or another --work",
+            remedy="use the model, the corpus and the settings that they were made with, or give another --work",
         )
     return Kept(found, seconds)
 
