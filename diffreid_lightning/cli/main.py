@@ -40,7 +40,8 @@ def main(args: Sequence[str] | None = None) -> int:
         args: the words after ``python -m diffreid_lightning``; None takes them from the command line.
 
     Returns:
-        The exit code: 0, 2 for a mistake in the arguments or the data, 1 for a run that failed.
+        The exit code: 0, 2 for a mistake in the arguments or the data, 1 for a run that failed, 130 and 143 for one that
+        was interrupted or terminated.
     """
     words = list(sys.argv[1:] if args is None else args)
     try:
@@ -48,6 +49,8 @@ def main(args: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # --help, --print_config; and Lightning's trainer, where it was interrupted
         if isinstance(stop.__context__, KeyboardInterrupt):
             return _report(_interruption(), 130)
+        if type(stop).__name__ == "SIGTERMException":  # Lightning's, which is not imported for the light commands
+            return _report(_interruption(), 143)
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
         return _report(_interruption(), 130)

@@ -61,6 +61,20 @@ def test_kill_and_continue_ends_in_the_same_weights_and_the_same_wandb_run(
     assert len(list((cut / "runs/reid/fit-001/metrics").glob("attempt-*/metrics.csv"))) == 2
 
 
+def test_a_run_that_is_told_to_end_says_that_it_has_not_finished(market: Path, tmp_path: Path) -> None:
+    words = ["fit", f"--data.train={market}", *TINY, "--trainer.max_epochs=1000", "--trainer.logger=false"]
+    process = start(words, tmp_path)
+    last = tmp_path / "runs/reid/fit-001/checkpoints/last.ckpt"
+    deadline = time.monotonic() + 120
+    while not last.exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 143, output
+    assert "--ckpt_path last" in output
+    assert "Traceback" not in output
+
+
 def test_a_full_disk_keeps_the_previous_checkpoint(command: Command, market: Path, tmp_path: Path) -> None:
     words = ["fit", f"--data.train={market}", *TINY, "--trainer.logger=false"]
     assert command(*words, "--trainer.max_epochs=1", "--test_with=none") == 0
