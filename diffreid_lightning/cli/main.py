@@ -40,8 +40,8 @@ def main(args: Sequence[str] | None = None) -> int:
         args: the words after ``python -m diffreid_lightning``; None takes them from the command line.
 
     Returns:
-        The exit code: 0, 2 for a mistake in the arguments or the data, 1 for a run that failed, 130 and 143 for one that
-        was interrupted or terminated.
+        The exit code: 0, 2 for a mistake in the arguments or the data, 1 for a run that failed, 130 for one that was
+        interrupted and 143 for one that was terminated.
     """
     words = list(sys.argv[1:] if args is None else args)
     try:
