@@ -39,7 +39,7 @@ from benchmarks.evidence.settings import Question, Settings
 from benchmarks.evidence.stages import Share, Stages, Variant, configs_key, named
 from diffreid_lightning.diffusion.checkpoint_source import locate_pipeline, weights_hash
 from diffreid_lightning.diffusion.folder import PROVENANCE
-from diffreid_lightning.errors import DiffReIDError
+from diffreid_lightning.errors import DiffReIDError, UserError
 from diffreid_lightning.manifest import Manifest
 from diffreid_lightning.pipeline.run import alone
 from diffreid_lightning.provenance import manifests_named, read_provenance
@@ -63,10 +63,10 @@ class Evidence:
     def __init__(self, plan: Plan, pipeline: Path, world: Path | None, work: Path, jobs: int) -> None:
         self.plan = plan
         base = locate_pipeline(str(pipeline))
-        learnt = " ".join(manifests_named(read_provenance(base / PROVENANCE)))
+        self.learnt = tuple(manifests_named(read_provenance(base / PROVENANCE)))  # what every row has alike
         self.inputs = {
             "pipeline": weights_hash(base),
-            "world": learnt if world is None else Manifest.read(world).content_hash,
+            "world": " ".join(self.learnt) if world is None else Manifest.read(world).content_hash,
         }
         places = {str(base): self.inputs["pipeline"]}
         self.lab = Lab(work, places if world is None else {**places, str(world): self.inputs["world"]})
@@ -134,6 +134,8 @@ class Evidence:
         runs = [(share, label, seed) for seed in self.plan.seeds for share in wanted for label in wanted[share]]
         taken = self.taken
         missing = [run for run in runs if run not in taken.outcomes]
+        if self.world is None and any(label == WORLD for _, label, _ in missing):
+            raise UserError(f"The row {WORLD!r} is trained on the rendered corpus.", looked_for="--world")
         # 1. What all seeds of a row share, and whether it was made of what the row may see.
         #    Those that nothing is generated for yet go first, so that commands wait for each other as little as may be.
         labelled = ((share, ROWS[label]) for share, label, _ in missing)
@@ -161,13 +163,12 @@ class Evidence:
             notes.append(stages.personalised(share, variant, weight) / "provenance.json")
         ancestors = [stages.subset(share), stages.captioned(share)]
         ancestors += [make(share, variant, weight, work.images) for make in (stages.generated, stages.scored)]
-        given = set(manifests_named(read_provenance(stages.base / PROVENANCE)))
-        refuse_leaks(made, ancestors, notes, Manifest.read(stages.subset(share)), given)
+        refuse_leaks(made, ancestors, notes, Manifest.read(stages.subset(share)), self.learnt)
 
     def report(self, outcomes: dict[Share, tables.Outcomes]) -> str:
         """The tables, which are also kept."""
         _, trials = frozen.load(self.settings_file, self.made_for)
-        parts = [tables.rows_table(share, found) for share, found in outcomes.items() if found]
+        parts = [tables.rows_table(share, found) for share, found in outcomes.items()]
         parts += [tables.convergence_table(outcomes[FEW])] if FEW in outcomes else []
         seconds = {**self.taken.seconds, **self.lab.seconds()}
         parts += [tables.goals_table(outcomes), tables.choices_table(trials), tables.cost_table(seconds)]
@@ -209,7 +210,8 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="commands at once, of one thread each")
     given = parser.parse_args(args)
     shares = [_SHARES[name] for name in given.shares]
-    wanted = {share: tuple(row for row in TABLES[share] if row in given.rows) for share in shares}
+    asked = {share: tuple(row for row in TABLES[share] if row in given.rows) for share in shares}
+    wanted = {share: rows for share, rows in asked.items() if rows}
     try:
         world = given.world and given.world.resolve()
         evidence = Evidence(Plan(), given.pipeline, world, given.work, given.jobs)

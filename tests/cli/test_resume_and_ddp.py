@@ -6,6 +6,7 @@ import csv
 import json
 import random
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,15 @@ def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
     return torch.load(checkpoint, weights_only=True)["state_dict"]
 
 
+def end_at(last: Path, process: subprocess.Popen[str], how: signal.Signals) -> str:
+    """Send a signal once a checkpoint is there, and return what the process said."""
+    deadline = time.monotonic() + 120
+    while not last.exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(how)
+    return process.communicate(timeout=60)[0]
+
+
 def test_kill_and_continue_ends_in_the_same_weights_and_the_same_wandb_run(
     tracked: Command, market: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -36,13 +46,8 @@ def test_kill_and_continue_ends_in_the_same_weights_and_the_same_wandb_run(
     monkeypatch.chdir(whole)
     assert tracked(*words) == 0
 
-    process = start(words, cut)
     last = cut / "runs/reid/fit-001/checkpoints/last.ckpt"
-    deadline = time.monotonic() + 120
-    while not last.exists() and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
+    end_at(last, start(words, cut), signal.SIGKILL)
     assert last.exists()
     assert 1 <= torch.load(last, weights_only=True)["epoch"] + 1 < 4, "the kill came too late to test anything"
 
@@ -64,12 +69,7 @@ def test_kill_and_continue_ends_in_the_same_weights_and_the_same_wandb_run(
 def test_a_run_that_is_told_to_end_says_that_it_has_not_finished(market: Path, tmp_path: Path) -> None:
     words = ["fit", f"--data.train={market}", *TINY, "--trainer.max_epochs=1000", "--trainer.logger=false"]
     process = start(words, tmp_path)
-    last = tmp_path / "runs/reid/fit-001/checkpoints/last.ckpt"
-    deadline = time.monotonic() + 120
-    while not last.exists() and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=60)
+    output = end_at(tmp_path / "runs/reid/fit-001/checkpoints/last.ckpt", process, signal.SIGTERM)
     assert process.returncode == 143, output
     assert "--ckpt_path last" in output
     assert "Traceback" not in output
