@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -90,7 +91,7 @@ def read_earlier(files: Iterable[Path]) -> dict[str, dict[str, Any]]:
 def in_turn(file: Path) -> Iterator[None]:
     """Let the processes that share a table's cells do something one after the other, and find it done."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    lock = file_lock.take(file, wait=True)
+    lock = file_lock.take(file, patience=math.inf)
     try:
         yield
     finally:

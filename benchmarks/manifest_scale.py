@@ -104,7 +104,7 @@ class Clock:
 
 def peak_gb() -> float:
     """Largest resident set of this process so far, in GB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9  # counted in KiB
 
 
 def write_synthetic(rows: int, folder: Path) -> None:

@@ -39,12 +39,12 @@ class FileLock:
 _private: weakref.WeakSet[FileLock] = weakref.WeakSet()
 
 
-def take(file: Path, *, wait: bool = False, inheritable: bool = False, note: str = "") -> FileLock | None:
+def take(file: Path, *, patience: float = _GLANCE, inheritable: bool = False, note: str = "") -> FileLock | None:
     """Lock a file; it is made if need be, and its folder must be there.
 
     Args:
         file: the file. Its content is no matter, and is left alone unless ``note`` is given.
-        wait: until whoever holds it lets go.
+        patience: seconds to wait for whoever holds it to let go; ``math.inf`` waits for however long it takes.
         inheritable: programs that this process starts with their files open hold it too.
         note: what :func:`held_by` tells the others; it becomes the file's content.
 
@@ -57,7 +57,7 @@ def take(file: Path, *, wait: bool = False, inheritable: bool = False, note: str
     while True:
         handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            if not _lock(handle, wait):
+            if not _lock(handle, patience):
                 os.close(handle)
                 return None
             if not _is_there(handle, file):  # its holder removed or renamed it before letting go
@@ -91,12 +91,12 @@ def held_by(file: Path) -> str | None:
         os.close(handle)
 
 
-def _lock(handle: int, wait: bool) -> bool:
+def _lock(handle: int, patience: float) -> bool:
     if fcntl is None:
         return True
-    deadline = time.monotonic() + _GLANCE
+    deadline = time.monotonic() + patience
     while not _try(handle, shared=False):
-        if not wait and time.monotonic() >= deadline:
+        if time.monotonic() >= deadline:
             return False
         time.sleep(_STEP)
     return True

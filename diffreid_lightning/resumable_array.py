@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -70,7 +71,7 @@ def fill_array(
     lock = file_lock.take(part)
     if lock is None:
         rank_zero_info(f"{description}: another process is doing it; waiting for {file}")
-        lock = file_lock.take(part, wait=True)
+        lock = file_lock.take(part, patience=math.inf)
         assert lock is not None
     try:
         if file.exists():

@@ -29,7 +29,7 @@ from typing import Any, TypeVar
 from benchmarks.device import device_name
 from benchmarks.evidence import settings as frozen
 from benchmarks.evidence import tables
-from benchmarks.evidence.ancestry import refuse_leaks
+from benchmarks.evidence.ancestry import refuse_leaks, refuse_strange_training
 from benchmarks.evidence.lab import Lab
 from benchmarks.evidence.outcomes import FILE as OUTCOMES
 from benchmarks.evidence.outcomes import Kept, Ledger, Outcome, read_outcome, read_outcomes, val_curve, write_outcomes
@@ -109,7 +109,7 @@ class Evidence:
         """Choose the settings on the held-out identities, and write them down."""
         chosen, trials = frozen.search(start or Settings(), questions, self.measure)
         frozen.save(self.settings_file, chosen, trials, self.made_for)
-        print(tables.choices_table(trials))
+        print(tables.choices_table(trials, self.plan))
 
     def measure(self, label: str, tried: Sequence[Settings]) -> list[float]:
         """Return a row's mean final mAP on the held-out identities for each of several settings."""
@@ -168,19 +168,32 @@ class Evidence:
     def report(self, outcomes: dict[Share, tables.Outcomes]) -> str:
         """The tables, which are also kept."""
         _, trials = frozen.load(self.settings_file, self.made_for)
-        parts = [tables.rows_table(share, found) for share, found in outcomes.items()]
+        parts = [tables.rows_table(self._subset_in_words(share), found) for share, found in outcomes.items()]
         parts += [tables.convergence_table(outcomes[FEW])] if FEW in outcomes else []
         seconds = {**self.taken.seconds, **self.lab.seconds()}
-        parts += [tables.goals_table(outcomes), tables.choices_table(trials), tables.cost_table(seconds)]
+        parts += [tables.goals_table(outcomes), tables.choices_table(trials, self.plan), tables.cost_table(seconds)]
         text = "\n".join(parts)
         (self.lab.work / "tables.md").write_text(text + "\n", encoding="utf-8")
         return text
+
+    def _subset_in_words(self, share: Share) -> str:
+        rows = Manifest.read(self.stages.subset(share))
+        images, people = len(rows), len(rows.identities()[1])
+        words = f"{images:,} training images of {people:,} people"
+        if share is not None:
+            words += f" ({share:.0%} of each person's, at least one)"
+        return words + (": one of each, so its scorer cannot be calibrated" if images == people else "")
 
     def _work(self, settings: Settings, images: int) -> Work:
         return Work(self.stages, settings, self.world, images)
 
     def _row(self, work: Work, kept: Ledger, share: Share, label: str, seed: int) -> Outcome:
-        found = read_outcome(ROWS[label].tuned(work, share, seed, test=True))
+        step = ROWS[label].tuned(work, share, seed, test=True)
+        allowed = [self.stages.source(share).manifest().content_hash, *self.learnt, self.inputs["world"]]
+        if (data := ROWS[label].data) is not None:
+            allowed.append(Manifest.read(data(work, share)).content_hash)
+        refuse_strange_training(step / "fit-001" / "backbone", allowed)
+        found = read_outcome(step)
         kept.add((share, label, seed), found)
         return found
 

@@ -1,4 +1,4 @@
-"""Leaks: whether everything that a dataset was made from is training rows of its own subset."""
+"""Leaks: whether a dataset, or a network, was made from training rows of its own subset and nothing else."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import numpy as np
 
 from diffreid_lightning.errors import RunError
 from diffreid_lightning.manifest import Manifest
-from diffreid_lightning.provenance import manifests_named
+from diffreid_lightning.nets.folder import PROVENANCE_FILE
+from diffreid_lightning.provenance import manifests_named, read_provenance
+
+Image = tuple[str, str, int, str]
 
 
 def refuse_leaks(
@@ -30,7 +33,7 @@ def refuse_leaks(
             on something else.
     """
     known = {manifest.content_hash: manifest for manifest in map(Manifest.read, stages)}
-    names = set(allowed.table["file_name"].to_pylist())
+    rows = _images(allowed)
     trained_on = [parent for note in notes for parent in manifests_named(json.loads(note.read_text(encoding="utf-8")))]
     if len(trained_on) < len(notes):
         raise RunError(f"A network in {made} does not say what it was trained on.", found=", ".join(map(str, notes)))
@@ -44,15 +47,45 @@ def refuse_leaks(
         seen.add(digest)
         if digest not in known:
             raise RunError(f"An ancestor of {made} is unknown.", found=digest, looked_for=", ".join(map(str, stages)))
-        _refuse_strangers(made, known[digest], names)
+        _refuse_strangers(made, known[digest], rows)
         queue += [parent for parent in known[digest].parents if parent != allowed.content_hash]
 
 
-def _refuse_strangers(made: Path, ancestor: Manifest, names: set[str]) -> None:
+def refuse_strange_training(backbone: Path, allowed: Collection[str]) -> None:
+    """Follow a trained backbone, and those it started from, to the manifests they were shown.
+
+    Args:
+        backbone: folder of its weights.
+        allowed: content hashes of what it may have been shown: the subset's dataset (training reads its training rows
+            alone) and what was generated from it.
+
+    Raises:
+        RunError: a backbone names another manifest, or none.
+    """
+    note = read_provenance(backbone / PROVENANCE_FILE).get("training", {})
+    shown = set(manifests_named(note))
+    if not shown or not shown <= set(allowed):
+        raise RunError(
+            f"A network was trained on something that its row may not see: {backbone}",
+            looked_for=", ".join(sorted(allowed)),
+            found=", ".join(sorted(shown)) or "no manifest is named",
+        )
+    start = note.get("init_from")
+    if start is not None and Path(start).is_dir():  # else weights by name, which every row has alike
+        refuse_strange_training(Path(start), allowed)
+
+
+def _refuse_strangers(made: Path, ancestor: Manifest, rows: set[Image]) -> None:
     real = ancestor.filter(np.asarray(ancestor.numpy("split") != "generated", dtype=bool))
-    strange = sorted(set(real.table["file_name"].to_pylist()) - names)
+    strange = sorted(_images(real) - rows)
     if strange:
         raise RunError(
             f"{made} was made from images that its subset does not have.",
             found=f"{len(strange)} in {ancestor.root}, such as {strange[0]}",
         )
+
+
+def _images(manifest: Manifest) -> set[Image]:
+    """Each image with whose it is: two sources may use one file name."""
+    columns = (manifest.table[name].to_pylist() for name in ("source", "partition", "pid", "file_name"))
+    return set(zip(*columns, strict=True))

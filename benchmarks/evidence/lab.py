@@ -96,7 +96,8 @@ class Lab:
         interrupted = folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         if interrupted and words[0] == "fit":
-            words = [*words, "--ckpt_path", "last"]
+            first = folder / "fit-001"  # of others that were tried by hand nothing is read
+            words = [*words, "--ckpt_path", str(first) if (first / "checkpoints" / "last.ckpt").is_file() else "last"]
         log = folder / "log.txt"
         started = time.monotonic()
         code = run_logged(words, self._environment, log, echo=False)

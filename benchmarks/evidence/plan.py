@@ -30,7 +30,8 @@ class Plan:
             same for few images and for many.
         seeds: of the rows.
         choice_seeds: of the runs that settings are chosen by.
-        choice_images: generated images of each identity where personalisation itself is chosen.
+        choice_images: generated images of each identity while settings are chosen; ``floor`` of them stay whatever the
+            threshold, so its choice is between nearer things than the rows' own.
         validations: how often a curve is measured in a run, at most.
         more: further words for the commands of a stage, by its name.
     """

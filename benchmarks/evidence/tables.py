@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from benchmarks.evidence.outcomes import Outcome
-from benchmarks.evidence.plan import LARGE
+from benchmarks.evidence.plan import LARGE, Plan
 from benchmarks.evidence.rows import FEW, FULL, ROWS
 from benchmarks.evidence.settings import Trial
 from benchmarks.evidence.stages import Share, named
@@ -38,9 +37,8 @@ class Goal(NamedTuple):
     least: float = 0.0
 
     def verdict(self, found: Estimate) -> str:
-        """What an estimate of the difference says; nothing where its interval leaves both possible."""
-        low, high = (found.mean, found.mean) if math.isnan(found.low) else (found.low, found.high)
-        return "yes" if low > self.least else "no" if high < self.least else "undecided"
+        """What an estimate of the difference says; undecided where its interval leaves both, or is none."""
+        return "yes" if found.low > self.least else "no" if found.high < self.least else "undecided"
 
 
 GOALS = (
@@ -56,8 +54,13 @@ GOALS = (
 )
 
 
-def rows_table(share: Share, outcomes: Outcomes) -> str:
-    """Every row of a share with its distance to scratch and to the full method, within its network."""
+def rows_table(subset: str, outcomes: Outcomes) -> str:
+    """Every row of a share with its distance to scratch and to the full method, within its network.
+
+    Args:
+        subset: what is fine-tuned on, in words.
+        outcomes: of each row.
+    """
     lines = []
     for label, found in outcomes.items():
         references = ("large: ImageNet", _LARGE_FULL) if ROWS[label].backbone == LARGE else ("scratch", FULL)
@@ -69,10 +72,9 @@ def rows_table(share: Share, outcomes: Outcomes) -> str:
         ]
         rank1 = statistics.fmean(outcome.rank1 for outcome in found)
         lines.append((label, f"{statistics.fmean(maps(found)):.1f}", f"{rank1:.1f}", *beside))
-    whose = "all training images" if share is None else f"{share:.0%} of each identity's training images"
     heads = ("starts from", "mAP", "Rank-1", "against scratch (large: ImageNet)", "against Diff-Person, same network")
     seeds = len(next(iter(outcomes.values())))
-    return table(f"Fine-tuned on {whose}", heads, lines) + "\n\n" + _CAPTION.format(seeds=seeds, large=LARGE)
+    return table(f"Fine-tuned on {subset}", heads, lines) + "\n\n" + _CAPTION.format(seeds=seeds, large=LARGE)
 
 
 def convergence_table(outcomes: Outcomes) -> str:
@@ -100,13 +102,17 @@ def goals_table(outcomes: Mapping[Share, Outcomes]) -> str:
             continue
         found = paired(maps(rows[goal.first]), maps(rows[goal.second]))
         lines.append((f"{goal.words} ({named(goal.share)})", str(found), goal.verdict(found)))
-    return table("Goals", ("goal", "difference in mAP", "holds"), lines)
+    return table("Goals", ("goal", "difference in mAP over seeds of training", "holds"), lines)
 
 
-def choices_table(trials: Sequence[Trial]) -> str:
+def choices_table(trials: Sequence[Trial], plan: Plan) -> str:
     """What was tried on the held-out identities."""
     lines = [(trial.setting, trial.value, f"{trial.val_mAP:.1f}", "chosen" if trial.chosen else "") for trial in trials]
-    return table("Chosen on the held-out identities", ("setting", "value", "mAP of val", ""), lines)
+    caption = (
+        f"At {FEW:.0%}, means of {len(plan.choice_seeds)} seeds, {plan.choice_images} generated images of each person "
+        f"(of which {plan.floor} stay whatever the threshold); one setting after the other, each with those before."
+    )
+    return table("Chosen on the held-out identities", ("setting", "value", "mAP of val", ""), lines) + "\n\n" + caption
 
 
 def cost_table(seconds: Mapping[str, float]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
+from diffreid_lightning.data.datasets import PersonFolder
 from diffreid_lightning.data.images import ImageRoot
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest import Manifest
@@ -73,6 +75,28 @@ def refuse_clashing_sources(manifests: Sequence[Manifest]) -> None:
                     remedy="name one of them otherwise: give it by class, PersonFolder with source: another_name; if "
                     "both hold the same people, put them into one folder",
                 )
+
+
+def warn_of_unnamed_sources(manifests: Sequence[Manifest]) -> None:
+    """Warn where generated images of two makings have people in common whose source was never given a name.
+
+    A named dataset's person 7 is one person, whichever generator drew it; "person_folder" may be anybody's folder.
+    """
+    shared: dict[IdentityKey, list[Manifest]] = {}
+    for manifest in manifests:
+        made = manifest.filter(np.asarray(pc.equal(manifest.table["split"], "generated"), dtype=bool))
+        for key in made.identities()[1]:
+            if key[0] == PersonFolder.source:
+                shared.setdefault(key, []).append(manifest)
+    several = {key: those for key, those in shared.items() if len({manifest.root for manifest in those}) > 1}
+    if several:
+        roots = sorted({str(manifest.root) for those in several.values() for manifest in those})
+        warnings.warn(
+            f"Generated images of {len(several)} people of source {PersonFolder.source!r} come from several places "
+            f"({', '.join(roots)}); they are taken for the same people. If they are not, name the folders they were "
+            "made from before generating: PersonFolder with source: NAME.",
+            stacklevel=2,
+        )
 
 
 def chain(manifests: Sequence[Manifest]) -> Chain:

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from diffreid_lightning.data.chain import Chain, chain, refuse_clashing_sources
+from diffreid_lightning.data.chain import Chain, chain, refuse_clashing_sources, warn_of_unnamed_sources
 from diffreid_lightning.data.check import count_unmatched
 from diffreid_lightning.data.datasets import PersonDataset, open_dataset
 from diffreid_lightning.data.holdout import first_per_camera, hold_out_identities, trainable_rows
@@ -252,6 +252,7 @@ class ReIDDataModule(LightningDataModule):
     def _train_manifests(self) -> list[tuple[Manifest, npt.NDArray[np.bool_]]]:
         manifests = [source.manifest() for source in self._train_sources]
         refuse_clashing_sources(manifests)
+        warn_of_unnamed_sources(manifests)
         return [(manifest, hold_out_identities(manifest, self.val_share, self.seed)) for manifest in manifests]
 
     @staticmethod

@@ -104,9 +104,9 @@ def _header(card: Card) -> str:
 
 def _introduction(card: Card) -> str:
     people = card.report.after.identities
-    return f"""Images of known people that a diffusion model generated and a Re-ID network recognised, for pre-training
-person re-identification, after Diffusion-ReID (Niu et al., arXiv 2406.06045): {card.report.kept:,} images of
-{people:,} identities.
+    return f"""Images of known people that a diffusion model generated and the rules below kept by the scores of a Re-ID
+network, for pre-training person re-identification, after Diffusion-ReID (Niu et al., arXiv 2406.06045):
+{card.report.kept:,} images of {people:,} identities.
 
 ```python
 from datasets import load_dataset
@@ -120,8 +120,8 @@ python -m diffreid_lightning data export diff_person --format market1501 --out d
 ```
 
 An identity is (`source`, `partition`, `pid`): person 7 of one source is not person 7 of another. `camid` of a generated
-image is no camera; it is a number of its own, so that no generated image passes for one of a real camera:
-{_numbers(card.cameras)}.
+image is no camera; it is a number beyond the cameras of the images they were made from, so that none of them passes for
+one of those: {_numbers(card.cameras)}.
 """
 
 
@@ -233,9 +233,9 @@ For research on pre-training person re-identification. Not for identifying peopl
 
 - The images show people of {", ".join(card.sources)}: whatever those datasets' agreements forbid with the real images
   is to be taken as forbidden with these.
-- A label says whom an image was meant to show, and that a network recognised that person. The network errs, and it
-  prefers images like those it was trained on: views and light that it finds hard are rejected more often (see the
-  attributes).
+- A label says whom an image was meant to show; `confidence` says how surely a network recognised that person in it. The
+  network errs, and it prefers images like those it was trained on: views and light that it finds hard are rejected
+  more often (see the attributes). Near-copies are looked for among images of one identity, not across identities.
 - Generated clothes, faces and places follow the biases of the base model and of the sources.
 - Numbers reached by pre-training on these images do not count as results without the real identities' labels: the
   generator and the filter have seen them.

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
+from pyarrow.csv import read_csv
 
 from diffreid_lightning.data.datasets.diff_person import NOTE
 from diffreid_lightning.data.export import place_images
@@ -218,9 +219,10 @@ def _log(tracker: WandbTracker, report: SelectionReport, folder: Path, rules: Se
     }
     tracker.log_metrics({f"select/{name}": float(value) for name, value in numbers.items()}, step=0)
     with tracker.spared():
-        coverage = wandb.Table(columns=["attribute", "value", "before", "after"])
-        for pair, counts in report.coverage.items():
-            coverage.add_data(*pair, *counts)
-        shown = {f"select/{file.stem}": wandb.Image(str(file)) for file in sorted(folder.glob("*.png"))}
-        tracker.experiment.log({**shown, "select/coverage": coverage, "trainer/global_step": 0})
+        shown = {f"select/pictures/{file.stem}": wandb.Image(str(file)) for file in sorted(folder.glob("*.png"))}
+        for file in sorted(folder.glob("*.csv")):
+            table = read_csv(file)
+            rows = [list(row.values()) for row in table.to_pylist()]
+            shown[f"select/tables/{file.stem}"] = wandb.Table(columns=table.column_names, data=rows)
+        tracker.experiment.log({**shown, "trainer/global_step": 0})
     finish_tracking()

@@ -97,11 +97,11 @@ def open_foreign(path: str | Path, form: str) -> Checkpoint:
     known = FORMS[form]
     file = Path(path).expanduser()
     tensors = _state_dict(_read(file), known, file)
-    named = _network(tensors, known)
+    named, beside = _network(tensors, known)
     head = tuple(name for name in named if name.startswith(known.heads))
     mean, std = _own_normalisation(tensors) or (known.mean, known.std)
     kept = {name: tensor for name, tensor in named.items() if name not in head}
-    return Checkpoint(f"{file} ({form})", kept, WeightTraits(mean=mean, std=std), dropped_head=head)
+    return Checkpoint(f"{file} ({form})", kept, WeightTraits(mean=mean, std=std), dropped_head=(*head, *beside))
 
 
 def _read(file: Path) -> Mapping[str, Any]:
@@ -146,13 +146,14 @@ def _state_dict(content: Mapping[str, Any], form: ForeignForm, file: Path) -> di
     return tensors
 
 
-def _network(tensors: Mapping[str, Tensor], form: ForeignForm) -> dict[str, Tensor]:
-    """Take prefixes off; leave out what lies beside the branch that is the network."""
+def _network(tensors: Mapping[str, Tensor], form: ForeignForm) -> tuple[dict[str, Tensor], list[str]]:
+    """Take prefixes off; leave out, and name, what lies beside the branch that is the network."""
     stripped = {_without(name, ("module.",)): tensor for name, tensor in tensors.items()}
     branch = form.branch
+    beside: list[str] = []
     if branch is not None and any(name.startswith(branch) for name in stripped):
-        stripped = {name: tensor for name, tensor in stripped.items() if name.startswith(branch)}
-    return {_without(name, form.prefixes): tensor for name, tensor in stripped.items()}
+        beside = [name for name in stripped if not name.startswith(branch)]
+    return {_without(name, form.prefixes): stripped[name] for name in stripped if name not in set(beside)}, beside
 
 
 def _without(name: str, prefixes: tuple[str, ...]) -> str:

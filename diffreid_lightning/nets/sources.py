@@ -57,7 +57,7 @@ class Checkpoint:
         config: the timm configuration they come with, None for a bare file.
         gem_exponent: (1,) exponent of the pooling they were trained with.
         neck: state of the batch-norm neck they were trained with, empty where there is none.
-        dropped_head: names of classifier tensors already left out of ``tensors``.
+        dropped_head: names of tensors already left out of ``tensors``: a classifier, a second network beside the first.
     """
 
     source: str

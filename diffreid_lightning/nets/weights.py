@@ -28,7 +28,7 @@ class WeightsReport:
         missing: tensors of the backbone that the source lacks; they keep their random values.
         unexpected: tensors of the source that the backbone has no place for.
         mismatched: tensors of another shape, with both shapes.
-        dropped_head: tensors of the source's classifier, which a backbone does not have.
+        dropped_head: tensors of the source that are no backbone's: a classifier, a second network beside the first.
         overridden: what the weights were made with and an explicit argument of the backbone contradicts.
         mean: per-channel mean the backbone normalises with.
         std: per-channel deviation the backbone normalises with.
@@ -57,7 +57,7 @@ class WeightsReport:
 
     def __str__(self) -> str:
         left_over = {
-            "classifier dropped": self.dropped_head,
+            "not the backbone's": self.dropped_head,
             "missing": self.missing,
             "unexpected": self.unexpected,
             "of another shape": self.mismatched,

@@ -113,7 +113,8 @@ def read_chain(names: Sequence[str], overrides: Mapping[str, str]) -> Chain:
         settings = merge_layers(settings, load_config(find_config(name)))
     where = ", ".join(names)
     _refuse_unknown(settings, _CHAIN_KEYS, where)
-    variables = {str(key): str(value) for key, value in (settings.get("variables") or {}).items()}
+    given, commands, *shown = (_mapping(settings, key, where) for key in _CHAIN_KEYS)
+    variables = {str(key): "null" if value is None else str(value) for key, value in given.items()}
     for name in overrides:
         if name not in variables:
             guess = nearest(name, variables)
@@ -127,9 +128,8 @@ def read_chain(names: Sequence[str], overrides: Mapping[str, str]) -> Chain:
         raise UserError(
             f"The chain of {where} has no variable 'root'.", remedy="say where it works: variables: {root: DIR}"
         )
-    stages = tuple(_stage(str(name), given, where) for name, given in (settings.get("stages") or {}).items() if given)
-    shown = [{k: v for k, v in (settings.get(name) or {}).items() if v} for name in ("table", "pictures")]
-    chain = Chain(variables, stages, *shown)
+    stages = tuple(_stage(str(name), command, where) for name, command in commands.items() if command)
+    chain = Chain(variables, stages, *({label: str(name) for label, name in of.items() if name} for of in shown))
     _check(chain, where)
     return chain
 
@@ -141,16 +141,32 @@ def _stage(name: str, given: Any, where: str) -> Stage:
             looked_for="run: COMMAND --config CONFIG",
             found=repr(given),
         )
-    _refuse_unknown(given, _STAGE_KEYS, f"stage {name!r} of {where}")
-    return Stage(
-        name=name,
-        words=tuple(shlex.split(given["run"])),
-        reads=tuple(given.get("reads") or ()),
-        data=tuple(given.get("data") or ()),
-        models=tuple(given.get("models") or ()),
-        makes=tuple(given.get("makes") or ()),
-        needs_package=given.get("needs_package"),
-    )
+    where = f"stage {name!r} of {where}"
+    _refuse_unknown(given, _STAGE_KEYS, where)
+    try:
+        words = tuple(shlex.split(given["run"]))
+    except ValueError as error:
+        raise UserError(
+            f"The command of {where} cannot be read.", found=f"{given['run']} ({error})", remedy="close its quotes"
+        ) from error
+    if not words:
+        raise UserError(f"The command of {where} is empty.", looked_for="run: COMMAND --config CONFIG")
+    lists = {key: _names(given, key, where) for key in ("reads", "data", "models", "makes")}
+    return Stage(name=name, words=words, **lists, needs_package=given.get("needs_package"))
+
+
+def _mapping(given: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
+    value = given.get(key) or {}
+    if not isinstance(value, Mapping):
+        raise UserError(f"{key!r} of {where} is no mapping.", looked_for=f"{key}: {{NAME: ...}}", found=repr(value))
+    return value
+
+
+def _names(given: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
+    value = given.get(key) or []
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise UserError(f"{key!r} of {where} is no list of names.", looked_for=f"{key}: [NAME, ...]", found=repr(value))
+    return tuple(value)
 
 
 def _check(chain: Chain, where: str) -> None:

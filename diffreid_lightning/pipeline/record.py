@@ -70,7 +70,7 @@ def stage_key(chain: Chain, stage: Stage, outputs: Mapping[str, str]) -> str:
         UserError: a config, a dataset or a diffusion model cannot be read.
     """
     configs = stage.settings()
-    variables = _variables_read(chain, configs)
+    variables = _variables_read(chain, [configs, stage.words])
     made_from = {
         "command": stage.words,
         "configs": configs,
@@ -100,6 +100,12 @@ def output_hash(folder: Path, makes: Iterable[str]) -> str | None:
         for file in files:
             digest.update(file.relative_to(folder).as_posix().encode() + b"\0" + _hash_file(file).encode())
     return digest.hexdigest()
+
+
+def forget_hashes() -> None:
+    """Read code, datasets and models anew when they are next asked for."""
+    for remembered in (code_hash, dataset_hash, model_hash):
+        remembered.cache_clear()
 
 
 @functools.cache
@@ -164,9 +170,9 @@ def _values_of(key: str, settings: Any) -> Iterator[str]:
             yield from _values_of(key, value)
 
 
-def _variables_read(chain: Chain, configs: list[dict[str, Any]]) -> dict[str, str]:
-    """Variables that the configs mention; where things lie (the root, datasets, models) is not what they are."""
-    text = json.dumps(configs, default=str)
+def _variables_read(chain: Chain, texts: Sequence[Any]) -> dict[str, str]:
+    """Variables that configs or words mention; where things lie (the root, datasets, models) is not what they are."""
+    text = json.dumps(texts, default=str)
     places = {"root", *(name for stage in chain.stages for name in (*stage.data, *stage.models))}
     return {
         name: value

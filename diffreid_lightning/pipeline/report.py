@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Collection
 from pathlib import Path
 
 from rich.console import Console
@@ -23,19 +24,26 @@ def results_of(folder: Path) -> dict[str, float] | None:
     return {name: float(rows[-1][name]) for name in _NUMBERS} if rows else None
 
 
-def print_report(console: Console, chain: Chain) -> None:
-    """Print the table, with a row for each stage that has results, and the paths."""
+def print_report(console: Console, chain: Chain, stages: Collection[str]) -> None:
+    """Print the table, with a row for each stage that has results, and the paths.
+
+    Args:
+        console: where.
+        chain: the chain.
+        stages: whose results and pictures belong to it as it is now.
+    """
     table = Table(title="fine-tuned from", title_justify="left")
     table.add_column("")
     for name in _NUMBERS:
         table.add_column(name, justify="right")
     for label, stage in chain.table.items():
-        found = results_of(chain.root / stage)
+        found = results_of(chain.root / stage) if stage in stages else None
         if found:
             table.add_row(label, *(f"{found[name]:.1f}" for name in _NUMBERS))
     if table.row_count:
         console.print(table)
+    of_before = {stage.name for stage in chain.stages} - set(stages)
     for label, name in chain.pictures.items():
         paths = sorted(chain.root.glob(name))
-        if paths:
+        if paths and Path(name).parts[0] not in of_before:
             console.print(f"{label}: {paths[-1]}", soft_wrap=True)

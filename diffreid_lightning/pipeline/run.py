@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,13 +14,15 @@ from rich.console import Console
 
 from diffreid_lightning import file_lock
 from diffreid_lightning.errors import RunError, UserError
+from diffreid_lightning.pipeline.aside import put_aside, where_to_put_aside
 from diffreid_lightning.pipeline.chain import Chain, Stage
 from diffreid_lightning.pipeline.process import last_words, run_logged
-from diffreid_lightning.pipeline.record import Record, output_hash, stage_key
+from diffreid_lightning.pipeline.record import Record, forget_hashes, output_hash, stage_key
 from diffreid_lightning.pipeline.report import print_report
 
 _RECORDS = ".stages"
-_PREVIOUS = "previous"
+_FIRST_RUN = "fit-001"  # a stage begins in an empty folder
+_PATIENCE = 15.0  # seconds; a DataLoader's workers look for a killed parent every five
 
 State = Literal["done", "goes on", "to do", "depends", "left out"]
 
@@ -45,18 +48,20 @@ def run_chain(chain: Chain, stages: tuple[Stage, ...], dry_run: bool) -> None:
         RunError: a stage failed.
     """
     console = Console(highlight=False)
+    forget_hashes()  # a notebook runs many chains in one process, and things change between them
     _print_plan(console, chain, plan(chain, stages))
     if dry_run:
         _print_commands(console, chain, stages)
         return
     with alone(chain.root):
+        aside = where_to_put_aside(chain.root)
         for number, stage in enumerate(stages, 1):
             planned = _plan_one(chain, stage)
             if planned.state in ("done", "left out"):
                 continue
             console.rule(f"{stage.name} ({number} of {len(stages)})")
-            _run_stage(chain, stage, console)
-    print_report(console, chain)
+            _run_stage(chain, stage, aside, console)
+    print_report(console, chain, _current(chain))
 
 
 def plan(chain: Chain, stages: tuple[Stage, ...]) -> list[Planned]:
@@ -104,7 +109,19 @@ def _plan_one(chain: Chain, stage: Stage, waiting: set[str] | frozenset[str] = f
     return Planned(stage, "to do", "not run yet" if record is None else "its input, config or code has changed")
 
 
-def _run_stage(chain: Chain, stage: Stage, console: Console) -> None:
+def _current(chain: Chain) -> set[str]:
+    """Name the stages whose record belongs to the chain as it is now, and not to an earlier configuration."""
+    outputs: dict[str, str] = {}
+    for stage in chain.stages:
+        record = Record.read(_record_file(chain, stage.name))
+        if record is None or not stage.available or not set(stage.reads) <= outputs.keys():
+            continue
+        if record.key == stage_key(chain, stage, outputs):
+            outputs[stage.name] = record.output
+    return set(outputs)
+
+
+def _run_stage(chain: Chain, stage: Stage, aside: Path, console: Console) -> None:
     outputs = {}
     for name in stage.reads:
         record = Record.read(_record_file(chain, name))
@@ -115,17 +132,15 @@ def _run_stage(chain: Chain, stage: Stage, console: Console) -> None:
     folder = chain.root / stage.name
     continued = begun is not None and begun.key == key and _can_go_on(chain, stage)
     if folder.exists() and not continued:
-        _put_aside(chain, stage)
+        put_aside(chain.root, stage.name, aside)
     _record_file(chain, stage.name).unlink(missing_ok=True)
     Record(key, "", 0.0).write(_begun_file(chain, stage.name))
-    words = list(stage.words)
-    if continued and words[0] == "fit":
-        words += ["--ckpt_path", "last"]
+    words = _words(chain, stage) if continued else list(stage.words)
     log = chain.root / _RECORDS / f"{stage.name}.log"
     started = time.monotonic()
     code = run_logged(words, chain.environment, log)
     if code:
-        raise _failed(chain, stage, words, code, log)
+        raise _failed(chain, stage, code, log)
     output = output_hash(folder, stage.makes)
     if output is None:
         missing = [name for name in stage.makes if not (folder / name).exists()]
@@ -143,26 +158,31 @@ def _run_stage(chain: Chain, stage: Stage, console: Console) -> None:
 
 def _can_go_on(chain: Chain, stage: Stage) -> bool:
     """Tell whether a stage that was stopped left something to go on from: a fit does so with its first checkpoint."""
-    return stage.words[0] != "fit" or any((chain.root / stage.name).glob("*/checkpoints/*.ckpt"))
+    return stage.words[0] != "fit" or (_fit(chain, stage) / "checkpoints" / "last.ckpt").is_file()
 
 
-def _failed(chain: Chain, stage: Stage, words: list[str], code: int, log: Path) -> RunError | UserError:
+def _fit(chain: Chain, stage: Stage) -> Path:
+    """The run folder of a stage's fit: the first, whatever was tried by hand beside it."""
+    return chain.root / stage.name / _FIRST_RUN
+
+
+def _words(chain: Chain, stage: Stage) -> list[str]:
+    """The command of a stage as it goes on, or starts where there is nothing to go on from."""
+    words = list(stage.words)
+    if words[0] == "fit" and _can_go_on(chain, stage):
+        words += ["--ckpt_path", str(_fit(chain, stage))]
+    return words
+
+
+def _failed(chain: Chain, stage: Stage, code: int, log: Path) -> RunError | UserError:
     kind = UserError if code == 2 else RunError
     how = f"with exit code {code}" if code > 0 else f"on signal {-code}"
     return kind(
         f"Stage {stage.name!r} ended {how}.",
         found=f"{last_words(log)}\n  (log: {log})",
         remedy=f"mend it and run the chain again: it goes on here. This stage alone:\n"
-        f"    {_variables(chain)} python -m diffreid_lightning {shlex.join(words)}",
+        f"    {_variables(chain)} python -m diffreid_lightning {shlex.join(_words(chain, stage))}",
     )
-
-
-def _put_aside(chain: Chain, stage: Stage) -> None:
-    """Keep what an earlier configuration made, out of the way."""
-    aside = chain.root / _PREVIOUS
-    aside.mkdir(parents=True, exist_ok=True)
-    number = 1 + max((int(path.name.rpartition("-")[2]) for path in aside.glob(f"{stage.name}-*")), default=0)
-    (chain.root / stage.name).rename(aside / f"{stage.name}-{number:03d}")
 
 
 def _print_plan(console: Console, chain: Chain, planned: list[Planned]) -> None:
@@ -191,11 +211,23 @@ def alone(root: Path) -> Iterator[None]:
     """Keep a second run out of a folder; the lock goes with the process, however it ends.
 
     Raises:
-        UserError: one is at work there.
+        UserError: one is at work there, or there can be no folder.
     """
-    root.mkdir(parents=True, exist_ok=True)
-    # A stage inherits the lock: while one is left over from a chain that was killed, nobody starts it again.
-    lock = file_lock.take(root / ".lock", inheritable=True)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"There can be no folder {root}.",
+            found=f"{type(error).__name__}: {error}",
+            remedy="give another one",
+        ) from error
+    # A stage inherits the lock: while one is left over from a chain that was killed, nobody starts it again. Its own
+    # workers have it too, and outlive it by seconds.
+    file = root / ".lock"
+    lock = file_lock.take(file, inheritable=True)
+    if lock is None:
+        print(f"Another run is at work in {root}; waiting {_PATIENCE:g} s for it to end.", file=sys.stderr, flush=True)
+        lock = file_lock.take(file, inheritable=True, patience=_PATIENCE)
     if lock is None:
         raise UserError(
             f"Another run is at work in {root}.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,23 @@ def test_two_folders_that_share_names_are_refused(tmp_path: Path) -> None:
     renamed = PersonFolder(two, source="others")
     module = ReIDDataModule([str(one), renamed], image_size=(64, 32), val_share=0)
     assert module.num_identities == 2 * ReIDDataModule(str(one), image_size=(64, 32), val_share=0).num_identities
+
+
+def test_generated_people_of_unnamed_folders_are_not_merged_in_silence(tmp_path: Path) -> None:
+    made = []
+    for name in "ab":
+        rows = PersonFolder(write_person_folder(tmp_path / name)).manifest()
+        made.append(as_generated(rows.filter(rows.numpy("split") == "train")))
+        made[-1].write(tmp_path / name)
+    both = [str(tmp_path / name) for name in "ab"]
+    with pytest.warns(UserWarning, match="taken for the same people.*source: NAME"):
+        ReIDDataModule(both, image_size=(64, 32), val_share=None).num_identities  # noqa: B018
+    others = made[1].with_columns({"source": "others"})
+    others.write(tmp_path / "b")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        module = ReIDDataModule(both, image_size=(64, 32), val_share=None)
+        assert module.num_identities == 2 * len(made[0].identities()[1])
 
 
 def test_generated_images_of_held_out_people_stay_out(market: Path) -> None:

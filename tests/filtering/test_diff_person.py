@@ -25,6 +25,7 @@ from diffreid_lightning.filtering.selection import Selection
 from diffreid_lightning.manifest import Manifest
 from tests.data.layouts import zip_folder
 from tests.filtering.conftest import CAMERA, PEOPLE, UNKNOWN
+from tests.wandb_records import read_run, runs_under
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*published counts")
 
@@ -260,7 +261,17 @@ def test_w_and_b_records_it_offline(scored: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("WANDB_MODE", "offline")
     words = [f"--scored={scored}", f"--out={tmp_path / 'out'}", f"--tracker.save_dir={tmp_path / 'track'}"]
     assert main(["select", *words, *RULES]) == 0
-    assert list((tmp_path / "track" / "wandb").glob("offline-run-*/*.wandb"))
+    history = read_run(runs_under(tmp_path / "track")[-1])["history"]
+    out = tmp_path / "out"
+    assert history["select/kept"] == [len(Manifest.read(out / "diff_person"))]
+    assert history["select/identities"] == [len(PEOPLE)] and history["select/identities_lost"] == [1]
+    assert 0 < history["select/kept_share"][0] < 1 and history["select/images_per_identity"] == [3]
+    for name in ("histogram", "kept", "rejected"):
+        assert (out / "report" / f"{name}.png").is_file()
+        assert history[f"select/pictures/{name}/_type"] == ["image-file"]
+    for name in ("identities", "coverage"):
+        lines = (out / "report" / f"{name}.csv").read_text(encoding="utf-8").splitlines()
+        assert history[f"select/tables/{name}/nrows"] == [len(lines) - 1]
 
 
 def test_pre_training_mixes_it_with_the_real_images(selected: Path, real: Path, tmp_path: Path) -> None:

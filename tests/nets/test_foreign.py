@@ -81,6 +81,9 @@ def test_the_weights_arrive(kind: str, state: State, tmp_path: Path, capsys: pyt
     assert "missing" not in capsys.readouterr().out
     note = json.loads((out / "provenance.json").read_text(encoding="utf-8"))["training"]
     assert note["form"] == form and note["converted_from"] == "theirs.pth"
+    content = wrap(state)
+    held = next((content[key] for key in ("teacher", "state_dict", "model") if key in content), content)
+    assert len(note["dropped_head"]) + len(stock) == len(held) and not note["unexpected"], "each is accounted for"
 
 
 def test_left_over_tensors_are_reported(state: State, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

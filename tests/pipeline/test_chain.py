@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,7 +15,10 @@ from pathlib import Path
 import pytest
 
 from diffreid_lightning.cli import layers, main
+from diffreid_lightning.data.datasets import open_dataset
+from diffreid_lightning.manifest import FILE_NAME, Manifest
 from diffreid_lightning.pipeline import record, run
+from diffreid_lightning.pipeline.aside import put_aside, where_to_put_aside
 from diffreid_lightning.pipeline.process import last_words, run_logged
 from tests.data.layouts import write_market1501
 
@@ -85,8 +90,6 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Work:
     for name in ("one", "two"):
         read = "${oc.env:DIFFREID_STRENGTH,1}" if name == "two" else "1"
         (tmp_path / f"{name}.yaml").write_text(f"seed_everything: 0\nstrength: {read}\n", encoding="utf-8")
-    record.dataset_hash.cache_clear()
-    record.model_hash.cache_clear()
     stand_in = Work(root)
     monkeypatch.setattr(run, "run_logged", stand_in)
     return stand_in
@@ -120,8 +123,9 @@ def test_a_changed_config_runs_its_stages_and_those_it_reaches(work: Work, tmp_p
     (tmp_path / "one.yaml").write_text("seed_everything: 2\n", encoding="utf-8")
     pipeline()
     assert work.names == ["first", "second"], "the second reads another output, and comes to the same itself"
-    previous = sorted(path.name for path in (work.root / "previous").iterdir())
-    assert previous == ["first-001", "first-002", "second-001", "second-002", "third-001"], "nothing made is lost"
+    aside = work.root / "previous"
+    previous = sorted(path.relative_to(aside).as_posix() for path in aside.glob("*/*"))
+    assert previous == ["001/second", "001/third", "002/first", "003/first", "003/second"], "nothing made is lost"
 
 
 @pytest.mark.parametrize("change", ["data", "pixels", "model", "code", "variable", "made", "comment"])
@@ -133,19 +137,16 @@ def test_what_counts_as_a_change(work: Work, tmp_path: Path, monkeypatch: pytest
     if change == "data":
         image = next((tmp_path / "data").rglob("0002_c1*.jpg"))
         image.rename(image.with_name(image.name.replace("0002_", "0007_")))
-        record.dataset_hash.cache_clear()
         expected = ["first"]
     elif change == "pixels":
         image = next((tmp_path / "data").rglob("0002_c1*.jpg"))
         image.write_bytes(next((tmp_path / "data").rglob("0003_c1*.jpg")).read_bytes())
-        record.dataset_hash.cache_clear()
         expected = ["first"]
     elif change == "model":
         (tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"others")
-        record.model_hash.cache_clear()
         expected = ["first"]
     elif change == "code":
-        monkeypatch.setattr(record, "code_hash", lambda: "another")
+        monkeypatch.setattr(record, "code_hash", functools.cache(lambda: "another"))
     elif change == "variable":
         words = ("--strength", "2")
         expected = ["second", "third"]
@@ -157,6 +158,53 @@ def test_what_counts_as_a_change(work: Work, tmp_path: Path, monkeypatch: pytest
         expected = []
     assert pipeline(*words) == 0
     assert work.names == expected
+
+
+def test_a_variable_in_a_stages_own_words_counts(work: Work, tmp_path: Path) -> None:
+    chain = (tmp_path / "chain.yaml").read_text(encoding="utf-8")
+    words = "fit --config one.yaml --x ${oc.env:DIFFREID_STRENGTH}"
+    (tmp_path / "chain.yaml").write_text(chain.replace("fit --config one.yaml, data", f"'{words}', data"), "utf-8")
+    pipeline()
+    work.names  # noqa: B018
+    assert pipeline("--strength", "2") == 0
+    assert work.names == ["first", "second", "third"]
+
+
+def test_results_of_an_earlier_configuration_are_not_shown(work: Work, capsys: pytest.CaptureFixture[str]) -> None:
+    pipeline()
+    said = capsys.readouterr().out
+    assert "12.3" in said and "a.txt" in said
+    assert pipeline("--strength", "2", "--until", "first") == 0
+    said = capsys.readouterr().out
+    assert "12.3" not in said and "a.txt" not in said, "second and third are those of strength 1"
+    assert pipeline("--until", "first") == 0
+    assert "12.3" in capsys.readouterr().out
+
+
+def test_what_is_put_aside_still_finds_its_images(tmp_path: Path) -> None:
+    data = write_market1501(tmp_path / "data", train_ids=range(2, 5))
+    root = tmp_path / "out"
+    rows = open_dataset(data).manifest()
+    rows.write(root / "caption")
+    inside = root / "generate" / "images"
+    inside.mkdir(parents=True)
+    image = rows.table["file_name"][0].as_py()
+    (inside / image).parent.mkdir(parents=True, exist_ok=True)
+    (inside / image).write_bytes((rows.root / image).read_bytes())
+    generated = Manifest(rows.table.slice(0, 1), inside)
+    generated.write(root / "generate")
+    generated.write(root / "score")
+    (root / "damaged").mkdir()
+    (root / "damaged" / FILE_NAME).write_bytes(b"no Parquet")
+    aside = where_to_put_aside(root)
+    for name in ("caption", "generate", "score", "damaged"):
+        put_aside(root, name, aside)
+    assert where_to_put_aside(root) != aside
+    for name in ("caption", "generate", "score"):
+        moved = Manifest.read(aside / name)
+        assert moved.images.image(image).size == rows.images.image(image).size
+    assert Manifest.read(aside / "score").root == aside / "generate" / "images"
+    assert (aside / "damaged" / FILE_NAME).read_bytes() == b"no Parquet"
 
 
 def test_another_root_is_the_same_work_done_elsewhere(work: Work, tmp_path: Path) -> None:
@@ -175,11 +223,15 @@ def test_a_failing_stage_is_named_and_taken_up_again(
     assert pipeline() == expected
     said = capsys.readouterr().err
     assert "'third'" in said and "it was refused" in said and "third.log" in said
-    assert "python -m diffreid_lightning fit --config two.yaml" in said and "DIFFREID_ROOT=" in said
     assert work.names == ["first", "second", "third"]
+    by_hand = ("fit", "--config", "two.yaml", "--ckpt_path", str(work.root / "third" / "fit-001"))
+    assert f"python -m diffreid_lightning {shlex.join(by_hand)}" in said and "DIFFREID_ROOT=" in said
+    other = work.root / "third" / "fit-002" / "checkpoints"  # tried by hand, the chain does not read it
+    other.mkdir(parents=True)
+    (other / "last.ckpt").touch()
     work.fail.clear()
     assert pipeline() == 0
-    assert work.ran == [("third", "fit", "--config", "two.yaml", "--ckpt_path", "last")], "goes on where it stopped"
+    assert work.ran == [("third", *by_hand)], "goes on where it stopped"
 
 
 def test_a_fit_killed_before_its_first_checkpoint_starts_anew(work: Work, capsys: pytest.CaptureFixture[str]) -> None:
@@ -223,6 +275,7 @@ def test_from_until_and_dry_run(work: Work, capsys: pytest.CaptureFixture[str]) 
         (["--config", "pipelin/tour"], "pipeline/tour"),
         (["--config", "chain.yaml", "--strength"], "--strength VALUE"),
         (["--config", "chain.yaml", "--data", "nowhere"], "nowhere"),
+        (["--config", "chain.yaml", "--root", "chain.yaml"], "There can be no folder chain.yaml"),
         (["--config", "chain.yaml", "--model", "nowhere"], "There is no diffusion model at nowhere"),
         (["dry-run"], "--help"),
     ],
@@ -241,6 +294,11 @@ def test_mistakes_are_answered(work: Work, capsys: pytest.CaptureFixture[str], w
         ("table:", "tabel:", "'table'"),
         ("makes: [folder]", "make: [folder]", "'makes'"),
         ("root: ROOT, ", "", "'root'"),
+        ("makes: [folder]", "makes: folder", "makes: [NAME, ...]"),
+        ("run: predict --config two.yaml", 'run: "predict --config \'two.yaml"', "close its quotes"),
+        ("run: predict --config two.yaml", "run: ''", "empty"),
+        ('{root: ROOT, data: DATA, model: MODEL, strength: "1"}', "[root]", "variables: {NAME: ...}"),
+        ("pictures: {a sheet: second/folder/*.txt}", "pictures: [a]", "pictures: {NAME: ...}"),
         (", makes: [folder]", "", "lies over it: --config pipeline/tour"),
         ("scratch: third", "scratch: thrid", "'third'"),
         ("{run: predict --config two.yaml, reads: [first], makes: [folder]}", "{reads: [first]}", "run: COMMAND"),
@@ -254,20 +312,25 @@ def test_a_chain_that_makes_no_sense(
     assert hint in capsys.readouterr().err
 
 
-def test_two_chains_do_not_share_a_folder(work: Work, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("ends", [False, True])
+def test_two_chains_do_not_share_a_folder(
+    work: Work, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, ends: bool
+) -> None:
+    """One whose process ends within some seconds was killed, and has workers that have not noticed."""
     script = (
         "import fcntl, sys, time; handle = open(sys.argv[1], 'w'); fcntl.flock(handle, fcntl.LOCK_EX);"
-        "print('held', flush=True); time.sleep(60)"
+        "print('held', flush=True); time.sleep(float(sys.argv[2]))"
     )
+    monkeypatch.setattr(run, "_PATIENCE", 60.0 if ends else 0.1)
     work.root.mkdir()
-    other = subprocess.Popen(
-        [sys.executable, "-c", script, str(work.root / ".lock")], stdout=subprocess.PIPE, text=True
-    )
+    held = str(work.root / ".lock"), "2" if ends else "60"
+    other = subprocess.Popen([sys.executable, "-c", script, *held], stdout=subprocess.PIPE, text=True)
     try:
         assert other.stdout is not None and other.stdout.readline() == "held\n"
-        assert pipeline() == 2
-        assert "Another run" in capsys.readouterr().err
-        assert work.names == []
+        assert pipeline() == (0 if ends else 2)
+        said = capsys.readouterr().err
+        assert "waiting" in said and ("give this one another folder" in said) == (not ends)
+        assert work.names == (["first", "second", "third"] if ends else [])
     finally:
         other.kill()
         other.wait()

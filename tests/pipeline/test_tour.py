@@ -20,7 +20,7 @@ from diffreid_lightning.data.datasets.subset import Subset
 from diffreid_lightning.manifest import Manifest
 from diffreid_lightning.pipeline import run
 from diffreid_lightning.pipeline.chain import Stage, read_chain
-from diffreid_lightning.pipeline.record import Record
+from diffreid_lightning.pipeline.record import Record, forget_hashes, stage_key
 from tests.data.layouts import write_market1501
 from tests.diffusion.layouts import write_checkpoint
 
@@ -37,6 +37,24 @@ def test_the_tour_consists_of_every_stage_and_its_rivals() -> None:
         assert stage.settings(), "its configs are found"
     transfer, scratch = (next(s for s in chain.stages if s.name == name) for name in ("transfer", "scratch"))
     assert scratch.words[: len(transfer.words)] == transfer.words, "one schedule for both rows"
+
+
+def test_other_pixels_under_the_same_names_reach_every_stage_that_reads_them(tmp_path: Path) -> None:
+    """Captions may come out the same, so the manifest between would not tell."""
+    data = write_market1501(tmp_path / "data", train_ids=range(2, 8))
+    chain = read_chain(["pipeline/tour"], {"data": str(data), "root": str(tmp_path / "out")})
+    outputs = dict.fromkeys((stage.name for stage in chain.stages), "the same")
+
+    def keys() -> dict[str, str]:
+        forget_hashes()
+        return {stage.name: stage_key(chain, stage, outputs) for stage in chain.stages}
+
+    before = keys()
+    image = next(data.rglob("0002_c1*.jpg"))
+    image.write_bytes(next(data.rglob("0003_c1*.jpg")).read_bytes())
+    after = keys()
+    changed = {name for name in after if after[name] != before[name]}
+    assert changed == after.keys() - {"select", "pretrain"}, "these two read what was generated"
 
 
 @pytest.mark.parametrize("more", [[], ["--config", "pipeline/tour", "--config", "pipeline/quick"]])

@@ -18,7 +18,7 @@ NOTE = "diff_person.json"
 
 
 class DiffPerson(PersonDataset):
-    """Generated images of known people that a Re-ID network recognised.
+    """Generated images of known people that ``select`` kept.
 
     All rows are of split ``generated``; an identity is the real person's, so the images join the real ones when both
     are trained on. The folder also opens with the stock ``imagefolder`` of Hugging Face ``datasets``.
