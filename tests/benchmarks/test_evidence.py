@@ -18,6 +18,7 @@ import yaml
 from benchmarks.evidence import lab, settings, tables
 from benchmarks.evidence.ancestry import refuse_leaks, refuse_strange_training
 from benchmarks.evidence.lab import OUT, Lab
+from benchmarks.evidence.labels import Shown, alike, consistent, labels_table
 from benchmarks.evidence.outcomes import Outcome, val_curve
 from benchmarks.evidence.plan import epochs_for, validation_interval
 from benchmarks.evidence.rows import FEW, FULL, ROWS, TABLES
@@ -374,3 +375,30 @@ def test_momentum_contrast_learns_without_labels() -> None:
     assert torch.equal(views, TwoViews(pad=2, erasing=0.0)(picture, (32, 16), seed=3))
     rows = [draw.row for draw in UnlabelledSampler([0] * 10, batch_size=4)]
     assert len(rows) == len(set(rows)) == 8
+
+
+# What the labels mean.
+
+
+def test_a_label_is_consistent_whoever_its_images_show() -> None:
+    towards = torch.eye(3)
+    # Label 0 shows one person, label 1 another; one image of label 1 shows label 0's.
+    features = torch.nn.functional.normalize(
+        torch.stack([towards[0] + 0.1 * towards[2], towards[0], towards[0], towards[1], towards[1], towards[0]]), dim=1
+    )
+    whose = torch.tensor([0, 0, 0, 1, 1, 1])
+    assert consistent(features, whose).tolist() == [True, True, True, True, True, False]
+    pairs = [float(features[a] @ features[b]) for a, b in ((0, 1), (0, 2), (1, 2), (3, 4), (3, 5), (4, 5))]
+    expected = (np.mean(pairs[:3]) + np.mean(pairs[3:])) / 2
+    assert alike(features, whose) == pytest.approx(expected, abs=1e-6)
+    assert alike(features[[0, 1, 3]], whose[[0, 1, 3]]) == pytest.approx(pairs[0], abs=1e-6), "one image has no pair"
+
+
+def test_subsets_are_described_by_the_images_they_hold(tmp_path: Path) -> None:
+    generated = write_rows(tmp_path, ["a.png", "b.png", "c.png", "d.png"], "generated")
+    shown = Shown(torch.eye(4), torch.tensor([True, True, False, False]))
+    half = generated.filter(np.array([True, False, True, False]))
+    text = labels_table(generated, shown, {"all": generated, "half": half})
+    assert "| all | 4 | 50.0 | 100.0 | 0.000 |" in text and "| half | 2 | 50.0 |" in text
+    only = generated.filter(np.array([True, True, False, False]))
+    assert "| only | 2 | 100.0 |" in labels_table(generated, shown, {"only": only})
