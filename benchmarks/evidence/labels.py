@@ -83,7 +83,7 @@ def alike(features: Tensor, labels: Tensor) -> float:
     return float(torch.stack(means).mean())
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def look(images: Manifest, scorer: Path) -> Shown:
     """Show a network generated images of people it was trained on.
 
