@@ -119,7 +119,7 @@ class Evidence:
             return val_curve(ROWS[label].tuned(work, FEW, seed, test=False))[-1][1]
 
         seeds = self.plan.choice_seeds
-        scores = self._at_once(functools.partial(final, settings, seed) for settings in tried for seed in seeds)
+        scores = self.at_once(functools.partial(final, settings, seed) for settings in tried for seed in seeds)
         return [statistics.fmean(scores[start : start + len(seeds)]) for start in range(0, len(scores), len(seeds))]
 
     def run(self, wanted: dict[Share, tuple[str, ...]] | None = None) -> dict[Share, tables.Outcomes]:
@@ -142,12 +142,12 @@ class Evidence:
         shared = list(dict.fromkeys((row.data, row.variant, share) for share, row in labelled if row.data is not None))
         first = {(variant, share): (data, variant, share) for data, variant, share in reversed(shared)}
         ordered = dict.fromkeys([*reversed(first.values()), *shared])
-        self._at_once(functools.partial(self._made, work, *each) for each in ordered)
+        self.at_once(functools.partial(self._made, work, *each) for each in ordered)
         # 2. The rows, all of one seed before the next.
         file, made_for = self.lab.work / OUTCOMES, self._outcomes_made_for
         kept = Ledger(file, made_for, read_outcomes(file, made_for).and_also(taken), self.lab.seconds)
         kept.write()
-        found = self._at_once(functools.partial(self._row, work, kept, *run) for run in missing)
+        found = self.at_once(functools.partial(self._row, work, kept, *run) for run in missing)
         by_run = {**taken.outcomes, **dict(zip(missing, found, strict=True))}
         return {
             share: {label: [by_run[share, label, seed] for seed in self.plan.seeds] for label in labels}
@@ -197,7 +197,7 @@ class Evidence:
         kept.add((share, label, seed), found)
         return found
 
-    def _at_once(self, calls: Iterable[Callable[[], Result]]) -> list[Result]:
+    def at_once(self, calls: Iterable[Callable[[], Result]]) -> list[Result]:
         """Make calls, several at once; the first that fails ends it once the running ones are through."""
         with ThreadPoolExecutor(self.jobs) as pool:
             futures = [pool.submit(call) for call in calls]

@@ -87,7 +87,7 @@ class Stages:
         if variant == "without LPE":  # as DreamBooth has it: rare word and class, no caption, a prior of the class
             coarse = {"images": prior * len(rows.identities()[1]), **_prior_sampling()}
             coarse["cache_dir"] = str(self.lab.work / "cache" / "prior")
-            words += ["--model.tokens=RareWord", f"--data.prior={_class('CoarsePrior', coarse)}"]
+            words += ["--model.tokens=RareWord", f"--data.prior={class_words('CoarsePrior', coarse)}"]
             words += [f"--data.template={RARE_TEMPLATE}"]
         else:
             words += [f"--data.prior.init_args.images_per_identity={prior}"]
@@ -128,15 +128,21 @@ class Stages:
     def diff_person(self, share: Share, variant: Variant, settings: Settings, images: int) -> Path:
         """What the filter leaves."""
         cut = {"threshold": settings.threshold, "floor": self.plan.floor}
-        rules = [_class("NearDuplicates", {}), _class("ThresholdWithFloorAndCap", cut)]
-        return self._selected(share, self.scored(share, variant, settings.prior_weight, images), rules)
+        rules = [class_words("NearDuplicates", {}), class_words("ThresholdWithFloorAndCap", cut)]
+        return self.selected(share, self.scored(share, variant, settings.prior_weight, images), rules)
 
     def unfiltered(self, share: Share, settings: Settings, order: Order | None = None) -> Path:
         """All images, or equally many of everybody in an order of their scores."""
-        rule = {"images": self.plan.halved, "order": order}
-        rules = [] if order is None else [_class("benchmarks.evidence.selection.EqualCount", rule)]
+        count = {"images": self.plan.halved, "order": order}
+        rules = [] if order is None else [class_words("benchmarks.evidence.selection.EqualCount", count)]
         scored = self.scored(share, "full", settings.prior_weight, self.plan.images_per_identity)
-        return self._selected(share, scored, rules)
+        return self.selected(share, scored, rules)
+
+    def selected(self, share: Share, scored: Path, rules: Sequence[str]) -> Path:
+        """What rules leave of scored images."""
+        words = ["select", f"--scored={scored}", f"--out={OUT}/selection", f"--rules=[{', '.join(rules)}]"]
+        step = self._step("select", named(share), [*words, "--tracker=null"], rooted=False)
+        return step / "selection" / "diff_person"
 
     # Trainings.
 
@@ -201,12 +207,6 @@ class Stages:
     def _described(self, share: Share, variant: Variant) -> Path:
         return self.subset(share) if variant == "without LPE" else self.captioned(share)
 
-    def _selected(self, share: Share, scored: Path, rules: Sequence[str]) -> Path:
-        words = ["select", f"--scored={scored}", f"--out={OUT}/selection", f"--rules=[{', '.join(rules)}]"]
-        return (
-            self._step("select", named(share), [*words, "--tracker=null"], rooted=False) / "selection" / "diff_person"
-        )
-
     def _length(self, iterations: int, batches: int, validations: int | None = None) -> list[str]:
         """How long to train, and how often to validate: not at all, or at most about so often."""
         of_epoch = min(batches, self.plan.epoch_batches)
@@ -249,7 +249,8 @@ def named(share: Share) -> str:
     return "all" if share is None else f"{round(100 * share)}pct"
 
 
-def _class(name: str, arguments: dict[str, Any]) -> str:
+def class_words(name: str, arguments: dict[str, Any]) -> str:
+    """A class and its arguments as the command line takes them."""
     return json.dumps({"class_path": name, "init_args": arguments})
 
 

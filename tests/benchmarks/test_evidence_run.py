@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from benchmarks.evidence import __main__ as evidence
-from benchmarks.evidence import lab
+from benchmarks.evidence import filters, lab
 from benchmarks.evidence.plan import Plan
 from benchmarks.evidence.rows import FEW, FULL, WORLD
 from benchmarks.evidence.settings import Question, Settings
@@ -123,6 +123,12 @@ def test_rows_from_the_choice_to_the_tables(
     started_again = evidence.Evidence(plan, pipeline_folder, world.root, tmp_path / "other", jobs=1)
     assert started_again.run(wanted) == outcomes
     assert len(commands) == count, "nothing is run again"
+
+    tried = filters.Filters(begin(), seeds=(3,))
+    measured = tried.run([filters.NONE, "any half, of twice as many"])
+    assert all(0 <= values[0] <= 100 for values in measured.values())
+    assert "| any half, of twice as many | " in (said := tried.table(measured)) and "| none | " in said
+    assert len([words for words in commands if "--test_with=last" in words]) == len(tests), "it reads no query"
     shutil.copy(tmp_path / "other/outcomes.json", tmp_path / "sent")
     assert len(json.loads((tmp_path / "sent/outcomes.json").read_text())["outcomes"]) == len(tests)
     shutil.copytree(pipeline_folder, tmp_path / "base")  # the corpus is far away, and the text-to-image model names it

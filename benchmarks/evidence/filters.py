@@ -1,0 +1,143 @@
+"""Other filters than the one the rows were made with, on the held-out people: does one make pre-training better?
+
+    python -m benchmarks.evidence.filters --pipeline PIPELINE --work WORK
+
+At 30 % few-shot, with as many generated images as the rows have, under the settings that were chosen; query and gallery
+are not read. Every filter is compared with none, seed by seed. Those that may take their pick of twice as many images
+tell whether a filter helps when it costs no images. Needs a work folder of ``python -m benchmarks.evidence``, and goes
+on in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.evidence import settings as frozen
+from benchmarks.evidence.__main__ import Evidence
+from benchmarks.evidence.outcomes import val_curve
+from benchmarks.evidence.plan import Plan
+from benchmarks.evidence.rows import FEW, Row, Work
+from benchmarks.evidence.stages import class_words
+from benchmarks.evidence.statistics import paired
+from benchmarks.report import table
+from benchmarks.script import run_script
+from diffreid_lightning.manifest import Manifest
+from diffreid_lightning.pipeline.run import alone
+
+NONE = "none"
+_EQUAL = "benchmarks.evidence.selection.EqualCount"
+
+
+class Filter(NamedTuple):
+    """A way of choosing among generated images.
+
+    Args:
+        rules: as ``select`` takes them.
+        times: how many times the rows' number of images it chooses from.
+    """
+
+    rules: Callable[[Plan], list[str]]
+    times: int = 1
+
+
+def _threshold(least: float, *, with_floor: bool) -> Filter:
+    def rules(plan: Plan) -> list[str]:
+        return [class_words("ThresholdWithFloorAndCap", {"threshold": least, "floor": plan.floor if with_floor else 0})]
+
+    return Filter(rules)
+
+
+def _picked(order: str, score: str = "confidence") -> Filter:
+    def rules(plan: Plan) -> list[str]:
+        return [class_words(_EQUAL, {"images": plan.images_per_identity, "order": order, "score": score})]
+
+    return Filter(rules, times=2)
+
+
+FILTERS = {
+    NONE: Filter(lambda plan: []),
+    "confidence of 0.1, at least two of each person": _threshold(0.1, with_floor=True),
+    "confidence of 0.3, at least two of each person": _threshold(0.3, with_floor=True),
+    "confidence of 0.1": _threshold(0.1, with_floor=False),
+    "confidence of 0.3": _threshold(0.3, with_floor=False),
+    "the half with the best confidence, of twice as many": _picked("best"),
+    "the half with the best margin, of twice as many": _picked("best", "margin"),
+    "any half, of twice as many": _picked("random"),
+}
+
+
+class Filters:
+    """Measures filters in a work folder.
+
+    Args:
+        evidence: the comparison.
+        seeds: of the trainings; others than those of the rows, which query and gallery were read with.
+    """
+
+    def __init__(self, evidence: Evidence, seeds: Sequence[int]) -> None:
+        self.evidence = evidence
+        self.seeds = seeds
+        chosen, _ = frozen.load(evidence.settings_file, evidence.made_for)
+        self.work = Work(evidence.stages, chosen, None, evidence.plan.images_per_identity)
+
+    def dataset(self, name: str) -> Path:
+        """Return what a filter leaves."""
+        stages, chosen, plan = self.work.stages, self.work.settings, self.evidence.plan
+        found = FILTERS[name]
+        scored = stages.scored(FEW, "full", chosen.prior_weight, found.times * plan.images_per_identity)
+        return stages.selected(FEW, scored, found.rules(plan))
+
+    def measure(self, name: str, seed: int) -> float:
+        """Return the mAP on the held-out people, in per cent, after pre-training and fine-tuning."""
+
+        def start(work: Work, share: float | None, seed: int) -> str:
+            sources, iterations = [str(self.dataset(name))], work.settings.pretrain_iterations
+            return str(work.stages.pretrained("filters", sources, iterations, seed))
+
+        return val_curve(Row("filters", start).tuned(self.work, FEW, seed, test=False))[-1][1]
+
+    def run(self, names: Sequence[str]) -> dict[str, list[float]]:
+        """Measure filters with every seed."""
+        at_once = self.evidence.at_once
+        at_once(functools.partial(self.dataset, name) for name in names)
+        found = at_once(functools.partial(self.measure, name, seed) for seed in self.seeds for name in names)
+        return {name: found[place :: len(names)] for place, name in enumerate(names)}
+
+    def table(self, found: dict[str, list[float]]) -> str:
+        """One line for each filter."""
+        lines = []
+        for name, values in found.items():
+            kept = Manifest.read(self.dataset(name))
+            beside = "" if name == NONE or NONE not in found else str(paired(values, found[NONE]))
+            people = len(kept.identities()[1])
+            lines.append((name, f"{len(kept):,}", people, f"{statistics.fmean(values):.1f}", beside))
+        heads = ("filter", "images", "people", "mAP of val", "against none")
+        caption = f"Means of {len(self.seeds)} seeds; differences seed by seed with 95 % intervals, over training."
+        return table("Filters, on the held-out people", heads, lines) + "\n\n" + caption
+
+
+def _run(given: argparse.Namespace) -> None:
+    filters = Filters(Evidence(Plan(), given.pipeline, None, given.work, given.jobs), given.seeds)
+    with alone(given.work):
+        print(filters.table(filters.run(list(FILTERS))))
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the script."""
+    parser = argparse.ArgumentParser(description="Other filters, on the held-out people.")
+    parser.add_argument("--pipeline", type=Path, required=True, help="folder of the text-to-image model")
+    parser.add_argument("--work", type=Path, default=Path("runs/benchmarks/evidence"), help="that of the comparison")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[10, 11, 12, 13, 14], help="of the trainings")
+    parser.add_argument("--jobs", type=int, default=2, help="commands at once, of one thread each")
+    parser.add_argument("--threads", type=int, default=1, help="of this process")
+    return run_script(_run, parser.parse_args(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
