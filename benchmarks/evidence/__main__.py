@@ -34,7 +34,7 @@ from benchmarks.evidence.lab import Lab
 from benchmarks.evidence.outcomes import FILE as OUTCOMES
 from benchmarks.evidence.outcomes import Kept, Ledger, Outcome, read_outcome, read_outcomes, val_curve, write_outcomes
 from benchmarks.evidence.plan import Plan
-from benchmarks.evidence.rows import FEW, ROWS, TABLES, WORLD, Data, Work
+from benchmarks.evidence.rows import FEW, IMAGENET, ROWS, TABLES, WORLD, Data, Work
 from benchmarks.evidence.settings import Question, Settings
 from benchmarks.evidence.stages import Share, Stages, Variant, configs_key, named
 from diffreid_lightning.diffusion.checkpoint_source import locate_pipeline, weights_hash
@@ -188,11 +188,14 @@ class Evidence:
         return Work(self.stages, settings, self.world, images)
 
     def _row(self, work: Work, kept: Ledger, share: Share, label: str, seed: int) -> Outcome:
-        step = ROWS[label].tuned(work, share, seed, test=True)
-        allowed = [self.stages.source(share).manifest().content_hash, *self.learnt, self.inputs["world"]]
-        if (data := ROWS[label].data) is not None:
-            allowed.append(Manifest.read(data(work, share)).content_hash)
-        refuse_strange_training(step / "fit-001" / "backbone", allowed)
+        row = ROWS[label]
+        step = row.tuned(work, share, seed, test=True)
+        start = row.start(work, share, seed)
+        backbones = [step / "fit-001" / "backbone", *([] if start in (None, IMAGENET) else [Path(str(start))])]
+        allowed = [self.stages.source(share).manifest().content_hash]
+        allowed += [Manifest.read(row.data(work, share)).content_hash] if row.data is not None else []
+        allowed += [self.inputs["world"]] if label == WORLD else []
+        refuse_strange_training(backbones, allowed, [IMAGENET])
         found = read_outcome(step)
         kept.add((share, label, seed), found)
         return found

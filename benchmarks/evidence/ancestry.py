@@ -51,28 +51,37 @@ def refuse_leaks(
         queue += [parent for parent in known[digest].parents if parent != allowed.content_hash]
 
 
-def refuse_strange_training(backbone: Path, allowed: Collection[str]) -> None:
-    """Follow a trained backbone, and those it started from, to the manifests they were shown.
+def refuse_strange_training(backbones: Sequence[Path], allowed: Collection[str], by_name: Collection[str]) -> None:
+    """Look up which manifests trained backbones were shown, and what they started from.
 
     Args:
-        backbone: folder of its weights.
-        allowed: content hashes of what it may have been shown: the subset's dataset (training reads its training rows
+        backbones: folders of their weights, each the start of the one before it.
+        allowed: content hashes of what they may have been shown: the subset's dataset (training reads its training rows
             alone) and what was generated from it.
+        by_name: names of weights that the last may have started from.
 
     Raises:
-        RunError: a backbone names another manifest, or none.
+        RunError: a backbone names another manifest, or none, or started from something else.
     """
-    note = read_provenance(backbone / PROVENANCE_FILE).get("training", {})
-    shown = set(manifests_named(note))
-    if not shown or not shown <= set(allowed):
-        raise RunError(
-            f"A network was trained on something that its row may not see: {backbone}",
-            looked_for=", ".join(sorted(allowed)),
-            found=", ".join(sorted(shown)) or "no manifest is named",
-        )
-    start = note.get("init_from")
-    if start is not None and Path(start).is_dir():  # else weights by name, which every row has alike
-        refuse_strange_training(Path(start), allowed)
+    for backbone, start in zip(backbones, (*backbones[1:], None), strict=True):
+        note = read_provenance(backbone / PROVENANCE_FILE).get("training", {})
+        shown, init_from = set(manifests_named(note)), note.get("init_from")
+        if not shown or not shown <= set(allowed):
+            raise RunError(
+                f"A network was trained on something that its row may not see: {backbone}",
+                looked_for=", ".join(sorted(allowed)),
+                found=", ".join(sorted(shown)) or "no manifest is named",
+            )
+        if start is None:
+            as_expected = init_from is None or init_from in by_name
+        else:  # the work folder may have been moved since: a step's own folder tells which it is
+            as_expected = init_from is not None and Path(init_from).parts[-3:] == start.parts[-3:]
+        if not as_expected:
+            raise RunError(
+                f"A network did not start where its row does: {backbone}",
+                looked_for=str(start or f"random weights, or {', '.join(by_name)}"),
+                found=str(init_from),
+            )
 
 
 def _refuse_strangers(made: Path, ancestor: Manifest, rows: set[Image]) -> None:

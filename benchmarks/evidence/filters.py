@@ -22,8 +22,8 @@ from benchmarks.evidence import settings as frozen
 from benchmarks.evidence.__main__ import Evidence
 from benchmarks.evidence.outcomes import val_curve
 from benchmarks.evidence.plan import Plan
-from benchmarks.evidence.rows import FEW, Row, Work
-from benchmarks.evidence.stages import class_words
+from benchmarks.evidence.rows import FEW, Row, Work, pretrained_on
+from benchmarks.evidence.stages import Share, class_words
 from benchmarks.evidence.statistics import paired
 from benchmarks.report import table
 from benchmarks.script import run_script
@@ -96,9 +96,8 @@ class Filters:
     def measure(self, name: str, seed: int) -> float:
         """Return the mAP on the held-out people, in per cent, after pre-training and fine-tuning."""
 
-        def start(work: Work, share: float | None, seed: int) -> str:
-            sources, iterations = [str(self.dataset(name))], work.settings.pretrain_iterations
-            return str(work.stages.pretrained("filters", sources, iterations, seed))
+        def start(work: Work, share: Share, seed: int) -> str:
+            return pretrained_on(self.dataset(name), work, share, seed, "filters")
 
         return val_curve(Row("filters", start).tuned(self.work, FEW, seed, test=False))[-1][1]
 

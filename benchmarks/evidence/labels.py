@@ -10,12 +10,14 @@ asks of the images behind the rows at 30 % few-shot, whole and as the filter and
   same network: whether a label means one person, whoever that is;
 * alike: mean cosine of two images of one label; the less, the more there is to learn from them.
 
-Needs a work folder of ``python -m benchmarks.evidence`` with the images in it, or makes them.
+A second table asks it by person. Needs a work folder of ``python -m benchmarks.evidence`` with the images in it, or
+makes them; what it prints is kept there as ``labels.md``.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -36,6 +38,8 @@ from diffreid_lightning.manifest import Manifest
 from diffreid_lightning.pipeline.run import alone
 
 _BATCH = 128
+_SHARES = (0.0, 0.1, 0.4, 0.7, 1.01)
+_HEADS = ("recognised", "people", "consistent, %", "alike (cosine)")
 
 
 class Shown(NamedTuple):
@@ -120,6 +124,22 @@ def labels_table(generated: Manifest, shown: Shown, subsets: dict[str, Manifest]
     return table("Whom the generated images show", heads, lines)
 
 
+def people_table(generated: Manifest, shown: Shown) -> str:
+    """People by how many of their images are recognised: whether the errors are of people or of images."""
+    labels = torch.from_numpy(np.array(generated.identities()[0]))
+    agreed = consistent(shown.features, labels)
+    shares = torch.stack([shown.recognised[labels == label].float().mean() for label in labels.unique()])
+    lines = []
+    for low, high in itertools.pairwise(_SHARES):
+        people = (shares >= low) & (shares < high)
+        rows = people[labels]
+        if people.any():
+            share = f"{100 * agreed[rows].float().mean():.1f}"
+            words = f"{100 * low:.0f} to {100 * min(high, 1):.0f} %"
+            lines.append((words, int(people.sum()), share, f"{alike(shown.features[rows], labels[rows]):.3f}"))
+    return table("People, by the share of their images that is recognised", _HEADS, lines)
+
+
 def _run(given: argparse.Namespace) -> None:
     evidence = Evidence(Plan(), given.pipeline, None, given.work, jobs=1)
     chosen, _ = frozen.load(evidence.settings_file, evidence.made_for)
@@ -130,11 +150,13 @@ def _run(given: argparse.Namespace) -> None:
         subsets = {
             "all": generated,
             "Diff-Person": Manifest.read(stages.diff_person(FEW, "full", chosen, count)),
-            "top-scored": Manifest.read(stages.unfiltered(FEW, chosen, "best")),
-            "random": Manifest.read(stages.unfiltered(FEW, chosen, "random")),
-            "bottom-scored": Manifest.read(stages.unfiltered(FEW, chosen, "worst")),
+            "top-scored half": Manifest.read(stages.unfiltered(FEW, chosen, "best")),
+            "random half": Manifest.read(stages.unfiltered(FEW, chosen, "random")),
+            "bottom-scored half": Manifest.read(stages.unfiltered(FEW, chosen, "worst")),
         }
-    print(labels_table(generated, shown, subsets))
+    text = labels_table(generated, shown, subsets) + "\n" + people_table(generated, shown)
+    (given.work / "labels.md").write_text(text + "\n", encoding="utf-8")
+    print(text)
 
 
 def main(args: list[str] | None = None) -> int:

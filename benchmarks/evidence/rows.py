@@ -85,20 +85,25 @@ def _generated(
     """A row that is pre-trained on generated images, mixed with the subset's as the settings say."""
 
     def start(work: Work, share: Share, seed: int) -> str:
-        chosen = work.settings
-        iterations = chosen.large_pretrain_iterations if backbone == LARGE else chosen.pretrain_iterations
-        mixed = chosen.generated_share is not None
-        sources = [str(make(work, share)), *([work.stages.described_subset(share)] if mixed else [])]
-        return str(
-            work.stages.pretrained(
-                row.name, sources, iterations, seed,
-                backbone=backbone, init_from=init, generated_share=chosen.generated_share,
-            )
-        )  # fmt: skip
+        return pretrained_on(make(work, share), work, share, seed, row.name, backbone=backbone, init=init)
 
     make = data or _filtered(variant)
     row = Row(label, start, make, variant, backbone)
     return row
+
+
+def pretrained_on(
+    made: Path, work: Work, share: Share, seed: int, name: str, *, backbone: str = SMALL, init: str | None = None
+) -> str:
+    """Pre-train on generated images, mixed with the subset's where the settings say so; returns the backbone."""
+    chosen = work.settings
+    iterations = chosen.large_pretrain_iterations if backbone == LARGE else chosen.pretrain_iterations
+    mixed = chosen.generated_share is not None
+    sources = [str(made), *([work.stages.described_subset(share)] if mixed else [])]
+    trained = work.stages.pretrained(
+        name, sources, iterations, seed, backbone=backbone, init_from=init, generated_share=chosen.generated_share
+    )
+    return str(trained)
 
 
 def _real_only(work: Work, share: Share, seed: int) -> str:

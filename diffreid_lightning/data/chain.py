@@ -82,19 +82,20 @@ def warn_of_unnamed_sources(manifests: Sequence[Manifest]) -> None:
 
     A named dataset's person 7 is one person, whichever generator drew it; "person_folder" may be anybody's folder.
     """
-    shared: dict[IdentityKey, list[Manifest]] = {}
+    shared: dict[tuple[str, int], set[str]] = {}
     for manifest in manifests:
-        made = manifest.filter(np.asarray(pc.equal(manifest.table["split"], "generated"), dtype=bool))
-        for key in made.identities()[1]:
-            if key[0] == PersonFolder.source:
-                shared.setdefault(key, []).append(manifest)
-    several = {key: those for key, those in shared.items() if len({manifest.root for manifest in those}) > 1}
+        made = pc.and_(
+            pc.equal(manifest.table["split"], "generated"), pc.equal(manifest.table["source"], PersonFolder.source)
+        )
+        people = manifest.table.select(["partition", "pid"]).filter(made).group_by(["partition", "pid"]).aggregate([])
+        for person in people.to_pylist():
+            shared.setdefault((person["partition"], person["pid"]), set()).add(str(manifest.root))
+    several = [roots for roots in shared.values() if len(roots) > 1]
     if several:
-        roots = sorted({str(manifest.root) for those in several.values() for manifest in those})
         warnings.warn(
             f"Generated images of {len(several)} people of source {PersonFolder.source!r} come from several places "
-            f"({', '.join(roots)}); they are taken for the same people. If they are not, name the folders they were "
-            "made from before generating: PersonFolder with source: NAME.",
+            f"({', '.join(sorted(set().union(*several)))}); they are taken for the same people. If they are not, name "
+            "the folders they were made from before generating: PersonFolder with source: NAME.",
             stacklevel=2,
         )
 

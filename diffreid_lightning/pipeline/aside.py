@@ -1,7 +1,12 @@
-"""What an earlier configuration made: kept, out of the way, and still to be opened."""
+"""What an earlier configuration made: kept, out of the way.
+
+All that one run of a chain puts aside lies in ``<root>/previous/<number>``, stages beside each other as they were, so
+their manifests still find images that were put aside with them, and those outside the chain's folder.
+"""
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,32 +16,43 @@ from diffreid_lightning.manifest import FILE_NAME, Manifest
 _PREVIOUS = "previous"
 
 
-def where_to_put_aside(root: Path) -> Path:
-    """Return a folder that is not there yet, ``<root>/previous/<number>``, for all that one run puts aside.
-
-    Stages that are put aside together keep their places beside each other, so a manifest of one still finds its images
-    in another.
-    """
-    numbers = [int(path.name) for path in (root / _PREVIOUS).glob("*") if path.name.isdecimal()]
-    return root / _PREVIOUS / f"{1 + max(numbers, default=0):03d}"
-
-
-def put_aside(root: Path, name: str, aside: Path) -> None:
-    """Move what a stage made; its manifests go on finding images that lie outside the chain's folder.
+class Aside:
+    """Where a run of a chain puts what it replaces.
 
     Args:
         root: the chain's folder.
-        name: of the stage.
-        aside: where to, as :func:`where_to_put_aside` says.
+        note: a file for the number while the run is under way: one that is stopped goes on with it.
     """
-    place = root / name
-    outside = []
-    for file in place.rglob(FILE_NAME):
-        with suppress(UserError):  # a damaged one is moved as it is
-            manifest = Manifest.read(file)
-            if root.absolute() not in manifest.root.parents:
-                outside.append((file.relative_to(place), manifest))
-    aside.mkdir(parents=True, exist_ok=True)
-    place.rename(aside / name)
-    for file, manifest in outside:  # it noted their place as seen from its own
-        manifest.write(aside / name / file)
+
+    def __init__(self, root: Path, note: Path) -> None:
+        self.root = Path(os.path.abspath(root))  # noqa: PTH100 (as manifests write theirs, without '..')
+        self._note = note
+
+    @property
+    def folder(self) -> Path:
+        """The folder of this run; not there before something is put into it."""
+        previous = self.root / _PREVIOUS
+        with suppress(OSError):
+            return previous / self._note.read_text(encoding="utf-8")
+        numbers = [int(path.name) for path in previous.glob("*") if path.name.isdecimal()]
+        return previous / f"{1 + max(numbers, default=0):03d}"
+
+    def put(self, name: str) -> None:
+        """Move what a stage made."""
+        folder, place = self.folder, self.root / name
+        outside = []
+        for file in place.rglob(FILE_NAME):
+            with suppress(UserError):  # a damaged one is moved as it is
+                manifest = Manifest.read(file)
+                if self.root not in manifest.root.parents:
+                    outside.append((file.relative_to(place), manifest))
+        folder.mkdir(parents=True, exist_ok=True)
+        self._note.parent.mkdir(parents=True, exist_ok=True)
+        self._note.write_text(folder.name, encoding="utf-8")
+        place.rename(folder / name)
+        for file, manifest in outside:  # it noted their place as seen from its own
+            manifest.write(folder / name / file)
+
+    def close(self) -> None:
+        """Say that the run has come to its end; the next one gets a folder of its own."""
+        self._note.unlink(missing_ok=True)

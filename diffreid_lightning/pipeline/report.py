@@ -36,12 +36,17 @@ def print_report(console: Console, chain: Chain, stages: Collection[str]) -> Non
     table.add_column("")
     for name in _NUMBERS:
         table.add_column(name, justify="right")
+    older = []
     for label, stage in chain.table.items():
-        found = results_of(chain.root / stage) if stage in stages else None
-        if found:
+        found = results_of(chain.root / stage)
+        if found and stage not in stages:
+            older.append(label)
+        elif found:
             table.add_row(label, *(f"{found[name]:.1f}" for name in _NUMBERS))
     if table.row_count:
         console.print(table)
+    if older:
+        console.print(f"not shown, of an earlier configuration: {', '.join(older)}", soft_wrap=True)
     of_before = {stage.name for stage in chain.stages} - set(stages)
     for label, name in chain.pictures.items():
         paths = sorted(chain.root.glob(name))

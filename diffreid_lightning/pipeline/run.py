@@ -14,7 +14,7 @@ from rich.console import Console
 
 from diffreid_lightning import file_lock
 from diffreid_lightning.errors import RunError, UserError
-from diffreid_lightning.pipeline.aside import put_aside, where_to_put_aside
+from diffreid_lightning.pipeline.aside import Aside
 from diffreid_lightning.pipeline.chain import Chain, Stage
 from diffreid_lightning.pipeline.process import last_words, run_logged
 from diffreid_lightning.pipeline.record import Record, forget_hashes, output_hash, stage_key
@@ -54,14 +54,15 @@ def run_chain(chain: Chain, stages: tuple[Stage, ...], dry_run: bool) -> None:
         _print_commands(console, chain, stages)
         return
     with alone(chain.root):
-        aside = where_to_put_aside(chain.root)
+        aside = Aside(chain.root, chain.root / _RECORDS / "aside")
         for number, stage in enumerate(stages, 1):
             planned = _plan_one(chain, stage)
             if planned.state in ("done", "left out"):
                 continue
             console.rule(f"{stage.name} ({number} of {len(stages)})")
             _run_stage(chain, stage, aside, console)
-    print_report(console, chain, _current(chain))
+        aside.close()
+    print_report(console, chain, _current(chain, stages[-1]))
 
 
 def plan(chain: Chain, stages: tuple[Stage, ...]) -> list[Planned]:
@@ -109,19 +110,24 @@ def _plan_one(chain: Chain, stage: Stage, waiting: set[str] | frozenset[str] = f
     return Planned(stage, "to do", "not run yet" if record is None else "its input, config or code has changed")
 
 
-def _current(chain: Chain) -> set[str]:
-    """Name the stages whose record belongs to the chain as it is now, and not to an earlier configuration."""
+def _current(chain: Chain, last: Stage) -> set[str]:
+    """Name the stages whose results belong to the chain as it is now, and not to an earlier configuration.
+
+    Up to the last that was asked for, they are what was just run, or read; those after it may be older.
+    """
     outputs: dict[str, str] = {}
+    later = False
     for stage in chain.stages:
         record = Record.read(_record_file(chain, stage.name))
-        if record is None or not stage.available or not set(stage.reads) <= outputs.keys():
-            continue
-        if record.key == stage_key(chain, stage, outputs):
-            outputs[stage.name] = record.output
+        if record is not None and stage.available and set(stage.reads) <= outputs.keys():
+            with contextlib.suppress(UserError):  # what it was made from is not there any more
+                if not later or record.key == stage_key(chain, stage, outputs):
+                    outputs[stage.name] = record.output
+        later = later or stage is last
     return set(outputs)
 
 
-def _run_stage(chain: Chain, stage: Stage, aside: Path, console: Console) -> None:
+def _run_stage(chain: Chain, stage: Stage, aside: Aside, console: Console) -> None:
     outputs = {}
     for name in stage.reads:
         record = Record.read(_record_file(chain, name))
@@ -132,7 +138,7 @@ def _run_stage(chain: Chain, stage: Stage, aside: Path, console: Console) -> Non
     folder = chain.root / stage.name
     continued = begun is not None and begun.key == key and _can_go_on(chain, stage)
     if folder.exists() and not continued:
-        put_aside(chain.root, stage.name, aside)
+        aside.put(stage.name)
     _record_file(chain, stage.name).unlink(missing_ok=True)
     Record(key, "", 0.0).write(_begun_file(chain, stage.name))
     words = _words(chain, stage) if continued else list(stage.words)

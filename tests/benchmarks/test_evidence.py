@@ -18,7 +18,7 @@ import yaml
 from benchmarks.evidence import lab, settings, tables
 from benchmarks.evidence.ancestry import refuse_leaks, refuse_strange_training
 from benchmarks.evidence.lab import OUT, Lab
-from benchmarks.evidence.labels import Shown, alike, consistent, labels_table
+from benchmarks.evidence.labels import Shown, alike, consistent, labels_table, people_table
 from benchmarks.evidence.outcomes import Outcome, val_curve
 from benchmarks.evidence.plan import epochs_for, validation_interval
 from benchmarks.evidence.rows import FEW, FULL, ROWS, TABLES
@@ -281,18 +281,21 @@ def test_ancestors_are_followed_to_the_training_rows(tmp_path: Path) -> None:
 def test_a_network_that_saw_something_else_is_refused(tmp_path: Path) -> None:
     def write_backbone(name: str, manifests: Sequence[str], start: Path | str | None) -> Path:
         folder = tmp_path / name
-        folder.mkdir()
+        folder.mkdir(parents=True)
         training = {"training_data": {"manifests": [{"manifest": each} for each in manifests]}}
         note = {"training": {**training, "init_from": None if start is None else str(start)}}
         (folder / "provenance.json").write_text(json.dumps(note), encoding="utf-8")
         return folder
 
-    first = write_backbone("first", ["made"], "efficientnet-lite0")
-    tuned = write_backbone("tuned", ["subset"], first)
-    refuse_strange_training(tuned, ["subset", "made"])
-    for backbone in (tuned, write_backbone("other", ["subset", "all"], None), write_backbone("silent", [], None)):
+    first = write_backbone("made/fit-001/backbone", ["made"], "imagenet")
+    tuned = write_backbone("tuned/fit-001/backbone", ["subset"], "/moved/since/made/fit-001/backbone")
+    refuse_strange_training([tuned, first], ["subset", "made"], ["imagenet"])
+    for backbones in ([tuned, first], [write_backbone("b", ["subset", "all"], None)], [write_backbone("c", [], None)]):
         with pytest.raises(RunError, match="may not see"):
-            refuse_strange_training(backbone, ["subset"])
+            refuse_strange_training(backbones, ["subset"], ["imagenet"])
+    for backbones, names in (([tuned], ["imagenet"]), ([tuned, first], []), ([first, tuned], ["imagenet"])):
+        with pytest.raises(RunError, match="did not start"):
+            refuse_strange_training(backbones, ["subset", "made"], names)
 
 
 # Tables.
@@ -402,3 +405,4 @@ def test_subsets_are_described_by_the_images_they_hold(tmp_path: Path) -> None:
     assert "| all | 4 | 50.0 | 100.0 | 0.000 |" in text and "| half | 2 | 50.0 |" in text
     only = generated.filter(np.array([True, True, False, False]))
     assert "| only | 2 | 100.0 |" in labels_table(generated, shown, {"only": only})
+    assert "| 40 to 70 % | 1 | 100.0 | 0.000 |" in people_table(generated, shown)

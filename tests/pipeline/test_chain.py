@@ -12,13 +12,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from diffreid_lightning.cli import layers, main
 from diffreid_lightning.data.datasets import open_dataset
 from diffreid_lightning.manifest import FILE_NAME, Manifest
 from diffreid_lightning.pipeline import record, run
-from diffreid_lightning.pipeline.aside import put_aside, where_to_put_aside
+from diffreid_lightning.pipeline.aside import Aside
 from diffreid_lightning.pipeline.process import last_words, run_logged
 from tests.data.layouts import write_market1501
 
@@ -177,8 +178,21 @@ def test_results_of_an_earlier_configuration_are_not_shown(work: Work, capsys: p
     assert pipeline("--strength", "2", "--until", "first") == 0
     said = capsys.readouterr().out
     assert "12.3" not in said and "a.txt" not in said, "second and third are those of strength 1"
+    assert "not shown, of an earlier configuration: scratch" in said
     assert pipeline("--until", "first") == 0
     assert "12.3" in capsys.readouterr().out
+
+
+def test_what_was_just_run_is_shown_whatever_was_read(
+    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline()
+    monkeypatch.setattr(record, "code_hash", functools.cache(lambda: "another"))
+    shutil.rmtree(tmp_path / "data")  # another machine, to which the folder was copied
+    capsys.readouterr()
+    assert pipeline("--from", "third") == 0
+    assert "12.3" in capsys.readouterr().out
+    assert pipeline("--from", "second", "--until", "second") == 0, "the third is older, and what it reads is not there"
 
 
 def test_what_is_put_aside_still_finds_its_images(tmp_path: Path) -> None:
@@ -196,15 +210,19 @@ def test_what_is_put_aside_still_finds_its_images(tmp_path: Path) -> None:
     generated.write(root / "score")
     (root / "damaged").mkdir()
     (root / "damaged" / FILE_NAME).write_bytes(b"no Parquet")
-    aside = where_to_put_aside(root)
+    note = root / ".stages" / "aside"
+    chosen = Aside(tmp_path / "data" / ".." / "out", note).folder
     for name in ("caption", "generate", "score", "damaged"):
-        put_aside(root, name, aside)
-    assert where_to_put_aside(root) != aside
+        Aside(tmp_path / "data" / ".." / "out", note).put(name)  # a run that is stopped goes on with the same folder
+    aside = root / "previous" / "001"
+    assert chosen == aside
     for name in ("caption", "generate", "score"):
         moved = Manifest.read(aside / name)
-        assert moved.images.image(image).size == rows.images.image(image).size
-    assert Manifest.read(aside / "score").root == aside / "generate" / "images"
+        assert np.array_equal(moved.images.image(image), rows.images.image(image))
+    assert Manifest.read(aside / "generate").root == Manifest.read(aside / "score").root == aside / "generate/images"
     assert (aside / "damaged" / FILE_NAME).read_bytes() == b"no Parquet"
+    Aside(root, note).close()
+    assert Aside(root, note).folder == root / "previous" / "002"
 
 
 def test_another_root_is_the_same_work_done_elsewhere(work: Work, tmp_path: Path) -> None:
@@ -323,7 +341,7 @@ def test_two_chains_do_not_share_a_folder(
     )
     monkeypatch.setattr(run, "_PATIENCE", 60.0 if ends else 0.1)
     work.root.mkdir()
-    held = str(work.root / ".lock"), "2" if ends else "60"
+    held = str(work.root / ".lock"), "10" if ends else "60"
     other = subprocess.Popen([sys.executable, "-c", script, *held], stdout=subprocess.PIPE, text=True)
     try:
         assert other.stdout is not None and other.stdout.readline() == "held\n"
