@@ -141,10 +141,9 @@ def _run_stage(chain: Chain, stage: Stage, aside: Aside, console: Console) -> No
         aside.put(stage.name)
     _record_file(chain, stage.name).unlink(missing_ok=True)
     Record(key, "", 0.0).write(_begun_file(chain, stage.name))
-    words = _words(chain, stage) if continued else list(stage.words)
     log = chain.root / _RECORDS / f"{stage.name}.log"
     started = time.monotonic()
-    code = run_logged(words, chain.environment, log)
+    code = run_logged(_words(chain, stage), chain.environment, log)
     if code:
         raise _failed(chain, stage, code, log)
     output = output_hash(folder, stage.makes)
