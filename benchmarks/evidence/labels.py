@@ -110,11 +110,16 @@ def look(images: Manifest, scorer: Path) -> Shown:
     return Shown(torch.cat(features), torch.cat(recognised))
 
 
+def _agreed(generated: Manifest, shown: Shown) -> tuple[Tensor, Tensor]:
+    """The number of each image's label, and whether the label's other images agree with it."""
+    labels = torch.from_numpy(np.array(generated.identities()[0]))
+    return labels, consistent(shown.features, labels)
+
+
 def labels_table(generated: Manifest, shown: Shown, subsets: dict[str, Manifest]) -> str:
     """One line for each subset of the generated images."""
     place = {name: row for row, name in enumerate(generated.table["file_name"].to_pylist())}
-    labels = torch.from_numpy(np.array(generated.identities()[0]))
-    agreed = consistent(shown.features, labels)
+    labels, agreed = _agreed(generated, shown)
     lines = []
     for label, subset in subsets.items():
         rows = torch.tensor([place[name] for name in subset.table["file_name"].to_pylist()])
@@ -126,8 +131,7 @@ def labels_table(generated: Manifest, shown: Shown, subsets: dict[str, Manifest]
 
 def people_table(generated: Manifest, shown: Shown) -> str:
     """People by how many of their images are recognised: whether the errors are of people or of images."""
-    labels = torch.from_numpy(np.array(generated.identities()[0]))
-    agreed = consistent(shown.features, labels)
+    labels, agreed = _agreed(generated, shown)
     shares = torch.stack([shown.recognised[labels == label].float().mean() for label in labels.unique()])
     lines = []
     for low, high in itertools.pairwise(_SHARES):
