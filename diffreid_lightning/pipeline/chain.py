@@ -14,6 +14,8 @@ from diffreid_lightning.errors import UserError, nearest
 
 #: Variables reach the stages' configs through the environment: ``${oc.env:DIFFREID_ROOT,runs/tour}``.
 PREFIX = "DIFFREID_"
+#: The run folder of a stage's fit: a stage begins in an empty folder. Others in it were tried by hand.
+FIRST_RUN = "fit-001"
 _STAGE_KEYS = ("run", "reads", "data", "models", "makes", "needs_package")
 _CHAIN_KEYS = ("variables", "stages", "table", "pictures")
 

@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from diffreid_lightning.packaged import configs_folder
 from diffreid_lightning.pipeline.chain import PREFIX, Chain, Stage
 from diffreid_lightning.whole_folder import replacing_file
 
+RECORDS = ".stages"
 _BLOCK = 1 << 20
 
 
@@ -34,11 +35,13 @@ class Record:
         key: hash of all it was made from.
         output: hash of all it made.
         seconds: how long it took.
+        ancestors: output hash of every stage it goes back to, by name.
     """
 
     key: str
     output: str
     seconds: float
+    ancestors: dict[str, str] = field(default_factory=dict)
 
     def write(self, file: Path) -> None:
         """Write it, whole or not at all."""
@@ -53,6 +56,16 @@ class Record:
             return cls(**json.loads(file.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return None
+
+
+def record_file(root: Path, name: str) -> Path:
+    """Where the record of a finished stage lies, below the chain's folder."""
+    return root / RECORDS / f"{name}.json"
+
+
+def begun_file(root: Path, name: str) -> Path:
+    """Where the record of a stage that is under way lies."""
+    return root / RECORDS / f"{name}.begun.json"
 
 
 def stage_key(chain: Chain, stage: Stage, outputs: Mapping[str, str]) -> str:

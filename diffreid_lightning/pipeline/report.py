@@ -9,17 +9,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from diffreid_lightning.pipeline.chain import Chain
+from diffreid_lightning.pipeline.chain import FIRST_RUN, Chain
 
 _NUMBERS = ("mAP", "Rank-1")
 
 
 def results_of(folder: Path) -> dict[str, float] | None:
-    """Return the last test result under a stage's folder, in per cent; None where there is none."""
-    files = sorted(folder.glob("*/results.csv"))
-    if not files:
+    """Return the last test result of a stage's own run, in per cent; None where there is none."""
+    results = folder / FIRST_RUN / "results.csv"
+    if not results.is_file():
         return None
-    with files[-1].open(newline="", encoding="utf-8") as file:
+    with results.open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["stage"] == "test"]
     return {name: float(rows[-1][name]) for name in _NUMBERS} if rows else None
 
@@ -46,7 +46,7 @@ def print_report(console: Console, chain: Chain, stages: Collection[str]) -> Non
     if table.row_count:
         console.print(table)
     if older:
-        console.print(f"not shown, of an earlier configuration: {', '.join(older)}", soft_wrap=True)
+        console.print(f"not shown, since they may be of an earlier configuration: {', '.join(older)}", soft_wrap=True)
     of_before = {stage.name for stage in chain.stages} - set(stages)
     for label, name in chain.pictures.items():
         paths = sorted(chain.root.glob(name))

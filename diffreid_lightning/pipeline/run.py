@@ -15,13 +15,19 @@ from rich.console import Console
 from diffreid_lightning import file_lock
 from diffreid_lightning.errors import RunError, UserError
 from diffreid_lightning.pipeline.aside import Aside
-from diffreid_lightning.pipeline.chain import Chain, Stage
+from diffreid_lightning.pipeline.chain import FIRST_RUN, Chain, Stage
 from diffreid_lightning.pipeline.process import last_words, run_logged
-from diffreid_lightning.pipeline.record import Record, forget_hashes, output_hash, stage_key
+from diffreid_lightning.pipeline.record import (
+    RECORDS,
+    Record,
+    begun_file,
+    forget_hashes,
+    output_hash,
+    record_file,
+    stage_key,
+)
 from diffreid_lightning.pipeline.report import print_report
 
-_RECORDS = ".stages"
-_FIRST_RUN = "fit-001"  # a stage begins in an empty folder
 _PATIENCE = 15.0  # seconds; a DataLoader's workers look for a killed parent every five
 
 State = Literal["done", "goes on", "to do", "depends", "left out"]
@@ -54,15 +60,14 @@ def run_chain(chain: Chain, stages: tuple[Stage, ...], dry_run: bool) -> None:
         _print_commands(console, chain, stages)
         return
     with alone(chain.root):
-        aside = Aside(chain.root, chain.root / _RECORDS / "aside")
+        aside = Aside(chain.root)
         for number, stage in enumerate(stages, 1):
             planned = _plan_one(chain, stage)
             if planned.state in ("done", "left out"):
                 continue
             console.rule(f"{stage.name} ({number} of {len(stages)})")
             _run_stage(chain, stage, aside, console)
-        aside.close()
-    print_report(console, chain, _current(chain, stages[-1]))
+    print_report(console, chain, _current(chain, stages))
 
 
 def plan(chain: Chain, stages: tuple[Stage, ...]) -> list[Planned]:
@@ -84,25 +89,22 @@ def plan(chain: Chain, stages: tuple[Stage, ...]) -> list[Planned]:
 def _plan_one(chain: Chain, stage: Stage, waiting: set[str] | frozenset[str] = frozenset()) -> Planned:
     if not stage.available:
         return Planned(stage, "left out", f"{stage.needs_package} is not installed")
-    outputs = {}
-    for name in stage.reads:
-        record = Record.read(_record_file(chain, name))
-        if record is None:
-            if name in waiting:
-                return Planned(stage, "depends", f"on what {name} comes to")
-            raise UserError(
-                f"Stage {stage.name!r} reads what {name!r} makes, which has not been run.",
-                looked_for=str(chain.root / name),
-                remedy=f"start earlier: --from {name}",
-            )
-        outputs[name] = record.output
-    key = stage_key(chain, stage, outputs)
-    record = Record.read(_record_file(chain, stage.name))
+    missing = [name for name in stage.reads if Record.read(record_file(chain.root, name)) is None]
+    if missing:
+        if missing[0] in waiting:
+            return Planned(stage, "depends", f"on what {missing[0]} comes to")
+        raise UserError(
+            f"Stage {stage.name!r} reads what {missing[0]!r} makes, which has not been run.",
+            looked_for=str(chain.root / missing[0]),
+            remedy=f"start earlier: --from {missing[0]}",
+        )
+    key = stage_key(chain, stage, _read_outputs(chain, stage)[0])
+    record = Record.read(record_file(chain.root, stage.name))
     if record is not None and record.key == key:
         if output_hash(chain.root / stage.name, stage.makes) == record.output:
             return Planned(stage, "done", "nothing it depends on has changed")
         return Planned(stage, "to do", "what it made was changed or removed")
-    begun = Record.read(_begun_file(chain, stage.name))
+    begun = Record.read(begun_file(chain.root, stage.name))
     if begun is not None and begun.key == key:
         if _can_go_on(chain, stage):
             return Planned(stage, "goes on", "it was interrupted")
@@ -110,38 +112,46 @@ def _plan_one(chain: Chain, stage: Stage, waiting: set[str] | frozenset[str] = f
     return Planned(stage, "to do", "not run yet" if record is None else "its input, config or code has changed")
 
 
-def _current(chain: Chain, last: Stage) -> set[str]:
+def _read_outputs(chain: Chain, stage: Stage) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the output hashes of the stages that a stage reads, all finished, and of all it goes back to."""
+    outputs, ancestors = {}, {}
+    for name in stage.reads:
+        record = Record.read(record_file(chain.root, name))
+        assert record is not None
+        outputs[name] = record.output
+        ancestors.update(record.ancestors)
+    return outputs, {**ancestors, **outputs}
+
+
+def _current(chain: Chain, asked: tuple[Stage, ...]) -> set[str]:
     """Name the stages whose results belong to the chain as it is now, and not to an earlier configuration.
 
-    Up to the last that was asked for, they are what was just run, or read; those after it may be older.
+    Those that were asked for do, and those they go back to, as they were just run or read; the others may be older.
     """
+    taken = {stage.name for stage in asked}
+    for stage in reversed(chain.stages):
+        taken.update(stage.reads if stage.name in taken else ())
     outputs: dict[str, str] = {}
-    later = False
     for stage in chain.stages:
-        record = Record.read(_record_file(chain, stage.name))
+        record = Record.read(record_file(chain.root, stage.name))
         if record is not None and stage.available and set(stage.reads) <= outputs.keys():
             with contextlib.suppress(UserError):  # what it was made from is not there any more
-                if not later or record.key == stage_key(chain, stage, outputs):
+                if stage.name in taken or record.key == stage_key(chain, stage, outputs):
                     outputs[stage.name] = record.output
-        later = later or stage is last
     return set(outputs)
 
 
 def _run_stage(chain: Chain, stage: Stage, aside: Aside, console: Console) -> None:
-    outputs = {}
-    for name in stage.reads:
-        record = Record.read(_record_file(chain, name))
-        assert record is not None
-        outputs[name] = record.output
+    outputs, ancestors = _read_outputs(chain, stage)
     key = stage_key(chain, stage, outputs)
-    begun = Record.read(_begun_file(chain, stage.name))
+    begun = Record.read(begun_file(chain.root, stage.name))
     folder = chain.root / stage.name
     continued = begun is not None and begun.key == key and _can_go_on(chain, stage)
     if folder.exists() and not continued:
-        aside.put(stage.name)
-    _record_file(chain, stage.name).unlink(missing_ok=True)
-    Record(key, "", 0.0).write(_begun_file(chain, stage.name))
-    log = chain.root / _RECORDS / f"{stage.name}.log"
+        console.print(f"what was made here before is kept: {aside.put(stage.name)}", soft_wrap=True)
+    record_file(chain.root, stage.name).unlink(missing_ok=True)
+    Record(key, "", 0.0, ancestors).write(begun_file(chain.root, stage.name))
+    log = chain.root / RECORDS / f"{stage.name}.log"
     started = time.monotonic()
     code = run_logged(_words(chain, stage), chain.environment, log)
     if code:
@@ -156,8 +166,8 @@ def _run_stage(chain: Chain, stage: Stage, aside: Aside, console: Console) -> No
             remedy="give its config the folder the chain expects",
         )
     seconds = time.monotonic() - started
-    Record(key, output, round(seconds, 1)).write(_record_file(chain, stage.name))
-    _begun_file(chain, stage.name).unlink(missing_ok=True)
+    Record(key, output, round(seconds, 1), ancestors).write(record_file(chain.root, stage.name))
+    begun_file(chain.root, stage.name).unlink(missing_ok=True)
     console.print(f"{stage.name}: {seconds:.0f} s", highlight=False)
 
 
@@ -168,7 +178,7 @@ def _can_go_on(chain: Chain, stage: Stage) -> bool:
 
 def _fit(chain: Chain, stage: Stage) -> Path:
     """The run folder of a stage's fit: the first, whatever was tried by hand beside it."""
-    return chain.root / stage.name / _FIRST_RUN
+    return chain.root / stage.name / FIRST_RUN
 
 
 def _words(chain: Chain, stage: Stage) -> list[str]:
@@ -242,11 +252,3 @@ def alone(root: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _record_file(chain: Chain, name: str) -> Path:
-    return chain.root / _RECORDS / f"{name}.json"
-
-
-def _begun_file(chain: Chain, name: str) -> Path:
-    return chain.root / _RECORDS / f"{name}.begun.json"

@@ -12,15 +12,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from diffreid_lightning.cli import layers, main
 from diffreid_lightning.data.datasets import open_dataset
+from diffreid_lightning.errors import RunError
 from diffreid_lightning.manifest import FILE_NAME, Manifest
 from diffreid_lightning.pipeline import record, run
 from diffreid_lightning.pipeline.aside import Aside
 from diffreid_lightning.pipeline.process import last_words, run_logged
+from diffreid_lightning.pipeline.record import Record, record_file
 from tests.data.layouts import write_market1501
 
 CHAIN = """
@@ -125,7 +126,7 @@ def test_a_changed_config_runs_its_stages_and_those_it_reaches(work: Work, tmp_p
     pipeline()
     assert work.names == ["first", "second"], "the second reads another output, and comes to the same itself"
     aside = work.root / "previous"
-    previous = sorted(path.relative_to(aside).as_posix() for path in aside.glob("*/*"))
+    previous = sorted(path.relative_to(aside).as_posix() for path in aside.glob("*/[!.]*"))
     assert previous == ["001/second", "001/third", "002/first", "003/first", "003/second"], "nothing made is lost"
 
 
@@ -178,7 +179,7 @@ def test_results_of_an_earlier_configuration_are_not_shown(work: Work, capsys: p
     assert pipeline("--strength", "2", "--until", "first") == 0
     said = capsys.readouterr().out
     assert "12.3" not in said and "a.txt" not in said, "second and third are those of strength 1"
-    assert "not shown, of an earlier configuration: scratch" in said
+    assert "since they may be of an earlier configuration: scratch" in said
     assert pipeline("--until", "first") == 0
     assert "12.3" in capsys.readouterr().out
 
@@ -195,34 +196,138 @@ def test_what_was_just_run_is_shown_whatever_was_read(
     assert pipeline("--from", "second", "--until", "second") == 0, "the third is older, and what it reads is not there"
 
 
-def test_what_is_put_aside_still_finds_its_images(tmp_path: Path) -> None:
+def test_rows_that_were_neither_run_nor_read_are_not_shown(
+    work: Work, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The chain is changed and run in parts: the third is still what the first of before came to."""
+    text = (tmp_path / "chain.yaml").read_text(encoding="utf-8")
+    beside = "  beside: {run: fit --config one.yaml, reads: [first], makes: [made.txt]}\ntable:"
+    (tmp_path / "chain.yaml").write_text(text.replace("table:", beside), encoding="utf-8")
+    pipeline()
+    (tmp_path / "one.yaml").write_text("seed_everything: 1\n", encoding="utf-8")
+    work.say = "2"
+    assert pipeline("--until", "first") == 0
+    capsys.readouterr()
+    assert pipeline("--from", "beside") == 0
+    said = capsys.readouterr().out
+    assert "12.3" not in said and "since they may be of an earlier configuration: scratch" in said
+    assert pipeline() == 0
+    assert "12.3" in capsys.readouterr().out
+
+
+def test_what_was_tried_by_hand_beside_a_stage_is_not_its_result(
+    work: Work, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline()
+    by_hand = work.root / "third" / "fit-002"
+    by_hand.mkdir()
+    (by_hand / "results.csv").write_text("stage,dataset,weights,mAP,Rank-1\ntest,x,last,3.3,4.4\n", encoding="utf-8")
+    capsys.readouterr()
+    assert pipeline() == 0
+    said = capsys.readouterr().out
+    assert "12.3" in said and "3.3 " not in said
+
+
+@pytest.mark.parametrize("far", [True, False])
+def test_one_stage_is_put_aside_again_and_again(
+    work: Work, tmp_path: Path, capsys: pytest.CaptureFixture[str], far: bool
+) -> None:
+    """It fails, or is killed, each time: once with a checkpoint of other settings, once before any."""
+    pipeline()
+    work.fail["third"], work.got_far = 1, far
+    for strength in ("2", "3", "4", "4"):
+        assert pipeline("--strength", strength) == 1
+    del work.fail["third"]
+    capsys.readouterr()
+    assert pipeline("--strength", "4") == 0
+    kept = sorted(path.relative_to(work.root).as_posix() for path in work.root.glob("previous/*/third"))
+    assert kept == [f"previous/{number:03d}/third" for number in range(1, len(kept) + 1)]
+    assert len(kept) == (3 if far else 5), "what can go on is not put aside"
+    assert (work.root / kept[0] / "made.txt").read_text(encoding="utf-8") == "third 1"
+    assert far or str(work.root / kept[-1]) in capsys.readouterr().out
+
+
+class Finished:
+    """Writes what stages leave: a folder, a manifest, a record."""
+
+    def __init__(self, root: Path, rows: Manifest) -> None:
+        self.root = root
+        self.rows = rows
+        self.image = rows.table["file_name"][0].as_py()
+        self.pixels = rows.images.read(self.image)
+
+    def stage(self, name: str, output: str, images: Path, **ancestors: str) -> None:
+        Manifest(self.rows.table.slice(0, 1), images).write(self.root / name)
+        Record("key", output, 1.0, ancestors).write(record_file(self.root, name))
+
+    def generate(self, output: str, ending: bytes) -> None:
+        """The pixels differ by what follows the end of the JPEG."""
+        inside = self.root / "generate" / "images"
+        (inside / self.image).parent.mkdir(parents=True, exist_ok=True)
+        (inside / self.image).write_bytes(self.pixels + ending)
+        self.stage("generate", output, inside)
+
+    def shown(self, folder: Path) -> bytes:
+        """What a manifest says that its image is."""
+        return Manifest.read(folder).images.read(self.image).removeprefix(self.pixels)
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Finished:
     data = write_market1501(tmp_path / "data", train_ids=range(2, 5))
-    root = tmp_path / "out"
-    rows = open_dataset(data).manifest()
-    rows.write(root / "caption")
-    inside = root / "generate" / "images"
-    inside.mkdir(parents=True)
-    image = rows.table["file_name"][0].as_py()
-    (inside / image).parent.mkdir(parents=True, exist_ok=True)
-    (inside / image).write_bytes((rows.root / image).read_bytes())
-    generated = Manifest(rows.table.slice(0, 1), inside)
-    generated.write(root / "generate")
-    generated.write(root / "score")
-    (root / "damaged").mkdir()
-    (root / "damaged" / FILE_NAME).write_bytes(b"no Parquet")
-    note = root / ".stages" / "aside"
-    chosen = Aside(tmp_path / "data" / ".." / "out", note).folder
-    for name in ("caption", "generate", "score", "damaged"):
-        Aside(tmp_path / "data" / ".." / "out", note).put(name)  # a run that is stopped goes on with the same folder
-    aside = root / "previous" / "001"
-    assert chosen == aside
-    for name in ("caption", "generate", "score"):
-        moved = Manifest.read(aside / name)
-        assert np.array_equal(moved.images.image(image), rows.images.image(image))
-    assert Manifest.read(aside / "generate").root == Manifest.read(aside / "score").root == aside / "generate/images"
-    assert (aside / "damaged" / FILE_NAME).read_bytes() == b"no Parquet"
-    Aside(root, note).close()
-    assert Aside(root, note).folder == root / "previous" / "002"
+    return Finished(tmp_path / "out", open_dataset(data).manifest())
+
+
+def test_what_is_put_aside_still_finds_its_images(finished: Finished, tmp_path: Path) -> None:
+    finished.stage("caption", "C", finished.rows.root)
+    finished.generate("A", b"a")
+    finished.stage("score", "SA", finished.root / "generate" / "images", generate="A")
+    (finished.root / "damaged").mkdir()
+    (finished.root / "damaged" / FILE_NAME).write_bytes(b"no Parquet")
+    aside = Aside(tmp_path / "data" / ".." / "out")
+    first = {name: aside.put(name) for name in ("caption", "generate")}
+    finished.generate("B", b"b")  # other pixels under the same names
+    first |= {name: aside.put(name) for name in ("score", "damaged")}
+    assert first["score"] == finished.root / "previous" / "001" / "score"
+    assert finished.shown(first["caption"]) == b""
+    assert finished.shown(first["generate"]) == finished.shown(first["score"]) == b"a"
+    assert (first["damaged"] / FILE_NAME).read_bytes() == b"no Parquet"
+
+    # Another scorer: the images of this configuration stay in their place until a later run takes it.
+    finished.stage("score", "SB", finished.root / "generate" / "images", generate="B")
+    second = Aside(finished.root).put("score")
+    assert second == finished.root / "previous" / "002" / "score"
+    assert Aside(finished.root).put("generate").parent.name == "003"
+    finished.generate("C", b"c")
+    assert finished.shown(second) == b"b"
+
+    # A run that failed between the two, and another configuration since.
+    finished.stage("score", "SA", finished.root / "generate" / "images", generate="A")
+    assert finished.shown(Aside(finished.root).put("score")) == b"a"
+    assert finished.shown(first["score"]) == b"a"
+
+
+def test_a_kill_while_putting_aside_is_made_good(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    finished.stage("caption", "C", finished.rows.root)
+    finished.generate("A", b"a")
+    finished.stage("score", "S", finished.root / "generate" / "images", generate="A")
+    with monkeypatch.context() as killed:
+        killed.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        for name in ("caption", "score"):
+            with pytest.raises(KeyboardInterrupt):
+                Aside(finished.root).put(name)
+    kept = {name: Aside(finished.root).put(name) for name in ("caption", "score")}
+    Aside(finished.root).put("generate")
+    finished.generate("B", b"b")
+    assert finished.shown(kept["caption"]) == b"" and finished.shown(kept["score"]) == b"a"
+
+
+def test_a_disk_that_refuses_to_put_aside_is_told_of(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    finished.generate("A", b"a")
+    monkeypatch.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(RunError, match="cannot be put aside"):
+        Aside(finished.root).put("generate")
+    assert finished.shown(finished.root / "generate") == b"a"
 
 
 def test_another_root_is_the_same_work_done_elsewhere(work: Work, tmp_path: Path) -> None:
