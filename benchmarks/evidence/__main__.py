@@ -29,18 +29,19 @@ from typing import Any, TypeVar
 from benchmarks.device import device_name
 from benchmarks.evidence import settings as frozen
 from benchmarks.evidence import tables
-from benchmarks.evidence.ancestry import refuse_leaks, refuse_strange_training
+from benchmarks.evidence.ancestry import Training, refuse_leaks, refuse_strange_training
 from benchmarks.evidence.lab import Lab
 from benchmarks.evidence.outcomes import FILE as OUTCOMES
 from benchmarks.evidence.outcomes import Kept, Ledger, Outcome, read_outcome, read_outcomes, val_curve, write_outcomes
 from benchmarks.evidence.plan import Plan
-from benchmarks.evidence.rows import FEW, IMAGENET, ROWS, TABLES, WORLD, Data, Work
+from benchmarks.evidence.rows import FEW, IMAGENET, ROWS, TABLES, WORLD, Data, Row, Work
 from benchmarks.evidence.settings import Question, Settings
 from benchmarks.evidence.stages import Share, Stages, Variant, configs_key, named
 from diffreid_lightning.diffusion.checkpoint_source import locate_pipeline, weights_hash
 from diffreid_lightning.diffusion.folder import PROVENANCE
 from diffreid_lightning.errors import DiffReIDError, UserError
 from diffreid_lightning.manifest import Manifest
+from diffreid_lightning.pipeline.chain import FIRST_RUN
 from diffreid_lightning.pipeline.run import alone
 from diffreid_lightning.provenance import manifests_named, read_provenance
 
@@ -190,15 +191,23 @@ class Evidence:
     def _row(self, work: Work, kept: Ledger, share: Share, label: str, seed: int) -> Outcome:
         row = ROWS[label]
         step = row.tuned(work, share, seed, test=True)
-        start = row.start(work, share, seed)
-        backbones = [step / "fit-001" / "backbone", *([] if start in (None, IMAGENET) else [Path(str(start))])]
-        allowed = [self.stages.source(share).manifest().content_hash]
-        allowed += [Manifest.read(row.data(work, share)).content_hash] if row.data is not None else []
-        allowed += [self.inputs["world"]] if label == WORLD else []
-        refuse_strange_training(backbones, allowed, [IMAGENET])
+        refuse_strange_training(self._trainings(work, row, share, seed, step))
         found = read_outcome(step)
         kept.add((share, label, seed), found)
         return found
+
+    def _trainings(self, work: Work, row: Row, share: Share, seed: int, step: Path) -> list[Training]:
+        """Say what the trainings of a row are: its fine-tuning, and the pre-training before it where there is one."""
+        subset = self.stages.source(share).manifest().content_hash
+        start = row.start(work, share, seed)
+        tuned = step / FIRST_RUN / "backbone"
+        if start is None or start == IMAGENET:
+            return [Training(tuned, [subset], start)]
+        shown = [self.inputs["world"] if row.label == WORLD else subset]
+        if row.data is not None:
+            mixed = work.settings.generated_share is not None
+            shown = [Manifest.read(row.data(work, share)).content_hash, *(shown if mixed else [])]
+        return [Training(tuned, [subset], Path(start)), Training(Path(start), shown, row.init)]
 
     def at_once(self, calls: Iterable[Callable[[], Result]]) -> list[Result]:
         """Make calls, several at once; the first that fails ends it once the running ones are through."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -51,19 +52,28 @@ def refuse_leaks(
         queue += [parent for parent in known[digest].parents if parent != allowed.content_hash]
 
 
-def refuse_strange_training(backbones: Sequence[Path], allowed: Collection[str], by_name: Collection[str]) -> None:
-    """Look up which manifests trained backbones were shown, and what they started from.
+class Training(NamedTuple):
+    """What a training may have been.
 
     Args:
-        backbones: folders of their weights, each the start of the one before it.
-        allowed: content hashes of what they may have been shown: the subset's dataset (training reads its training rows
-            alone) and what was generated from it.
-        by_name: names of weights that the last may have started from.
+        backbone: folder of the weights that it came to.
+        shown: content hashes of all that it may have been shown: the subset's dataset (training reads its training rows
+            alone), or what was generated from it.
+        start: what it must have started from: the folder of other weights, their name, or None for random ones.
+    """
+
+    backbone: Path
+    shown: Collection[str]
+    start: Path | str | None
+
+
+def refuse_strange_training(trainings: Iterable[Training]) -> None:
+    """Look up which manifests trained backbones were shown, and what they started from.
 
     Raises:
-        RunError: a backbone names another manifest, or none, or started from something else.
+        RunError: a backbone names another manifest, or none, or another start.
     """
-    for backbone, start in zip(backbones, (*backbones[1:], None), strict=True):
+    for backbone, allowed, start in trainings:
         note = read_provenance(backbone / PROVENANCE_FILE).get("training", {})
         shown, init_from = set(manifests_named(note)), note.get("init_from")
         if not shown or not shown <= set(allowed):
@@ -72,14 +82,14 @@ def refuse_strange_training(backbones: Sequence[Path], allowed: Collection[str],
                 looked_for=", ".join(sorted(allowed)),
                 found=", ".join(sorted(shown)) or "no manifest is named",
             )
-        if start is None:
-            as_expected = init_from is None or init_from in by_name
-        else:  # the work folder may have been moved since: a step's own folder tells which it is
+        if isinstance(start, Path):  # the work folder may have been moved since: a step's own folder tells which it is
             as_expected = init_from is not None and Path(init_from).parts[-3:] == start.parts[-3:]
+        else:
+            as_expected = "init_from" in note and init_from == start
         if not as_expected:
             raise RunError(
                 f"A network did not start where its row does: {backbone}",
-                looked_for=str(start or f"random weights, or {', '.join(by_name)}"),
+                looked_for=str(start or "random weights"),
                 found=str(init_from),
             )
 

@@ -16,6 +16,7 @@ from diffreid_lightning.cli import select
 from diffreid_lightning.cli.layers import DEFAULT, find_config, load_config, split_config_flags
 from diffreid_lightning.errors import RunError, UserError
 from diffreid_lightning.packaged import configs_folder
+from diffreid_lightning.pipeline.chain import FIRST_RUN
 from diffreid_lightning.pipeline.process import last_words, run_logged
 from diffreid_lightning.pipeline.record import vocabulary_hashes
 
@@ -96,7 +97,7 @@ class Lab:
         interrupted = folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         if interrupted and words[0] == "fit":
-            first = folder / "fit-001"  # of others that were tried by hand nothing is read
+            first = folder / FIRST_RUN
             words = [*words, "--ckpt_path", str(first) if (first / "checkpoints" / "last.ckpt").is_file() else "last"]
         log = folder / "log.txt"
         started = time.monotonic()

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from benchmarks.evidence.stages import Share
 from benchmarks.report import write_json
 from diffreid_lightning.errors import RunError, UserError
+from diffreid_lightning.pipeline.chain import FIRST_RUN
 from diffreid_lightning.pipeline.report import results_of
 
 FILE = "outcomes.json"
@@ -136,7 +137,8 @@ def val_curve(folder: Path) -> tuple[tuple[int, float], ...]:
     Raises:
         RunError: it was never validated.
     """
-    files = sorted(folder.glob("fit-*/metrics/attempt-*/metrics.csv"), key=lambda file: (len(str(file)), str(file)))
+    files = folder.glob(f"{FIRST_RUN}/metrics/attempt-*/metrics.csv")
+    files = sorted(files, key=lambda file: (len(str(file)), str(file)))
     rows: list[dict[str, str]] = []
     if files:
         with files[-1].open(newline="", encoding="utf-8") as file:

@@ -45,6 +45,7 @@ class Row:
         variant: how those were generated.
         backbone: the network; rows compare within one.
         scratch: whether it starts from random weights, and so has the long schedule.
+        init: name of the weights that its pre-training starts from; None for random ones.
     """
 
     label: str
@@ -53,6 +54,7 @@ class Row:
     variant: Variant = "full"
     backbone: str = SMALL
     scratch: bool = False
+    init: str | None = None
 
     @property
     def name(self) -> str:
@@ -88,7 +90,7 @@ def _generated(
         return pretrained_on(make(work, share), work, share, seed, row.name, backbone=backbone, init=init)
 
     make = data or _filtered(variant)
-    row = Row(label, start, make, variant, backbone)
+    row = Row(label, start, make, variant, backbone, init=init)
     return row
 
 

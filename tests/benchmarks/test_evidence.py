@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from benchmarks.evidence import lab, settings, tables
-from benchmarks.evidence.ancestry import refuse_leaks, refuse_strange_training
+from benchmarks.evidence.ancestry import Training, refuse_leaks, refuse_strange_training
 from benchmarks.evidence.lab import OUT, Lab
 from benchmarks.evidence.labels import Shown, alike, consistent, labels_table, people_table
 from benchmarks.evidence.outcomes import Outcome, val_curve
@@ -289,13 +289,18 @@ def test_a_network_that_saw_something_else_is_refused(tmp_path: Path) -> None:
 
     first = write_backbone("made/fit-001/backbone", ["made"], "imagenet")
     tuned = write_backbone("tuned/fit-001/backbone", ["subset"], "/moved/since/made/fit-001/backbone")
-    refuse_strange_training([tuned, first], ["subset", "made"], ["imagenet"])
-    for backbones in ([tuned, first], [write_backbone("b", ["subset", "all"], None)], [write_backbone("c", [], None)]):
+    other = write_backbone("b/fit-001/backbone", ["subset", "all"], None)
+    untold = write_backbone("c/fit-001/backbone", [], None)
+    scratch = write_backbone("d/fit-001/backbone", ["subset"], None)
+    on_made = write_backbone("e/fit-001/backbone", ["made"], None)
+    refuse_strange_training([Training(tuned, ["subset"], first), Training(first, ["made", "subset"], "imagenet")])
+    refuse_strange_training([Training(scratch, ["subset"], None)])
+    for strange in (first, other, untold, on_made):
         with pytest.raises(RunError, match="may not see"):
-            refuse_strange_training(backbones, ["subset"], ["imagenet"])
-    for backbones, names in (([tuned], ["imagenet"]), ([tuned, first], []), ([first, tuned], ["imagenet"])):
+            refuse_strange_training([Training(strange, ["subset"], None)])
+    for backbone, start in ((first, None), (first, tuned), (tuned, None), (scratch, "imagenet"), (scratch, first)):
         with pytest.raises(RunError, match="did not start"):
-            refuse_strange_training(backbones, ["subset", "made"], names)
+            refuse_strange_training([Training(backbone, ["subset", "made"], start)])
 
 
 # Tables.
