@@ -93,16 +93,33 @@ class Evidence:
         """
         if not self.settings_file.exists():
             frozen.save(self.settings_file, *frozen.load(folder / frozen.FILE, self.made_for), self.made_for)
-        taken = self.taken.and_also(read_outcomes(folder / OUTCOMES, self._outcomes_made_for))
-        write_outcomes(self.lab.work / _TAKEN, self._outcomes_made_for, taken)
+        taken = self.taken.and_also(read_outcomes(folder / OUTCOMES, self.outcomes_made_for))
+        write_outcomes(self.lab.work / _TAKEN, self.outcomes_made_for, taken)
 
     @property
     def taken(self) -> Kept:
         """What was taken from other machines."""
-        return read_outcomes(self.lab.work / _TAKEN, self._outcomes_made_for)
+        return read_outcomes(self.lab.work / _TAKEN, self.outcomes_made_for)
 
     @property
-    def _outcomes_made_for(self) -> dict[str, Any]:
+    def claimed(self) -> Kept:
+        """What this machine has come to in the work folder, which is its own from now on: steps do not tell of devices.
+
+        Raises:
+            UserError: the folder is another kind of machine's, or was made with other inputs, sizes or settings.
+        """
+        kept = read_outcomes(self._outcomes_file, self.outcomes_made_for)
+        if not self._outcomes_file.exists():
+            write_outcomes(self._outcomes_file, self.outcomes_made_for, kept)
+        return kept
+
+    @property
+    def _outcomes_file(self) -> Path:
+        return self.lab.work / OUTCOMES
+
+    @property
+    def outcomes_made_for(self) -> dict[str, Any]:
+        """What outcomes belong to."""
         chosen, _ = frozen.load(self.settings_file, self.made_for)
         return {**self.made_for, "settings": asdict(chosen), "device": device_name()}
 
@@ -145,8 +162,7 @@ class Evidence:
         ordered = dict.fromkeys([*reversed(first.values()), *shared])
         self.at_once(functools.partial(self._made, work, *each) for each in ordered)
         # 2. The rows, all of one seed before the next.
-        file, made_for = self.lab.work / OUTCOMES, self._outcomes_made_for
-        kept = Ledger(file, made_for, read_outcomes(file, made_for).and_also(taken), self.lab.seconds)
+        kept = Ledger(self._outcomes_file, self.outcomes_made_for, self.claimed.and_also(taken), self.lab.seconds)
         kept.write()
         found = self.at_once(functools.partial(self._row, work, kept, *run) for run in missing)
         by_run = {**taken.outcomes, **dict(zip(missing, found, strict=True))}

@@ -127,9 +127,13 @@ class Stages:
 
     def diff_person(self, share: Share, variant: Variant, settings: Settings, images: int) -> Path:
         """What the filter leaves."""
+        scored = self.scored(share, variant, settings.prior_weight, images)
+        return self.selected(share, scored, self.filter_rules(settings))
+
+    def filter_rules(self, settings: Settings) -> list[str]:
+        """The filter of the rows, as ``select`` takes it."""
         cut = {"threshold": settings.threshold, "floor": self.plan.floor}
-        rules = [class_words("NearDuplicates", {}), class_words("ThresholdWithFloorAndCap", cut)]
-        return self.selected(share, self.scored(share, variant, settings.prior_weight, images), rules)
+        return [class_words("NearDuplicates", {}), class_words("ThresholdWithFloorAndCap", cut)]
 
     def unfiltered(self, share: Share, settings: Settings, order: Order | None = None) -> Path:
         """All images, or equally many of everybody in an order of their scores."""
