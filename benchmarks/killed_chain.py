@@ -44,12 +44,13 @@ def tensor_hash(tensors: dict[str, Tensor]) -> str:
 def contents(root: Path) -> dict[str, str]:
     """Hash what a chain made, by path below its folder: manifests, generated images, weights and checkpoints.
 
-    What only tells of the run is left out: logs, times, W&B records, paths in provenance, caches.
+    What only tells of the run is left out: logs, times, W&B records, paths in provenance, caches, and what a start before
+    the first checkpoint left, which is put aside.
     """
     found = {}
     for file in sorted(root.rglob("*")):
         name = file.relative_to(root).as_posix()
-        if name.startswith(("cache/", ".")) or "/wandb/" in name:
+        if name.startswith(("cache/", "previous/", ".")) or "/wandb/" in name:
             continue
         if file.name == FILE_NAME:
             manifest = Manifest.read(file.parent)
