@@ -44,8 +44,8 @@ def tensor_hash(tensors: dict[str, Tensor]) -> str:
 def contents(root: Path) -> dict[str, str]:
     """Hash what a chain made, by path below its folder: manifests, generated images, weights and checkpoints.
 
-    What only tells of the run is left out: logs, times, W&B records, paths in provenance, caches, and what was put aside
-    of a start that did not come to its first checkpoint.
+    What only tells of the run is left out: logs, times, W&B records, paths in provenance, caches, and what was put
+    aside of a start that did not come to its first checkpoint.
     """
     found = {}
     for file in sorted(root.rglob("*")):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -286,6 +287,15 @@ def _unknown_class(class_path: str, path: str, bases: tuple[type, ...]) -> UserE
     )
 
 
+def refused(command: str, error: Exception) -> UserError:
+    """Word a refusal of the parser that nothing better is known of."""
+    return UserError(
+        "The configuration was refused.",
+        found=readable(str(error)),
+        remedy=f"what it takes: python -m diffreid_lightning {command} --help",
+    )
+
+
 def readable(message: str) -> str:
     """Boil the parser's nested message down to the setting it is about and the reasons, without type unions."""
     noise = (
@@ -300,4 +310,5 @@ def readable(message: str) -> str:
     )
     kept = [line.strip().lstrip("- ") for line in message.splitlines()]
     kept = [line for line in kept if line and not line.startswith(noise)]
-    return "; ".join(dict.fromkeys(kept))
+    text = "; ".join(dict.fromkeys(kept))
+    return re.sub(r'Parser key "([^"]+)":;?', r"--\1:", re.sub(r"<class '(\w+)'>", r"\1", text))

@@ -16,10 +16,12 @@ _WORKER_TRACEBACK = "Original Traceback (most recent call last)"
 
 HELP = """usage: python -m diffreid_lightning COMMAND [options]
 
-  fit        train a Re-ID backbone, then report mAP and Rank-1 (no options: the embedded MiniPerson)
+  fit        train a Re-ID backbone, then report mAP and Rank-1 (no options: the embedded MiniPerson); with --config
+             pipeline/personalise, pipeline/score, pipeline/pretrain or pipeline/transfer, a stage of the chain
   validate   evaluate a checkpoint on the identities held out of train
   test       evaluate a checkpoint on query and gallery
-  predict    write the features of query and gallery
+  predict    write the features of query and gallery; with --config pipeline/caption, pipeline/generate or
+             pipeline/score_generated, a stage of the chain
   pipeline   run the whole chain: caption, personalise, generate, score, select, pre-train, transfer
   select     choose among scored images and write Diff-Person
   convert FILE       another project's backbone (LUPerson, CION, torchreid, fast-reid) as a timm folder

@@ -45,7 +45,7 @@ def worded_parsing(
         or hints.explain(written, [*top_level, "trainer", "model", "data"])
         or hints.explain_words(overrides)
         or values.explain(written, top_level)
-        or UserError("The configuration was refused.", found=hints.readable(str(error)))
+        or hints.refused(subcommand, error)
     )
 
 

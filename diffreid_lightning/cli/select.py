@@ -11,7 +11,6 @@ from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings
 
 from diffreid_lightning.cli import hints, layers
 from diffreid_lightning.cli.refusals import own_error
-from diffreid_lightning.errors import UserError
 from diffreid_lightning.filtering.diff_person import DATASET, REPORT, DiffPersonSelection
 from diffreid_lightning.packaged import configs_folder
 
@@ -44,7 +43,7 @@ def select_command(words: Sequence[str]) -> int:
             own_error(error)
             or hints.explain_class(written, "select", DiffPersonSelection)
             or hints.explain_words(overrides)
-            or UserError("The configuration was refused.", found=hints.readable(str(error)))
+            or hints.refused("select", error)
         ) from error
     report = stage.run()
     print(stage.words(report))
