@@ -125,15 +125,13 @@ class Manifest:
                 remedy=error.remedy,
             ) from error
 
-    def write(self, path: str | os.PathLike[str], *, relative: bool = True) -> Path:
+    def write(self, path: str | os.PathLike[str]) -> Path:
         """Write the manifest under a temporary name, flush it to the disk and rename it into place.
 
         Equal rows, parents and relative image root give equal bytes.
 
         Args:
             path: a folder (made when missing; the file is ``metadata.parquet``) or a file ending in ``.parquet``.
-            relative: note an image root that is near as seen from the manifest's folder, so that both may be moved
-                together; False where the manifest is about to be moved without them.
 
         Returns:
             The file's path.
@@ -147,7 +145,7 @@ class Manifest:
         noted = {
             "schema": SCHEMA_VERSION,
             "parents": list(self.parents),
-            "images": _recorded_root(self.root, file.parent) if relative else self.root.as_posix(),
+            "images": _recorded_root(self.root, file.parent),
         }
         table = self.table.combine_chunks().replace_schema_metadata({_METADATA_KEY: json.dumps(noted, sort_keys=True)})
         try:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import json
 import os
 import statistics
 import sys
@@ -30,23 +31,24 @@ from benchmarks.device import device_name
 from benchmarks.evidence import settings as frozen
 from benchmarks.evidence import tables
 from benchmarks.evidence.ancestry import Training, refuse_leaks, refuse_strange_training
-from benchmarks.evidence.lab import Lab
+from benchmarks.evidence.lab import FIRST_RUN, Lab
 from benchmarks.evidence.outcomes import FILE as OUTCOMES
 from benchmarks.evidence.outcomes import Kept, Ledger, Outcome, read_outcome, read_outcomes, val_curve, write_outcomes
 from benchmarks.evidence.plan import Plan
 from benchmarks.evidence.rows import FEW, IMAGENET, ROWS, TABLES, WORLD, Data, Row, Work
 from benchmarks.evidence.settings import Question, Settings
 from benchmarks.evidence.stages import Share, Stages, Variant, configs_key, named
+from benchmarks.report import write_json
 from diffreid_lightning.diffusion.checkpoint_source import locate_pipeline, weights_hash
 from diffreid_lightning.diffusion.folder import PROVENANCE
 from diffreid_lightning.errors import DiffReIDError, UserError
 from diffreid_lightning.manifest import Manifest
-from diffreid_lightning.pipeline.chain import FIRST_RUN
 from diffreid_lightning.pipeline.run import alone
 from diffreid_lightning.provenance import manifests_named, read_provenance
 
 Result = TypeVar("Result")
 _TAKEN = "taken.json"
+_DEVICE = "device.json"
 _SHARES = {named(share): share for share in TABLES}
 
 
@@ -101,21 +103,23 @@ class Evidence:
         """What was taken from other machines."""
         return read_outcomes(self.lab.work / _TAKEN, self.outcomes_made_for)
 
-    @property
-    def claimed(self) -> Kept:
-        """What this machine has come to in the work folder, which is its own from now on: steps do not tell of devices.
+    def claim(self) -> None:
+        """Keep the work folder for one kind of device: the names of steps do not tell what they were run on.
 
         Raises:
-            UserError: the folder is another kind of machine's, or was made with other inputs, sizes or settings.
+            UserError: it holds steps that were run on another.
         """
-        kept = read_outcomes(self._outcomes_file, self.outcomes_made_for)
-        if not self._outcomes_file.exists():
-            write_outcomes(self._outcomes_file, self.outcomes_made_for, kept)
-        return kept
-
-    @property
-    def _outcomes_file(self) -> Path:
-        return self.lab.work / OUTCOMES
+        file, here = self.lab.work / _DEVICE, device_name()
+        if not file.exists():
+            write_json(file, {"device": here})
+        before = json.loads(file.read_text(encoding="utf-8"))["device"]
+        if before != here:
+            raise UserError(
+                f"What lies in {self.lab.work} was run on another device.",
+                looked_for=here,
+                found=before,
+                remedy="give another --work; CUDA_VISIBLE_DEVICES= keeps to the CPU",
+            )
 
     @property
     def outcomes_made_for(self) -> dict[str, Any]:
@@ -162,7 +166,8 @@ class Evidence:
         ordered = dict.fromkeys([*reversed(first.values()), *shared])
         self.at_once(functools.partial(self._made, work, *each) for each in ordered)
         # 2. The rows, all of one seed before the next.
-        kept = Ledger(self._outcomes_file, self.outcomes_made_for, self.claimed.and_also(taken), self.lab.seconds)
+        file, made_for = self.lab.work / OUTCOMES, self.outcomes_made_for
+        kept = Ledger(file, made_for, read_outcomes(file, made_for).and_also(taken), self.lab.seconds)
         kept.write()
         found = self.at_once(functools.partial(self._row, work, kept, *run) for run in missing)
         by_run = {**taken.outcomes, **dict(zip(missing, found, strict=True))}
@@ -257,6 +262,7 @@ def main(args: list[str] | None = None) -> int:
         world = given.world and given.world.resolve()
         evidence = Evidence(Plan(), given.pipeline, world, given.work, given.jobs)
         with alone(given.work):
+            evidence.claim()
             if given.earlier is not None:
                 evidence.take(given.earlier)
             if given.choose:

@@ -16,12 +16,13 @@ from diffreid_lightning.cli import select
 from diffreid_lightning.cli.layers import DEFAULT, find_config, load_config, split_config_flags
 from diffreid_lightning.errors import RunError, UserError
 from diffreid_lightning.packaged import configs_folder
-from diffreid_lightning.pipeline.chain import FIRST_RUN
 from diffreid_lightning.pipeline.process import last_words, run_logged
 from diffreid_lightning.pipeline.record import vocabulary_hashes
 
 #: stands in a command for the folder of its step
 OUT = "@out"
+#: the run of a step's fit; of others that were tried by hand nothing is read
+FIRST_RUN = "fit-001"
 _DONE = "done.json"
 _STEPS = "steps"
 

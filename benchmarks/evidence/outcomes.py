@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.evidence.lab import FIRST_RUN
 from benchmarks.evidence.stages import Share
 from benchmarks.report import write_json
 from diffreid_lightning.errors import RunError, UserError
-from diffreid_lightning.pipeline.chain import FIRST_RUN
 from diffreid_lightning.pipeline.report import results_of
 
 FILE = "outcomes.json"
@@ -114,7 +114,8 @@ def read_outcomes(file: Path, made_for: Mapping[str, Any]) -> Kept:
             f"The outcomes in {file} belong to something else.",
             looked_for=json.dumps(made_for, sort_keys=True),
             found=json.dumps(belongs_to, sort_keys=True),
-            remedy="use the model, the corpus and the settings that they were made with, or give another --work",
+            remedy="use the model, the corpus, the settings and the kind of device that they were made with "
+            "(CUDA_VISIBLE_DEVICES= keeps to the CPU), or give another --work",
         )
     return Kept(found, seconds)
 
@@ -125,7 +126,7 @@ def read_outcome(folder: Path) -> Outcome:
     Raises:
         RunError: it was not, or was never validated.
     """
-    found = results_of(folder)
+    found = results_of(folder / FIRST_RUN)
     if found is None:
         raise RunError(f"There is no result in {folder}.", looked_for="results.csv with a test")
     return Outcome(found["mAP"], found["Rank-1"], val_curve(folder))

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from benchmarks.evidence.lab import OUT, Lab
+from benchmarks.evidence.lab import FIRST_RUN, OUT, Lab
 from benchmarks.evidence.plan import LARGE, SMALL, Plan, epochs_for, validation_interval
 from benchmarks.evidence.selection import Order
 from benchmarks.evidence.settings import Settings
@@ -98,7 +98,7 @@ class Stages:
             f"--model.prior_weight={prior_weight}",
             f"--trainer.max_epochs={epochs_for(self.plan.personalise_steps, max(1, len(rows) // batch))}",
         ]
-        return self._step("personalise", named(share), words) / "fit-001" / "personalised"
+        return self._step("personalise", named(share), words) / FIRST_RUN / "personalised"
 
     def generated(self, share: Share, variant: Variant, prior_weight: float, images: int) -> Path:
         """Images of the subset's identities."""
@@ -117,7 +117,7 @@ class Stages:
         source = str(self.captioned(share))
         words = ["fit", "--config", "pipeline/score", _UNTRACKED, f"--data.train={source}", *self._batch_words()]
         words += self._length(self.plan.scorer_iterations, self.batches([source]))
-        return self._step("score", named(share), words) / "fit-001" / "scorer"
+        return self._step("score", named(share), words) / FIRST_RUN / "scorer"
 
     def scored(self, share: Share, variant: Variant, prior_weight: float, images: int) -> Path:
         """The generated images with their scores."""
@@ -160,7 +160,7 @@ class Stages:
         words += [*self._batch_words(), *_network(backbone, init_from), f"--seed_everything={seed}"]
         if generated_share is not None:
             words += [f"--data.sampler.init_args.generated_share={generated_share}"]
-        return self._step(f"pretrain-{name}", f"seed{seed}", words) / "fit-001" / "backbone"
+        return self._step(f"pretrain-{name}", f"seed{seed}", words) / FIRST_RUN / "backbone"
 
     def self_supervised(self, source: Path, iterations: int, seed: int) -> Path:
         """A backbone trained on the images of a manifest without their labels."""
@@ -174,7 +174,7 @@ class Stages:
         ]
         words += [f"--data.sampler.init_args.batch_size={size}", f"--data.sampler.init_args.seed={seed}"]
         words += self._length(iterations, max(1, len(Manifest.read(source)) // size))
-        return self._step("pretrain-self_supervised", f"seed{seed}", words) / "fit-001" / "backbone"
+        return self._step("pretrain-self_supervised", f"seed{seed}", words) / FIRST_RUN / "backbone"
 
     def tuned(
         self, name: str, share: Share, iterations: int, rate: float, seed: int, *,

@@ -1,39 +1,43 @@
 """What an earlier configuration made: kept, out of the way.
 
 All that one run of a chain puts aside lies in ``<root>/previous/<number>``, with its records as the chain keeps them.
-Manifests still find the images they were made of, and no others under the same names: those of another stage are linked
-to where that stage's place is about to be taken, or found where it was put aside earlier.
+Its manifests still find the images they were made of, or say that these are gone; never others under the same names.
 """
 
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 from diffreid_lightning.data.export import place_images
 from diffreid_lightning.errors import RunError, UserError
 from diffreid_lightning.manifest import FILE_NAME, Manifest
-from diffreid_lightning.pipeline.record import Record, record_file
-from diffreid_lightning.whole_folder import replacing
-
-_PREVIOUS = "previous"
+from diffreid_lightning.pipeline.chain import PREVIOUS
+from diffreid_lightning.pipeline.record import Record, begun_file, record_file
 
 
 class Aside:
     """Where a run of a chain puts what it replaces.
 
-    A kill at any moment loses nothing: manifests are mended where they lie before a stage's folder is moved, and may be
-    mended again.
+    A kill at any moment loses nothing and mixes nothing: what is put aside moves in one step, and the manifests that
+    must be mended then lie beside it already, under a hidden name. Who comes next completes or forgets them.
 
     Args:
         root: the chain's folder.
+        stages: names of the chain's stages: in their folders other images may come to lie under the same names.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, stages: Collection[str]) -> None:
         self.root = Path(os.path.abspath(root))  # noqa: PTH100 (as manifests write theirs, without '..')
+        self._stages = stages
         earlier = self._earlier()
-        self._folder = self.root / _PREVIOUS / f"{1 + int(earlier[0].name) if earlier else 1:03d}"
+        for folder in earlier:
+            for mended in folder.glob(".*"):
+                if mended.name[1:] in stages:
+                    _complete(mended, folder / mended.name[1:])
+        self._folder = self.root / PREVIOUS / f"{1 + int(earlier[0].name) if earlier else 1:03d}"
 
     def put(self, name: str) -> Path:
         """Move what a stage made, and say where to.
@@ -41,46 +45,59 @@ class Aside:
         Raises:
             RunError: the disk refuses; what the stage made is still there.
         """
-        place, record = self.root / name, Record.read(record_file(self.root, name))
+        place, kept, mended = self.root / name, self._folder / name, self._folder / f".{name}"
         try:
+            record = Record.read(record_file(self.root, name)) or Record.read(begun_file(self.root, name))
+            ancestors = {} if record is None else record.ancestors
+            mended.mkdir(parents=True)
             for file in sorted(place.rglob(FILE_NAME)):
-                with suppress(UserError):  # a damaged one, or one whose images are gone, is moved as it is
-                    self._detach(file, place, {} if record is None else record.ancestors)
-            self._folder.mkdir(parents=True, exist_ok=True)
+                self._mend(file, place, mended, ancestors)
             if record is not None:
                 record.write(record_file(self._folder, name))
-            return place.rename(self._folder / name)
+            place.rename(kept)
+            _complete(mended, kept)
         except OSError as error:
             raise RunError(
                 f"What stage {name!r} made earlier cannot be put aside.",
-                looked_for=str(self._folder / name),
+                looked_for=str(kept),
                 found=f"{type(error).__name__}: {error}",
                 remedy=f"free disk space, or move {place} away yourself",
             ) from error
+        return kept
 
-    def _detach(self, file: Path, place: Path, ancestors: dict[str, str]) -> None:
-        """Let a manifest find its images from wherever it is moved to."""
-        manifest = Manifest.read(file)
+    def _mend(self, file: Path, place: Path, mended: Path, ancestors: dict[str, str]) -> None:
+        """Write the manifest that finds its images from where it will be, which is as deep as ``mended``."""
+        try:
+            manifest = Manifest.read(file)
+        except UserError:
+            return  # a damaged one is moved as it is
         images = manifest.root
-        if place in images.parents:
+        if images == place or place in images.parents:
             return  # they move with it
-        maker, *below = images.relative_to(self.root).parts if self.root in images.parents else ("",)
-        made = ancestors.get(maker)
-        if made is not None and _output(self.root, maker) == made:
-            linked = file.parent / f"images_of_{maker}"
-            names = manifest.table["file_name"].to_pylist()
-            with replacing(linked) as partial:
-                place_images(manifest.images, names, partial, names, f"keeping images of {maker}")
-            Manifest(manifest.table, linked, manifest.parents).write(file)
-            return
-        if made is not None:
-            kept = [folder for folder in self._earlier() if _output(folder, maker) == made]
-            images = kept[0].joinpath(maker, *below) if kept else images
-        Manifest(manifest.table, images, manifest.parents).write(file, relative=False)
+        target = mended / file.relative_to(place)
+        if self.root in images.parents:
+            maker, *below = images.relative_to(self.root).parts
+            if maker in self._stages:
+                found = self._images(maker, ancestors.get(maker))
+                images = target.parent / f"images_of_{maker}"
+                if found is not None and found.parent != self.root:  # it moves no more
+                    images = found.joinpath(*below)
+                elif found is not None:
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    _link(manifest, images)
+        Manifest(manifest.table, images, manifest.parents).write(target)
+
+    def _images(self, maker: str, made: str | None) -> Path | None:
+        """Find what a stage had made, by its output hash; None where it is gone, or nothing tells which it was."""
+        if made is None:
+            folders = [self._folder]  # it is not known of what, so of what has just been put aside, or nothing
+        else:
+            folders = [folder for folder in (self.root, *self._earlier()) if _output(folder, maker) == made]
+        return next((folder / maker for folder in folders if (folder / maker).is_dir()), None)
 
     def _earlier(self) -> list[Path]:
         """Folders of earlier runs, the latest first."""
-        found = [path for path in (self.root / _PREVIOUS).glob("*") if path.name.isdecimal()]
+        found = [path for path in (self.root / PREVIOUS).glob("*") if path.name.isdecimal()]
         return sorted(found, key=lambda path: -int(path.name))
 
 
@@ -88,3 +105,23 @@ def _output(root: Path, name: str) -> str | None:
     """The output hash of a finished stage below a root."""
     record = Record.read(record_file(root, name))
     return None if record is None else record.output
+
+
+def _link(manifest: Manifest, images: Path) -> None:
+    """Give a manifest images of its own; none at all where one is missing."""
+    names = manifest.table["file_name"].to_pylist()
+    try:
+        place_images(manifest.images, names, images, names, "keeping images")
+    except UserError:
+        shutil.rmtree(images, ignore_errors=True)
+
+
+def _complete(mended: Path, kept: Path) -> None:
+    """Put mended manifests and the images linked for them in their places; forget them where nothing was moved."""
+    if kept.is_dir():
+        for path in sorted(mended.rglob("images_of_*")):
+            if path.is_dir():  # and not moved with a folder around it
+                path.rename(kept / path.relative_to(mended))
+        for path in mended.rglob(FILE_NAME):
+            path.replace(kept / path.relative_to(mended))
+    shutil.rmtree(mended, ignore_errors=True)

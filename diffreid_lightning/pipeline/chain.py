@@ -14,8 +14,8 @@ from diffreid_lightning.errors import UserError, nearest
 
 #: Variables reach the stages' configs through the environment: ``${oc.env:DIFFREID_ROOT,runs/tour}``.
 PREFIX = "DIFFREID_"
-#: The run folder of a stage's fit: a stage begins in an empty folder. Others in it were tried by hand.
-FIRST_RUN = "fit-001"
+#: Below the root: what earlier configurations made.
+PREVIOUS = "previous"
 _STAGE_KEYS = ("run", "reads", "data", "models", "makes", "needs_package")
 _CHAIN_KEYS = ("variables", "stages", "table", "pictures")
 
@@ -46,6 +46,11 @@ class Stage:
     def available(self) -> bool:
         """Whether the optional package it needs is installed."""
         return self.needs_package is None or importlib.util.find_spec(self.needs_package) is not None
+
+    @property
+    def run_folder(self) -> str:
+        """Its run's folder within its own: the first, for it begins in an empty one. Others were tried by hand."""
+        return f"{self.words[0]}-001"
 
     def settings(self) -> list[dict[str, Any]]:
         """Return the stage's own configs, as they are written.
@@ -137,6 +142,12 @@ def read_chain(names: Sequence[str], overrides: Mapping[str, str]) -> Chain:
 
 
 def _stage(name: str, given: Any, where: str) -> Stage:
+    if name == PREVIOUS or name.startswith(".") or Path(name).name != name:
+        raise UserError(
+            f"A stage of {where} cannot be called {name!r}.",
+            looked_for="a name that can be a folder's below the root",
+            found=f"{PREVIOUS!r} and names that begin with a dot are the chain's own",
+        )
     if not isinstance(given, Mapping) or not isinstance(given.get("run"), str):
         raise UserError(
             f"Stage {name!r} of {where} says nothing to run.",

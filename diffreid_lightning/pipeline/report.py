@@ -9,14 +9,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from diffreid_lightning.pipeline.chain import FIRST_RUN, Chain
+from diffreid_lightning.pipeline.chain import Chain
 
 _NUMBERS = ("mAP", "Rank-1")
 
 
 def results_of(folder: Path) -> dict[str, float] | None:
-    """Return the last test result of a stage's own run, in per cent; None where there is none."""
-    results = folder / FIRST_RUN / "results.csv"
+    """Return the last test result in a run's folder, in per cent; None where there is none."""
+    results = folder / "results.csv"
     if not results.is_file():
         return None
     with results.open(newline="", encoding="utf-8") as file:
@@ -37,9 +37,10 @@ def print_report(console: Console, chain: Chain, stages: Collection[str]) -> Non
     for name in _NUMBERS:
         table.add_column(name, justify="right")
     older = []
-    for label, stage in chain.table.items():
-        found = results_of(chain.root / stage)
-        if found and stage not in stages:
+    by_name = {stage.name: stage for stage in chain.stages}
+    for label, name in chain.table.items():
+        found = results_of(chain.root / name / by_name[name].run_folder)
+        if found and name not in stages:
             older.append(label)
         elif found:
             table.add_row(label, *(f"{found[name]:.1f}" for name in _NUMBERS))

@@ -15,7 +15,7 @@ from rich.console import Console
 from diffreid_lightning import file_lock
 from diffreid_lightning.errors import RunError, UserError
 from diffreid_lightning.pipeline.aside import Aside
-from diffreid_lightning.pipeline.chain import FIRST_RUN, Chain, Stage
+from diffreid_lightning.pipeline.chain import Chain, Stage
 from diffreid_lightning.pipeline.process import last_words, run_logged
 from diffreid_lightning.pipeline.record import (
     RECORDS,
@@ -60,7 +60,7 @@ def run_chain(chain: Chain, stages: tuple[Stage, ...], dry_run: bool) -> None:
         _print_commands(console, chain, stages)
         return
     with alone(chain.root):
-        aside = Aside(chain.root)
+        aside = Aside(chain.root, [stage.name for stage in chain.stages])
         for number, stage in enumerate(stages, 1):
             planned = _plan_one(chain, stage)
             if planned.state in ("done", "left out"):
@@ -134,10 +134,12 @@ def _current(chain: Chain, asked: tuple[Stage, ...]) -> set[str]:
     outputs: dict[str, str] = {}
     for stage in chain.stages:
         record = Record.read(record_file(chain.root, stage.name))
-        if record is not None and stage.available and set(stage.reads) <= outputs.keys():
-            with contextlib.suppress(UserError):  # what it was made from is not there any more
-                if stage.name in taken or record.key == stage_key(chain, stage, outputs):
-                    outputs[stage.name] = record.output
+        if record is None or not stage.available:
+            continue
+        with contextlib.suppress(UserError):  # what it was made from is not there any more
+            known = set(stage.reads) <= outputs.keys()
+            if stage.name in taken or (known and record.key == stage_key(chain, stage, outputs)):
+                outputs[stage.name] = record.output
     return set(outputs)
 
 
@@ -177,8 +179,7 @@ def _can_go_on(chain: Chain, stage: Stage) -> bool:
 
 
 def _fit(chain: Chain, stage: Stage) -> Path:
-    """The run folder of a stage's fit: the first, whatever was tried by hand beside it."""
-    return chain.root / stage.name / FIRST_RUN
+    return chain.root / stage.name / stage.run_folder
 
 
 def _words(chain: Chain, stage: Stage) -> list[str]:
