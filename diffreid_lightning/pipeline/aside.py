@@ -17,6 +17,8 @@ from diffreid_lightning.manifest import FILE_NAME, Manifest
 from diffreid_lightning.pipeline.chain import PREVIOUS
 from diffreid_lightning.pipeline.record import Record, begun_file, record_file
 
+_MENDED = ".mended"
+
 
 class Aside:
     """Where a run of a chain puts what it replaces.
@@ -34,9 +36,8 @@ class Aside:
         self._stages = stages
         earlier = self._earlier()
         for folder in earlier:
-            for mended in folder.glob(".*"):
-                if mended.name[1:] in stages:
-                    _complete(mended, folder / mended.name[1:])
+            for mended in folder.glob(f".*{_MENDED}"):
+                _complete(mended, folder / mended.name[1 : -len(_MENDED)])
         self._folder = self.root / PREVIOUS / f"{1 + int(earlier[0].name) if earlier else 1:03d}"
 
     def put(self, name: str) -> Path:
@@ -45,7 +46,7 @@ class Aside:
         Raises:
             RunError: the disk refuses; what the stage made is still there.
         """
-        place, kept, mended = self.root / name, self._folder / name, self._folder / f".{name}"
+        place, kept, mended = self.root / name, self._folder / name, self._folder / f".{name}{_MENDED}"
         try:
             record = Record.read(record_file(self.root, name)) or Record.read(begun_file(self.root, name))
             ancestors = {} if record is None else record.ancestors

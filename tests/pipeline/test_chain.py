@@ -354,7 +354,7 @@ def test_what_is_put_aside_still_finds_its_images(finished: Finished, tmp_path: 
     finished.root.rename(tmp_path / "moved")
     moved = [tmp_path / "moved" / folder.relative_to(finished.root) for folder in (generate, score, second, third)]
     assert [finished.shown(folder) for folder in moved] == [b"a", b"a", b"b", b"a"]
-    assert not list((tmp_path / "moved" / "previous").glob("*/.[!s]*")), "nothing is left of the mending"
+    assert not list((tmp_path / "moved" / "previous").glob("*/*.mended")), "nothing is left of the mending"
 
 
 def test_images_that_are_gone_are_not_taken_for_others(finished: Finished) -> None:
