@@ -18,6 +18,14 @@ from diffreid_lightning.data.datasets import FORMATS, Counts, PersonDataset, ope
 from diffreid_lightning.errors import UserError, nearest
 
 _PROGRAM = "python -m diffreid_lightning data"
+_HELP = f"""usage: {_PROGRAM} COMMAND PATH [options]
+
+  check PATH                                    count a dataset beside the published numbers; exit code 1 with a problem
+  export PATH --format market1501 --out DIR     write it as a Market-1501 folder
+  sheet PATH --out FILE.png                     draw its people, some images each
+
+{_PROGRAM} COMMAND --help lists a command's options.
+"""
 _OPTIONS = ("--format", "--decode", "--strict")
 _HEADINGS = ("split", "ids", "images", "cams", "images\nper id", "ids\nof one", "distr.", "published")
 
@@ -38,7 +46,10 @@ def data_command(words: Sequence[str]) -> int:
         return export_command(words[1:])
     if list(words[:1]) == ["sheet"]:
         return sheet_command(words[1:])
-    if list(words[:1]) not in (["check"], ["-h"], ["--help"]):
+    if list(words[:1]) in (["-h"], ["--help"]):
+        print(_HELP)
+        return 0
+    if list(words[:1]) != ["check"]:
         raise UserError(
             f"There is no command 'data {words[0]}'." if words else "data wants to be told what to do.",
             found="the commands about data are check, export and sheet",

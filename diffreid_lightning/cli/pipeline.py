@@ -18,7 +18,8 @@ and code are unchanged is skipped; a chain that was killed goes on where it was.
   --from STAGE     start here
   --until STAGE    stop after this one
   --dry-run        print the plan and stop
-  --VARIABLE VALUE a variable of the chain, such as --root DIR or --data /data/market1501
+  --VARIABLE VALUE a variable of the chain, such as --root DIR or --data /data/market1501; else DIFFREID_VARIABLE of the
+                   environment, which commands by hand read too
 """
 
 
@@ -67,8 +68,8 @@ def _options(words: Sequence[str]) -> tuple[list[str], dict[str, str], bool]:
                 remedy=f"did you mean --{guess}?" if guess else "see python -m diffreid_lightning pipeline --help",
             )
         if not equals:
-            if not queue:
-                raise UserError(f"{flag} has no value after it.", remedy=f"write {flag} VALUE")
+            if not queue or queue[0].startswith("--"):
+                raise UserError(f"{flag} has no value after it.", remedy=f"write {flag} VALUE, or {flag}=VALUE")
             value = queue.pop(0)
         name = flag.removeprefix("--").replace("-", "_")
         if name == "config":

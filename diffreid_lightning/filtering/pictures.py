@@ -45,6 +45,7 @@ def save_histogram(selection: Selection, rules: Sequence[SelectionRule], file: P
             if cut_name == name:
                 axes.axvline(threshold, color="#c2362b", linewidth=1.5, label=f"threshold {threshold:g}")
         axes.set_xlabel(name)
+        axes.locator_params(axis="x", nbins=6)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=3)  # above, on no bar
     figure.axes[0].set_ylabel("images")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -110,7 +111,8 @@ def read_chain(names: Sequence[str], overrides: Mapping[str, str]) -> Chain:
 
     Args:
         names: paths, or names of packaged configs such as ``pipeline/tour``.
-        overrides: variables given on the command line, by name.
+        overrides: variables given on the command line, by name. Others may stand in the environment, under their
+            prefixed names, as the stages' commands read them by hand.
 
     Raises:
         UserError: a file cannot be read, or says something that a chain does not have.
@@ -130,6 +132,8 @@ def read_chain(names: Sequence[str], overrides: Mapping[str, str]) -> Chain:
                 found=f"{', '.join(sorted(variables))} ({where})",
                 remedy=f"did you mean --{guess}?" if guess else "add it under 'variables:' in a --config of your own",
             )
+    environment = {name: os.environ.get(PREFIX + name.upper()) for name in variables}
+    variables.update({name: value for name, value in environment.items() if value})
     variables.update(overrides)
     if "root" not in variables:
         raise UserError(

@@ -56,6 +56,7 @@ def run_chain(chain: Chain, stages: tuple[Stage, ...], dry_run: bool) -> None:
     console = Console(highlight=False)
     forget_hashes()  # a notebook runs many chains in one process, and things change between them
     _print_plan(console, chain, plan(chain, stages))
+    _print_older(console, chain, stages)
     if dry_run:
         _print_commands(console, chain, stages)
         return
@@ -68,6 +69,7 @@ def run_chain(chain: Chain, stages: tuple[Stage, ...], dry_run: bool) -> None:
             console.rule(f"{stage.name} ({number} of {len(stages)})")
             _run_stage(chain, stage, aside, console)
     print_report(console, chain, _current(chain, stages))
+    _print_older(console, chain, stages)
 
 
 def plan(chain: Chain, stages: tuple[Stage, ...]) -> list[Planned]:
@@ -128,9 +130,7 @@ def _current(chain: Chain, asked: tuple[Stage, ...]) -> set[str]:
 
     Those that were asked for do, and those they go back to, as they were just run or read; the others may be older.
     """
-    taken = {stage.name for stage in asked}
-    for stage in reversed(chain.stages):
-        taken.update(stage.reads if stage.name in taken else ())
+    taken = _gone_back_to(chain, asked)
     outputs: dict[str, str] = {}
     for stage in chain.stages:
         record = Record.read(record_file(chain.root, stage.name))
@@ -141,6 +141,29 @@ def _current(chain: Chain, asked: tuple[Stage, ...]) -> set[str]:
             if stage.name in taken or (known and record.key == stage_key(chain, stage, outputs)):
                 outputs[stage.name] = record.output
     return set(outputs)
+
+
+def _gone_back_to(chain: Chain, asked: tuple[Stage, ...]) -> set[str]:
+    """Name stages, and those that they go back to."""
+    names = {stage.name for stage in asked}
+    for stage in reversed(chain.stages):
+        names.update(stage.reads if stage.name in names else ())
+    return names
+
+
+def _print_older(console: Console, chain: Chain, asked: tuple[Stage, ...]) -> None:
+    """Say which stages before those that were asked for are read as they are, and would run again if asked for."""
+    older = []
+    read = _gone_back_to(chain, asked) - {stage.name for stage in asked}
+    for stage in chain.stages:
+        if stage.name in read:
+            try:
+                older += [] if _plan_one(chain, stage).state == "done" else [stage.name]
+            except UserError:  # what it was made of is not there
+                older.append(stage.name)
+    if older:
+        names = ", ".join(older)
+        console.print(f"read as they are, though changed or made with other settings: {names}", soft_wrap=True)
 
 
 def _run_stage(chain: Chain, stage: Stage, aside: Aside, console: Console) -> None:

@@ -251,6 +251,45 @@ def test_a_stage_has_a_folder_of_its_own(
     assert not work.root.exists()
 
 
+def test_stages_that_are_read_as_they_are_are_named(
+    work: Work, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline()
+    capsys.readouterr()
+    assert pipeline("--from", "third") == 0
+    assert "read as they are" not in capsys.readouterr().out
+    (tmp_path / "one.yaml").write_text("seed_everything: 1\n", encoding="utf-8")
+    for words in (("--from", "third", "--dry-run"), ("--from", "third"), ("--from", "second", "--until", "second")):
+        assert pipeline(*words) == 0
+        said = capsys.readouterr().out
+        assert "read as they are, though changed or made with other settings: first\n" in said
+    shutil.rmtree(work.root / "second")
+    assert pipeline("--from", "third") == 0
+    assert "other settings: first, second\n" in capsys.readouterr().out
+
+
+def test_a_variable_of_the_environment_counts_as_it_does_by_hand(
+    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIFFREID_ROOT", str(work.root))
+    pipeline()
+    work.names  # noqa: B018
+    monkeypatch.setenv("DIFFREID_STRENGTH", "2")
+    pipeline()
+    assert work.names == ["second", "third"]
+    pipeline("--strength", "1")
+    assert work.names == ["second", "third"], "the command line comes first"
+
+
+@pytest.mark.parametrize("words", [["--root", "--dry-run"], ["--until"]])
+def test_a_forgotten_value_starts_nothing(
+    work: Work, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    assert pipeline(*words) == 2
+    assert f"{words[0]} has no value after it" in capsys.readouterr().err
+    assert not work.ran and not (tmp_path / "--dry-run").exists()
+
+
 def test_what_was_tried_by_hand_beside_a_stage_is_not_its_result(
     work: Work, capsys: pytest.CaptureFixture[str]
 ) -> None:

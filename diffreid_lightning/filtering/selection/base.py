@@ -141,7 +141,7 @@ def select_rows(selection: Selection, rules: Sequence[SelectionRule]) -> None:
             "No image passes: the dataset would be empty.",
             looked_for="at least one image that every rule keeps",
             found=f"{len(selection)} images; {'; '.join(taken)}" + _best(selection),
-            remedy="lower the threshold (select.yaml: rules), or generate better images; reasons: "
+            remedy="lower the threshold (rules of the config; --rules.threshold), or generate better images; reasons: "
             + "; ".join(f"{reason} ({count})" for reason, count in list(counts.items())[:5]),
         )
 
