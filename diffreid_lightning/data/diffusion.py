@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from diffreid_lightning.data.captions import CaptionSource, ManifestCaptions
 from diffreid_lightning.data.datasets import PersonDataset, open_dataset
 from diffreid_lightning.data.latents import LatentStore
-from diffreid_lightning.data.samplers import Draw, ShuffledRows
+from diffreid_lightning.data.samplers import Draw, ShuffledRows, begun_at
 from diffreid_lightning.data.transforms import evaluation_view
 from diffreid_lightning.diffusion.caption_reading import MOST_VALUES
 from diffreid_lightning.errors import UserError, check_at_least
@@ -186,11 +186,11 @@ class _SplitRows(LightningDataModule):
         return {"manifest": self.manifest.content_hash, "images": len(self.rows("train")), "seed": self.seed}
 
     def _loader(self, images: Dataset[Any], training: bool, **kwargs: Any) -> DataLoader[Any]:
-        sampler = ShuffledRows(len(images), self.batch_size, self.seed) if training else None  # type: ignore[arg-type]
+        shuffled = ShuffledRows(len(images), self.batch_size, self.seed) if training else None  # type: ignore[arg-type]
         return DataLoader(
             images,
             batch_size=self.batch_size,
-            sampler=sampler,
+            sampler=None if shuffled is None else begun_at(shuffled, self.trainer),
             drop_last=training,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,

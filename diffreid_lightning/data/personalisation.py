@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from diffreid_lightning.data.datasets import PersonDataset, open_dataset
 from diffreid_lightning.data.latents import LatentStore
 from diffreid_lightning.data.people import choose_people, describe_people, identity_names
-from diffreid_lightning.data.samplers import Draw, ShuffledRows
+from diffreid_lightning.data.samplers import Draw, ShuffledRows, begun_at
 from diffreid_lightning.diffusion.checkpoint_source import locate_pipeline
 from diffreid_lightning.diffusion.personalised import Identity
 from diffreid_lightning.diffusion.prior import PriorImages, Words
@@ -204,7 +204,7 @@ class PersonalisationDataModule(LightningDataModule):
         return DataLoader(
             _PromptedRows(self, self._store()),
             batch_size=self.batch_size,
-            sampler=ShuffledRows(len(self.rows), self.batch_size, self.seed),
+            sampler=begun_at(ShuffledRows(len(self.rows), self.batch_size, self.seed), self.trainer),
             drop_last=True,
             collate_fn=_Collate(self.prior_batch_size if self.prior is not None else 0),
             num_workers=self.num_workers,

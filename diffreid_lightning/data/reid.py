@@ -20,7 +20,7 @@ from diffreid_lightning.data.chain import Chain, chain, refuse_clashing_sources,
 from diffreid_lightning.data.check import count_unmatched
 from diffreid_lightning.data.datasets import PersonDataset, open_dataset
 from diffreid_lightning.data.holdout import first_per_camera, hold_out_identities, trainable_rows
-from diffreid_lightning.data.samplers import Draw, PKSampler
+from diffreid_lightning.data.samplers import Draw, PKSampler, begun_at
 from diffreid_lightning.data.transforms import TrainView, evaluation_view
 from diffreid_lightning.errors import UserError, check_at_least, shorten
 from diffreid_lightning.manifest import Manifest
@@ -285,6 +285,7 @@ class ReIDDataModule(LightningDataModule):
                 looked_for="a batch_size, the number of draws in a batch",
                 remedy="give the sampler class a batch_size attribute",
             )
+        sampler = begun_at(sampler, self.trainer)
         return self._loader(self.train_set, batch_size=batch_size, sampler=sampler, drop_last=True)
 
     def seen_dataloader(self) -> DataLoader[PersonBatch]:

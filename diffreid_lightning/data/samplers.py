@@ -6,15 +6,18 @@ that continues from an epoch boundary sees the data it would have seen.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch.distributed
+from lightning.pytorch import Trainer
 from torch.utils.data import DistributedSampler
 
 from diffreid_lightning.errors import UserError
+
+AnySampler = TypeVar("AnySampler", bound=Iterable[Any])
 
 
 class Draw(NamedTuple):
@@ -161,6 +164,18 @@ def _deal(deck: npt.NDArray[np.int64], cards: int, rng: np.random.Generator) -> 
         return deck[:0]
     hands = [rng.permutation(deck) for _ in range(-(-cards // len(deck)))]
     return np.concatenate(hands)[:cards]
+
+
+def begun_at(sampler: AnySampler, trainer: Trainer | None) -> AnySampler:
+    """Let a sampler's first epoch be the one that its trainer begins with.
+
+    Lightning makes the first iterator of a run before it tells the sampler of the epoch, and keeps it where a run goes
+    on from the end of an epoch without validation: that run would see epoch 0 once more.
+    """
+    if trainer is not None and hasattr(sampler, "set_epoch"):
+        progress: Any = trainer.fit_loop.epoch_progress.current
+        sampler.set_epoch(progress.processed)  # at the end of an epoch, trainer.current_epoch is one behind
+    return sampler
 
 
 class PKSampler(DistributedSampler[Any]):
