@@ -56,7 +56,8 @@ def run_chain(chain: Chain, stages: tuple[Stage, ...], dry_run: bool) -> None:
     console = Console(highlight=False)
     forget_hashes()  # a notebook runs many chains in one process, and things change between them
     _print_plan(console, chain, plan(chain, stages))
-    _print_older(console, chain, stages)
+    older = _older(chain, stages)
+    _print_older(console, older)
     if dry_run:
         _print_commands(console, chain, stages)
         return
@@ -69,7 +70,7 @@ def run_chain(chain: Chain, stages: tuple[Stage, ...], dry_run: bool) -> None:
             console.rule(f"{stage.name} ({number} of {len(stages)})")
             _run_stage(chain, stage, aside, console)
     print_report(console, chain, _current(chain, stages))
-    _print_older(console, chain, stages)
+    _print_older(console, older)
 
 
 def plan(chain: Chain, stages: tuple[Stage, ...]) -> list[Planned]:
@@ -151,8 +152,8 @@ def _gone_back_to(chain: Chain, asked: tuple[Stage, ...]) -> set[str]:
     return names
 
 
-def _print_older(console: Console, chain: Chain, asked: tuple[Stage, ...]) -> None:
-    """Say which stages before those that were asked for are read as they are, and would run again if asked for."""
+def _older(chain: Chain, asked: tuple[Stage, ...]) -> list[str]:
+    """Name the stages before those that were asked for that are read as they are, and would run again if asked for."""
     older = []
     read = _gone_back_to(chain, asked) - {stage.name for stage in asked}
     for stage in chain.stages:
@@ -161,6 +162,10 @@ def _print_older(console: Console, chain: Chain, asked: tuple[Stage, ...]) -> No
                 older += [] if _plan_one(chain, stage).state == "done" else [stage.name]
             except UserError:  # what it was made of is not there
                 older.append(stage.name)
+    return older
+
+
+def _print_older(console: Console, older: list[str]) -> None:
     if older:
         names = ", ".join(older)
         console.print(f"read as they are, though changed or made with other settings: {names}", soft_wrap=True)
