@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from diffreid_lightning.data.images import UNSAFE_NAME
+from diffreid_lightning.data.archive import UNSAFE_NAME
 from diffreid_lightning.errors import UserError, nearest, shorten
 
 SPLITS = ("train", "val", "query", "gallery", "generated")

@@ -6,132 +6,29 @@ Names are POSIX paths below the root (``"query/0001_c1s1_001051_00.jpg"``) and n
 from __future__ import annotations
 
 import hashlib
-import io
 import itertools
 import os
-import re
-import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
+from diffreid_lightning.data.archive import Archive, leaves_root
+from diffreid_lightning.data.decoding import decode_image
 from diffreid_lightning.errors import UserError, nearest, shorten
+from diffreid_lightning.paths import absolute_path, read_regular
 from diffreid_lightning.whole_folder import left_behind
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
 """File suffixes, in lower case, that count as images."""
 
-UNSAFE_NAME = r"(?:^|/)\.{0,2}(?:/|$)|\\|\x00|^[A-Za-z]:"
-"""Matches a name that could leave its root or has two spellings: absolute, ``..``, ``.``, ``//``, backslash, drive.
-
-Written in the dialect that Python's ``re`` and Arrow's RE2 share, so that one image and a column of a million are
-judged by the same rule.
-"""
-
-# Pillow tries every format it knows unless told; some of those start other programs (EPS starts Ghostscript).
-_PILLOW_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
+_LARGEST_IMAGE, _LARGEST_FILE = 1 << 28, 1 << 31  # bytes read at once; a crop takes kilobytes, a manifest megabytes
 _SUFFIXES = tuple(sorted(IMAGE_SUFFIXES))
-_unsafe = re.compile(UNSAFE_NAME)
 
 
 def is_image_name(name: str) -> bool:
     """Tell by its suffix (any case) whether a file is an image; hidden files such as macOS's ``._x.jpg`` are not."""
     return name.lower().endswith(_SUFFIXES) and name[name.rfind("/") + 1] != "."
-
-
-def decode_image(data: bytes, origin: str) -> Image.Image:
-    """Decode one image to 8-bit RGB.
-
-    EXIF orientation is applied. Transparent pixels are laid over white, 16-bit grey is scaled to 8 bits (not cut
-    off at 255), palettes, grey and CMYK are converted; of an animation the first frame is taken.
-
-    Args:
-        data: the file's bytes.
-        origin: the file's path, for the error message.
-
-    Returns:
-        A loaded RGB image of the file's own size.
-
-    Raises:
-        UserError: the bytes are empty, cut short, or no image.
-    """
-    if not data:
-        raise UserError(
-            f"An image file is empty: {origin}", found="0 bytes", remedy="copy or unpack this file again, or remove it"
-        )
-    try:
-        image = Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS)
-        image.load()
-        ImageOps.exif_transpose(image, in_place=True)
-        return _to_rgb(image)
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow's decoders raise nearly anything on broken bytes: OSError, SyntaxError, ...
-        unknown = isinstance(error, UnidentifiedImageError)
-        reason = f"they start with {data[:8]!r}" if unknown else f"{type(error).__name__}: {error}"
-        raise UserError(
-            f"An image cannot be decoded: {origin}",
-            looked_for="a whole image of one of the formats " + ", ".join(_PILLOW_FORMATS),
-            found=f"{len(data)} bytes; {reason}",
-            remedy="copy or unpack this file again, or remove it; `data check PATH --decode` lists every broken image",
-        ) from error
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB":
-        return image
-    if image.mode.startswith("I"):
-        return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
-
-
-class _Archive:
-    """A zip file opened once per process.
-
-    The handle is made where it is used: a handle shared over ``fork`` would share its file position with the parent,
-    and a handle cannot be pickled for ``spawn``.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._opened: tuple[int, zipfile.ZipFile, dict[str, zipfile.ZipInfo]] | None = None
-
-    def __reduce__(self) -> tuple[type[_Archive], tuple[Path]]:
-        return _Archive, (self.path,)
-
-    def opened(self) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
-        """Return this process's handle and the entries by POSIX name, files only."""
-        if self._opened is None or self._opened[0] != os.getpid():
-            self._opened = (os.getpid(), *self._open())
-        return self._opened[1:]
-
-    def _open(self) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
-        try:
-            handle = zipfile.ZipFile(self.path)
-        except (zipfile.BadZipFile, OSError) as error:
-            raise UserError(
-                f"An archive cannot be opened: {self.path}",
-                looked_for="a folder or a .zip archive",
-                found=f"{type(error).__name__}: {error}",
-                remedy="download or copy the archive again; unpack other archive types to a folder",
-            ) from error
-        # Some Windows tools write backslashes between folders, some Unix ones a leading "./".
-        files = (info for info in handle.infolist() if not info.is_dir())
-        entries = {info.filename.replace("\\", "/").removeprefix("./"): info for info in files}
-        unsafe = [name for name in entries if _unsafe.search(name)]
-        if unsafe:
-            handle.close()
-            raise UserError(
-                f"An archive holds names that leave it: {self.path}",
-                found=shorten(map(repr, unsafe)),
-                remedy="do not trust this archive; make it again from its folder",
-            )
-        return handle, entries
 
 
 class ImageRoot:
@@ -148,15 +45,15 @@ class ImageRoot:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 (resolve() would follow links)
-        self._archive: _Archive | None = None
+        self.path = absolute_path(path)
+        self._archive: Archive | None = None
         self._prefix = ""
         if self.path.is_dir():
             return
         file = next((parent for parent in (self.path, *self.path.parents) if parent.is_file()), None)
         if file is None:
             raise _nothing_there(self.path)
-        self._archive = _Archive(file)
+        self._archive = Archive(file)
         inner = self.path.relative_to(file).as_posix()
         self._prefix = "" if inner == "." else inner + "/"
         _, entries = self._archive.opened()
@@ -193,9 +90,11 @@ class ImageRoot:
         if self._archive is None:
             try:
                 with os.scandir(self.path) as entries:
-                    return sorted(entry.name for entry in entries if entry.is_dir() and _visible(entry.name))
+                    return sorted(entry.name for entry in entries if _is_folder(entry) and _visible(entry.name))
             except (FileNotFoundError, NotADirectoryError):
                 return []
+            except OSError as error:
+                raise _unlisted(self.path, error) from error
         rest = (name[len(self._prefix) :] for name in self._archive.opened()[1] if name.startswith(self._prefix))
         return sorted({name.split("/", 1)[0] for name in rest if "/" in name and _visible(name.split("/", 1)[0])})
 
@@ -239,25 +138,27 @@ class ImageRoot:
             name: POSIX path below the root.
 
         Raises:
-            UserError: the name leaves the root, or the file is missing or cannot be read.
+            UserError: the name leaves the root, or the file is missing, no regular file, larger than an image (256 MiB)
+                or a manifest (2 GiB) may be, or cannot be read.
         """
         self._check(name)
         try:
+            most = _LARGEST_IMAGE if is_image_name(name) else _LARGEST_FILE
             if self._archive is None:
-                with open(self._locate(name), "rb") as file:  # noqa: PTH123 (hot)
-                    return file.read()
-            handle, entries = self._archive.opened()
-            return handle.read(entries[self._prefix + name])
+                return read_regular(self._locate(name), most)
+            return self._archive.read(self._prefix + name, most)
         except (FileNotFoundError, NotADirectoryError, KeyError) as error:
             raise UserError(
                 f"A file is missing: {self.path / name}",
                 looked_for=f"{name!r} in {self.path}",
                 remedy="restore the file, or build the manifest again from what is there",
             ) from error
-        except (OSError, zipfile.BadZipFile, RuntimeError, EOFError, NotImplementedError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # zipfile and its decompressors raise nearly anything on damaged members
             raise UserError(
                 f"A file cannot be read: {self.path / name}",
-                found=f"{type(error).__name__}: {error}",
+                found=_reason(error),
                 remedy="check its permissions and the disk, or copy or unpack it again (no encrypted archives)",
             ) from error
 
@@ -317,7 +218,7 @@ class ImageRoot:
             return None, f"unreadable image: {error.found or error.what}".replace(f"{self.path}/", "")
 
     def _check(self, name: str) -> None:
-        if _unsafe.search(name):
+        if leaves_root(name):
             raise UserError(
                 f"The name {name!r} leaves its root {self.path}",
                 looked_for="a relative POSIX path without '.', '..', '//' or backslashes",
@@ -338,11 +239,13 @@ class ImageRoot:
                 entries = os.scandir(self._locate(folder))
             except (FileNotFoundError, NotADirectoryError):
                 continue
+            except OSError as error:
+                raise _unlisted(self.path / folder, error) from error
             with entries:
                 for entry in entries:
                     if not _visible(entry.name):
                         continue
-                    if not entry.is_dir():
+                    if not _is_folder(entry):
                         yield prefix + entry.name
                         continue
                     if entry.is_symlink():  # a link may point back up: follow each target once
@@ -355,6 +258,24 @@ class ImageRoot:
 
 def _visible(part: str) -> bool:
     return not part.startswith(".") and part != "__MACOSX"
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a loop of links
+        return False
+
+
+def _unlisted(folder: Path, error: OSError) -> UserError:
+    return UserError(
+        f"A folder cannot be listed: {folder}", found=_reason(error), remedy="check its permissions and the disk"
+    )
+
+
+def _reason(error: Exception) -> str:
+    words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
 def _nothing_there(path: Path) -> UserError:

@@ -1,0 +1,200 @@
+"""Decode image files to 8-bit RGB: one conversion for every stage, which refuses what it would lose."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from diffreid_lightning.errors import UserError
+
+# Pillow tries every format it knows unless told; some of those start other programs (EPS starts Ghostscript).
+_PILLOW_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
+_FRAMED_FORMATS = ("PNG", "WEBP", "TIFF", "GIF")
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF tags, and a value of the second
+_PPM_PEAK = re.compile(rb"P6(?:\s+(?:#.*\n\s*)*\d+){2}\s+(?:#.*\n\s*)*(\d+)\s")
+_FEWEST_LEVELS = 64  # 14 bits at the lower end of 16 take a quarter of the range: 64 of the 256 levels of 8 bits
+
+
+class DepthError(UserError):
+    """An image has more than 8 bits per channel, and scaling it by the range of its type would lose what it shows."""
+
+
+def decode_image(data: bytes, origin: str) -> Image.Image:
+    """Decode one image to 8-bit RGB.
+
+    EXIF orientation is applied. Transparent pixels are laid over white; palettes, grey and CMYK are converted; of an
+    animation the first frame is taken. More than 8 bits are scaled linearly by the range of the file's type, the same
+    for every image of a set: 0 to 65535 for 16 bits and for 32-bit integers (0 to 4095 where a TIFF states 12 bits),
+    0 to 1 for floats that lie in it, else 0 to 255. Where that would leave fewer than 64 of the 256 levels and merge
+    values that differ, as with 12 or 14 bits at the lower end of 16, the image is refused.
+
+    Args:
+        data: the file's bytes.
+        origin: the file's path, for the error message.
+
+    Returns:
+        A loaded RGB image of the file's own size.
+
+    Raises:
+        UserError: the bytes are empty, cut short, no image, or one of too many pixels.
+        DepthError: the values do not fill the range of their type, lie outside of it, or are not finite.
+    """
+    if not data:
+        raise UserError(
+            f"An image file is empty: {origin}", found="0 bytes", remedy="copy or unpack this file again, or remove it"
+        )
+    try:
+        image = _loaded(data)
+        return _to_rgb(image, data, origin)
+    except (MemoryError, DepthError):
+        raise
+    except Exception as error:  # Pillow's decoders raise nearly anything on broken bytes: OSError, SyntaxError, ...
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = f"they start with {data[:8]!r}" if unknown else f"{type(error).__name__}: {error}"
+        raise UserError(
+            f"An image cannot be decoded: {origin}",
+            looked_for="a whole image of one of the formats " + ", ".join(_PILLOW_FORMATS),
+            found=f"{len(data)} bytes; {reason}",
+            remedy="copy or unpack this file again, or remove it; `data check PATH --decode` lists every broken image",
+        ) from error
+
+
+def deep_values(data: bytes) -> npt.NDArray[Any] | None:
+    """Return the grey values, (H, W), of an image of one channel with more than 8 bits; None for any other bytes.
+
+    Args:
+        data: a file's bytes.
+    """
+    try:
+        image = Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS)
+        if not image.mode.startswith(("I", "F")):
+            return None
+        return _values(_loaded(data))
+    except MemoryError:
+        raise
+    except Exception:  # broken bytes: `decode_image` says why
+        return None
+
+
+def scale_grey(data: bytes, low: float, high: float) -> bytes | None:
+    """Write a grey image of more than 8 bits as one of 8 bits, in the same format.
+
+    Args:
+        data: the file's bytes.
+        low: the value that becomes 0, as everything below it.
+        high: the value that becomes 255, as everything above it.
+
+    Returns:
+        The new file's bytes; None where the image has 8 bits already, or is no image.
+    """
+    values = deep_values(data)
+    if values is None:
+        return None
+    scaled = np.nan_to_num((values.astype(np.float64) - low) / (high - low), nan=0.0).clip(0, 1)
+    kind = Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS).format
+    buffer = io.BytesIO()
+    Image.fromarray((scaled * 255).round().astype(np.uint8)).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def count_frames(data: bytes) -> int:
+    """Count the pictures in a file: more than one in an animation or a TIFF of several pages, else 1.
+
+    Args:
+        data: the bytes of an image that can be decoded.
+    """
+    image = Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS)
+    return int(getattr(image, "n_frames", 1)) if image.format in _FRAMED_FORMATS else 1
+
+
+def _loaded(data: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS)
+    largest = Image.MAX_IMAGE_PIXELS
+    if largest is not None and image.width * image.height > largest:  # Pillow warns from here, and refuses twice that
+        raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels, more than {largest}")
+    image.load()
+    ImageOps.exif_transpose(image, in_place=True)
+    return image
+
+
+def _to_rgb(image: Image.Image, data: bytes, origin: str) -> Image.Image:
+    if image.mode.startswith(("I", "F")):
+        return _scaled(_values(image), _peak(image), origin).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        rgb = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    else:
+        rgb = image if image.mode == "RGB" else image.convert("RGB")
+    if _colour_is_deep(image, data):
+        _check_colour(image, origin)
+    return rgb
+
+
+def _values(image: Image.Image) -> npt.NDArray[Any]:
+    values = np.asarray(image)
+    tags = getattr(image, "tag_v2", {})
+    if image.mode.startswith("I;16") and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow inverts 8 bits only
+        return int(_peak(image) or 0) - values
+    return values
+
+
+def _peak(image: Image.Image) -> float | None:
+    """Return the largest value that the file's type stands for; None for floats, whose values tell."""
+    if image.mode.startswith("F"):
+        return None
+    bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))[0]
+    return float(2 ** min(bits, 16) - 1)  # 32-bit integers have no customary range but that of 16
+
+
+def _scaled(values: npt.NDArray[Any], peak: float | None, origin: str) -> Image.Image:
+    """Scale grey values to 8 bits, or refuse them."""
+    if not np.isfinite(values).all():
+        raise _depth_error(origin, f"{int((~np.isfinite(values)).sum())} values that are not finite")
+    low, high = values.min().item(), values.max().item()
+    limit = peak or (1.0 if low >= 0 and high <= 1 else 255.0)
+    if low < 0 or high > limit:
+        raise _depth_error(origin, f"values from {low:g} to {high:g}, outside of 0 to {limit:g}")
+    if peak is not None:
+        levels = (values.astype(np.int64) * 256 // int(limit + 1)).astype(np.uint8)
+    else:
+        levels = (values.astype(np.float64) * (255 / limit)).round().astype(np.uint8)
+    if int(levels.max()) - int(levels.min()) < _FEWEST_LEVELS:
+        before, after = len(np.unique(values)), len(np.unique(levels))
+        if after < before:
+            found = f"values from {low:g} to {high:g} of 0 to {limit:g}: 8 bits would keep {after} of {before} levels"
+            raise _depth_error(origin, found)
+    return Image.fromarray(levels)
+
+
+def _colour_is_deep(image: Image.Image, data: bytes) -> bool:
+    """Tell whether Pillow has cut colours of 16 bits off to 8, which it does without a word."""
+    if data[12:16] == b"IHDR":
+        return data[24] == 16
+    if hasattr(image, "tag_v2"):
+        return max(image.tag_v2.get(_BITS_PER_SAMPLE, (8,))) > 8
+    peak = _PPM_PEAK.match(data[:1024])
+    return peak is not None and int(peak[1]) > 255
+
+
+def _check_colour(image: Image.Image, origin: str) -> None:
+    """Refuse colours of 16 bits of which little is left in 8; the values themselves are not to be had."""
+    bands = image.getextrema()
+    colours = [band for name, band in zip(image.getbands(), bands, strict=True) if name != "A"]  # type: ignore[arg-type]
+    low, high = min(band[0] for band in colours), max(band[1] for band in colours)  # type: ignore[index]
+    if high - low < _FEWEST_LEVELS:
+        raise _depth_error(origin, f"16 bits per channel, of which 8 bits would keep the levels {low:g} to {high:g}")
+
+
+def _depth_error(origin: str, found: str) -> DepthError:
+    return DepthError(
+        f"An image of more than 8 bits does not fill the range of its type: {origin}",
+        looked_for="values over at least a quarter of 0 to 65535, or floats from 0 to 1 or 0 to 255",
+        found=found,
+        remedy="write the whole set with one range, as images of 8 bits: `data check PATH --decode` prints the values "
+        "that occur and the `data export` command that does it",
+    )

@@ -1,0 +1,74 @@
+"""Check the paths that users write, and the files behind them, before anything is opened."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+from diffreid_lightning.errors import UserError
+
+_ABSENT = (errno.ENOENT, errno.ENOTDIR)
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def user_path(given: str | os.PathLike[str]) -> Path:
+    """Return the path that a user has written, ``~`` expanded; there need be nothing at it.
+
+    Args:
+        given: as it was written.
+
+    Raises:
+        UserError: the system cannot look for it: a home folder of nobody, a name too long, a zero byte, a loop of
+            links, or a folder that may not be entered.
+    """
+    try:
+        path = Path(given).expanduser()
+        path.stat()
+    except (OSError, RuntimeError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in _ABSENT:
+            return path
+        text = os.fspath(given)
+        raise UserError(
+            f"A path cannot be used: {text if len(text) <= 300 else text[:300] + '...'!r}",
+            looked_for="a path that the system can look for",
+            found=error.strerror if isinstance(error, OSError) and error.strerror else str(error),
+            remedy="correct the path; a name that begins with ~ and is no home folder is written ./~name",
+        ) from error
+    return path
+
+
+def absolute_path(given: str | os.PathLike[str]) -> Path:
+    """Return ``user_path(given)`` as an absolute path without ``..``; links are not followed.
+
+    Raises:
+        UserError: as ``user_path``.
+    """
+    return Path(os.path.abspath(user_path(given)))  # noqa: PTH100 (resolve() would follow links)
+
+
+def read_regular(path: str, most: int) -> bytes:
+    """Read a whole file that is none of the kinds that never end or never begin: a pipe, a socket, a device.
+
+    Args:
+        path: the file; links are followed.
+        most: the largest size in bytes that is read.
+
+    Raises:
+        OSError: there is no such file, it is no regular file, it is larger, or it cannot be read.
+    """
+    found = os.stat(path)  # noqa: PTH116 (hot: a Path object costs ten times as much)
+    if not stat.S_ISREG(found.st_mode):
+        kind = next((words for is_kind, words in _KINDS if is_kind(found.st_mode)), "something else")
+        raise OSError(errno.EINVAL, f"{kind} and no regular file")
+    if found.st_size > most:
+        raise OSError(errno.EFBIG, f"{found.st_size:,} bytes, more than the {most:,} that are read at once")
+    with open(path, "rb") as file:  # noqa: PTH123 (hot)
+        return file.read()
