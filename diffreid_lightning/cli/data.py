@@ -62,7 +62,7 @@ def data_command(words: Sequence[str]) -> int:
     checker = commands.add_parser("check", help=summary, allow_abbrev=False)
     checker.add_argument("path", help="the dataset's folder or .zip, or miniperson")
     checker.add_argument("--format", help="open it as this format instead of detecting one, e.g. Market1501")
-    checker.add_argument("--decode", action="store_true", help="read every image and list the broken ones")
+    checker.add_argument("--decode", action="store_true", help="read every image: broken, empty, repeated ones")
     checker.add_argument("--strict", action="store_true", help="fail when the counts are not the published ones")
     args, left_over = parser.parse_known_args(list(words))
     if left_over:
@@ -131,6 +131,8 @@ def print_report(report: Report, console: Console) -> None:
         console.print(f"[red]problem:[/] {escape(text)}")
     if not report.ok:
         console.print(f"problems: {len(report.problems)}")
+    elif report.decoded is not None and report.decoded.hints:
+        console.print(f"it can be used, but images are not all as they should be: see to 'look' ({len(report.hints)})")
     elif report.hints:
         console.print(f"{mark} it can be used; see first to what is marked 'look' ({len(report.hints)})")
     else:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from diffreid_lightning.cli.worded_parser import WordedParser
 from diffreid_lightning.data.datasets import open_dataset
 from diffreid_lightning.data.export import export_market1501
+from diffreid_lightning.paths import user_path
 
 _USAGE = "python -m diffreid_lightning data export PATH --format market1501 --out DIR"
 
@@ -29,9 +29,13 @@ def export_command(words: Sequence[str]) -> int:
     parser.add_argument("path", help="a dataset's folder or .zip, a manifest, or miniperson")
     parser.add_argument("--format", required=True, choices=["market1501"], help="the layout to write")
     parser.add_argument("--out", required=True, help="the folder to write; an earlier export there is replaced")
+    help_ = (
+        "write grey images of more than 8 bits anew with 8, LOW as black and HIGH as white, the same for all of them"
+    )
+    parser.add_argument("--grey_range", nargs=2, type=float, metavar=("LOW", "HIGH"), help=help_)
     args = parser.parse_args(list(words))
-    out = Path(args.out).expanduser()
-    found = export_market1501(open_dataset(args.path).manifest(), out)
+    out = user_path(args.out)
+    found = export_market1501(open_dataset(args.path).manifest(), out, args.grey_range and tuple(args.grey_range))
     print(f"{found.images:,} images, {found.linked:,} of them hard links: {out}")
     if found.renumbered:
         print(f"people are numbered anew, so that no two share a number: {out / 'identities.csv'}")

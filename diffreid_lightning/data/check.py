@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from diffreid_lightning.data.check_images import Decoded, decode_all
 from diffreid_lightning.data.datasets import Counts, PersonDataset, count_splits, open_dataset
-from diffreid_lightning.data.images import ImageRoot, decode_image
-from diffreid_lightning.errors import UserError, shorten
 from diffreid_lightning.manifest import Manifest
 from diffreid_lightning.manifest_rows import SPLITS
-
-_BATCH = 64  # images handed to a thread at a time: a future for each of a million images would fill the memory
 
 
 @dataclass(frozen=True)
@@ -40,23 +34,6 @@ class SplitReport:
     images_per_id: tuple[int, float, int]
     single_image_ids: int
     distractors: int
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """What reading every image brought to light.
-
-    Args:
-        images: how many were read.
-        broken: (file name, what is wrong) of each image that cannot be decoded.
-        train_test_copies: file names of test images that are byte for byte a training image.
-        mislabelled_copies: file names of images that are byte for byte an image of another person.
-    """
-
-    images: int
-    broken: tuple[tuple[str, str], ...]
-    train_test_copies: tuple[str, ...]
-    mislabelled_copies: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -103,8 +80,8 @@ class Report:
             found += self._worded_differences()
         if self.leaked_ids:
             found.append(f"{self.leaked_ids:,} identities are in train and in val, query or gallery")
-        if self.decoded is not None and self.decoded.broken:
-            found.append(f"{len(self.decoded.broken):,} images cannot be read")
+        if self.decoded is not None:
+            found += self.decoded.problems
         if self._nobody_can_be_found:
             found.append(f"none of the {self.unmatched_queries:,} queries has a match in another camera of the gallery")
         return found
@@ -130,11 +107,7 @@ class Report:
                 "the test is not fair"
             )
         if self.decoded is not None:
-            across, wrong = self.decoded.train_test_copies, self.decoded.mislabelled_copies
-            if across:
-                found.append(f"{len(across):,} test images are copies of training images: {shorten(across, 3)}")
-            if wrong:
-                found.append(f"{len(wrong):,} images are copies of another person's image: {shorten(wrong, 3)}")
+            found += self.decoded.hints
         return found
 
     def _worded_differences(self) -> list[str]:
@@ -185,40 +158,6 @@ def check(
     )
 
 
-def decode_all(manifest: Manifest, on_progress: Callable[[int, int], None] | None = None) -> Decoded:
-    """Read every image of a manifest with a thread per core (Pillow decodes without holding the interpreter).
-
-    Args:
-        manifest: whose images.
-        on_progress: called with (images decoded, all images) after each batch.
-    """
-    names = manifest.table["file_name"].to_pylist()
-    outcomes: list[tuple[bytes, str | None]] = []
-    batches = (names[start : start + _BATCH] for start in range(0, len(names), _BATCH))
-    workers = os.cpu_count() or 1
-    with ThreadPoolExecutor(workers) as pool:
-        # At most a few batches wait at a time.
-        for window in iter(lambda: list(islice(batches, 4 * workers)), []):
-            for outcome in pool.map(_decode_batch, [manifest.images] * len(window), window):
-                outcomes += outcome
-                if on_progress is not None:
-                    on_progress(len(outcomes), len(names))
-    labels, _ = manifest.identities()
-    tested = np.isin(manifest.numpy("split"), ["query", "gallery"])
-    first: dict[bytes, int] = {}
-    trained: set[bytes] = {outcome[0] for row, outcome in enumerate(outcomes) if not tested[row] and outcome[0]}
-    across, wrong = [], []
-    for row, (digest, _) in enumerate(outcomes):
-        if not digest:
-            continue
-        if tested[row] and digest in trained:
-            across.append(names[row])
-        if labels[first.setdefault(digest, row)] != labels[row]:
-            wrong.append(names[row])
-    broken = tuple((name, reason) for name, (_, reason) in zip(names, outcomes, strict=True) if reason is not None)
-    return Decoded(len(names), broken, tuple(across), tuple(wrong))
-
-
 def _report_split(manifest: Manifest, split: str, counts: Counts) -> SplitReport:
     rows = manifest.filter(manifest.numpy("split") == split)
     people = rows.numpy("role") == "identity"
@@ -261,17 +200,3 @@ def _count_shared_numbers(manifest: Manifest) -> int:
     train = {pairs[row] for row in np.flatnonzero(np.isin(split, ["train", "val"]) & people)}
     test = {pairs[row] for row in np.flatnonzero(np.isin(split, ["query", "gallery"]) & people)}
     return len(train & test)
-
-
-def _decode_batch(images: ImageRoot, names: list[str]) -> list[tuple[bytes, str | None]]:
-    """Return (digest of the bytes, None) for each sound image and (b"", what is wrong) for each broken one."""
-    outcomes: list[tuple[bytes, str | None]] = []
-    for name in names:
-        try:
-            data = images.read(name)
-            decode_image(data, name)
-        except UserError as error:
-            outcomes.append((b"", error.found or error.what))
-        else:
-            outcomes.append((hashlib.blake2b(data, digest_size=16).digest(), None))
-    return outcomes

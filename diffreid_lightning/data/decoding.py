@@ -29,9 +29,10 @@ def decode_image(data: bytes, origin: str) -> Image.Image:
 
     EXIF orientation is applied. Transparent pixels are laid over white; palettes, grey and CMYK are converted; of an
     animation the first frame is taken. More than 8 bits are scaled linearly by the range of the file's type, the same
-    for every image of a set: 0 to 65535 for 16 bits and for 32-bit integers (0 to 4095 where a TIFF states 12 bits),
-    0 to 1 for floats that lie in it, else 0 to 255. Where that would leave fewer than 64 of the 256 levels and merge
-    values that differ, as with 12 or 14 bits at the lower end of 16, the image is refused.
+    for every image of a set and not by its own darkest and brightest value: 0 to 65535 for 16 bits (0 to 4095 where a
+    TIFF states 12). 32-bit types have no range of their own: floats are taken for 0 to 1 where they lie in it, else
+    for 0 to 255, integers for 0 to 255, else for 0 to 65535. Where that would leave fewer than 64 of the 256 levels
+    and merge values that differ, as with 12 or 14 bits at the lower end of 16, the image is refused.
 
     Args:
         data: the file's bytes.
@@ -144,11 +145,9 @@ def _values(image: Image.Image) -> npt.NDArray[Any]:
 
 
 def _peak(image: Image.Image) -> float | None:
-    """Return the largest value that the file's type stands for; None for floats, whose values tell."""
-    if image.mode.startswith("F"):
-        return None
+    """Return the largest value that the file's type stands for; None for types of 32 bits, whose values tell."""
     bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))[0]
-    return float(2 ** min(bits, 16) - 1)  # 32-bit integers have no customary range but that of 16
+    return float(2**bits - 1) if bits <= 16 and not image.mode.startswith("F") else None
 
 
 def _scaled(values: npt.NDArray[Any], peak: float | None, origin: str) -> Image.Image:
@@ -156,13 +155,15 @@ def _scaled(values: npt.NDArray[Any], peak: float | None, origin: str) -> Image.
     if not np.isfinite(values).all():
         raise _depth_error(origin, f"{int((~np.isfinite(values)).sum())} values that are not finite")
     low, high = values.min().item(), values.max().item()
-    limit = peak or (1.0 if low >= 0 and high <= 1 else 255.0)
+    is_float = np.issubdtype(values.dtype, np.floating)
+    narrow, wide = (1.0, 255.0) if is_float else (255.0, 65535.0)
+    limit = peak or (narrow if low >= 0 and high <= narrow else wide)
     if low < 0 or high > limit:
         raise _depth_error(origin, f"values from {low:g} to {high:g}, outside of 0 to {limit:g}")
-    if peak is not None:
-        levels = (values.astype(np.int64) * 256 // int(limit + 1)).astype(np.uint8)
-    else:
+    if is_float:
         levels = (values.astype(np.float64) * (255 / limit)).round().astype(np.uint8)
+    else:
+        levels = (values.astype(np.int64) * 256 // int(limit + 1)).astype(np.uint8)
     if int(levels.max()) - int(levels.min()) < _FEWEST_LEVELS:
         before, after = len(np.unique(values)), len(np.unique(levels))
         if after < before:
@@ -184,7 +185,7 @@ def _colour_is_deep(image: Image.Image, data: bytes) -> bool:
 def _check_colour(image: Image.Image, origin: str) -> None:
     """Refuse colours of 16 bits of which little is left in 8; the values themselves are not to be had."""
     bands = image.getextrema()
-    colours = [band for name, band in zip(image.getbands(), bands, strict=True) if name != "A"]  # type: ignore[arg-type]
+    colours = [band for name, band in zip(image.getbands(), bands, strict=True) if name != "A"]
     low, high = min(band[0] for band in colours), max(band[1] for band in colours)  # type: ignore[index]
     if high - low < _FEWEST_LEVELS:
         raise _depth_error(origin, f"16 bits per channel, of which 8 bits would keep the levels {low:g} to {high:g}")
@@ -193,7 +194,7 @@ def _check_colour(image: Image.Image, origin: str) -> None:
 def _depth_error(origin: str, found: str) -> DepthError:
     return DepthError(
         f"An image of more than 8 bits does not fill the range of its type: {origin}",
-        looked_for="values over at least a quarter of 0 to 65535, or floats from 0 to 1 or 0 to 255",
+        looked_for="16 bits that take at least a quarter of 0 to 65535, or 32 bits from 0 to 1 or 0 to 255",
         found=found,
         remedy="write the whole set with one range, as images of 8 bits: `data check PATH --decode` prints the values "
         "that occur and the `data export` command that does it",

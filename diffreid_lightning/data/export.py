@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from rich.progress import track
 
 from diffreid_lightning.data.datasets.market_layout import EXPORT_NOTE, FOLDERS
+from diffreid_lightning.data.decoding import scale_grey
 from diffreid_lightning.data.images import ImageRoot
 from diffreid_lightning.errors import RunError, UserError
 from diffreid_lightning.manifest import Manifest
@@ -41,13 +43,15 @@ class Exported:
     suffixes: tuple[str, ...]
 
 
-def place_image(images: ImageRoot, name: str, target: Path) -> bool:
+def place_image(images: ImageRoot, name: str, target: Path, grey_range: tuple[float, float] | None = None) -> bool:
     """Put an image in another place, as it is, byte for byte.
 
     Args:
         images: where it lies.
         name: its name there.
         target: the file to make; its folder must be there.
+        grey_range: values of grey images of more than 8 bits that become black and white; such an image is written
+            anew with 8 bits. None leaves them as they are.
 
     Returns:
         Whether it is a hard link: one image under two names.
@@ -56,18 +60,29 @@ def place_image(images: ImageRoot, name: str, target: Path) -> bool:
         UserError: there is no such image.
         OSError: the disk refuses.
     """
-    if not images.in_archive:
+    data = images.read(name) if images.in_archive or grey_range is not None else None
+    scaled = scale_grey(data, *grey_range) if data is not None and grey_range is not None else None
+    if scaled is None and not images.in_archive:
+        # A link is hard to the file and not to a link to it, which may be relative; a pipe or a folder is no image.
+        source = os.path.realpath(images.path / name)
         try:
-            os.link(images.path / name, target)
-            return True
-        except OSError:  # another disk, a file system without links, too many links, or no such file
+            if os.path.isfile(source):  # noqa: PTH113 (a Path object costs ten times as much)
+                os.link(source, target)
+                return True
+        except OSError:  # another disk, a file system without links, or too many links
             pass
-    data = images.read(name)
-    target.write_bytes(data)
+    target.write_bytes(scaled or data or images.read(name))
     return False
 
 
-def place_images(images: ImageRoot, names: Sequence[str], root: Path, targets: Sequence[str], doing: str) -> int:
+def place_images(
+    images: ImageRoot,
+    names: Sequence[str],
+    root: Path,
+    targets: Sequence[str],
+    doing: str,
+    grey_range: tuple[float, float] | None = None,
+) -> int:
     """Place images below a folder, with a progress bar.
 
     Args:
@@ -76,6 +91,7 @@ def place_images(images: ImageRoot, names: Sequence[str], root: Path, targets: S
         root: the folder.
         targets: their names below it.
         doing: what the progress bar says.
+        grey_range: as for :func:`place_image`.
 
     Returns:
         How many are hard links.
@@ -83,10 +99,12 @@ def place_images(images: ImageRoot, names: Sequence[str], root: Path, targets: S
     for folder in {os.path.dirname(target) for target in targets}:  # noqa: PTH120 (a Path a name costs seconds)
         (root / folder).mkdir(parents=True, exist_ok=True)
     pairs = zip(names, targets, strict=True)
-    return sum(place_image(images, name, root / target) for name, target in track(pairs, doing, total=len(names)))
+    return sum(
+        place_image(images, name, root / target, grey_range) for name, target in track(pairs, doing, total=len(names))
+    )
 
 
-def export_market1501(manifest: Manifest, out: Path) -> Exported:
+def export_market1501(manifest: Manifest, out: Path, grey_range: tuple[float, float] | None = None) -> Exported:
     """Write a manifest's images as a Market-1501 folder, whole or not at all.
 
     ``train``, ``val`` and ``generated`` rows go to ``bounding_box_train``, ``query`` to ``query``, ``gallery`` to
@@ -97,11 +115,18 @@ def export_market1501(manifest: Manifest, out: Path) -> Exported:
     Args:
         manifest: any manifest.
         out: the folder to write; an earlier export there is replaced.
+        grey_range: as for :func:`place_image`, one range for all images.
 
     Raises:
-        UserError: ``out`` holds something else, there is nothing to export, or an image is missing.
+        UserError: ``out`` holds something else, there is nothing to export, an image is missing, or the range is empty.
         RunError: the disk refuses; what ``out`` held is still there.
     """
+    if grey_range is not None and not -math.inf < grey_range[0] < grey_range[1] < math.inf:
+        raise UserError(
+            "The range of grey values is empty.",
+            looked_for="a value that becomes black and a larger one that becomes white",
+            found=f"{grey_range[0]:g} and {grey_range[1]:g}",
+        )
     refuse_foreign(out, [EXPORT_NOTE], "an export", "give another folder with --out, or remove this one yourself")
     split, role = manifest.numpy("split"), manifest.numpy("role")
     left_out = (split == "val") & (role == "distractor")
@@ -116,7 +141,7 @@ def export_market1501(manifest: Manifest, out: Path) -> Exported:
         with replacing(out) as partial:
             for folder in FOLDERS.values():
                 (partial / folder).mkdir()
-            linked = place_images(manifest.images, names, partial, targets, "placing images")
+            linked = place_images(manifest.images, names, partial, targets, "placing images", grey_range)
             _write_identities(manifest, numbers, partial / "identities.csv")
             note = {"format": "market1501", "manifest": manifest.content_hash}
             (partial / EXPORT_NOTE).write_text(json.dumps(note, indent=2, sort_keys=True) + "\n", encoding="utf-8")
