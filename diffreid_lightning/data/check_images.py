@@ -1,4 +1,4 @@
-"""Look at every decoded image of a dataset: broken, black, flat, of too few grey levels, the same one again."""
+"""Look at every decoded image of a dataset: broken, black, flat, of few levels, the same one again."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from diffreid_lightning.manifest import Manifest
 
 _BATCH = 64  # images handed to a thread at a time: a future for each of a million images would fill the memory
 _DARK, _LIGHT, _EVEN = 10, 245, 5  # values a black image stays below, a white one above; spread of a flat one
-_FEW = 16  # grey levels that 12 bits leave in 8 when they are cut off as if they were 16
+_FEW = 16  # levels that 12 bits leave in 8 when they are cut off as if they were 16
 _SHOWN = 3
-_FEW_LEVELS = "of few grey levels"
+_FEW_LEVELS = "of few levels"
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Decoded:
         too_deep: (file name, what is wrong) of each image whose more than 8 bits do not fill the range of their type.
         deep_range: smallest and largest grey value over all images of more than 8 bits; None without such images.
         empty: file names of images that show nothing, by what they are: black, white, of one color.
-        few_levels: file names of other images of at most 16 grey levels.
+        few_levels: file names of other images of at most 16 levels in every channel.
         several_frames: file names of files with more than one picture, of which the first is taken.
         train_test_copies: file names of test images that are pixel for pixel a training image.
         mislabelled_copies: file names of images that are pixel for pixel an image of another person.
@@ -66,9 +66,6 @@ class Decoded:
         if self.too_deep:
             found.append(self._too_deep_in_words())
         found += [f"{len(names):,} images are {kind}: {shorten(names, _SHOWN)}" for kind, names in self.empty]
-        if self.few_levels:
-            names = shorten(self.few_levels, _SHOWN)
-            found.append(f"{len(self.few_levels):,} images have at most {_FEW} grey levels: {names}")
         return found
 
     @property
@@ -76,6 +73,7 @@ class Decoded:
         """What deserves a look and may be as it should be."""
         found = []
         for names, what in (
+            (self.few_levels, f"images have at most {_FEW} levels per channel"),
             (self.train_test_copies, "test images are copies of training images"),
             (self.mislabelled_copies, "images are copies of another person's image"),
             (self.repeated, "images are copies of another image of the same person"),
@@ -94,8 +92,8 @@ class Decoded:
             return f"{text}; write the whole set with one range, as images of 8 bits"
         low, high = self.deep_range
         return (
-            f"{text}. Such images hold values from {low:g} to {high:g}; write the set anew with one range for all: "
-            f"python -m diffreid_lightning data export PATH --format market1501 --out DIR --grey_range {low:g} {high:g}"
+            f"{text}. Such images hold values from {low:.10g} to {high:.10g}; write the set anew with one range for all: "
+            f"python -m diffreid_lightning data export PATH --format market1501 --out DIR --grey_range {low:.10g} {high:.10g}"
         )
 
 
@@ -148,7 +146,7 @@ def decode_all(manifest: Manifest, on_progress: Callable[[int, int], None] | Non
 
 
 def describe_pixels(image: Image.Image) -> str:
-    """Name what is wrong with an image's pixels: black, white, of one color, of few grey levels; "" for nothing.
+    """Name what is odd about an image's pixels: black, white, of one color, of few levels; "" for nothing.
 
     Args:
         image: RGB.
@@ -161,7 +159,8 @@ def describe_pixels(image: Image.Image) -> str:
         return "white"
     if all(band[1] - band[0] <= _EVEN for band in bands):  # type: ignore[index]
         return "of one color"
-    return _FEW_LEVELS if np.count_nonzero(image.convert("L").histogram()) <= _FEW else ""
+    levels = np.count_nonzero(np.reshape(image.histogram(), (-1, 256)), axis=1)
+    return _FEW_LEVELS if levels.max() <= _FEW else ""
 
 
 def _look_at_batch(images: ImageRoot, names: list[str]) -> list[_Look]:

@@ -159,7 +159,7 @@ def _scaled(values: npt.NDArray[Any], peak: float | None, origin: str) -> Image.
     narrow, wide = (1.0, 255.0) if is_float else (255.0, 65535.0)
     limit = peak or (narrow if low >= 0 and high <= narrow else wide)
     if low < 0 or high > limit:
-        raise _depth_error(origin, f"values from {low:g} to {high:g}, outside of 0 to {limit:g}")
+        raise _depth_error(origin, f"values from {low:.10g} to {high:.10g}, outside of 0 to {limit:g}")
     if is_float:
         levels = (values.astype(np.float64) * (255 / limit)).round().astype(np.uint8)
     else:
@@ -167,7 +167,9 @@ def _scaled(values: npt.NDArray[Any], peak: float | None, origin: str) -> Image.
     if int(levels.max()) - int(levels.min()) < _FEWEST_LEVELS:
         before, after = len(np.unique(values)), len(np.unique(levels))
         if after < before:
-            found = f"values from {low:g} to {high:g} of 0 to {limit:g}: 8 bits would keep {after} of {before} levels"
+            found = (
+                f"values from {low:.10g} to {high:.10g} of 0 to {limit:g}: 8 bits would keep {after} of {before} levels"
+            )
             raise _depth_error(origin, found)
     return Image.fromarray(levels)
 
@@ -188,7 +190,9 @@ def _check_colour(image: Image.Image, origin: str) -> None:
     colours = [band for name, band in zip(image.getbands(), bands, strict=True) if name != "A"]
     low, high = min(band[0] for band in colours), max(band[1] for band in colours)  # type: ignore[index]
     if high - low < _FEWEST_LEVELS:
-        raise _depth_error(origin, f"16 bits per channel, of which 8 bits would keep the levels {low:g} to {high:g}")
+        raise _depth_error(
+            origin, f"16 bits per channel, of which 8 bits would keep the levels {low:.10g} to {high:.10g}"
+        )
 
 
 def _depth_error(origin: str, found: str) -> DepthError:
