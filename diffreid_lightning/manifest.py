@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from diffreid_lightning.data.images import ImageRoot
 from diffreid_lightning.errors import RunError, UserError, nearest, shorten
 from diffreid_lightning.manifest_rows import content_hash, normalise, table_from_columns, validate
+from diffreid_lightning.paths import absolute_path
 from diffreid_lightning.whole_folder import replacing_file
 
 FILE_NAME = "metadata.parquet"
@@ -57,7 +58,7 @@ class Manifest:
     parents: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        root = Path(os.path.abspath(Path(self.root).expanduser()))  # noqa: PTH100 (resolve() would follow links)
+        root = absolute_path(self.root)
         table = normalise(self.table, str(root))
         validate(table, str(root))
         object.__setattr__(self, "table", table)
@@ -91,7 +92,7 @@ class Manifest:
         Raises:
             UserError: the file is missing, damaged, written by a newer version, or its rows break the contract.
         """
-        file = Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100
+        file = absolute_path(path)
         folder = file.parent if file.suffix == ".parquet" else file
         file = file if file.suffix == ".parquet" else file / FILE_NAME
         images = ImageRoot(folder)
@@ -140,7 +141,7 @@ class Manifest:
             UserError: the place cannot be written to.
             RunError: the disk is full or failed.
         """
-        path = Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100
+        path = absolute_path(path)
         file = path if path.suffix == ".parquet" else path / FILE_NAME
         noted = {
             "schema": SCHEMA_VERSION,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from diffreid_lightning.errors import UserError
 
-_ABSENT = (errno.ENOENT, errno.ENOTDIR)
+_LEFT_TO_THE_CALLER = (errno.ENOENT, errno.ENOTDIR, errno.EACCES)  # of another machine or another person, it may be
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a named pipe"),
@@ -26,14 +26,14 @@ def user_path(given: str | os.PathLike[str]) -> Path:
         given: as it was written.
 
     Raises:
-        UserError: the system cannot look for it: a home folder of nobody, a name too long, a zero byte, a loop of
-            links, or a folder that may not be entered.
+        UserError: the system cannot look for it: a home folder of nobody, a name too long, a zero byte, or a loop
+            of links.
     """
     try:
         path = Path(given).expanduser()
         path.stat()
     except (OSError, RuntimeError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno in _ABSENT:
+        if isinstance(error, OSError) and error.errno in _LEFT_TO_THE_CALLER:
             return path
         text = os.fspath(given)
         raise UserError(

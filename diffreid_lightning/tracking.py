@@ -17,6 +17,9 @@ from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from diffreid_lightning.errors import UserError
+from diffreid_lightning.paths import user_path
+
 _PUBLIC_HOST = "https://api.wandb.ai"
 _OFFLINE = "offline-run-"
 _STEP = "trainer/global_step"
@@ -33,9 +36,9 @@ def has_credentials() -> bool:
         if not path:
             continue
         try:
-            if netrc.netrc(Path(path).expanduser()).authenticators(host):
+            if netrc.netrc(user_path(path)).authenticators(host):
                 return True
-        except (OSError, netrc.NetrcParseError):
+        except (OSError, UserError, netrc.NetrcParseError):
             continue
     return False
 

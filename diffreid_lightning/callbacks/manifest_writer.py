@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +14,7 @@ from diffreid_lightning.data.planned import PlannedDataModule, PlannedRows
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest import FILE_NAME, Manifest
 from diffreid_lightning.parts import Parts
+from diffreid_lightning.paths import user_path
 
 
 class ManifestWriter(BasePredictionWriter):
@@ -30,7 +30,7 @@ class ManifestWriter(BasePredictionWriter):
 
     def __init__(self, folder: str) -> None:
         super().__init__(write_interval="batch")
-        self.folder = Path(folder).expanduser()
+        self.folder = user_path(folder)
         self._parts: Parts | None = None
 
     @property

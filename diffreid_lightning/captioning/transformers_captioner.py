@@ -15,6 +15,7 @@ from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoPr
 from diffreid_lightning.captioning.base import Captioner
 from diffreid_lightning.errors import UserError, shorten
 from diffreid_lightning.nets.hub import hub_file, is_hub_id
+from diffreid_lightning.paths import user_path
 
 DType = Literal["auto", "float32", "float16", "bfloat16"]
 
@@ -134,7 +135,7 @@ class TransformersCaptioner(Captioner):
 
 def _locate(model: str) -> Path:
     """Return the folder of a model, downloading it if it is the hub's and the cache lacks it."""
-    folder = Path(model).expanduser()
+    folder = user_path(model)
     if (folder / CONFIG).is_file():
         return folder
     remedy = (

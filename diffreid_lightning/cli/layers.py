@@ -19,6 +19,7 @@ from yaml import YAMLError, safe_load
 
 from diffreid_lightning.errors import UserError, nearest, shorten
 from diffreid_lightning.packaged import configs_folder
+from diffreid_lightning.paths import user_path
 
 DEFAULT = "default.yaml"
 _FLAGS = ("--config", "-c")
@@ -37,7 +38,7 @@ def find_config(name: str) -> Path:
     """
     folder = configs_folder()
     stem = name.removeprefix("configs/")
-    candidates = [Path(name), folder / stem, folder / f"{stem}.yaml"]
+    candidates = [user_path(name), folder / stem, folder / f"{stem}.yaml"]
     for candidate in candidates:
         if candidate.is_file():
             return candidate

@@ -9,7 +9,6 @@ import os
 import warnings
 from argparse import ArgumentError
 from collections.abc import Mapping
-from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
@@ -55,6 +54,7 @@ from diffreid_lightning.cli.run_record import RunProgress, RunRecord, place_logg
 from diffreid_lightning.data.reid import ReIDDataModule
 from diffreid_lightning.errors import DiffReIDError, UserError
 from diffreid_lightning.packaged import configs_folder
+from diffreid_lightning.paths import user_path
 from diffreid_lightning.tracking import WandbTracker, finish_tracking
 
 
@@ -93,7 +93,7 @@ class HouseCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Open the run folder and point trainer and loggers at it."""
         config = self.config[self.subcommand]
-        root = Path(config.trainer.default_root_dir or "runs")
+        root = user_path(config.trainer.default_root_dir or "runs")
         asked, config.ckpt_path = config.ckpt_path, None
         text = self.save_config_kwargs["text"] = self._parser(self.subcommand).dump(config, skip_unset=False)
         if self.subcommand == "fit":
@@ -311,7 +311,7 @@ def _config_of_checkpoint(subcommand: str, settings: Mapping[str, Any]) -> dict[
     checkpoint = settings.get("ckpt_path")
     if subcommand == "fit" or not isinstance(checkpoint, str):
         return None
-    root = Path(str(settings["trainer"].get("default_root_dir") or "runs"))
+    root = user_path(str(settings["trainer"].get("default_root_dir") or "runs"))
     path = run_folder.resolve_checkpoint(checkpoint, root)
     run = run_folder.run_of_checkpoint(path) if path is not None else None
     if run is None or not (run / run_folder.CONFIG_FILE).is_file():

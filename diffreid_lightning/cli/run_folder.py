@@ -27,6 +27,7 @@ from pathlib import Path
 from diffreid_lightning import file_lock
 from diffreid_lightning.cli import layers
 from diffreid_lightning.errors import RunError, UserError, nearest
+from diffreid_lightning.paths import user_path
 from diffreid_lightning.whole_folder import replacing_file
 
 #: The launcher of a multi-process run starts the command again in each process; they all meet in the first one's
@@ -97,7 +98,7 @@ def resolve_checkpoint(name: str | None, root: Path, *, to_go_on: bool = False) 
             found=f"runs without one: {', '.join(runs)}" if runs else "no run at all",
             remedy="start the run without --ckpt_path, or name a checkpoint file or another --trainer.default_root_dir",
         )
-    path = Path(name)
+    path = user_path(name)
     if path.is_dir():
         last = [path / CHECKPOINTS / "last.ckpt", path / "last.ckpt"]
         path = next((candidate for candidate in last if candidate.is_file()), last[0])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from diffreid_lightning.cli.worded_parser import WordedParser
 from diffreid_lightning.data.datasets import open_dataset
 from diffreid_lightning.data.identity_sheet import identity_sheet
 from diffreid_lightning.errors import RunError, UserError
+from diffreid_lightning.paths import user_path
 
 _USAGE = "python -m diffreid_lightning data sheet PATH --out FILE.png"
 
@@ -41,7 +41,7 @@ def sheet_command(words: Sequence[str]) -> int:
     if args.split:
         manifest = manifest.filter(np.asarray(manifest.numpy("split") == args.split))
     sheet = identity_sheet(manifest, args.identities, args.images)
-    out = Path(args.out).expanduser()
+    out = user_path(args.out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(out, quality=90)

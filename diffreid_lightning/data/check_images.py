@@ -90,10 +90,10 @@ class Decoded:
         text = f"{count:,} images of more than 8 bits do not fill the range of their type: {name} ({reason})"
         if self.deep_range is None:
             return f"{text}; write the whole set with one range, as images of 8 bits"
-        low, high = self.deep_range
+        low, high = (f"{value:.10g}" for value in self.deep_range)
         return (
-            f"{text}. Such images hold values from {low:.10g} to {high:.10g}; write the set anew with one range for all: "
-            f"python -m diffreid_lightning data export PATH --format market1501 --out DIR --grey_range {low:.10g} {high:.10g}"
+            f"{text}. Such images hold values from {low} to {high}; write the set anew with one range for all: "
+            f"python -m diffreid_lightning data export PATH --format market1501 --out DIR --grey_range {low} {high}"
         )
 
 

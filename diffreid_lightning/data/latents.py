@@ -18,6 +18,7 @@ from diffreid_lightning.devices import fastest_device
 from diffreid_lightning.diffusion.folder import load_autoencoder
 from diffreid_lightning.errors import RunError
 from diffreid_lightning.manifest import Manifest
+from diffreid_lightning.paths import user_path
 from diffreid_lightning.resumable_array import fill_array
 
 _BATCH = 64
@@ -36,7 +37,7 @@ class LatentStore:
 
     def __init__(self, autoencoder: str, cache_dir: str) -> None:
         self.autoencoder = autoencoder
-        self.cache_dir = Path(cache_dir).expanduser()
+        self.cache_dir = user_path(cache_dir)
 
     def encode(self, rows: Manifest, image_size: tuple[int, int], mirrored: bool = False) -> Path:
         """Encode the rows, unless they are.

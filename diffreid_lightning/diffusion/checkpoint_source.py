@@ -13,6 +13,7 @@ from diffusers import DiffusionPipeline
 
 from diffreid_lightning.errors import UserError, nearest
 from diffreid_lightning.nets.hub import hub_file, is_hub_id
+from diffreid_lightning.paths import user_path
 from diffreid_lightning.whole_folder import left_behind, what_is_there
 
 INDEX = "model_index.json"
@@ -36,7 +37,7 @@ def locate_pipeline(model: str | Path) -> Path:
     Raises:
         UserError: there is none.
     """
-    folder = Path(model).expanduser()
+    folder = user_path(model)
     if not folder.exists():
         if str(model) == TINY_SD:
             folder = Path(__file__).parent / "tiny_sd"

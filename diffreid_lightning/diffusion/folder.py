@@ -19,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from diffreid_lightning.diffusion.checkpoint_source import INDEX, locate_pipeline, variant_of
 from diffreid_lightning.errors import RunError, UserError
+from diffreid_lightning.paths import user_path
 from diffreid_lightning.whole_folder import replacing, what_is_there
 
 PROVENANCE = "provenance.json"
@@ -39,7 +40,7 @@ def load_autoencoder(path: str | Path) -> AutoencoderKL:
     Raises:
         UserError: there is none, or its files are damaged.
     """
-    folder = Path(path).expanduser()
+    folder = user_path(path)
     if (folder / "vae" / "config.json").is_file():
         folder = folder / "vae"
     if not (folder / "config.json").is_file():
@@ -173,7 +174,7 @@ def load_pipeline(model: str | Path, dtype: torch.dtype = torch.float32) -> Pipe
 
 
 def _missing(path: str | Path, what: str, looked_for: str, remedy: str) -> UserError:
-    found = what_is_there(Path(path).expanduser())
+    found = what_is_there(user_path(path))
     return UserError(f"There is no {what} at {path}", looked_for=looked_for, found=found, remedy=remedy)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
@@ -25,6 +24,7 @@ from diffreid_lightning.diffusion.prompts import PromptTemplate
 from diffreid_lightning.diffusion.samplers import Sampler, initial_noise
 from diffreid_lightning.diffusion.sampling import Guidance, decode_latents, denoise, encode_images
 from diffreid_lightning.errors import UserError
+from diffreid_lightning.paths import user_path
 from diffreid_lightning.provenance import manifests_named, read_provenance
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -136,7 +136,7 @@ class GenerationModule(LightningModule):
     @property
     def trained_on(self) -> tuple[str, ...]:
         """Content hashes of the manifests that the model was trained on, as its folder notes them; not its base's."""
-        folder = Path(self._model).expanduser() if self._people is not None else locate_pipeline(self._model)
+        folder = user_path(self._model) if self._people is not None else locate_pipeline(self._model)
         return tuple(manifests_named(read_provenance(folder / PROVENANCE)))
 
     @property
@@ -288,7 +288,7 @@ def _load(model: str, base: str | None) -> _Loaded:
         people = {identity.key: identity for identity in loaded.identities}
         made = _Loaded(fused(loaded.pipeline), loaded.template, loaded.content_hash, people)
     else:
-        folder = Path(model).expanduser()
+        folder = user_path(model)
         inside = [] if (folder / INDEX).is_file() else sorted(filter(is_personalised, folder.glob("*/")))
         if inside:  # the folder of a run was given
             raise UserError(f"There is no diffusion model at {model}", remedy=f"did you mean {inside[0]}?")

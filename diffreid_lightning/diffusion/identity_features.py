@@ -18,6 +18,7 @@ from diffreid_lightning.devices import fastest_device
 from diffreid_lightning.errors import RunError
 from diffreid_lightning.manifest import Manifest
 from diffreid_lightning.nets import Backbone, load_initial_weights
+from diffreid_lightning.paths import user_path
 from diffreid_lightning.resumable_array import fill_array
 
 _BATCH = 64
@@ -44,7 +45,7 @@ class IdentityFeatures:
         self.backbone = backbone
         self.init_from = init_from
         self.image_size = (int(image_size[0]), int(image_size[1]))
-        self.cache_dir = Path(cache_dir).expanduser()
+        self.cache_dir = user_path(cache_dir)
 
     @property
     def settings(self) -> dict[str, Any]:

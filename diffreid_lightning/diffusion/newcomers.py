@@ -20,6 +20,7 @@ from diffreid_lightning.diffusion.personalised import IDENTITIES_FILE, TENSORS, 
 from diffreid_lightning.diffusion.token_mapper import load_mapper
 from diffreid_lightning.errors import DiffReIDError, RunError, UserError, nearest
 from diffreid_lightning.manifest import Manifest
+from diffreid_lightning.paths import user_path
 from diffreid_lightning.provenance import read_provenance
 from diffreid_lightning.whole_folder import replacing
 
@@ -124,7 +125,7 @@ def main(args: list[str] | None = None) -> int:
     given = parser.parse_args(args)
     try:
         rows = _rows_of(open_dataset(given.source).manifest(), given.split)
-        names = introduce(given.model.expanduser(), rows, given.out.expanduser())
+        names = introduce(user_path(given.model), rows, user_path(given.out))
     except DiffReIDError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

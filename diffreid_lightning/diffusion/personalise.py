@@ -43,6 +43,7 @@ from diffreid_lightning.diffusion.row_adamw import RowAdamW
 from diffreid_lightning.diffusion.sampling import scale_latents
 from diffreid_lightning.diffusion.schedule import Schedule, optimise_by_step
 from diffreid_lightning.errors import UserError, check_at_least
+from diffreid_lightning.paths import user_path
 
 _MIXED = {"bfloat16": "bf16-mixed", "float16": "16-mixed"}
 
@@ -329,5 +330,5 @@ class _Held:
 
 def _portable(model: str) -> str:
     """Write a base model so that it is found from another working folder."""
-    path = Path(model).expanduser()
+    path = user_path(model)
     return str(path.resolve()) if path.exists() else model

@@ -35,6 +35,7 @@ from diffreid_lightning.diffusion.conditioning import text_encoders
 from diffreid_lightning.diffusion.folder import Pipeline, load_pipeline
 from diffreid_lightning.diffusion.prompts import PromptTemplate
 from diffreid_lightning.errors import UserError, shorten
+from diffreid_lightning.paths import user_path
 from diffreid_lightning.whole_folder import what_is_there
 
 IDENTITIES_FILE = "identities.json"
@@ -79,7 +80,7 @@ class PersonalisedModel:
 
 def is_personalised(folder: str | Path) -> bool:
     """Tell whether a path is a personalised model rather than a plain checkpoint."""
-    return (Path(folder).expanduser() / IDENTITIES_FILE).is_file()
+    return (user_path(folder) / IDENTITIES_FILE).is_file()
 
 
 def fused(pipeline: Pipeline) -> Pipeline:
@@ -100,7 +101,7 @@ def load_personalised(folder: str | Path, base: str | Path | None = None) -> Per
     Raises:
         UserError: the folder is missing or incomplete, or the base model is not the one it was trained from.
     """
-    folder = Path(folder).expanduser()
+    folder = user_path(folder)
     noted = read_note(folder)
     digest = hashlib.sha256(json.dumps(noted["template"]).encode())
     whole = folder / PIPELINE_FOLDER

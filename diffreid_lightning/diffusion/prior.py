@@ -21,6 +21,7 @@ from diffreid_lightning.diffusion.folder import load_pipeline
 from diffreid_lightning.diffusion.prompts import PromptTemplate
 from diffreid_lightning.diffusion.samplers import Sampler
 from diffreid_lightning.errors import RunError, check_at_least
+from diffreid_lightning.paths import user_path
 from diffreid_lightning.resumable_array import fill_array
 
 Words = tuple[str, str]  #: (description, circumstances) of an image
@@ -55,7 +56,7 @@ class PriorImages(ABC):
         self.guidance = guidance
         self.scheduler = scheduler
         self.draw_at_once = draw_at_once
-        self.cache_dir = Path(cache_dir).expanduser()
+        self.cache_dir = user_path(cache_dir)
 
     @abstractmethod
     def prompts(self, people: Sequence[Sequence[Words]], template: PromptTemplate, seed: int) -> list[str]:

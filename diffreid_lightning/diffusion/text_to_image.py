@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ from diffreid_lightning.diffusion.objective import check_gamma, denoising_loss, 
 from diffreid_lightning.diffusion.sampling import scale_latents
 from diffreid_lightning.diffusion.schedule import Schedule, optimise_by_step
 from diffreid_lightning.errors import UserError
+from diffreid_lightning.paths import user_path
 
 
 class TextToImageTraining(LightningModule):
@@ -181,7 +181,7 @@ class TextToImageTraining(LightningModule):
 
 
 def _load_tokenizer(path: str) -> CLIPTokenizer:
-    folder = Path(path).expanduser()
+    folder = user_path(path)
     if not (folder / "vocab.json").is_file():
         raise UserError(
             f"There is no tokenizer at {path}",

@@ -13,6 +13,7 @@ from yaml import YAMLError
 
 from diffreid_lightning.errors import UserError, nearest, shorten
 from diffreid_lightning.packaged import configs_folder
+from diffreid_lightning.paths import user_path
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Vocabulary:
 
 def _find(name: str) -> Path:
     folder = configs_folder() / "vocabulary"
-    for candidate in (Path(name).expanduser(), folder / f"{name}.yaml"):
+    for candidate in (user_path(name), folder / f"{name}.yaml"):
         if candidate.is_file():
             return candidate
     packaged = sorted(path.stem for path in folder.glob("*.yaml"))

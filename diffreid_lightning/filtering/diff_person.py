@@ -20,6 +20,7 @@ from diffreid_lightning.filtering.report import SelectionReport, in_words, summa
 from diffreid_lightning.filtering.scored import NEAREST, REAL_DISTANCE, ScoredFolder
 from diffreid_lightning.filtering.selection import Selection, SelectionRule, select_rows
 from diffreid_lightning.manifest import Manifest
+from diffreid_lightning.paths import user_path
 from diffreid_lightning.tracking import WandbTracker, finish_tracking
 from diffreid_lightning.whole_folder import refuse_foreign, replacing
 
@@ -57,7 +58,7 @@ class DiffPersonSelection:
     ) -> None:
         self.scored = scored
         self.rules = rules
-        self.out = Path(out).expanduser()
+        self.out = user_path(out)
         self.title = title
         self.licence = licence
         self.near_copy = near_copy

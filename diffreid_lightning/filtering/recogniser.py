@@ -29,6 +29,7 @@ from diffreid_lightning.filtering.copies import LENGTH
 from diffreid_lightning.filtering.scored import THUMBNAILS
 from diffreid_lightning.nets import Backbone, BNNeck, load_initial_weights, save_backbone
 from diffreid_lightning.nets.folder import read_safetensors
+from diffreid_lightning.paths import user_path
 from diffreid_lightning.whole_folder import replacing, what_is_there
 
 BACKBONE = "backbone"
@@ -200,7 +201,7 @@ def load_scorer(path: str | Path) -> ScorerFolder:
     Raises:
         UserError: it is not there, incomplete or damaged.
     """
-    folder = Path(path).expanduser()
+    folder = user_path(path)
     missing = [name for name in (NOTE, TENSORS, THUMBNAILS, IMAGES, BACKBONE) if not (folder / name).exists()]
     if missing:
         raise UserError(

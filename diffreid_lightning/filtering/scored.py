@@ -16,6 +16,7 @@ from diffreid_lightning.data.images import ImageRoot
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.filtering.copies import LENGTH
 from diffreid_lightning.manifest import Manifest
+from diffreid_lightning.paths import absolute_path
 
 THUMBNAILS = "thumbnails.npy"
 REAL = "real_images.json"
@@ -54,7 +55,7 @@ class ScoredFolder:
             UserError: there is no manifest, it breaks the contract, or it has not been scored.
         """
         manifest = Manifest.read(path)
-        folder = Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 (resolve() would follow links)
+        folder = absolute_path(path)
         folder = folder.parent if folder.suffix == ".parquet" else folder
         if not {"confidence", "similarity", "margin"} & set(manifest.columns):
             raise UserError(

@@ -24,6 +24,7 @@ from diffreid_lightning.nets.folder import (
     WEIGHTS_FILE,
 )
 from diffreid_lightning.nets.heads import BNNeck
+from diffreid_lightning.paths import user_path
 from diffreid_lightning.whole_folder import refuse_foreign, replacing
 
 # Facts about the weights timm distributes under the architecture's name; they are not true of these.
@@ -52,7 +53,7 @@ def save_backbone(
         UserError: ``folder`` holds something that is not an export.
         RunError: the folder cannot be written; the earlier export, if any, is still there.
     """
-    folder = Path(folder).expanduser()
+    folder = user_path(folder)
     marks = [CONFIG_FILE, WEIGHTS_FILE, PROVENANCE_FILE]
     refuse_foreign(folder, marks, "a backbone", "Give another folder, or remove this one yourself.")
     record = json.dumps(_record(backbone, provenance), indent=2, sort_keys=True)

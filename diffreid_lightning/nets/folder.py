@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from diffreid_lightning.errors import UserError
+from diffreid_lightning.paths import user_path
 from diffreid_lightning.whole_folder import what_is_there
 
 CONFIG_FILE = "config.json"
@@ -122,7 +123,7 @@ def read_timm_folder(path: str | Path) -> TimmFolder:
     Raises:
         UserError: the folder or one of the two files is missing or unreadable.
     """
-    folder = Path(path).expanduser()
+    folder = user_path(path)
     missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / name).is_file()]
     if missing:
         raise UserError(

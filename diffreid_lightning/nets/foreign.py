@@ -23,6 +23,7 @@ from torch import Tensor
 from diffreid_lightning.errors import UserError, nearest, shorten
 from diffreid_lightning.nets.folder import RGB, WeightTraits, read_safetensors
 from diffreid_lightning.nets.sources import Checkpoint
+from diffreid_lightning.paths import user_path
 
 _IMAGENET: tuple[RGB, RGB] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -95,7 +96,7 @@ def open_foreign(path: str | Path, form: str) -> Checkpoint:
             remedy=f"did you mean {guess!r}?" if guess else "use the project the checkpoint was trained with",
         )
     known = FORMS[form]
-    file = Path(path).expanduser()
+    file = user_path(path)
     tensors = _state_dict(_read(file), known, file)
     named, beside = _network(tensors, known)
     head = tuple(name for name in named if name.startswith(known.heads))

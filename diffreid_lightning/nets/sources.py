@@ -29,6 +29,7 @@ from diffreid_lightning.nets.folder import (
 )
 from diffreid_lightning.nets.hub import hub_file
 from diffreid_lightning.nets.timm_model import HUB_SCHEME, LOCAL_SCHEME
+from diffreid_lightning.paths import user_path
 
 TIMM = "timm"
 EFFICIENTNET_LITE0 = "efficientnet-lite0"
@@ -81,7 +82,7 @@ def open_checkpoint(init_from: str, backbone: Backbone) -> Checkpoint:
         return _open_lite0(backbone)
     if init_from.startswith(HUB_SCHEME):
         return _open_hub(init_from.removeprefix(HUB_SCHEME))
-    path = Path(init_from.removeprefix(LOCAL_SCHEME)).expanduser()
+    path = user_path(init_from.removeprefix(LOCAL_SCHEME))
     if path.is_dir() or init_from.startswith(LOCAL_SCHEME):
         return _open_folder(read_timm_folder(path))
     if path.is_file():

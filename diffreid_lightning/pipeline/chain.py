@@ -12,6 +12,7 @@ from typing import Any
 
 from diffreid_lightning.cli.layers import find_config, load_config, merge_layers, split_config_flags
 from diffreid_lightning.errors import UserError, nearest
+from diffreid_lightning.paths import user_path
 
 #: Variables reach the stages' configs through the environment: ``${oc.env:DIFFREID_ROOT,runs/tour}``.
 PREFIX = "DIFFREID_"
@@ -83,7 +84,7 @@ class Chain:
     @property
     def root(self) -> Path:
         """The folder for everything that is made."""
-        return Path(self.variables["root"]).expanduser()
+        return user_path(self.variables["root"])
 
     @property
     def environment(self) -> dict[str, str]:

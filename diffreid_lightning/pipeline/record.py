@@ -20,6 +20,7 @@ from typing import Any
 from diffreid_lightning.data.datasets import open_dataset
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.packaged import configs_folder
+from diffreid_lightning.paths import user_path
 from diffreid_lightning.pipeline.chain import PREFIX, Chain, Stage
 from diffreid_lightning.whole_folder import replacing_file
 
@@ -143,7 +144,7 @@ def vocabulary_hashes(settings: Iterable[Mapping[str, Any]], words: Sequence[str
         flag, _, value = word.partition("=")
         if flag.startswith("--") and flag.rpartition(".")[2] == "vocabulary":
             named.append(value or following)
-    files = (Path(name).expanduser() for name in named)
+    files = (user_path(name) for name in named)
     return [_hash_file(file) for file in files if file.is_file()]
 
 
