@@ -108,6 +108,7 @@ class Manifest:
         try:
             source = pa.BufferReader(images.read(file.name)) if images.in_archive else file
             table = pq.ParquetFile(source).read()
+            table.validate(full=True)  # texts that are not UTF-8 pass until they are looked at
         except (pa.ArrowException, OSError) as error:
             raise UserError(
                 f"A manifest cannot be read: {file}",

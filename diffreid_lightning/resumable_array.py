@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from rich.progress import track
 
 from diffreid_lightning import file_lock
+from diffreid_lightning.errors import RunError
 from diffreid_lightning.whole_folder import replacing_file
 
 
@@ -65,6 +66,7 @@ def fill_array(
 
     Raises:
         OSError: the disk refuses.
+        RunError: a value that was computed is not finite; the batches before are kept.
     """
     part, mark = file.with_suffix(".part"), file.with_suffix(".done")
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -84,7 +86,9 @@ def fill_array(
         store = np.lib.format.open_memmap(part, "r+") if begun else new_array(part, dtype, shape)
         for start in track(range(done, shape[0], batch_size), description=description):
             end = min(start + batch_size, shape[0])
-            store[start:end] = compute(start, end)
+            computed = compute(start, end)
+            _refuse_broken(computed, start, description)
+            store[start:end] = computed
             store.flush()
             with replacing_file(mark) as staged:
                 staged.write_text(str(end), encoding="utf-8")
@@ -93,3 +97,14 @@ def fill_array(
         mark.unlink(missing_ok=True)
     finally:
         lock.release()
+
+
+def _refuse_broken(computed: npt.NDArray[np.generic], start: int, description: str) -> None:
+    """Refuse rows that are not finite: once kept, they would be trained on in every later run."""
+    finite = np.isfinite(computed).reshape(len(computed), -1).all(axis=1)
+    if not finite.all():
+        raise RunError(
+            f"Values that are not finite were computed ({description}).",
+            found=f"{int((~finite).sum())} of {len(finite)} rows, the first is row {start + int(np.argmin(finite))}",
+            remedy="look for a damaged or diverged model, or one whose values exceed half precision",
+        )

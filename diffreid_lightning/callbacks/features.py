@@ -21,6 +21,7 @@ from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
 from diffreid_lightning.data.chain import Chain
+from diffreid_lightning.metrics.functional.products import norms
 from diffreid_lightning.reid.outputs import FeatureBatch
 from diffreid_lightning.resumable_array import reserve
 from diffreid_lightning.whole_folder import replacing_file
@@ -151,7 +152,12 @@ class FeatureWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Write one batch."""
+        """Write one batch.
+
+        Raises:
+            UserError: a feature is not finite.
+        """
+        norms("The network's output", prediction.features.float())
         tensors = {
             "features": prediction.features.float(),
             "labels": prediction.labels,

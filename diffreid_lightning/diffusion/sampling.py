@@ -13,6 +13,7 @@ from torch import Tensor
 from diffreid_lightning.diffusion.conditioning import Conditioning, unet_arguments
 from diffreid_lightning.diffusion.diversity.base import Weights, evaluated
 from diffreid_lightning.diffusion.samplers import Sampler
+from diffreid_lightning.errors import RunError
 
 
 class Guidance(NamedTuple):
@@ -118,6 +119,9 @@ def decode_latents(vae: Any, latents: Tensor, chunk: int) -> Tensor:
 
     Returns:
         (B, 3, H, W) uint8.
+
+    Raises:
+        RunError: a picture is not finite, as of weights that overflow in half precision; as bytes it would be black.
     """
     unscaled = unscale_latents(vae, latents).to(vae.dtype)
     pictures = [_to_bytes(vae.decode(part, return_dict=False)[0]) for part in unscaled.split(chunk)]
@@ -137,6 +141,14 @@ def unscale_latents(vae: Any, latents: Tensor) -> Tensor:
 
 
 def _to_bytes(decoded: Tensor) -> Tensor:
+    finite = torch.isfinite(decoded).flatten(1).all(dim=1)
+    if not finite.all():
+        raise RunError(
+            f"{int((~finite).sum())} of {len(finite)} pictures were decoded to values that are not finite.",
+            found=f"NaN or infinity from an autoencoder in {str(decoded.dtype).removeprefix('torch.')}",
+            remedy="in float16 the denoiser or the autoencoder overflows: give --model.dtype bfloat16 or float32; "
+            "in float32 the model itself is damaged or diverged",
+        )
     return (decoded.float() / 2 + 0.5).clamp_(0, 1).mul_(255).round_().to(torch.uint8)
 
 
