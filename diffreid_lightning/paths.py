@@ -11,7 +11,6 @@ from diffreid_lightning.errors import UserError
 
 _LEFT_TO_THE_CALLER = (errno.ENOENT, errno.ENOTDIR, errno.EACCES)  # of another machine or another person, it may be
 _KINDS = (
-    (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a named pipe"),
     (stat.S_ISSOCK, "a socket"),
     (stat.S_ISCHR, "a device"),
@@ -54,6 +53,21 @@ def absolute_path(given: str | os.PathLike[str]) -> Path:
     return Path(os.path.abspath(user_path(given)))  # noqa: PTH100 (resolve() would follow links)
 
 
+def kind_of(path: str | os.PathLike[str]) -> str | None:
+    """Name what lies at a path where it is neither a regular file nor a folder; None for these and for nothing.
+
+    Args:
+        path: links are followed, as far as they lead somewhere.
+    """
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116 (a name, not a Path object, in hot places)
+    except OSError:
+        return "a link to nothing" if os.path.islink(path) else None  # noqa: PTH114
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return None
+    return next((words for is_kind, words in _KINDS if is_kind(mode)), "something else")
+
+
 def read_regular(path: str, most: int) -> bytes:
     """Read a whole file that is none of the kinds that never end or never begin: a pipe, a socket, a device.
 
@@ -66,8 +80,7 @@ def read_regular(path: str, most: int) -> bytes:
     """
     found = os.stat(path)  # noqa: PTH116 (hot: a Path object costs ten times as much)
     if not stat.S_ISREG(found.st_mode):
-        kind = next((words for is_kind, words in _KINDS if is_kind(found.st_mode)), "something else")
-        raise OSError(errno.EINVAL, f"{kind} and no regular file")
+        raise OSError(errno.EINVAL, f"{kind_of(path) or 'a folder'} and no regular file")
     if found.st_size > most:
         raise OSError(errno.EFBIG, f"{found.st_size:,} bytes, more than the {most:,} that are read at once")
     with open(path, "rb") as file:  # noqa: PTH123 (hot)

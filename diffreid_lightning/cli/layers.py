@@ -50,7 +50,7 @@ def find_config(name: str) -> Path:
     guess = nearest(bare, packaged, cutoff=0.6) or (by_file[close] if close else None)
     raise UserError(
         f"There is no config {name!r}.",
-        looked_for=f"{Path(name).absolute()}, then {stem!r} among the packaged configs",
+        looked_for=f"{candidates[0].absolute()}, then {stem!r} among the packaged configs",
         found=f"packaged configs: {shorten(packaged)}",
         remedy=f"did you mean --config {guess}?" if guess else "pass the path of a YAML file or one of these names",
     )

@@ -16,7 +16,7 @@ from PIL import Image
 from diffreid_lightning.data.archive import Archive, leaves_root
 from diffreid_lightning.data.decoding import decode_image
 from diffreid_lightning.errors import UserError, nearest, shorten
-from diffreid_lightning.paths import absolute_path, read_regular
+from diffreid_lightning.paths import absolute_path, kind_of, read_regular
 from diffreid_lightning.whole_folder import left_behind
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
@@ -279,6 +279,14 @@ def _reason(error: Exception) -> str:
 
 
 def _nothing_there(path: Path) -> UserError:
+    kind = kind_of(path)
+    if kind is not None:
+        return UserError(
+            f"There is neither a folder nor an archive at {path}",
+            looked_for="a folder or a .zip archive",
+            found=kind,
+            remedy="give the path of a dataset's folder or .zip",
+        )
     parent = next(parent for parent in path.parents if parent.is_dir())
     around = sorted(entry.name for entry in os.scandir(parent) if _visible(entry.name))
     missing = path.relative_to(parent).parts[0]

@@ -99,7 +99,7 @@ def _find(name: str) -> Path:
     guess = nearest(name, packaged)
     raise UserError(
         f"There is no vocabulary {name!r}.",
-        looked_for=f"{Path(name).absolute()}, then a packaged vocabulary",
+        looked_for=f"{user_path(name).absolute()}, then a packaged vocabulary",
         found=f"packaged: {', '.join(packaged)}",
         remedy=f"did you mean {guess!r}?" if guess else "give the path of a YAML file or one of these names",
     )
