@@ -139,7 +139,8 @@ def open_dataset(spec: str | os.PathLike[str] | PersonDataset) -> PersonDataset:
 def _check_spelling(spec: str | os.PathLike[str]) -> None:
     """Answer a word that is nearly ``miniperson`` and no path."""
     word = str(spec)
-    if os.sep not in word and not os.path.exists(word) and nearest(word, [_EMBEDDED], cutoff=0.8):
+    known = os.path.exists(word)  # noqa: PTH110 (Path.exists raises for a name that is too long)
+    if os.sep not in word and not known and nearest(word, [_EMBEDDED], cutoff=0.8):
         raise UserError(
             f"There is no dataset {word!r}.",
             looked_for=f"a path, or {_EMBEDDED}, which ships with the package",
