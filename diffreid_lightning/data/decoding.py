@@ -110,7 +110,12 @@ def count_frames(data: bytes) -> int:
         data: the bytes of an image that can be decoded.
     """
     image = Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS)
-    return int(getattr(image, "n_frames", 1)) if image.format in _FRAMED_FORMATS else 1
+    if image.format not in _FRAMED_FORMATS:
+        return 1
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception:  # the first is sound, and what follows it is not
+        return 1
 
 
 def _loaded(data: bytes) -> Image.Image:

@@ -58,10 +58,15 @@ class ImageRoot:
         self._prefix = "" if inner == "." else inner + "/"
         _, entries = self._archive.opened()
         if self._prefix and not any(name.startswith(self._prefix) for name in entries):
+            is_file = inner in entries
             raise UserError(
                 f"There is no folder {inner!r} in the archive {file}",
-                found=shorten(ImageRoot(file).folders()) or "an archive without folders",
-                remedy="correct the part of the path after the archive's name",
+                found="a file of that name"
+                if is_file
+                else shorten(ImageRoot(file).folders()) or "an archive without folders",
+                remedy="unpack the archive, and give the path of what was inside it"
+                if is_file
+                else "correct the part of the path after the archive's name",
             )
 
     def __repr__(self) -> str:
