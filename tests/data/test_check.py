@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import io
 import random
 import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
+from rich.console import Console
 
+from diffreid_lightning.cli.data import print_report
 from diffreid_lightning.data.check import check, decode_all
 from diffreid_lightning.data.datasets import MSMT17, Counts, ManifestDataset, Market1501, PersonFolder
 from diffreid_lightning.manifest import Manifest
@@ -125,6 +130,54 @@ def test_decoding_finds_copies(root: Path) -> None:
         "query/0001_c6s1_900000_00.jpg",
         "bounding_box_train/0007_c6s1_900000_00.jpg",
     }
+
+
+def _write(file: Path, pixels: Any) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.asarray(pixels, np.uint8)).save(file)
+
+
+def test_decoding_names_images_that_show_nothing_or_little(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (4, 32, 16, 3), np.uint8)
+    for person in range(4):
+        _write(tmp_path / f"{person}/cam1_sound.png", noise[person])
+        _write(tmp_path / f"{person}/cam2_sound.png", noise[person][::-1])
+    _write(tmp_path / "0/cam1_black.png", noise[0] // 32)
+    _write(tmp_path / "1/cam1_black.png", np.zeros((32, 16)))
+    _write(tmp_path / "1/cam1_white.png", np.full((32, 16, 3), 255))
+    _write(tmp_path / "2/cam1_flat.png", np.full((32, 16, 3), (120, 90, 60)))
+    _write(tmp_path / "3/cam1_steps.png", noise[3] // 64 * 64)
+    frames = [Image.fromarray(image) for image in noise]
+    frames[3].save(tmp_path / "3/cam1_pages.tif", save_all=True, append_images=frames[:2])
+    report = check(PersonFolder(tmp_path, pattern=r"cam(?P<camera>\d+)"), decode=True)
+    decoded = report.decoded
+    assert decoded is not None and decoded.broken == () and decoded.deep_range is None
+    assert dict(decoded.empty) == {
+        "black": ("0/cam1_black.png", "1/cam1_black.png"),
+        "white": ("1/cam1_white.png",),
+        "of one color": ("2/cam1_flat.png",),
+    }
+    assert decoded.few_levels == ("3/cam1_steps.png",) and decoded.several_frames == ("3/cam1_pages.tif",)
+    assert decoded.repeated == ("3/cam1_sound.png",)  # pixel for pixel the first of the pages
+    assert len(report.problems) == 3 and "2 images are black: 0/cam1_black.png, 1/cam1_black.png" in report.problems
+
+
+def test_decoding_counts_an_image_that_is_there_again_and_again(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (9, 32, 16, 3), np.uint8)
+    for person in range(3):
+        for camera in range(3):
+            _write(tmp_path / f"{person}/cam{camera}.png", noise[3 * person + camera])
+    for person, camera in ((0, 1), (0, 2), (2, 1)):
+        _write(tmp_path / f"{person}/cam{camera}.png", noise[0])
+    report = check(PersonFolder(tmp_path, pattern=r"cam(?P<camera>\d+)"), decode=True)
+    decoded = report.decoded
+    assert decoded is not None and decoded.most_repeated == 4
+    assert decoded.repeated == ("0/cam1.png", "0/cam2.png") and decoded.mislabelled_copies == ("2/cam1.png",)
+    assert report.ok and "one and the same image is there 4 times" in report.hints
+    buffer = io.StringIO()
+    print_report(report, Console(file=buffer, width=200))
+    last = buffer.getvalue().splitlines()[-1]
+    assert "✓" not in last and "not all as they should be" in last
 
 
 def test_many_batches_keep_their_order(tmp_path: Path) -> None:

@@ -5,6 +5,9 @@ import io
 import multiprocessing
 import os
 import pickle
+import struct
+import tracemalloc
+import warnings
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -142,6 +145,94 @@ def test_archives_by_windows_tools(tmp_path: Path) -> None:
         handle.writestr("./query/2.jpg", b"y")
     root = ImageRoot(tmp_path / "windows.zip")
     assert root.names() == ["query/1.jpg", "query/2.jpg"] and root.read("query/1.jpg") == b"x"
+
+
+def test_different_files_of_one_name_are_refused(tmp_path: Path) -> None:
+    for number, (first, again) in enumerate((("a/1.jpg", "a/1.jpg"), ("a/1.jpg", "a\\1.jpg"), ("./1.jpg", "1.jpg"))):
+        archive = tmp_path / f"{number}.zip"
+        with warnings.catch_warnings(), zipfile.ZipFile(archive, "w") as handle:
+            warnings.simplefilter("ignore")  # zipfile notices the first pair itself
+            handle.writestr(first, b"x")
+            handle.writestr(again, b"x")
+        assert ImageRoot(archive).read(again.replace("\\", "/")) == b"x"
+        with warnings.catch_warnings(), zipfile.ZipFile(archive, "a") as handle:
+            warnings.simplefilter("ignore")
+            handle.writestr(again, b"y")
+        with pytest.raises(UserError, match="different files of one name"):
+            ImageRoot(archive)
+
+
+def _packed(archive: Path, kind: int = zipfile.ZIP_DEFLATED) -> bytearray:
+    with zipfile.ZipFile(archive, "w", kind) as handle:
+        handle.writestr("1.jpg", picture(1, 1) * 3)
+    return bytearray(archive.read_bytes())
+
+
+def _patched(data: bytearray, place: int, value: int) -> bytearray:
+    struct.pack_into("<H", data, place, value)
+    return data
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damaged_members_are_named(tmp_path: Path, kind: int) -> None:
+    data = _packed(tmp_path / "set.zip", kind)
+    for place in range(40, 70):
+        data[place] ^= 0x5A
+    (tmp_path / "set.zip").write_bytes(data)
+    with pytest.raises(UserError, match=r"set\.zip/1\.jpg"):
+        ImageRoot(tmp_path / "set.zip").image("1.jpg")
+
+
+@pytest.mark.parametrize(("offset", "value"), [(8, 1), (10, 99)], ids=["encrypted", "unknown method"])
+def test_members_that_cannot_be_unpacked_are_named(tmp_path: Path, offset: int, value: int) -> None:
+    data = _packed(tmp_path / "set.zip")
+    _patched(_patched(data, data.find(b"PK\1\2") + offset, value), offset - 2, value)
+    (tmp_path / "set.zip").write_bytes(data)
+    with pytest.raises(UserError, match=r"set\.zip/1\.jpg"):
+        ImageRoot(tmp_path / "set.zip").image("1.jpg")
+
+
+def test_archives_that_cannot_be_listed_are_named(tmp_path: Path) -> None:
+    whole = bytes(_packed(tmp_path / "set.zip"))
+    entry = whole.find(b"PK\1\2")
+    not_utf8 = _patched(bytearray(whole), entry + 8, 0x800)
+    not_utf8[entry + 46] = 0xFF
+    newer = _patched(bytearray(whole), entry + 6, 99)
+    for data in (whole[: len(whole) // 2], whole[:-8], b"", b"PK\3\4" * 9, newer, not_utf8):
+        (tmp_path / "set.zip").write_bytes(data)
+        with pytest.raises(UserError, match="cannot be opened"):
+            ImageRoot(tmp_path / "set.zip")
+    (tmp_path / "set.zip").write_bytes(b"#!/bin/sh\n" * 9 + whole)  # an archive that unpacks itself
+    assert ImageRoot(tmp_path / "set.zip").read("1.jpg") == picture(1, 1) * 3
+
+
+def test_a_member_is_read_no_further_than_its_size_and_an_images_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = tmp_path / "set.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as handle:
+        handle.writestr("1.jpg", bytes(1 << 26))
+    data = bytearray(archive.read_bytes())
+    struct.pack_into("<I", data, data.find(b"PK\1\2") + 24, 1000)  # it says 1000 bytes
+    archive.write_bytes(data)
+    tracemalloc.start()
+    with pytest.raises(UserError, match=r"1\.jpg"):
+        ImageRoot(archive).read("1.jpg")
+    assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    tracemalloc.stop()
+    struct.pack_into("<I", data, data.find(b"PK\1\2") + 24, (1 << 28) + 1)
+    archive.write_bytes(data)
+    with pytest.raises(UserError) as error:
+        ImageRoot(archive).read("1.jpg")
+    assert "unpacks to 268,435,457 bytes" in str(error.value.found)
+
+
+def test_an_archive_inside_an_archive_is_named(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "outer.zip", "w") as handle:
+        handle.writestr("inner.zip", bytes(_packed(tmp_path / "inner.zip")))
+    with pytest.raises(UserError) as error:
+        ImageRoot(tmp_path / "outer.zip" / "inner.zip")
+    assert "unpack the archive" in str(error.value.remedy)
 
 
 # --- wrong places
