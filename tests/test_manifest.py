@@ -260,6 +260,18 @@ def test_a_damaged_file_is_refused(tmp_path: Path, content: bytes) -> None:
         Manifest.read(tmp_path)
 
 
+def test_texts_that_are_not_utf8_are_refused(tmp_path: Path) -> None:
+    file = Manifest.from_columns(tmp_path, columns()).write(tmp_path)
+    table = pq.read_table(file)
+    names = pa.array([b"\xff" + name.encode() for name in table["file_name"].to_pylist()], pa.binary())
+    broken = pa.StringArray.from_buffers(len(names), *names.buffers()[1:])
+    for column in ("file_name", "caption"):
+        place = table.column_names.index(column)
+        pq.write_table(table.set_column(place, column, broken), file)
+        with pytest.raises(UserError, match="cannot be read"):
+            Manifest.read(tmp_path)
+
+
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
 def test_a_truncated_file_is_refused(tmp_path: Path, share: float) -> None:
     file = Manifest.from_columns(tmp_path, columns()).write(tmp_path)

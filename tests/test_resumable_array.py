@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from diffreid_lightning.errors import RunError
 from diffreid_lightning.resumable_array import fill_array, new_array
 
 ROWS = np.arange(10, dtype=np.int64)
@@ -96,3 +97,19 @@ def test_the_room_is_taken_before_the_first_batch(tmp_path: Path) -> None:
     file = tmp_path / "a.npy"
     new_array(file, np.uint8, (1 << 20,))
     assert file.stat().st_blocks * 512 >= 1 << 20
+
+
+def test_values_that_are_not_finite_are_not_kept(tmp_path: Path) -> None:
+    file = tmp_path / "a.npy"
+    values = np.arange(10, dtype=np.float32)[:, None]
+
+    def compute(start: int, end: int) -> npt.NDArray[np.generic]:
+        return np.where(values == broken, np.inf, values)[start:end].astype(np.float16)
+
+    broken = 6
+    with pytest.raises(RunError, match="not finite") as error:
+        fill_array(file, (10, 1), np.float16, 4, compute, "latents")
+    assert error.value.found == "1 of 4 rows, the first is row 6" and not file.exists()
+    broken = -1
+    fill_array(file, (10, 1), np.float16, 4, compute, "latents")
+    assert np.load(file).tolist() == values.tolist()

@@ -8,13 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 import torch
 from lightning.pytorch import Trainer
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from diffreid_lightning.callbacks.features import FeatureWriter, feature_table, merge_shards
-from diffreid_lightning.data.reid import ReIDDataModule
+from diffreid_lightning.data.reid import PersonBatch, ReIDDataModule
+from diffreid_lightning.errors import UserError
+from diffreid_lightning.reid.outputs import FeatureBatch
 from tests.callbacks.conftest import Colours
 
 
@@ -36,6 +39,19 @@ def test_row_i_of_the_table_names_the_image_of_feature_i(
         assert row["pid"] == int(pid)
         assert row["camid"] == int(camera[1])
         assert row["is_query"] == bool(is_query) == (path.parent.name == "query")
+
+
+def test_features_that_are_not_finite_are_not_written(
+    data: ReIDDataModule, trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    class Diverged(Colours):
+        def predict_step(self, batch: PersonBatch, batch_idx: int) -> FeatureBatch:
+            found: FeatureBatch = self.test_step(batch, batch_idx)
+            return found._replace(features=found.features / 0)
+
+    with pytest.raises(UserError, match="not finite"):
+        trainer(FeatureWriter()).predict(Diverged(), datamodule=data, return_predictions=False)
+    assert not (tmp_path / "features.safetensors").exists()
 
 
 def test_batches_of_a_killed_run_are_not_mixed_in(

@@ -28,7 +28,7 @@ from diffreid_lightning.diffusion.diversity import (
 from diffreid_lightning.diffusion.generation import GenerationModule
 from diffreid_lightning.diffusion.personalised import load_personalised
 from diffreid_lightning.diffusion.sampling import decode_latents, encode_images, scale_latents, unscale_latents
-from diffreid_lightning.errors import UserError
+from diffreid_lightning.errors import RunError, UserError
 from tests.diffusion.conftest import SIZE
 from tests.diffusion.drawing import NAMES, write_personalised_model
 from tests.diffusion.layouts import LAYOUTS
@@ -312,6 +312,15 @@ def test_half_precision_is_close(checkpoints: dict[str, Path]) -> None:
     assert half.unet.dtype == half.vae.dtype == torch.bfloat16
     images = draw(half, [(prompt,) for prompt in PROMPTS], SEEDS)
     assert float((images.float() - single.float()).abs().mean()) < 4
+
+
+def test_pictures_that_are_not_finite_are_not_drawn_black(checkpoints: dict[str, Path]) -> None:
+    vae = stock_pipeline(checkpoints["sd1"]).vae
+    latents = torch.zeros(3, vae.config.latent_channels, 2, 2)
+    latents[1] = float("nan")
+    with torch.no_grad(), pytest.raises(RunError, match=r"1 of 2 pictures .* not finite") as error:
+        decode_latents(vae, latents, 2)
+    assert "--model.dtype bfloat16" in str(error.value.remedy)
 
 
 @pytest.mark.parametrize(
