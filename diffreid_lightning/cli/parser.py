@@ -45,6 +45,18 @@ class HouseParser(LightningArgumentParser):
         kwargs.update(exit_on_error=False, parser_mode="omegaconf+", allow_abbrev=False)
         super().__init__(*args, **kwargs)
 
+    def add_lightning_class_args(self, lightning_class: Any, nested_key: str, *args: Any, **kwargs: Any) -> list[str]:
+        """Add a class's arguments, none of which stands for the content of a file that it names.
+
+        jsonargparse reads any file that is given for ``data.train`` as if a configuration were in it: a table or a list
+        would take its own path's place, an archive of gigabytes would be read whole, and a pipe waited for.
+        """
+        added = super().add_lightning_class_args(lightning_class, nested_key, *args, **kwargs)
+        for action in self._actions:
+            if action.dest == nested_key and hasattr(action, "sub_add_kwargs"):
+                action.sub_add_kwargs["sub_configs"] = False
+        return added
+
     def dump(self, *args: Any, **kwargs: Any) -> str:
         """Write a configuration as YAML; what was given as ``${trainer.max_epochs}`` still follows that setting."""
         text: str = super().dump(*args, **kwargs)

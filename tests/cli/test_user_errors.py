@@ -325,3 +325,14 @@ def test_a_fused_optimiser_that_cannot_clip_is_named(
     error = capfd.readouterr().err
     assert "fused" in error
     assert "Traceback" not in error
+
+
+def test_a_file_that_a_setting_names_is_not_read_as_a_configuration(
+    command: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "crops.csv").write_text("path,pid,camid\na.jpg,1,1\n")
+    assert command("fit", "--data.train", "crops.csv", "--print_config") == 0
+    assert "train: crops.csv" in capsys.readouterr().out
+    os.mkfifo(tmp_path / "pipe")
+    assert command("fit", "--data.train", "pipe") == 2
+    assert "a named pipe" in capsys.readouterr().err
