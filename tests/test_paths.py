@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import io
 import os
 import socket
+import sys
 from pathlib import Path
 
 import pytest
 
+from diffreid_lightning.cli import main
 from diffreid_lightning.cli.layers import find_config
 from diffreid_lightning.cli.run_folder import resolve_checkpoint
 from diffreid_lightning.data.datasets import open_dataset
@@ -18,7 +21,7 @@ from diffreid_lightning.manifest import Manifest
 from diffreid_lightning.nets.folder import read_timm_folder
 from diffreid_lightning.nets.foreign import open_foreign
 from diffreid_lightning.paths import absolute_path, read_regular, user_path
-from tests.data.layouts import picture, put
+from tests.data.layouts import picture, put, write_market1501
 
 
 @pytest.fixture
@@ -110,3 +113,13 @@ def test_a_placed_link_leads_to_the_image(tmp_path: Path) -> None:
     (tmp_path / "deep" / "er").mkdir(parents=True)
     assert place_image(ImageRoot(tmp_path / "set"), "1.jpg", tmp_path / "deep" / "er" / "1.jpg")
     assert (tmp_path / "deep" / "er" / "1.jpg").read_bytes() == picture(1, 1)
+
+
+def test_a_name_that_is_no_text_can_be_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_market1501(tmp_path / os.fsdecode(b"set\xff"))
+    output = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    monkeypatch.setattr(sys, "stdout", output)
+    monkeypatch.setenv("COLUMNS", "300")
+    assert main(["data", "check", str(root)]) == 0
+    output.seek(0)
+    assert "set\\udcff" in output.read()

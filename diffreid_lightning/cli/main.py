@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import sys
 from collections.abc import Sequence
 
@@ -46,6 +47,8 @@ def main(args: Sequence[str] | None = None) -> int:
         interrupted and 143 for one that was terminated.
     """
     words = list(sys.argv[1:] if args is None else args)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name need not be text, nor the terminal's encoding hold it
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return _dispatch(words)
     except SystemExit as stop:  # --help, --print_config; and Lightning's trainer, where it was interrupted
