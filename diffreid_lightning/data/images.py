@@ -167,6 +167,21 @@ class ImageRoot:
                 remedy="check its permissions and the disk, or copy or unpack it again (no encrypted archives)",
             ) from error
 
+    def read_start(self, name: str, size: int) -> bytes:
+        """Return a regular file's first ``size`` bytes; raises as ``read`` does, and for anything but a file."""
+        self._check(name)
+        try:
+            if self._archive is None:
+                if not os.path.isfile(self._locate(name)):  # noqa: PTH113 (a pipe would wait for a writer)
+                    raise FileNotFoundError(name)
+                with open(self._locate(name), "rb") as file:  # noqa: PTH123
+                    return file.read(size)
+            handle, entries = self._archive.opened()
+            with handle.open(entries[self._prefix + name]) as member:
+                return member.read(size)
+        except Exception as error:  # zipfile raises nearly anything on damaged members
+            raise UserError(f"A file cannot be read: {self.path / name}", found=str(error)) from error
+
     def fingerprint(self, names: Iterable[str]) -> str:
         """Hash what tells changed files from unchanged ones without reading them: 64 hexadecimal digits.
 

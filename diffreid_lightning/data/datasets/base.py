@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import pyarrow.compute as pc
 
+from diffreid_lightning.data.datasets.left_out import left_out_images, remedy_for, worded_left_out
 from diffreid_lightning.data.images import ImageRoot
 from diffreid_lightning.errors import UserError, shorten
 from diffreid_lightning.manifest import Manifest
@@ -42,7 +43,7 @@ class Rows:
     """The rows of a manifest while a format's files are read.
 
     ``extra`` holds further columns, one value for each row. ``junk`` counts images the dataset itself calls junk; they
-    are left out of the rows.
+    are left out of the rows. ``notes`` says what else was left out, and what deserves a look.
     """
 
     file_name: list[str] = field(default_factory=list)
@@ -53,6 +54,7 @@ class Rows:
     role: list[str] = field(default_factory=list)
     extra: dict[str, list[Any]] = field(default_factory=dict)
     junk: int = 0
+    notes: list[str] = field(default_factory=list)
 
     def add(self, file_name: str, split: str, pid: int, camid: int, role: str = "identity") -> None:
         """Append one image; the partition follows from the split (train and val people, or test people)."""
@@ -87,6 +89,7 @@ class PersonDataset(ABC):
         self.root = Path(root)
         self.strict = strict
         self._scanned: tuple[Manifest, int] | None = None
+        self._notes: tuple[str, ...] = ()
         self._compared = False
 
     def __repr__(self) -> str:
@@ -138,13 +141,15 @@ class PersonDataset(ABC):
         return self._scanned
 
     def manifest(self) -> Manifest:
-        """Return the dataset's manifest, after comparing its counts with the published ones once.
+        """Return the dataset's manifest; warn once of what was left out and of counts other than the published ones.
 
         Raises:
             UserError: as ``scan``; with ``strict`` also when the counts differ from the published ones.
         """
         manifest, _ = self.scan()
         if not self._compared:
+            for note in self.notes:
+                warnings.warn(f"{self!r}: {note}", stacklevel=2)
             self._compare()
             self._compared = True
         return manifest
@@ -153,6 +158,12 @@ class PersonDataset(ABC):
     def junk(self) -> int:
         """How many images the dataset itself calls junk; they are not in the manifest."""
         return self.scan()[1]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was left out of the manifest beside junk, and what else deserves a look, in words."""
+        self.scan()
+        return self._notes
 
     def differences(self) -> dict[str, tuple[Counts, Counts | None]]:
         """Return (published, ours) for each split that is not as published; ours is None where the split is missing."""
@@ -169,13 +180,17 @@ class PersonDataset(ABC):
         """Read rows and junk from the disk."""
         images = self._place(ImageRoot(self.root))
         rows = self._rows(images)
+        left_out = left_out_images(images, images.names())
         if not rows.file_name:
             raise UserError(
                 f"{self!r} holds no images",
                 looked_for=self.layout,
-                found="its folders, but no image in them",
-                remedy="unpack or copy the images again",
+                found=worded_left_out(left_out) or "its folders, but no image in them",
+                remedy=remedy_for(left_out) or "unpack or copy the images again",
             )
+        if left_out:
+            rows.notes.append(f"{worded_left_out(left_out)} are not read; {remedy_for(left_out)}")
+        self._notes = tuple(rows.notes)
         columns = {
             "file_name": rows.file_name,
             "source": self.source,
@@ -234,12 +249,18 @@ def descend(images: ImageRoot) -> list[ImageRoot]:
 def wrong_layout(dataset: PersonDataset, images: ImageRoot) -> UserError:
     """Word the error for a folder that is not of the dataset's format."""
     from diffreid_lightning.data.datasets.detect import recognise  # knows every format, so it imports this module
+    from diffreid_lightning.data.datasets.suggest import suggestion
 
     here = descend(images)[-1]
     other = recognise(images)
-    remedy = "give the folder that holds these, or a .zip of it"
+    remedy = suggestion(images, generic="give the folder that holds these, or a .zip of it")
     if other is not None and type(other) is not type(dataset):
-        remedy = f"this looks like {type(other).__name__}; use {type(other).__name__}"
+        name = type(other).__name__
+        try:
+            other.scan()
+            remedy = f"this looks like {name}; use {name}"
+        except UserError as error:  # in that format's form, but not fit for it: its own remedy is the one that works
+            remedy = error.remedy or remedy
     return UserError(
         f"{images.path} is no {type(dataset).__name__}",
         looked_for=dataset.layout,

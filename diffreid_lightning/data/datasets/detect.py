@@ -10,13 +10,15 @@ from diffreid_lightning.data.datasets.base import PersonDataset, descend
 from diffreid_lightning.data.datasets.cuhk03np import BOXES, CUHK03NP
 from diffreid_lightning.data.datasets.diff_person import DiffPerson
 from diffreid_lightning.data.datasets.dukemtmcreid import DukeMTMCReID
+from diffreid_lightning.data.datasets.left_out import left_out_images, remedy_for, worded_left_out
 from diffreid_lightning.data.datasets.manifest_dataset import ManifestDataset
 from diffreid_lightning.data.datasets.market1501 import Market1501
 from diffreid_lightning.data.datasets.market_layout import FOLDERS
 from diffreid_lightning.data.datasets.msmt17 import MSMT17
 from diffreid_lightning.data.datasets.msmt17_market import MSMT17Market
 from diffreid_lightning.data.datasets.person_folder import PersonFolder
-from diffreid_lightning.data.images import ImageRoot
+from diffreid_lightning.data.datasets.suggest import suggestion
+from diffreid_lightning.data.images import IMAGE_SUFFIXES, ImageRoot, is_image_name
 from diffreid_lightning.errors import UserError, nearest, shorten
 
 FORMATS: tuple[type[PersonDataset], ...] = (
@@ -31,9 +33,6 @@ FORMATS: tuple[type[PersonDataset], ...] = (
 )
 """Every on-disk format, the most telling layout first: the first that recognises a folder is its format."""
 
-_REMEDY = (
-    "give the folder that holds one of these layouts, or open it by its class, for instance PersonFolder with a pattern"
-)
 _SIBLINGS = 50  # so many folders are looked into for a dataset that was meant
 _EMBEDDED = "miniperson"
 _EMBEDDED_DOMAINS = ("campus", "station")
@@ -71,20 +70,28 @@ def detect(path: str | os.PathLike[str]) -> PersonDataset:
         return dataset
     here = descend(images)[-1]
     names = here.names()
+    left_out = left_out_images(here, names)
+    if left_out and not any(map(is_image_name, names)):
+        raise UserError(
+            f"No image is read at {images.path}: it is known by its suffix",
+            looked_for="files that end in " + ", ".join(sorted(IMAGE_SUFFIXES)),
+            found=worded_left_out(left_out),
+            remedy=remedy_for(left_out),
+        )
     near = _one_level_off(Path(images.path))
     raise UserError(
         f"No dataset is recognised at {images.path}",
         looked_for="one of\n" + "\n".join(f"      {known.__name__}: {known.layout}" for known in FORMATS),
         found=f"{here.path} holds folders {shorten(here.folders()) or '(none)'}; {len(names)} files, such as "
         f"{shorten(names, 3) or '(none)'}",
-        remedy=f"did you mean {shorten(near, 4)}?" if near else _incomplete(here.folders()) or _REMEDY,
+        remedy=f"did you mean {shorten(near, 4)}?" if near else _incomplete(here.folders()) or suggestion(images),
     )
 
 
 def _incomplete(folders: Sequence[str]) -> str:
     """Say what a folder lacks that has some of the three folders of Market-1501's layout, or ""."""
     missing = [name for name in FOLDERS.values() if name not in folders]
-    if len(missing) in (0, len(FOLDERS)):
+    if len(missing) != 1:  # a query alone is in many layouts
         return ""
     return f"put {shorten(missing)} beside the others: Market-1501 and its like have all three folders"
 

@@ -1,0 +1,152 @@
+"""Derive how :class:`~.person_folder.PersonFolder` reads a folder whose layout is none of the known ones."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterable
+from typing import Any
+
+from diffreid_lightning.data.datasets.base import count_splits, descend
+from diffreid_lightning.data.datasets.folder_names import split_word
+from diffreid_lightning.data.datasets.person_folder import PersonFolder
+from diffreid_lightning.data.images import ImageRoot
+from diffreid_lightning.errors import UserError
+
+PATTERNS = (
+    r"^(?P<pid>-?\d+)_\d+_c(?P<camera>\d+)_",  # LTCC: person, clothes, camera
+    r"^(?P<pid>-?\d+)_(?P<camera>s\d+_c\d+)_f",  # RandPerson: cameras are numbered in each scene
+    r"^(?P<pid>-?\d+)_(?P<camera>c\d+_s\d+)_f",
+    r"^(?P<pid>-?\d+)_c(?P<camera>\d+)(?=[s_.])",  # Market-1501 and its like, VeRi-776, PersonX
+    r"^(?P<pid>\d{4}|00-1)C(?P<camera>\d+)T\d+F",  # MARS
+    r"^(?P<pid>\d+)-(?P<camera>\d+)-\d+-\d+\.",  # VC-Clothes
+    r"^[Pp](?P<pid>\d+)_?[Cc](?P<camera>\d+)",  # DeepChange
+    r"^p(?P<pid>-?\d+)_s\d+_\d+\.",  # CUHK-SYSU crops: no cameras
+    r"^(?P<pid>\d{4})(?P<camera>0(?=0[12]\.)|00(?=[34]\.))",  # CUHK01: images 1, 2 and 3, 4 are of one view each
+    r"^(?P<pid>[^_]+)_c(?P<camera>\d+)(?=[s_.])",  # people in words
+    r"(?:^|/)(?P<camera>cam(?:era)?[_-]?\w+)/(?:person_?)?(?P<pid>[^/_.]+)",  # VIPeR, PRID, WARD, iLIDS-VID
+    r"(?=.*/(?P<camera>[ABC])[/_])(?:.*/)?(?P<pid>\d+)/",  # PRCC: <person>/A_*.jpg and A/<person>/*.jpg
+    r"^(?P<pid>-?\d+)_\d+_\d+\.",  # Celeb-reID: no cameras
+    r"^(?P<pid>\d+)_",  # LaST: no cameras
+)
+"""Patterns of names that are common in this field, the most telling first."""
+
+_LISTS = {"train": "train_test_split/train_list.txt"}  # VehicleID: "<image> <vehicle>" a line, no cameras
+_LIST_PATTERN = r" (?P<pid>\d+)$"
+_PROBE = 200
+
+TABLE = (
+    "list the images in a table and give that: a file labels.csv in this folder with the columns path, pid, camid "
+    "and split (train, query or gallery; the last two columns may be left out)"
+)
+
+
+def suggestion(images: ImageRoot, generic: str = TABLE) -> str:
+    """Return what to write so that a folder is read, tried before it is said.
+
+    Args:
+        images: the folder.
+        generic: what to say where nothing can be derived.
+    """
+    for place in descend(images):
+        options = derive(place)
+        if options is not None:
+            return paste(place, options)
+    return generic
+
+
+def derive(images: ImageRoot) -> dict[str, Any] | None:
+    """Return arguments of PersonFolder with which a folder can be read, or None.
+
+    The folders whose names speak of splits are taken for these; the first pattern that fits every name gives person
+    and camera. The whole is read once: at least two people, and more images than people.
+    """
+    names = images.images()
+    if not names:
+        return None
+    if all(images.exists(file) for file in _LISTS.values()) and _reads(images, listed := _listed()):
+        return listed
+    splits = _splits(names)
+    sample = names[:: max(1, len(names) // _PROBE)]
+    for pattern in PATTERNS:
+        option, search = {"pattern": pattern}, re.compile(pattern).search
+        # The sample spares the rest; a name of another form somewhere is found when the whole is read.
+        fits = all(search(name if "/" in pattern else name.rpartition("/")[2]) for name in sample)
+        if fits and _reads(images, {**option, **splits}):
+            return {**option, **splits}
+    for folders in ({}, {"camera_folders": True}):
+        # Without folders of splits, images two folders deep could as well lie in <camera>/<person>/.
+        if (splits or not folders or _cameras_below(names)) and _reads(images, {**folders, **splits}):
+            return {**folders, **splits}
+    return None
+
+
+def paste(images: ImageRoot, options: dict[str, Any]) -> str:
+    """Word arguments of PersonFolder as commands, with what they read."""
+    read = "; ".join(f"{split}: {counts}" for split, counts in count_splits(_open(images, options)).items())
+    words = {name: value if isinstance(value, str) else json.dumps(value) for name, value in options.items()}
+    root = shlex.quote(str(images.path))
+    check = " ".join(f"--{name} {shlex.quote(value)}" for name, value in words.items())
+    fit = " ".join(f"--data.train.{name} {shlex.quote(value)}" for name, value in words.items())
+    return (
+        f"open it as PersonFolder with options; these read {read}\n"
+        f"      python -m diffreid_lightning data check {root} --format PersonFolder {check}\n"
+        f"      python -m diffreid_lightning fit --data.train PersonFolder --data.train.root {root} {fit}"
+    )
+
+
+def _listed() -> dict[str, Any]:
+    return {"pattern": _LIST_PATTERN, **_LISTS}
+
+
+def _open(images: ImageRoot, options: dict[str, Any]) -> Any:
+    dataset = PersonFolder(images.path, **options)
+    dataset.suggests = False
+    return dataset.scan()[0]
+
+
+def _reads(images: ImageRoot, options: dict[str, Any]) -> bool:
+    try:
+        manifest = _open(images, options)
+    except UserError:
+        return False
+    labels, keys = manifest.identities()
+    return 1 < len(keys) < len(labels)
+
+
+def _splits(names: Iterable[str]) -> dict[str, Any]:
+    """Return the folders of each split that folders' names speak of; {} where there is no train."""
+    found: dict[str, set[str]] = {}
+    for name in names:
+        *folders, _ = name.split("/")
+        words = [split_word(folder) for folder in folders]
+        # test/query is query, val/query is val, train/query_like is train: the first word but for test.
+        depth = next((depth for depth, word in enumerate(words) if word not in (None, "test")), None)
+        depth = words.index("test") if depth is None and "test" in words else depth
+        if depth is not None:
+            found.setdefault(str(words[depth]), set()).add("/".join(folders[: depth + 1]))
+    if "gallery" not in found and "query" in found and "test" in found:
+        found["gallery"] = found["test"]
+    if "query" not in found or "gallery" not in found:
+        found.pop("query", None)
+        found.pop("gallery", None)
+    found.pop("test", None)  # without a query nobody knows which of its images are searched for
+    if "train" not in found:
+        return {}
+    plain = {split: sorted(entries) for split, entries in found.items()}
+    for split, entries in plain.items():  # PRCC's sketches beside its images
+        plain[split] = [entry for entry in entries if not re.search(r"sketch|mask", entry.lower())] or entries
+    for split, entries in plain.items():  # train beside train_all, query beside multi-query
+        exact = [entry for entry in entries if entry.rpartition("/")[2].lower() == split]
+        plain[split] = exact or entries
+    return {split: entries[0] if len(entries) == 1 else entries for split, entries in plain.items()}
+
+
+def _cameras_below(names: Iterable[str]) -> bool:
+    """Tell whether images lie in ``<person>/<camera>/``, not ``<camera>/<person>/``: cameras recur, and are few."""
+    pairs = {tuple(name.split("/")[:-1]) for name in names}
+    if any(len(pair) != 2 for pair in pairs):
+        return False
+    upper, lower = ({pair[level] for pair in pairs} for level in (0, 1))
+    return len(lower) < len(upper) and len(lower) < len(pairs)
