@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 from collections.abc import Iterable, Sequence
 
+from jsonargparse import ArgumentError, ArgumentParser
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -61,18 +63,22 @@ def data_command(words: Sequence[str]) -> int:
     summary = "count a dataset and compare it with the published numbers"
     checker = commands.add_parser("check", help=summary, allow_abbrev=False)
     checker.add_argument("path", help="the dataset's folder or .zip, or miniperson")
-    checker.add_argument("--format", help="open it as this format instead of detecting one, e.g. Market1501")
+    checker.add_argument(
+        "--format",
+        help="open it as this format instead of detecting one, e.g. Market1501; its own options may follow, e.g. "
+        "--format PersonFolder --pattern '(?P<pid>\\d+)_c(?P<camera>\\d+)' --train image_train",
+    )
     checker.add_argument("--decode", action="store_true", help="read every image: broken, empty, repeated ones")
     checker.add_argument("--strict", action="store_true", help="fail when the counts are not the published ones")
     args, left_over = parser.parse_known_args(list(words))
-    if left_over:
+    if left_over and not args.format:
         guess = nearest(left_over[0], _OPTIONS)
         raise UserError(
             f"data check has no option {left_over[0]!r}.",
             found=f"it takes a path and {', '.join(_OPTIONS)}",
             remedy=f"did you mean {guess}?" if guess else f"see {_PROGRAM} check --help",
         )
-    return _check(args)
+    return _check(args, left_over)
 
 
 class _Parser(WordedParser):
@@ -80,9 +86,9 @@ class _Parser(WordedParser):
     to_write = f"{_PROGRAM} check PATH [options]"
 
 
-def _check(args: argparse.Namespace) -> int:
+def _check(args: argparse.Namespace, options: Sequence[str]) -> int:
     console = Console()
-    dataset = _open_as(args.format, args.path) if args.format else open_dataset(args.path)
+    dataset = _open_as(args.format, args.path, options) if args.format else open_dataset(args.path)
     columns = (TextColumn("decoding"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True) as progress:
         task = progress.add_task("decoding", total=None, visible=args.decode, rate="")
@@ -96,7 +102,8 @@ def _check(args: argparse.Namespace) -> int:
     return 0 if report.ok else 1
 
 
-def _open_as(name: str, path: str) -> PersonDataset:
+def _open_as(name: str, path: str, options: Sequence[str]) -> PersonDataset:
+    """Open a path as a format, with the format's own options."""
     by_name = {known.__name__: known for known in FORMATS}
     if name not in by_name:
         guess = nearest(name, by_name)
@@ -105,7 +112,20 @@ def _open_as(name: str, path: str) -> PersonDataset:
             looked_for=", ".join(by_name),
             remedy=f"did you mean {guess}?" if guess else "leave --format out to have it detected",
         )
-    return by_name[name](path)
+    parser = ArgumentParser(exit_on_error=False, add_help=False)
+    parser.add_class_arguments(by_name[name], skip={"root"})
+    try:
+        given = parser.parse_args(list(options))
+    except ArgumentError as error:
+        known = [f"--{option}" for option in inspect.signature(by_name[name]).parameters if option != "root"]
+        guess = nearest(options[0], [*known, *_OPTIONS])
+        raise UserError(
+            f"data check cannot open {name} like this.",
+            found=str(error),
+            looked_for=f"options of {name}: {', '.join(known) or 'none'}",
+            remedy=f"did you mean {guess}?" if guess and guess not in options else f"see {_PROGRAM} check --help",
+        ) from error
+    return by_name[name](path, **given.as_dict())
 
 
 def print_report(report: Report, console: Console) -> None:

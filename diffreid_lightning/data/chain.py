@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+import shlex
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from diffreid_lightning.data.datasets import PersonFolder
+from diffreid_lightning.data.datasets import PersonDataset, PersonFolder
 from diffreid_lightning.data.images import ImageRoot
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest import Manifest
@@ -57,14 +60,18 @@ class Chain:
         return self.roots[int(self.root_of[row])].image(self.file_names[row].as_py())
 
 
-def refuse_clashing_sources(manifests: Sequence[Manifest]) -> None:
+def refuse_clashing_sources(manifests: Sequence[Manifest], datasets: Sequence[PersonDataset]) -> None:
     """Refuse two folders of real images that call different people by the same name.
+
+    Args:
+        manifests: the rows.
+        datasets: what each manifest was read from.
 
     Raises:
         UserError: two manifests with different images share a source and an identity in it.
     """
     seen: dict[IdentityKey, Manifest] = {}
-    for manifest in manifests:
+    for place, manifest in enumerate(manifests):
         real = manifest.filter(np.isin(np.asarray(manifest.numpy("split")), ["train", "val"]))
         for key in real.identities()[1]:
             other = seen.setdefault(key, manifest)
@@ -72,9 +79,25 @@ def refuse_clashing_sources(manifests: Sequence[Manifest]) -> None:
                 raise UserError(
                     f"Two sources are both called {key[0]!r} and both have a person {key[2]}.",
                     found=f"{other.root} and {manifest.root}",
-                    remedy="name one of them otherwise: give it by class, PersonFolder with source: another_name; if "
-                    "both hold the same people, put them into one folder",
+                    remedy=_renamed(datasets, place, key[0]),
                 )
+
+
+def _renamed(datasets: Sequence[PersonDataset], place: int, source: str) -> str:
+    """Say how the dataset at ``place``, or one that can be, is given another source."""
+    configs = [dataset.config() for dataset in datasets]
+    taken = {dataset.source for dataset in datasets}
+    for other in (place, *range(len(datasets))):
+        name = next(f"{source}_{number}" for number in itertools.count(2) if f"{source}_{number}" not in taken)
+        try:
+            configs[other] = datasets[other].config(source=name)
+        except TypeError:  # a manifest's rows keep the sources they have
+            continue
+        return (
+            f"if they are different people, name one source otherwise: --data.train {shlex.quote(json.dumps(configs))}; "
+            "if they are the same images, give one of the two"
+        )
+    return "give one of the two, or make one of them again from a dataset with another source"
 
 
 def warn_of_unnamed_sources(manifests: Sequence[Manifest]) -> None:

@@ -52,6 +52,7 @@ class Report:
         cameras_unknown: every image has its own camera id.
         decoded: what reading every image brought to light; None when they were not read.
         strict: whether a difference from the published counts is a problem.
+        notes: what the reader left out beside junk, and what else it noticed.
     """
 
     place: Path
@@ -65,6 +66,7 @@ class Report:
     cameras_unknown: bool
     decoded: Decoded | None
     strict: bool
+    notes: tuple[str, ...] = ()
 
     @property
     def differences(self) -> dict[str, tuple[Counts, Counts | None]]:
@@ -80,6 +82,7 @@ class Report:
             found += self._worded_differences()
         if self.leaked_ids:
             found.append(f"{self.leaked_ids:,} identities are in train and in val, query or gallery")
+        found += self._lone_identities()
         if self.decoded is not None:
             found += self.decoded.problems
         if self._nobody_can_be_found:
@@ -91,12 +94,39 @@ class Report:
         queries = sum(split.counts.images for split in self.splits if split.split == "query")
         return 0 < queries <= self.unmatched_queries
 
+    def _lone_identities(self) -> list[str]:
+        """Word what cannot be trained or measured for want of identities or images."""
+        ids = {split.split: split.counts.ids for split in self.splits}
+        found = []
+        if ids.get("train", 0) + ids.get("val", 0) + ids.get("generated", 0) == 1:
+            found.append("one identity to train on: nothing can be told apart")
+        for one, other in (("query", "gallery"), ("gallery", "query")):
+            if one in ids and other not in ids:
+                found.append(f"{one} has images and {other} has none: nobody can be searched for")
+        return found
+
+    def _worth_a_look(self) -> list[str]:
+        """Word what makes training or measuring weak."""
+        found = []
+        for split in self.splits:
+            counts = split.counts
+            if split.split == "train" and split.single_image_ids == counts.ids > 1:
+                found.append("every identity of train has one image: there is no positive pair to learn from")
+            if split.split == "train" and counts.cameras == 1 < counts.images:
+                found.append("all of train is of one camera: nobody can be held out for validation")
+            if split.split == "gallery" and counts.ids == 1:
+                found.append("the gallery shows one identity: every ranking of it is right")
+        if not any(split.split in ("train", "generated") for split in self.splits):
+            found.append("no image is in train: it can be tested on only")
+        return found
+
     @property
     def hints(self) -> list[str]:
         """What deserves a look and may be as it should be."""
-        found = []
+        found = [*self.notes]
         if self.differences and not self.strict:
             found += self._worded_differences()
+        found += self._worth_a_look()
         if self.unmatched_queries and not self._nobody_can_be_found:
             found.append(f"{self.unmatched_queries:,} queries have no match in another camera; evaluation skips them")
         if self.cameras_unknown:
@@ -155,6 +185,7 @@ def check(
         cameras_unknown=len(manifest) > 1 and len(np.unique(manifest.numpy("camid"))) == len(manifest),
         decoded=decode_all(manifest, on_progress) if decode else None,
         strict=strict,
+        notes=dataset.notes,
     )
 
 

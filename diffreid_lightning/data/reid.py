@@ -163,8 +163,8 @@ class ReIDDataModule(LightningDataModule):
         held_out = {key for manifest, mask in self._train_manifests for key in manifest.filter(mask).identities()[1]}
         chosen = [manifest.filter(trainable_rows(manifest, held_out)) for manifest, _ in self._train_manifests]
         rows = chain(chosen)
-        if not len(rows):
-            raise self._empty("train", [manifest for manifest, _ in self._train_manifests])
+        if len(rows.identities) < 2:
+            raise self._too_few()
         weights = None if self.sample_weight is None else generated_weights(chosen, self.sample_weight)
         return PersonImages(rows, self.image_size, train_view=self.train_view, weights=weights)
 
@@ -251,9 +251,32 @@ class ReIDDataModule(LightningDataModule):
     @cached_property
     def _train_manifests(self) -> list[tuple[Manifest, npt.NDArray[np.bool_]]]:
         manifests = [source.manifest() for source in self._train_sources]
-        refuse_clashing_sources(manifests)
+        refuse_clashing_sources(manifests, self._train_sources)
         warn_of_unnamed_sources(manifests)
         return [(manifest, hold_out_identities(manifest, self.val_share, self.seed)) for manifest in manifests]
+
+    def _too_few(self) -> UserError:
+        """Word the error for fewer than two identities to train on."""
+        manifests = [manifest for manifest, _ in self._train_manifests]
+        everybody = chain([manifest.filter(trainable_rows(manifest, ())) for manifest in manifests])
+        people = len(everybody.identities)
+        if not people:
+            return self._empty("train", manifests)
+        if people > 1:
+            left = people - len({key for m, mask in self._train_manifests for key in m.filter(mask).identities()[1]})
+            return UserError(
+                f"Of {people} identities {max(left, 0)} are left to train on: the others are held out for validation.",
+                looked_for="two or more, or nothing can be told apart",
+                found=f"data.val_share {self.val_share}",
+                remedy="hold out nobody with --data.val_share 0, or add images of other people",
+            )
+        source, _, pid = everybody.identities[0]
+        return UserError(
+            "There is one identity: nothing can be told apart.",
+            looked_for="images of two or more people in the train split",
+            found=f"{len(everybody)} images, all of person {pid} of {source}: {shorten(str(m.root) for m in manifests)}",
+            remedy="add images of other people: to train on two sources, --data.train '[FIRST, SECOND]'",
+        )
 
     @staticmethod
     def _empty(split: str, manifests: Sequence[Manifest]) -> UserError:

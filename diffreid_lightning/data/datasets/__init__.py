@@ -12,6 +12,7 @@ from diffreid_lightning.data.datasets.miniperson import MiniPerson
 from diffreid_lightning.data.datasets.msmt17 import MSMT17
 from diffreid_lightning.data.datasets.msmt17_market import MSMT17Market
 from diffreid_lightning.data.datasets.person_folder import PersonFolder
+from diffreid_lightning.data.datasets.person_table import PersonTable
 from diffreid_lightning.data.datasets.subset import Subset
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "MiniPerson",
     "PersonDataset",
     "PersonFolder",
+    "PersonTable",
     "Rows",
     "Subset",
     "count_splits",

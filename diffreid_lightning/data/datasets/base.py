@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import warnings
 from abc import ABC, abstractmethod
@@ -119,6 +120,27 @@ class PersonDataset(ABC):
     @abstractmethod
     def _rows(self, images: ImageRoot) -> Rows:
         """Read the rows from the folder or archive in which ``has_layout`` is true."""
+
+    def config(self, **changes: Any) -> dict[str, Any]:
+        """Return the class path and arguments that make this dataset, as a configuration has them.
+
+        Args:
+            changes: arguments to have otherwise.
+
+        Raises:
+            TypeError: the class has no such argument.
+        """
+        parameters = inspect.signature(type(self)).parameters
+        if not changes.keys() <= parameters.keys():
+            raise TypeError(f"{type(self).__name__} has no {changes.keys() - parameters.keys()}")
+        values = {name: changes.get(name, self._argument(name)) for name in parameters}
+        given = {name: value for name, value in values.items() if value != parameters[name].default}
+        return {"class_path": type(self).__name__, "init_args": given}
+
+    def _argument(self, name: str) -> Any:
+        """Return an argument of the constructor as it was given."""
+        value = getattr(self, name)
+        return str(value) if isinstance(value, Path) else value
 
     @property
     def published(self) -> Mapping[str, Counts]:

@@ -21,6 +21,7 @@ class CUHK03NP(MarketLayout):
     Args:
         root: the folder that holds ``labeled`` and ``detected``, or a .zip of it.
         boxes: which of the two to read; results on them are different numbers and must be quoted with it.
+        source: the manifest's source, where data of one's own must not be taken for CUHK03's people.
         strict: make a difference from the published counts an error instead of a warning.
     """
 
@@ -33,9 +34,10 @@ class CUHK03NP(MarketLayout):
         root: str | os.PathLike[str],
         *,
         boxes: Literal["labeled", "detected"] = "detected",
+        source: str | None = None,
         strict: bool = False,
     ) -> None:
-        super().__init__(root, strict=strict)
+        super().__init__(root, source=source, strict=strict)
         if boxes not in BOXES:
             raise UserError(f"CUHK03NP has no boxes {boxes!r}", looked_for="labeled or detected")
         self.boxes = boxes

@@ -6,6 +6,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from diffreid_lightning.data.datasets.base import PersonDataset, descend
 from diffreid_lightning.data.datasets.cuhk03np import BOXES, CUHK03NP
 from diffreid_lightning.data.datasets.diff_person import DiffPerson
@@ -17,6 +20,7 @@ from diffreid_lightning.data.datasets.market_layout import FOLDERS
 from diffreid_lightning.data.datasets.msmt17 import MSMT17
 from diffreid_lightning.data.datasets.msmt17_market import MSMT17Market
 from diffreid_lightning.data.datasets.person_folder import PersonFolder
+from diffreid_lightning.data.datasets.person_table import TABLE_SUFFIXES, PersonTable
 from diffreid_lightning.data.datasets.suggest import suggestion
 from diffreid_lightning.data.images import IMAGE_SUFFIXES, ImageRoot, is_image_name
 from diffreid_lightning.errors import UserError, nearest, shorten
@@ -30,6 +34,7 @@ FORMATS: tuple[type[PersonDataset], ...] = (
     DukeMTMCReID,
     MSMT17Market,
     PersonFolder,
+    PersonTable,
 )
 """Every on-disk format, the most telling layout first: the first that recognises a folder is its format."""
 
@@ -57,13 +62,16 @@ def detect(path: str | os.PathLike[str]) -> PersonDataset:
     A manifest goes before any layout around it: it is what somebody chose to write down.
 
     Args:
-        path: a dataset's folder, a .zip of it, a folder inside a .zip, or a manifest's ``.parquet`` file.
+        path: a dataset's folder, a .zip of it, a folder inside a .zip, a table of images (``.csv``, ``.tsv``), or a
+            ``.parquet`` file: a manifest or a table.
 
     Raises:
         UserError: nothing is there, or it has no known layout.
     """
-    if Path(path).suffix == ".parquet":
-        return ManifestDataset(path)
+    file = Path(path).expanduser()
+    if file.suffix.lower() in TABLE_SUFFIXES and not file.is_dir():
+        is_manifest = file.suffix == ".parquet" and not _is_foreign_parquet(file)
+        return ManifestDataset(path) if is_manifest else PersonTable(path)
     images = ImageRoot(path)
     dataset = recognise(images)
     if dataset is not None:
@@ -78,7 +86,7 @@ def detect(path: str | os.PathLike[str]) -> PersonDataset:
             found=worded_left_out(left_out),
             remedy=remedy_for(left_out),
         )
-    near = _one_level_off(Path(images.path))
+    near = _one_level_off(Path(images.path)) or [*filter(None, [_table_in(here, names)])]
     raise UserError(
         f"No dataset is recognised at {images.path}",
         looked_for="one of\n" + "\n".join(f"      {known.__name__}: {known.layout}" for known in FORMATS),
@@ -86,6 +94,26 @@ def detect(path: str | os.PathLike[str]) -> PersonDataset:
         f"{shorten(names, 3) or '(none)'}",
         remedy=f"did you mean {shorten(near, 4)}?" if near else _incomplete(here.folders()) or suggestion(images),
     )
+
+
+def _is_foreign_parquet(file: Path) -> bool:
+    """Tell whether a Parquet file is a table of somebody else's and no manifest, which has a partition."""
+    try:
+        return "partition" not in pq.read_schema(file).names
+    except (pa.ArrowException, OSError):
+        return False
+
+
+def _table_in(place: ImageRoot, names: Sequence[str]) -> str:
+    """Return a table directly in a folder that lists its images, or ""."""
+    for name in names:
+        if "/" not in name and Path(name).suffix.lower() in TABLE_SUFFIXES:
+            try:
+                PersonTable(place.path / name).scan()
+            except UserError:
+                continue
+            return str(place.path / name)
+    return ""
 
 
 def _incomplete(folders: Sequence[str]) -> str:

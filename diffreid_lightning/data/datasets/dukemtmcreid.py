@@ -17,6 +17,7 @@ class DukeMTMCReID(MarketLayout):
 
     Args:
         root: the folder that holds ``bounding_box_train``, ``query`` and ``bounding_box_test``, or a .zip of it.
+        source: the manifest's source, where data of one's own must not be taken for the benchmark's people.
         strict: make a difference from the published counts an error instead of a warning.
     """
 

@@ -51,6 +51,7 @@ def split_word(folder: str) -> str | None:
 
 
 def speaks_of_splits(folder: str) -> bool:
+    """Tell whether a folder's name is that of a split or of another part of a dataset."""
     return split_word(folder) is not None or folder.lower() in _OTHER_FORMATS
 
 

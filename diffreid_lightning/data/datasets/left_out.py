@@ -3,29 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 
 from diffreid_lightning.data.images import ImageRoot, is_image_name
 from diffreid_lightning.errors import UserError, shorten
 
-_SUFFIXES = frozenset(
-    (
-        ".jfif",
-        ".jpe",
-        ".jif",
-        ".jp2",
-        ".j2k",
-        ".jpx",
-        ".jxl",
-        ".heic",
-        ".heif",
-        ".avif",
-        ".apng",
-        ".tga",
-        ".pbm",
-        ".pnm",
-    )
-    + (".pfm", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".qoi", ".psd", ".ico", ".svg", ".exr")
+_SUFFIX = re.compile(
+    r"\.(jfif|jpe|jif|jp2|j2k|jpx|jxl|heic|heif|avif|apng|tga|pbm|pnm|pfm|dng|cr2|cr3|nef|arw|raf|orf|rw2|qoi|psd|ico"
+    r"|svg|exr)"
 )
 _MAGIC = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"GIF8": "GIF", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
 _HEADER = 16
@@ -51,7 +37,7 @@ def left_out_images(images: ImageRoot, names: Iterable[str]) -> dict[str, tuple[
     found = {}
     for suffix, files in by_suffix.items():
         inside = next(filter(None, (_format(images, name) for name in files[:_PROBE])), "")
-        if inside or suffix in _SUFFIXES:
+        if inside or _SUFFIX.fullmatch(suffix):
             found[suffix] = (files, inside)
     return found
 

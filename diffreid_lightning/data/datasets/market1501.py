@@ -24,6 +24,7 @@ class Market1501(MarketLayout):
         root: the folder that holds ``bounding_box_train``, ``query`` and ``bounding_box_test``, or a .zip of it.
         distractors_500k: add the 500,000 extra distractors, which lie in ``images`` beside the three folders, to the
             gallery. Its published count is then not compared.
+        source: the manifest's source, where data of one's own must not be taken for Market-1501's people.
         strict: make a difference from the published counts an error instead of a warning.
     """
 
@@ -32,8 +33,15 @@ class Market1501(MarketLayout):
     pattern = re.compile(r"(?P<pid>-1|\d+)_c(?P<camid>\d+)s\d+_")
     zero_is_distractor = True
 
-    def __init__(self, root: str | os.PathLike[str], *, distractors_500k: bool = False, strict: bool = False) -> None:
-        super().__init__(root, strict=strict)
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        *,
+        distractors_500k: bool = False,
+        source: str | None = None,
+        strict: bool = False,
+    ) -> None:
+        super().__init__(root, source=source, strict=strict)
         self.distractors_500k = distractors_500k
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import ClassVar
 
@@ -23,6 +24,7 @@ class MarketLayout(PersonDataset):
 
     Args:
         root: the folder that holds the three folders, or a .zip of it.
+        source: the manifest's source, where data of one's own must not be taken for the benchmark's people.
         strict: make a difference from the published counts an error instead of a warning.
     """
 
@@ -30,6 +32,10 @@ class MarketLayout(PersonDataset):
     """Matched at the start of the file name; named groups ``pid`` and ``camid``, any number of digits."""
     zero_is_distractor: ClassVar[bool] = False
     """Whether person number 0 means nobody in particular (Market-1501) or a person (everywhere else)."""
+
+    def __init__(self, root: str | os.PathLike[str], *, source: str | None = None, strict: bool = False) -> None:
+        super().__init__(root, strict=strict)
+        self.source = type(self).source if source is None else source
 
     @classmethod
     def has_layout(cls, images: ImageRoot) -> bool:
@@ -61,7 +67,11 @@ class MarketLayout(PersonDataset):
 
     def _read_folder(self, rows: Rows, images: ImageRoot, folder: str, split: str) -> None:
         match = self.pattern.match
+        from diffreid_lightning.data.datasets.suggest import suggestion  # reads with PersonFolder, as this class does
+
         unreadable, misplaced = [], []
+        seen: set[str] = set()
+        copies = 0
         for name in images.images(folder):
             found = match(name, name.rfind("/") + 1)
             if found is None:
@@ -71,17 +81,22 @@ class MarketLayout(PersonDataset):
             if pid == -1:
                 rows.junk += 1
                 continue
+            base = name.rpartition("/")[2]
+            copies += base in seen
+            seen.add(base)
             distractor = self.zero_is_distractor and pid == 0
             if distractor and split != "gallery":
                 misplaced.append(name)
             rows.add(name, split, pid, int(found["camid"]), "distractor" if distractor else "identity")
+        if copies:
+            rows.notes.append(f"{copies:,} file names are in {folder} twice, in a copy of it within it?")
         if unreadable:
             raise self._unreadable(images, folder, unreadable)
         if misplaced:
             raise UserError(
                 f"Person 0 occurs in {images.path / folder}; in {type(self).__name__} it means a distractor",
                 found=shorten(misplaced, 5),
-                remedy="where people are numbered from 0, use PersonFolder with a pattern, or MSMT17Market",
+                remedy=suggestion(images),
             )
 
     def _unreadable(self, images: ImageRoot, folder: str, names: list[str]) -> UserError:
@@ -90,5 +105,7 @@ class MarketLayout(PersonDataset):
         other = recognise(images)
         if other is not None and type(other) is not type(self):
             return wrong_layout(self, images)
-        remedy = "rename or remove these files, or use PersonFolder with a pattern of your own"
+        from diffreid_lightning.data.datasets.suggest import suggestion
+
+        remedy = suggestion(images, generic="rename these files as the others are, or move them out of the dataset")
         return unreadable_names(self, str(images.path / folder), names, remedy)

@@ -26,6 +26,7 @@ class MSMT17(PersonDataset):
         root: the folder that holds the image folders and the four lists, or a .zip of it.
         train_with_val_list: train on ``list_train`` + ``list_val`` (32,621 images, the published count) or on
             ``list_train`` alone (30,248).
+        source: the manifest's source, where data of one's own must not be taken for MSMT17's people.
         strict: make a difference from the published counts an error instead of a warning.
     """
 
@@ -35,8 +36,16 @@ class MSMT17(PersonDataset):
     )
     pids_restart = True
 
-    def __init__(self, root: str | os.PathLike[str], *, train_with_val_list: bool = True, strict: bool = False) -> None:
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        *,
+        train_with_val_list: bool = True,
+        source: str | None = None,
+        strict: bool = False,
+    ) -> None:
         super().__init__(root, strict=strict)
+        self.source = type(self).source if source is None else source
         self.train_with_val_list = train_with_val_list
 
     @classmethod

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from diffreid_lightning.data.datasets.base import PersonDataset, Rows, descend, unreadable_names
 from diffreid_lightning.data.datasets.folder_names import (
@@ -112,6 +113,14 @@ class PersonFolder(PersonDataset):
         self.camera_folders = camera_folders
         self.source = source
         self.suggests = True
+
+    def _argument(self, name: str) -> Any:
+        if name in SPLITS:
+            return self.entries.get(name)
+        if name in ("pattern", "junk"):
+            compiled = self.pattern if name == "pattern" else self.junk_pattern
+            return None if compiled is None else compiled.pattern
+        return super()._argument(name)
 
     @classmethod
     def has_layout(cls, images: ImageRoot) -> bool:

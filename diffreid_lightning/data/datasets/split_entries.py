@@ -105,7 +105,9 @@ def _listed(images: ImageRoot, names: Sequence[str], split: str, entry: str) -> 
         base = name.rpartition("/")[2]
         for key in (name, name.rpartition(".")[0], base, base.rpartition(".")[0]):
             index.setdefault(key, set()).add(name)
-    found, missing, unclear = [], [], []
+    found: list[Placed] = []
+    unclear: list[Placed] = []
+    missing: list[str] = []
     lines = images.read(entry).decode("utf-8-sig", "replace").splitlines()
     for line in filter(None, (line.strip().replace("\\", "/").removeprefix("./") for line in lines)):
         head, _, tail = line.rpartition(" ")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from diffreid_lightning.data.datasets.base import PersonDataset, Rows
 from diffreid_lightning.data.datasets.detect import open_dataset
@@ -52,12 +52,18 @@ class Subset(PersonDataset):
         left += [f"{self.images:.0%} of each identity's images"] if self.images is not None else []
         return f"{self.whole.description}; of its training rows {', '.join(left) or 'all'} (seed {self.seed})"
 
+    def config(self, **changes: Any) -> dict[str, Any]:
+        """Return what makes this subset; changes are the whole dataset's."""
+        own = {"identities": self.identities, "images": self.images, "seed": self.seed}
+        return {"class_path": "Subset", "init_args": {"dataset": self.whole.config(**changes), **own}}
+
     def _read(self) -> tuple[Manifest, int]:
         manifest, junk = self.whole.manifest(), self.whole.junk
         if self.identities is not None:
             manifest = manifest.filter(small_scale(manifest, self.identities, self.seed))
         if self.images is not None:
             manifest = manifest.filter(few_shot(manifest, self.images, self.seed))
+        self._notes = self.whole.notes
         return manifest, junk
 
     def _rows(self, images: ImageRoot) -> Rows:
