@@ -93,9 +93,10 @@ def _renamed(datasets: Sequence[PersonDataset], place: int, source: str) -> str:
             configs[other] = datasets[other].config(source=name)
         except TypeError:  # a manifest's rows keep the sources they have
             continue
+        spelled = shlex.quote(json.dumps(configs))
         return (
-            f"if they are different people, name one source otherwise: --data.train {shlex.quote(json.dumps(configs))}; "
-            "if they are the same images, give one of the two"
+            f"if they are different people, name one source otherwise: --data.train {spelled}\n"
+            "      if they are the same images, give one of the two"
         )
     return "give one of the two, or make one of them again from a dataset with another source"
 

@@ -274,7 +274,7 @@ class ReIDDataModule(LightningDataModule):
         return UserError(
             "There is one identity: nothing can be told apart.",
             looked_for="images of two or more people in the train split",
-            found=f"{len(everybody)} images, all of person {pid} of {source}: {shorten(str(m.root) for m in manifests)}",
+            found=f"{len(everybody)} images of person {pid} of {source}: {shorten(str(m.root) for m in manifests)}",
             remedy="add images of other people: to train on two sources, --data.train '[FIRST, SECOND]'",
         )
 

@@ -46,7 +46,7 @@ def worded_left_out(found: dict[str, tuple[list[str], str]]) -> str:
     """Count and name the files of ``left_out_images``, suffix by suffix; "" where there are none."""
     worded = [f"{len(files):,} {suffix or 'without suffix'}" for suffix, (files, _) in sorted(found.items())]
     files = [name for group, _ in found.values() for name in group]
-    return f"{len(files):,} files that look like images ({', '.join(worded)}): {shorten(files, 3)}" if files else ""
+    return f"{len(files):,} files that look like images ({', '.join(worded)}; {shorten(files, 3)})" if files else ""
 
 
 def remedy_for(found: dict[str, tuple[list[str], str]]) -> str:

@@ -149,14 +149,17 @@ class PersonFolder(PersonDataset):
 
     def _place(self, images: ImageRoot) -> ImageRoot:
         """Return the first of the enclosing folders whose images lie as the arguments say; else the outermost."""
-        for root in descend(images):
-            if self.entries:
-                if all(entry_exists(root, entry) for entries in self.entries.values() for entry in entries):
-                    return root
-                continue
-            splits = named_splits(root.folders(), self.pid_in_name)
+        roots = descend(images)
+        if self.entries:
+            wanted = [entry for entries in self.entries.values() for entry in entries]
+            return next((root for root in roots if all(entry_exists(root, entry) for entry in wanted)), images)
+        # Folders of splits first: a pattern finds its person from any height above them.
+        split = next((root for root in roots if named_splits(root.folders(), self.pid_in_name)), None)
+        if split is not None:
+            return split
+        for root in roots:
             probe = root.peek("", _PROBE)
-            if splits or (probe and all(self._file(Placed(name, "train", name)) for name in probe)):
+            if probe and all(self._file(Placed(name, "train", name)) for name in probe):
                 return root
         return images
 

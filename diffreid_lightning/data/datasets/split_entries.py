@@ -99,12 +99,14 @@ def _matched(names: Sequence[str], split: str, entry: str) -> list[Placed]:
 
 
 def _listed(images: ImageRoot, names: Sequence[str], split: str, entry: str) -> list[Placed]:
-    """Read a list file: an image a line, by its path, its file name or either without suffix, and further words."""
+    """Read a list file: an image a line, by the end of its path, with or without suffix, and further words."""
     index: dict[str, set[str]] = {}
     for name in names:
-        base = name.rpartition("/")[2]
-        for key in (name, name.rpartition(".")[0], base, base.rpartition(".")[0]):
-            index.setdefault(key, set()).add(name)
+        parts = name.split("/")
+        for start in range(len(parts)):
+            tail = "/".join(parts[start:])
+            for key in (tail, tail.rpartition(".")[0]):
+                index.setdefault(key, set()).add(name)
     found: list[Placed] = []
     unclear: list[Placed] = []
     missing: list[str] = []

@@ -11,6 +11,7 @@ from typing import Any
 from diffreid_lightning.data.datasets.base import count_splits, descend
 from diffreid_lightning.data.datasets.folder_names import split_word
 from diffreid_lightning.data.datasets.person_folder import PersonFolder
+from diffreid_lightning.data.datasets.split_entries import SPLITS
 from diffreid_lightning.data.images import ImageRoot
 from diffreid_lightning.errors import UserError
 
@@ -26,14 +27,37 @@ PATTERNS = (
     r"^(?P<pid>\d{4})(?P<camera>0(?=0[12]\.)|00(?=[34]\.))",  # CUHK01: images 1, 2 and 3, 4 are of one view each
     r"^(?P<pid>[^_]+)_c(?P<camera>\d+)(?=[s_.])",  # people in words
     r"(?:^|/)(?P<camera>cam(?:era)?[_-]?\w+)/(?:person_?)?(?P<pid>[^/_.]+)",  # VIPeR, PRID, WARD, iLIDS-VID
-    r"(?=.*/(?P<camera>[ABC])[/_])(?:.*/)?(?P<pid>\d+)/",  # PRCC: <person>/A_*.jpg and A/<person>/*.jpg
     r"^(?P<pid>-?\d+)_\d+_\d+\.",  # Celeb-reID: no cameras
     r"^(?P<pid>\d+)_",  # LaST: no cameras
 )
 """Patterns of names that are common in this field, the most telling first."""
 
-_LISTS = {"train": "train_test_split/train_list.txt"}  # VehicleID: "<image> <vehicle>" a line, no cameras
-_LIST_PATTERN = r" (?P<pid>\d+)$"
+_PRCC = r"(?=.*/(?P<camera>[ABC])[/_])(?:.*/)?(?P<pid>\d+)/"
+_KNOWN: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
+    # VehicleID: a line is "<image> <vehicle>"; no cameras.
+    (
+        ("image", "train_test_split/train_list.txt"),
+        {"pattern": r" (?P<pid>\d+)$", "train": "train_test_split/train_list.txt"},
+    ),
+    # PRID 2011: only persons 1 to 200 are in both views; the other numbers mean two people each.
+    (
+        ("single_shot/cam_a", "single_shot/cam_b"),
+        {
+            "pattern": r"cam_(?P<camera>[ab])/person_(?P<pid>\d+)",
+            "train": ["single_shot/cam_?/person_0[01]??.png", "single_shot/cam_?/person_0200.png"],
+        },
+    ),
+    # PRCC, the query in other clothes; images of one's own clothes are in B.
+    (
+        ("rgb/train", "rgb/test/A", "rgb/test/C"),
+        {
+            "pattern": _PRCC,
+            **{"train": "rgb/train", "val": "rgb/val", "query": "rgb/test/C", "gallery": "rgb/test/A"},
+        },
+    ),
+)
+"""Layouts whose names do not tell all: the folders and files that are there, and the arguments."""
+
 _PROBE = 200
 
 TABLE = (
@@ -49,11 +73,21 @@ def suggestion(images: ImageRoot, generic: str = TABLE) -> str:
         images: the folder.
         generic: what to say where nothing can be derived.
     """
-    for place in descend(images):
-        options = derive(place)
-        if options is not None:
-            return paste(place, options)
+    places = descend(images)
+    for look in (known, derive):
+        for place in places:
+            options = look(place)
+            if options is not None:
+                return paste(place, options)
     return generic
+
+
+def known(images: ImageRoot) -> dict[str, Any] | None:
+    """Return the arguments of PersonFolder for a layout that is known by its folders and files, or None."""
+    for marks, options in _KNOWN:
+        if all(images.peek(mark, 1) or images.exists(mark) for mark in marks) and _reads(images, options):
+            return options
+    return None
 
 
 def derive(images: ImageRoot) -> dict[str, Any] | None:
@@ -65,9 +99,9 @@ def derive(images: ImageRoot) -> dict[str, Any] | None:
     names = images.images()
     if not names:
         return None
-    if all(images.exists(file) for file in _LISTS.values()) and _reads(images, listed := _listed()):
-        return listed
     splits = _splits(names)
+    if splits is None:
+        return None
     sample = names[:: max(1, len(names) // _PROBE)]
     for pattern in PATTERNS:
         option, search = {"pattern": pattern}, re.compile(pattern).search
@@ -84,7 +118,8 @@ def derive(images: ImageRoot) -> dict[str, Any] | None:
 
 def paste(images: ImageRoot, options: dict[str, Any]) -> str:
     """Word arguments of PersonFolder as commands, with what they read."""
-    read = "; ".join(f"{split}: {counts}" for split, counts in count_splits(_open(images, options)).items())
+    counts = count_splits(_open(images, options))
+    read = "; ".join(f"{split}: {counts[split]}" for split in SPLITS if split in counts)
     words = {name: value if isinstance(value, str) else json.dumps(value) for name, value in options.items()}
     root = shlex.quote(str(images.path))
     check = " ".join(f"--{name} {shlex.quote(value)}" for name, value in words.items())
@@ -94,10 +129,6 @@ def paste(images: ImageRoot, options: dict[str, Any]) -> str:
         f"      python -m diffreid_lightning data check {root} --format PersonFolder {check}\n"
         f"      python -m diffreid_lightning fit --data.train PersonFolder --data.train.root {root} {fit}"
     )
-
-
-def _listed() -> dict[str, Any]:
-    return {"pattern": _LIST_PATTERN, **_LISTS}
 
 
 def _open(images: ImageRoot, options: dict[str, Any]) -> Any:
@@ -115,8 +146,8 @@ def _reads(images: ImageRoot, options: dict[str, Any]) -> bool:
     return 1 < len(keys) < len(labels)
 
 
-def _splits(names: Iterable[str]) -> dict[str, Any]:
-    """Return the folders of each split that folders' names speak of; {} where there is no train."""
+def _splits(names: Iterable[str]) -> dict[str, Any] | None:
+    """Return the folders of each split that folders' names speak of; None where they leave it open."""
     found: dict[str, set[str]] = {}
     for name in names:
         *folders, _ = name.split("/")
@@ -131,16 +162,28 @@ def _splits(names: Iterable[str]) -> dict[str, Any]:
     if "query" not in found or "gallery" not in found:
         found.pop("query", None)
         found.pop("gallery", None)
-    found.pop("test", None)  # without a query nobody knows which of its images are searched for
-    if "train" not in found:
-        return {}
-    plain = {split: sorted(entries) for split, entries in found.items()}
-    for split, entries in plain.items():  # PRCC's sketches beside its images
-        plain[split] = [entry for entry in entries if not re.search(r"sketch|mask", entry.lower())] or entries
-    for split, entries in plain.items():  # train beside train_all, query beside multi-query
-        exact = [entry for entry in entries if entry.rpartition("/")[2].lower() == split]
-        plain[split] = exact or entries
-    return {split: entries[0] if len(entries) == 1 else entries for split, entries in plain.items()}
+    tested = found.pop("test", None)  # without a query nobody knows which of its images are searched for
+    if "train" not in found and "query" not in found:
+        return None if tested or found else {}
+    plain = {split: _chosen(split, sorted(entries)) for split, entries in found.items()}
+    if any(_is_whole(entry) for entry in plain.get("train", ())):
+        plain.pop("val", None)  # it is part of train_all
+    return {split: _one_or_all(plain[split]) for split in SPLITS if split in plain}
+
+
+def _chosen(split: str, entries: list[str]) -> list[str]:
+    """Choose among folders of one split: PRCC's images, not its sketches; train_all; query, not multi-query."""
+    entries = [entry for entry in entries if not re.search(r"sketch|mask", entry.lower())] or entries
+    whole = [entry for entry in entries if split == "train" and _is_whole(entry)]
+    return whole or [entry for entry in entries if entry.rpartition("/")[2].lower() == split] or entries
+
+
+def _is_whole(entry: str) -> bool:
+    return re.search(r"[_-]all$", entry.lower()) is not None
+
+
+def _one_or_all(entries: list[str]) -> str | list[str]:
+    return entries[0] if len(entries) == 1 else entries
 
 
 def _cameras_below(names: Iterable[str]) -> bool:
