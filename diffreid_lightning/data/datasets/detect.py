@@ -21,7 +21,7 @@ from diffreid_lightning.data.datasets.msmt17 import MSMT17
 from diffreid_lightning.data.datasets.msmt17_market import MSMT17Market
 from diffreid_lightning.data.datasets.person_folder import PersonFolder
 from diffreid_lightning.data.datasets.person_table import TABLE_SUFFIXES, PersonTable
-from diffreid_lightning.data.datasets.suggest import suggestion
+from diffreid_lightning.data.datasets.suggest import TABLE, suggestion
 from diffreid_lightning.data.images import IMAGE_SUFFIXES, ImageRoot, is_image_name
 from diffreid_lightning.errors import UserError, nearest, shorten
 
@@ -92,7 +92,9 @@ def detect(path: str | os.PathLike[str]) -> PersonDataset:
         looked_for="one of\n" + "\n".join(f"      {known.__name__}: {known.layout}" for known in FORMATS),
         found=f"{here.path} holds folders {shorten(here.folders()) or '(none)'}; {len(names)} files, such as "
         f"{shorten(names, 3) or '(none)'}",
-        remedy=f"did you mean {shorten(near, 4)}?" if near else _incomplete(here.folders()) or suggestion(images),
+        remedy=f"did you mean {shorten(near, 4)}?"
+        if near
+        else _incomplete(here.folders()) or suggestion(images, generic=_people_one_level_off(images) or TABLE),
     )
 
 
@@ -139,6 +141,19 @@ def _one_level_off(place: Path) -> list[str]:
         if known is not None:
             found.append(f"{folder} ({known.__name__})")
     return found
+
+
+def _people_one_level_off(images: ImageRoot) -> str:
+    """Ask for the folder of people above a person's folder, or for those below; "" where there are none."""
+    place = Path(images.path)
+    if not place.is_dir():
+        return ""
+    above = ImageRoot(place.parent)
+    if not images.folders() and PersonFolder.has_layout(above):
+        return f"did you mean {above.path} (PersonFolder)?"
+    below = [images.below(name) for name in images.folders()[:_SIBLINGS]]
+    found = [f"{one.path} (PersonFolder)" for one in below if PersonFolder.has_layout(one)]
+    return f"did you mean {shorten(found, 4)}?" if found else ""
 
 
 def open_dataset(spec: str | os.PathLike[str] | PersonDataset) -> PersonDataset:

@@ -7,6 +7,7 @@ import re
 from typing import ClassVar
 
 from diffreid_lightning.data.datasets.base import PersonDataset, Rows, unreadable_names, wrong_layout
+from diffreid_lightning.data.datasets.left_out import left_out_images, remedy_for, worded_left_out
 from diffreid_lightning.data.images import ImageRoot
 from diffreid_lightning.errors import UserError, shorten
 
@@ -58,10 +59,11 @@ class MarketLayout(PersonDataset):
             before = len(rows.file_name)
             self._read_folder(rows, images, folder, split)
             if len(rows.file_name) == before and not images.exists(EXPORT_NOTE):
+                left_out = left_out_images(images, images.names(folder))
                 raise UserError(
                     f"The folder {images.path / folder} holds no images",
-                    found=shorten(images.names(folder)) or "nothing",
-                    remedy="unpack or copy the images again",
+                    found=worded_left_out(left_out) or shorten(images.names(folder)) or "nothing",
+                    remedy=remedy_for(left_out) or "unpack or copy the images again",
                 )
         return rows
 

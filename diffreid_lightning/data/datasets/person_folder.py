@@ -20,6 +20,7 @@ from diffreid_lightning.data.images import ImageRoot
 from diffreid_lightning.errors import UserError, shorten
 
 _JUNK = re.compile(r"0*-1")
+_CAMERA = re.compile(r"(?:^|_)c(?:am)?(?P<camera>\d+)")
 _PROBE = 50
 _MAX_DIGITS = 18  # more do not fit a 64-bit number
 
@@ -170,6 +171,12 @@ class PersonFolder(PersonDataset):
         cameras, numbered_cameras = number_words(file.camera for file in files)
         for file in files:
             rows.add(file.name, file.split, pids[file.person], cameras[file.camera])
+        if (
+            self.pattern is None
+            and not self.camera_folders
+            and all(_CAMERA.search(file.name.rpartition("/")[2]) for file in files)
+        ):
+            rows.notes.append(f"the file names seem to tell cameras; they are read with pattern: '{_CAMERA.pattern}'")
         if numbered_people:
             rows.extra["name"] = [file.person for file in files]
         if numbered_cameras and (self.camera_folders or self.camera_in_name):
@@ -307,7 +314,7 @@ def _check_pair(images: ImageRoot, splits: Iterable[str]) -> None:
         raise UserError(
             f"Query and gallery come together, but {images.path} has only one of them",
             found=", ".join(sorted(splits)),
-            remedy="add the other folder; each query is looked for in the gallery",
+            remedy="add or name the other; each query is looked for in the gallery",
         )
 
 

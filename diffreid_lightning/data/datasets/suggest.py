@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from diffreid_lightning.data.datasets.base import count_splits, descend
-from diffreid_lightning.data.datasets.folder_names import split_word
+from diffreid_lightning.data.datasets.folder_names import are_no_people, split_word
 from diffreid_lightning.data.datasets.person_folder import PersonFolder
 from diffreid_lightning.data.datasets.split_entries import SPLITS
 from diffreid_lightning.data.images import ImageRoot
@@ -27,6 +27,7 @@ PATTERNS = (
     r"^(?P<pid>\d{4})(?P<camera>0(?=0[12]\.)|00(?=[34]\.))",  # CUHK01: images 1, 2 and 3, 4 are of one view each
     r"^(?P<pid>[^_]+)_c(?P<camera>\d+)(?=[s_.])",  # people in words
     r"(?:^|/)(?P<camera>cam(?:era)?[_-]?\w+)/(?:person_?)?(?P<pid>[^/_.]+)",  # VIPeR, PRID, WARD, iLIDS-VID
+    r"^(?P<pid>[^_]+)_(?P<camera>[A-Za-z][^_]*)_[^_]*\.",  # people and cameras in words
     r"^(?P<pid>-?\d+)_\d+_\d+\.",  # Celeb-reID: no cameras
     r"^(?P<pid>\d+)_",  # LaST: no cameras
 )
@@ -109,11 +110,9 @@ def derive(images: ImageRoot) -> dict[str, Any] | None:
         fits = all(search(name if "/" in pattern else name.rpartition("/")[2]) for name in sample)
         if fits and _reads(images, {**option, **splits}):
             return {**option, **splits}
-    for folders in ({}, {"camera_folders": True}):
-        # Without folders of splits, images two folders deep could as well lie in <camera>/<person>/.
-        if (splits or not folders or _cameras_below(names)) and _reads(images, {**folders, **splits}):
-            return {**folders, **splits}
-    return None
+    if _reads(images, splits):
+        return splits
+    return _with_camera_folders(images, names, splits)
 
 
 def paste(images: ImageRoot, options: dict[str, Any]) -> str:
@@ -186,10 +185,23 @@ def _one_or_all(entries: list[str]) -> str | list[str]:
     return entries[0] if len(entries) == 1 else entries
 
 
-def _cameras_below(names: Iterable[str]) -> bool:
-    """Tell whether images lie in ``<person>/<camera>/``, not ``<camera>/<person>/``: cameras recur, and are few."""
+def _with_camera_folders(images: ImageRoot, names: Iterable[str], splits: dict[str, Any]) -> dict[str, Any] | None:
+    """Return arguments for images in ``<person>/<camera>/`` or ``<camera>/<person>/``, or None.
+
+    Without folders of splits the one kind could be the other: folders below are cameras where they recur and are few,
+    folders above where they are named so.
+    """
+    if splits:
+        options = {"camera_folders": True, **splits}
+        return options if _reads(images, options) else None
     pairs = {tuple(name.split("/")[:-1]) for name in names}
     if any(len(pair) != 2 for pair in pairs):
-        return False
+        return None
     upper, lower = ({pair[level] for pair in pairs} for level in (0, 1))
-    return len(lower) < len(upper) and len(lower) < len(pairs)
+    if are_no_people(upper) and len(upper) < len(lower):
+        options = {"pattern": r"^(?P<camera>[^/]+)/(?P<pid>[^/]+)/"}
+    elif not are_no_people(upper) and len(lower) < len(upper) and len(lower) < len(pairs):
+        options = {"camera_folders": True}
+    else:
+        return None
+    return options if _reads(images, options) else None
