@@ -24,7 +24,7 @@ class Layout:
     Args:
         options: arguments of PersonFolder that read it.
         numbers: identities, images and cameras by split, under these options.
-        derived: the same as the message about the folder has it; None: as ``numbers``. {} where none can be derived.
+        derived: the same as the message about the folder has it; None: as ``numbers``.
         junk: images that are no person's.
     """
 
@@ -120,7 +120,7 @@ def veri_wild(root: Path) -> Layout:
     (lists / "vehicle_info.txt").write_text("id/image;Camera ID\n")
     options = {"pattern": r"(?P<pid>\d+)/[^/]+$", "train": "train_test_split/train_list.txt"}
     options |= {"query": "train_test_split/test_3000_query.txt", "gallery": "train_test_split/test_3000.txt"}
-    return Layout(options, {"train": (2, 6, 6), "query": (2, 2, 2), "gallery": (2, 4, 4)}, {})
+    return Layout(options, {"train": (2, 6, 6), "query": (2, 2, 2), "gallery": (2, 4, 4)})
 
 
 def rand_person(root: Path) -> Layout:

@@ -21,7 +21,7 @@ from diffreid_lightning.data.datasets.msmt17 import MSMT17
 from diffreid_lightning.data.datasets.msmt17_market import MSMT17Market
 from diffreid_lightning.data.datasets.person_folder import PersonFolder
 from diffreid_lightning.data.datasets.person_table import TABLE_SUFFIXES, PersonTable
-from diffreid_lightning.data.datasets.suggest import TABLE, suggestion
+from diffreid_lightning.data.datasets.suggest import TABLE, has_lists, suggestion
 from diffreid_lightning.data.images import IMAGE_SUFFIXES, ImageRoot, is_image_name
 from diffreid_lightning.errors import UserError, nearest, shorten
 
@@ -86,7 +86,7 @@ def detect(path: str | os.PathLike[str]) -> PersonDataset:
             found=worded_left_out(left_out),
             remedy=remedy_for(left_out),
         )
-    near = _one_level_off(Path(images.path)) or [*filter(None, [_table_in(here, names)])]
+    near = _one_level_off(Path(images.path)) or _tables_in(descend(images))
     raise UserError(
         f"No dataset is recognised at {images.path}",
         looked_for="one of\n" + "\n".join(f"      {known.__name__}: {known.layout}" for known in FORMATS),
@@ -106,16 +106,18 @@ def _is_foreign_parquet(file: Path) -> bool:
         return False
 
 
-def _table_in(place: ImageRoot, names: Sequence[str]) -> str:
-    """Return a table directly in a folder that lists its images, or ""."""
-    for name in names:
-        if "/" not in name and Path(name).suffix.lower() in TABLE_SUFFIXES:
-            try:
-                PersonTable(place.path / name).scan()
-            except UserError:
-                continue
-            return str(place.path / name)
-    return ""
+def _tables_in(places: Sequence[ImageRoot]) -> list[str]:
+    """Return the tables directly in these folders that list images."""
+    found = []
+    for place in places:
+        for name in place.names():
+            if "/" not in name and Path(name).suffix.lower() in TABLE_SUFFIXES:
+                try:
+                    PersonTable(place.path / name).scan()
+                except UserError:
+                    continue
+                found.append(str(place.path / name))
+    return found
 
 
 def _incomplete(folders: Sequence[str]) -> str:
@@ -146,7 +148,7 @@ def _one_level_off(place: Path) -> list[str]:
 def _people_one_level_off(images: ImageRoot) -> str:
     """Ask for the folder of people above a person's folder, or for those below; "" where there are none."""
     place = Path(images.path)
-    if not place.is_dir():
+    if not place.is_dir() or has_lists(images):
         return ""
     above = ImageRoot(place.parent)
     if not images.folders() and PersonFolder.has_layout(above):

@@ -171,11 +171,8 @@ class PersonFolder(PersonDataset):
         cameras, numbered_cameras = number_words(file.camera for file in files)
         for file in files:
             rows.add(file.name, file.split, pids[file.person], cameras[file.camera])
-        if (
-            self.pattern is None
-            and not self.camera_folders
-            and all(_CAMERA.search(file.name.rpartition("/")[2]) for file in files)
-        ):
+        bases = (file.name.rpartition("/")[2] for file in files)
+        if self.pattern is None and not self.camera_folders and files and all(map(_CAMERA.search, bases)):
             rows.notes.append(f"the file names seem to tell cameras; they are read with pattern: '{_CAMERA.pattern}'")
         if numbered_people:
             rows.extra["name"] = [file.person for file in files]

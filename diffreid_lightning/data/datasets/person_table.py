@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from diffreid_lightning.data.datasets.base import PersonDataset, Rows
+from diffreid_lightning.data.datasets.left_out import left_out_images
 from diffreid_lightning.data.datasets.person_folder import number_words
 from diffreid_lightning.data.datasets.split_entries import SPLITS
 from diffreid_lightning.data.images import ImageRoot, is_image_name
@@ -145,14 +146,11 @@ class PersonTable(PersonDataset):
         plain = {re.sub(r"[^a-z0-9]", "", heading.lower()): heading for heading in reversed(columns)}
         found = next((plain[word] for word in _HEADINGS[kind].split() if word in plain), None)
         if found is None and kind in ("path", "pid"):
-            bare = any(is_image_name(heading) for heading in columns)
             raise UserError(
                 f"The table {self.root} has no column {kind!r}",
                 looked_for=f"a first line of headings, one of them {', '.join(_HEADINGS[kind].split()[:4])}",
                 found=shorten(columns, 12),
-                remedy="write the headings path,pid,camid,split (as many as there are columns) as its first line"
-                if bare
-                else f"rename the column, or give its heading: --format PersonTable --{kind} HEADING",
+                remedy=f"rename the column to {kind}, or give its heading: --format PersonTable --{kind} HEADING",
             )
         return found
 
@@ -251,6 +249,12 @@ def _read_csv(file: Path, data: bytes) -> dict[str, list[str]]:
             found=f"rows {shorten(map(str, uneven), 5)}, counted from the headings as 1",
             remedy="write as many values into each row, with quotes around values that hold the separator",
         )
+    if any(map(is_image_name, headings)):
+        raise UserError(
+            f"The table {file} has no headings",
+            found=f"its first line is {shorten(headings)}",
+            remedy="write the headings path,pid,camid,split (as many as there are columns) as its first line",
+        )
     twice = sorted({heading for heading in headings if headings.count(heading) > 1})
     if twice:
         raise UserError(
@@ -278,7 +282,9 @@ def _relative(folder: ImageRoot, paths: Sequence[str]) -> tuple[Path, list[str]]
 
 def _refuse_missing(file: Path, images: ImageRoot, names: Sequence[str], paths: Sequence[str]) -> None:
     missing = [
-        path for name, path in zip(names, paths, strict=True) if name.startswith("../") or not images.exists(name)
+        path
+        for name, path in zip(names, paths, strict=True)
+        if re.match(r"\.\./|[A-Za-z]:", name) or not images.exists(name)
     ]
     if missing:
         raise UserError(
@@ -286,4 +292,13 @@ def _refuse_missing(file: Path, images: ImageRoot, names: Sequence[str], paths: 
             looked_for=f"paths relative to {file.parent}, or absolute ones",
             found=shorten(missing, 3),
             remedy="correct the paths, restore the images, or remove these rows",
+        )
+    others = [name for name in names if not is_image_name(name)]
+    readable = [name for files, inside in left_out_images(images, others).values() if inside for name in files]
+    unreadable = sorted(set(others) - set(readable))
+    if unreadable:
+        raise UserError(
+            f"{len(unreadable)} files that {file} lists are no images that can be read",
+            found=shorten(unreadable, 3),
+            remedy="convert them to .jpg or .png, or remove these rows",
         )

@@ -40,6 +40,16 @@ _KNOWN: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
         ("image", "train_test_split/train_list.txt"),
         {"pattern": r" (?P<pid>\d+)$", "train": "train_test_split/train_list.txt"},
     ),
+    # VeRi-Wild, the small test set; its cameras stand in vehicle_info.txt, which is not read.
+    (
+        ("images", "train_test_split/train_list.txt", "train_test_split/test_3000_query.txt"),
+        {
+            "pattern": r"(?P<pid>\d+)/[^/]+$",
+            "train": "train_test_split/train_list.txt",
+            "query": "train_test_split/test_3000_query.txt",
+            "gallery": "train_test_split/test_3000.txt",
+        },
+    ),
     # PRID 2011: only persons 1 to 200 are in both views; the other numbers mean two people each.
     (
         ("single_shot/cam_a", "single_shot/cam_b"),
@@ -101,7 +111,7 @@ def derive(images: ImageRoot) -> dict[str, Any] | None:
     if not names:
         return None
     splits = _splits(names)
-    if splits is None:
+    if splits is None or (not splits and has_lists(images)):
         return None
     sample = names[:: max(1, len(names) // _PROBE)]
     for pattern in PATTERNS:
@@ -185,6 +195,12 @@ def _one_or_all(entries: list[str]) -> str | list[str]:
     return entries[0] if len(entries) == 1 else entries
 
 
+def has_lists(images: ImageRoot) -> bool:
+    """Tell whether files beside the images say which split each is in."""
+    lists = (name for name in images.names() if name.lower().endswith((".txt", ".csv", ".json", ".mat")))
+    return any(split_word(name.rpartition("/")[2].rpartition(".")[0]) for name in lists)
+
+
 def _with_camera_folders(images: ImageRoot, names: Iterable[str], splits: dict[str, Any]) -> dict[str, Any] | None:
     """Return arguments for images in ``<person>/<camera>/`` or ``<camera>/<person>/``, or None.
 
@@ -198,7 +214,7 @@ def _with_camera_folders(images: ImageRoot, names: Iterable[str], splits: dict[s
     if any(len(pair) != 2 for pair in pairs):
         return None
     upper, lower = ({pair[level] for pair in pairs} for level in (0, 1))
-    if are_no_people(upper) and len(upper) < len(lower):
+    if are_no_people(upper) and 1 < len(upper) < len(lower):
         options = {"pattern": r"^(?P<camera>[^/]+)/(?P<pid>[^/]+)/"}
     elif not are_no_people(upper) and len(lower) < len(upper) and len(lower) < len(pairs):
         options = {"camera_folders": True}
