@@ -5,21 +5,18 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from diffusers import DiffusionPipeline
 
+from diffreid_lightning.diffusion.checkpoint_parts import INDEX, NETWORKS, TOKENIZERS, part_weights
 from diffreid_lightning.errors import UserError, nearest
 from diffreid_lightning.nets.hub import hub_file, is_hub_id
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.whole_folder import left_behind, what_is_there
 
-INDEX = "model_index.json"
 TINY_SD = "tiny-sd"
-_PARTS = ("text_encoder", "text_encoder_2", "unet", "vae")
-_TOKENIZERS = ("tokenizer", "tokenizer_2")
 #: in configurations, what changes when a checkpoint is only saved again
 _WRITERS_NOTES = ("_diffusers_version", "transformers_version", "_name_or_path", "name_or_path")
 
@@ -55,18 +52,11 @@ def locate_pipeline(model: str | Path) -> Path:
     return folder
 
 
-def variant_of(folder: Path, part: str = "unet") -> str | None:
-    """Name the variant of the weights when a checkpoint has only that one (``fp16``), else None."""
-    names = [file.name for file in (folder / part).glob("*.safetensors")]
-    plain = any(re.fullmatch(r"diffusion_pytorch_model(-\d+-of-\d+)?\.safetensors", name) for name in names)
-    return "fp16" if not plain and any(".fp16" in name for name in names) else None
-
-
 def weights_hash(folder: Path) -> str:
     """SHA-256 over what is loaded from a checkpoint, 64 hexadecimal digits: weights, configurations, tokenizers.
 
-    The noise schedule counts, since other images are drawn by another one; versions of the libraries that wrote the
-    configurations do not.
+    Of each network the files count that are loaded, whatever variant they are. The noise schedule counts, since other
+    images are drawn by another one; versions of the libraries that wrote the configurations do not.
 
     Args:
         folder: as :func:`locate_pipeline` gives it.
@@ -102,19 +92,17 @@ def _settings(content: bytes) -> bytes:
 
 
 def _setting_files(folder: Path) -> Iterator[Path]:
-    configs = (folder / part / "config.json" for part in _PARTS)
+    configs = (folder / part / "config.json" for part in NETWORKS)
     named = (folder / INDEX, *configs, folder / "scheduler" / "scheduler_config.json")
     yield from (file for file in named if file.is_file())
-    for part in _TOKENIZERS:
+    for part in TOKENIZERS:
         yield from (file for file in sorted((folder / part).glob("*")) if file.suffix in (".json", ".txt"))
 
 
 def _weight_files(folder: Path) -> Iterator[Path]:
-    variant = variant_of(folder)
-    for part in _PARTS:
-        for file in sorted((folder / part).glob("*.safetensors")):
-            if (".fp16" in file.name) == (variant == "fp16"):
-                yield file
+    for part in NETWORKS:
+        if (found := part_weights(folder / part)) is not None:
+            yield from found.files
 
 
 def _from_hub(model: str) -> Path:

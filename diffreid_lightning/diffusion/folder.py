@@ -10,24 +10,29 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline
+from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
 from transformers.utils import logging as transformers_logging
 
-from diffreid_lightning.diffusion.checkpoint_source import INDEX, locate_pipeline, variant_of
-from diffreid_lightning.errors import RunError, UserError
+from diffreid_lightning.diffusion.checkpoint_parts import LAYOUTS, check_network, check_parts, first_line
+from diffreid_lightning.diffusion.checkpoint_source import locate_pipeline
+from diffreid_lightning.diffusion.compatibility import check_pipeline
+from diffreid_lightning.errors import DiffReIDError, RunError, UserError, shorten
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.whole_folder import replacing, what_is_there
 
 PROVENANCE = "provenance.json"
 
 Pipeline: TypeAlias = StableDiffusionPipeline | StableDiffusionXLPipeline
-_LAYOUTS: dict[str, type] = {
-    "StableDiffusionPipeline": StableDiffusionPipeline,  # SD 1.x and 2.x
-    "StableDiffusionXLPipeline": StableDiffusionXLPipeline,
+_PIPELINES: dict[str, type] = {each.__name__: each for each in (StableDiffusionPipeline, StableDiffusionXLPipeline)}
+_NETWORKS: dict[str, type] = {
+    "unet": UNet2DConditionModel,
+    "vae": AutoencoderKL,
+    "text_encoder": CLIPTextModel,
+    "text_encoder_2": CLIPTextModelWithProjection,
 }
 
 
@@ -51,7 +56,8 @@ def load_autoencoder(path: str | Path) -> AutoencoderKL:
             remedy="train one: python -m diffreid_lightning fit --config tiny_sd/autoencoder",
         )
     with _loading(path, "autoencoder"):
-        return AutoencoderKL.from_pretrained(folder, local_files_only=True, use_safetensors=True).float()
+        vae: AutoencoderKL = _load_network(AutoencoderKL, folder, torch.float32)
+        return vae
 
 
 def save_autoencoder(vae: AutoencoderKL, folder: Path, provenance: Mapping[str, Any]) -> None:
@@ -152,25 +158,43 @@ def load_pipeline(model: str | Path, dtype: torch.dtype = torch.float32) -> Pipe
         UserError: there is none, its layout is another one, or its files are damaged.
     """
     folder = locate_pipeline(model)
-    with _loading(model, "diffusion model"):
-        name = str(json.loads((folder / INDEX).read_text(encoding="utf-8")).get("_class_name"))
-    if name not in _LAYOUTS:
-        raise UserError(
-            f"The diffusion model at {model} has another layout.",
-            looked_for=f"a pipeline of the class {' or '.join(_LAYOUTS)}",
-            found=name,
-            remedy="choose an SD 1.x, SD 2.x or SDXL checkpoint",
-        )
-    settings: dict[str, Any] = {"variant": variant_of(folder)}
+    name = check_parts(folder, model)
+    networks = {part: cls for part, cls in _NETWORKS.items() if part in LAYOUTS[name]}
+    settings: dict[str, Any] = {}
     if name == "StableDiffusionPipeline":
-        settings |= {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-    with _loading(model, "diffusion model"), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*torch_dtype.*")  # newer versions prefer another word for it
-        pipeline: Pipeline = _LAYOUTS[name].from_pretrained(  # type: ignore[attr-defined]
-            folder, local_files_only=True, use_safetensors=True, torch_dtype=dtype, **settings
+        settings = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    with _loading(model, "diffusion model"):
+        loaded = {part: _load_network(cls, folder / part, dtype) for part, cls in networks.items()}
+        pipeline: Pipeline = _PIPELINES[name].from_pretrained(  # type: ignore[attr-defined]
+            folder, local_files_only=True, **loaded, **settings
         )
+    check_pipeline(pipeline, model)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def _load_network(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
+    """Load one network whole; a library would draw the tensors that its files lack.
+
+    Raises:
+        UserError: tensors are missing.
+    """
+    weights = check_network(folder, folder.parent)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch_dtype.*")  # newer versions prefer another word for it
+        network, report = cls.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, torch_dtype=dtype, variant=weights.variant,
+            output_loading_info=True,
+        )  # fmt: skip
+    lacking = sorted({*report["missing_keys"], *(n for n, tensor in network.state_dict().items() if tensor.is_meta)})
+    if lacking:
+        raise UserError(
+            f"The weights in {folder} are incomplete.",
+            looked_for=f"the tensors of {cls.__name__} as config.json describes it",
+            found=f"no {shorten(lacking, 4)}",
+            remedy="copy the checkpoint again, or restore the config.json that belongs to these weights",
+        )
+    return network
 
 
 def _missing(path: str | Path, what: str, looked_for: str, remedy: str) -> UserError:
@@ -185,8 +209,15 @@ def _loading(path: str | Path, what: str) -> Iterator[None]:
         library.disable_progress_bar()
     try:
         yield
-    except (OSError, ValueError, SafetensorError, RuntimeError) as error:
-        raise UserError(f"The {what} at {path} cannot be loaded.", found=str(error).splitlines()[0]) from error
+    except (DiffReIDError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a configuration with values of the wrong type can raise anything
+        raise UserError(
+            f"The {what} at {path} cannot be loaded.",
+            looked_for="configurations and weights that belong together",
+            found=f"{type(error).__name__}: {first_line(error)}",
+            remedy="copy it again, whole, as it was published",
+        ) from error
     finally:
         for library in bars:
             library.enable_progress_bar()

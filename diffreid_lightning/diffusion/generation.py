@@ -293,14 +293,6 @@ def _load(model: str, base: str | None) -> _Loaded:
         if inside:  # the folder of a run was given
             raise UserError(f"There is no diffusion model at {model}", remedy=f"did you mean {inside[0]}?")
         made = _Loaded(load_pipeline(model), PromptTemplate(), weights_hash(locate_pipeline(model)), None)
-    unet, vae = made.pipeline.unet, made.pipeline.vae
-    if unet.config.in_channels != vae.config.latent_channels:
-        raise UserError(
-            f"The diffusion model at {model} does not draw from text alone.",
-            looked_for=f"a denoiser of {vae.config.latent_channels} channels",
-            found=f"{unet.config.in_channels}, as models for inpainting have",
-            remedy="choose a text-to-image checkpoint",
-        )
     return made
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from diffusers import DDPMScheduler
 from diffusers.models.attention_processor import AttnProcessor
 from diffusers.training_utils import cast_training_params
 from lightning.pytorch import LightningModule
@@ -30,6 +29,7 @@ from diffreid_lightning.diffusion.folder import Pipeline, load_pipeline
 from diffreid_lightning.diffusion.identity_tokens import FreeTokens, IdentityTokens, People
 from diffreid_lightning.diffusion.injected_embedding import inject
 from diffreid_lightning.diffusion.lora import LoRA
+from diffreid_lightning.diffusion.noise_process import training_scheduler
 from diffreid_lightning.diffusion.objective import (
     check_gamma,
     denoising_errors,
@@ -117,7 +117,7 @@ class Personalisation(LightningModule):
         self.warmup_steps = warmup_steps
         pipeline = load_pipeline(model, getattr(torch, frozen_dtype))
         self._held = _Held(pipeline, self.image_size)
-        self.scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
+        self.scheduler = training_scheduler(pipeline.scheduler, model)
         self._begun = False
 
     # Set-up.

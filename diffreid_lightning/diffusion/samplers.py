@@ -12,10 +12,15 @@ import torch
 from diffusers import SchedulerMixin
 from torch import Tensor
 
+from diffreid_lightning.diffusion.noise_process import (
+    describe_process,
+    process_arguments,
+    process_kind,
+    samples_process,
+)
 from diffreid_lightning.errors import UserError, nearest, shorten
 
 _STEP = ("model_output", "timestep", "sample")
-_NOISE = ("beta_start", "beta_end", "beta_schedule", "prediction_type")  # what a scheduler takes from a checkpoint
 
 
 class Sampler:
@@ -35,11 +40,23 @@ class Sampler:
 
     def __init__(self, scheduler: Any, name: str | None, options: Mapping[str, Any], steps: int) -> None:
         found = type(scheduler) if name is None else _find(name)
-        _check(found, scheduler.config, options)
+        _check(found, scheduler, options)
         self.steps = steps
+        self._takes_generator = "generator" in inspect.signature(found.step).parameters  # type: ignore[attr-defined]
+        process = process_arguments(scheduler.config, inspect.signature(found).parameters)
         try:
-            self.scheduler: Any = found.from_config(scheduler.config, **options)  # type: ignore[attr-defined]
+            self.scheduler: Any = found.from_config(  # type: ignore[attr-defined]
+                scheduler.config, **{**process, **options}
+            )
             self.scheduler.set_timesteps(steps)
+            if hasattr(self.scheduler, "noise_sampler"):
+                raise UserError(
+                    f"{found.__name__} draws noise that no image's seed reaches.",
+                    remedy="choose another one, such as DPMSolverMultistepScheduler or EulerAncestralDiscreteScheduler",
+                )
+            self._try_out()
+        except UserError:
+            raise
         except (ValueError, TypeError, NotImplementedError, AssertionError, ImportError, IndexError) as error:
             raise UserError(
                 f"{found.__name__} refuses its settings.",
@@ -47,12 +64,12 @@ class Sampler:
                 found=str(error).splitlines()[0] if str(error) else type(error).__name__,
                 remedy="change model.steps, model.scheduler_options or model.scheduler",
             ) from error
-        if hasattr(self.scheduler, "noise_sampler"):
-            raise UserError(
-                f"{found.__name__} draws noise that no image's seed reaches.",
-                remedy="choose another one, such as DPMSolverMultistepScheduler or EulerAncestralDiscreteScheduler",
-            )
-        self._takes_generator = "generator" in inspect.signature(found.step).parameters  # type: ignore[attr-defined]
+
+    def _try_out(self) -> None:
+        """Take one step from zeros: some classes refuse a kind of prediction, or a setting, there and not before."""
+        timestep, latents = self.scheduler.timesteps[0], torch.zeros(1, 4, 8, 8)
+        self.step(self.scaled(latents, timestep), timestep, latents, [torch.Generator()])
+        self.scheduler.set_timesteps(self.steps)
 
     @property
     def work(self) -> dict[str, Any]:
@@ -140,8 +157,8 @@ def _find(name: str) -> type:
     )
 
 
-def _check(found: type, config: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-    accepted = list(inspect.signature(found).parameters)
+def _check(found: type, own: Any, options: Mapping[str, Any]) -> None:
+    accepted = inspect.signature(found).parameters
     for option in options:
         if option not in accepted:
             guess = nearest(option, accepted)
@@ -151,17 +168,30 @@ def _check(found: type, config: Mapping[str, Any], options: Mapping[str, Any]) -
                 remedy=f"did you mean {guess!r}?" if guess else "take one of the arguments above",
             )
     step = tuple(inspect.signature(found.step).parameters)[1:4]  # type: ignore[attr-defined]
-    lacking = [name for name in _NOISE if name not in accepted]
-    if step != _STEP or lacking:
-        raise UserError(
-            f"{found.__name__} cannot sample a Stable Diffusion checkpoint.",
-            looked_for=f"a scheduler that takes {', '.join(_NOISE)} from the checkpoint",
-            found=f"it does not take {', '.join(lacking)}" if lacking else "its steps are of another kind",
-            remedy="choose DPMSolverMultistepScheduler, UniPCMultistepScheduler, DDIMScheduler or the like",
-        )
-    if config.get("rescale_betas_zero_snr") and "rescale_betas_zero_snr" not in accepted:
+    kind = process_kind(own.config)
+    if step != _STEP or not (samples_process(kind, accepted) or (kind == "continuous" and found is type(own))):
+        raise _cannot_sample(found, own)
+    if own.config.get("trained_betas") is not None and "trained_betas" not in accepted:
+        raise _cannot_sample(found, own)
+    if own.config.get("rescale_betas_zero_snr") and "rescale_betas_zero_snr" not in accepted:
         raise UserError(
             f"{found.__name__} cannot sample a checkpoint whose last timestep is pure noise.",
             looked_for="a scheduler with the argument rescale_betas_zero_snr",
             remedy="choose DPMSolverMultistepScheduler, UniPCMultistepScheduler or DDIMScheduler",
         )
+
+
+def _cannot_sample(found: type, own: Any) -> UserError:
+    kind = process_kind(own.config)
+    remedies = {
+        "betas": "choose DPMSolverMultistepScheduler, UniPCMultistepScheduler, DDIMScheduler or the like",
+        "edm": "choose EDMDPMSolverMultistepScheduler or EDMEulerScheduler, or null for the checkpoint's own",
+        "continuous": "choose the checkpoint's own: null",
+        "other": "choose an SD 1.x, SD 2.x or SDXL checkpoint whose scheduler has betas",
+    }
+    return UserError(
+        f"{found.__name__} cannot sample {'a Stable Diffusion' if kind == 'betas' else 'this'} checkpoint.",
+        looked_for=f"a scheduler for the noise that it was trained with ({describe_process(own.config)})",
+        found=f"{found.__name__}, which is for another kind of noise, or steps in another way",
+        remedy=remedies[kind],
+    )

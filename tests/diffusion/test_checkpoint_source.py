@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffreid_lightning.diffusion.checkpoint_source import locate_pipeline, variant_of, weights_hash
+from diffreid_lightning.diffusion.checkpoint_parts import part_weights
+from diffreid_lightning.diffusion.checkpoint_source import locate_pipeline, weights_hash
 from diffreid_lightning.diffusion.folder import load_pipeline
 from diffreid_lightning.errors import UserError
 from tests.diffusion.layouts import LAYOUTS
@@ -44,8 +45,9 @@ def test_another_kind_of_pipeline_is_refused(checkpoints: dict[str, Path], tmp_p
 
 def test_a_checkpoint_in_half_precision_alone_loads(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     load_pipeline(checkpoints["sd1"], torch.float16).save_pretrained(tmp_path / "half", variant="fp16")
-    assert variant_of(tmp_path / "half") == "fp16"
-    assert variant_of(checkpoints["sd1"]) is None
+    half, plain = (part_weights(folder / "unet") for folder in (tmp_path / "half", checkpoints["sd1"]))
+    assert half is not None and half.variant == "fp16"
+    assert plain is not None and plain.variant is None
     assert load_pipeline(tmp_path / "half").unet.dtype == torch.float32
 
 

@@ -1,0 +1,261 @@
+"""The files of a diffusers folder that are loaded, and the check that none of them is missing."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from diffreid_lightning.errors import UserError, shorten
+
+INDEX = "model_index.json"
+NETWORKS = ("text_encoder", "text_encoder_2", "unet", "vae")
+TOKENIZERS = ("tokenizer", "tokenizer_2")
+
+#: classes of the parts of a pipeline, by the name of the pipeline's class; None takes any
+_SD: dict[str, tuple[str, ...] | None] = {
+    "unet": ("UNet2DConditionModel",),
+    "vae": ("AutoencoderKL",),
+    "text_encoder": ("CLIPTextModel",),
+    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
+    "scheduler": None,
+}
+LAYOUTS: dict[str, dict[str, tuple[str, ...] | None]] = {
+    "StableDiffusionPipeline": _SD,  # SD 1.x and 2.x
+    "StableDiffusionXLPipeline": {
+        **_SD,
+        "text_encoder_2": ("CLIPTextModelWithProjection",),
+        "tokenizer_2": _SD["tokenizer"],
+    },
+}
+_STEMS = ("diffusion_pytorch_model", "model")  # of diffusers' networks and of transformers'
+_PICKLES = (".bin", ".ckpt", ".pt", ".pth")
+_LFS = b"version https://git-lfs"
+_COPY = "copy the checkpoint again, whole (hf download OWNER/NAME --local-dir FOLDER)"
+
+
+class Weights(NamedTuple):
+    """The weight files of one network."""
+
+    variant: str | None  #: ``fp16`` and the like, as ``from_pretrained`` takes it; None for plain names
+    files: tuple[Path, ...]  #: safetensors, in order of their names
+
+
+def part_weights(folder: Path) -> Weights | None:
+    """Find the files that ``from_pretrained`` loads a network from.
+
+    Plain names come first, then the variant ``fp16``, then any other. Files beside them (another variant, pickles,
+    shards of an earlier export) are not loaded.
+
+    Args:
+        folder: of the network, such as ``unet``.
+
+    Returns:
+        None where there is no weight file in safetensors.
+
+    Raises:
+        UserError: the list of shards is damaged.
+    """
+    for stem in _STEMS:
+        found = {**_indices(folder, stem), **_singles(folder, stem)}
+        if stem == _STEMS[0]:  # diffusers prefers shards, transformers the single file
+            found |= _indices(folder, stem)
+        for variant in sorted(found, key=lambda name: (name is not None, name != "fp16", name or "")):
+            file = found[variant]
+            names = _shards(file) if file.suffix == ".json" else [file.name]
+            return Weights(variant, tuple(folder / name for name in sorted(names)))
+    return None
+
+
+def check_parts(folder: Path, model: str | Path) -> str:
+    """Check that everything is there that a pipeline is loaded from; weights are not read.
+
+    Args:
+        folder: of the pipeline.
+        model: what the user called it.
+
+    Returns:
+        The name of the pipeline's class.
+
+    Raises:
+        UserError: another layout, a missing, empty or unreadable file, weights in pickles alone.
+    """
+    index = read_config(folder / INDEX, model)
+    name = str(index.get("_class_name"))
+    if name not in LAYOUTS:
+        raise UserError(
+            f"The diffusion model at {model} has another layout.",
+            looked_for=f"a pipeline of the class {' or '.join(LAYOUTS)}",
+            found=name,
+            remedy="choose an SD 1.x, SD 2.x or SDXL checkpoint",
+        )
+    for part, classes in LAYOUTS[name].items():
+        entry = index.get(part)
+        found = entry[1] if isinstance(entry, list) and len(entry) == 2 else None
+        if not isinstance(found, str) or (classes is not None and found not in classes):
+            raise UserError(
+                f"The diffusion model at {model} has another {part} than a {name} of Stable Diffusion.",
+                looked_for=f"{part}: {' or '.join(classes) if classes else 'a scheduler of diffusers'} in {INDEX}",
+                found=str(found or "none"),
+                remedy="choose an SD 1.x, SD 2.x or SDXL checkpoint for text to image",
+            )
+        if part == "scheduler":
+            read_config(folder / part / "scheduler_config.json", model)
+        elif part in TOKENIZERS:
+            _check_tokenizer(folder / part, model)
+        else:
+            check_network(folder / part, model)
+    return name
+
+
+def check_network(folder: Path, model: str | Path) -> Weights:
+    """Check that a network has its configuration and its weights, and return the latter.
+
+    Args:
+        folder: of the network.
+        model: what the user called the checkpoint.
+
+    Raises:
+        UserError: a file is missing, damaged or a placeholder of git-lfs, or the weights are pickles.
+    """
+    read_config(folder / "config.json", model)
+    found = part_weights(folder)
+    if found is None:
+        pickles = sorted(file.name for file in folder.glob("*") if file.suffix in _PICKLES)
+        if pickles:
+            raise _pickles(folder, pickles, model)
+        raise _incomplete(model, f"weights in safetensors in {folder}", _what_is_in(folder))
+    for file in found.files:
+        refuse_placeholder(file, model)
+    return found
+
+
+def read_config(file: Path, model: str | Path) -> dict[str, Any]:
+    """Read a JSON object of a checkpoint.
+
+    Raises:
+        UserError: it is missing, damaged, a placeholder of git-lfs, or no object.
+    """
+    refuse_placeholder(file, model)
+    try:
+        read = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _incomplete(model, f"a JSON object in {file}", first_line(error)) from error
+    if not isinstance(read, dict):
+        raise _incomplete(model, f"a JSON object in {file}", f"a {type(read).__name__}")
+    return read
+
+
+def refuse_placeholder(file: Path, model: str | Path) -> None:
+    """Refuse a file that is missing, empty, or stands for one that git-lfs has not fetched.
+
+    Raises:
+        UserError: it is.
+    """
+    if not file.is_file():
+        raise _incomplete(model, str(file), _what_is_in(file.parent))
+    try:
+        with file.open("rb") as handle:
+            start = handle.read(len(_LFS))
+    except OSError as error:
+        raise _incomplete(model, str(file), first_line(error)) from error
+    if not start:
+        raise _incomplete(model, f"content in {file}", "an empty file")
+    if start == _LFS:
+        raise UserError(
+            f"The diffusion model at {model} was cloned without its large files.",
+            looked_for=f"the content of {file}",
+            found="a placeholder of git-lfs",
+            remedy="fetch them: git lfs install, then git lfs pull inside the clone",
+        )
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an exception's message, or its type where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _singles(folder: Path, stem: str) -> dict[str | None, Path]:
+    return _matching(folder, rf"{stem}(?:\.(?P<variant>[\w-]+))?\.safetensors", r"-\d+-of-\d+$")
+
+
+def _indices(folder: Path, stem: str) -> dict[str | None, Path]:
+    return _matching(folder, rf"{stem}\.safetensors\.index(?:\.(?P<variant>[\w-]+))?\.json", r"$^")
+
+
+def _matching(folder: Path, pattern: str, excluded: str) -> dict[str | None, Path]:
+    """Find files by the variant in their names."""
+    found: dict[str | None, Path] = {}
+    for file in sorted(folder.glob("*")):
+        match = re.fullmatch(pattern, file.name)
+        if match and not re.search(excluded, match["variant"] or "x"):
+            found[match["variant"]] = file
+    return found
+
+
+def _shards(index: Path) -> set[str]:
+    refuse_placeholder(index, index.parent.parent)
+    listed = read_config(index, index.parent.parent).get("weight_map")
+    names = listed.values() if isinstance(listed, dict) else [None]
+    if not all(isinstance(name, str) and Path(name).name == name for name in names):
+        raise _incomplete(index.parent.parent, f"a weight_map with names of files in {index}", "something else")
+    return set(names)
+
+
+def _check_tokenizer(folder: Path, model: str | Path) -> None:
+    names = ("tokenizer.json",) if (folder / "tokenizer.json").is_file() else ("vocab.json", "merges.txt")
+    for name in (*names, "tokenizer_config.json"):
+        refuse_placeholder(folder / name, model)
+        if name.endswith(".json"):
+            read_config(folder / name, model)
+    if "merges.txt" in names:
+        _check_merges(folder, model)
+
+
+def _check_merges(folder: Path, model: str | Path) -> None:
+    """Refuse a list of merges that was cut off: words would fall apart into other tokens without an error."""
+    vocabulary = read_config(folder / "vocab.json", model)
+    try:
+        lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise _incomplete(model, f"a list of merges in {folder / 'merges.txt'}", first_line(error)) from error
+    merged = {line.replace(" ", "") for line in lines if line.count(" ") == 1}
+    names = [each for each in vocabulary if each not in merged and len(each.removesuffix("</w>")) > 1]
+    unmerged = [each for each in names if not (each.startswith("<") and each.endswith(">"))]  # special tokens
+    if len(unmerged) > 8:
+        raise _incomplete(
+            model,
+            f"a merge in {folder / 'merges.txt'} for each word of vocab.json",
+            f"none for {shorten(unmerged, 4)}",
+        )
+
+
+def _incomplete(model: str | Path, looked_for: str, found: str) -> UserError:
+    return UserError(
+        f"The diffusion model at {model} is incomplete or damaged.", looked_for=looked_for, found=found, remedy=_COPY
+    )
+
+
+def _what_is_in(folder: Path) -> str:
+    if not folder.is_dir():
+        return f"no folder {folder}"
+    return shorten(sorted(entry.name for entry in folder.iterdir())) or "an empty folder"
+
+
+def _pickles(folder: Path, names: Iterable[str], model: str | Path) -> UserError:
+    variant = ", variant='fp16'" if all(".fp16." in name for name in names) else ""
+    root = folder.parent if (folder.parent / INDEX).is_file() else folder
+    cls = "DiffusionPipeline" if root != folder else "AutoencoderKL"
+    code = (
+        f"from diffusers import {cls} as M; "
+        f"M.from_pretrained('{root}', use_safetensors=False{variant}).save_pretrained('{root}-safetensors')"
+    )
+    return UserError(
+        f"The weights of {model} are pickles, which can run any code when they are loaded, and are not read here.",
+        looked_for=f"*.safetensors in {folder}",
+        found=shorten(names),
+        remedy=f'convert them where that does no harm, then name the new folder: python -c "{code}"',
+    )
