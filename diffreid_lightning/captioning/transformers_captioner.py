@@ -9,7 +9,6 @@ from typing import Any, Literal
 import torch
 from huggingface_hub import snapshot_download
 from PIL import Image
-from safetensors import SafetensorError
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
 from diffreid_lightning.captioning.base import Captioner
@@ -21,6 +20,14 @@ DType = Literal["auto", "float32", "float16", "bfloat16"]
 
 CONFIG = "config.json"
 _NEEDED = f"{CONFIG}, *.safetensors, preprocessor_config.json or processor_config.json, and a tokenizer's files"
+_QUESTION = "Describe the person's clothes, bag and hair in one sentence."
+#: what is asked where the user asks nothing, of models that do not begin by themselves; their authors' own tasks
+_TASKS = {
+    "instructblip": _QUESTION,
+    "paligemma": "caption en",
+    "florence2": "<CAPTION>",
+    "kosmos-2": "An image of",
+}
 _PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 
 
@@ -34,7 +41,8 @@ class TransformersCaptioner(Captioner):
     Args:
         model: a hub id (``owner/name``, optionally ``@revision``) or the path of a folder that holds a copy.
         prompt: how the caption begins ("a photo of"; it is cut off again), what is asked ("Question: what does the
-            person wear? Answer:"), or the message to a chat model. "" lets the model begin.
+            person wear? Answer:"), or the message to a chat model. "" lets the model begin; one that cannot, as
+            InstructBLIP and PaliGemma, is then asked for a description.
         max_new_tokens: length limit of a caption in tokens.
         num_beams: width of the beam search; 1 is greedy.
         dtype: data type of the weights; ``auto`` keeps the one they are stored in.
@@ -55,34 +63,46 @@ class TransformersCaptioner(Captioner):
         device_map: str | dict[str, int | str] | None = None,
     ) -> None:
         super().__init__()
-        self.prompt = prompt
         self.max_new_tokens = max_new_tokens
         self.num_beams = num_beams
         self.dtype_name = dtype
         self._folder = _locate(model)
         try:
-            loaded = AutoModelForImageTextToText.from_pretrained(
+            loaded, report = AutoModelForImageTextToText.from_pretrained(
                 self._folder,
                 dtype=dtype if dtype == "auto" else getattr(torch, dtype),
                 device_map=device_map,
                 local_files_only=True,
                 use_safetensors=True,
                 trust_remote_code=False,
+                output_loading_info=True,
             )
             self.processor, self.tokenizer = _load_processors(self._folder)
-        except (OSError, ValueError, KeyError, ImportError, SafetensorError, RuntimeError) as error:
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # a configuration with values of the wrong type can raise anything
             raise _cannot_caption(model, self._folder, error) from error
+        lacking = sorted(report["missing_keys"])
+        if lacking:
+            raise _cannot_caption(model, self._folder, ValueError(f"the weights lack {shorten(lacking, 4)}"))
         if prompt and not hasattr(self.processor, "tokenizer"):
             raise UserError(
                 f"The captioner {model} takes no prompt.",
                 found=f"{type(loaded).__name__}, which reads images alone",
                 remedy="leave model.prompt empty, or choose a model that reads text as well, such as BLIP-2",
             )
+        self.prompt = prompt or self._own_task(loaded.config.model_type)
         self.tokenizer.padding_side = "left"  # what is generated goes on where the prompt ends
         loaded.eval().requires_grad_(False)
         # A model that transformers has placed must not be moved by the trainer, which moves the modules it sees.
         self.model = None if device_map is not None else loaded
         self._placed = [loaded]
+
+    def _own_task(self, model_type: str) -> str:
+        """Return what a model is asked where the user asks nothing; "" lets it begin."""
+        if getattr(self.processor, "chat_template", None):
+            return _QUESTION
+        return _TASKS.get(model_type, "")
 
     @property
     def work(self) -> dict[str, Any]:
@@ -99,13 +119,21 @@ class TransformersCaptioner(Captioner):
     def captions(self, images: list[Image.Image]) -> list[str]:
         """Put images into words, all at once."""
         model = self._placed[0]
-        inputs = self._inputs(images).to(model.device)
-        for name, value in inputs.items():
-            if value.is_floating_point():
-                inputs[name] = value.to(model.dtype)
-        written = model.generate(
-            **inputs, max_new_tokens=self.max_new_tokens, num_beams=self.num_beams, do_sample=False
-        )
+        try:
+            inputs = self._inputs(images).to(model.device)
+            for name, value in inputs.items():
+                if value.is_floating_point():
+                    inputs[name] = value.to(model.dtype)
+            written = model.generate(
+                **inputs, max_new_tokens=self.max_new_tokens, num_beams=self.num_beams, do_sample=False
+            )
+        except (TypeError, ValueError, KeyError, IndexError, AttributeError, AssertionError) as error:
+            raise UserError(
+                f"{type(model).__name__} does not caption under the prompt {self.prompt!r}.",
+                looked_for="an answer to images and prompt",
+                found=f"{type(error).__name__}: {_first_line(error)}",
+                remedy="give --model.prompt in the form of this model's card, or choose another model, such as BLIP-2",
+            ) from error
         given = inputs.get("input_ids")
         if given is not None and written.shape[1] >= given.shape[1]:
             repeated = (written[:, : given.shape[1]] == given).all()
@@ -115,8 +143,7 @@ class TransformersCaptioner(Captioner):
 
     def _inputs(self, images: list[Image.Image]) -> Any:
         if getattr(self.processor, "chat_template", None):
-            asked = self.prompt or "Describe the person's clothes, bag and hair in one sentence."
-            content = [{"type": "image"}, {"type": "text", "text": asked}]
+            content = [{"type": "image"}, {"type": "text", "text": self.prompt}]
             text = self.processor.apply_chat_template(
                 [{"role": "user", "content": content}], add_generation_prompt=True
             )
@@ -154,7 +181,7 @@ def _locate(model: str) -> Path:
         raise UserError(
             f"The captioner {model} cannot be had from the hub.",
             looked_for=_NEEDED,
-            found=str(error).splitlines()[0],
+            found=_first_line(error),
             remedy=remedy,
         ) from error
 
@@ -184,6 +211,11 @@ def _cannot_caption(model: str, folder: Path, error: Exception) -> UserError:
     return UserError(
         f"The captioner {model} cannot be loaded.",
         looked_for=f"{_NEEDED} of an image-to-text model, in {folder}",
-        found=f"{shorten(sorted(entry.name for entry in folder.iterdir()))}; {str(error).strip().splitlines()[0]}",
+        found=f"{shorten(sorted(entry.name for entry in folder.iterdir()))}; {_first_line(error)}",
         remedy="choose another model or copy this one again; weights must be in safetensors",
     )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -69,12 +69,13 @@ def part_weights(folder: Path) -> Weights | None:
     return None
 
 
-def check_parts(folder: Path, model: str | Path) -> str:
+def check_parts(folder: Path, model: str | Path, weights: bool = True) -> str:
     """Check that everything is there that a pipeline is loaded from; weights are not read.
 
     Args:
         folder: of the pipeline.
         model: what the user called it.
+        weights: whether the weights are to be there as well.
 
     Returns:
         The name of the pipeline's class.
@@ -105,8 +106,10 @@ def check_parts(folder: Path, model: str | Path) -> str:
             read_config(folder / part / "scheduler_config.json", model)
         elif part in TOKENIZERS:
             _check_tokenizer(folder / part, model)
-        else:
+        elif weights:
             check_network(folder / part, model)
+        else:
+            read_config(folder / part / "config.json", model)
     return name
 
 
@@ -211,24 +214,32 @@ def _check_tokenizer(folder: Path, model: str | Path) -> None:
         refuse_placeholder(folder / name, model)
         if name.endswith(".json"):
             read_config(folder / name, model)
-    if "merges.txt" in names:
-        _check_merges(folder, model)
-
-
-def _check_merges(folder: Path, model: str | Path) -> None:
-    """Refuse a list of merges that was cut off: words would fall apart into other tokens without an error."""
-    vocabulary = read_config(folder / "vocab.json", model)
     try:
-        lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise _incomplete(model, f"a list of merges in {folder / 'merges.txt'}", first_line(error)) from error
-    merged = {line.replace(" ", "") for line in lines if line.count(" ") == 1}
+        vocabulary, merges = _byte_pairs(folder, model)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise _incomplete(model, f"a vocabulary and merges in {folder}", first_line(error)) from error
+    _check_merges(vocabulary, merges, folder, model)
+
+
+def _byte_pairs(folder: Path, model: str | Path) -> tuple[list[str], list[str]]:
+    """Read the words of a tokenizer and its merges, ``left right``."""
+    if (folder / "tokenizer.json").is_file():
+        table = read_config(folder / "tokenizer.json", model)["model"]
+        merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in table["merges"]]
+        return list(table["vocab"].keys()), merges
+    vocabulary = read_config(folder / "vocab.json", model)
+    return list(vocabulary), (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
+
+
+def _check_merges(vocabulary: list[str], merges: list[str], folder: Path, model: str | Path) -> None:
+    """Refuse a list of merges that was cut off: words would fall apart into other tokens without an error."""
+    merged = {line.replace(" ", "") for line in merges if line.count(" ") == 1}
     names = [each for each in vocabulary if each not in merged and len(each.removesuffix("</w>")) > 1]
     unmerged = [each for each in names if not (each.startswith("<") and each.endswith(">"))]  # special tokens
     if len(unmerged) > 8:
         raise _incomplete(
             model,
-            f"a merge in {folder / 'merges.txt'} for each word of vocab.json",
+            f"a merge for each word of the vocabulary in {folder}",
             f"none for {shorten(unmerged, 4)}",
         )
 
@@ -250,8 +261,7 @@ def _pickles(folder: Path, names: Iterable[str], model: str | Path) -> UserError
     root = folder.parent if (folder.parent / INDEX).is_file() else folder
     cls = "DiffusionPipeline" if root != folder else "AutoencoderKL"
     code = (
-        f"from diffusers import {cls} as M; "
-        f"M.from_pretrained('{root}', use_safetensors=False{variant}).save_pretrained('{root}-safetensors')"
+        f"from diffusers import {cls} as M; M.from_pretrained('{root}'{variant}).save_pretrained('{root}-safetensors')"
     )
     return UserError(
         f"The weights of {model} are pickles, which can run any code when they are loaded, and are not read here.",

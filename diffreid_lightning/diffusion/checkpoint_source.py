@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from diffusers import DiffusionPipeline
 
 from diffreid_lightning.diffusion.checkpoint_parts import INDEX, NETWORKS, TOKENIZERS, part_weights
+from diffreid_lightning.diffusion.single_file import configs_of, refuse_pickle
 from diffreid_lightning.errors import UserError, nearest
 from diffreid_lightning.nets.hub import hub_file, is_hub_id
 from diffreid_lightning.paths import user_path
@@ -26,10 +27,11 @@ def locate_pipeline(model: str | Path) -> Path:
 
     Args:
         model: a folder, a hub id (``owner/name``, optionally ``@revision``), or ``tiny-sd``, which ships with the
-            package. A folder of that name wins.
+            package; or a single file in the original layout, as
+            :mod:`~diffreid_lightning.diffusion.single_file` reads it. A folder of that name wins.
 
     Returns:
-        The folder; it has a ``model_index.json``.
+        The folder, which has a ``model_index.json``, or the file.
 
     Raises:
         UserError: there is none.
@@ -40,14 +42,17 @@ def locate_pipeline(model: str | Path) -> Path:
             folder = Path(__file__).parent / "tiny_sd"
         elif isinstance(model, str) and is_hub_id(model) and left_behind(folder) is None:
             return _from_hub(model)
+    if folder.is_file():
+        refuse_pickle(folder)
+        return folder
     if not (folder / INDEX).is_file():
         guess = nearest(str(model), [TINY_SD])
         raise UserError(
             f"There is no diffusion model at {model}",
             looked_for=f"a diffusers folder with {INDEX}",
             found=what_is_there(folder),
-            remedy="give the folder of a Stable Diffusion checkpoint in diffusers' layout, a hub id (owner/name), or "
-            + (f"did you mean {guess!r}?" if guess and guess != str(model) else TINY_SD),
+            remedy="give the folder of a Stable Diffusion checkpoint in diffusers' layout, its one .safetensors file, "
+            "a hub id (owner/name), or " + (f"did you mean {guess!r}?" if guess and guess != str(model) else TINY_SD),
         )
     return folder
 
@@ -59,18 +64,30 @@ def weights_hash(folder: Path) -> str:
     images are drawn by another one; versions of the libraries that wrote the configurations do not.
 
     Args:
-        folder: as :func:`locate_pipeline` gives it.
+        folder: as :func:`locate_pipeline` gives it; of a single file, its bytes and its configurations count.
+
+    Raises:
+        UserError: the list of shards, or the single file, is damaged.
     """
-    files = [(file, file.stat()) for file in (*_setting_files(folder), *_weight_files(folder))]
-    return _hashed(folder, tuple((file, stat.st_size, stat.st_mtime_ns) for file, stat in files))
+    if folder.is_file():
+        with configs_of(folder) as configs:
+            settings = _hash(configs, _setting_files(configs))
+        return hashlib.sha256((settings + _hash(folder.parent, [folder], named=False)).encode()).hexdigest()
+    return _hash(folder, (*_setting_files(folder), *_weight_files(folder)))
+
+
+def _hash(root: Path, files: Iterable[Path], named: bool = True) -> str:
+    stats = [(file, file.stat()) for file in files]
+    return _hashed(root, named, tuple((file, stat.st_size, stat.st_mtime_ns) for file, stat in stats))
 
 
 @functools.lru_cache(maxsize=64)
-def _hashed(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
+def _hashed(root: Path, named: bool, files: tuple[tuple[Path, int, int], ...]) -> str:
     """Hash files once, as long as neither size nor time of any has changed."""
     digest = hashlib.sha256()
     for file, _, _ in files:
-        digest.update(file.relative_to(folder).as_posix().encode())
+        if named:
+            digest.update(file.relative_to(root).as_posix().encode())
         if file.suffix == ".json":
             digest.update(_settings(file.read_bytes()))
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ def check_pipeline(pipeline: Any, model: str | Path) -> None:
     """
     unet, vae = pipeline.unet.config, pipeline.vae.config
     _check_channels(unet, vae, model)
+    _check_scale(vae, model)
     _check_inputs(unet, getattr(pipeline, "text_encoder_2", None), model)
     for tokenizer, encoder in text_encoders(pipeline):
         _check_tokenizer(tokenizer, encoder.config, model)
@@ -52,6 +54,26 @@ def _check_channels(unet: Any, vae: Any, model: str | Path) -> None:
             looked_for=f"{latent} output channels (unet/config.json, out_channels)",
             found=f"{unet.out_channels}, as networks with a learned variance have",
             remedy=_OTHER,
+        )
+
+
+def _check_scale(vae: Any, model: str | Path) -> None:
+    """Refuse numbers between latents and denoiser that are none: pictures would be black, or not numbers."""
+    columns = [getattr(vae, name, None) for name in ("latents_mean", "latents_std")]
+    numbers = [vae.scaling_factor, getattr(vae, "shift_factor", None) or 0.0]
+    for column in columns:
+        if isinstance(column, (list, tuple)) and len(column) == vae.latent_channels:
+            numbers += column
+        elif column is not None:
+            numbers.append(column)
+    plain = all(isinstance(number, (int, float)) and math.isfinite(number) for number in numbers)
+    if not plain or vae.scaling_factor <= 0 or 0 in (columns[1] or ()):
+        raise UserError(
+            f"The scale of the latents of {model} cannot be used.",
+            looked_for=f"a positive scaling_factor in vae/config.json; latents_mean and latents_std null or lists of "
+            f"{vae.latent_channels} numbers",
+            found=f"scaling_factor {vae.scaling_factor!r}, latents_mean {columns[0]!r}, latents_std {columns[1]!r}",
+            remedy="restore vae/config.json as the checkpoint was published",
         )
 
 
@@ -97,11 +119,12 @@ def _check_tokenizer(tokenizer: Any, encoder: Any, model: str | Path) -> None:
     length, count = tokenizer.model_max_length, len(tokenizer)
     special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     lacking = [name for name, number in special.items() if number is None]
-    if length > encoder.max_position_embeddings or count > encoder.vocab_size or lacking:
+    fits = isinstance(length, int) and 2 < length <= encoder.max_position_embeddings
+    if not fits or count > encoder.vocab_size or lacking:
         raise UserError(
             f"The tokenizer of {model} is incomplete, or another text encoder's.",
             looked_for=f"at most {encoder.vocab_size} tokens with beginning, end and padding; model_max_length of "
             f"at most {encoder.max_position_embeddings} in tokenizer_config.json",
-            found=f"{count} tokens, model_max_length {length}" + (f", no {', '.join(lacking)}" if lacking else ""),
+            found=f"{count} tokens, model_max_length {length!r}" + (f", no {', '.join(lacking)}" if lacking else ""),
             remedy="copy the tokenizer's folder again, whole, from the checkpoint",
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -20,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 from diffreid_lightning.diffusion.checkpoint_parts import LAYOUTS, check_network, check_parts, first_line
 from diffreid_lightning.diffusion.checkpoint_source import locate_pipeline
 from diffreid_lightning.diffusion.compatibility import check_pipeline
+from diffreid_lightning.diffusion.single_file import configs_of
 from diffreid_lightning.errors import DiffReIDError, RunError, UserError, shorten
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.whole_folder import replacing, what_is_there
@@ -28,6 +29,10 @@ PROVENANCE = "provenance.json"
 
 Pipeline: TypeAlias = StableDiffusionPipeline | StableDiffusionXLPipeline
 _PIPELINES: dict[str, type] = {each.__name__: each for each in (StableDiffusionPipeline, StableDiffusionXLPipeline)}
+_SETTINGS: dict[str, dict[str, Any]] = {
+    "StableDiffusionPipeline": {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False},
+    "StableDiffusionXLPipeline": {},
+}
 _NETWORKS: dict[str, type] = {
     "unet": UNet2DConditionModel,
     "vae": AutoencoderKL,
@@ -40,12 +45,15 @@ def load_autoencoder(path: str | Path) -> AutoencoderKL:
     """Load an autoencoder in float32.
 
     Args:
-        path: folder of an ``AutoencoderKL``, or of a pipeline whose ``vae`` it is.
+        path: folder of an ``AutoencoderKL``, or of a pipeline whose ``vae`` it is, or a pipeline's single file.
 
     Raises:
         UserError: there is none, or its files are damaged.
     """
-    folder = user_path(path)
+    folder = Path(path).expanduser()
+    if folder.is_file():
+        vae: AutoencoderKL = load_pipeline(path).vae
+        return vae
     if (folder / "vae" / "config.json").is_file():
         folder = folder / "vae"
     if not (folder / "config.json").is_file():
@@ -56,7 +64,7 @@ def load_autoencoder(path: str | Path) -> AutoencoderKL:
             remedy="train one: python -m diffreid_lightning fit --config tiny_sd/autoencoder",
         )
     with _loading(path, "autoencoder"):
-        vae: AutoencoderKL = _load_network(AutoencoderKL, folder, torch.float32)
+        vae = _load_network(AutoencoderKL, folder, torch.float32)
         return vae
 
 
@@ -158,26 +166,40 @@ def load_pipeline(model: str | Path, dtype: torch.dtype = torch.float32) -> Pipe
         UserError: there is none, its layout is another one, or its files are damaged.
     """
     folder = locate_pipeline(model)
-    name = check_parts(folder, model)
-    networks = {part: cls for part, cls in _NETWORKS.items() if part in LAYOUTS[name]}
-    settings: dict[str, Any] = {}
-    if name == "StableDiffusionPipeline":
-        settings = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-    with _loading(model, "diffusion model"):
-        loaded = {part: _load_network(cls, folder / part, dtype) for part, cls in networks.items()}
-        pipeline: Pipeline = _PIPELINES[name].from_pretrained(  # type: ignore[attr-defined]
-            folder, local_files_only=True, **loaded, **settings
-        )
+    pipeline = _load_file(folder, model, dtype) if folder.is_file() else _load_folder(folder, model, dtype)
     check_pipeline(pipeline, model)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
+def _load_folder(folder: Path, model: str | Path, dtype: torch.dtype) -> Pipeline:
+    name = check_parts(folder, model)
+    networks = {part: cls for part, cls in _NETWORKS.items() if part in LAYOUTS[name]}
+    with _loading(model, "diffusion model"):
+        loaded = {part: _load_network(cls, folder / part, dtype) for part, cls in networks.items()}
+        pipeline: Pipeline = _PIPELINES[name].from_pretrained(  # type: ignore[attr-defined]
+            folder, local_files_only=True, **loaded, **_SETTINGS[name]
+        )
+    return pipeline
+
+
+def _load_file(file: Path, model: str | Path, dtype: torch.dtype) -> Pipeline:
+    with configs_of(file) as configs, _loading(model, "diffusion model"):
+        name = check_parts(configs, model, weights=False)
+        pipeline: Pipeline = _PIPELINES[name].from_single_file(  # type: ignore[attr-defined]
+            str(file), config=str(configs), local_files_only=True, torch_dtype=dtype, **_SETTINGS[name]
+        )
+        for part in _NETWORKS:
+            if part in LAYOUTS[name]:
+                _check_tensors(getattr(pipeline, part), f"{file} ({part})", [])
+    return pipeline
+
+
 def _load_network(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
-    """Load one network whole; a library would draw the tensors that its files lack.
+    """Load one network; a library left to itself would draw the tensors that its files lack.
 
     Raises:
-        UserError: tensors are missing.
+        UserError: files or tensors are missing.
     """
     weights = check_network(folder, folder.parent)
     with warnings.catch_warnings():
@@ -186,15 +208,29 @@ def _load_network(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
             folder, local_files_only=True, use_safetensors=True, torch_dtype=dtype, variant=weights.variant,
             output_loading_info=True,
         )  # fmt: skip
-    lacking = sorted({*report["missing_keys"], *(n for n, tensor in network.state_dict().items() if tensor.is_meta)})
+    _check_tensors(network, str(folder), report["missing_keys"])
+    return network
+
+
+def _check_tensors(network: Any, where: str, missing: Iterable[str]) -> None:
+    """Refuse a network that was not loaded whole, or whose weights are not finite."""
+    tensors = network.state_dict()
+    lacking = sorted({*missing, *(name for name, tensor in tensors.items() if tensor.is_meta)})
     if lacking:
         raise UserError(
-            f"The weights in {folder} are incomplete.",
-            looked_for=f"the tensors of {cls.__name__} as config.json describes it",
+            f"The weights in {where} are incomplete.",
+            looked_for=f"the tensors of {type(network).__name__} as its configuration describes it",
             found=f"no {shorten(lacking, 4)}",
-            remedy="copy the checkpoint again, or restore the config.json that belongs to these weights",
+            remedy="copy the checkpoint again, or restore the configuration that belongs to these weights",
         )
-    return network
+    broken = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
+    if broken:
+        raise UserError(
+            f"The weights in {where} are not all numbers.",
+            looked_for=f"finite values in {network.dtype}",
+            found=f"infinity or NaN in {shorten(broken, 4)}",
+            remedy="copy the checkpoint again, or choose float32 or bfloat16, which reach further than float16",
+        )
 
 
 def _missing(path: str | Path, what: str, looked_for: str, remedy: str) -> UserError:
@@ -205,6 +241,9 @@ def _missing(path: str | Path, what: str, looked_for: str, remedy: str) -> UserE
 @contextmanager
 def _loading(path: str | Path, what: str) -> Iterator[None]:
     bars = [each for each in (diffusers_logging, transformers_logging) if each.is_progress_bar_enabled()]
+    spoken = [(library, library.get_verbosity()) for library in (diffusers_logging, transformers_logging)]
+    for library, _ in spoken:
+        library.set_verbosity_error()  # what they warn of is an error here
     for library in bars:
         library.disable_progress_bar()
     try:
@@ -221,6 +260,8 @@ def _loading(path: str | Path, what: str) -> Iterator[None]:
     finally:
         for library in bars:
             library.enable_progress_bar()
+        for library, level in spoken:
+            library.set_verbosity(level)
 
 
 @contextmanager

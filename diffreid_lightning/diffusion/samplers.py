@@ -185,13 +185,13 @@ def _cannot_sample(found: type, own: Any) -> UserError:
     kind = process_kind(own.config)
     remedies = {
         "betas": "choose DPMSolverMultistepScheduler, UniPCMultistepScheduler, DDIMScheduler or the like",
-        "edm": "choose EDMDPMSolverMultistepScheduler or EDMEulerScheduler, or null for the checkpoint's own",
-        "continuous": "choose the checkpoint's own: null",
+        "edm": "choose EDMDPMSolverMultistepScheduler, EDMEulerScheduler, or the checkpoint's own: --model.scheduler null",
+        "continuous": "choose the checkpoint's own: --model.scheduler null",
         "other": "choose an SD 1.x, SD 2.x or SDXL checkpoint whose scheduler has betas",
     }
     return UserError(
         f"{found.__name__} cannot sample {'a Stable Diffusion' if kind == 'betas' else 'this'} checkpoint.",
-        looked_for=f"a scheduler for the noise that it was trained with ({describe_process(own.config)})",
-        found=f"{found.__name__}, which is for another kind of noise, or steps in another way",
+        looked_for="a scheduler for the noise that the checkpoint was trained with",
+        found=f"the checkpoint has {describe_process(own.config)}",
         remedy=remedies[kind],
     )
