@@ -67,6 +67,7 @@ class IdentitySheets(Callback):
         check_at_least("IdentitySheets.images", images)
         check_at_least("IdentitySheets.every_n_epochs", every_n_epochs)
         check_at_least("IdentitySheets.steps", steps)
+        check_at_least("IdentitySheets.guidance", guidance, 0)
         self.identities = identities
         self.images = images
         self.every_n_epochs = every_n_epochs

@@ -84,6 +84,7 @@ class SampleSheets(Callback):
         check_at_least("SampleSheets.images_per_prompt", images_per_prompt)
         check_at_least("SampleSheets.every_n_epochs", every_n_epochs)
         check_at_least("SampleSheets.steps", steps)
+        check_at_least("SampleSheets.guidance", guidance, 0)
         self.prompts = prompts
         self.images_per_prompt = images_per_prompt
         self.every_n_epochs = every_n_epochs

@@ -22,6 +22,8 @@ from diffreid_lightning.paths import user_path
 from diffreid_lightning.resumable_array import fill_array
 
 _BATCH = 64
+#: settings of an autoencoder that its tensors do not tell, with the values of the published ones
+_SETTINGS = {"act_fn": "silu", "norm_num_groups": 32}
 
 
 class LatentStore:
@@ -87,8 +89,9 @@ class LatentStore:
 
     @cached_property
     def _weights(self) -> bytes:
-        """Names and values of the autoencoder's tensors, hashed."""
-        digest = hashlib.sha256()
+        """Names and values of the autoencoder's tensors, and unusual settings, hashed."""
+        unusual = {name: self._vae.config[name] for name, usual in _SETTINGS.items() if self._vae.config[name] != usual}
+        digest = hashlib.sha256(json.dumps(unusual, sort_keys=True).encode() if unusual else b"")
         for name, tensor in sorted(self._vae.state_dict().items()):
             digest.update(name.encode() + tensor.detach().cpu().contiguous().float().numpy().tobytes())
         return digest.digest()

@@ -87,6 +87,7 @@ class PersonalisationDataModule(LightningDataModule):
             raise UserError(
                 f"data.image_size is {list(image_size)}.",
                 looked_for=f"height and width that {_UNIT} divides",
+                remedy=f"set data.image_size to {[max(1, round(side / _UNIT)) * _UNIT for side in image_size]}",
             )
         check_at_least("data.batch_size", batch_size)
         check_at_least("data.prior_batch_size", prior_batch_size, 0 if prior is None else 1)

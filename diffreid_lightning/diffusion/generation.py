@@ -22,7 +22,14 @@ from diffreid_lightning.diffusion.personalised import Identity, fused, is_person
 from diffreid_lightning.diffusion.prompt_cache import PromptCache
 from diffreid_lightning.diffusion.prompts import PromptTemplate
 from diffreid_lightning.diffusion.samplers import Sampler, initial_noise
-from diffreid_lightning.diffusion.sampling import Guidance, decode_latents, denoise, encode_images
+from diffreid_lightning.diffusion.sampling import (
+    Guidance,
+    decodable_size,
+    decode_latents,
+    denoise,
+    encode_images,
+    guidance_scale,
+)
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.provenance import manifests_named, read_provenance
@@ -62,7 +69,8 @@ class GenerationModule(LightningModule):
         scheduler: the sampler: a class of diffusers by name, or an importable path; None keeps the checkpoint's.
         scheduler_options: its arguments that differ from the checkpoint's configuration.
         steps: sampler steps.
-        guidance: scale of classifier-free guidance (Ho and Salimans, arXiv 2207.12598), 1 or more; 1 is none.
+        guidance: scale of classifier-free guidance (Ho and Salimans, arXiv 2207.12598), 1 or more; 1 is none, and 0 as
+            well, as model cards of distilled checkpoints have it.
         rescale: how far the contrast is brought back that guidance adds (Lin et al., arXiv 2305.08891), 0 to 1.
         diversity: the strategy of Diversity Injection; None is :class:`~.diversity.composed.ComposedGuidance`.
         template: the prompt; None takes the one the model was trained with.
@@ -93,7 +101,7 @@ class GenerationModule(LightningModule):
         decoded_together: int = 32,
     ) -> None:
         super().__init__()
-        _check_numbers(steps, guidance, rescale, kept_prompts, decoded_together)
+        _check_numbers(steps, rescale, kept_prompts, decoded_together)
         loaded = _load(model, base)
         pipeline = loaded.pipeline
         self._model, self._pipeline, self._people = model, pipeline, loaded.people
@@ -108,9 +116,9 @@ class GenerationModule(LightningModule):
         self.requires_grad_(False).eval().to(_DTYPES[dtype])
         if dtype == "float16" and self.vae.config.force_upcast:
             self.vae.float()  # such an autoencoder overflows in half precision
-        self.image_size = _fitting(image_size, 2 ** (len(self.vae.config.block_out_channels) - 1))
+        self.image_size = decodable_size(self.vae, image_size)
         self.sampler = Sampler(pipeline.scheduler, scheduler, scheduler_options or {}, steps)
-        self.guidance = guidance
+        self.guidance = guidance_scale("model.guidance", guidance)
         self.rescale = rescale
         self.diversity = diversity or ComposedGuidance()
         self.decoded_together = decoded_together
@@ -296,24 +304,10 @@ def _load(model: str, base: str | None) -> _Loaded:
     return made
 
 
-def _check_numbers(steps: int, guidance: float, rescale: float, *counts: int) -> None:
+def _check_numbers(steps: int, rescale: float, *counts: int) -> None:
     if steps < 1 or min(counts) < 1:
         raise UserError(
             "model.steps, model.kept_prompts or model.decoded_together is not positive.", looked_for="1 or more"
         )
-    if not 1 <= guidance < float("inf"):
-        raise UserError(f"The guidance scale is {guidance}.", looked_for="1 (no guidance) or more")
     if not 0 <= rescale <= 1:
         raise UserError(f"Contrast is rescaled by {rescale}.", looked_for="a share from 0 to 1")
-
-
-def _fitting(image_size: tuple[int, int], unit: int) -> tuple[int, int]:
-    height, width = int(image_size[0]), int(image_size[1])
-    if min(height, width) < unit or height % unit or width % unit:
-        near = [max(1, round(side / unit)) * unit for side in (height, width)]
-        raise UserError(
-            f"Images of {height} x {width} pixels cannot be decoded.",
-            looked_for=f"height and width that {unit} divides",
-            remedy=f"set data.image_size to {near}",
-        )
-    return height, width

@@ -40,7 +40,7 @@ from diffreid_lightning.diffusion.objective import (
 from diffreid_lightning.diffusion.personalised_writer import write_personalised
 from diffreid_lightning.diffusion.prompt_cache import PromptCache
 from diffreid_lightning.diffusion.row_adamw import RowAdamW
-from diffreid_lightning.diffusion.sampling import scale_latents
+from diffreid_lightning.diffusion.sampling import decodable_size, scale_latents
 from diffreid_lightning.diffusion.schedule import Schedule, optimise_by_step
 from diffreid_lightning.errors import UserError, check_at_least
 from diffreid_lightning.paths import user_path
@@ -116,6 +116,7 @@ class Personalisation(LightningModule):
         self.schedule = schedule
         self.warmup_steps = warmup_steps
         pipeline = load_pipeline(model, getattr(torch, frozen_dtype))
+        decodable_size(pipeline.vae, self.image_size)
         self._held = _Held(pipeline, self.image_size)
         self.scheduler = training_scheduler(pipeline.scheduler, model)
         self._begun = False

@@ -20,6 +20,7 @@ from diffreid_lightning.diffusion.conditioning import Conditioning, encode_nothi
 from diffreid_lightning.diffusion.folder import load_pipeline
 from diffreid_lightning.diffusion.prompts import PromptTemplate
 from diffreid_lightning.diffusion.samplers import Sampler
+from diffreid_lightning.diffusion.sampling import guidance_scale
 from diffreid_lightning.errors import RunError, check_at_least
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.resumable_array import fill_array
@@ -53,7 +54,7 @@ class PriorImages(ABC):
         check_at_least(f"{type(self).__name__}.steps", steps)
         check_at_least(f"{type(self).__name__}.draw_at_once", draw_at_once)
         self.steps = steps
-        self.guidance = guidance
+        self.guidance = guidance_scale(f"{type(self).__name__}.guidance", guidance)
         self.scheduler = scheduler
         self.draw_at_once = draw_at_once
         self.cache_dir = user_path(cache_dir)

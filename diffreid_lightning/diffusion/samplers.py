@@ -185,7 +185,7 @@ def _cannot_sample(found: type, own: Any) -> UserError:
     kind = process_kind(own.config)
     remedies = {
         "betas": "choose DPMSolverMultistepScheduler, UniPCMultistepScheduler, DDIMScheduler or the like",
-        "edm": "choose EDMDPMSolverMultistepScheduler, EDMEulerScheduler, or the checkpoint's own: --model.scheduler null",
+        "edm": "choose EDMDPMSolverMultistepScheduler or the checkpoint's own: --model.scheduler null",
         "continuous": "choose the checkpoint's own: --model.scheduler null",
         "other": "choose an SD 1.x, SD 2.x or SDXL checkpoint whose scheduler has betas",
     }

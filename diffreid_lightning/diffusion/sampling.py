@@ -13,7 +13,7 @@ from torch import Tensor
 from diffreid_lightning.diffusion.conditioning import Conditioning, unet_arguments
 from diffreid_lightning.diffusion.diversity.base import Weights, evaluated
 from diffreid_lightning.diffusion.samplers import Sampler
-from diffreid_lightning.errors import RunError
+from diffreid_lightning.errors import UserError
 
 
 class Guidance(NamedTuple):
@@ -138,6 +138,52 @@ def unscale_latents(vae: Any, latents: Tensor) -> Tensor:
     """Turn latents as the denoiser gives them, (B, C, h, w), into what the autoencoder decodes."""
     shift, scale = _scale(vae, latents.device)
     return latents / scale + shift
+
+
+def guidance_scale(name: str, scale: float) -> float:
+    """Check a scale of classifier-free guidance (Ho and Salimans, arXiv 2207.12598).
+
+    Args:
+        name: what the reader calls it.
+        scale: 1 or more; 1 is no guidance, and so is 0, as in diffusers.
+
+    Returns:
+        The scale, 1 or more.
+
+    Raises:
+        UserError: it is negative, between 0 and 1, or not finite.
+    """
+    if scale == 0:
+        return 1.0
+    if not 1 <= scale < float("inf"):
+        raise UserError(
+            f"{name} is {scale}.",
+            looked_for="a scale of 1 (no guidance) or more; 0 is no guidance as well",
+            remedy="leave it at its default, or give 1",
+        )
+    return scale
+
+
+def decodable_size(vae: Any, image_size: tuple[int, int]) -> tuple[int, int]:
+    """Check that an autoencoder decodes to a size.
+
+    Args:
+        vae: the autoencoder.
+        image_size: height and width in pixels.
+
+    Raises:
+        UserError: its reduction does not divide both.
+    """
+    unit = 2 ** (len(vae.config.block_out_channels) - 1)
+    height, width = int(image_size[0]), int(image_size[1])
+    if min(height, width) < unit or height % unit or width % unit:
+        near = [max(1, round(side / unit)) * unit for side in (height, width)]
+        raise UserError(
+            f"Images of {height} x {width} pixels cannot be decoded.",
+            looked_for=f"height and width that {unit} divides",
+            remedy=f"set data.image_size to {near}",
+        )
+    return height, width
 
 
 def _to_bytes(decoded: Tensor) -> Tensor:

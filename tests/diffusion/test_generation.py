@@ -265,7 +265,7 @@ def test_a_prompt_is_encoded_alike_in_any_company(checkpoints: dict[str, Path]) 
         ({"scheduler": "DPMSolverMultistepScheduler", "scheduler_options": {"algorithm_type": "x"}}, "refuses"),
         ({"steps": 0}, "not positive"),
         ({"steps": 5000}, "5000 steps"),
-        ({"guidance": 0.5}, "guidance scale is 0.5"),
+        ({"guidance": 0.5}, "model.guidance is 0.5"),
         ({"rescale": 2.0}, "Contrast"),
         ({"image_size": (33, 16)}, "32, 16"),
         ({"template": "{person}"}, "person"),
