@@ -187,11 +187,12 @@ def _load_file(file: Path, model: str | Path, dtype: torch.dtype) -> Pipeline:
     with configs_of(file) as configs, _loading(model, "diffusion model"):
         name = check_parts(configs, model, weights=False)
         pipeline: Pipeline = _PIPELINES[name].from_single_file(  # type: ignore[attr-defined]
-            str(file), config=str(configs), local_files_only=True, torch_dtype=dtype, **_SETTINGS[name]
+            str(file), config=str(configs), local_files_only=True, **_SETTINGS[name]
         )
         for part in _NETWORKS:
-            if part in LAYOUTS[name]:
+            if part in LAYOUTS[name]:  # not cast before: the library's cast stumbles over tensors that are missing
                 _check_tensors(getattr(pipeline, part), f"{file} ({part})", [])
+                getattr(pipeline, part).to(dtype)
     return pipeline
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,15 @@ def write_checkpoint(folder: Path, layout: str, tokenizer_folder: Path) -> Path:
         kind = "v_prediction" if layout == "sd2" else "epsilon"
         pipeline = assemble_pipeline(**parts, scheduler=DDIMScheduler(**_NOISE, prediction_type=kind))
     pipeline.save_pretrained(folder)
+    return folder
+
+
+def with_scheduler(folder: Path, scheduler: Any) -> Path:
+    """Put another scheduler into a checkpoint's folder."""
+    index = json.loads((folder / "model_index.json").read_text())
+    index["scheduler"] = ["diffusers", type(scheduler).__name__]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    scheduler.save_pretrained(folder / "scheduler")
     return folder
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 
 from diffreid_lightning.diffusion.checkpoint_parts import part_weights
 from diffreid_lightning.diffusion.checkpoint_source import locate_pipeline, weights_hash
@@ -62,6 +64,39 @@ def test_the_hash_follows_what_is_loaded(checkpoints: dict[str, Path], tmp_path:
     content[-1] ^= 1
     file.write_bytes(content)
     assert weights_hash(folder) != before
+
+
+@pytest.mark.parametrize(
+    ("layout", "part", "settings"),
+    [
+        ("sd1", "vae", {}),
+        ("sd1", "text_encoder", {}),
+        ("sdxl", "text_encoder_2", {}),
+        ("sd1", "unet", {"variant": "fp16"}),
+        ("sd1", "unet", {"max_shard_size": "20KB"}),
+        ("sdxl", "unet", {"variant": "fp16", "max_shard_size": "20KB"}),
+    ],
+)
+def test_each_weight_file_that_is_loaded_counts_beside_a_denoiser_in_half_precision(
+    checkpoints: dict[str, Path], tmp_path: Path, layout: str, part: str, settings: dict[str, Any]
+) -> None:
+    folder = shutil.copytree(checkpoints[layout], tmp_path / "model")
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float16)
+    shutil.rmtree(folder / "unet")
+    unet.save_pretrained(folder / "unet", **({"variant": "fp16"} if part != "unet" else settings))
+    load_pipeline(folder)
+    before = weights_hash(folder)
+    (folder / "vae" / "diffusion_pytorch_model.non_ema.safetensors").write_bytes(b"not loaded")
+    (folder / part / "diffusion_pytorch_model.bin").write_bytes(b"not loaded")
+    assert weights_hash(folder) == before
+    weights = part_weights(folder / part)
+    assert weights is not None
+    assert len(weights.files) == 1 or "max_shard_size" in settings
+    for file in weights.files[:2]:
+        whole = file.read_bytes()
+        file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        assert weights_hash(folder) != before, file.name
+        file.write_bytes(whole)
 
 
 @pytest.mark.parametrize(
