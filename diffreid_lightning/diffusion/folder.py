@@ -186,13 +186,20 @@ def _load_folder(folder: Path, model: str | Path, dtype: torch.dtype) -> Pipelin
 def _load_file(file: Path, model: str | Path, dtype: torch.dtype) -> Pipeline:
     with configs_of(file) as configs, _loading(model, "diffusion model"):
         name = check_parts(configs, model, weights=False)
-        pipeline: Pipeline = _PIPELINES[name].from_single_file(  # type: ignore[attr-defined]
-            str(file), config=str(configs), local_files_only=True, **_SETTINGS[name]
-        )
+        try:
+            pipeline: Pipeline = _PIPELINES[name].from_single_file(  # type: ignore[attr-defined]
+                str(file), config=str(configs), local_files_only=True, torch_dtype=dtype, **_SETTINGS[name]
+            )
+        except NotImplementedError as error:  # a cast of tensors that were not in the file
+            raise UserError(
+                f"The weights in {file} are incomplete.",
+                looked_for="each tensor of the networks that its configurations describe",
+                found=first_line(error),
+                remedy="download it again, or put the configurations that belong to it beside it",
+            ) from error
         for part in _NETWORKS:
-            if part in LAYOUTS[name]:  # not cast before: the library's cast stumbles over tensors that are missing
+            if part in LAYOUTS[name]:
                 _check_tensors(getattr(pipeline, part), f"{file} ({part})", [])
-                getattr(pipeline, part).to(dtype)
     return pipeline
 
 

@@ -16,6 +16,8 @@ Without this package::
     with safe_open("FOLDER/tokens.safetensors", "pt") as file:
         names, tokens = json.loads(file.metadata()["names"]), file.get_tensor("tokens")
     pipeline.load_textual_inversion(tokens, token=names)
+
+For SDXL the second text encoder's vectors are loaded as well; README.md has the lines.
 """
 
 from __future__ import annotations

@@ -24,20 +24,21 @@ def write_vocabulary(file: Path) -> Path:
     return file
 
 
-def write_personalised_model(folder: Path, base: Path) -> Path:
-    """Write a random LoRA and random tokens for four people, the LoRA with the stock saver."""
+def write_personalised_model(folder: Path, base: Path, people: int = 4, vectors: int = 1) -> Path:
+    """Write a random LoRA and random tokens for people, four at most, the LoRA with the stock saver."""
     pipeline: Any = load_pipeline(base)
     torch.manual_seed(1)
     pipeline.unet.add_adapter(LoraConfig(r=2, lora_alpha=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
     pipeline.save_lora_weights(folder / "lora", unet_lora_layers=get_peft_model_state_dict(pipeline.unet))
-    tensors = {"tokens": torch.randn(4, 16)}
+    shape = (people,) if vectors == 1 else (people, vectors)
+    tensors = {"tokens": torch.randn(*shape, 16)}
     if hasattr(pipeline, "text_encoder_2"):
-        tensors["tokens_2"] = torch.randn(4, 24)
-    save_file(tensors, folder / "tokens.safetensors", metadata={"names": json.dumps(NAMES)})
-    people = [
+        tensors["tokens_2"] = torch.randn(*shape, 24)
+    save_file(tensors, folder / "tokens.safetensors", metadata={"names": json.dumps(NAMES[:people])})
+    known = [
         {"name": name, "source": "toy", "partition": "train", "pid": pid, "description": f"a man in {pid}"}
-        for pid, name in enumerate(NAMES, start=1)
+        for pid, name in enumerate(NAMES[:people], start=1)
     ]
-    note = {"base": {"model": str(base), "weights": weights_hash(base)}, "template": TEMPLATE, "identities": people}
+    note = {"base": {"model": str(base), "weights": weights_hash(base)}, "template": TEMPLATE, "identities": known}
     (folder / "identities.json").write_text(json.dumps(note))
     return folder

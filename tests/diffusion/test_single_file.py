@@ -59,7 +59,7 @@ def test_a_file_that_lacks_tensors_is_refused(checkpoints: dict[str, Path], tmp_
     tensors = load_file(file)
     tensors.pop("model.diffusion_model.out.0.weight")
     save_file(tensors, file)
-    with pytest.raises(UserError, match="conv_norm_out"):
+    with pytest.raises(UserError, match="are incomplete"):
         load_pipeline(file)
     file.write_bytes(file.read_bytes()[:500])
     with pytest.raises(UserError, match="cannot be read"):
