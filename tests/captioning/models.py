@@ -18,12 +18,19 @@ from transformers import (
     GitForCausalLM,
     GitProcessor,
     GPT2Config,
+    InstructBlipConfig,
+    InstructBlipForConditionalGeneration,
+    InstructBlipProcessor,
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
+    PaliGemmaConfig,
+    PaliGemmaForConditionalGeneration,
+    PaliGemmaProcessor,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    SiglipImageProcessor,
     VisionEncoderDecoderConfig,
     VisionEncoderDecoderModel,
     ViTConfig,
@@ -115,6 +122,45 @@ def save_encoder_decoder(folder: Path) -> Path:
     build(VisionEncoderDecoderModel, config).save_pretrained(folder, safe_serialization=True)
     ViTImageProcessor(size={"height": SIDE, "width": SIDE}).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def save_instructblip(folder: Path) -> Path:
+    """Cannot begin by itself: its query network reads the prompt."""
+    tokenizer = make_tokenizer()
+    qformer = {**SMALL, "vocab_size": len(tokenizer), "encoder_hidden_size": 16, "cross_attention_frequency": 1}
+    text = {
+        "model_type": "opt", "vocab_size": len(tokenizer), "hidden_size": 16, "word_embed_proj_dim": 16, "ffn_dim": 32,
+        "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 64,
+        "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+    }  # fmt: skip
+    config = InstructBlipConfig(
+        vision_config={**SMALL, "image_size": SIDE, "patch_size": 14}, qformer_config=qformer, text_config=text,
+        num_query_tokens=4, image_token_index=4,
+    )  # fmt: skip
+    build(InstructBlipForConditionalGeneration, config).save_pretrained(folder, safe_serialization=True)
+    images = BlipImageProcessor(size={"height": SIDE, "width": SIDE})
+    InstructBlipProcessor(images, tokenizer, qformer_tokenizer=make_tokenizer(), num_query_tokens=4).save_pretrained(
+        folder
+    )
+    return folder
+
+
+def save_paligemma(folder: Path) -> Path:
+    """Cannot begin by itself: the image stands in the prompt."""
+    tokenizer = make_tokenizer()
+    text = {
+        **SMALL, "model_type": "gemma", "vocab_size": len(tokenizer), "num_key_value_heads": 2, "head_dim": 8,
+        "max_position_embeddings": 64, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+    }  # fmt: skip
+    vision = {**SMALL, "model_type": "siglip_vision_model", "image_size": SIDE, "patch_size": 14, "projection_dim": 16}
+    config = PaliGemmaConfig(
+        vision_config=vision, text_config=text, image_token_index=4, projection_dim=16, hidden_size=16
+    )
+    build(PaliGemmaForConditionalGeneration, config).save_pretrained(folder, safe_serialization=True)
+    images = SiglipImageProcessor(size={"height": SIDE, "width": SIDE})
+    images.image_seq_length = 4
+    PaliGemmaProcessor(images, tokenizer).save_pretrained(folder)
     return folder
 
 

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import Blip2ForConditionalGeneration, Blip2Processor
 
 from diffreid_lightning.captioning.transformers_captioner import TransformersCaptioner
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest import Manifest
-from tests.captioning.models import save_blip2, save_chat, save_encoder_decoder, save_git
+from tests.captioning.models import (
+    SMALL,
+    save_blip2,
+    save_chat,
+    save_encoder_decoder,
+    save_git,
+    save_instructblip,
+    save_paligemma,
+)
 from tests.data.layouts import write_market1501
 
 Command = Callable[..., int]
@@ -62,6 +74,60 @@ def test_other_image_to_text_models_load(
         captions = captioner.captions(images)
         assert captions == [captioner.captions([image])[0] for image in images]
     assert len(captions) == len(images) and all(captions)
+
+
+@pytest.mark.parametrize("save", [save_instructblip, save_paligemma])
+def test_models_that_cannot_begin_by_themselves_are_asked(
+    save: Callable[[Path], Path], tmp_path: Path, images: list[Image.Image]
+) -> None:
+    folder = str(save(tmp_path))
+    captioner = TransformersCaptioner(folder, max_new_tokens=6)
+    with torch.inference_mode():
+        captions = captioner.captions(images)
+        assert captions == [captioner.captions([image])[0] for image in images]
+    assert captioner.prompt and captioner.work["prompt"] == captioner.prompt, "what was asked is noted"
+    captioner.prompt = ""
+    with pytest.raises(UserError, match=r"--model\.prompt"), torch.inference_mode():
+        captioner.captions(images)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"text_config": {"num_attention_heads": 0, "model_type": "opt"}},
+        {"vision_config": {**SMALL, "patch_size": 0}},
+        {"text_config": "opt"},
+        {"num_query_tokens": "four"},
+        {"vision_config": {**SMALL, "num_hidden_layers": 3, "image_size": 28, "patch_size": 14}},
+        {"model_type": None},
+    ],
+)
+def test_configurations_with_values_that_cannot_be_are_refused(
+    blip2: Path, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    folder = shutil.copytree(blip2, tmp_path / "model")
+    config = folder / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | settings))
+    with pytest.raises(UserError, match="cannot be loaded"):
+        TransformersCaptioner(str(folder))
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "processor_config.json", "tokenizer.json"])
+def test_an_incomplete_folder_is_refused(blip2: Path, tmp_path: Path, file: str) -> None:
+    folder = shutil.copytree(blip2, tmp_path / "model")
+    (folder / file).unlink()
+    with pytest.raises(UserError, match="cannot be loaded"):
+        TransformersCaptioner(str(folder))
+
+
+def test_weights_that_are_missing_are_not_drawn(blip2: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(blip2, tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    lost = next(name for name in sorted(tensors) if "qformer" in name)
+    tensors.pop(lost)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match="the weights lack"):
+        TransformersCaptioner(str(folder))
 
 
 def test_half_precision_and_placement_by_transformers(blip2: Path, images: list[Image.Image]) -> None:

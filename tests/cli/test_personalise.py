@@ -12,9 +12,11 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
+from diffreid_lightning.diffusion.folder import load_pipeline
 from diffreid_lightning.diffusion.personalised import load_personalised
 from diffreid_lightning.manifest import Manifest
 from tests.diffusion.conftest import SIZE, checkpoints, people, tokenizer_folder  # noqa: F401
+from tests.diffusion.original_layout import write_single_file
 
 Command = Callable[..., int]
 RUN = Path("runs/test/fit-001")
@@ -121,6 +123,44 @@ def test_another_layout_or_other_data_than_the_models_are_refused(
     assert command(*words, f"--data.model={checkpoints['sd2']}") == 2
     assert "different base models" in capsys.readouterr().err
     assert command(*words, "--data=ReIDDataModule") == 2
+
+
+def test_a_single_file_is_personalised_and_generates(
+    command: Command,
+    words: list[str],
+    tmp_path: Path,
+    checkpoints: dict[str, Path],  # noqa: F811
+    people: Path,  # noqa: F811
+) -> None:
+    file = write_single_file(load_pipeline(checkpoints["sd1"]), tmp_path / "one.safetensors")
+    shutil.copytree(checkpoints["sd1"], tmp_path / "one", ignore=shutil.ignore_patterns("*.safetensors"))
+    callbacks = "--trainer.callbacks=[{class_path: PersonalisationExport}]"
+    assert command(*words, f"--model.model={file}", "--trainer.max_epochs=1", callbacks) == 0
+    drawing = [
+        "predict", "--config=pipeline/generate", f"--data.source={people}", f"--model.model={RUN / 'personalised'}",
+        f"--data.image_size=[{SIZE[0]},{SIZE[1]}]", "--data.identities=null", "--data.images_per_identity=1",
+        "--model.steps=1", "--model.diversity=NoDiversity", "--data.batch_size=4", "--trainer.accelerator=cpu",
+        "--trainer.default_root_dir=runs/drawn",
+    ]  # fmt: skip
+    assert command(*drawing) == 0
+    assert len(Manifest.read(tmp_path / "runs/drawn")) == 4
+
+
+def test_a_tokenizer_that_is_missing_is_named_before_anything_is_done(
+    command: Command,
+    words: list[str],
+    tmp_path: Path,
+    checkpoints: dict[str, Path],  # noqa: F811
+    people: Path,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = shutil.copytree(checkpoints["sd1"], tmp_path / "notok", ignore=shutil.ignore_patterns("tokenizer"))
+    generate = ["predict", "--config=pipeline/generate", f"--data.source={people}"]
+    for stage in (words, generate):
+        assert command(*stage, f"--model.model={model}", "--trainer.default_root_dir=runs/none") == 2
+        errors = capsys.readouterr().err
+        assert f"{model}/tokenizer" in errors and "Traceback" not in errors
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_source_without_training_images_is_refused(
