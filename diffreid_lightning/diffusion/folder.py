@@ -50,7 +50,7 @@ def load_autoencoder(path: str | Path) -> AutoencoderKL:
     Raises:
         UserError: there is none, or its files are damaged.
     """
-    folder = Path(path).expanduser()
+    folder = user_path(path)
     if folder.is_file():
         vae: AutoencoderKL = load_pipeline(path).vae
         return vae

@@ -13,7 +13,7 @@ from torch import Tensor
 from diffreid_lightning.diffusion.conditioning import Conditioning, unet_arguments
 from diffreid_lightning.diffusion.diversity.base import Weights, evaluated
 from diffreid_lightning.diffusion.samplers import Sampler
-from diffreid_lightning.errors import UserError
+from diffreid_lightning.errors import RunError, UserError
 
 
 class Guidance(NamedTuple):
