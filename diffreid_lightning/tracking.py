@@ -25,6 +25,9 @@ _OFFLINE = "offline-run-"
 _STEP = "trainer/global_step"
 #: what is tried next where W&B cannot start
 _FALLBACK = {"online": "offline", "offline": "disabled"}
+_DEFAULT_PROJECT = "diffreid"
+_OLD_NAMES = {"dryrun": "offline", "run": "online"}
+_MODES = ("online", "offline", "disabled", "shared", *_OLD_NAMES)
 
 
 def has_credentials() -> bool:
@@ -44,10 +47,21 @@ def has_credentials() -> bool:
 
 
 def tracking_mode() -> str:
-    """Return the W&B mode of this process: ``WANDB_MODE`` when set, else online with a key and offline without."""
+    """Return the W&B mode of this process: ``WANDB_MODE`` when set, else online with a key and offline without.
+
+    Raises:
+        UserError: ``WANDB_MODE`` is not a mode of W&B.
+    """
     chosen = os.environ.get("WANDB_MODE")
+    if chosen and chosen not in _MODES:
+        raise UserError(
+            "WANDB_MODE is not a mode of W&B.",
+            looked_for="online, offline or disabled",
+            found=chosen,
+            remedy="WANDB_MODE=disabled switches W&B off, WANDB_MODE=offline records on this machine; or unset it",
+        )
     if chosen:
-        return {"dryrun": "offline", "run": "online"}.get(chosen, chosen)
+        return _OLD_NAMES.get(chosen, chosen)
     return "online" if has_credentials() else "offline"
 
 
@@ -60,26 +74,38 @@ class WandbTracker(WandbLogger):
     is said once.
 
     Args:
-        project: W&B project.
+        project: W&B project; None takes ``WANDB_PROJECT``, else ``diffreid``.
         name: display name of the run; None lets W&B choose.
         save_dir: where the files go; "." means the run folder.
-        id: run id; None takes the run folder's, so that a continued fit stays one run.
+        id: run id; None takes ``WANDB_RUN_ID``, else the run folder's. A continued fit keeps the one it has.
         group: W&B group, for sweeps and seeds.
         tags: W&B tags.
         notes: free text.
+        entity: W&B account or team; None takes ``WANDB_ENTITY``, else the key's own.
     """
 
     def __init__(
         self,
-        project: str = "diffreid",
+        project: str | None = None,
         name: str | None = None,
         save_dir: str = ".",
         id: str | None = None,
         group: str | None = None,
         tags: list[str] | None = None,
         notes: str | None = None,
+        entity: str | None = None,
     ) -> None:
-        super().__init__(name=name, save_dir=save_dir, id=id, project=project, group=group, tags=tags, notes=notes)
+        project = project or os.environ.get("WANDB_PROJECT") or _DEFAULT_PROJECT
+        super().__init__(
+            name=name,
+            save_dir=save_dir,
+            id=id,
+            project=project,
+            group=group,
+            tags=tags,
+            notes=notes,
+            entity=entity,
+        )
         self.mode = tracking_mode()
         self._failed = False
         self._held = False
@@ -131,9 +157,10 @@ class WandbTracker(WandbLogger):
             try:
                 self._experiment = self._init()
             except Exception as error:  # wandb raises its own, the network's and the system's errors here
-                if self.mode not in _FALLBACK:
-                    raise
-                self.mode = _FALLBACK[self.mode]
+                if self.mode == "disabled":
+                    self._experiment = DummyLogger().experiment
+                    return
+                self.mode = _FALLBACK.get(self.mode, "offline")
                 instead = "is recorded offline" if self.mode == "offline" else "goes on without it"
                 rank_zero_warn(f"W&B could not start ({_told(error)}); this run {instead}.")
 
@@ -155,6 +182,18 @@ class WandbTracker(WandbLogger):
 def spared(logger: WandbLogger) -> AbstractContextManager[None]:
     """Spare a run the failures of whichever W&B logger it has: see :meth:`WandbTracker.spared`."""
     return logger.spared() if isinstance(logger, WandbTracker) else nullcontext()
+
+
+def recorded_as(logger: WandbLogger) -> dict[str, str]:
+    """Return id, project and entity of the W&B run that a logger has started, as far as W&B has set them.
+
+    They need not be what was asked for: under a sweep, W&B sets all three itself. Empty where nothing is recorded.
+    """
+    run = logger._experiment
+    if run is None or getattr(run, "disabled", False):
+        return {}
+    found = {name: getattr(run, name, None) for name in ("id", "project", "entity")}
+    return {name: value for name, value in found.items() if isinstance(value, str) and value}
 
 
 def finish_tracking() -> None:

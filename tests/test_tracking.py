@@ -13,6 +13,7 @@ import wandb
 from wandb.sdk.mailbox import HandleAbandonedError
 
 from diffreid_lightning import tracking
+from diffreid_lightning.errors import UserError
 from tests.wandb_records import read_run, runs_under
 
 
@@ -44,6 +45,25 @@ def test_a_key_in_the_environment_or_the_netrc_means_online(tmp_path: Path, monk
 def test_the_mode_in_the_environment_is_respected(given: str, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", given)
     assert tracking.tracking_mode() == mode
+
+
+@pytest.mark.parametrize("given", ["off", "bogus", "Offline"])
+def test_a_mode_that_wandb_does_not_have_is_refused_before_anything_runs(
+    given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", given)
+    with pytest.raises(UserError, match=given) as caught:
+        tracking.WandbTracker()
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert "WANDB_MODE=disabled" in str(caught.value)
+    assert tracking.WandbTracker().mode == "disabled", "the remedy"
+
+
+def test_a_project_in_the_environment_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tracking.WandbTracker().name == "diffreid"
+    monkeypatch.setenv("WANDB_PROJECT", "mine")
+    assert tracking.WandbTracker().name == "mine"
+    assert tracking.WandbTracker(project="given").name == "given"
 
 
 def refuse(monkeypatch: pytest.MonkeyPatch, *modes: str) -> None:

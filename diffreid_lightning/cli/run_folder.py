@@ -21,7 +21,7 @@ import shutil
 import time
 import zipfile
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from diffreid_lightning import file_lock
@@ -54,11 +54,15 @@ class RunFolder:
         path: the folder; created by :func:`open_run`.
         run_id: the id under which W&B knows the run; the same for every attempt at it.
         attempt: 1 for a new run, one more each time it is continued.
+        project: the W&B project it is recorded in, once it is.
+        entity: the W&B account it is recorded under, once it is.
     """
 
     path: Path
     run_id: str
     attempt: int
+    project: str | None = None
+    entity: str | None = None
 
 
 def launched_rank() -> int:
@@ -224,7 +228,7 @@ def open_run(root: Path, subcommand: str, continued: Path | None = None) -> RunF
         return _read(Path(inherited))
     if continued is not None:
         run = _read(continued)
-        run = RunFolder(run.path, run.run_id, run.attempt + (launched_rank() == 0))
+        run = replace(run, attempt=run.attempt + (launched_rank() == 0))
     elif launched_rank() > 0:
         # Rank 0 of an outside launcher makes the folder; whoever else must write asks it by broadcast.
         return RunFolder(root, "", 1)
@@ -240,7 +244,9 @@ def open_run(root: Path, subcommand: str, continued: Path | None = None) -> RunF
 
 def note_attempt(run: RunFolder) -> None:
     """Write down that this attempt at a run is under way."""
-    identity = json.dumps({"run_id": run.run_id, "attempt": run.attempt, "slurm_job": _this_job()})
+    entries = {"run_id": run.run_id, "attempt": run.attempt, "slurm_job": _this_job()}
+    tracked = {name: value for name in ("project", "entity") if (value := getattr(run, name)) is not None}
+    identity = json.dumps({**entries, **tracked})
     with replacing_file(run.path / IDENTITY_FILE) as staged:  # other processes of this launch may be reading it
         staged.write_text(identity + "\n", encoding="utf-8")
 
@@ -306,7 +312,8 @@ def _launch() -> str:
 def _read(path: Path) -> RunFolder:
     try:
         identity = json.loads((path / IDENTITY_FILE).read_text(encoding="utf-8"))
-        return RunFolder(path, str(identity["run_id"]), int(identity["attempt"]))
+        tracked = {name: str(identity[name]) for name in ("project", "entity") if identity.get(name)}
+        return RunFolder(path, str(identity["run_id"]), int(identity["attempt"]), **tracked)
     except (OSError, ValueError, KeyError) as error:
         raise RunError(
             f"The run folder {path} cannot be continued.",

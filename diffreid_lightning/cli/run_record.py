@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,13 @@ from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
+from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from diffreid_lightning.cli import run_folder
 from diffreid_lightning.errors import UserError
-from diffreid_lightning.tracking import WandbTracker
+from diffreid_lightning.tracking import WandbTracker, recorded_as
 from diffreid_lightning.whole_folder import replacing_file
 
 
@@ -104,6 +108,20 @@ class RunRecord(SaveConfigCallback):
         run_folder.note_attempt(self.run)
         for logger in trainer.loggers:
             logger.log_hyperparams(self.config.as_dict())
+        self._note_tracking(trainer)
+
+    def _note_tracking(self, trainer: Trainer) -> None:
+        """Note under which id W&B records the run: not always the one that was asked for."""
+        found = next((recorded_as(logger) for logger in trainer.loggers if isinstance(logger, WandbLogger)), {})
+        noted = replace(self.run, **{"run_id" if name == "id" else name: value for name, value in found.items()})
+        if self.run.attempt > 1 and noted.run_id != self.run.run_id:
+            rank_zero_warn(
+                f"W&B records this attempt as {noted.run_id}; the earlier ones are in its run {self.run.run_id}. "
+                "Unset WANDB_SWEEP_ID and leave the logger's id out to continue that one."
+            )
+        if noted != self.run:
+            self.run = noted
+            run_folder.note_attempt(noted)
 
 
 class RunProgress(RichProgressBar):
@@ -116,12 +134,23 @@ class RunProgress(RichProgressBar):
 
 
 def place_logger(class_path: str, arguments: Namespace, run: run_folder.RunFolder) -> None:
-    """Put a logger's files into the run folder; a W&B logger also gets the run's id."""
+    """Put a logger's files into the run folder; a W&B logger also gets the run's id.
+
+    What the environment asks of W&B counts for a new run. One that is continued stays the W&B run that it is.
+    """
     if class_path.rpartition(".")[2] in ("WandbTracker", "WandbLogger"):
         if arguments.get("save_dir") in (None, "."):
-            arguments.save_dir = str(run.path)
-        if arguments.get("id") is None and arguments.get("version") is None:
+            arguments.save_dir = os.environ.get("WANDB_DIR") or str(run.path)
+        is_new = run.attempt == 1
+        chosen = os.environ.get("WANDB_RUN_ID")
+        if arguments.get("id") is None and arguments.get("version") is None and not (is_new and chosen):
             arguments.id = run.run_id or None
+            if chosen and chosen != run.run_id:
+                rank_zero_info(f"WANDB_RUN_ID={chosen} is not used: this run is continued as {run.run_id}.")
+        if arguments.get("project") is None and not is_new:
+            arguments.project = run.project
+        if run.entity is not None and "entity" in arguments and arguments.entity is None:
+            arguments.entity = run.entity
     elif arguments.get("save_dir") in (None, "."):
         arguments.save_dir = str(run.path)
         arguments.name = run_folder.METRICS

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.loggers import CSVLogger
 
-from diffreid_lightning.cli.run_record import RunProgress
+from diffreid_lightning.cli.run_folder import RunFolder
+from diffreid_lightning.cli.run_record import RunProgress, place_logger
 from tests.cli.conftest import TINY
-from tests.wandb_records import runs_under
+from tests.wandb_records import read_run, runs_under
 
 Command = Callable[..., int]
 
@@ -32,3 +36,49 @@ def test_every_command_that_makes_something_is_recorded(tracked: Command, market
     for run in runs:
         assert (run / "config.yaml").is_file()
         assert len(runs_under(run)) == 1
+
+
+def test_a_sweeps_trial_is_continued_as_the_wandb_run_it_is(
+    tracked: Command, market: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("fit", f"--data.train={market}", *TINY, "--test_with=none", "--trainer.limit_train_batches=1")
+    agent = {"WANDB_SWEEP_ID": "abc12345", "WANDB_RUN_ID": "run98765", "WANDB_PROJECT": "searched"}
+    for name, value in agent.items():
+        monkeypatch.setenv(name, value)
+    assert tracked(*words, "--trainer.max_epochs=1") == 0
+    run = tmp_path / "runs/reid/fit-001"
+    noted = json.loads((run / "run.json").read_text())
+    assert (noted["run_id"], noted["project"]) == ("run98765", "searched")
+    for name in agent:
+        monkeypatch.delenv(name)
+    assert tracked(*words, "--trainer.max_epochs=2", "--ckpt_path=last") == 0
+    records = runs_under(run)
+    assert [record.stem for record in records] == ["run-run98765", "run-run98765"]
+    assert {read_run(record)["project"] for record in records} == {"searched"}
+    assert json.loads((run / "run.json").read_text()) == {**noted, "attempt": 2}
+
+
+@pytest.mark.parametrize(
+    ("attempt", "given", "environment", "expected"),
+    [
+        (1, {}, {}, {"id": "noted", "project": None}),
+        (1, {}, {"WANDB_RUN_ID": "mine"}, {"id": None}),  # W&B reads it
+        (1, {"id": "asked"}, {"WANDB_RUN_ID": "mine"}, {"id": "asked"}),
+        (1, {}, {"WANDB_DIR": "/elsewhere"}, {"save_dir": "/elsewhere"}),
+        (1, {"save_dir": "here"}, {"WANDB_DIR": "/elsewhere"}, {"save_dir": "here"}),
+        (2, {}, {"WANDB_RUN_ID": "mine"}, {"id": "noted", "project": "kept", "entity": "team"}),
+        (2, {"id": "asked", "project": "other"}, {}, {"id": "asked", "project": "other"}),
+    ],
+)
+def test_what_the_environment_asks_of_wandb_counts_for_a_new_run(
+    attempt: int, given: dict[str, str], environment: dict[str, str], expected: dict[str, str | None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    for name in ("WANDB_RUN_ID", "WANDB_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    arguments = Namespace({"save_dir": ".", "id": None, "project": None, "entity": None, **given})
+    tracking = {} if attempt == 1 else {"project": "kept", "entity": "team"}
+    place_logger("WandbTracker", arguments, RunFolder(Path("run"), "noted", attempt, **tracking))
+    assert {name: arguments[name] for name in expected} == expected
