@@ -14,6 +14,7 @@ from diffreid_lightning.metrics.functional import RetrievalResult
 from diffreid_lightning.reid.outputs import FeatureBatch
 
 _PREFIX = {"validate": "val", "test": "test"}
+_LOGGED = ("mAP", "rank1", "rank5", "rank10", "mINP")
 
 
 class RetrievalEvaluator(Callback):
@@ -41,6 +42,11 @@ class RetrievalEvaluator(Callback):
         #: the latest result of each stage, ``validate`` and ``test``
         self.results: dict[str, RetrievalResult] = {}
 
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Names that a validation logs."""
+        return tuple(f"{_PREFIX['validate']}/{name}" for name in _LOGGED)
+
     def _start(self, pl_module: LightningModule, stage: str) -> None:
         self.metric.to(pl_module.device).reset()
         self.results.pop(stage, None)
@@ -54,9 +60,8 @@ class RetrievalEvaluator(Callback):
         result = self.metric.compute()
         self.results[stage] = result
         prefix = _PREFIX[stage]
-        numbers = {"mAP": result.mAP, "rank1": result.rank(1), "rank5": result.rank(5), "rank10": result.rank(10)}
-        numbers["mINP"] = result.mINP
-        for name, value in numbers.items():
+        numbers = (result.mAP, result.rank(1), result.rank(5), result.rank(10), result.mINP)
+        for name, value in zip(_LOGGED, numbers, strict=True):
             pl_module.log(f"{prefix}/{name}", 100 * value, prog_bar=name in ("mAP", "rank1"), rank_zero_only=False)
 
     def _complete(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> bool:

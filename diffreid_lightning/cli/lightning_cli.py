@@ -9,7 +9,6 @@ import os
 import warnings
 from argparse import ArgumentError
 from collections.abc import Mapping
-from pickle import UnpicklingError
 from typing import Any
 
 from jsonargparse import Namespace, set_parsing_settings
@@ -49,7 +48,14 @@ from diffreid_lightning.callbacks.epoch_seed import EpochSeed
 from diffreid_lightning.checkpoint_io import AtomicCheckpointIO
 from diffreid_lightning.cli import hints, layers, run_folder
 from diffreid_lightning.cli.parser import PROGRAM, HouseParser, TestWith, has_setting
-from diffreid_lightning.cli.refusals import own_error, worded_parsing, worded_running
+from diffreid_lightning.cli.refusals import (
+    own_error,
+    refuse_unknown_monitors,
+    refuse_unsupported,
+    worded_building,
+    worded_parsing,
+    worded_running,
+)
 from diffreid_lightning.cli.run_record import RunProgress, RunRecord, place_logger
 from diffreid_lightning.data.reid import ReIDDataModule
 from diffreid_lightning.errors import DiffReIDError, UserError
@@ -114,9 +120,14 @@ class HouseCLI(LightningCLI):
         """Build data, model and trainer; what one of them refuses is the user's to mend."""
         try:
             super().instantiate_classes()
-        except ValueError as error:
-            text = " ".join(str(error).split())
-            raise own_error(error) or UserError("The configuration cannot be built.", found=text) from error
+        except (DiffReIDError, MisconfigurationException):
+            raise
+        except Exception as error:
+            worded = own_error(error) or worded_building(error)
+            if worded is None:
+                raise
+            raise worded from error
+        refuse_unsupported(self.trainer)
         for logger in self.trainer.loggers:
             if isinstance(logger, WandbTracker):
                 logger.hold()  # until RunRecord.setup
@@ -126,6 +137,8 @@ class HouseCLI(LightningCLI):
     def before_fit(self) -> None:
         """Refuse at once what could only be refused after the training: a test that cannot take place."""
         which, data = self._test_with, self.datamodule
+        if isinstance(data, ReIDDataModule):
+            refuse_unknown_monitors(self.trainer, self.model, self._no_validation(data))
         if which == "none" or not isinstance(data, ReIDDataModule):
             return
         if data.has_test or data.names_test:
@@ -146,6 +159,13 @@ class HouseCLI(LightningCLI):
 
     def _no_best(self, data: ReIDDataModule) -> str | None:
         """Say what keeps this fit from having a best checkpoint, as far as it is known before the training."""
+        obstacle = self._no_validation(data)
+        if obstacle is None and getattr(self.trainer.checkpoint_callback, "monitor", None) is None:
+            return "trainer.callbacks has no ModelCheckpoint with a monitor, such as RunCheckpoint"
+        return obstacle
+
+    def _no_validation(self, data: ReIDDataModule) -> str | None:
+        """Say what keeps the numbers of a validation from being measured, None where they will be."""
         trainer = self.trainer
         every, epochs = trainer.check_val_every_n_epoch, trainer.max_epochs
         if data.val_set is None:
@@ -154,8 +174,6 @@ class HouseCLI(LightningCLI):
             return f"trainer.max_epochs {epochs}, trainer.check_val_every_n_epoch {every}: no epoch is validated"
         if not isinstance(trainer.limit_val_batches, float) or trainer.limit_val_batches < 1:
             return f"trainer.limit_val_batches {trainer.limit_val_batches}: nobody is searched for among all"
-        if getattr(trainer.checkpoint_callback, "monitor", None) is None:
-            return "trainer.callbacks has no ModelCheckpoint with a monitor, such as RunCheckpoint"
         return None
 
     def before_validate(self) -> None:
@@ -297,7 +315,7 @@ def run_command(subcommand: str, words: list[str]) -> None:
             found=str(error).splitlines()[0],
             remedy="correct it in the --config that has it",
         ) from error
-    except (MisconfigurationException, UnpicklingError, EOFError, RuntimeError, ValueError, ArithmeticError) as error:
+    except Exception as error:
         worded = worded_running(error)
         if worded is None:
             raise

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import errno
-import io
 import sys
 from collections.abc import Sequence
 
-from diffreid_lightning.cli import run_folder
+from diffreid_lightning.cli import last_resort, run_folder, signals
+from diffreid_lightning.cli.environment import check_environment, flush_streams, let_streams_take_anything
 from diffreid_lightning.errors import DiffReIDError, RunError, UserError, nearest
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
-_WORKER_TRACEBACK = "Original Traceback (most recent call last)"
+_CLOSED_PIPE = 141  # 128 + SIGPIPE, as a shell has it
 
 HELP = """usage: python -m diffreid_lightning COMMAND [options]
 
@@ -44,37 +44,90 @@ def main(args: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0, 2 for a mistake in the arguments or the data, 1 for a run that failed, 130 for one that was
-        interrupted and 143 for one that was terminated.
+        interrupted (SIGINT), 143 for one that was terminated (SIGTERM), 129 for one whose terminal was closed (SIGHUP)
+        and 141 for one whose reader has gone.
     """
     words = list(sys.argv[1:] if args is None else args)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name need not be text, nor the terminal's encoding hold it
-        sys.stdout.reconfigure(errors="backslashreplace")
-    try:
-        return _dispatch(words)
-    except SystemExit as stop:  # --help, --print_config; and Lightning's trainer, where it was interrupted
-        if isinstance(stop.__context__, KeyboardInterrupt):
-            return _report(_interruption(), 130)
-        if type(stop).__name__ == "SIGTERMException":  # Lightning's, which is not imported for the light commands
-            return _report(_interruption(), 143)
-        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    except KeyboardInterrupt:
+    let_streams_take_anything()
+    with signals.noticed() as arrived, last_resort.threads_worded():
+        try:
+            code = _dispatch(words)
+        except BaseException as error:
+            if arrived.exit_code is not None:
+                signals.ignore()
+                code = _report(_interruption(), arrived.exit_code)
+            else:
+                code = _worded(error)
+        finally:
+            run_folder.close_run()
+    refused = flush_streams()
+    return code if refused is None else _worded(refused)
+
+
+def _worded(error: BaseException) -> int:
+    """Report whatever ended a command, and return its exit code."""
+    if isinstance(error, SystemExit):
+        return _exit_code(error)
+    if isinstance(error, KeyboardInterrupt):
         return _report(_interruption(), 130)
-    except DiffReIDError as error:
+    if isinstance(error, DiffReIDError):
         return _report(_from_worker(error), error.exit_code)
-    except OSError as error:
-        if error.errno in _FORBIDDEN:
-            remedy = "check its owner and permissions, or name a place that can be written"
-            denied = UserError("A file cannot be used.", found=str(error), remedy=remedy)
-            return _report(denied, denied.exit_code)
-        if error.errno not in _DISK_ERRORS:
-            raise
-        return _report(_disk_error(error), 1)
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported for the light commands
-            raise
-        return _report(_memory_error(error), 1)
-    finally:
-        run_folder.close_run()
+    if isinstance(error, BrokenPipeError) and (_says_nothing() or error.filename is None):
+        return _CLOSED_PIPE
+    if not isinstance(error, Exception):
+        raise error
+    worded = _worded_system(error) or last_resort.unforeseen(error)
+    return _report(worded, worded.exit_code)
+
+
+def _exit_code(stop: SystemExit) -> int:
+    """Return the code of --help and --print_config, of a trainer that was interrupted, or of a closed pipe."""
+    if isinstance(stop.__context__, KeyboardInterrupt):
+        return _report(_interruption(), 130)
+    if isinstance(stop.__context__, BrokenPipeError):  # rich's
+        return _CLOSED_PIPE
+    if type(stop).__name__ == "SIGTERMException":  # Lightning's, which is not imported for the light commands
+        return _report(_interruption(), 143)
+    return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+
+
+def _worded_system(error: Exception) -> DiffReIDError | None:
+    """Word what the machine refuses: a file, the disk, memory, a loader process; None for any other error."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number in _FORBIDDEN:
+        remedy = "check its owner and permissions, or name a place that can be written"
+        return UserError("A file cannot be used.", found=str(error), remedy=remedy)
+    if isinstance(error, OSError) and number in _DISK_ERRORS:
+        return _disk_error(error)
+    if isinstance(error, OSError) and number in (errno.EMFILE, errno.ENFILE):
+        return RunError(
+            "There are not enough file descriptors.",
+            found=str(error),
+            remedy="raise the limit (ulimit -n 4096), or use fewer loader processes: --data.num_workers 0",
+        )
+    out_of_memory = isinstance(error, MemoryError) or number == errno.ENOMEM
+    # torch's, which is not imported for the light commands
+    if out_of_memory or type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error):
+        return _memory_error(error)
+    if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
+        return RunError(
+            "A loader process was ended from outside.",
+            found=str(error).splitlines()[0],
+            remedy="often memory or shared memory (/dev/shm) ran out: use --data.num_workers 0 or fewer; a fit goes on "
+            "with --ckpt_path last",
+        )
+    if isinstance(error, Warning):
+        return UserError(
+            "A warning was turned into an error.",
+            found=last_resort.told(error),
+            remedy="unset PYTHONWARNINGS and leave python's -W error out: libraries warn of what does no harm",
+        )
+    return None
+
+
+def _says_nothing() -> bool:
+    """Tell whether nobody reads what is said any more."""
+    return flush_streams() is not None
 
 
 def _dispatch(words: list[str]) -> int:
@@ -105,6 +158,7 @@ def _dispatch(words: list[str]) -> int:
             found=f"the commands are {', '.join(commands)}",
             remedy=f"did you mean {guess!r}?" if guess else "see python -m diffreid_lightning --help",
         )
+    check_environment()
     # Here, not above: torch and Lightning take seconds to import, and --help should not.
     from diffreid_lightning.cli.lightning_cli import run_command
 
@@ -119,7 +173,7 @@ def _interruption() -> RunError:
 def _from_worker(error: DiffReIDError) -> DiffReIDError:
     """Undo what a DataLoader does to an error on its way out of a worker: keep the words, drop the traceback."""
     text = str(error)
-    if _WORKER_TRACEBACK not in text:
+    if last_resort.WORKER_TRACEBACK not in text:
         return error
     name = f"{type(error).__module__}.{type(error).__name__}: "
     return type(error)(text.rpartition(name)[2].strip())
@@ -135,10 +189,10 @@ def _disk_error(error: OSError) -> RunError:
     )
 
 
-def _memory_error(error: RuntimeError) -> RunError:
+def _memory_error(error: Exception) -> RunError:
     return RunError(
-        "The device ran out of memory.",
-        found=str(error).splitlines()[0],
+        "The device ran out of memory." if "CUDA" in str(error) else "The memory ran out.",
+        found=last_resort.told(error),
         remedy="make the batch smaller (--data.sampler.init_args.identities_per_batch), or use "
         "--trainer.precision 16-mixed; continue with --ckpt_path last",
     )

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
@@ -19,6 +20,9 @@ from diffreid_lightning.cli import run_folder
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.tracking import WandbTracker, recorded_as
 from diffreid_lightning.whole_folder import replacing_file
+
+#: what an optimiser's eps is raised to: below it, the squares of float16 gradients vanish before the gradients do
+_HALF_EPS = 1e-3
 
 
 class RunRecord(SaveConfigCallback):
@@ -57,6 +61,8 @@ class RunRecord(SaveConfigCallback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse another optimiser's checkpoint: torch takes its options over, and fails at the first step.
 
+        An ``eps`` that is 0 in the type of the weights is raised: every weight without a gradient would become NaN.
+
         Raises:
             UserError: the checkpoint lacks options of the optimiser.
         """
@@ -72,6 +78,15 @@ class RunRecord(SaveConfigCallback):
                     remedy="give --model.optimizer as the run was started (its config.yaml), or start from its "
                     "backbone: --model.init_from RUN/backbone",
                 )
+            for group in optimizer.param_groups:
+                types = {parameter.dtype for parameter in group["params"] if parameter.dtype.is_floating_point}
+                eps = group.get("eps")
+                if eps and any(float(torch.tensor(eps, dtype=kind)) == 0 for kind in types):
+                    group["eps"] = _HALF_EPS
+                    rank_zero_warn(
+                        f"An eps of {eps:g} is 0 in trainer.precision {trainer.precision}: {_HALF_EPS:g} is used. "
+                        "Give --model.optimizer.eps, or use --trainer.precision 16-mixed."
+                    )
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Record a fit that has trained a step."""
@@ -113,7 +128,12 @@ class RunRecord(SaveConfigCallback):
     def _note_tracking(self, trainer: Trainer) -> None:
         """Note under which id W&B records the run: not always the one that was asked for."""
         found = next((recorded_as(logger) for logger in trainer.loggers if isinstance(logger, WandbLogger)), {})
-        noted = replace(self.run, **{"run_id" if name == "id" else name: value for name, value in found.items()})
+        noted = replace(
+            self.run,
+            run_id=found.get("id", self.run.run_id),
+            project=found.get("project", self.run.project),
+            entity=found.get("entity", self.run.entity),
+        )
         if self.run.attempt > 1 and noted.run_id != self.run.run_id:
             rank_zero_warn(
                 f"W&B records this attempt as {noted.run_id}; the earlier ones are in its run {self.run.run_id}. "

@@ -97,19 +97,24 @@ class AutoencoderTraining(LightningModule):
         return self.vae
 
     def on_fit_start(self) -> None:
-        """Bring the measure to the device."""
+        """Bring the measure to the device, and keep the latents' power exact where the network was converted."""
+        self.latent_power = self.latent_power.float()
         for measure in self._perceptual:
             measure.to(self.device)
 
     def forward(self, images: Tensor) -> Tensor:
         """Reconstruct images, (B, 3, H, W) in 0..1, from the means of their latents."""
-        mean = self.vae.encode(images * 2 - 1).latent_dist.mean
+        mean = self._encoded(images).mean
         return (self.vae.decode(mean).sample / 2 + 0.5).float()
+
+    def _encoded(self, images: Tensor) -> Any:
+        """Return the posterior of images in 0..1, which are given the autoencoder's type (trainer.precision)."""
+        return self.vae.encode((images * 2 - 1).to(self.vae.dtype)).latent_dist
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
         """Reconstruct from sampled latents."""
         images = batch.images.contiguous(memory_format=torch.channels_last)
-        posterior = self.vae.encode(images * 2 - 1).latent_dist
+        posterior = self._encoded(images)
         rebuilt = self.vae.decode(posterior.sample()).sample / 2 + 0.5
         if not self.freeze_encoder:
             power = posterior.mean.detach().float().square().mean()
@@ -140,7 +145,7 @@ class AutoencoderTraining(LightningModule):
 
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
         """Measure reconstructions and the spread of the latents."""
-        mean = self.vae.encode(batch.images * 2 - 1).latent_dist.mean
+        mean = self._encoded(batch.images).mean
         rebuilt = (self.vae.decode(mean).sample / 2 + 0.5).float().clamp(0, 1)
         self.error.update((rebuilt - batch.images).abs().mean(), weight=len(mean))
         self.psnr.update(rebuilt, batch.images)

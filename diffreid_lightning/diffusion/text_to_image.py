@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -94,6 +95,8 @@ class TextToImageTraining(LightningModule):
     def pipeline(self) -> StableDiffusionPipeline:
         """Put the model into a pipeline that samples; it shares the module's weights."""
         vae = self.vae.to(self.device)
+        if vae.dtype != self.unet.dtype:  # trainer.precision converted the denoiser, and a pipeline is of one type
+            vae = copy.deepcopy(vae).to(self.unet.dtype)
         return assemble_pipeline(self.unet, vae, self.text_encoder, self.tokenizer, self.scheduler)
 
     def configure_optimizers(self) -> Any:

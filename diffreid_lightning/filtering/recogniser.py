@@ -101,12 +101,14 @@ class Recogniser(nn.Module):
             identities: (B,) whom each is meant to show, int64 in [0, C).
         """
         features, embeddings = self.embed(images)
-        logits = (embeddings @ self.classifier.T).float()
+        # All in float32, whatever the trainer's precision made of the network and of these tensors.
+        classifier, centroids, temperatures = (getattr(self, name).float() for name in _TENSOR_NAMES)
+        logits = (embeddings.float() @ classifier.T).float()
         features = features.float()
         return Scores(
-            scores.confidence(logits, identities, self.temperatures[identities]),
-            scores.similarity(features, self.centroids, identities),
-            scores.margin(features, self.centroids, identities),
+            scores.confidence(logits, identities, temperatures[identities]),
+            scores.similarity(features, centroids, identities),
+            scores.margin(features, centroids, identities),
         )
 
 

@@ -172,7 +172,7 @@ class ScorerTraining(SupervisedReID):
         """
         assert self.classifier is not None
         empty = torch.empty(self.classifier.out_features, device=self.device)
-        weight = self.classifier.weight.detach()
+        weight = self.classifier.weight.detach().float()
         recogniser = Recogniser(
             self.backbone, self.neck, weight, weight, empty, self.feature == "after_bn", self.flip_average
         )

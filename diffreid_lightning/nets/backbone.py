@@ -113,7 +113,9 @@ class Backbone(nn.Module):
         """
         if images.device.type == "cpu":  # where oneDNN's convolutions, above all depthwise ones, are faster this way
             images = images.contiguous(memory_format=torch.channels_last)
-        features = self.model.forward_features((images - self.mean) / self.std)
+        # Precisions that convert the network (bf16-true, 16-true, 64-true) leave the images as they are.
+        normalized = ((images - self.mean) / self.std).to(self.mean.dtype)
+        features = self.model.forward_features(normalized)
         if self.pooling == "native":
             return self.model.forward_head(features, pre_logits=True)
         if self._layout == "NLC":

@@ -42,7 +42,8 @@ class GeM(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Pool ``features`` to (B, C); see :func:`gem_pool`."""
-        return gem_pool(features, self.p, pattern=self.pattern)
+        # In the network's own type, which is the exponent's; autocast may have chosen another for the layer before.
+        return gem_pool(features, self.p, pattern=self.pattern).to(self.p.dtype)
 
     def extra_repr(self) -> str:
         """Show the layout in the printed module."""

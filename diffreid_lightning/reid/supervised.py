@@ -19,6 +19,8 @@ from diffreid_lightning.reid.losses import BatchHardTriplet, LabelSmoothedCrossE
 from diffreid_lightning.reid.outputs import FeatureBatch, ReIDOutputs
 from diffreid_lightning.reid.schedule import WarmUp
 
+_HALF = (torch.float16, torch.bfloat16)
+
 
 class SupervisedReID(LightningModule):
     """A Re-ID network trained with identity labels (Bag of Tricks, Luo et al., arXiv 1903.07071, by default).
@@ -89,6 +91,11 @@ class SupervisedReID(LightningModule):
         self._trained = False
         self._rate = 0.0
         self.register_buffer("_loss_sum", torch.zeros(()), persistent=False)
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Names that training logs."""
+        return tuple(f"train/{name}" for name in ("loss", *self._loss_names, "accuracy", "learning_rate"))
 
     # Set-up.
 
@@ -204,8 +211,8 @@ class SupervisedReID(LightningModule):
         self._trained = True
 
     def on_train_epoch_start(self) -> None:
-        """Start the epoch's loss sum."""
-        self._loss_sum.zero_()
+        """Start the epoch's loss sum, in float32 where the network was converted to another type."""
+        self._loss_sum = torch.zeros((), dtype=torch.float32, device=self.device)
 
     def training_step(self, batch: PersonBatch, batch_idx: int) -> Tensor:
         """Sum the weighted losses of a P×K batch."""
@@ -228,7 +235,13 @@ class SupervisedReID(LightningModule):
         return total
 
     def weigh_losses(self, outputs: ReIDOutputs, labels: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return the weighted sum of the losses, and each of them without its weight."""
+        """Return the weighted sum of the losses, and each of them without its weight.
+
+        Where the network was converted to half precision, the losses are still computed in float32.
+        """
+        if self.dtype in _HALF:
+            features, embeddings, logits = (part.float() for part in outputs[:3])
+            outputs = ReIDOutputs(features, embeddings, logits, outputs.weights)
         losses = cast(list[ReIDLoss], list(self.losses))
         values = [loss(outputs, labels) for loss in losses]
         total = torch.stack([loss.weight * value for loss, value in zip(losses, values, strict=True)]).sum()
@@ -292,7 +305,7 @@ class SupervisedReID(LightningModule):
 
     def validation_step(self, batch: PersonBatch, batch_idx: int) -> Any:
         """Return the features of a batch."""
-        return FeatureBatch(self(batch.images), batch.labels, batch.camids, batch.indices, batch.is_query)
+        return FeatureBatch(self(batch.images).float(), batch.labels, batch.camids, batch.indices, batch.is_query)
 
     def test_step(self, batch: PersonBatch, batch_idx: int) -> Any:
         """Return the batch with features in place of images."""

@@ -236,6 +236,23 @@ def test_precision_and_accumulation_are_trainer_arguments(command: Command, mark
     assert checkpoint["global_step"] == 6, "twelve batches in pairs"
 
 
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
+def test_a_network_converted_to_half_precision_trains_and_gives_features(
+    precision: str, command: Command, market: Path, tmp_path: Path
+) -> None:
+    words = [f"--trainer.precision={precision}", "--trainer.logger=false"]
+    small = [*TINY, "--trainer.max_epochs=1", "--trainer.limit_train_batches=2"]
+    assert command("fit", f"--data.train={market}", *small, *words) == 0
+    (row,) = csv.DictReader((tmp_path / "runs/reid/fit-001/results.csv").open())
+    assert 0 < float(row["mAP"]) <= 100
+    state = torch.load(tmp_path / "runs/reid/fit-001/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    assert state["neck.norm.weight"].dtype == {"bf16-true": torch.bfloat16, "16-true": torch.float16}[precision]
+    assert all(value.isfinite().all() for value in state.values())
+    assert command("predict", "--ckpt_path=last", *words) == 0
+    features = load_file(tmp_path / "runs/reid/predict-002/features.safetensors")["features"]
+    assert features.dtype == torch.float32 and features.isfinite().all()
+
+
 def test_several_sources_chain_and_another_is_the_test(command: Command, market: Path, tmp_path: Path) -> None:
     duke = layouts.write_dukemtmcreid(tmp_path / "duke")
     words = [f"--data.train=[{market},{duke}]", f"--data.test={duke}", *TINY, "--trainer.max_epochs=1"]

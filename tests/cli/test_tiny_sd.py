@@ -125,6 +125,16 @@ def test_a_decoder_is_sharpened_under_the_latents_that_are_there(
     assert {"train/detection", "train/adversary_weight"} <= set(history)
 
 
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
+def test_what_is_trained_in_half_precision_is_finite(
+    precision: str, command: Command, tmp_path: Path, autoencoder_words: list[str], denoiser_words: list[str]
+) -> None:
+    words = [f"--trainer.precision={precision}", "--trainer.max_epochs=1", "--trainer.logger=false"]
+    assert command(*(autoencoder_words if precision == "16-true" else denoiser_words), *words) == 0
+    for file in (tmp_path / RUN).rglob("*.safetensors"):
+        assert all(tensor.isfinite().all() for tensor in load_file(file).values()), file
+
+
 def test_a_denoiser_trains_draws_and_ships_a_pipeline(
     tracked: Command, tmp_path: Path, denoiser_words: list[str]
 ) -> None:

@@ -226,3 +226,14 @@ def test_only_a_scorer_can_be_exported_as_one(real: Path, tmp_path: Path, capsys
     words += ["--data.sampler.init_args.identities_per_batch=2", "--trainer.callbacks=[ScorerExport]"]
     assert main([*words, "--trainer.max_epochs=1", f"--trainer.default_root_dir={tmp_path}"]) == 2
     assert "is no scorer" in capsys.readouterr().err
+
+
+def test_scores_are_in_single_precision_whatever_the_trainer_made_of_the_network(scorer: Path) -> None:
+    recogniser = load_scorer(scorer).recogniser.eval()
+    images, identities = torch.rand(2, 3, *SIZE), torch.tensor([0, 1])
+    with torch.no_grad():
+        wanted = recogniser(images, identities)
+        found = recogniser.to(torch.bfloat16)(images, identities)
+    for one, two in zip(wanted, found, strict=True):
+        assert two.dtype == torch.float32
+        torch.testing.assert_close(one, two, atol=0.05, rtol=0)

@@ -1,0 +1,54 @@
+"""What the surroundings of a command must allow: variables of launchers, and streams that take its words."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+
+from diffreid_lightning.errors import UserError
+
+#: Whole numbers that launchers set, and that Lightning and torch read without looking.
+_NUMBERS = (
+    "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "MASTER_PORT", "SLURM_PROCID",
+    "SLURM_LOCALID", "SLURM_NODEID", "SLURM_NTASKS", "PL_GLOBAL_SEED",
+)  # fmt: skip
+
+
+def check_environment() -> None:
+    """Check the variables that a launcher sets.
+
+    Raises:
+        UserError: one of them is not a whole number.
+    """
+    for name in _NUMBERS:
+        value = os.environ.get(name)
+        if value is not None and not value.strip().isdecimal():
+            raise UserError(
+                f"The environment variable {name} is not a whole number.",
+                looked_for="what torchrun, SLURM or another launcher sets, or no such variable",
+                found=repr(value),
+                remedy=f"unset {name}, or start with the launcher that sets it",
+            )
+
+
+def let_streams_take_anything() -> None:
+    """Write what an encoding lacks as an escape: a file's name need not be text, nor a terminal's encoding have ticks."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def flush_streams() -> OSError | None:
+    """Flush what was said; where nobody takes it any more, turn to nowhere and return why.
+
+    Python would complain at its exit otherwise, in words of its own.
+    """
+    refused = None
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None and not stream.closed:
+                stream.flush()
+        except OSError as error:
+            refused = refused or error
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return refused
