@@ -16,11 +16,20 @@ _NUMBERS = (
 
 
 def check_environment() -> None:
-    """Check the variables that a launcher sets.
+    """Check the variables that a launcher sets, and the one that matplotlib reads as it is imported.
 
     Raises:
-        UserError: one of them is not a whole number.
+        UserError: a launcher's is not a whole number, or matplotlib has no such backend.
     """
+    if os.environ.get("MPLBACKEND"):
+        try:
+            import matplotlib  # noqa: F401
+        except ValueError as error:
+            raise UserError(
+                "The environment variable MPLBACKEND names no backend of matplotlib.",
+                found=str(error),
+                remedy="unset MPLBACKEND: pictures are only drawn into files here",
+            ) from error
     for name in _NUMBERS:
         value = os.environ.get(name)
         if value is not None and not value.strip().isdecimal():

@@ -13,6 +13,7 @@ from diffreid_lightning.errors import DiffReIDError, RunError, UserError, neares
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+_NO_MEMORY = ("DefaultCPUAllocator", "failed to map segment", "Cannot allocate memory")
 _CLOSED_PIPE = 141  # 128 + SIGPIPE, as a shell has it
 
 HELP = """usage: python -m diffreid_lightning COMMAND [options]
@@ -107,7 +108,8 @@ def _worded_system(error: Exception) -> DiffReIDError | None:
         )
     out_of_memory = isinstance(error, MemoryError) or number == errno.ENOMEM
     # torch's, which is not imported for the light commands
-    if out_of_memory or type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error):
+    out_of_memory = out_of_memory or type(error).__name__ == "OutOfMemoryError"
+    if out_of_memory or any(words in str(error) for words in _NO_MEMORY):
         return _memory_error(error)
     if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
         return RunError(
@@ -138,6 +140,8 @@ def _dispatch(words: list[str]) -> int:
         from diffreid_lightning.cli.data import data_command
 
         return data_command(words[1:])
+    if words[0] in ("select", *SUBCOMMANDS):
+        check_environment()
     if words[0] == "select":
         from diffreid_lightning.cli.select import select_command
 
@@ -158,7 +162,6 @@ def _dispatch(words: list[str]) -> int:
             found=f"the commands are {', '.join(commands)}",
             remedy=f"did you mean {guess!r}?" if guess else "see python -m diffreid_lightning --help",
         )
-    check_environment()
     # Here, not above: torch and Lightning take seconds to import, and --help should not.
     from diffreid_lightning.cli.lightning_cli import run_command
 

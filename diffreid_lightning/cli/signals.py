@@ -8,9 +8,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # not all of them on every system
 _DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
+_put_aside: dict[int, Any] = {}  # handlers as they were before :func:`ignore`
 
 
 class Terminated(KeyboardInterrupt):
@@ -67,13 +69,20 @@ def noticed() -> Iterator[Arrived]:
     try:
         yield arrived
     finally:
-        for number, handler in replaced.items():
+        for number, handler in [*_put_aside.items(), *replaced.items()]:
             signal.signal(number, handler)
+        _put_aside.clear()
 
 
 def ignore() -> None:
-    """Leave all further signals aside: the last words are being said."""
-    if threading.current_thread() is threading.main_thread():
-        for name in _NAMES:
-            if hasattr(signal, name):
-                signal.signal(getattr(signal, name), signal.SIG_IGN)
+    """Leave all further signals aside: the last words are being said.
+
+    That of a loader process that has ended too: torch answers it with an error, wherever the main thread is.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for name in (*_NAMES, "SIGCHLD"):
+        if hasattr(signal, name):
+            number = getattr(signal, name)
+            before = signal.signal(number, signal.SIG_DFL if name == "SIGCHLD" else signal.SIG_IGN)
+            _put_aside.setdefault(number, before)

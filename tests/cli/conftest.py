@@ -60,9 +60,16 @@ def tracked(command: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> Cal
 
 
 def start(
-    words: list[str], folder: Path, script: str | None = None, launcher: Sequence[str] = ()
+    words: list[str],
+    folder: Path,
+    script: str | None = None,
+    launcher: Sequence[str] = (),
+    own_group: bool = False,
 ) -> subprocess.Popen[str]:
-    """Start the command as a user would, in a process of its own; or a script that ends in it; or by a launcher."""
+    """Start the command as a user would, in a process of its own; or a script that ends in it; or by a launcher.
+
+    ``own_group`` makes it the leader of a process group, so that a signal may be sent to all of them.
+    """
     entry = ["-m", "diffreid_lightning"] if script is None else ["-c", script]
     # What commands of this process left behind (a W&B service, a seed, a rank) is not part of a user's shell.
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "PL_", "LOCAL_", "NODE_", "WORLD_"))}
@@ -73,4 +80,5 @@ def start(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=own_group,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import random
 import signal
 import subprocess
@@ -32,7 +33,10 @@ def end_at(last: Path, process: subprocess.Popen[str], how: signal.Signals) -> s
     deadline = time.monotonic() + 120
     while not last.exists() and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.02)
-    process.send_signal(how)
+    if os.getpgid(process.pid) == process.pid:
+        os.killpg(process.pid, how)
+    else:
+        process.send_signal(how)
     return process.communicate(timeout=60)[0]
 
 
@@ -69,9 +73,9 @@ def test_kill_and_continue_ends_in_the_same_weights_and_the_same_wandb_run(
     assert len(list((cut / "runs/reid/fit-001/metrics").glob("attempt-*/metrics.csv"))) == 2
 
 
-def test_a_run_that_is_told_to_end_says_that_it_has_not_finished(market: Path, tmp_path: Path) -> None:
+def test_a_run_that_is_told_to_end_with_its_workers_says_that_it_has_not_finished(market: Path, tmp_path: Path) -> None:
     words = ["fit", f"--data.train={market}", *TINY, "--trainer.max_epochs=1000", "--trainer.logger=false"]
-    process = start(words, tmp_path)
+    process = start([*words, "--data.num_workers=1"], tmp_path, own_group=True)
     output = end_at(tmp_path / "runs/reid/fit-001/checkpoints/last.ckpt", process, signal.SIGTERM)
     assert process.returncode == 143, output
     assert "--ckpt_path last" in output

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +15,9 @@ import pytest
 import torch
 import yaml
 
-from diffreid_lightning.cli import lightning_cli
+from diffreid_lightning.cli import last_resort, lightning_cli
 from diffreid_lightning.cli.refusals import worded_running
+from diffreid_lightning.reid.supervised import SupervisedReID
 from tests.cli.conftest import TINY
 from tests.data.layouts import write_market1501
 
@@ -232,6 +235,103 @@ def test_an_interruption_says_how_to_go_on(
     monkeypatch.setattr(lightning_cli, "run_command", stop)
     assert command("fit") == 130
     assert "--ckpt_path last" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "hints"),
+    [
+        (["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val_loss"], ["'val_loss'", "val/mAP"]),
+        (
+            ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/mAP", "--data.val_share=0"],
+            ["never logged", "data.val_share is 0"],
+        ),
+        (["--trainer.callbacks=[RunCheckpoint,RetrievalEvaluator]", "--trainer.callbacks+=RunCheckpoint",
+          "--trainer.callbacks.monitor=val/map"], ["did you mean 'val/mAP'"]),
+        (["--trainer.callbacks+=LearningRateFinder"], ["Lightning cannot run", "lr_find", "traceback.txt"]),
+        (["--model.optimizer=torch.optim.LBFGS"], ["optimizer refuses"]),
+        (["--trainer.precision=transformer-engine"], ["package that is not installed", "transformer_engine"]),
+        (["--trainer.strategy=ddp_spawn", "--trainer.devices=2"], ["--trainer.strategy ddp"]),
+        (["--trainer.strategy=ddp_notebook", "--trainer.devices=2"], ["--trainer.strategy ddp"]),
+        (["--trainer.logger=WandbTracker"], ["WANDB_MODE=disabled"]),
+    ],
+)  # fmt: skip
+def test_what_lightning_would_only_find_later_is_the_users_to_change(
+    words: list[str], hints: list[str], command: Command, market: Path, capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("WANDB_MODE", "off")  # of no matter where W&B is not asked
+    given = [*TINY, "--trainer.logger=false", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1", *words]
+    assert command("fit", f"--data.train={market}", *given) == 2
+    error = capfd.readouterr().err
+    assert "Traceback" not in error
+    for hint in hints:
+        assert hint in error
+
+
+def test_what_nobody_foresaw_is_one_error_with_the_traceback_in_a_file(
+    command: Command, market: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("nobody\nknows")
+
+    words = ["fit", f"--data.train={market}", *TINY, "--trainer.logger=false"]
+    with monkeypatch.context() as patch:
+        patch.setattr(SupervisedReID, "training_step", fail)
+        assert command(*words) == 1
+    error = capfd.readouterr().err
+    assert "Traceback" not in error and "KeyError" in error
+    file = tmp_path / "runs/reid/fit-001/traceback.txt"
+    assert f"{file.relative_to(tmp_path)}" in error and "Traceback" in file.read_text()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for name, verb in {"data": "data", "select": "select", "convert": "convert", "pipeline": "pipeline"}.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(f"diffreid_lightning.cli.{name}.{verb}_command", fail)
+            assert command(verb) == 1
+    named = re.findall(r"is in (\S+);", capfd.readouterr().err)
+    assert len(named) == 4 and all("nobody" in Path(path).read_text() for path in named)
+
+
+def test_a_thread_that_fails_is_heard_of(capfd: pytest.CaptureFixture[str]) -> None:
+    with last_resort.threads_worded():
+        thread = threading.Thread(target=lambda: [][1])
+        thread.start()
+        thread.join()
+    error = capfd.readouterr().err
+    assert error.startswith("warning: a background thread ended: IndexError") and "Traceback" not in error
+    Path(error.split()[-1]).unlink()
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (MemoryError(), 1, "memory ran out"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), 1, "memory ran out"),
+        (OSError(errno.EMFILE, "Too many open files"), 1, "ulimit -n"),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), 1, "--data.num_workers 0"),
+        (DeprecationWarning("old"), 2, "PYTHONWARNINGS"),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), 141, ""),
+        (SystemExit(3), 3, ""),
+    ],
+)
+def test_what_the_machine_refuses(
+    error: BaseException, code: int, text: str, command: Command, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(lightning_cli, "run_command", refuse)
+    assert command("fit") == code
+    said = capfd.readouterr().err
+    assert text in said and bool(text) == bool(said)
+
+
+def test_a_launchers_variable_that_is_no_number_is_named(
+    command: Command, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANK", "abc")
+    assert command("fit") == 2
+    assert "RANK is not a whole number" in capfd.readouterr().err
 
 
 def test_a_disk_that_may_not_be_written_is_the_users_to_change(
