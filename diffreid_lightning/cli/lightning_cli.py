@@ -61,7 +61,7 @@ from diffreid_lightning.data.reid import ReIDDataModule
 from diffreid_lightning.errors import DiffReIDError, UserError
 from diffreid_lightning.packaged import configs_folder
 from diffreid_lightning.paths import user_path
-from diffreid_lightning.tracking import WandbTracker, finish_tracking, tracking_mode
+from diffreid_lightning.tracking import WandbTracker, finish_tracking
 
 
 class HouseCLI(LightningCLI):
@@ -286,8 +286,6 @@ def run_command(subcommand: str, words: list[str]) -> None:
             looked_for=f"--{left_open} on the command line, or a later --config that gives it",
             remedy=f"add --{left_open} VALUE",
         )
-    if written["trainer"].get("logger") is not False:
-        tracking_mode()  # its refusal would drown in those of the parser, which builds the logger
     _quieten()
     # A user's ${trainer.max_epochs} is meant from the top of the file, not from inside the subcommand.
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)

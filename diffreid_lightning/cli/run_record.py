@@ -18,7 +18,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from diffreid_lightning.cli import run_folder
 from diffreid_lightning.errors import UserError
-from diffreid_lightning.tracking import WandbTracker, recorded_as
+from diffreid_lightning.tracking import WandbTracker, recorded_as, tracking_mode
 from diffreid_lightning.whole_folder import replacing_file
 
 #: what an optimiser's eps is raised to: below it, the squares of float16 gradients vanish before the gradients do
@@ -157,8 +157,12 @@ def place_logger(class_path: str, arguments: Namespace, run: run_folder.RunFolde
     """Put a logger's files into the run folder; a W&B logger also gets the run's id.
 
     What the environment asks of W&B counts for a new run. One that is continued stays the W&B run that it is.
+
+    Raises:
+        UserError: ``WANDB_MODE`` is not a mode of W&B.
     """
     if class_path.rpartition(".")[2] in ("WandbTracker", "WandbLogger"):
+        tracking_mode()  # what the logger refuses would drown in the words of the parser that builds it
         if arguments.get("save_dir") in (None, "."):
             arguments.save_dir = os.environ.get("WANDB_DIR") or str(run.path)
         is_new = run.attempt == 1

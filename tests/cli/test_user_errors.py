@@ -245,7 +245,7 @@ def test_an_interruption_says_how_to_go_on(
             ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/mAP", "--data.val_share=0"],
             ["never logged", "data.val_share is 0"],
         ),
-        (["--trainer.callbacks=[RunCheckpoint,RetrievalEvaluator]", "--trainer.callbacks+=RunCheckpoint",
+        (["--trainer.callbacks=[RetrievalEvaluator]", "--trainer.callbacks+=RunCheckpoint",
           "--trainer.callbacks.monitor=val/map"], ["did you mean 'val/mAP'"]),
         (["--trainer.callbacks+=LearningRateFinder"], ["Lightning cannot run", "lr_find", "traceback.txt"]),
         (["--model.optimizer=torch.optim.LBFGS"], ["optimizer refuses"]),
