@@ -42,7 +42,7 @@ def check_environment() -> None:
 
 
 def let_streams_take_anything() -> None:
-    """Write what an encoding lacks as an escape: a file's name need not be text, nor a terminal's encoding have ticks."""
+    """Escape what a stream's encoding lacks: a file name need not be text, nor a terminal encoding have ticks."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
