@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from diffreid_lightning.cli.worded_parser import WordedParser
@@ -25,12 +26,17 @@ def convert_command(words: Sequence[str]) -> int:
     """
     parser = _Parser(prog=_USAGE.partition(" FILE")[0], description=__doc__, allow_abbrev=False)
     parser.add_argument("file", help="the checkpoint: .pth, .pt, .tar or .safetensors")
-    parser.add_argument("--form", required=True, help="luperson, luperson-nl, cion, torchreid or fastreid")
+    parser.add_argument(
+        "--form",
+        required=True,
+        help="luperson, luperson-nl, cion, torchreid, fastreid, reid-strong-baseline, cluster-contrast, transreid (and "
+        "TransReID-SSL), solider; timm for a bare state dict, diffreid for a checkpoint of this package",
+    )
     parser.add_argument("--backbone", required=True, help="the timm name of the architecture")
     parser.add_argument("--out", required=True, help="the folder to write")
     parser.add_argument("--image_size", nargs=2, type=int, default=[256, 128], metavar=("H", "W"), help="in pixels")
-    parser.add_argument("--last_stride", type=int, choices=[1, 2], help="what the weights were trained with")
-    parser.add_argument("--pooling", choices=["gem", "avg", "native"], help="what the weights were trained with")
+    parser.add_argument("--last_stride", type=int, choices=[1, 2], help="instead of the project's own")
+    parser.add_argument("--pooling", choices=["gem", "avg", "native"], help="instead of the project's own")
     parser.add_argument("--allow_partial", action="store_true", help="accept tensors left over on either side")
     args = parser.parse_args(list(words))
 
@@ -38,8 +44,11 @@ def convert_command(words: Sequence[str]) -> int:
     from diffreid_lightning.nets import Backbone, fill_backbone, open_foreign, save_backbone
 
     checkpoint = open_foreign(args.file, args.form)
+    known = {"last_stride": args.last_stride, "pooling": args.pooling}
+    traits = replace(checkpoint.traits, **{trait: value for trait, value in known.items() if value is not None})
+    checkpoint = replace(checkpoint, traits=traits)
     size = (args.image_size[0], args.image_size[1])
-    backbone = Backbone(args.backbone, image_size=size, last_stride=args.last_stride, pooling=args.pooling)
+    backbone = Backbone(args.backbone, image_size=size)
     report = fill_backbone(backbone, checkpoint, allow_partial=args.allow_partial)
     print(report)
     provenance = {

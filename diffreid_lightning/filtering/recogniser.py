@@ -238,7 +238,7 @@ def _rebuild(
     backbone = Backbone(place, image_size=image_size)
     neck = BNNeck(backbone.num_features)
     load_initial_weights(backbone, place, neck=neck)
-    backbone.to(memory_format=torch.channels_last)
+    backbone.to(memory_format=backbone.memory_format)
     recogniser = Recogniser(
         backbone,
         neck,

@@ -2,7 +2,8 @@
 
 from diffreid_lightning.nets.backbone import Backbone
 from diffreid_lightning.nets.export import save_backbone
-from diffreid_lightning.nets.foreign import FORMS, open_foreign
+from diffreid_lightning.nets.foreign import open_foreign
+from diffreid_lightning.nets.forms import FORMS
 from diffreid_lightning.nets.heads import BNNeck, IdentityClassifier
 from diffreid_lightning.nets.weights import WeightsReport, fill_backbone, load_initial_weights
 

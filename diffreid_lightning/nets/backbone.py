@@ -14,12 +14,22 @@ from torch import Tensor, nn
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.nets.folder import RGB, Pooling, Stride, WeightTraits
 from diffreid_lightning.nets.pooling import GeM
-from diffreid_lightning.nets.probe import DOES_NOT_FIT, Layout, evaluating, layout_of, unused_parameters
+from diffreid_lightning.nets.probe import (
+    DOES_NOT_FIT,
+    Layout,
+    evaluating,
+    layout_of,
+    needs_contiguous,
+    unused_parameters,
+    watching_patches,
+)
 from diffreid_lightning.nets.stride import apply_edits, find_last_stride, undo_edits
 from diffreid_lightning.nets.timm_model import TimmModel, create_timm_model
+from diffreid_lightning.nets.variants import Edit, apply_variant, code_of, edits_of, variant_of
 
 # How the positions of each layout of timm's feature maps reduce to one vector.
 _PATTERNS: dict[str, str] = {"NCHW": "b c h w -> b c", "NHWC": "b h w c -> b c", "NLC": "b n c -> b c"}
+_AXES: dict[str, tuple[int, ...]] = {"NCHW": (2, 3), "NHWC": (1, 2), "NLC": (1,)}
 _POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 
 
@@ -46,6 +56,8 @@ class Backbone(nn.Module):
         num_features: dimension of the output; settled once the initial weights are loaded.
         last_stride: stride of the last downsampling, None where the architecture has no such stride to change.
         pooling: the pooling in use.
+        variant: variation of the architecture that the weights were trained in, None for timm's own.
+        memory_format: layout of the convolutions' memory that is fastest, and safe, on every device.
 
     Raises:
         UserError: the name is unknown, or the architecture cannot do what is asked.
@@ -71,6 +83,9 @@ class Backbone(nn.Module):
         self.image_size = (int(image_size[0]), int(image_size[1]))
         self.model = create_timm_model(name, image_size=self.image_size, drop_path_rate=drop_path_rate)
         self.asked = WeightTraits(mean=mean, std=std, last_stride=last_stride, pooling=pooling)
+
+        self.variant: str | None = None
+        self.memory_format = torch.contiguous_format if needs_contiguous(self.model) else torch.channels_last
 
         # 1. Normalisation: timm's values for this name until weights say otherwise.
         config = self.model.pretrained_cfg
@@ -100,7 +115,7 @@ class Backbone(nn.Module):
     @property
     def normalization(self) -> tuple[RGB, RGB]:
         """Mean and deviation of inputs in [0, 1], per channel, as the buffers hold them."""
-        return _decimals(self.mean), _decimals(self.std)
+        return decimals(self.mean), decimals(self.std)
 
     def forward(self, images: Tensor) -> Tensor:
         """Extract features.
@@ -112,14 +127,14 @@ class Backbone(nn.Module):
             (B, ``num_features``) features, neither batch-normalised nor of unit length.
         """
         if images.device.type == "cpu":  # where oneDNN's convolutions, above all depthwise ones, are faster this way
-            images = images.contiguous(memory_format=torch.channels_last)
+            images = images.contiguous(memory_format=self.memory_format)
         # Precisions that convert the network (bf16-true, 16-true, 64-true) leave the images as they are.
         normalized = ((images - self.mean) / self.std).to(self.mean.dtype)
         features = self.model.forward_features(normalized)
         if self.pooling == "native":
             return self.model.forward_head(features, pre_logits=True)
         if self._layout == "NLC":
-            features = features[:, _num_prefix_tokens(self.model) :]
+            features = features[:, self.prefix_tokens :]
         if self.pool is not None:
             return self.pool(features)
         return einops.reduce(features, _PATTERNS[self._layout], "mean")
@@ -129,6 +144,22 @@ class Backbone(nn.Module):
         if self._stride_edits:
             (apply_edits if last_stride == 1 else undo_edits)(self.model, self._stride_edits)
             self.last_stride = last_stride
+
+    @property
+    def edits(self) -> list[Edit]:
+        """Attributes of layers that differ from what timm builds: (layer, attribute, value)."""
+        stride = self._stride_edits if self.last_stride == 1 else ()
+        return [*((edit.module, edit.attribute, edit.after) for edit in stride), *edits_of(self.variant)]
+
+    @property
+    def pooled_axes(self) -> tuple[int, ...] | None:
+        """Axes of the map, or of the tokens, that are pooled over; None for the architecture's own head."""
+        return None if self.pooling == "native" else _AXES[self._layout]
+
+    @property
+    def prefix_tokens(self) -> int:
+        """Tokens before the patch tokens, which are not pooled; 0 for maps."""
+        return _num_prefix_tokens(self.model) if self._layout == "NLC" else 0
 
     def set_pooling(self, pooling: Pooling) -> None:
         """Change the pooling; ``num_features`` may change with it, and the exponent of GeM starts anew at 3.
@@ -154,6 +185,16 @@ class Backbone(nn.Module):
         for unused in self._frozen:
             self.get_parameter(unused).requires_grad_(False)
 
+    def set_variant(self, variant: str) -> None:
+        """Turn the architecture into a variation of it, before the weights are filled in; there is no way back.
+
+        Raises:
+            UserError: the architecture has no such variation.
+        """
+        if variant != self.variant:
+            apply_variant(self.model, variant, self.name)
+            self.variant = variant
+
     def adopt(self, traits: WeightTraits) -> tuple[str, ...]:
         """Take over what weights expect, wherever the constructor left the choice open.
 
@@ -164,6 +205,8 @@ class Backbone(nn.Module):
             One sentence for each trait that an explicit constructor argument contradicts; the argument stays in force
             and each sentence is also a warning.
         """
+        if traits.variant is not None:
+            self.set_variant(traits.variant)
         setters: dict[str, Callable[[Any], None]] = {
             "last_stride": self.set_last_stride,
             "pooling": lambda pooling: None if pooling == self.pooling else self.set_pooling(pooling),
@@ -184,13 +227,13 @@ class Backbone(nn.Module):
         return tuple(overridden)
 
     def get_extra_state(self) -> Tensor:
-        """Stride and pooling as a tensor, so that a checkpoint restores the network and not only its weights."""
-        return torch.tensor([self.last_stride or 0, _POOLINGS.index(self.pooling)])
+        """Stride, pooling and variation as a tensor, so that a checkpoint restores the network with its weights."""
+        variant = [] if self.variant is None else [code_of(self.variant)]
+        return torch.tensor([self.last_stride or 0, _POOLINGS.index(self.pooling), *variant])
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Adopt the stride and the pooling of a checkpoint; torch calls this before it fills the parameters."""
-        last_stride: dict[int, Stride] = {1: 1, 2: 2}
-        self.adopt(WeightTraits(last_stride=last_stride.get(int(state[0])), pooling=_POOLINGS[int(state[1])]))
+        """Adopt stride, pooling and variation of a checkpoint; torch calls this before it fills the parameters."""
+        self.adopt(traits_of_state(state))
 
     def extra_repr(self) -> str:
         """Show what distinguishes the backbone from the timm model inside."""
@@ -201,14 +244,31 @@ class Backbone(nn.Module):
 
     def _find_layout(self) -> Layout:
         try:
-            with torch.no_grad(), evaluating(self):
-                return layout_of(self.model, self.model.forward_features(self._blank()))
+            with torch.no_grad(), evaluating(self), watching_patches(self.model, self.image_size) as cover:
+                layout = layout_of(self.model, self.model.forward_features(self._blank()))
         except DOES_NOT_FIT as error:
             raise UserError(
                 f"{self.name} cannot take images of {self.image_size[0]}x{self.image_size[1]} pixels.",
                 found=f"{type(error).__name__}: {error}",
                 remedy="Choose another image_size (height, width) or another backbone.",
             ) from error
+        if any(cover.left_out):
+            (height, width), (rows, columns) = self.image_size, cover.left_out
+            whole = [max(size - size % unit, unit) for size, unit in zip(self.image_size, cover.unit, strict=True)]
+            rank_zero_warn(
+                f"{self.name} does not see the last {rows} rows and {columns} columns of an image of {height}x{width} "
+                f"pixels, which its patches do not cover; of {whole[0]}x{whole[1]} pixels it sees all "
+                f"(--data.image_size [{whole[0]},{whole[1]}])."
+            )
+        return layout
+
+
+def traits_of_state(state: Tensor) -> WeightTraits:
+    """Read what :meth:`Backbone.get_extra_state` wrote; a checkpoint without variation holds two numbers."""
+    stride: dict[int, Stride] = {1: 1, 2: 2}
+    numbers = [int(number) for number in state.flatten()]
+    variant = variant_of(numbers[2]) if len(numbers) > 2 else None
+    return WeightTraits(last_stride=stride.get(numbers[0]), pooling=_POOLINGS[numbers[1]], variant=variant)
 
 
 def _num_prefix_tokens(model: nn.Module) -> int:
@@ -221,7 +281,7 @@ def _channels(values: Sequence[float]) -> Tensor:
     return torch.tensor([float(value) for value in values]).view(3, 1, 1)
 
 
-def _decimals(buffer: Tensor) -> RGB:
+def decimals(buffer: Tensor) -> RGB:
     """The shortest decimals that give the same float32 again: 0.485, and not 0.48500001430511475."""
     red, green, blue = (float(str(value)) for value in buffer.flatten().float().cpu().numpy())
     return red, green, blue

@@ -37,8 +37,10 @@ def save_backbone(
     """Write a backbone as a timm folder, replacing an earlier export whole or not at all.
 
     ``timm.create_model("local-dir:FOLDER", pretrained=True)`` opens it. timm rebuilds the architecture with its own
-    last stride and pooling; ``init_from`` applies the recorded ones again, from ``provenance.json``. Under several
-    processes call it on one of them.
+    last stride and pooling, so its features differ where these do; ``init_from`` applies the recorded ones again, from
+    ``provenance.json``, and so can stock timm: ``edits`` are attributes of its layers to set, ``pooled_axes`` the axes
+    of ``forward_features(...)[:, prefix_tokens:]`` to pool over (None: ``forward_head(..., pre_logits=True)``), by the
+    mean or, with ``gem_exponent`` p, by the generalised mean. Under several processes call it on one of them.
 
     Args:
         backbone: the backbone; its device and mode do not matter and are left alone.
@@ -81,6 +83,11 @@ def _record(backbone: Backbone, provenance: Mapping[str, object]) -> dict[str, A
         "image_size": backbone.image_size,
         "last_stride": backbone.last_stride,
         "pooling": backbone.pooling,
+        "variant": backbone.variant,
+        # What stock timm needs for the same features.
+        "edits": backbone.edits,
+        "pooled_axes": backbone.pooled_axes,
+        "prefix_tokens": backbone.prefix_tokens,
         "gem_exponent": None if backbone.pool is None else float(backbone.pool.p.detach()),
         "mean": mean,
         "std": std,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -13,7 +14,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from diffreid_lightning.errors import UserError
+from diffreid_lightning.nets.variants import is_variant
 from diffreid_lightning.paths import user_path
+from diffreid_lightning.torch_file import mistaken_for
 from diffreid_lightning.whole_folder import what_is_there
 
 CONFIG_FILE = "config.json"
@@ -37,12 +40,14 @@ class WeightTraits:
         std: per-channel deviation that inputs in [0, 1] were normalised with.
         last_stride: stride of the last downsampling they were trained with.
         pooling: pooling they were trained with.
+        variant: variation of the architecture they were trained in (:mod:`.variants`).
     """
 
     mean: RGB | None = None
     std: RGB | None = None
     last_stride: Stride | None = None
     pooling: Pooling | None = None
+    variant: str | None = None
 
 
 @dataclass(frozen=True)
@@ -102,12 +107,13 @@ class TimmFolder:
 def traits_of(config: TimmConfig, provenance: Mapping[str, Any] | None = None) -> WeightTraits:
     """Collect what a config and a provenance record say about the network around their weights."""
     provenance = provenance or {}
-    stride, pooling = provenance.get("last_stride"), provenance.get("pooling")
+    stride, pooling, variant = (provenance.get(key) for key in ("last_stride", "pooling", "variant"))
     return WeightTraits(
         mean=_rgb(config.pretrained_cfg.get("mean")),
         std=_rgb(config.pretrained_cfg.get("std")),
         last_stride=stride if stride in get_args(Stride) else None,
         pooling=pooling if pooling in get_args(Pooling) else None,
+        variant=variant if is_variant(variant) else None,
     )
 
 
@@ -130,8 +136,9 @@ def read_timm_folder(path: str | Path) -> TimmFolder:
             f"{folder} is not a timm folder.",
             looked_for=" and ".join(str(folder / name) for name in missing),
             found=what_is_there(folder),
-            remedy="Give a folder with config.json and model.safetensors, as save_backbone and timm's "
-            "save_for_hf(..., safe_serialization=True) write it. Pickled weights (.bin, .pth) are not opened.",
+            remedy="Give a folder with config.json and model.safetensors, as a run here or timm's "
+            "save_for_hf(..., safe_serialization=True) writes it. Pickled weights (.bin, .pth) are not opened as they "
+            "are: python -m diffreid_lightning convert FILE --form timm --backbone NAME --out DIR makes such a folder.",
         )
     provenance = folder / PROVENANCE_FILE
     return TimmFolder(folder, read_timm_config(folder / CONFIG_FILE), _json(provenance) if provenance.is_file() else {})
@@ -141,7 +148,7 @@ def read_timm_config(path: Path) -> TimmConfig:
     """Read timm's ``config.json``; in its older, flat form the description of the weights is the file itself.
 
     Raises:
-        UserError: the file is not JSON or names no architecture.
+        UserError: the file is not JSON, names no architecture, or holds values of another type.
     """
     content = _json(path)
     architecture = content.get("architecture")
@@ -152,7 +159,53 @@ def read_timm_config(path: Path) -> TimmConfig:
             found=f"the keys {', '.join(content) or '(none)'}",
             remedy="Give a folder that timm or this package wrote.",
         )
-    return TimmConfig(architecture, content.get("pretrained_cfg", content), content.get("model_args", {}))
+    pretrained_cfg, model_args = content.get("pretrained_cfg", content), content.get("model_args", {})
+    _check_types(path, pretrained_cfg, model_args)
+    return TimmConfig(architecture, pretrained_cfg, model_args)
+
+
+def _check_types(path: Path, pretrained_cfg: Any, model_args: Any) -> None:
+    """Refuse values that the network could not be built or fed with; what is left out or null passes."""
+    sections = {"pretrained_cfg": pretrained_cfg, "model_args": model_args}
+    wrong = {key: ("an object", value) for key, value in sections.items() if not isinstance(value, dict)}
+    if not wrong:
+        rules = {
+            "mean": ("three numbers", lambda value: _are_numbers(value)),
+            "std": ("three numbers above 0", lambda value: _are_numbers(value) and min(value) > 0),
+            "input_size": ("[3, height, width]", lambda value: _are_sizes(value, 3)),
+            "fixed_input_size": ("true or false", lambda value: isinstance(value, bool)),
+            "classifier": ("a name or several", _are_names),
+        }
+        given = {key: pretrained_cfg.get(key) for key in rules}
+        wrong = {key: (rules[key][0], value) for key, value in given.items() if _fails(value, rules[key][1])}
+        size = model_args.get("img_size")
+        if _fails(size, lambda value: _are_sizes([value], 1) or _are_sizes(value, 2)):
+            wrong["img_size"] = ("[height, width]", size)
+    if wrong:
+        raise UserError(
+            f"{path} does not describe a network.",
+            looked_for="; ".join(f"{key}: {expected}" for key, (expected, _) in wrong.items()),
+            found="; ".join(f"{key}: {json.dumps(value)[:80]}" for key, (_, value) in wrong.items()),
+            remedy="Correct the file, or write the folder anew with timm or this package.",
+        )
+
+
+def _fails(value: Any, rule: Callable[[Any], bool]) -> bool:
+    return value is not None and not rule(value)
+
+
+def _are_numbers(value: Any) -> bool:
+    is_list = isinstance(value, (list, tuple)) and len(value) == 3
+    return is_list and all(type(one) in (int, float) and math.isfinite(one) for one in value)
+
+
+def _are_sizes(value: Any, count: int) -> bool:
+    is_list = isinstance(value, (list, tuple)) and len(value) == count
+    return is_list and all(type(one) is int and one > 0 for one in value)
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(one, str) for one in value))
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -165,7 +218,9 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise UserError(
-            f"{path} cannot be read as safetensors.", found=str(error), remedy="Copy or export the file again."
+            f"{path} cannot be read as safetensors.",
+            found=(path.is_file() and mistaken_for(path)) or str(error),
+            remedy="Fetch, copy or export the file again.",
         ) from error
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 import torch
@@ -18,6 +19,8 @@ Layout: TypeAlias = Literal["NCHW", "NHWC", "NLC", "other"]
 
 # What layers raise when a map has another size than they were written for.
 DOES_NOT_FIT = (AssertionError, IndexError, RuntimeError, ValueError)
+
+_ONEDNN_BLOCK = 16  # channels
 
 
 @contextmanager
@@ -50,6 +53,63 @@ def map_size(model: TimmModel, features: object) -> tuple[int, int] | None:
         return None
     height, width = features.shape[2:] if layout == "NCHW" else features.shape[1:3]
     return int(height), int(width)
+
+
+@dataclass
+class PatchCover:
+    """How far the patches of a network cover an image, per axis (down, across).
+
+    Args:
+        left_out: pixels at the far edge that no patch covers; 0 where all is seen.
+        unit: multiple of pixels that the patches cover without a rest.
+    """
+
+    left_out: list[int] = field(default_factory=lambda: [0, 0])
+    unit: list[int] = field(default_factory=lambda: [1, 1])
+
+
+@contextmanager
+def watching_patches(model: TimmModel, image_size: tuple[int, int]) -> Iterator[PatchCover]:
+    """Watch a forward pass for layers that cut their map into patches, and for what these leave over.
+
+    Args:
+        model: the model that is run inside the block.
+        image_size: (height, width) of the images in pixels.
+
+    Yields:
+        What the pass finds.
+    """
+    cover = PatchCover()
+
+    def watch(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if not isinstance(layer, nn.Conv2d) or isinstance(layer.padding, str) or inputs[0].ndim != 4:
+            return
+        for axis in (0, 1):
+            size, stride = inputs[0].shape[2 + axis], layer.stride[axis]
+            if stride > 1 and layer.kernel_size[axis] == stride and not layer.padding[axis]:
+                pixels = image_size[axis] // size
+                cover.left_out[axis] = cover.left_out[axis] or size % stride * pixels
+                cover.unit[axis] = max(cover.unit[axis], stride * pixels)
+
+    hooks = [layer.register_forward_pre_hook(watch) for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+    try:
+        yield cover
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def needs_contiguous(model: nn.Module) -> bool:
+    """Whether a network must not run channels-last on the CPU.
+
+    oneDNN writes beyond its memory in the backward pass of a strided convolution of 1x1 over few channels (FastViT's,
+    RepVGG's and MobileOne's stems).
+    """
+    convolutions = (layer for layer in model.modules() if isinstance(layer, nn.Conv2d))
+    return any(
+        layer.kernel_size == (1, 1) and max(layer.stride) > 1 and layer.in_channels // layer.groups < _ONEDNN_BLOCK
+        for layer in convolutions
+    )
 
 
 def unused_parameters(module: nn.Module, images: Tensor) -> tuple[int, tuple[str, ...]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from diffreid_lightning.paths import user_path
 
 TIMM = "timm"
 EFFICIENTNET_LITE0 = "efficientnet-lite0"
+EXPORTED = "backbone"  # in a run's folder
 
 _WITHOUT_HUB = (
     "Fetch the repository once where there is a network. Without one: start from random weights "
@@ -59,6 +60,7 @@ class Checkpoint:
         gem_exponent: (1,) exponent of the pooling they were trained with.
         neck: state of the batch-norm neck they were trained with, empty where there is none.
         dropped_head: names of tensors already left out of ``tensors``: a classifier, a second network beside the first.
+        image_size: (height, width) in pixels they were trained at, where no configuration says it.
     """
 
     source: str
@@ -68,6 +70,7 @@ class Checkpoint:
     gem_exponent: Tensor | None = None
     neck: Mapping[str, Tensor] = field(default_factory=dict)
     dropped_head: tuple[str, ...] = ()
+    image_size: tuple[int, int] | None = None
 
 
 def open_checkpoint(init_from: str, backbone: Backbone) -> Checkpoint:
@@ -136,9 +139,27 @@ def _open_file(path: Path) -> Checkpoint:
             f"{path} is not a safetensors file.",
             looked_for="a .safetensors file or a timm folder",
             found=f"a {path.suffix or 'nameless'} file, which may be a pickle and is not opened",
-            remedy="Convert it: safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'model.safetensors').",
+            remedy=_way_from(path),
         )
     return Checkpoint(str(path), clean_state_dict(read_safetensors(path)))
+
+
+def _way_from(path: Path) -> str:
+    """Say what to start from where a checkpoint was given: the folder that its run exported, or its conversion."""
+    exported = path.parent.parent / EXPORTED
+    if (exported / CONFIG_FILE).is_file():
+        return f"Start from the backbone that the same run exported: --model.init_from {exported}"
+    # Here, not above: the forms are written in terms of this module's checkpoints.
+    from diffreid_lightning.nets.foreign import forms_of
+
+    return f"Convert it: {conversion_of(path, forms_of(path))}; then --model.init_from DIR"
+
+
+def conversion_of(path: Path, forms: Sequence[str]) -> str:
+    """Write the command that converts a checkpoint; FORM stays open where there is not one form it can have."""
+    form = forms[0] if len(forms) == 1 else "FORM"
+    among = f" (FORM is one of {', '.join(forms)})" if len(forms) > 1 else ""
+    return f"python -m diffreid_lightning convert {path} --form {form} --backbone NAME --out DIR{among}"
 
 
 def _open_lite0(backbone: Backbone) -> Checkpoint:

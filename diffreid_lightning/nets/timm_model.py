@@ -63,11 +63,13 @@ def create_timm_model(name: str, *, image_size: tuple[int, int], drop_path_rate:
         arguments["img_size"] = image_size
     try:
         return _create(architecture, pretrained_cfg, arguments)
-    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        given = f"; {CONFIG_FILE} gives it model_args {model_args}" if model_args else ""
         raise UserError(
             f"timm cannot build {name} for images of {image_size[0]}x{image_size[1]} pixels.",
-            found=f"{type(error).__name__}: {error}",
-            remedy="Choose another image_size (height, width), another drop_path_rate or another backbone.",
+            found=f"{type(error).__name__}: {error}{given}",
+            remedy="Choose another image_size (height, width), another drop_path_rate or another backbone"
+            + (f", or correct {CONFIG_FILE}." if model_args else "."),
         ) from error
 
 

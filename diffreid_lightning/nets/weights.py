@@ -12,8 +12,9 @@ from torch import Tensor
 
 from diffreid_lightning.errors import UserError, shorten
 from diffreid_lightning.nets.backbone import Backbone
-from diffreid_lightning.nets.folder import RGB, Pooling, Stride
+from diffreid_lightning.nets.folder import HEAD_FILE, RGB, Pooling, Stride
 from diffreid_lightning.nets.heads import BNNeck
+from diffreid_lightning.nets.rewriting import likely_backbone
 from diffreid_lightning.nets.sources import Checkpoint, open_checkpoint
 from diffreid_lightning.nets.timm_model import TimmModel
 
@@ -117,16 +118,21 @@ def fill_backbone(
         UserError: the weights are of another architecture, or fit only in part.
     """
     _check_architecture(backbone, checkpoint)
+    if checkpoint.traits.variant is not None:  # the tables of its windows have other shapes
+        backbone.set_variant(checkpoint.traits.variant)
     checkpoint = _without_classifier(backbone, _in_the_form_of(backbone.model, checkpoint))
     report, fitting = _compare(backbone, checkpoint)
     if not fitting or (report.is_partial and not allow_partial):
-        raise _does_not_fit(backbone, report)
+        raise _does_not_fit(backbone, report, likely_backbone(checkpoint.tensors))
+    _check_values(fitting, checkpoint.source)
     backbone.model.load_state_dict(fitting, strict=False)
     overridden = backbone.adopt(checkpoint.traits)
     if backbone.pool is not None and checkpoint.gem_exponent is not None:
+        _check_head({"pool.p": (checkpoint.gem_exponent, (1,))}, checkpoint.source)
         with torch.no_grad():
             backbone.pool.p.copy_(checkpoint.gem_exponent)
-    with_neck = neck is not None and _fill_neck(neck, backbone, {} if overridden else checkpoint.neck)
+    state = {} if overridden else checkpoint.neck
+    with_neck = neck is not None and _fill_neck(neck, backbone, state, checkpoint.source)
     mean, std = backbone.normalization
     return replace(
         report,
@@ -139,11 +145,29 @@ def fill_backbone(
     )
 
 
-def _fill_neck(neck: BNNeck, backbone: Backbone, state: Mapping[str, Tensor]) -> bool:
+def _fill_neck(neck: BNNeck, backbone: Backbone, state: Mapping[str, Tensor], source: str) -> bool:
     neck.resize(backbone.num_features)
     if state:
-        neck.load_state_dict(dict(state))
+        expected = neck.state_dict()
+        _check_head({name: (state.get(name), tuple(tensor.shape)) for name, tensor in expected.items()}, source)
+        neck.load_state_dict({name: state[name] for name in expected})
     return bool(state)
+
+
+def _check_head(found: Mapping[str, tuple[Tensor | None, tuple[int, ...]]], source: str) -> None:
+    """Refuse what is saved beside the backbone where it is missing, of another shape or not finite."""
+    wrong = [
+        f"{name} {'missing' if tensor is None else tuple(tensor.shape)} for {shape}"
+        for name, (tensor, shape) in found.items()
+        if tensor is None or tuple(tensor.shape) != shape
+    ]
+    if wrong:
+        raise UserError(
+            f"The pooling or the neck saved with the weights at {source} does not fit them.",
+            found=shorten(wrong, 4),
+            remedy=f"write the folder anew, or remove {HEAD_FILE} from it to start with a fresh neck",
+        )
+    _check_values({name: tensor for name, (tensor, _) in found.items() if tensor is not None}, source)
 
 
 # 1. Making the source comparable.
@@ -170,11 +194,11 @@ def _in_the_form_of(model: TimmModel, checkpoint: Checkpoint) -> Checkpoint:
         return checkpoint
     # The grid that positional embeddings come from is read from the description of the weights on the model.
     described = model.pretrained_cfg
-    size = checkpoint.config.image_size if checkpoint.config else None
+    size = checkpoint.config.image_size if checkpoint.config else checkpoint.image_size
     try:
         model.pretrained_cfg = {**described, "input_size": (3, *size)} if size else described
         return replace(checkpoint, tensors=convert(dict(checkpoint.tensors), model))
-    except (AssertionError, KeyError, RuntimeError, ValueError) as error:
+    except (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(
             f"The weights at {checkpoint.source} cannot be fitted to this image size.",
             looked_for="positional embeddings or tables that timm can resample",
@@ -243,13 +267,42 @@ def _report(
     )
 
 
-def _does_not_fit(backbone: Backbone, report: WeightsReport) -> UserError:
+def _check_values(tensors: Mapping[str, Tensor], source: str) -> None:
+    """Refuse tensors that no network computes with: quantised or whole numbers for weights, values not finite."""
+    weights = {name: tensor for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
+    coded = [name for name, tensor in weights.items() if not tensor.is_floating_point() or tensor.is_quantized]
+    if coded:
+        raise UserError(
+            f"The weights at {source} are not floating-point numbers.",
+            looked_for="float16, bfloat16, float32 or float64",
+            found=shorten((f"{name} in {weights[name].dtype}".replace("torch.", "") for name in coded), 4),
+            remedy="choose the weights before they were quantised",
+        )
+    broken = [name for name, tensor in weights.items() if not torch.isfinite(tensor.float()).all()]
+    if broken:
+        raise UserError(
+            f"The weights at {source} hold values that are not finite.",
+            looked_for="numbers in every tensor",
+            found=f"NaN or infinity in {len(broken)} of {len(weights)}: {shorten(broken, 4)}",
+            remedy="the training that made them had failed: choose an earlier checkpoint of it, or other weights",
+        )
+
+
+def _does_not_fit(backbone: Backbone, report: WeightsReport, likely: str | None) -> UserError:
     kinds = {"missing": report.missing, "unexpected": report.unexpected, "of another shape": report.mismatched}
+    remedy = "Choose the backbone the weights were made for"
+    if likely is not None and likely != backbone.architecture:
+        remedy = f"Choose the backbone the weights were made for, which is {likely} by its depth and width"
+    if report.loaded:
+        left = [
+            *["random values stay where tensors are missing"] * bool(report.missing or report.mismatched),
+            *["what has no place is left out"] * bool(report.unexpected or report.mismatched),
+        ]
+        remedy += f"; or accept with allow_partial that {' and '.join(left)}"
     return UserError(
         f"The weights at {report.source} do not fit {backbone.name}.",
         looked_for=f"the {len(backbone.model.state_dict())} tensors of {backbone.architecture}",
         found=f"{len(report.loaded)} that fit; "
         + "; ".join(f"{len(names)} {words}: {shorten(names, 4)}" for words, names in kinds.items() if names),
-        remedy="Choose the backbone the weights were made for"
-        + (", or allow_partial to keep random values where they are missing." if report.loaded else "."),
+        remedy=f"{remedy}.",
     )

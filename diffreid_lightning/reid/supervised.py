@@ -73,7 +73,7 @@ class SupervisedReID(LightningModule):
             backbone, image_size=image_size, pooling=pooling, last_stride=last_stride, drop_path_rate=drop_path_rate
         )
         # Convolutions run faster on channels-last maps, on CPUs and on tensor cores.
-        self.backbone.to(memory_format=torch.channels_last)
+        self.backbone.to(memory_format=self.backbone.memory_format)
         self.neck = BNNeck(self.backbone.num_features)
         self.classifier: IdentityClassifier | None = None
         losses = [LabelSmoothedCrossEntropy(), BatchHardTriplet()] if losses is None else losses
