@@ -37,4 +37,6 @@ class BackboneExport(Callback):
         }
         target = Path(trainer.default_root_dir) / self.folder
         save_backbone(backbone, target, provenance=provenance, neck=getattr(pl_module, "neck", None))
-        rank_zero_info(f"Backbone saved: timm.create_model('local-dir:{target}', pretrained=True)")
+        differs = bool(backbone.edits) or backbone.pooling != "native"
+        note = "; provenance.json says what timm must be told for the same features (README)" if differs else ""
+        rank_zero_info(f"Backbone saved: timm.create_model('local-dir:{target}', pretrained=True){note}")

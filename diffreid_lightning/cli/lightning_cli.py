@@ -47,6 +47,7 @@ from diffreid_lightning.callbacks.averaging import TendAveraging
 from diffreid_lightning.callbacks.epoch_seed import EpochSeed
 from diffreid_lightning.checkpoint_io import AtomicCheckpointIO
 from diffreid_lightning.cli import hints, layers, run_folder
+from diffreid_lightning.cli.own_checkpoint import check_own
 from diffreid_lightning.cli.parser import PROGRAM, HouseParser, TestWith, has_setting
 from diffreid_lightning.cli.refusals import (
     own_error,
@@ -108,6 +109,8 @@ class HouseCLI(LightningCLI):
                 rank_zero_info(run_folder.describe_start(checkpoint, continued, root, text))
         else:
             checkpoint, continued = run_folder.resolve_checkpoint(asked, root), None
+        if checkpoint is not None:
+            check_own(checkpoint)
         config.ckpt_path = None if checkpoint is None else str(checkpoint)
         self.run = self.save_config_kwargs["run"] = run_folder.open_run(root, str(self.subcommand), continued)
         config.trainer.default_root_dir = str(self.run.path)

@@ -19,7 +19,6 @@ import re
 import secrets
 import shutil
 import time
-import zipfile
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -117,13 +116,6 @@ def resolve_checkpoint(name: str | None, root: Path, *, to_go_on: bool = False) 
             found=(beside if path.parent.is_dir() else "no such folder")
             + (f"; runs under {root}: {there}" if there else ""),
             remedy=f"did you mean {guess!r}?" if guess else "name a .ckpt file, a run folder, or 'last' or 'best'",
-        )
-    if not zipfile.is_zipfile(path):
-        raise UserError(
-            f"{name!r} is not a checkpoint.",
-            looked_for="a file that torch.save wrote (a zip archive)",
-            found=f"{path.stat().st_size} bytes of something else",
-            remedy="name another one, or 'last' or 'best'",
         )
     return path
 

@@ -1,15 +1,17 @@
 """Variations of timm's networks that other projects trained their weights in, each known by a name.
 
 * ``ceil_stem``: a ResNet whose stem pools without padding and rounds up, as fast-reid's does.
-* ``full_windows_7`` (or another side): a Swin transformer that pads small maps to whole windows and shifts them all
-  the same, as mmcv's does; timm shrinks the windows instead.
+* ``full_windows_7`` (or another side): a Swin transformer that pads each map to whole windows and then shifts it, as
+  mmcv's and the original detector's do; timm shrinks the windows to small maps, and shifts before it pads.
 """
 
 from __future__ import annotations
 
 from typing import TypeAlias
 
-from torch import nn
+from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock, window_partition, window_reverse
+from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from diffreid_lightning.errors import UserError
 
@@ -58,11 +60,28 @@ def apply_variant(model: nn.Module, variant: str, name: str) -> None:
         for attribute, value in _STEM:
             setattr(pool, attribute, value)
         return
-    resize = getattr(model, "set_input_size", None)
-    if resize is None or not hasattr(model, "layers") or not hasattr(model, "patch_embed"):
+    if not isinstance(model, SwinTransformer):
         raise _cannot(variant, name, "a Swin transformer")
     side = int(variant.removeprefix(FULL_WINDOWS))
-    resize(window_size=(side, side), always_partition=True)
+    model.set_input_size(window_size=(side, side), always_partition=True)
+    for block in model.modules():
+        if isinstance(block, SwinTransformerBlock):
+            block.__class__ = _PaddedFirst
+
+
+class _PaddedFirst(SwinTransformerBlock):
+    """A Swin block that pads its map before it shifts it, so that the padding takes part in the shift."""
+
+    def _attn(self, x: Tensor) -> Tensor:
+        height, width = x.shape[1:3]
+        (rows, columns), shift = self.window_size, self.shift_size
+        x = pad(x, (0, 0, 0, -width % columns, 0, -height % rows))
+        x = x.roll((-shift[0], -shift[1]), dims=(1, 2))
+        windows = window_partition(x, self.window_size).flatten(1, 2)
+        windows = self.attn(windows, mask=self.get_attn_mask(x) if self.dynamic_mask else self.attn_mask)
+        windows = windows.unflatten(1, (rows, columns))
+        x = window_reverse(windows, self.window_size, x.shape[1], x.shape[2])
+        return x.roll(shift, dims=(1, 2))[:, :height, :width].contiguous()
 
 
 def edits_of(variant: str | None) -> list[Edit]:

@@ -74,7 +74,7 @@ def test_the_weights_arrive(kind: str, state: State, tmp_path: Path, capsys: pyt
     assert set(stock) == {name for name in state if not name.startswith("fc.")}
     assert all(torch.equal(tensor, state[name]) for name, tensor in stock.items())
 
-    mean = (120 / 255, 110 / 255, 100 / 255) if kind == "fastreid" else FORMS[form].mean
+    mean = (120 / 255, 110 / 255, 100 / 255) if kind == "fastreid" else FORMS[form].traits.mean
     backbone = Backbone(NAME)
     load_initial_weights(backbone, str(out))
     assert backbone.normalization[0] == pytest.approx(mean, abs=1e-6)

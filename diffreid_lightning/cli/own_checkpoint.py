@@ -1,0 +1,67 @@
+"""``--ckpt_path``: a checkpoint of this package, or a refusal that says what else the file is."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from diffreid_lightning.errors import UserError, shorten
+
+_KEYS = ("pytorch-lightning_version", "state_dict")
+
+
+def check_own(path: Path) -> None:
+    """Check that a file is a checkpoint that a run here, or Lightning for it, has saved; no values are read.
+
+    Args:
+        path: the file.
+
+    Raises:
+        UserError: it is another project's, bare weights, of another kind, or damaged.
+    """
+    # Here, not above: the light commands do not wait for torch.
+    from diffreid_lightning.torch_file import NotPlainError, mistaken_for, read_plain
+
+    if not zipfile.is_zipfile(path):
+        raise _foreign(path, mistaken_for(path) or _other_kind(path))
+    try:
+        content = read_plain(path, mmap=True)
+    except NotPlainError as error:
+        raise _foreign(path, error.obstacle) from error
+    if not isinstance(content, Mapping):
+        raise _foreign(path, f"a {type(content).__name__}")
+    missing = [key for key in _KEYS if key not in content]
+    if missing or not isinstance(content["state_dict"], Mapping):
+        raise _foreign(
+            path, f"{shorten(map(str, content), 5) or 'nothing'}; no {' and no '.join(missing or _KEYS[1:])}"
+        )
+
+
+def _other_kind(path: Path) -> str:
+    with path.open("rb") as stream:
+        head = stream.read(16)
+    if head.startswith(b"PK\x03\x04"):
+        return "a file that was cut off: its end is missing"
+    if head[8:9] == b"{":
+        return "a safetensors file: weights without the state of a training"
+    if head.startswith(b"\x80"):
+        return "a file in torch.save's older form, which no run here writes"
+    return f"{path.stat().st_size} bytes of something else"
+
+
+def _foreign(path: Path, found: str) -> UserError:
+    from diffreid_lightning.nets.foreign import forms_of
+    from diffreid_lightning.nets.sources import conversion_of
+
+    forms = forms_of(path)
+    if forms:
+        remedy = f"weights are converted, {conversion_of(path, forms)}, and started from: --model.init_from DIR"
+    else:
+        remedy = "name another checkpoint, a run folder, or 'last' or 'best'"
+    return UserError(
+        f"{path} is no checkpoint of this package.",
+        looked_for=f"what a run here saves: {', '.join(_KEYS)} and the state of the training, as plain tensors",
+        found=found,
+        remedy=remedy,
+    )
