@@ -61,6 +61,8 @@ def convert_command(words: Sequence[str]) -> int:
     }
     folder = save_backbone(backbone, args.out, provenance=provenance)
     mean, std = backbone.normalization
+    if backbone.variant is not None:
+        print(f"a variation of timm's architecture: {backbone.variant}")
     print(f"normalised with mean {mean} and deviation {std}, as the weights expect")
     print(f"start from it: --model.backbone {args.backbone} --model.init_from {folder}")
     return 0

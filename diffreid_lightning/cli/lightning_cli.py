@@ -110,7 +110,7 @@ class HouseCLI(LightningCLI):
         else:
             checkpoint, continued = run_folder.resolve_checkpoint(asked, root), None
         if checkpoint is not None:
-            check_own(checkpoint)
+            check_own(checkpoint, to_go_on=self.subcommand == "fit")
         config.ckpt_path = None if checkpoint is None else str(checkpoint)
         self.run = self.save_config_kwargs["run"] = run_folder.open_run(root, str(self.subcommand), continued)
         config.trainer.default_root_dir = str(self.run.path)

@@ -9,13 +9,15 @@ from pathlib import Path
 from diffreid_lightning.errors import UserError, shorten
 
 _KEYS = ("pytorch-lightning_version", "state_dict")
+_KEYS_TO_GO_ON = ("loops", "optimizer_states", "lr_schedulers")
 
 
-def check_own(path: Path) -> None:
+def check_own(path: Path, *, to_go_on: bool = False) -> None:
     """Check that a file is a checkpoint that a run here, or Lightning for it, has saved; no values are read.
 
     Args:
         path: the file.
+        to_go_on: it is to hold the state of a training, not the weights alone.
 
     Raises:
         UserError: it is another project's, bare weights, of another kind, or damaged.
@@ -28,7 +30,7 @@ def check_own(path: Path) -> None:
     try:
         content = read_plain(path, mmap=True)
     except NotPlainError as error:
-        raise _foreign(path, error.obstacle) from error
+        raise _foreign(path, error.obstacle, of_another=error.of_class is not None) from error
     if not isinstance(content, Mapping):
         raise _foreign(path, f"a {type(content).__name__}")
     missing = [key for key in _KEYS if key not in content]
@@ -50,13 +52,15 @@ def _other_kind(path: Path) -> str:
     return f"{path.stat().st_size} bytes of something else"
 
 
-def _foreign(path: Path, found: str) -> UserError:
+def _foreign(path: Path, found: str, *, of_another: bool = False) -> UserError:
     from diffreid_lightning.nets.foreign import forms_of
     from diffreid_lightning.nets.sources import conversion_of
 
     forms = forms_of(path)
-    if forms:
-        remedy = f"weights are converted, {conversion_of(path, forms)}, and started from: --model.init_from DIR"
+    if forms or of_another:
+        remedy = (
+            f"to use its weights, convert them: {conversion_of(path, forms)}; then start from --model.init_from DIR"
+        )
     else:
         remedy = "name another checkpoint, a run folder, or 'last' or 'best'"
     return UserError(

@@ -168,7 +168,8 @@ def worded_running(error: Exception) -> UserError | None:
         return UserError(
             "The checkpoint does not fit this network.",
             found=shorten(text.split("\n")[1:4] or [text]).replace("\t", ""),
-            remedy="give --model.backbone and the rest of the model as the run was started (its config.yaml)",
+            remedy="give the checkpoint of a run of this module, and --model.backbone and the rest of the model as "
+            "that run was started (its config.yaml)",
         )
     where = _raised_in(error)
     if "/torch/optim/" in where:

@@ -229,7 +229,9 @@ def _json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{path} cannot be read.", found=str(error), remedy="Write the folder anew, or restore the file."
+            f"{path} cannot be read.",
+            found=(path.is_file() and mistaken_for(path)) or str(error),
+            remedy="Write the folder anew, or restore the file.",
         ) from error
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a JSON object.", found=type(content).__name__, remedy="Restore the file.")

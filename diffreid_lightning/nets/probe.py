@@ -80,6 +80,7 @@ def watching_patches(model: TimmModel, image_size: tuple[int, int]) -> Iterator[
         What the pass finds.
     """
     cover = PatchCover()
+    smallest = list(image_size)
 
     def watch(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         if not isinstance(layer, nn.Conv2d) or isinstance(layer.padding, str) or inputs[0].ndim != 4:
@@ -87,9 +88,10 @@ def watching_patches(model: TimmModel, image_size: tuple[int, int]) -> Iterator[
         for axis in (0, 1):
             size, stride = inputs[0].shape[2 + axis], layer.stride[axis]
             if stride > 1 and layer.kernel_size[axis] == stride and not layer.padding[axis]:
-                pixels = image_size[axis] // size
-                cover.left_out[axis] = cover.left_out[axis] or size % stride * pixels
-                cover.unit[axis] = max(cover.unit[axis], stride * pixels)
+                cover.left_out[axis] = cover.left_out[axis] or size % stride * (image_size[axis] // size)
+                if size <= smallest[axis]:  # not a branch beside a layer that was counted
+                    smallest[axis] = size // stride
+                    cover.unit[axis] *= stride
 
     hooks = [layer.register_forward_pre_hook(watch) for layer in model.modules() if isinstance(layer, nn.Conv2d)]
     try:

@@ -30,6 +30,7 @@ from diffreid_lightning.nets.folder import (
 from diffreid_lightning.nets.hub import hub_file
 from diffreid_lightning.nets.timm_model import HUB_SCHEME, LOCAL_SCHEME
 from diffreid_lightning.paths import user_path
+from diffreid_lightning.torch_file import mistaken_for
 
 TIMM = "timm"
 EFFICIENTNET_LITE0 = "efficientnet-lite0"
@@ -135,11 +136,12 @@ def _open_file(path: Path) -> Checkpoint:
     if path.name == WEIGHTS_FILE and (path.parent / CONFIG_FILE).is_file():
         return _open_folder(read_timm_folder(path.parent))
     if path.suffix != ".safetensors":
+        mistaken = mistaken_for(path)
         raise UserError(
             f"{path} is not a safetensors file.",
             looked_for="a .safetensors file or a timm folder",
-            found=f"a {path.suffix or 'nameless'} file, which may be a pickle and is not opened",
-            remedy=_way_from(path),
+            found=mistaken or f"a {path.suffix or 'nameless'} file, which may be a pickle and is not opened",
+            remedy="Fetch or copy the file again." if mistaken else _way_from(path),
         )
     return Checkpoint(str(path), clean_state_dict(read_safetensors(path)))
 

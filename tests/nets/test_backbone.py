@@ -218,3 +218,31 @@ def test_size_the_architecture_cannot_take_is_the_users() -> None:
 def test_several_maps_have_no_gem() -> None:
     with pytest.raises(UserError, match="native"):
         Backbone("coat_tiny", image_size=(128, 64), pooling="gem")
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "whole"),
+    [
+        ("vit_tiny_patch16_224", (150, 75), (144, 64)),
+        ("swin_tiny_patch4_window7_224", (150, 75), (148, 72)),
+        ("convnext_atto", (150, 75), (128, 64)),
+    ],
+)
+def test_edges_that_no_patch_covers_are_said(name: str, size: tuple[int, int], whole: tuple[int, int]) -> None:
+    with pytest.warns(UserWarning, match=rf"{size[0] % 16 if 'vit' in name else 2} rows.*\[{whole[0]},{whole[1]}\]"):
+        Backbone(name, image_size=size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Backbone(name, image_size=whole)
+        Backbone("resnet18", image_size=size)  # its windows overlap and are padded: nothing is left out
+
+
+def test_strided_pointwise_convolutions_over_few_channels_stay_contiguous() -> None:
+    """OneDNN writes beyond its memory in their backward pass when they are channels-last."""
+    backbone = Backbone("fastvit_t8", image_size=(64, 32))
+    assert backbone.memory_format == torch.contiguous_format
+    assert Backbone("resnet18", image_size=(64, 32)).memory_format == torch.channels_last
+    seen = []
+    backbone.model.stem[0].register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0].is_contiguous()))
+    backbone(images_of(backbone)).sum().backward()
+    assert seen == [True]

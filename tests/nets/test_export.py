@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,67 @@ def test_stock_timm_gives_the_same_features(name: str, pooling: str, tmp_path: P
             axes = {"vit": 1, "swi": (1, 2)}.get(name[:3], (2, 3))
             head = (features[:, 1:] if name.startswith("vit") else features).mean(axes)
         assert torch.equal(backbone(IMAGES), head)
+
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+@pytest.mark.parametrize("pooling", ["avg", "gem", "native"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet18",
+        "vit_tiny_patch16_224",
+        "mobilenetv4_conv_small",
+        "tf_efficientnet_lite0",
+        "convnext_atto",
+        "swin_tiny_patch4_window7_224",
+    ],
+)
+def test_readme_gives_the_measured_features_without_this_package(name: str, pooling: str, tmp_path: Path) -> None:
+    backbone = exported(name, pooling)
+    save_backbone(backbone, tmp_path / "export", provenance={})
+    section = README.read_text(encoding="utf-8").partition("### Features without this package")[2]
+    lines = re.search(r"```python\n(.*?)```", section, re.DOTALL).group(1)
+    assert "diffreid_lightning" not in lines
+    names = {"images": IMAGES}
+    with torch.no_grad():
+        exec(lines.replace("runs/reid/fit-001/backbone", str(tmp_path / "export")), names)
+        expected = backbone(IMAGES)
+    assert names["features"].shape == expected.shape
+    torch.testing.assert_close(names["features"], expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+
+
+@functools.cache
+def built(name: str) -> Backbone:
+    return trained(name)
+
+
+def exported(name: str, pooling: str) -> Backbone:
+    backbone = built(name)
+    backbone.set_pooling(pooling)
+    if backbone.pool is not None:
+        torch.nn.init.constant_(backbone.pool.p, 2.7182817)
+    return backbone
+
+
+@pytest.mark.parametrize("form", ["checkpoint", "folder"])
+def test_variation_travels_with_the_weights(form: str, tmp_path: Path) -> None:
+    backbone = trained("resnet18", last_stride=1)
+    backbone.set_variant("ceil_stem")
+    again = Backbone("resnet18", image_size=SIZE).eval()
+    if form == "folder":
+        save_backbone(backbone, tmp_path / "export", provenance={})
+        load_initial_weights(again, str(tmp_path / "export"))
+    else:
+        again.load_state_dict(backbone.state_dict())
+    plain = Backbone("resnet18", image_size=SIZE).eval()
+    plain.model.load_state_dict(backbone.model.state_dict())
+    with torch.no_grad():
+        assert again.variant == "ceil_stem"
+        assert torch.equal(again(IMAGES), backbone(IMAGES))
+        assert not torch.allclose(plain(IMAGES), backbone(IMAGES))
+    assert len(plain.get_extra_state()) == 2, "as checkpoints of before hold it"
 
 
 @pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224", "mobilenetv3_small_100"])

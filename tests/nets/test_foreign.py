@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
+import io
 import json
+import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -14,7 +19,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from diffreid_lightning.cli import main
-from diffreid_lightning.nets import FORMS, Backbone, load_initial_weights
+from diffreid_lightning.errors import UserError
+from diffreid_lightning.nets import (
+    FORMS,
+    Backbone,
+    BNNeck,
+    fill_backbone,
+    load_initial_weights,
+    open_foreign,
+    save_backbone,
+)
 
 NAME = "test_resnet"
 State = dict[str, Tensor]
@@ -122,6 +136,9 @@ class Payload:
         ({"state_dict": {"a": Payload()}}, [], "plain tensors"),
         ({"state_dict": {"a": 1}}, [], "holds no tensors"),
         ([1, 2], [], "no state dict"),
+        (b"", [], "an empty file"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", [], "Git LFS pointer"),
+        (b"<!DOCTYPE html><html>", [], "a web page"),
         (b"PK nonsense", [], "cannot be read"),
         (None, [], "There is no checkpoint"),
         ({"a": torch.ones(1)}, ["--form", "lupersonn"], "'luperson'"),
@@ -148,3 +165,153 @@ def test_what_cannot_be_converted(
     said = capsys.readouterr().err
     assert hint in said and "Traceback" not in said
     assert not Path("executed").exists() and not Path("ours").exists()
+
+
+# What stands in the way is named, and what is printed to be done works when it is done.
+
+
+def remedy_of(error: str) -> str:
+    return error.rpartition("do this:")[2].strip()
+
+
+def strong_baseline(state: State) -> State:
+    rest = {"bottleneck.weight": torch.ones(96), "classifier.weight": torch.ones(7, 96)}
+    return under("base.", {n: t for n, t in state.items() if not n.startswith("fc.")}) | rest
+
+
+@pytest.mark.parametrize("form", ["luperson", "luperson-nl", "cion", "torchreid", "fastreid", "solider", "timm"])
+@pytest.mark.parametrize("more", [[], ["--allow_partial"]], ids=["", "partial"])
+def test_another_form_is_named_and_not_read(
+    form: str, more: list[str], state: State, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(strong_baseline(state), tmp_path / "theirs.pth")
+    words = ["convert", str(tmp_path / "theirs.pth"), "--backbone", NAME, "--out", str(tmp_path / "ours"), *more]
+    assert main([*words, "--form", form]) == 2
+    remedy = remedy_of(capsys.readouterr().err)
+    assert remedy == "use --form reid-strong-baseline"
+    assert main([*words, *remedy.split()[1:]]) == 0
+
+
+@pytest.mark.parametrize("container", ["state_dict", "model", None])
+def test_python_objects_are_named_and_the_printed_command_leaves_them_out(
+    container: str | None, state: State, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content: dict[str, Any] = {container: state} if container else dict(state)
+    torch.save(content | {"args": argparse.Namespace(lr=1)}, tmp_path / "theirs.pth.tar")
+    rest = ["--form", "torchreid", "--backbone", NAME, "--out", str(tmp_path / "ours")]
+    assert main(["convert", str(tmp_path / "theirs.pth.tar"), *rest]) == 2
+    said = capsys.readouterr().err
+    assert "argparse.Namespace" in said and "\x1b" not in said
+    code, plain = re.search(r'python -c "(.*)"; then convert (.*)', remedy_of(said)).groups()
+    exec(code)
+    assert main(["convert", plain, *rest]) == 0
+
+
+def test_numbers_of_numpy_beside_the_weights_are_read(state: State, tmp_path: Path) -> None:
+    """As torchreid saves them; under NumPy 1 their constructor had another module."""
+    torch.save({"state_dict": state, "rank1": np.float64(0.9), "mAP": np.float32(0.8)}, tmp_path / "two.pth")
+    for module in (b"numpy.core.multiarray", b"numpy._core.multiarray"):
+        source = io.BytesIO()
+        with zipfile.ZipFile(tmp_path / "two.pth") as read, zipfile.ZipFile(source, "w") as write:
+            for item in read.namelist():
+                content = read.read(item)
+                if item.endswith("data.pkl"):
+                    content = re.sub(rb"numpy\._?core\.multiarray", module, content)
+                write.writestr(item, content)
+        (tmp_path / "theirs.pth").write_bytes(source.getvalue())
+        assert set(open_foreign(tmp_path / "theirs.pth", "torchreid").tensors) >= {"conv1.0.weight"}
+
+
+@pytest.mark.parametrize(
+    ("form", "names", "what"),
+    [
+        ("reid-strong-baseline", ["base.conv1.weight", "base.layer1.0.bn1.IN.weight"], "IBN"),
+        ("fastreid", ["backbone.conv1.weight", "backbone.NL_2.0.W.0.weight"], "non-local"),
+        ("transreid", ["base.blocks.0.norm1.weight", "base.patch_embed.conv.0.weight"], "PASS"),
+        ("transreid", ["base.blocks.0.norm1.weight", "base.part_token1"], "PASS"),
+        ("transreid", ["base.blocks.0.norm1.weight", "base.sie_embed"], "SIE"),
+        ("cion", ["backbone.conv1.weight", "backbone.layer1.0.bn1.IN.weight"], "IBN"),
+        ("torchreid", ["conv1.conv.weight", "conv2.0.conv2a.0.conv1.weight"], "OSNet"),
+        ("transreid", ["image_encoder.class_embedding"], "CLIP"),
+        ("torchreid", ["base.part_token1"], "PASS"),
+    ],
+)
+def test_networks_that_timm_cannot_build_are_named(form: str, names: list[str], what: str, tmp_path: Path) -> None:
+    torch.save({name: torch.zeros(1) for name in names}, tmp_path / "theirs.pth")
+    with pytest.raises(UserError, match=what) as caught:
+        open_foreign(tmp_path / "theirs.pth", form)
+    assert "choose weights of a plain ResNet, ViT or Swin" in str(caught.value)
+
+
+def test_overlapping_patches_are_named(tmp_path: Path) -> None:
+    state = {
+        "base.patch_embed.proj.weight": torch.zeros(8, 3, 16, 16),
+        "base.pos_embed": torch.zeros(1, 211, 8),  # every 12 pixels
+        "base.blocks.0.norm1.weight": torch.zeros(8),
+    }
+    torch.save(state, tmp_path / "theirs.pth")
+    with pytest.raises(UserError, match="a patch every 12 pixels of 256x128"):
+        open_foreign(tmp_path / "theirs.pth", "transreid")
+
+
+def test_wrong_backbone_is_answered_with_the_right_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save(timm.create_model("resnet18", num_classes=0).state_dict(), tmp_path / "theirs.pth")
+    words = ["convert", str(tmp_path / "theirs.pth"), "--form", "torchreid", "--out", str(tmp_path / "ours")]
+    assert main([*words, "--backbone", NAME]) == 2
+    likely = re.search(r"which is (\S+) by", remedy_of(capsys.readouterr().err)).group(1)
+    assert likely == "resnet18"
+    assert main([*words, "--backbone", likely]) == 0
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf"), 7], ids=str)
+def test_weights_that_no_network_computes_with_are_refused(broken: float, state: State, tmp_path: Path) -> None:
+    theirs = dict(state)
+    name = "layer1.0.conv1.weight"
+    theirs[name] = theirs[name].int() if broken == 7 else theirs[name].clone().fill_(broken)
+    torch.save(theirs, tmp_path / "theirs.pth")
+    with pytest.raises(UserError, match=r"not finite|in int32") as caught:
+        fill_backbone(Backbone(NAME, image_size=(64, 32)), open_foreign(tmp_path / "theirs.pth", "torchreid"))
+    assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+def test_other_precisions_are_taken(kind: torch.dtype, state: State, tmp_path: Path) -> None:
+    torch.save({n: t.to(kind) if t.is_floating_point() else t for n, t in state.items()}, tmp_path / "theirs.pth")
+    backbone = Backbone(NAME, image_size=(64, 32))
+    assert not fill_backbone(backbone, open_foreign(tmp_path / "theirs.pth", "torchreid")).is_partial
+    weight = backbone.model.state_dict()["conv1.0.weight"]
+    torch.testing.assert_close(weight, state["conv1.0.weight"].to(kind).float())
+
+
+def test_own_checkpoint_is_a_form(tmp_path: Path) -> None:
+    backbone, neck = Backbone(NAME, image_size=(64, 32), pooling="gem", last_stride=2, mean=(0.1, 0.2, 0.3)), BNNeck(96)
+    torch.nn.init.uniform_(neck.norm.weight)
+    weights = under("backbone.", backbone.state_dict()) | under("neck.", neck.state_dict())
+    torch.save({"state_dict": weights | {"classifier.weight": torch.ones(7, 96)}}, tmp_path / "last.ckpt")
+    again, fresh = Backbone(NAME, image_size=(64, 32)), BNNeck(96)
+    report = fill_backbone(again, open_foreign(tmp_path / "last.ckpt", "diffreid"), neck=fresh)
+    assert (report.last_stride, report.pooling, report.mean, report.with_neck) == (2, "gem", (0.1, 0.2, 0.3), True)
+    assert torch.equal(fresh.norm.weight, neck.norm.weight)
+    images = torch.rand(2, 3, 64, 32)
+    with torch.no_grad():
+        assert torch.equal(again.eval()(images), backbone.eval()(images))
+
+
+def test_pickled_weights_as_init_from_are_converted_by_the_printed_command(state: State, tmp_path: Path) -> None:
+    torch.save(strong_baseline(state), tmp_path / "theirs.pth")
+    backbone = Backbone(NAME, image_size=(64, 32))
+    with pytest.raises(UserError, match="pickle") as caught:
+        load_initial_weights(backbone, str(tmp_path / "theirs.pth"))
+    words = re.search(r"diffreid_lightning (convert .*--out DIR)", str(caught.value)).group(1)
+    words = words.replace("NAME", NAME).replace("DIR", str(tmp_path / "ours"))
+    assert main(words.split()) == 0
+    assert not load_initial_weights(backbone, str(tmp_path / "ours")).is_partial
+
+    run = tmp_path / "fit-001"
+    save_backbone(backbone, run / "backbone", provenance={})
+    (run / "checkpoints").mkdir()
+    torch.save({}, run / "checkpoints" / "last.ckpt")
+    with pytest.raises(UserError, match="the same run exported") as caught:
+        load_initial_weights(backbone, str(run / "checkpoints" / "last.ckpt"))
+    place = re.search(r"init_from (\S+)", str(caught.value)).group(1)
+    assert not load_initial_weights(Backbone(NAME, image_size=(64, 32)), place).is_partial

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import time
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from timm.layers import resample_abs_pos_embed
 
 from diffreid_lightning.errors import UserError
-from diffreid_lightning.nets import Backbone, hub, load_initial_weights, save_backbone, sources
+from diffreid_lightning.nets import Backbone, BNNeck, hub, load_initial_weights, save_backbone, sources
 
 SIZE = (64, 32)
 TINY = "test_resnet"  # timm's own miniature
@@ -175,6 +176,69 @@ def test_unusable_sources_say_what_to_do(kind: str, tmp_path: Path) -> None:
         source, expected = Path("tim"), "'timm' is near it"
     with pytest.raises(UserError, match=expected):
         load_initial_weights(Backbone(TINY, image_size=SIZE), str(source))
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        (None, "architecture", 5),
+        (None, "pretrained_cfg", "timm"),
+        (None, "model_args", ["a"]),
+        ("pretrained_cfg", "mean", "0.5"),
+        ("pretrained_cfg", "mean", [0.5, 0.5]),
+        ("pretrained_cfg", "mean", [0.5, None, 0.5]),
+        ("pretrained_cfg", "std", [0.5, 0.0, 0.5]),
+        ("pretrained_cfg", "std", [0.5, float("nan"), 0.5]),
+        ("pretrained_cfg", "input_size", "large"),
+        ("pretrained_cfg", "input_size", [3, -1, 64]),
+        ("pretrained_cfg", "fixed_input_size", "yes"),
+        ("pretrained_cfg", "classifier", 7),
+        ("model_args", "img_size", "large"),
+        ("model_args", "nonsense", 1),
+        ("model_args", "channels", {"a": 1}),
+        ("model_args", "layers", []),
+    ],
+)
+def test_folder_with_values_of_another_type_is_refused_by_name(
+    section: str | None, key: str, value: object, tmp_path: Path
+) -> None:
+    folder = timm_folder(tmp_path / "stock")
+    config = json.loads((folder / "config.json").read_text())
+    (config if section is None else config.setdefault(section, {}))[key] = value
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=rf"config\.json(.|\n)*{key}|{key}(.|\n)*config\.json"):
+        load_initial_weights(Backbone(f"local-dir:{folder}", image_size=SIZE), "timm")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "reid_head.safetensors", "config.json", "provenance.json"])
+@pytest.mark.parametrize(
+    "content", [b"", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", b"[1]", b"\xff"]
+)
+def test_damaged_files_of_a_folder_are_named(name: str, content: bytes, tmp_path: Path) -> None:
+    save_backbone(Backbone(TINY, image_size=SIZE), tmp_path / "export", provenance={})
+    (tmp_path / "export" / name).write_bytes(content)
+    with pytest.raises(UserError, match=re.escape(name)) as caught:
+        load_initial_weights(Backbone(TINY, image_size=SIZE), str(tmp_path / "export"))
+    assert ("Git LFS pointer" in str(caught.value)) == (content[:7] == b"version")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        {"pool.p": torch.ones(2)},
+        {"pool.p": torch.tensor([float("nan")])},
+        {"neck.norm.weight": torch.ones(7)},
+        {"pool.p": torch.ones(1, dtype=torch.int32)},
+    ],
+)
+def test_head_of_another_shape_is_refused_and_may_be_removed(head: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    save_backbone(Backbone(TINY, image_size=SIZE), tmp_path / "export", provenance={})
+    save_file(head, tmp_path / "export" / "reid_head.safetensors")
+    backbone, neck = Backbone(TINY, image_size=SIZE), BNNeck(96)
+    with pytest.raises(UserError, match="pool|neck"):
+        load_initial_weights(backbone, str(tmp_path / "export"), neck=neck)
+    (tmp_path / "export" / "reid_head.safetensors").unlink()
+    assert not load_initial_weights(backbone, str(tmp_path / "export"), neck=neck).with_neck
 
 
 # The hub.
