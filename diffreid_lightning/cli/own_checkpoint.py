@@ -33,7 +33,8 @@ def check_own(path: Path, *, to_go_on: bool = False) -> None:
         raise _foreign(path, error.obstacle, of_another=error.of_class is not None) from error
     if not isinstance(content, Mapping):
         raise _foreign(path, f"a {type(content).__name__}")
-    missing = [key for key in _KEYS if key not in content]
+    needed = (*_KEYS, *_KEYS_TO_GO_ON) if to_go_on else _KEYS
+    missing = [key for key in needed if key not in content]
     if missing or not isinstance(content["state_dict"], Mapping):
         raise _foreign(
             path, f"{shorten(map(str, content), 5) or 'nothing'}; no {' and no '.join(missing or _KEYS[1:])}"

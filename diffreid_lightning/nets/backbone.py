@@ -246,7 +246,7 @@ class Backbone(nn.Module):
         try:
             with torch.no_grad(), evaluating(self), watching_patches(self.model, self.image_size) as cover:
                 layout = layout_of(self.model, self.model.forward_features(self._blank()))
-        except DOES_NOT_FIT as error:
+        except (*DOES_NOT_FIT, AttributeError, TypeError) as error:
             raise UserError(
                 f"{self.name} cannot take images of {self.image_size[0]}x{self.image_size[1]} pixels.",
                 found=f"{type(error).__name__}: {error}",

@@ -293,7 +293,7 @@ def _does_not_fit(backbone: Backbone, report: WeightsReport, likely: str | None)
     remedy = "Choose the backbone the weights were made for"
     if likely is not None and likely != backbone.architecture:
         remedy = f"Choose the backbone the weights were made for, which is {likely} by its depth and width"
-    if report.loaded:
+    if 2 * len(report.loaded) > len(backbone.model.state_dict()):  # fewer fit by chance
         left = [
             *["random values stay where tensors are missing"] * bool(report.missing or report.mismatched),
             *["what has no place is left out"] * bool(report.unexpected or report.mismatched),

@@ -222,11 +222,7 @@ def test_several_maps_have_no_gem() -> None:
 
 @pytest.mark.parametrize(
     ("name", "size", "whole"),
-    [
-        ("vit_tiny_patch16_224", (150, 75), (144, 64)),
-        ("swin_tiny_patch4_window7_224", (150, 75), (148, 72)),
-        ("convnext_atto", (150, 75), (128, 64)),
-    ],
+    [("vit_tiny_patch16_224", (150, 75), (144, 64)), ("convnext_atto", (150, 75), (128, 64))],
 )
 def test_edges_that_no_patch_covers_are_said(name: str, size: tuple[int, int], whole: tuple[int, int]) -> None:
     with pytest.warns(UserWarning, match=rf"{size[0] % 16 if 'vit' in name else 2} rows.*\[{whole[0]},{whole[1]}\]"):

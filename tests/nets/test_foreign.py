@@ -254,13 +254,14 @@ def test_overlapping_patches_are_named(tmp_path: Path) -> None:
         open_foreign(tmp_path / "theirs.pth", "transreid")
 
 
-def test_wrong_backbone_is_answered_with_the_right_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    torch.save(timm.create_model("resnet18", num_classes=0).state_dict(), tmp_path / "theirs.pth")
-    words = ["convert", str(tmp_path / "theirs.pth"), "--form", "torchreid", "--out", str(tmp_path / "ours")]
-    assert main([*words, "--backbone", NAME]) == 2
-    likely = re.search(r"which is (\S+) by", remedy_of(capsys.readouterr().err)).group(1)
-    assert likely == "resnet18"
-    assert main([*words, "--backbone", likely]) == 0
+def test_wrong_backbone_is_answered_with_the_right_one(tmp_path: Path) -> None:
+    theirs = timm.create_model("resnet18", num_classes=0)
+    torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
+    with pytest.raises(UserError, match="which is resnet18 by its depth") as caught:
+        fill_backbone(Backbone(NAME, image_size=(64, 32)), open_foreign(tmp_path / "theirs.pth", "torchreid"))
+    assert "accept with" not in str(caught.value)
+    right = Backbone("resnet18", image_size=(64, 32))
+    assert not fill_backbone(right, open_foreign(tmp_path / "theirs.pth", "torchreid")).is_partial
 
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf"), 7], ids=str)
