@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import select
 import sys
 
 from diffreid_lightning.errors import UserError
@@ -42,9 +43,20 @@ def check_environment() -> None:
 
 
 def let_streams_take_anything() -> None:
-    """Escape what a stream's encoding lacks: a file name need not be text, nor a terminal encoding have ticks."""
+    """Write what the encoding lacks as escapes: a file's name need not be text, nor an encoding have ticks."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def reader_is_gone() -> bool:
+    """Tell whether nobody reads what is said any more, as behind ``| head -1``."""
+    if flush_streams() is not None:
+        return True
+    if not isinstance(sys.stdout, io.TextIOWrapper) or not hasattr(select, "poll"):
+        return False
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def flush_streams() -> OSError | None:

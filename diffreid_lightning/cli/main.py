@@ -7,7 +7,12 @@ import sys
 from collections.abc import Sequence
 
 from diffreid_lightning.cli import last_resort, run_folder, signals
-from diffreid_lightning.cli.environment import check_environment, flush_streams, let_streams_take_anything
+from diffreid_lightning.cli.environment import (
+    check_environment,
+    flush_streams,
+    let_streams_take_anything,
+    reader_is_gone,
+)
 from diffreid_lightning.errors import DiffReIDError, RunError, UserError, nearest
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
@@ -62,6 +67,8 @@ def main(args: Sequence[str] | None = None) -> int:
         finally:
             run_folder.close_run()
     refused = flush_streams()
+    if isinstance(refused, BrokenPipeError):
+        return _CLOSED_PIPE
     return code if refused is None else _worded(refused)
 
 
@@ -73,7 +80,7 @@ def _worded(error: BaseException) -> int:
         return _report(_interruption(), 130)
     if isinstance(error, DiffReIDError):
         return _report(_from_worker(error), error.exit_code)
-    if isinstance(error, BrokenPipeError) and (_says_nothing() or error.filename is None):
+    if isinstance(error, BrokenPipeError) and reader_is_gone():
         return _CLOSED_PIPE
     if not isinstance(error, Exception):
         raise error
@@ -125,11 +132,6 @@ def _worded_system(error: Exception) -> DiffReIDError | None:
             remedy="unset PYTHONWARNINGS and leave python's -W error out: libraries warn of what does no harm",
         )
     return None
-
-
-def _says_nothing() -> bool:
-    """Tell whether nobody reads what is said any more."""
-    return flush_streams() is not None
 
 
 def _dispatch(words: list[str]) -> int:

@@ -309,7 +309,7 @@ def test_a_thread_that_fails_is_heard_of(capfd: pytest.CaptureFixture[str]) -> N
         (OSError(errno.EMFILE, "Too many open files"), 1, "ulimit -n"),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), 1, "--data.num_workers 0"),
         (DeprecationWarning("old"), 2, "PYTHONWARNINGS"),
-        (BrokenPipeError(errno.EPIPE, "Broken pipe"), 141, ""),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), 1, "traceback.txt"),  # of a process, while somebody reads
         (SystemExit(3), 3, ""),
     ],
 )
@@ -324,6 +324,17 @@ def test_what_the_machine_refuses(
     assert command("fit") == code
     said = capfd.readouterr().err
     assert text in said and bool(text) == bool(said)
+
+
+def test_a_reader_that_has_gone_ends_a_command_as_any_other_tool(
+    command: Command, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as stream, monkeypatch.context() as patch:  # noqa: PTH123 (a descriptor)
+        patch.setattr(sys, "stdout", stream)
+        assert command("--help") == 141
+    assert not capfd.readouterr().err
 
 
 def test_a_launchers_variable_that_is_no_number_is_named(
