@@ -27,7 +27,14 @@ from diffreid_lightning.diffusion.diversity import (
 )
 from diffreid_lightning.diffusion.generation import GenerationModule
 from diffreid_lightning.diffusion.personalised import load_personalised
-from diffreid_lightning.diffusion.sampling import decode_latents, encode_images, scale_latents, unscale_latents
+from diffreid_lightning.diffusion.prior import FineGrainedPrior
+from diffreid_lightning.diffusion.sampling import (
+    decode_latents,
+    encode_images,
+    guidance_scale,
+    scale_latents,
+    unscale_latents,
+)
 from diffreid_lightning.errors import RunError, UserError
 from tests.diffusion.conftest import SIZE
 from tests.diffusion.drawing import NAMES, write_personalised_model
@@ -275,6 +282,15 @@ def test_settings_that_cannot_be_are_refused(checkpoints: dict[str, Path], setti
     with pytest.raises(UserError) as refused:
         module(checkpoints["sd1"], NoDiversity(), **settings)
     assert told in str(refused.value)
+
+
+@pytest.mark.parametrize("scale", [-1, 0.5, float("nan"), float("inf")])
+def test_guidance_has_one_meaning_for_prior_images_and_generation(scale: float) -> None:
+    assert guidance_scale("guidance", 0) == guidance_scale("guidance", 1) == 1
+    assert FineGrainedPrior(guidance=0).guidance == 1
+    for make in (lambda: guidance_scale("guidance", scale), lambda: FineGrainedPrior(guidance=scale)):
+        with pytest.raises(UserError, match="1 \\(no guidance\\) or more"):
+            make()
 
 
 def test_a_sampler_must_take_a_schedule_that_ends_in_noise(checkpoints: dict[str, Path], tmp_path: Path) -> None:
