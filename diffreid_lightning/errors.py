@@ -8,8 +8,11 @@ longer finite): printed the same way, exit code 1.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
 
+LARGEST_SEED = 2**32 - 1
+LARGEST_SIDE = 8192  #: of an image, in pixels
 _LABELS = (("looked_for", "looked for"), ("found", "found"), ("remedy", "do this"))
 
 
@@ -58,8 +61,8 @@ class RunError(DiffReIDError, RuntimeError):
     """The run itself failed through no mistake in its input; exit code 1."""
 
 
-def check_at_least(name: str, value: float | None, least: int = 1) -> None:
-    """Refuse a number that is too small; None, where an argument may be left out, passes.
+def check_at_least(name: str, value: float | None, least: float = 1) -> None:
+    """Refuse a number that is too small or not finite; None, where an argument may be left out, passes.
 
     Args:
         name: what the reader calls the number.
@@ -67,10 +70,80 @@ def check_at_least(name: str, value: float | None, least: int = 1) -> None:
         least: the smallest that can be used.
 
     Raises:
-        UserError: ``value`` is smaller.
+        UserError: ``value`` is smaller, infinite, or not a number.
     """
-    if value is not None and value < least:
-        raise UserError(f"{name} must be at least {least}.", found=str(value))
+    check_range(name, value, least)
+
+
+def check_range(
+    name: str,
+    value: float | None,
+    least: float = 0,
+    most: float | None = None,
+    *,
+    above: bool = False,
+    below: bool = False,
+) -> None:
+    """Refuse a number outside of its range; None, where an argument may be left out, passes.
+
+    Args:
+        name: what the reader calls the number.
+        value: the number.
+        least: the smallest that can be used.
+        most: the largest; None is any that is finite.
+        above: ``least`` itself is too small.
+        below: ``most`` itself is too large.
+
+    Raises:
+        UserError: ``value`` is outside, infinite, or not a number.
+    """
+    if value is None:
+        return
+    high = value >= least and (value != least or not above)  # false for NaN
+    low = value < float("inf") if most is None else value <= most and (value != most or not below)
+    if not high or not low:
+        lower = f"greater than {least:,}" if above else f"at least {least:,}"
+        upper = "finite" if most is None else f"less than {most:,}" if below else f"at most {most:,}"
+        needed = lower if most is None and value == value and not high else f"{lower} and {upper}"
+        raise UserError(f"{name} must be {needed}.", found=str(value))
+
+
+def check_pair(name: str, values: Sequence[float], least: float, most: float) -> None:
+    """Refuse two numbers that are no interval within a range.
+
+    Raises:
+        UserError: they are not two, one of them is outside, or the first is the greater one.
+    """
+    if len(values) != 2 or not all(least <= value <= most for value in values) or values[0] > values[1]:
+        raise UserError(
+            f"{name} must be two numbers from {least:,} to {most:,}, the smaller one first.", found=str(values)
+        )
+
+
+def check_image_size(name: str, size: Sequence[int]) -> None:
+    """Refuse a height and width that no image has.
+
+    Raises:
+        UserError: they are not two whole numbers from 1 to 8,192.
+    """
+    if len(size) != 2 or not all(1 <= side <= LARGEST_SIDE and side == int(side) for side in size):
+        raise UserError(
+            f"{name} must be height and width, each from 1 to {LARGEST_SIDE:,} pixels.", found=str(list(size))
+        )
+
+
+def check_seed(name: str, seed: int | None) -> None:
+    """Refuse a seed that random generators do not take; None passes."""
+    check_range(name, seed, 0, LARGEST_SEED)
+
+
+def check_workers(name: str, count: int | None) -> None:
+    """Refuse a number of loader processes that a machine of so many cores cannot run; None passes.
+
+    Raises:
+        UserError: it is negative, or more than 32 for each core.
+    """
+    check_range(name, count, 0, 32 * (os.cpu_count() or 1))
 
 
 def nearest(name: str, candidates: Iterable[str], cutoff: float = 0.5) -> str | None:

@@ -5,10 +5,13 @@ Where the system has none (Windows, some network file systems), nothing is locke
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 import weakref
 from pathlib import Path
+
+from diffreid_lightning.errors import UserError
 
 try:
     import fcntl
@@ -17,6 +20,7 @@ except ImportError:  # Windows
 
 _GLANCE = 1.0  # seconds; whoever only looks (held_by) holds the lock for less
 _STEP = 0.02
+_AT_ONCE = getattr(os, "O_NONBLOCK", 0)  # a pipe in its place is not waited for
 
 
 class FileLock:
@@ -52,10 +56,18 @@ def take(file: Path, *, patience: float = _GLANCE, inheritable: bool = False, no
         The lock, or None when another process holds it.
 
     Raises:
+        UserError: a folder or a loop of links lies in its place.
         OSError: the file cannot be made.
     """
     while True:
-        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            handle = os.open(file, os.O_RDWR | os.O_CREAT | _AT_ONCE, 0o644)
+        except OSError as error:
+            if error.errno not in (errno.EISDIR, errno.ELOOP, errno.ENXIO):
+                raise
+            raise UserError(
+                f"Something else lies in the place of a lock: {file}", found=error.strerror, remedy="move it away"
+            ) from error
         try:
             if not _lock(handle, patience):
                 os.close(handle)
@@ -80,7 +92,7 @@ def take(file: Path, *, patience: float = _GLANCE, inheritable: bool = False, no
 def held_by(file: Path) -> str | None:
     """Return the note of whoever holds the lock on a file; None when nobody does."""
     try:
-        handle = os.open(file, os.O_RDONLY)
+        handle = os.open(file, os.O_RDONLY | _AT_ONCE)
     except OSError:
         return None
     try:

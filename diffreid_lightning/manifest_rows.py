@@ -51,6 +51,13 @@ SCORED_COLUMNS: Mapping[str, pa.DataType] = {
 SELECTED_COLUMNS: Mapping[str, pa.DataType] = {"kept": pa.bool_(), "reason": pa.string()}
 """Optional."""
 
+_STAGES_COLUMNS: Mapping[str, pa.DataType] = {
+    **dict.fromkeys(("description", "circumstances", "caption_problem", "score_problem"), pa.string()),
+    **dict.fromkeys(("nearest_real", "nearest_real_source"), pa.string()),
+    "real_distance": pa.float64(),
+}
+"""What stages write and read beside the contract's columns; they follow those by name, like any others."""
+
 KNOWN_COLUMNS: Mapping[str, pa.DataType] = {
     **BASE_COLUMNS,
     **GENERATED_COLUMNS,
@@ -197,6 +204,8 @@ def _cast(name: str, column: pa.ChunkedArray, origin: str) -> pa.ChunkedArray:
     actual = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     textual = pa.types.is_string(actual) or pa.types.is_large_string(actual) or pa.types.is_string_view(actual)
     expected = KNOWN_COLUMNS.get(name, pa.string() if textual else actual)
+    if not pa.types.is_null(actual):
+        expected = _STAGES_COLUMNS.get(name, expected)
     fits = (
         actual == expected
         or pa.types.is_null(actual)
@@ -213,7 +222,7 @@ def _cast(name: str, column: pa.ChunkedArray, origin: str) -> pa.ChunkedArray:
 
 
 def _wrong_type(name: str, found: str, origin: str) -> UserError:
-    expected = KNOWN_COLUMNS.get(name)
+    expected = KNOWN_COLUMNS.get(name, _STAGES_COLUMNS.get(name))
     return UserError(
         f"Column {name!r} of the manifest of {origin} has values of the wrong type",
         looked_for=str(expected) if expected else "values of one type",

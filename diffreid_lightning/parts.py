@@ -11,15 +11,19 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from lightning.pytorch.utilities import rank_zero_info
 
 from diffreid_lightning import file_lock
-from diffreid_lightning.errors import RunError, UserError
+from diffreid_lightning.errors import RunError, UserError, shorten
+from diffreid_lightning.notes import DamagedFile, damaged, read_json
+from diffreid_lightning.tables import read_table
 from diffreid_lightning.whole_folder import replacing_file
 
 NOTE = "stage.json"
@@ -35,11 +39,18 @@ class Parts:
         folder: where the result is made; the parts lie in ``.parts`` inside it.
         work: what the work consists of: content hashes and settings that the result follows from, as plain JSON
             values. Parts of other work are never mixed in.
+        rows_of: tells how many rows a batch has, by its number; 0 for one that is not in the plan. None takes any.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], work: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        work: Mapping[str, Any],
+        rows_of: Callable[[int], int] | None = None,
+    ) -> None:
         self.folder = Path(folder)
         self.work = json.loads(json.dumps(work))
+        self._rows_of = rows_of
         self._parts = self.folder / ".parts"
         self._lock: file_lock.FileLock | None = None
 
@@ -50,16 +61,18 @@ class Parts:
 
         Raises:
             UserError: another launch is at work in the folder, or it holds other work, of which at least one batch is
-                finished.
+                finished, or its note is damaged.
             RunError: the disk refuses.
         """
         if not self.finished:
             self._take_folder()
         for note in (self.folder / NOTE, self._parts / NOTE):
             if note.parent == self._parts and not self.done():
-                note.unlink(missing_ok=True)  # begun and refused, or stopped at once: nothing is lost
-            if note.is_file():
+                _forget(note)  # begun and refused, or stopped at once: nothing is lost
+            if os.path.lexists(note):
                 self._refuse_other_work(note)
+        if not self.finished:
+            self._drop_damaged()
         if self.finished or (self._parts / NOTE).is_file():
             return
         try:
@@ -72,11 +85,15 @@ class Parts:
     @property
     def finished(self) -> bool:
         """Whether the result was made before."""
-        return (self.folder / NOTE).is_file()
+        return os.path.lexists(self.folder / NOTE)
+
+    def reopen(self) -> None:
+        """Begin anew where the result that the note stands for is gone; on one process, before :meth:`begin`."""
+        (self.folder / NOTE).unlink(missing_ok=True)
 
     def done(self) -> set[int]:
         """Return the numbers of the finished batches."""
-        return {int(path.stem) for path in self._parts.glob("[0-9]*.parquet")}
+        return {int(path.stem) for path in self._parts.glob("[0-9]*.parquet") if path.stem.isdecimal()}
 
     def put(self, number: int, rows: pa.Table) -> None:
         """Keep a finished batch, whole or not at all.
@@ -89,15 +106,31 @@ class Parts:
             RunError: the disk refuses; every batch before is kept.
         """
         try:
-            with replacing_file(self._parts / f"{number:08d}.parquet", contended=True) as staged:
+            with replacing_file(self._file(number), contended=True) as staged:
                 pq.write_table(rows, staged)
         except OSError as error:
             raise _refused(self.folder, error) from error
 
     def merge(self) -> pa.Table:
-        """Put the finished batches under each other, in the plan's order."""
-        tables = [pq.ParquetFile(self._parts / f"{number:08d}.parquet").read() for number in sorted(self.done())]
-        return pa.concat_tables(tables, promote_options="default")
+        """Put the finished batches under each other, in the plan's order.
+
+        Raises:
+            UserError: one of them is damaged.
+        """
+        files = [self._file(number) for number in sorted(self.done())]
+        tables = [read_table(file, remedy=f"remove {file} and run the same command again") for file in files]
+        usual = Counter(tuple(table.column_names) for table in tables).most_common(1)[0][0]
+        odd = next(
+            (file for file, table in zip(files, tables, strict=True) if tuple(table.column_names) != usual), None
+        )
+        try:
+            if odd is None:
+                return pa.concat_tables(tables, promote_options="default")
+            found = "other columns than most"
+        except pa.ArrowException as error:
+            odd, found = files[0], f"columns of other types than the rest: {error}"
+        remedy = f"remove {odd} and run the same command again: it is done anew"
+        raise damaged(odd, found, looked_for=f"the columns {', '.join(usual)}", remedy=remedy)
 
     def finish(self) -> None:
         """Keep the note and remove the parts, once the result they belong to is written."""
@@ -126,8 +159,29 @@ class Parts:
                 "(--trainer.devices)",
             )
 
+    def _file(self, number: int) -> Path:
+        return self._parts / f"{number:08d}.parquet"
+
+    def _drop_damaged(self) -> None:
+        """Remove batches that cannot be read, or are not as long as the plan says: they are done again."""
+        dropped = []
+        for number in sorted(self.done()):
+            file = self._file(number)
+            try:
+                rows = len(read_table(file, remedy="move it away"))
+                sound = self._rows_of is None or rows == self._rows_of(number)
+            except DamagedFile:
+                if file.is_dir():
+                    raise
+                sound = False
+            if not sound:
+                _forget(file)
+                dropped.append(file.name)
+        if dropped:
+            rank_zero_info(f"{self.folder}: damaged batches are done again: {shorten(dropped)}")
+
     def _refuse_other_work(self, note: Path) -> None:
-        found = json.loads(note.read_text(encoding="utf-8"))
+        found = read_json(note, remedy=f"choose another folder, or remove {note.parent} to do its batches again")
         changed = [name for name in sorted({*found, *self.work}) if found.get(name) != self.work.get(name)]
         if changed:
             raise UserError(
@@ -136,6 +190,13 @@ class Parts:
                 found="; ".join(f"{name}: {found.get(name)!r}, now {self.work.get(name)!r}" for name in changed),
                 remedy="choose another folder, or remove this one to give that work up",
             )
+
+
+def _forget(file: Path) -> None:
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:  # a folder
+        raise damaged(file, str(error), looked_for="a file of this stage", remedy="move it away") from error
 
 
 def _refused(folder: Path, error: OSError) -> RunError:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from diffreid_lightning.errors import UserError
+from diffreid_lightning.notes import read_json
 
 
 def read_provenance(file: Path) -> dict[str, Any]:
@@ -16,17 +15,9 @@ def read_provenance(file: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is damaged.
     """
-    if not file.is_file():
+    if not file.exists():
         return {}
-    try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(
-            f"What a network noted of its training cannot be read: {file}",
-            looked_for="a JSON object",
-            found=f"{type(error).__name__}: {error}",
-            remedy="restore the file, or export the network again",
-        ) from error
+    return read_json(file, remedy="restore the file, or export the network again")
 
 
 def manifests_named(note: Any) -> Iterator[str]:

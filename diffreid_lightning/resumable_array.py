@@ -14,7 +14,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from rich.progress import track
 
 from diffreid_lightning import file_lock
-from diffreid_lightning.errors import RunError
+from diffreid_lightning.errors import RunError, UserError
+from diffreid_lightning.notes import DamagedFile, damaged, not_a_file
 from diffreid_lightning.whole_folder import replacing_file
 
 
@@ -43,6 +44,57 @@ def new_array(file: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> np.me
     return store
 
 
+def map_array(file: Path, dtype: npt.DTypeLike, shape: tuple[int | None, ...], *, remedy: str) -> np.memmap[Any, Any]:
+    """Map a ``.npy`` file into memory without reading it.
+
+    Args:
+        file: the file.
+        dtype: what its numbers are.
+        shape: its shape; None stands for any length.
+        remedy: what to do where it is damaged.
+
+    Raises:
+        DamagedFile: it is not there, cut off, or of another type or shape.
+    """
+    wanted = f"{np.dtype(dtype)} of shape ({', '.join('any' if size is None else str(size) for size in shape)})"
+    found = not_a_file(file)
+    if found is None:
+        try:
+            array = np.lib.format.open_memmap(file, "r")
+        except Exception as error:  # whatever NumPy's parser of headers raises: it evaluates them as Python
+            found = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        else:
+            alike = array.ndim == len(shape) and all(a in (b, None) for a, b in zip(shape, array.shape, strict=True))
+            if array.dtype == dtype and alike:
+                return array
+            found = f"{array.dtype} of shape {array.shape}"
+    raise damaged(file, found, looked_for=wanted, remedy=remedy)
+
+
+def holds_array(file: Path, dtype: npt.DTypeLike, shape: tuple[int | None, ...]) -> bool:
+    """Tell whether a ``.npy`` file was computed earlier and can be used; :func:`fill_array` makes a damaged one again.
+
+    Args:
+        file: the file.
+        dtype: what its numbers are to be.
+        shape: its shape; None stands for any length.
+
+    Raises:
+        UserError: there is a folder, or another thing that is no file, in its place.
+    """
+    if not os.path.lexists(file):
+        return False
+    if not_a_file(file) is not None:
+        raise UserError(
+            f"A file is to be made where something else lies: {file}", found=not_a_file(file), remedy="move it away"
+        )
+    try:
+        map_array(file, dtype, shape, remedy="")
+    except DamagedFile:
+        return False
+    return True
+
+
 def fill_array(
     file: Path,
     shape: tuple[int, ...],
@@ -65,6 +117,7 @@ def fill_array(
         description: what the progress bar says.
 
     Raises:
+        UserError: a folder lies in the place of one of its files.
         OSError: the disk refuses.
         RunError: a value that was computed is not finite; the batches before are kept.
     """
@@ -76,14 +129,13 @@ def fill_array(
         lock = file_lock.take(part, patience=math.inf)
         assert lock is not None
     try:
-        if file.exists():
+        if holds_array(file, dtype, shape):
             part.unlink()  # made just now, for the lock
             return
-        begun = mark.exists() and part.stat().st_size > 0
-        if not begun:
-            mark.unlink(missing_ok=True)
-        done = int(mark.read_text(encoding="utf-8")) if begun else 0
-        store = np.lib.format.open_memmap(part, "r+") if begun else new_array(part, dtype, shape)
+        if file.exists():
+            rank_zero_info(f"{file} is damaged: it is made again")
+        done = _rows_done(part, mark, dtype, shape)
+        store = np.lib.format.open_memmap(part, "r+") if done else new_array(part, dtype, shape)
         for start in track(range(done, shape[0], batch_size), description=description):
             end = min(start + batch_size, shape[0])
             computed = compute(start, end)
@@ -108,3 +160,18 @@ def _refuse_broken(computed: npt.NDArray[np.generic], start: int, description: s
             found=f"{int((~finite).sum())} of {len(finite)} rows, the first is row {start + int(np.argmin(finite))}",
             remedy="look for a damaged or diverged model, or one whose values exceed half precision",
         )
+
+
+def _rows_done(part: Path, mark: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> int:
+    """Read how far a killed run came; 0 where what it left cannot be gone on with."""
+    try:
+        done = int(mark.read_text(encoding="utf-8"))
+        map_array(part, dtype, shape, remedy="")
+    except (OSError, ValueError):  # DamagedFile is one
+        done = 0
+    if 0 < done <= shape[0]:
+        return done
+    if mark.is_dir():
+        raise UserError(f"A file is to be made where a folder lies: {mark}", remedy="move it away")
+    mark.unlink(missing_ok=True)
+    return 0

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from diffreid_lightning.callbacks.manifest_writer import planned
 from diffreid_lightning.callbacks.shard_writer import GeneratedImagesWriter
 from diffreid_lightning.data.people import identity_name
-from diffreid_lightning.errors import UserError, check_at_least
+from diffreid_lightning.errors import UserError, check_range
 from diffreid_lightning.manifest import FILE_NAME, Manifest
 from diffreid_lightning.whole_folder import replacing_file
 
@@ -112,10 +112,10 @@ class ContactSheet(Callback):
     """
 
     def __init__(self, identities: int = 8, real: int = 3, generated: int = 8, height: int = 192) -> None:
-        check_at_least("ContactSheet.identities", identities)
-        check_at_least("ContactSheet.real", real, 0)
-        check_at_least("ContactSheet.generated", generated)
-        check_at_least("ContactSheet.height", height)
+        check_range("ContactSheet.identities", identities, 1, 1000)
+        check_range("ContactSheet.real", real, 0, 1000)
+        check_range("ContactSheet.generated", generated, 1, 1000)
+        check_range("ContactSheet.height", height, 1, 2048)
         self.identities = identities
         self.real = real
         self.generated = generated

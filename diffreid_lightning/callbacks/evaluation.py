@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
-from diffreid_lightning.errors import check_at_least
+from diffreid_lightning.errors import check_range
 from diffreid_lightning.metrics import RetrievalMetrics
 from diffreid_lightning.metrics.functional import RetrievalResult
 from diffreid_lightning.reid.outputs import FeatureBatch
@@ -36,7 +36,7 @@ class RetrievalEvaluator(Callback):
     def __init__(
         self, distance: Literal["cosine", "euclidean"] = "cosine", rerank: bool = False, max_rank: int = 50
     ) -> None:
-        check_at_least("RetrievalEvaluator.max_rank", max_rank, 10)
+        check_range("RetrievalEvaluator.max_rank", max_rank, 10, 1_000_000)
         self.distance: Literal["cosine", "euclidean"] = distance
         self.metric = RetrievalMetrics(distance=distance, rerank=rerank, max_rank=max_rank)
         #: the latest result of each stage, ``validate`` and ``test``

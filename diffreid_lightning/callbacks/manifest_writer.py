@@ -49,8 +49,10 @@ class ManifestWriter(BasePredictionWriter):
         if stage != "predict":
             return
         data = planned(trainer)
-        self._parts = Parts(self.folder, {**data.work, **getattr(pl_module, "work", {}), **self.work})
+        work = {**data.work, **getattr(pl_module, "work", {}), **self.work}
+        self._parts = Parts(self.folder, work, data.rows_of)
         if trainer.is_global_zero:
+            self._look_at_result()
             self.parts.begin()
         trainer.strategy.barrier()
         done = set(range(data.batches)) if self.parts.finished else self.parts.done()
@@ -58,6 +60,16 @@ class ManifestWriter(BasePredictionWriter):
         if done:
             rank_zero_info(f"{len(done)} of {data.batches} batches were done before: {self.folder}")
         trainer.strategy.barrier()  # nobody adds to the folder before everybody has read it
+
+    def _look_at_result(self) -> None:
+        """Make a result again that is not there any more, or cannot be read."""
+        if not self.parts.finished:
+            return
+        try:
+            Manifest.read(self.folder)
+        except UserError as error:
+            rank_zero_info(f"what this stage made before cannot be read, it is made again: {error.what}")
+            self.parts.reopen()
 
     def write_on_batch_end(
         self,

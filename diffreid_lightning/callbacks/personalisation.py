@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from PIL import Image
 
 from diffreid_lightning.callbacks.sample_sheets import draw_samples, log_sheet, sample_images
-from diffreid_lightning.errors import check_at_least
+from diffreid_lightning.errors import check_at_least, check_range
 
 FOLDER = "personalised"
 
@@ -63,11 +63,11 @@ class IdentitySheets(Callback):
         steps: int = 25,
         guidance: float = 4.0,
     ) -> None:
-        check_at_least("IdentitySheets.identities", identities)
-        check_at_least("IdentitySheets.images", images)
+        check_range("IdentitySheets.guidance", guidance, 0, 100)
+        check_range("IdentitySheets.identities", identities, 1, 1000)
+        check_range("IdentitySheets.images", images, 1, 1000)
         check_at_least("IdentitySheets.every_n_epochs", every_n_epochs)
-        check_at_least("IdentitySheets.steps", steps)
-        check_at_least("IdentitySheets.guidance", guidance, 0)
+        check_range("IdentitySheets.steps", steps, 1, 1000)
         self.identities = identities
         self.images = images
         self.every_n_epochs = every_n_epochs

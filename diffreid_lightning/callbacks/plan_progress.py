@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from diffreid_lightning.callbacks.manifest_writer import planned
+from diffreid_lightning.errors import check_range
 
 
 class PlanProgress(Callback):
@@ -21,6 +22,7 @@ class PlanProgress(Callback):
     """
 
     def __init__(self, every_seconds: float = 15.0) -> None:
+        check_range("PlanProgress.every_seconds", every_seconds)
         self.every_seconds = every_seconds
         self._began = self._said = 0.0
         self._mine = self._total = self._before = 0

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from diffreid_lightning.callbacks.evaluation import RetrievalEvaluator, evaluator_of
 from diffreid_lightning.data.reid import PersonImages
-from diffreid_lightning.errors import check_at_least
+from diffreid_lightning.errors import check_at_least, check_range
 from diffreid_lightning.metrics.functional import rank_list
 from diffreid_lightning.tracking import spared
 
@@ -97,8 +97,8 @@ class RankLists(Callback):
     """
 
     def __init__(self, queries: int = 8, top_k: int = 10, every_n_epochs: int = 10) -> None:
-        check_at_least("RankLists.queries", queries)
-        check_at_least("RankLists.top_k", top_k)
+        check_range("RankLists.queries", queries, 1, 1000)
+        check_range("RankLists.top_k", top_k, 1, 1000)
         check_at_least("RankLists.every_n_epochs", every_n_epochs, 0)
         self.queries = queries
         self.top_k = top_k

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from PIL import Image
 
-from diffreid_lightning.errors import check_at_least
+from diffreid_lightning.errors import check_at_least, check_image_size, check_range
 from diffreid_lightning.sheets import draw_samples
 from diffreid_lightning.tracking import spared
 
@@ -81,10 +81,11 @@ class SampleSheets(Callback):
         guidance: float = 4.0,
         image_size: tuple[int, int] = (128, 64),
     ) -> None:
-        check_at_least("SampleSheets.images_per_prompt", images_per_prompt)
+        check_range("SampleSheets.guidance", guidance, 0, 100)
+        check_image_size("SampleSheets.image_size", image_size)
+        check_range("SampleSheets.images_per_prompt", images_per_prompt, 1, 1000)
         check_at_least("SampleSheets.every_n_epochs", every_n_epochs)
-        check_at_least("SampleSheets.steps", steps)
-        check_at_least("SampleSheets.guidance", guidance, 0)
+        check_range("SampleSheets.steps", steps, 1, 1000)
         self.prompts = prompts
         self.images_per_prompt = images_per_prompt
         self.every_n_epochs = every_n_epochs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from diffreid_lightning.filtering.recogniser import RealImages
 from diffreid_lightning.filtering.scored import REAL, THUMBNAILS
 from diffreid_lightning.filtering.scorer import THUMBNAIL, ReIDScorer
 from diffreid_lightning.manifest import Manifest
-from diffreid_lightning.resumable_array import new_array
+from diffreid_lightning.resumable_array import map_array, new_array
 from diffreid_lightning.whole_folder import replacing_file
 
 
@@ -76,12 +77,9 @@ class ScoreWriter(ManifestWriter):
         """Make the array of thumbnails, unless earlier batches are in it."""
         if not self.parts.done():
             new_array(self._unfinished(), np.uint8, (rows, LENGTH)).flush()
-        elif not self._unfinished().exists() and not self._thumbnails().exists():
-            raise UserError(
-                f"Thumbnails of earlier batches are missing from {self.folder}.",
-                looked_for=self._unfinished().name,
-                remedy="remove the folder and score again",
-            )
+        else:
+            file = self._unfinished() if os.path.lexists(self._unfinished()) else self._thumbnails()
+            map_array(file, np.uint8, (rows, LENGTH), remedy=f"remove {self.folder} and score again")
 
     def _thumbnails(self) -> Path:
         return self.folder / THUMBNAILS

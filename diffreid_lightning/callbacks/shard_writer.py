@@ -17,7 +17,7 @@ from PIL import Image
 
 from diffreid_lightning.callbacks.manifest_writer import ManifestWriter, planned
 from diffreid_lightning.diffusion.generation import GeneratedBatch
-from diffreid_lightning.errors import RunError, UserError, shorten
+from diffreid_lightning.errors import RunError, UserError, check_range, check_workers, shorten
 from diffreid_lightning.manifest import Manifest
 from diffreid_lightning.whole_folder import replacing_file
 
@@ -45,11 +45,9 @@ class GeneratedImagesWriter(ManifestWriter):
 
     def __init__(self, folder: str, quality: int = 95, threads: int = 2, waiting: int = 2) -> None:
         super().__init__(folder)
-        if not 1 <= quality <= 100 or threads < 0 or waiting < 0:
-            raise UserError(
-                f"Images cannot be written with quality {quality}, {threads} threads and {waiting} waiting batches.",
-                looked_for="a quality from 1 to 100, and numbers that are not negative",
-            )
+        check_range("GeneratedImagesWriter.quality", quality, 1, 100)
+        check_workers("GeneratedImagesWriter.threads", threads)
+        check_range("GeneratedImagesWriter.waiting", waiting, 0, 1000)
         self.quality = quality
         self.threads = threads
         self.waiting = waiting if threads else 0

@@ -12,7 +12,7 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
 from diffreid_lightning.captioning.base import Captioner
-from diffreid_lightning.errors import UserError, shorten
+from diffreid_lightning.errors import UserError, check_range, shorten
 from diffreid_lightning.nets.hub import hub_file, is_hub_id
 from diffreid_lightning.paths import user_path
 
@@ -63,6 +63,8 @@ class TransformersCaptioner(Captioner):
         device_map: str | dict[str, int | str] | None = None,
     ) -> None:
         super().__init__()
+        check_range("model.max_new_tokens", max_new_tokens, 1, 4096)
+        check_range("model.num_beams", num_beams, 1, 64)
         self.max_new_tokens = max_new_tokens
         self.num_beams = num_beams
         self.dtype_name = dtype

@@ -20,6 +20,7 @@ from yaml import YAMLError, safe_load
 from diffreid_lightning.errors import UserError, nearest, shorten
 from diffreid_lightning.packaged import configs_folder
 from diffreid_lightning.paths import user_path
+from diffreid_lightning.yaml_files import read_yaml
 
 DEFAULT = "default.yaml"
 _FLAGS = ("--config", "-c")
@@ -63,11 +64,11 @@ def load_config(path: Path) -> dict[str, Any]:
         UserError: the file is not YAML, or its top level is not a mapping.
     """
     try:
-        loaded = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        loaded = read_yaml(path)
+    except (ValueError, OSError) as error:
         raise UserError(
             f"The config {path} cannot be read as YAML.",
-            found=" ".join(str(error).split()),
+            found=str(error),
             remedy="mend the line that is named (indentation, colons and tabs are the usual reasons)",
         ) from error
     if not isinstance(loaded, dict):

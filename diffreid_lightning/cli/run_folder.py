@@ -25,7 +25,8 @@ from pathlib import Path
 
 from diffreid_lightning import file_lock
 from diffreid_lightning.cli import layers
-from diffreid_lightning.errors import RunError, UserError, nearest
+from diffreid_lightning.errors import UserError, nearest
+from diffreid_lightning.notes import DamagedFile, read_json
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.whole_folder import replacing_file
 
@@ -302,17 +303,11 @@ def _launch() -> str:
 
 
 def _read(path: Path) -> RunFolder:
-    try:
-        identity = json.loads((path / IDENTITY_FILE).read_text(encoding="utf-8"))
-        tracked = {name: str(identity[name]) for name in ("project", "entity") if identity.get(name)}
-        return RunFolder(path, str(identity["run_id"]), int(identity["attempt"]), **tracked)
-    except (OSError, ValueError, KeyError) as error:
-        raise RunError(
-            f"The run folder {path} cannot be continued.",
-            looked_for=f"{IDENTITY_FILE} with the run's id",
-            found=str(error),
-            remedy="start a new run with --ckpt_path pointing at its checkpoint file",
-        ) from error
+    file = path / IDENTITY_FILE
+    remedy = "remove it and name the run's checkpoint file with --ckpt_path: a new run goes on from there"
+    identity = read_json(file, {"run_id": str, "attempt": int}, remedy=remedy)
+    tracked = {name: str(identity[name]) for name in ("project", "entity") if identity.get(name)}
+    return RunFolder(path, identity["run_id"], identity["attempt"], **tracked)
 
 
 def _this_job() -> str | None:
@@ -321,10 +316,10 @@ def _this_job() -> str | None:
 
 def _slurm_job(run: Path) -> str | None:
     try:
-        job = json.loads((run / IDENTITY_FILE).read_text(encoding="utf-8")).get("slurm_job")
-        return None if job is None else str(job)
-    except (OSError, ValueError):
+        job = read_json(run / IDENTITY_FILE, remedy="").get("slurm_job")
+    except DamagedFile:
         return None
+    return None if job is None else str(job)
 
 
 def _fits(root: Path) -> list[Path]:

@@ -18,7 +18,14 @@ from diffreid_lightning.data.latents import LatentStore
 from diffreid_lightning.data.samplers import Draw, ShuffledRows, begun_at
 from diffreid_lightning.data.transforms import evaluation_view
 from diffreid_lightning.diffusion.caption_reading import MOST_VALUES
-from diffreid_lightning.errors import UserError, check_at_least
+from diffreid_lightning.errors import (
+    UserError,
+    check_at_least,
+    check_image_size,
+    check_range,
+    check_seed,
+    check_workers,
+)
 from diffreid_lightning.manifest import Manifest
 
 Source = PersonDataset | str
@@ -151,8 +158,10 @@ class _SplitRows(LightningDataModule):
         self, source: Source, image_size: tuple[int, int], batch_size: int, num_workers: int, seed: int
     ) -> None:
         super().__init__()
+        check_image_size("data.image_size", image_size)
+        check_seed("data.seed", seed)
         check_at_least("data.batch_size", batch_size)
-        check_at_least("data.num_workers", num_workers, 0)
+        check_workers("data.num_workers", num_workers)
         self._source = open_dataset(source)
         self.image_size = (int(image_size[0]), int(image_size[1]))
         self.batch_size = batch_size
@@ -222,6 +231,7 @@ class ImageDataModule(_SplitRows):
         seed: int = 0,
     ) -> None:
         super().__init__(source, image_size, batch_size, num_workers, seed)
+        check_range("data.flip", flip, 0, 1)
         self.flip = flip
 
     def train_dataloader(self) -> DataLoader[ImageBatch]:

@@ -19,7 +19,7 @@ from diffreid_lightning.diffusion.folder import load_autoencoder
 from diffreid_lightning.errors import RunError
 from diffreid_lightning.manifest import Manifest
 from diffreid_lightning.paths import user_path
-from diffreid_lightning.resumable_array import fill_array
+from diffreid_lightning.resumable_array import fill_array, holds_array, map_array
 
 _BATCH = 64
 #: settings of an autoencoder that its tensors do not tell, with the values of the published ones
@@ -57,7 +57,7 @@ class LatentStore:
             RunError: the disk is full.
         """
         path = self._path(rows, image_size, mirrored)
-        if path.exists():
+        if holds_array(path, np.float16, (len(rows), None, None, None)):
             return path
         names = rows.table["file_name"]
         device = fastest_device()
@@ -81,7 +81,8 @@ class LatentStore:
 
     def open(self, rows: Manifest, image_size: tuple[int, int], mirrored: bool = False) -> npt.NDArray[np.float16]:
         """Map the rows' latents, (N, 2C, h, w), without reading them; they must have been encoded."""
-        return np.load(self._path(rows, image_size, mirrored), mmap_mode="r")
+        path = self._path(rows, image_size, mirrored)
+        return map_array(path, np.float16, (len(rows), None, None, None), remedy=f"remove {path}: it is made again")
 
     @cached_property
     def _vae(self) -> Any:

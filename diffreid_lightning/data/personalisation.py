@@ -22,7 +22,7 @@ from diffreid_lightning.diffusion.checkpoint_source import locate_pipeline
 from diffreid_lightning.diffusion.personalised import Identity
 from diffreid_lightning.diffusion.prior import PriorImages, Words
 from diffreid_lightning.diffusion.prompts import PromptTemplate
-from diffreid_lightning.errors import UserError, check_at_least
+from diffreid_lightning.errors import UserError, check_at_least, check_image_size, check_seed, check_workers
 from diffreid_lightning.manifest import Manifest
 
 _UNIT = 8  # stock pipelines, which draw prior images and samples, take no other sizes
@@ -80,6 +80,8 @@ class PersonalisationDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        check_image_size("data.image_size", image_size)
+        check_seed("data.seed", seed)
         for name, share in (("drop_circumstances", drop_circumstances), ("flip", flip)):
             if not 0 <= share <= 1:
                 raise UserError(f"data.{name} is {share}.", looked_for="a chance from 0 to 1")
@@ -91,7 +93,7 @@ class PersonalisationDataModule(LightningDataModule):
             )
         check_at_least("data.batch_size", batch_size)
         check_at_least("data.prior_batch_size", prior_batch_size, 0 if prior is None else 1)
-        check_at_least("data.num_workers", num_workers, 0)
+        check_workers("data.num_workers", num_workers)
         self._source = open_dataset(source)
         self.model = model
         self.template = PromptTemplate(template).naming()

@@ -12,7 +12,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
-from diffreid_lightning.errors import check_at_least
+from diffreid_lightning.errors import check_at_least, check_workers
 from diffreid_lightning.manifest import Manifest
 
 
@@ -76,7 +76,7 @@ class PlannedDataModule(LightningDataModule):
     def __init__(self, batch_size: int, num_workers: int) -> None:
         super().__init__()
         check_at_least("data.batch_size", batch_size)
-        check_at_least("data.num_workers", num_workers, 0)
+        check_workers("data.num_workers", num_workers)
         self.batch_size = batch_size
         self.num_workers = num_workers
         self._done: frozenset[int] = frozenset()
@@ -110,6 +110,10 @@ class PlannedDataModule(LightningDataModule):
             rows: its rows.
         """
 
+    def rows_of(self, number: int) -> int:
+        """Count the rows of a batch; 0 for one that is not in the plan."""
+        return max(0, min(self.batch_size, self.rows - number * self.batch_size))
+
     def skip(self, done: set[int]) -> None:
         """Leave out batches that are finished; called before the loader is made."""
         self._done = frozenset(done)
@@ -117,7 +121,7 @@ class PlannedDataModule(LightningDataModule):
     @property
     def rows_left(self) -> int:
         """Rows of the batches that are not finished."""
-        return self.rows - sum(min(self.batch_size, self.rows - number * self.batch_size) for number in self._done)
+        return self.rows - sum(map(self.rows_of, self._done))
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """Batches that are left, this process's share."""

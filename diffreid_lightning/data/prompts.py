@@ -19,7 +19,7 @@ from diffreid_lightning.data.transforms import evaluation_view
 from diffreid_lightning.diffusion.design import balanced_design, dealt, image_seed
 from diffreid_lightning.diffusion.diversity import ImageRequest
 from diffreid_lightning.diffusion.vocabulary import Vocabulary
-from diffreid_lightning.errors import UserError, check_at_least
+from diffreid_lightning.errors import UserError, check_image_size, check_range, check_seed
 from diffreid_lightning.manifest import Manifest
 
 
@@ -75,7 +75,9 @@ class PromptsDataModule(PlannedDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, num_workers)
-        check_at_least("data.images_per_identity", images_per_identity)
+        check_range("data.images_per_identity", images_per_identity, 1, 100_000)
+        check_image_size("data.image_size", image_size)
+        check_seed("data.seed", seed)
         self._source = open_dataset(source)
         self.vocabulary = Vocabulary.read(vocabulary)
         self.images_per_identity = images_per_identity

@@ -22,7 +22,7 @@ from diffreid_lightning.data.datasets import PersonDataset, open_dataset
 from diffreid_lightning.data.holdout import first_per_camera, hold_out_identities, trainable_rows
 from diffreid_lightning.data.samplers import Draw, PKSampler, begun_at
 from diffreid_lightning.data.transforms import TrainView, evaluation_view
-from diffreid_lightning.errors import UserError, check_at_least, shorten
+from diffreid_lightning.errors import UserError, check_at_least, check_image_size, check_seed, check_workers, shorten
 from diffreid_lightning.manifest import Manifest
 
 SamplerFactory = Callable[[Sequence[int]], Sampler[Any]]
@@ -135,11 +135,13 @@ class ReIDDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        check_image_size("data.image_size", image_size)
+        check_seed("data.seed", seed)
         if val_share is not None and not 0 <= val_share < 1:
             raise UserError(
                 f"data.val_share is {val_share}.", looked_for="a share from 0 up to, not including, 1, or null"
             )
-        check_at_least("data.num_workers", num_workers, 0)
+        check_workers("data.num_workers", num_workers)
         check_at_least("data.eval_batch_size", eval_batch_size)
         sources = train if isinstance(train, list) else [train]
         if not sources or None in sources:

@@ -15,7 +15,7 @@ import torch.distributed
 from lightning.pytorch import Trainer
 from torch.utils.data import DistributedSampler
 
-from diffreid_lightning.errors import UserError
+from diffreid_lightning.errors import UserError, check_range, check_seed
 
 AnySampler = TypeVar("AnySampler", bound=Iterable[Any])
 
@@ -205,6 +205,9 @@ class PKSampler(DistributedSampler[Any]):
         seed: int | None = None,
         generated_share: float | None = None,
     ) -> None:
+        check_range("sampler.images_per_identity", images_per_identity, 1, 4096)
+        check_range("sampler.identities_per_batch", identities_per_batch, 1, 1_000_000)
+        check_seed("sampler.seed", seed)
         if generated_share is not None and not 0 <= generated_share <= 1:
             raise UserError(f"generated_share is {generated_share}.", looked_for="a share from 0 to 1, or null")
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
@@ -265,6 +268,7 @@ class ShuffledRows(DistributedSampler[Any]):
     """
 
     def __init__(self, count: int, multiple_of: int, seed: int = 0) -> None:
+        check_seed("seed", seed)
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         super().__init__(
             range(count),  # type: ignore[arg-type]  # only its length is read

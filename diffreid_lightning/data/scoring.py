@@ -12,7 +12,7 @@ from diffreid_lightning.data.chain import IdentityKey
 from diffreid_lightning.data.datasets import PersonDataset, open_dataset
 from diffreid_lightning.data.planned import PlannedDataModule
 from diffreid_lightning.data.transforms import evaluation_view
-from diffreid_lightning.errors import UserError
+from diffreid_lightning.errors import UserError, check_image_size
 from diffreid_lightning.manifest import Manifest
 
 
@@ -43,6 +43,7 @@ class ScoringDataModule(PlannedDataModule):
         num_workers: int = 1,
     ) -> None:
         super().__init__(batch_size, num_workers)
+        check_image_size("data.image_size", image_size)
         self._source = open_dataset(source)
         self.image_size = (int(image_size[0]), int(image_size[1]))
 

@@ -8,6 +8,8 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+from diffreid_lightning.errors import check_pair, check_range
+
 # ImageNet's mean colour, the customary filling of erased regions (Zhong et al., arXiv 1708.04896).
 _FILL = (124.0, 116.0, 104.0)
 
@@ -39,6 +41,11 @@ class TrainView:
         erasing: float = 0.5,
         erasing_area: tuple[float, float] = (0.02, 0.4),
     ) -> None:
+        for name, chance in (("flip", flip), ("colour_probability", colour_probability), ("erasing", erasing)):
+            check_range(f"TrainView.{name}", chance, 0, 1)
+        check_range("TrainView.pad", pad, 0, 1000)
+        check_range("TrainView.colour", colour, 0, 10)
+        check_pair("TrainView.erasing_area", erasing_area, 0, 1)
         self.pad = pad
         self._flip = v2.RandomHorizontalFlip(flip)
         jitter = v2.ColorJitter(brightness=colour, contrast=colour, saturation=colour)

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from diffreid_lightning.errors import check_range
+
 
 def discriminator_loss(real: Tensor, rebuilt: Tensor) -> Tensor:
     """Hinge loss of the adversary (Lim and Ye, arXiv 1705.02894).
@@ -48,6 +50,7 @@ class PatchAdversary(nn.Module):
 
     def __init__(self, channels: int = 32) -> None:
         super().__init__()
+        check_range("PatchAdversary.channels", channels, 1, 4096)
         spectral = nn.utils.parametrizations.spectral_norm
         self.layers = nn.Sequential(
             nn.Conv2d(3, channels, 4, stride=2, padding=1),

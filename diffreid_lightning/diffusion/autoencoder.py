@@ -18,6 +18,7 @@ from diffreid_lightning.diffusion.architectures import build_autoencoder
 from diffreid_lightning.diffusion.folder import load_autoencoder
 from diffreid_lightning.diffusion.perceptual import PerceptualDistance
 from diffreid_lightning.diffusion.schedule import Schedule, optimise_by_step
+from diffreid_lightning.errors import check_range
 
 _POWER_RATE = 0.02  # of the running mean square of the latents
 
@@ -60,6 +61,13 @@ class AutoencoderTraining(LightningModule):
         warmup_steps: int = 200,
     ) -> None:
         super().__init__()
+        for name, weight in (
+            ("perceptual_weight", perceptual_weight),
+            ("kl_weight", kl_weight),
+            ("adversary_weight", adversary_weight),
+            ("warmup_steps", warmup_steps),
+        ):
+            check_range(f"model.{name}", weight)
         self.vae = build_autoencoder(architecture)
         # Mean square of the latents: kept in checkpoints, since a run taken up after its last epoch measures nothing.
         self.register_buffer("latent_power", torch.tensor(float("nan")))

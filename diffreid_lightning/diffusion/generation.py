@@ -30,7 +30,7 @@ from diffreid_lightning.diffusion.sampling import (
     encode_images,
     guidance_scale,
 )
-from diffreid_lightning.errors import UserError
+from diffreid_lightning.errors import UserError, check_range
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.provenance import manifests_named, read_provenance
 
@@ -304,10 +304,8 @@ def _load(model: str, base: str | None) -> _Loaded:
     return made
 
 
-def _check_numbers(steps: int, rescale: float, *counts: int) -> None:
-    if steps < 1 or min(counts) < 1:
-        raise UserError(
-            "model.steps, model.kept_prompts or model.decoded_together is not positive.", looked_for="1 or more"
-        )
-    if not 0 <= rescale <= 1:
-        raise UserError(f"Contrast is rescaled by {rescale}.", looked_for="a share from 0 to 1")
+def _check_numbers(steps: int, rescale: float, kept_prompts: int, decoded_together: int) -> None:
+    check_range("model.steps", steps, 1, 1000)
+    check_range("model.rescale", rescale, 0, 1)
+    check_range("model.kept_prompts", kept_prompts, 1, 1_000_000)
+    check_range("model.decoded_together", decoded_together, 1, 100_000)

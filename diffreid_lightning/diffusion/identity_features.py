@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from diffreid_lightning.data.transforms import evaluation_view
 from diffreid_lightning.devices import fastest_device
-from diffreid_lightning.errors import RunError
+from diffreid_lightning.errors import RunError, check_image_size
 from diffreid_lightning.manifest import Manifest
 from diffreid_lightning.nets import Backbone, load_initial_weights
 from diffreid_lightning.paths import user_path
-from diffreid_lightning.resumable_array import fill_array
+from diffreid_lightning.resumable_array import fill_array, holds_array, map_array
 
 _BATCH = 64
 
@@ -42,6 +42,7 @@ class IdentityFeatures:
         image_size: tuple[int, int] = (128, 64),
         cache_dir: str = "runs/cache/features",
     ) -> None:
+        check_image_size("IdentityFeatures.image_size", image_size)
         self.backbone = backbone
         self.init_from = init_from
         self.image_size = (int(image_size[0]), int(image_size[1]))
@@ -61,7 +62,7 @@ class IdentityFeatures:
             RunError: the disk is full.
         """
         path = self._path(rows)
-        if path.exists():
+        if holds_array(path, np.float32, (len(rows), self._network.num_features)):
             return
         names = rows.table["file_name"]
         device = fastest_device()
@@ -93,7 +94,9 @@ class IdentityFeatures:
             (N, F) float32, in the order of ``rows.identities()``; means of features of unit length.
         """
         labels, keys = rows.identities()
-        features = torch.from_numpy(np.array(np.load(self._path(rows), mmap_mode="r")))
+        path, shape = self._path(rows), (len(rows), self._network.num_features)
+        mapped = map_array(path, np.float32, shape, remedy=f"remove {path}: it is made again")
+        features = torch.from_numpy(np.array(mapped))
         numbers = torch.from_numpy(labels)
         sums = torch.zeros(len(keys), features.shape[1]).index_add_(0, numbers, features)
         return sums / torch.bincount(numbers, minlength=len(keys))[:, None]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from diffreid_lightning.diffusion.identity_features import IdentityFeatures
 from diffreid_lightning.diffusion.token_mapper import TokenMapper
-from diffreid_lightning.errors import UserError, shorten
+from diffreid_lightning.errors import UserError, check_range, shorten
 from diffreid_lightning.manifest import Manifest
 
 
@@ -67,6 +67,7 @@ class IdentityTokens(nn.Module, ABC):
 
     def __init__(self, vectors: int, features: IdentityFeatures | None) -> None:
         super().__init__()
+        check_range("tokens.vectors", vectors, 1, 64)
         if vectors < 1:
             raise UserError(f"An identity cannot have {vectors} vectors.", looked_for="at least 1")
         self.vectors = vectors
@@ -136,6 +137,7 @@ class FreeTokens(IdentityTokens):
         self, vectors: int = 1, word: str = "person", features: IdentityFeatures | None = None, spread: float = 0.1
     ) -> None:
         super().__init__(vectors, features)
+        check_range("tokens.spread", spread)
         self.word = word
         self.spread = spread
         self.rows = nn.ParameterList()
@@ -191,6 +193,8 @@ class MappedTokens(IdentityTokens):
         spread: float = 0.3,
     ) -> None:
         super().__init__(vectors, features or IdentityFeatures())
+        check_range("tokens.spread", spread)
+        check_range("tokens.hidden", hidden, 1, 65_536)
         self.hidden = hidden
         self.word = word
         self.spread = spread
@@ -231,6 +235,7 @@ class RareWord(IdentityTokens):
 
     def __init__(self, vectors: int | None = None) -> None:
         super().__init__(vectors or 1, None)
+        check_range("tokens.vectors", vectors, 1, 64)
         self._asked = vectors
 
     def _make(self, people: People) -> None:

@@ -14,7 +14,7 @@ from peft.utils import get_peft_model_state_dict
 from diffreid_lightning.diffusion.conditioning import text_encoders
 from diffreid_lightning.diffusion.fine_tuning import TEXT_ENCODERS, FineTuning
 from diffreid_lightning.diffusion.personalised import LORA_FILE, LORA_FOLDER
-from diffreid_lightning.errors import UserError
+from diffreid_lightning.errors import UserError, check_range
 
 # Projections by the ends of their names, as peft matches them; a pattern where both kinds of attention share the end.
 _UNET: dict[str, list[str] | str] = {
@@ -45,6 +45,7 @@ class LoRA(FineTuning):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(text_encoder)
+        check_range("LoRA.rank", rank, 1, 4096)
         if rank < 1 or not 0 <= dropout < 1:
             raise UserError(
                 f"A LoRA of rank {rank} with dropout {dropout} cannot be made.",

@@ -47,7 +47,7 @@ def check_gamma(snr_gamma: float | None) -> None:
     Raises:
         UserError: ``snr_gamma`` is not positive.
     """
-    if snr_gamma is not None and snr_gamma <= 0:
+    if snr_gamma is not None and not 0 < snr_gamma < float("inf"):
         raise UserError(
             f"model.snr_gamma is {snr_gamma}.",
             looked_for="a positive number, or null to weigh timesteps alike",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from diffreid_lightning.errors import check_range
 from diffreid_lightning.nets import Backbone, load_initial_weights
 
 
@@ -31,6 +32,7 @@ class PerceptualDistance(nn.Module):
         image_size: tuple[int, int] = (128, 64),
     ) -> None:
         super().__init__()
+        check_range("PerceptualDistance.blocks", blocks, 1, 100)
         network = Backbone(backbone, image_size=image_size, pooling="avg", last_stride=2)
         load_initial_weights(network, init_from)
         self.register_buffer("mean", torch.tensor(network.normalization[0]).view(1, 3, 1, 1), persistent=False)

@@ -42,7 +42,7 @@ from diffreid_lightning.diffusion.prompt_cache import PromptCache
 from diffreid_lightning.diffusion.row_adamw import RowAdamW
 from diffreid_lightning.diffusion.sampling import decodable_size, scale_latents
 from diffreid_lightning.diffusion.schedule import Schedule, optimise_by_step
-from diffreid_lightning.errors import UserError, check_at_least
+from diffreid_lightning.errors import UserError, check_at_least, check_image_size
 from diffreid_lightning.paths import user_path
 
 _MIXED = {"bfloat16": "bf16-mixed", "float16": "16-mixed"}
@@ -95,6 +95,7 @@ class Personalisation(LightningModule):
         warmup_steps: int = 50,
     ) -> None:
         super().__init__()
+        check_image_size("model.image_size", image_size)
         if not 0 <= drop_prompt < 1:
             raise UserError(f"model.drop_prompt is {drop_prompt}.", looked_for="a chance from 0 to below 1")
         check_at_least("model.prior_weight", prior_weight, 0)

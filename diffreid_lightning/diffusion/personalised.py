@@ -37,6 +37,7 @@ from diffreid_lightning.diffusion.conditioning import text_encoders
 from diffreid_lightning.diffusion.folder import Pipeline, load_pipeline
 from diffreid_lightning.diffusion.prompts import PromptTemplate
 from diffreid_lightning.errors import UserError, shorten
+from diffreid_lightning.notes import mismatch, not_a_file, parse_json, read_json
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.whole_folder import what_is_there
 
@@ -45,6 +46,12 @@ TOKENS_FILE = "tokens.safetensors"
 LORA_FOLDER = "lora"
 LORA_FILE = "pytorch_lora_weights.safetensors"
 PIPELINE_FOLDER = "pipeline"
+_REMEDY = "export the model again, or restore the file"
+_NOTE = {
+    "template": str,
+    "base": {"model": str, "weights": str},
+    "identities": [{"name": str, "source": str, "partition": str, "pid": int, "description": str}],
+}
 TENSORS = ("tokens", "tokens_2")  #: vectors for the first and the second text encoder
 
 
@@ -145,12 +152,23 @@ def read_tokens(folder: Path) -> tuple[list[str], list[Tensor]]:
         UserError: the file is missing or damaged.
     """
     file = folder / TOKENS_FILE
+    looked_for = f"the tensor {TENSORS[0]}, and names in the metadata"
+    if (found := not_a_file(file)) is not None:
+        raise _damaged(file, looked_for, found)
     try:
         with safe_open(file, "pt") as opened:
-            names = json.loads((opened.metadata() or {})["names"])
-            return names, [opened.get_tensor(name) for name in TENSORS if name in opened.keys()]  # noqa: SIM118
+            names = parse_json((opened.metadata() or {})["names"])
+            tokens = [opened.get_tensor(name) for name in TENSORS if name in opened.keys()]  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise _damaged(file, f"the tensor {TENSORS[0]}, and names in the metadata", str(error)) from error
+        raise _damaged(file, looked_for, f"{type(error).__name__}: {error}") from error
+    wrong = mismatch(names, [str], "names")
+    if wrong is not None:
+        raise _damaged(file, "a list of names", wrong)
+    for vectors in tokens:
+        if vectors.ndim not in (2, 3) or len(vectors) != len(names) or not vectors.isfinite().all():
+            sound = f"finite vectors for {len(names)} names"
+            raise _damaged(file, sound, f"{tuple(vectors.shape)} {str(vectors.dtype).removeprefix('torch.')}")
+    return names, [vectors.float() for vectors in tokens]
 
 
 def add_tokens(pipeline: Any, names: list[str], tokens: list[Tensor]) -> None:
@@ -236,14 +254,7 @@ def read_note(folder: Path) -> dict[str, Any]:
             found=what_is_there(folder),
             remedy="make one: python -m diffreid_lightning fit --config pipeline/personalise",
         )
-    try:
-        noted = json.loads(file.read_text(encoding="utf-8"))
-        _ = [noted["template"], noted["base"]["model"], noted["base"]["weights"]]
-        wanted = ("name", "source", "partition", "pid", "description")
-        _ = [[each[name] for name in wanted] for each in noted["identities"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(file, "base, template and identities", f"{type(error).__name__}: {error}") from error
-    return dict(noted)
+    return read_json(file, _NOTE, remedy=_REMEDY)
 
 
 def _check_base(folder: Path, source: Path, wanted: str) -> None:
@@ -269,5 +280,5 @@ def _damaged(file: Path, looked_for: str, found: str) -> UserError:
         f"A file of a personalised model cannot be used: {file}",
         looked_for=looked_for,
         found=found,
-        remedy="export the model again, or restore the file",
+        remedy=_REMEDY,
     )

@@ -21,9 +21,9 @@ from diffreid_lightning.diffusion.folder import load_pipeline
 from diffreid_lightning.diffusion.prompts import PromptTemplate
 from diffreid_lightning.diffusion.samplers import Sampler
 from diffreid_lightning.diffusion.sampling import guidance_scale
-from diffreid_lightning.errors import RunError, check_at_least
+from diffreid_lightning.errors import RunError, check_at_least, check_range
 from diffreid_lightning.paths import user_path
-from diffreid_lightning.resumable_array import fill_array
+from diffreid_lightning.resumable_array import fill_array, holds_array, map_array
 
 Words = tuple[str, str]  #: (description, circumstances) of an image
 
@@ -51,7 +51,7 @@ class PriorImages(ABC):
     """
 
     def __init__(self, steps: int, guidance: float, scheduler: str | None, draw_at_once: int, cache_dir: str) -> None:
-        check_at_least(f"{type(self).__name__}.steps", steps)
+        check_range(f"{type(self).__name__}.steps", steps, 1, 1000)
         check_at_least(f"{type(self).__name__}.draw_at_once", draw_at_once)
         self.steps = steps
         self.guidance = guidance_scale(f"{type(self).__name__}.guidance", guidance)
@@ -83,7 +83,7 @@ class PriorImages(ABC):
             RunError: the disk is full.
         """
         path = self._path(model, prompts, image_size, seed)
-        if path.exists():
+        if holds_array(path, np.float16, (len(prompts), None, None, None)):
             return
         pipeline = load_pipeline(model, _precision()).to(fastest_device())
         pipeline.scheduler = Sampler(pipeline.scheduler, self.scheduler, {}, self.steps).scheduler
@@ -111,7 +111,8 @@ class PriorImages(ABC):
 
     def open(self, model: str, prompts: list[str], image_size: tuple[int, int], seed: int) -> npt.NDArray[np.float16]:
         """Map the latents of drawn images, (P, C, h, w), scaled as the denoiser sees them, without reading them."""
-        return np.load(self._path(model, prompts, image_size, seed), mmap_mode="r")
+        path = self._path(model, prompts, image_size, seed)
+        return map_array(path, np.float16, (len(prompts), None, None, None), remedy=f"remove {path}: it is made again")
 
     def _path(self, model: str, prompts: list[str], image_size: tuple[int, int], seed: int) -> Path:
         settings = [list(image_size), seed, self.steps, self.guidance, self.scheduler, self.draw_at_once]
@@ -146,7 +147,7 @@ class FineGrainedPrior(PriorImages):
         cache_dir: str = "runs/cache/prior",
     ) -> None:
         super().__init__(steps, guidance, scheduler, draw_at_once, cache_dir)
-        check_at_least("FineGrainedPrior.images_per_identity", images_per_identity)
+        check_range("FineGrainedPrior.images_per_identity", images_per_identity, 1, 10_000)
         self.images_per_identity = images_per_identity
 
     def prompts(self, people: Sequence[Sequence[Words]], template: PromptTemplate, seed: int) -> list[str]:
@@ -190,7 +191,7 @@ class CoarsePrior(PriorImages):
         cache_dir: str = "runs/cache/prior",
     ) -> None:
         super().__init__(steps, guidance, scheduler, draw_at_once, cache_dir)
-        check_at_least("CoarsePrior.images", images)
+        check_range("CoarsePrior.images", images, 1, 1_000_000)
         self.images = images
         self.prompt = prompt
 

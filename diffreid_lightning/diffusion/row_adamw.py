@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.adamw import adamw
 
+from diffreid_lightning.errors import check_range
+
 
 def row_adamw_(
     rows: Tensor,
@@ -83,6 +85,10 @@ class RowAdamW(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
+        for name, value in (("lr", lr), ("eps", eps), ("weight_decay", weight_decay)):
+            check_range(f"RowAdamW.{name}", value)
+        for beta in betas:
+            check_range("RowAdamW.betas", beta, 0, 1, below=True)
         if not (lr >= 0 and eps >= 0 and weight_decay >= 0 and all(0 <= beta < 1 for beta in betas)):
             raise ValueError(f"RowAdamW cannot use lr {lr}, betas {betas}, eps {eps}, weight_decay {weight_decay}")
         defaults = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay, "by_row": False}

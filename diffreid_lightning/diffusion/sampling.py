@@ -15,6 +15,8 @@ from diffreid_lightning.diffusion.diversity.base import Weights, evaluated
 from diffreid_lightning.diffusion.samplers import Sampler
 from diffreid_lightning.errors import RunError, UserError
 
+_MOST_GUIDANCE = 100  # what is drawn is long past all recognition
+
 
 class Guidance(NamedTuple):
     """What leads a batch of B images from noise to picture."""
@@ -151,14 +153,14 @@ def guidance_scale(name: str, scale: float) -> float:
         The scale, 1 or more.
 
     Raises:
-        UserError: it is negative, between 0 and 1, or not finite.
+        UserError: it is negative, between 0 and 1, above 100, or not a number.
     """
     if scale == 0:
         return 1.0
-    if not 1 <= scale < float("inf"):
+    if not 1 <= scale <= _MOST_GUIDANCE:
         raise UserError(
             f"{name} is {scale}.",
-            looked_for="a scale of 1 (no guidance) or more; 0 is no guidance as well",
+            looked_for=f"a scale from 1 (no guidance) to {_MOST_GUIDANCE}; 0 is no guidance as well",
             remedy="leave it at its default, or give 1",
         )
     return scale

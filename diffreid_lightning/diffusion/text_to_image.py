@@ -22,7 +22,7 @@ from diffreid_lightning.diffusion.folder import assemble_pipeline, load_autoenco
 from diffreid_lightning.diffusion.objective import check_gamma, denoising_loss, noise_latents, timestep_weights
 from diffreid_lightning.diffusion.sampling import scale_latents
 from diffreid_lightning.diffusion.schedule import Schedule, optimise_by_step
-from diffreid_lightning.errors import UserError
+from diffreid_lightning.errors import UserError, check_range
 from diffreid_lightning.paths import user_path
 
 
@@ -66,6 +66,9 @@ class TextToImageTraining(LightningModule):
         warmup_steps: int = 500,
     ) -> None:
         super().__init__()
+        check_range("model.drop_caption", drop_caption, 0, 1, below=True)
+        check_range("model.reading_weight", reading_weight)
+        check_range("model.warmup_steps", warmup_steps)
         check_gamma(snr_gamma)
         self.tokenizer = _load_tokenizer(tokenizer)
         self.scheduler = build_scheduler(noise)

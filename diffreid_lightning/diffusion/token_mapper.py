@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from diffreid_lightning.errors import UserError
+from diffreid_lightning.nets.folder import read_safetensors
+from diffreid_lightning.notes import read_json
 
 MAPPER_FILE = "mapper.safetensors"
 SETTINGS_FILE = "mapper.json"
+_SHAPE = {"features": int, "hidden": int, "vectors": int, "widths": [int]}
+_REMEDY = "export the model again, or restore the files"
 
 
 class TokenMapper(nn.Module):
@@ -109,13 +112,30 @@ def load_mapper(folder: Path) -> tuple[TokenMapper, dict[str, Any]]:
             remedy="train it with MappedTokens as model.tokens",
         )
     try:
-        noted = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
-        mapper = TokenMapper(**noted["shape"])
-        mapper.load_state_dict(load_file(folder / MAPPER_FILE))
+        noted = read_json(folder / SETTINGS_FILE, {"shape": _SHAPE, "features": dict}, remedy=_REMEDY)
+        tensors = read_safetensors(folder / MAPPER_FILE)
+        if not _fits(noted["shape"], tensors):  # before a network of that shape is built
+            raise ValueError(f"tensors of {MAPPER_FILE} and the shape in {SETTINGS_FILE} do not belong together")
+        mapper = TokenMapper(**{name: noted["shape"][name] for name in _SHAPE})
+        mapper.load_state_dict(tensors)
         return mapper.eval().requires_grad_(False), dict(noted["features"])
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except UserError:
+        raise
+    except (ValueError, RuntimeError) as error:
         raise UserError(
             f"The mapper at {folder} cannot be read.",
             found=str(error).splitlines()[0],
-            remedy="export the model again, or restore the files",
+            remedy=_REMEDY,
         ) from error
+
+
+def _fits(shape: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bool:
+    first, last = tensors.get("layers.0.weight"), tensors.get("layers.2.weight")
+    hidden, answers = shape["hidden"], shape["vectors"] * sum(shape["widths"])
+    return (
+        first is not None
+        and last is not None
+        and first.shape == (hidden, shape["features"])
+        and last.shape == (answers, hidden)
+        and all(tensor.is_floating_point() and bool(tensor.isfinite().all()) for tensor in tensors.values())
+    )

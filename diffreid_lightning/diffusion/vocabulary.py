@@ -7,13 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
 from diffreid_lightning.errors import UserError, nearest, shorten
 from diffreid_lightning.packaged import configs_folder
 from diffreid_lightning.paths import user_path
+from diffreid_lightning.yaml_files import read_yaml
 
 
 @dataclass(frozen=True)
@@ -48,11 +45,11 @@ class Vocabulary:
         """
         file = _find(name)
         try:
-            read: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-        except (YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
+            read: Any = read_yaml(file)
+        except (ValueError, OSError) as error:
             raise UserError(
                 f"The vocabulary {file} cannot be read as YAML.",
-                found=" ".join(str(error).split()),
+                found=str(error),
                 remedy="mend the line that is named (indentation, colons, a repeated attribute)",
             ) from error
         wrong = (

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diffreid_lightning.errors import UserError
+from diffreid_lightning.errors import UserError, check_range, check_seed
 from diffreid_lightning.filtering.scores import assign_folds, fit_temperature, negative_log_likelihood
 
 
@@ -58,6 +58,8 @@ class Calibration(ABC):
     """
 
     def __init__(self, folds: int = 3, seed: int = 0) -> None:
+        check_range("calibration.folds", folds, 2, 100)
+        check_seed("calibration.seed", seed)
         if folds < 2:
             raise UserError(f"Cross-fitting with {folds} folds holds nothing out.", looked_for="2 folds or more")
         self.folds = folds
@@ -115,6 +117,7 @@ class FoldHeads(Calibration):
 
     def __init__(self, folds: int = 5, seed: int = 0, smoothing: float = 0.1) -> None:
         super().__init__(folds, seed)
+        check_range("calibration.smoothing", smoothing, 0, 1, below=True)
         self.smoothing = smoothing
 
     def held_out_logits(self, embeddings: Tensor, labels: Tensor, folds: Tensor, by_networks: Tensor) -> Tensor | None:

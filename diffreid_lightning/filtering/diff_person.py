@@ -13,7 +13,7 @@ from pyarrow.csv import read_csv
 
 from diffreid_lightning.data.datasets.diff_person import NOTE
 from diffreid_lightning.data.export import place_images
-from diffreid_lightning.errors import RunError, UserError
+from diffreid_lightning.errors import RunError, UserError, check_range
 from diffreid_lightning.filtering import pictures
 from diffreid_lightning.filtering.card import Audit, Card, write_card
 from diffreid_lightning.filtering.report import SelectionReport, in_words, summarise, write_tables
@@ -56,6 +56,7 @@ class DiffPersonSelection:
         near_copy: float = 0.05,
         tracker: WandbTracker | None = None,
     ) -> None:
+        check_range("near_copy", near_copy, 0, 1)
         self.scored = scored
         self.rules = rules
         self.out = user_path(out)

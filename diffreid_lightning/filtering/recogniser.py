@@ -29,13 +29,30 @@ from diffreid_lightning.filtering.copies import LENGTH
 from diffreid_lightning.filtering.scored import THUMBNAILS
 from diffreid_lightning.nets import Backbone, BNNeck, load_initial_weights, save_backbone
 from diffreid_lightning.nets.folder import read_safetensors
+from diffreid_lightning.notes import mismatch, read_json
 from diffreid_lightning.paths import user_path
+from diffreid_lightning.resumable_array import map_array
+from diffreid_lightning.tables import read_table
 from diffreid_lightning.whole_folder import replacing, what_is_there
 
 BACKBONE = "backbone"
 TENSORS = "identities.safetensors"
 NOTE = "scorer.json"
 IMAGES = "images.parquet"
+_REMEDY = "copy the folder again, or train anew"
+_NOTE_FORM = {
+    "identities": [list], "image_size": [int], "after_bn": bool, "flip_average": bool, "image_roots": [str],
+    "real_gap": [float],
+    "calibration": {"temperature": float, "reason": (str, type(None)), "temperature_1_because_of_one_image": [list]},
+}  # fmt: skip
+_CALIBRATED = {"held_out_nll": [float], "held_out_images": int, "held_out_accuracy": float, "method": str}
+_COLUMNS = {
+    "file_name": pa.string(),
+    "source": pa.string(),
+    "partition": pa.string(),
+    "pid": pa.int64(),
+    "root": pa.int64(),
+}
 _TENSOR_NAMES = ("classifier", "centroids", "temperatures")
 
 
@@ -212,23 +229,43 @@ def load_scorer(path: str | Path) -> ScorerFolder:
             found=what_is_there(folder),
             remedy="train one: python -m diffreid_lightning fit --config pipeline/score (it leaves RUN/scorer)",
         )
-    try:
-        note = json.loads((folder / NOTE).read_text(encoding="utf-8"))
-        identities = [(str(source), str(partition), int(pid)) for source, partition, pid in note["identities"]]
-        height, width = (int(side) for side in note["image_size"])
-        tensors = read_safetensors(folder / TENSORS)
-        recogniser = _rebuild(folder, note, tensors, (height, width))
-        thumbs = torch.from_numpy(np.load(folder / THUMBNAILS, allow_pickle=False))
-        table = pq.ParquetFile(folder / IMAGES).read()
-        sound = thumbs.shape == (len(table), LENGTH) and {len(t) for t in tensors.values()} == {len(identities)}
-        real = RealImages(thumbs, table, list(note["image_roots"]), list(note["real_gap"]))
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        if isinstance(error, UserError):
-            raise
-        raise _damaged(folder, f"{type(error).__name__}: {error}") from error
-    if not sound:
-        raise _damaged(folder, "tables of different lengths")
+    note = _read_scorer_note(folder)
+    identities = [(str(source), str(partition), int(pid)) for source, partition, pid in note["identities"]]
+    height, width = note["image_size"]
+    tensors = read_safetensors(folder / TENSORS)
+    recogniser = _rebuild(folder, note, tensors, (height, width))
+    table = _read_real(folder, len(note["image_roots"]))
+    thumbs = map_array(folder / THUMBNAILS, np.uint8, (len(table), LENGTH), remedy=_REMEDY)
+    real = RealImages(torch.from_numpy(np.array(thumbs)), table, note["image_roots"], note["real_gap"])
     return ScorerFolder(recogniser, identities, (height, width), real, note, _hash(folder))
+
+
+def _read_scorer_note(folder: Path) -> dict[str, Any]:
+    note = read_json(folder / NOTE, _NOTE_FORM, remedy=_REMEDY)
+    calibration = note["calibration"]
+    wrong = mismatch(calibration, _CALIBRATED, "calibration") if calibration["reason"] is None else None
+    if len(note["image_size"]) != 2:
+        wrong = f"image_size is {note['image_size']}"
+    elif any(len(key) != 3 or mismatch(key[2], int) for key in note["identities"]):
+        wrong = "an identity is not (source, partition, pid)"
+    elif calibration["reason"] is None and len(calibration["held_out_nll"]) != 2:
+        wrong = f"held_out_nll is {calibration['held_out_nll']}"
+    if wrong is not None:
+        raise _damaged(folder, f"{NOTE}: {wrong}")
+    return note
+
+
+def _read_real(folder: Path, roots: int) -> pa.Table:
+    """Read the names of the real images, each below one of so many roots."""
+    table = read_table(folder / IMAGES, remedy=_REMEDY)
+    try:
+        table = table.select(list(_COLUMNS)).cast(pa.schema(_COLUMNS))
+    except (pa.ArrowException, KeyError) as error:
+        raise _damaged(folder, f"{IMAGES}: {error}", f"the columns {', '.join(_COLUMNS)}") from error
+    numbers = np.asarray(table["root"].fill_null(-1))
+    if any(table[name].null_count for name in _COLUMNS) or ((numbers < 0) | (numbers >= roots)).any():
+        raise _damaged(folder, f"{IMAGES}: rows without a name or a root")
+    return table
 
 
 def _rebuild(
@@ -236,13 +273,20 @@ def _rebuild(
 ) -> Recogniser:
     place = f"local-dir:{folder / BACKBONE}"
     backbone = Backbone(place, image_size=image_size)
-    neck = BNNeck(backbone.num_features)
+    count, width = len(note["identities"]), backbone.num_features
+    for name in _TENSOR_NAMES:
+        shape = (count,) if name == "temperatures" else (count, width)
+        found = tensors.get(name)
+        if found is None or found.shape != shape or not found.is_floating_point() or not found.isfinite().all():
+            said = "is missing" if found is None else f"holds {found.dtype} of shape {tuple(found.shape)}"
+            raise _damaged(folder, f"{TENSORS}: {name} {said}", f"finite floats of shape {shape}")
+    neck = BNNeck(width)
     load_initial_weights(backbone, place, neck=neck)
     backbone.to(memory_format=backbone.memory_format)
     recogniser = Recogniser(
         backbone,
         neck,
-        **{name: tensors[name] for name in _TENSOR_NAMES},
+        **{name: tensors[name].float() for name in _TENSOR_NAMES},
         after_bn=bool(note["after_bn"]),
         flip_average=bool(note["flip_average"]),
     )
@@ -254,11 +298,11 @@ def _hash(folder: Path) -> str:
     digest = hashlib.sha256()
     for file in (folder / TENSORS, folder / THUMBNAILS, *sorted((folder / BACKBONE).glob("*.safetensors"))):
         digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
-    note = json.loads((folder / NOTE).read_text(encoding="utf-8"))
+    note = _read_scorer_note(folder)
     decides = {name: note[name] for name in ("identities", "image_size", "after_bn", "flip_average")}
     digest.update(json.dumps(decides, sort_keys=True).encode())
     return digest.hexdigest()
 
 
-def _damaged(folder: Path, found: str) -> UserError:
-    return UserError(f"The scorer at {folder} is damaged.", found=found, remedy="copy the folder again, or train anew")
+def _damaged(folder: Path, found: str, looked_for: str | None = None) -> UserError:
+    return UserError(f"The scorer at {folder} is damaged.", looked_for=looked_for, found=found, remedy=_REMEDY)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,9 @@ from diffreid_lightning.data.images import ImageRoot
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.filtering.copies import LENGTH
 from diffreid_lightning.manifest import Manifest
+from diffreid_lightning.notes import read_json
 from diffreid_lightning.paths import absolute_path
+from diffreid_lightning.resumable_array import map_array
 
 THUMBNAILS = "thumbnails.npy"
 REAL = "real_images.json"
@@ -65,17 +66,12 @@ class ScoredFolder:
                 remedy="score it first: python -m diffreid_lightning predict --config pipeline/score_generated",
             )
         note = folder / REAL
-        if not note.is_file():
+        if not note.exists():
             return cls(folder, manifest, {}, (), "")
-        try:
-            read = json.loads(note.read_text(encoding="utf-8"))
-            roots = {str(source): [str(root) for root in found] for source, found in read["roots"].items()}
-            gap = [float(value) for value in read["gap"]]
-            return cls(folder, manifest, roots, gap, str(read.get("calibration", "")))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(
-                f"{note} is damaged.", found=f"{type(error).__name__}: {error}", remedy="score the images again"
-            ) from error
+        read = read_json(
+            note, {"roots": {str: [str]}, "gap": [float]}, remedy="remove it, or score the images into another folder"
+        )
+        return cls(folder, manifest, read["roots"], read["gap"], str(read.get("calibration", "")))
 
     def thumbnails(self) -> npt.NDArray[np.uint8]:
         """Map the images' thumbnails, (N, 1536), without reading them.
@@ -84,22 +80,8 @@ class ScoredFolder:
             UserError: they are missing, damaged, or another manifest's.
         """
         file = self.folder / THUMBNAILS
-        try:
-            found = np.load(file, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"Copies cannot be looked for: {file} cannot be read.",
-                found=str(error),
-                remedy="score the images again, or give NearDuplicates generated: null",
-            ) from error
-        if found.shape != (len(self.manifest), LENGTH) or found.dtype != np.uint8:
-            raise UserError(
-                f"{file} does not belong to the manifest beside it.",
-                looked_for=f"{len(self.manifest)} thumbnails of {LENGTH} bytes",
-                found=f"{found.dtype} of shape {found.shape}",
-                remedy="score the images again",
-            )
-        return found
+        remedy = "score the images again into another folder, or give NearDuplicates generated: null"
+        return map_array(file, np.uint8, (len(self.manifest), LENGTH), remedy=remedy)
 
     def real_image(self, source: str, name: str) -> Image.Image | None:
         """Open a real image; None where its folder is not on this machine."""

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
-from diffreid_lightning.errors import UserError
+from diffreid_lightning.errors import UserError, check_image_size, check_range
 from diffreid_lightning.nets.folder import RGB, Pooling, Stride, WeightTraits
 from diffreid_lightning.nets.pooling import GeM
 from diffreid_lightning.nets.probe import (
@@ -79,6 +79,8 @@ class Backbone(nn.Module):
         std: RGB | None = None,
     ) -> None:
         super().__init__()
+        check_image_size("image_size", image_size)
+        check_range("drop_path_rate", drop_path_rate, 0, 1, below=True)
         self.name = name
         self.image_size = (int(image_size[0]), int(image_size[1]))
         self.model = create_timm_model(name, image_size=self.image_size, drop_path_rate=drop_path_rate)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.nets.variants import is_variant
+from diffreid_lightning.notes import damaged, not_a_file, read_json
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.torch_file import mistaken_for
 from diffreid_lightning.whole_folder import what_is_there
@@ -215,6 +216,8 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         UserError: the file is missing, cut off, or of another kind.
     """
     try:
+        if (found := not_a_file(path)) is not None:
+            raise OSError(found)
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise UserError(
@@ -225,17 +228,11 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} cannot be read.",
-            found=(path.is_file() and mistaken_for(path)) or str(error),
-            remedy="Write the folder anew, or restore the file.",
-        ) from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is not a JSON object.", found=type(content).__name__, remedy="Restore the file.")
-    return content
+    remedy = "Write the folder anew, or restore the file."
+    mistaken = mistaken_for(path) if path.is_file() else None
+    if mistaken is not None:
+        raise damaged(path, mistaken, looked_for="a JSON object", remedy=remedy)
+    return read_json(path, remedy=remedy)
 
 
 def _rgb(values: Any) -> RGB | None:

@@ -6,6 +6,8 @@ import einops
 import torch
 from torch import Tensor, nn
 
+from diffreid_lightning.errors import check_range
+
 
 def gem_pool(features: Tensor, p: Tensor | float, *, pattern: str = "b c h w -> b c", eps: float = 1e-6) -> Tensor:
     """Pool positions with the generalised mean (Radenović et al., TPAMI 2019, equation 3).
@@ -37,6 +39,7 @@ class GeM(nn.Module):
 
     def __init__(self, pattern: str = "b c h w -> b c", p: float = 3.0) -> None:
         super().__init__()
+        check_range("GeM.p", p, 0, above=True)
         self.pattern = pattern
         self.p = nn.Parameter(torch.tensor([float(p)]))
 

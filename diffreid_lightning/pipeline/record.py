@@ -19,6 +19,7 @@ from typing import Any
 
 from diffreid_lightning.data.datasets import open_dataset
 from diffreid_lightning.errors import UserError
+from diffreid_lightning.notes import DamagedFile, read_json
 from diffreid_lightning.packaged import configs_folder
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.pipeline.chain import PREFIX, Chain, Stage
@@ -53,10 +54,12 @@ class Record:
     @classmethod
     def read(cls, file: Path) -> Record | None:
         """Read it; None where there is none, or none that can be read."""
+        form = {"key": str, "output": str, "seconds": float, "ancestors": {str: str}}
         try:
-            return cls(**json.loads(file.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
+            note = read_json(file, form, remedy="")
+        except DamagedFile:
             return None
+        return cls(**{name: note[name] for name in form})
 
 
 def record_file(root: Path, name: str) -> Path:

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from diffreid_lightning.data.reid import PersonBatch
-from diffreid_lightning.errors import RunError, UserError, shorten
+from diffreid_lightning.errors import RunError, UserError, check_range, shorten
 from diffreid_lightning.nets import Backbone, BNNeck, IdentityClassifier, load_initial_weights
 from diffreid_lightning.reid.losses import BatchHardTriplet, LabelSmoothedCrossEntropy, ReIDLoss
 from diffreid_lightning.reid.outputs import FeatureBatch, ReIDOutputs
@@ -69,6 +69,8 @@ class SupervisedReID(LightningModule):
         flip_average: bool = False,
     ) -> None:
         super().__init__()
+        check_range("model.warmup_epochs", warmup_epochs)
+        check_range("model.warmup_factor", warmup_factor, 0, 1, above=True)
         self.backbone = Backbone(
             backbone, image_size=image_size, pooling=pooling, last_stride=last_stride, drop_path_rate=drop_path_rate
         )

@@ -228,9 +228,9 @@ def _thumbnails(folder: Path) -> None:
         (_outside, "leave the manifest's folder"),
         (_nan, "not finite"),
         (_torn, "cannot be read"),
-        (_thumbnails, "does not belong to the manifest"),
-        (lambda folder: (folder / "thumbnails.npy").unlink(), "Copies cannot be looked for"),
-        (lambda folder: (folder / "real_images.json").write_text("[]"), "is damaged"),
+        (_thumbnails, "uint8 of shape (3, 1536)"),
+        (lambda folder: (folder / "thumbnails.npy").unlink(), "thumbnails.npy looked for:"),
+        (lambda folder: (folder / "real_images.json").write_text("[]"), "is damaged, or belongs to something else"),
     ],
 )
 def test_bad_input_is_named_and_nothing_is_written(

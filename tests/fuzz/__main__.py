@@ -81,7 +81,9 @@ def fuzz(world: Path, options: argparse.Namespace, end: float, command: Command)
             ended += 1
             if result.wrong:
                 wrong.append(result)
-                print(f"{_replay(options, result.number)}: {result.target}: {result.damage}: {result.wrong}", flush=True)
+                print(
+                    f"{_replay(options, result.number)}: {result.target}: {result.damage}: {result.wrong}", flush=True
+                )
             if options.only:
                 print(f"{result.said}\n{result.target}: {result.damage}\nexit code {result.code}: {trial.folder}")
             else:

@@ -260,7 +260,9 @@ def _zip(file: Path, rng: random.Random, canary: Path) -> Words:
     name = rng.choice(sorted(members))
     action = rng.choice(("name", "name", "member", "drop", "bomb"))
     if action == "name":
-        new = rng.choice((f"../{name}", f"/{name}", "a\\b.jpg", name.upper(), "x" * 300 + ".jpg", f"{name}/", "é\u202e"))
+        new = rng.choice(
+            (f"../{name}", f"/{name}", "a\\b.jpg", name.upper(), "x" * 300 + ".jpg", f"{name}/", "é\u202e")
+        )
         members[new] = members.pop(name)
     elif action == "member":
         members[name] = rng.choice((b"", members[name][:40], rng.randbytes(500)))

@@ -8,6 +8,7 @@ from diffreid_lightning.data.datasets.base import PersonDataset, Rows
 from diffreid_lightning.data.datasets.detect import open_dataset
 from diffreid_lightning.data.images import ImageRoot
 from diffreid_lightning.data.subsets import few_shot, small_scale
+from diffreid_lightning.errors import check_range, check_seed
 from diffreid_lightning.manifest import Manifest
 
 
@@ -33,6 +34,9 @@ class Subset(PersonDataset):
         images: float | None = None,
         seed: int = 0,
     ) -> None:
+        check_range("Subset.identities", identities, 0, above=True)
+        check_range("Subset.images", images, 0, 1, above=True)
+        check_seed("Subset.seed", seed)
         self.whole = open_dataset(dataset)
         super().__init__(self.whole.root)
         self.source = self.whole.source

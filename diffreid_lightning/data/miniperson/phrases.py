@@ -10,6 +10,7 @@ import numpy as np
 from diffreid_lightning.data.captions import CaptionSource
 from diffreid_lightning.data.miniperson.clips import CLIPS
 from diffreid_lightning.data.miniperson.describe import BAG, CUT, HAT, PATTERN, UPPER
+from diffreid_lightning.errors import check_range
 
 Row = Mapping[str, Any]
 Rng = np.random.Generator
@@ -56,6 +57,7 @@ class RenderedPhrases(CaptionSource):
     )  # fmt: skip
 
     def __init__(self, full: float = 0.15) -> None:
+        check_range("RenderedPhrases.full", full, 0, 1)
         self.full = full
 
     def __call__(self, row: Row, rng: Rng) -> str:

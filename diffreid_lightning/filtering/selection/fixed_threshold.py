@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from diffreid_lightning.errors import check_range
 from diffreid_lightning.filtering.selection.base import ScoreName, Selection, SelectionRule
 
 
@@ -14,6 +15,7 @@ class FixedThreshold(SelectionRule):
     """
 
     def __init__(self, threshold: float = 0.5, score: ScoreName = "confidence") -> None:
+        check_range("FixedThreshold.threshold", threshold, -1, 1)
         self.threshold = threshold
         self.score: ScoreName = score
 

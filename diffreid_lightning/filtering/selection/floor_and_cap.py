@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from diffreid_lightning.errors import UserError
+from diffreid_lightning.errors import UserError, check_range
 from diffreid_lightning.filtering.selection.base import ScoreName, Selection, SelectionRule, rank_in_identity
 
 
@@ -23,6 +23,9 @@ class ThresholdWithFloorAndCap(SelectionRule):
     def __init__(
         self, threshold: float = 0.5, floor: int = 0, cap: int | None = None, score: ScoreName = "confidence"
     ) -> None:
+        check_range("ThresholdWithFloorAndCap.threshold", threshold, -1, 1)
+        check_range("ThresholdWithFloorAndCap.floor", floor)
+        check_range("ThresholdWithFloorAndCap.cap", cap, 1)
         if floor < 0 or (cap is not None and cap < max(floor, 1)):
             raise UserError(
                 f"A floor of {floor} and a cap of {cap} images contradict each other.",

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from diffreid_lightning.errors import UserError
+from diffreid_lightning.errors import check_range
 from diffreid_lightning.reid.outputs import ReIDOutputs
 
 
@@ -30,8 +30,7 @@ class ReIDLoss(nn.Module, ABC):
 
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__()
-        if weight < 0:
-            raise UserError(f"The weight of a loss cannot be {weight}.", remedy="Give 0 or more; 0 switches it off.")
+        check_range(f"{type(self).__name__}.weight", weight)
         self.weight = weight
 
     @abstractmethod

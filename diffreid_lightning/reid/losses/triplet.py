@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diffreid_lightning.errors import UserError
+from diffreid_lightning.errors import check_range
 from diffreid_lightning.reid.losses.base import ReIDLoss, weighted_mean
 from diffreid_lightning.reid.outputs import ReIDOutputs
 
@@ -66,8 +66,7 @@ class BatchHardTriplet(ReIDLoss):
 
     def __init__(self, margin: float | None = 0.3, weight: float = 1.0) -> None:
         super().__init__(weight)
-        if margin is not None and margin <= 0:
-            raise UserError(f"A triplet margin cannot be {margin}.", remedy="Give a number > 0, or null (soft).")
+        check_range("BatchHardTriplet.margin", margin, 0, above=True)
         self.margin = margin
 
     def forward(self, outputs: ReIDOutputs, labels: Tensor) -> Tensor:
