@@ -8,8 +8,14 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from torch import Tensor
 
+from diffreid_lightning.errors import UserError
+from diffreid_lightning.notes import mismatch
 from diffreid_lightning.whole_folder import replacing_file
+
+#: What every checkpoint of Lightning holds, whatever it is loaded for.
+_FORM = {"state_dict": {str: Tensor}, "pytorch-lightning_version": str, "epoch": int, "global_step": int}
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -17,7 +23,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     Lightning's own writer stages the file in the system's temporary folder and, where that is another disk, copies it
     over the previous checkpoint: a full disk or a kill at that moment loses both. Here the previous one stays until
-    the new one is complete. Remote paths (``s3://``...) keep Lightning's way.
+    the new one is complete. What is read is checked for what Lightning needs of it. Remote paths (``s3://``...) keep Lightning's way.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
@@ -39,3 +45,33 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         except OSError as error:
             error.filename = error.filename or str(target)
             raise
+
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Read a checkpoint, as :class:`TorchCheckpointIO` does.
+
+        Raises:
+            UserError: the file is damaged, holds more than tensors and plain values, or is no checkpoint of Lightning.
+        """
+        remedy = "name another checkpoint; of another project's weights: python -m diffreid_lightning convert --help"
+        try:
+            checkpoint = super().load_checkpoint(path, *args, **kwargs)
+        except OSError:
+            raise
+        except Exception as error:  # the readers of pickles and archives raise what they like
+            raise UserError(
+                f"The checkpoint {path} cannot be read.",
+                looked_for="tensors and plain values, as torch.save writes them",
+                found=f"{type(error).__name__}: {str(error).partition(chr(10))[0]}",
+                remedy=remedy,
+            ) from error
+        wrong = mismatch(checkpoint, _FORM)
+        if wrong is None and "callbacks" in checkpoint:
+            wrong = mismatch(checkpoint["callbacks"], {str: dict}, "callbacks")
+        if wrong is not None:
+            raise UserError(
+                f"{path} is not a checkpoint of a run.",
+                looked_for=f"{', '.join(_FORM)}, as Lightning writes them",
+                found=wrong,
+                remedy=remedy,
+            )
+        return checkpoint

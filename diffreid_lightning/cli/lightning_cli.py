@@ -45,8 +45,9 @@ import diffreid_lightning.diffusion.text_to_image
 import diffreid_lightning.reid.supervised  # noqa: F401
 from diffreid_lightning.callbacks.averaging import TendAveraging
 from diffreid_lightning.callbacks.epoch_seed import EpochSeed
+from diffreid_lightning.callbacks.training_state import TrainingState
 from diffreid_lightning.checkpoint_io import AtomicCheckpointIO
-from diffreid_lightning.cli import hints, layers, run_folder
+from diffreid_lightning.cli import hints, layers, run_folder, trainer_numbers
 from diffreid_lightning.cli.own_checkpoint import check_own
 from diffreid_lightning.cli.parser import PROGRAM, HouseParser, TestWith, has_setting
 from diffreid_lightning.cli.refusals import (
@@ -111,6 +112,7 @@ class HouseCLI(LightningCLI):
             checkpoint, continued = run_folder.resolve_checkpoint(asked, root), None
         if checkpoint is not None:
             check_own(checkpoint, to_go_on=self.subcommand == "fit")
+        trainer_numbers.check(config.trainer)
         config.ckpt_path = None if checkpoint is None else str(checkpoint)
         self.run = self.save_config_kwargs["run"] = run_folder.open_run(root, str(self.subcommand), continued)
         config.trainer.default_root_dir = str(self.run.path)
@@ -201,7 +203,7 @@ class HouseCLI(LightningCLI):
         if not own_writer and not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(AtomicCheckpointIO())
         callbacks = config.callbacks or []
-        callbacks = [TendAveraging(), *(callbacks if isinstance(callbacks, list) else [callbacks])]
+        callbacks = [TrainingState(), TendAveraging(), *(callbacks if isinstance(callbacks, list) else [callbacks])]
         wants_bar = config.enable_progress_bar is not False and not config.barebones
         if wants_bar and not any(isinstance(callback, ProgressBar) for callback in callbacks):
             callbacks.append(RunProgress())

@@ -1,0 +1,80 @@
+"""What a training goes on from: refused in words where a checkpoint does not hold it whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+
+from diffreid_lightning.errors import UserError
+from diffreid_lightning.notes import mismatch
+
+_FORM = {
+    "optimizer_states": [{"state": {str: dict}, "param_groups": [dict]}],
+    "lr_schedulers": [dict],
+    "loops": {"fit_loop": dict, "validate_loop": dict, "test_loop": dict, "predict_loop": dict},
+}
+#: Entries of an optimiser's state that have the shape of their parameter, whatever the optimiser.
+_LIKE_PARAMETERS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")
+
+
+class TrainingState(Callback):
+    """Check what a training goes on from, before Lightning and torch take it over value by value."""
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Check the states of optimisers, schedules and loops.
+
+        Raises:
+            UserError: one of them is missing, or is not what this version of Lightning writes.
+        """
+        if trainer.state.fn != TrainerFn.FITTING:
+            return
+        wrong = mismatch(checkpoint, _FORM)
+        if wrong is None:
+            loops = {name: getattr(trainer, name).state_dict() for name in _FORM["loops"]}
+            wrong = mismatch(checkpoint["loops"], _form_of(loops), "loops")
+        if wrong is not None:
+            raise _unusable(f"{', '.join(_FORM)}, as a training leaves them", wrong)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check the optimisers' states against their parameters.
+
+        Raises:
+            UserError: a state is of another shape than its parameter.
+        """
+        for optimizer in trainer.optimizers:
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    wrong = _misfit(parameter, optimizer.state.get(parameter, {}))
+                    if wrong is not None:
+                        raise _unusable(f"the state of {type(optimizer).__name__} for this network", wrong)
+
+
+def _form_of(value: Any) -> Any:
+    """Return the form of a value that is sound, as ``mismatch`` takes it."""
+    if isinstance(value, dict):
+        return {name: _form_of(inner) for name, inner in value.items()} or dict
+    return type(value) if isinstance(value, (bool, int, list)) else object
+
+
+def _misfit(parameter: Tensor, state: dict[str, Any]) -> str | None:
+    for name, value in state.items():
+        if name in _LIKE_PARAMETERS and value is not None:
+            found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            if found != tuple(parameter.shape):
+                return f"{name} of shape {found} for a parameter of shape {tuple(parameter.shape)}"
+        elif name == "step" and (value.numel() != 1 if isinstance(value, Tensor) else not isinstance(value, int)):
+            return f"step {str(value)[:40]}"
+    return None
+
+
+def _unusable(looked_for: str, found: str) -> UserError:
+    return UserError(
+        "The training cannot go on from this checkpoint.",
+        looked_for=looked_for,
+        found=found,
+        remedy="name another checkpoint (--ckpt_path); or begin anew from its run's weights: "
+        "--model.init_from RUN/backbone",
+    )

@@ -1,0 +1,76 @@
+"""Numbers of the trainer that Lightning takes, and that fail later, or never end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from diffreid_lightning.errors import UserError, check_range
+
+#: By setting: the least and the most (None: any finite number). -1 is Lightning's word for no end.
+_WHOLE: Mapping[str, tuple[int, int | None]] = {
+    "accumulate_grad_batches": (1, None),
+    "check_val_every_n_epoch": (1, None),
+    "fast_dev_run": (0, None),
+    "log_every_n_steps": (0, None),
+    "max_epochs": (-1, None),
+    "max_steps": (-1, None),
+    "min_epochs": (0, None),
+    "min_steps": (0, None),
+    "num_nodes": (1, 100_000),
+    "num_sanity_val_steps": (-1, None),
+    "reload_dataloaders_every_n_epochs": (0, None),
+}
+_SHARES = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches", "overfit_batches")
+_PER_CORE = 8  # processes on a CPU, with some to spare for trying things out
+#: What tells that somebody starts this command on each of several machines.
+_CLUSTER = ("MASTER_ADDR", "SLURM_NTASKS", "SLURM_PROCID", "LSB_JOBID", "KUBERNETES_PORT", "OMPI_COMM_WORLD_SIZE")
+
+
+def check(trainer: Any) -> None:
+    """Check the numbers of a trainer before it is built.
+
+    Args:
+        trainer: its settings, with ``get`` and as attributes.
+
+    Raises:
+        UserError: one of them is outside of its range, or asks for more processes or machines than there are.
+    """
+    for name, (least, most) in _WHOLE.items():
+        value = trainer.get(name)
+        if isinstance(value, (int, float)):
+            check_range(f"trainer.{name}", value, least, most)
+    for name in _SHARES:
+        value = trainer.get(name)
+        if isinstance(value, float):  # a share; whole numbers are batches
+            check_range(f"trainer.{name}", value, 0, 1)
+        elif value is not None:
+            check_range(f"trainer.{name}", value)
+    clip = trainer.get("gradient_clip_val")
+    if isinstance(clip, (int, float)):
+        check_range("trainer.gradient_clip_val", clip)
+    every = trainer.get("val_check_interval")
+    if isinstance(every, (int, float)):
+        check_range("trainer.val_check_interval", every, 0, 1 if isinstance(every, float) else None, above=True)
+    _check_processes(trainer)
+
+
+def _check_processes(trainer: Any) -> None:
+    devices, nodes = trainer.get("devices"), trainer.get("num_nodes")
+    asked = int(devices) if isinstance(devices, str) and devices.lstrip("-").isdecimal() else devices
+    cores = os.cpu_count() or 1
+    if isinstance(asked, int) and not isinstance(asked, bool) and trainer.get("accelerator") in ("cpu", "auto"):
+        if asked > _PER_CORE * cores:
+            raise UserError(
+                f"trainer.devices asks for {asked:,} processes.",
+                looked_for=f"at most {_PER_CORE * cores}, {_PER_CORE} for each core of this machine",
+                found=f"{cores} cores",
+                remedy="lower --trainer.devices",
+            )
+    if isinstance(nodes, int) and nodes > 1 and not any(name in os.environ for name in _CLUSTER):
+        raise UserError(
+            f"trainer.num_nodes is {nodes:,}, and nothing says where the other machines are: this one would wait.",
+            looked_for="SLURM, torchrun, or MASTER_ADDR and NODE_RANK in the environment",
+            remedy="start the command on each machine by one of these, or give --trainer.num_nodes 1",
+        )
