@@ -23,7 +23,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     Lightning's own writer stages the file in the system's temporary folder and, where that is another disk, copies it
     over the previous checkpoint: a full disk or a kill at that moment loses both. Here the previous one stays until
-    the new one is complete. What is read is checked for what Lightning needs of it. Remote paths (``s3://``...) keep Lightning's way.
+    the new one is complete. Remote paths (``s3://``...) keep Lightning's way. What is read is checked for what
+    Lightning needs of it.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:

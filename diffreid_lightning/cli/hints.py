@@ -177,6 +177,12 @@ def looks_like_a_class(value: Any) -> bool:
 
 
 def _walk_arguments(given: Mapping[str, Any], path: str, owner: type) -> UserError | None:
+    if not isinstance(given, Mapping):
+        return UserError(
+            f"The arguments of {path!r} are no mapping.",
+            looked_for="NAME: VALUE below init_args",
+            found=str(given)[:80],
+        )
     accepted = accepted_arguments(owner)
     hints = type_hints(owner)
     for key, value in given.items():

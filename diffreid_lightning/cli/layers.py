@@ -174,7 +174,7 @@ def changed_settings(saved: Path, config: str) -> list[str]:
     """
     try:
         before = dict(_leaves(safe_load(saved.read_text(encoding="utf-8"))))
-    except (OSError, YAMLError):
+    except (OSError, ValueError, YAMLError, RecursionError):
         return []
     now = dict(_leaves(safe_load(config)))
     keys = [key for key in {**before, **now} if key != "ckpt_path" and before.get(key) != now.get(key)]

@@ -303,6 +303,9 @@ def _launch() -> str:
 
 
 def _read(path: Path) -> RunFolder:
+    for name in (CONFIG_FILE, "results.csv", f"{CHECKPOINTS}/last.ckpt", f"{CHECKPOINTS}/best.ckpt"):
+        if (path / name).is_dir():
+            raise UserError(f"There is a folder in the place of a run's file: {path / name}", remedy="move it away")
     file = path / IDENTITY_FILE
     remedy = "remove it and name the run's checkpoint file with --ckpt_path: a new run goes on from there"
     identity = read_json(file, {"run_id": str, "attempt": int}, remedy=remedy)

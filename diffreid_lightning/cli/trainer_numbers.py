@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from diffreid_lightning.errors import UserError, check_range
 
 #: By setting: the least and the most (None: any finite number). -1 is Lightning's word for no end.
@@ -60,14 +62,14 @@ def _check_processes(trainer: Any) -> None:
     devices, nodes = trainer.get("devices"), trainer.get("num_nodes")
     asked = int(devices) if isinstance(devices, str) and devices.lstrip("-").isdecimal() else devices
     cores = os.cpu_count() or 1
-    if isinstance(asked, int) and not isinstance(asked, bool) and trainer.get("accelerator") in ("cpu", "auto"):
-        if asked > _PER_CORE * cores:
-            raise UserError(
-                f"trainer.devices asks for {asked:,} processes.",
-                looked_for=f"at most {_PER_CORE * cores}, {_PER_CORE} for each core of this machine",
-                found=f"{cores} cores",
-                remedy="lower --trainer.devices",
-            )
+    on_cpu = trainer.get("accelerator") == "cpu" or not torch.cuda.is_available()
+    if on_cpu and isinstance(asked, int) and asked > _PER_CORE * cores:
+        raise UserError(
+            f"trainer.devices asks for {asked:,} processes.",
+            looked_for=f"at most {_PER_CORE * cores}, {_PER_CORE} for each core of this machine",
+            found=f"{cores} cores",
+            remedy="lower --trainer.devices",
+        )
     if isinstance(nodes, int) and nodes > 1 and not any(name in os.environ for name in _CLUSTER):
         raise UserError(
             f"trainer.num_nodes is {nodes:,}, and nothing says where the other machines are: this one would wait.",

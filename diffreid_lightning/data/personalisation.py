@@ -22,7 +22,14 @@ from diffreid_lightning.diffusion.checkpoint_source import locate_pipeline
 from diffreid_lightning.diffusion.personalised import Identity
 from diffreid_lightning.diffusion.prior import PriorImages, Words
 from diffreid_lightning.diffusion.prompts import PromptTemplate
-from diffreid_lightning.errors import UserError, check_at_least, check_image_size, check_seed, check_workers
+from diffreid_lightning.errors import (
+    UserError,
+    check_at_least,
+    check_image_size,
+    check_range,
+    check_seed,
+    check_workers,
+)
 from diffreid_lightning.manifest import Manifest
 
 _UNIT = 8  # stock pipelines, which draw prior images and samples, take no other sizes
@@ -92,7 +99,9 @@ class PersonalisationDataModule(LightningDataModule):
                 remedy=f"set data.image_size to {[max(1, round(side / _UNIT)) * _UNIT for side in image_size]}",
             )
         check_at_least("data.batch_size", batch_size)
-        check_at_least("data.prior_batch_size", prior_batch_size, 0 if prior is None else 1)
+        check_range("data.prior_batch_size", prior_batch_size, 0 if prior is None else 1, 100_000)
+        if isinstance(identities, (int, float)):
+            check_range("data.identities", identities, 1)
         check_workers("data.num_workers", num_workers)
         self._source = open_dataset(source)
         self.model = model

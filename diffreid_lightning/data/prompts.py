@@ -77,6 +77,8 @@ class PromptsDataModule(PlannedDataModule):
         super().__init__(batch_size, num_workers)
         check_range("data.images_per_identity", images_per_identity, 1, 100_000)
         check_image_size("data.image_size", image_size)
+        if isinstance(identities, (int, float)):
+            check_range("data.identities", identities, 1)
         check_seed("data.seed", seed)
         self._source = open_dataset(source)
         self.vocabulary = Vocabulary.read(vocabulary)

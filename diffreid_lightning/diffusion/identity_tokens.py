@@ -137,7 +137,7 @@ class FreeTokens(IdentityTokens):
         self, vectors: int = 1, word: str = "person", features: IdentityFeatures | None = None, spread: float = 0.1
     ) -> None:
         super().__init__(vectors, features)
-        check_range("tokens.spread", spread)
+        check_range("tokens.spread", spread, 0, 100)
         self.word = word
         self.spread = spread
         self.rows = nn.ParameterList()
@@ -193,7 +193,7 @@ class MappedTokens(IdentityTokens):
         spread: float = 0.3,
     ) -> None:
         super().__init__(vectors, features or IdentityFeatures())
-        check_range("tokens.spread", spread)
+        check_range("tokens.spread", spread, 0, 100)
         check_range("tokens.hidden", hidden, 1, 65_536)
         self.hidden = hidden
         self.word = word

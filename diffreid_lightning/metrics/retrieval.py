@@ -13,7 +13,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from diffreid_lightning.errors import RunError, UserError, check_at_least
+from diffreid_lightning.errors import RunError, UserError, check_range
 from diffreid_lightning.metrics.functional import (
     RetrievalResult,
     k_reciprocal_rerank,
@@ -81,7 +81,7 @@ class RetrievalMetrics(Metric):
     def __init__(self, distance: Distance = "cosine", rerank: bool = False, max_rank: int = 50) -> None:
         super().__init__(dist_sync_fn=_gather_on_cpu)
         check_distance(distance)
-        check_at_least("max_rank", max_rank)
+        check_range("max_rank", max_rank, 1, 1_000_000)
         if rerank and distance != "cosine":
             raise UserError("Re-ranking starts from cosine distances.", remedy="set distance to cosine.")
         self.distance: Distance = distance

@@ -39,7 +39,7 @@ class GeM(nn.Module):
 
     def __init__(self, pattern: str = "b c h w -> b c", p: float = 3.0) -> None:
         super().__init__()
-        check_range("GeM.p", p, 0, above=True)
+        check_range("GeM.p", p, 0, 100, above=True)
         self.pattern = pattern
         self.p = nn.Parameter(torch.tensor([float(p)]))
 

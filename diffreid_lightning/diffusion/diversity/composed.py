@@ -8,7 +8,7 @@ import numpy as np
 
 from diffreid_lightning.diffusion.diversity.base import Diversity, ImageRequest, Weights
 from diffreid_lightning.diffusion.prompts import PromptTemplate
-from diffreid_lightning.errors import UserError
+from diffreid_lightning.errors import UserError, check_range
 
 
 class ComposedGuidance(Diversity):
@@ -45,8 +45,7 @@ class ComposedGuidance(Diversity):
                 remedy="0 is the first step, 1 the end of the last",
             )
         for name, weight in (("attribute_weight", attribute_weight), ("identity_weight", identity_weight)):
-            if weight is not None and not 0 <= weight < float("inf"):
-                raise UserError(f"A prompt cannot guide with {name} {weight}.", looked_for="0 or more")
+            check_range(f"ComposedGuidance.{name}", weight, 0, 100)
         self.attribute_weight = attribute_weight
         self.identity_weight = identity_weight
         self.window = (float(begin), float(end))

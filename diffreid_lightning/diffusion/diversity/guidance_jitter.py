@@ -27,10 +27,10 @@ class GuidanceJitter(Diversity):
 
     def __init__(self, factors: tuple[float, float] = (0.4, 1.2)) -> None:
         low, high = factors
-        if not 0 < low <= high < float("inf"):
+        if not 0 < low <= high <= 100:
             raise UserError(
                 f"The guidance scale cannot be drawn between factors {tuple(factors)}.",
-                looked_for="two factors, 0 < smallest <= largest",
+                looked_for="two factors, 0 < smallest <= largest <= 100",
             )
         self.factors = (float(low), float(high))
 
