@@ -187,7 +187,7 @@ def requeued_run(root: Path, config: str) -> Path | None:
         return None
     for run in sorted(root.glob("fit-*"), key=_number, reverse=True):
         saved = run / CONFIG_FILE
-        same = saved.is_file() and saved.read_text(encoding="utf-8") == config and _slurm_job(run) == _this_job()
+        same = saved.is_file() and saved.read_bytes() == config.encode() and _slurm_job(run) == _this_job()
         if same and not _taken(run):
             return run
     return None

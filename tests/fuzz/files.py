@@ -149,7 +149,7 @@ def _parquet(file: Path, rng: random.Random, canary: Path) -> Words:
         table = table.set_column(place, name, pa.array(column, of_kind, from_pandas=False))
         action = f"{name}: {column[:4]!r}"[:150]
     elif action == "note":
-        metadata = {key: value for key, value in (table.schema.metadata or {}).items()}
+        metadata = dict(table.schema.metadata or {})
         key = next(iter(metadata), b"diffreid_lightning")
         changed, action = values.mutate(json.loads(metadata.get(key, b"{}")), rng)
         if rng.random() < 0.1:

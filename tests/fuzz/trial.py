@@ -26,7 +26,7 @@ _UNCAUGHT = 99
 _WORK = Path("one", "two", "three", "work")
 #: What a command may write to, below its working folder.
 _OUTPUTS = ("runs/*", "wandb/*")
-_MAY_GO = (".lock", "*.part")  # and what a continued run replaces itself, which exit code 2 does not reach
+_MAY_GO = (".lock", ".part", ".parts/*.parquet")  # locks, what was begun, damaged batches that are made again
 
 
 @dataclass(frozen=True)
@@ -167,9 +167,10 @@ class Trial:
             if not any(fnmatch.fnmatch(path, pattern) for pattern in may_write):
                 return f"it wrote to {path}"
         for path, content in before.items():
-            protected = code == 2 or path.startswith(f"{work}/in/")
-            if protected and after.get(path) != content and not any(fnmatch.fnmatch(path, f"*{p}") for p in _MAY_GO):
-                return f"{path} was {'changed' if path in after else 'removed'}, with exit code {code}"
+            if path.startswith(f"{work}/in/") and after.get(path) != content:
+                return f"{path} was {'changed' if path in after else 'removed'}"
+            if code == 2 and path not in after and not any(fnmatch.fnmatch(path, f"*{each}") for each in _MAY_GO):
+                return f"{path} was removed, with exit code 2"
         return ""
 
 
