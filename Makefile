@@ -5,13 +5,18 @@ PY := $(VENV)/bin/python
 # The environment is made anew when the list of dependencies changes, and only then.
 STAMP := $(VENV)/.dependencies-$(shell cat setup.cfg pyproject.toml | cksum | cut -d' ' -f1)
 
-.PHONY: demo test lint types wheel notebooks check install clean
+.PHONY: demo test fuzz lint types wheel notebooks check install clean
 
 demo: install
 	$(PY) -m diffreid_lightning pipeline
 
 test: install
 	$(PY) -m pytest -n 2 --dist worksteal tests
+
+# Damages files of every kind that the commands read, for so many seconds, and looks for what must never happen.
+FUZZ_SECONDS ?= 60
+fuzz: install
+	$(PY) -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
 lint: install
 	$(VENV)/bin/ruff check .
@@ -28,7 +33,7 @@ notebooks: install
 	rm -rf build/notebooks && mkdir -p build/notebooks && cp notebooks/*.ipynb build/notebooks
 	cd build/notebooks && DIFFREID_QUICKSTART=pipeline/quick WANDB_MODE=offline $(abspath $(VENV))/bin/jupyter-execute *.ipynb
 
-check: lint types test wheel notebooks
+check: lint types test fuzz wheel notebooks
 
 install: $(STAMP)
 	@# An environment shared by several checkouts must serve this one.

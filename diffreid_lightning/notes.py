@@ -65,7 +65,7 @@ def read_json(file: Path, form: Any = dict, *, remedy: str) -> dict[str, Any]:
     if found is not None:
         raise damaged(file, found, looked_for=looked_for, remedy=remedy)
     try:
-        note = parse_json(file.read_bytes())
+        note = parse_json(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise damaged(file, f"{type(error).__name__}: {error}", looked_for=looked_for, remedy=remedy) from error
     wrong = mismatch(note, dict) or mismatch(note, form)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from diffreid_lightning.errors import RunError
-from diffreid_lightning.resumable_array import fill_array, new_array
+from diffreid_lightning.errors import RunError, UserError
+from diffreid_lightning.resumable_array import fill_array, holds_array, map_array, new_array
 
 ROWS = np.arange(10, dtype=np.int64)
 
@@ -113,3 +114,46 @@ def test_values_that_are_not_finite_are_not_kept(tmp_path: Path) -> None:
     broken = -1
     fill_array(file, (10, 1), np.float16, 4, compute, "latents")
     assert np.load(file).tolist() == values.tolist()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda file: file.write_bytes(b""),
+        lambda file: file.write_bytes(file.read_bytes()[:-1]),
+        lambda file: file.write_bytes(file.read_bytes().replace(b"fortran", b"fort\x01an")),
+        lambda file: np.save(file, np.zeros((10, 2), np.int64)),
+        lambda file: np.save(file, np.zeros(10, np.float32)),
+        lambda file: np.save(file, np.array([print], dtype=object), allow_pickle=True),
+    ],
+)
+def test_a_damaged_array_is_made_again(tmp_path: Path, damage: Callable[[Path], object]) -> None:
+    file, done = tmp_path / "a.npy", list[int]()
+    fill(file, done)
+    assert holds_array(file, np.int64, (10,)) and holds_array(file, np.int64, (None,))
+    damage(file)
+    assert not holds_array(file, np.int64, (10,))
+    with pytest.raises(UserError, match=r"a\.npy"):
+        map_array(file, np.int64, (10,), remedy="")
+    done.clear()
+    fill(file, done)
+    assert done == [0, 4, 8]
+    np.testing.assert_array_equal(np.load(file), ROWS)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npy"]
+
+
+@pytest.mark.parametrize("mark", ["", "x", "-4", "99", "4\x00"])
+def test_what_a_killed_run_left_is_not_gone_on_with_where_it_is_damaged(tmp_path: Path, mark: str) -> None:
+    file, done = tmp_path / "a.npy", list[int]()
+    new_array(file.with_suffix(".part"), np.int64, (10,)).flush()
+    file.with_suffix(".done").write_text(mark)
+    fill(file, done)
+    assert done == [0, 4, 8]
+    np.testing.assert_array_equal(np.load(file), ROWS)
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.part", "a.done"])
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match=name):
+        fill(tmp_path / "a.npy", [])

@@ -65,7 +65,6 @@ from diffreid_lightning.packaged import configs_folder
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.tracking import WandbTracker, finish_tracking
 
-
 #: What Lightning and torch raise where the configuration is to blame, among other times.
 _OF_LIBRARIES = (
     MisconfigurationException,

@@ -26,7 +26,7 @@ from pathlib import Path
 from diffreid_lightning import file_lock
 from diffreid_lightning.cli import layers
 from diffreid_lightning.errors import UserError, nearest
-from diffreid_lightning.notes import DamagedFile, read_json
+from diffreid_lightning.notes import DamagedFile, not_a_file, read_json
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.whole_folder import replacing_file
 
@@ -304,8 +304,12 @@ def _launch() -> str:
 
 def _read(path: Path) -> RunFolder:
     for name in (CONFIG_FILE, "results.csv", f"{CHECKPOINTS}/last.ckpt", f"{CHECKPOINTS}/best.ckpt"):
-        if (path / name).is_dir():
-            raise UserError(f"There is a folder in the place of a run's file: {path / name}", remedy="move it away")
+        found = not_a_file(path / name) if os.path.lexists(path / name) else None
+        if found is not None:
+            remedy = "move it away"
+            raise UserError(
+                f"Something else lies in the place of a run's file: {path / name}", found=found, remedy=remedy
+            )
     file = path / IDENTITY_FILE
     remedy = "remove it and name the run's checkpoint file with --ckpt_path: a new run goes on from there"
     identity = read_json(file, {"run_id": str, "attempt": int}, remedy=remedy)

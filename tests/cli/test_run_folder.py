@@ -245,3 +245,32 @@ def test_of_two_requeued_commands_of_one_job_each_goes_on_in_its_own(slurm: Star
     assert slurm("a", restarts=1).path == runs[0]
     held.release()
     assert slurm("a", restarts=1).path == runs[1]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"\xff", b'{"run_id": "x"}', b'{"run_id": 1, "attempt": 1}', b'{"a":' * 9999]
+)
+def test_a_damaged_identity_is_refused_and_what_is_said_to_do_works(tmp_path: Path, content: bytes) -> None:
+    run = finished(tmp_path)
+    with zipfile.ZipFile(run.path / "checkpoints/last.ckpt", "w"):
+        pass
+    (run.path / "run.json").write_bytes(content)
+    checkpoint, continued = run_folder.where_to_start("last", tmp_path, "")
+    with pytest.raises(UserError, match=r"run\.json") as caught:
+        run_folder.open_run(tmp_path, "fit", continued)
+    assert (
+        caught.value.remedy
+        == "remove it and name the run's checkpoint file with --ckpt_path: a new run goes on from there"
+    )
+    (run.path / "run.json").unlink()
+    assert run_folder.where_to_start(str(checkpoint), tmp_path, "") == (checkpoint, None)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "run.json", ".lock", "results.csv", "checkpoints/best.ckpt"])
+def test_a_folder_in_the_place_of_a_runs_file_is_named(tmp_path: Path, name: str) -> None:
+    run = finished(tmp_path)
+    (run.path / name).unlink(missing_ok=True)
+    (run.path / name).mkdir()
+    with pytest.raises(UserError, match=name.replace(".", r"\.")):
+        run_folder.open_run(tmp_path, "fit", run.path)
+    run_folder.close_run()

@@ -392,6 +392,26 @@ def test_checkpoints_that_cannot_be_used(
     assert "Traceback" not in error
     assert "--model.backbone" in error
 
+    last = tmp_path / "runs/reid/fit-001/checkpoints/last.ckpt"
+    whole = torch.load(last, weights_only=True)
+    state = whole["optimizer_states"][0]["state"]
+    loops = {**whole["loops"], "fit_loop": {**whole["loops"]["fit_loop"], "epoch_progress": None}}
+    broken = {
+        "optimizer_states": {key: value for key, value in whole.items() if key != "optimizer_states"},
+        "loops.fit_loop.epoch_progress": {**whole, "loops": loops},
+        "exp_avg of shape": {
+            **whole, "optimizer_states": [
+                {**whole["optimizer_states"][0], "state": {**state, 0: {**state[0], "exp_avg": torch.zeros(1)}}}
+            ],
+        },
+    }  # fmt: skip
+    for told, content in broken.items():
+        torch.save(content, last)
+        assert command("fit", *words, "--trainer.max_epochs=2", "--ckpt_path=last") == 2
+        error = capfd.readouterr().err
+        assert told in error and "Traceback" not in error
+        assert torch.load(last, weights_only=True).keys() == content.keys(), "what is there stays"
+
 
 def test_nobody_to_validate_on(command: Command, market: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert command("validate", f"--data.train={market}", *TINY, "--data.val_share=0", "--trainer.logger=false") == 2

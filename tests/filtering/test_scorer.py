@@ -6,11 +6,15 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import timm
 import torch
+from safetensors.torch import load_file, save_file
 
 from diffreid_lightning.cli import main
 from diffreid_lightning.data.reid import PersonBatch
@@ -186,6 +190,50 @@ def test_a_damaged_scorer_is_refused(scorer: Path, tmp_path: Path, damage: str) 
     (copied / damage).unlink()
     with pytest.raises(UserError, match="no scorer at"):
         load_scorer(copied)
+
+
+def _note(folder: Path, **changed: Any) -> None:
+    note = json.loads((folder / "scorer.json").read_text())
+    (folder / "scorer.json").write_text(json.dumps({**note, **changed}))
+
+
+def _tensors(folder: Path, **changed: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    tensors = load_file(folder / "identities.safetensors")
+    save_file(
+        {n: changed.get(n, torch.clone)(t).contiguous() for n, t in tensors.items()}, folder / "identities.safetensors"
+    )
+
+
+def _images(folder: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    pq.write_table(change(pq.ParquetFile(folder / "images.parquet").read()), folder / "images.parquet")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: _note(folder, identities=[["a", "b"]]),
+        lambda folder: _note(folder, image_size=[64, "x"]),
+        lambda folder: _note(folder, image_size=[64]),
+        lambda folder: _note(folder, calibration={"temperature": 1.0}),
+        lambda folder: _note(folder, real_gap=[float("nan")]),
+        lambda folder: _note(folder, image_roots=[]),
+        lambda folder: _tensors(folder, centroids=lambda tensor: tensor[:1]),
+        lambda folder: _tensors(folder, classifier=lambda tensor: tensor.to(torch.int64)),
+        lambda folder: _tensors(folder, temperatures=lambda tensor: tensor[:, None]),
+        lambda folder: _tensors(folder, centroids=lambda tensor: tensor * float("nan")),
+        lambda folder: _images(folder, lambda table: table.drop_columns(["root"])),
+        lambda folder: _images(folder, lambda table: table.slice(1)),
+        lambda folder: np.save(folder / "thumbnails.npy", np.zeros((3, 4), np.float32)),
+    ],
+)
+def test_parts_of_a_scorer_that_do_not_belong_together_are_refused(
+    scorer: Path, tmp_path: Path, damage: Callable[[Path], object]
+) -> None:
+    copied = Path(shutil.copytree(scorer, tmp_path / "scorer"))
+    damage(copied)
+    with pytest.raises(UserError, match="damaged") as caught:
+        load_scorer(copied)
+    assert caught.value.remedy and caught.value.found
 
 
 def test_the_hash_follows_the_weights_and_not_the_place(scorer: Path, tmp_path: Path) -> None:

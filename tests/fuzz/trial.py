@@ -105,6 +105,7 @@ class Trial:
             output = os.open(self.folder / "output.txt", os.O_WRONLY | os.O_CREAT)
             for stream in (1, 2):
                 os.dup2(output, stream)
+            sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")  # a test's own go elsewhere
             faulthandler.register(signal.SIGUSR1, all_threads=True)
             self._prepare()
             code = self.command(list(self.target.words))
