@@ -21,6 +21,7 @@ from tests.fuzz import files
 from tests.fuzz.targets import Target
 
 _MEMORY = 12 << 30  # bytes of address space that a trial may take beyond what it begins with
+_FILE = 2 << 30  # bytes that a file may grow to
 _UNCAUGHT = 99
 #: Inside a trial's folder: deep enough that a path that climbs stays in it.
 _WORK = Path("one", "two", "three", "work")
@@ -114,7 +115,7 @@ class Trial:
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
-            os._exit(code)
+            os._exit(code if isinstance(code, int) else _UNCAUGHT)
 
     def _prepare(self) -> None:
         """Copy, damage, note what is there; then be in an empty home, and a folder from which nothing leads out."""
@@ -140,8 +141,8 @@ class Trial:
         os.environ["NETRC"] = str(self.work.parent / "home" / "netrc")
         os.chdir(self.work)
         taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (taken + _MEMORY, taken + _MEMORY))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 30, 2 << 30))
+        _limit(resource.RLIMIT_AS, taken + _MEMORY)
+        _limit(resource.RLIMIT_FSIZE, _FILE)
 
     def _judge(self, code: int) -> Ended:
         seconds = time.monotonic() - self.started
@@ -173,6 +174,12 @@ class Trial:
             if code == 2 and path not in after and not any(fnmatch.fnmatch(path, f"*{each}") for each in _MAY_GO):
                 return f"{path} was removed, with exit code 2"
         return ""
+
+
+def _limit(what: int, most: int) -> None:
+    """Limit this process, where it is not limited more tightly already."""
+    _, hard = resource.getrlimit(what)
+    resource.setrlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
 def how_it_ended(code: int, said: str) -> str:
