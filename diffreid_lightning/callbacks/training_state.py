@@ -29,10 +29,8 @@ class TrainingState(Callback):
         Raises:
             UserError: one of them is missing, or is not what this version of Lightning writes.
         """
-        if trainer.state.fn != TrainerFn.FITTING:
-            return
-        wrong = mismatch(checkpoint, _FORM)
-        if wrong is None:
+        wrong = mismatch(checkpoint, _FORM) if trainer.state.fn == TrainerFn.FITTING else None
+        if wrong is None and "loops" in checkpoint:
             loops = {name: getattr(trainer, name).state_dict() for name in _FORM["loops"]}
             wrong = mismatch(checkpoint["loops"], _form_of(loops), "loops")
         if wrong is not None:
@@ -72,7 +70,7 @@ def _misfit(parameter: Tensor, state: dict[str, Any]) -> str | None:
 
 def _unusable(looked_for: str, found: str) -> UserError:
     return UserError(
-        "The training cannot go on from this checkpoint.",
+        "This checkpoint cannot be gone on with.",
         looked_for=looked_for,
         found=found,
         remedy="name another checkpoint (--ckpt_path); or begin anew from its run's weights: "

@@ -289,7 +289,7 @@ def test_people_it_was_never_trained_on_get_tokens_from_the_mapper(
     assert "knows nobody but" in capsys.readouterr().err
     (folder / "identities.json").write_text("{")
     assert newcomers.main([*words, "--split", "gallery"]) == 2
-    assert "cannot be used" in capsys.readouterr().err
+    assert "is damaged" in capsys.readouterr().err
     (folder / "identities.json").unlink()
     assert newcomers.main([*words, "--split", "gallery"]) == 2
     assert "no personalised model at" in capsys.readouterr().err

@@ -23,7 +23,7 @@ class ThresholdWithFloorAndCap(SelectionRule):
     def __init__(
         self, threshold: float = 0.5, floor: int = 0, cap: int | None = None, score: ScoreName = "confidence"
     ) -> None:
-        check_range("ThresholdWithFloorAndCap.threshold", threshold, -1, 1)
+        check_range("ThresholdWithFloorAndCap.threshold", threshold, -10, 10)
         check_range("ThresholdWithFloorAndCap.floor", floor)
         check_range("ThresholdWithFloorAndCap.cap", cap, 1)
         if floor < 0 or (cap is not None and cap < max(floor, 1)):
