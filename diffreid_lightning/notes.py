@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from diffreid_lightning.errors import UserError
+from diffreid_lightning.paths import kind_of
 
 _DEEPEST = 200  # levels; a note of a training holds the notes of those before it
 
@@ -39,11 +40,7 @@ def not_a_file(path: Path) -> str | None:
     try:
         if path.is_file():
             return None
-        if path.is_dir():
-            return "a folder"
-        if path.exists():
-            return "no ordinary file"
-        return "a link that leads nowhere" if path.is_symlink() else "no file"
+        return "a folder" if path.is_dir() else kind_of(path) or "no file"
     except (OSError, ValueError) as error:  # a loop of links, a name that the system does not take
         return f"{type(error).__name__}: {error}"
 

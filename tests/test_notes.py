@@ -37,9 +37,9 @@ def test_what_is_wrong_is_said(tmp_path: Path, content: bytes, found: str) -> No
     ("put", "found"),
     [
         (Path.mkdir, "a folder"),
-        (os.mkfifo, "no ordinary file"),
+        (os.mkfifo, "a named pipe"),
         (lambda file: file.symlink_to(file.name), "link"),
-        (lambda file: file.symlink_to("nowhere"), "a link that leads nowhere"),
+        (lambda file: file.symlink_to("nowhere"), "a link to nothing"),
         (lambda file: None, "no file"),
     ],
 )

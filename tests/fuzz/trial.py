@@ -146,14 +146,13 @@ class Trial:
 
     def _judge(self, code: int) -> Ended:
         seconds = time.monotonic() - self.started
-        said = (self.folder / "output.txt").read_text(encoding="utf-8", errors="replace")
-        noted = self.folder / "damage.txt"
+        output, noted, before = (self.folder / name for name in ("output.txt", "damage.txt", "before.json"))
+        said = output.read_text(encoding="utf-8", errors="replace") if output.is_file() else ""
         damage = noted.read_text(encoding="utf-8", errors="replace") if noted.is_file() else "none yet"
-        before = self.folder / "before.json"
-        if not before.is_file():
-            wrong = "the damage itself failed"
-        elif self._killed:
+        if self._killed:
             wrong = f"it hung (stopped after {seconds:.0f} s)"
+        elif not before.is_file():
+            wrong = "the damage itself failed"
         else:
             wrong = how_it_ended(code, said) or self._trespasses(json.loads(before.read_text(encoding="utf-8")), code)
         return Ended(self.number, self.target.name, damage, wrong, code, said, seconds)
