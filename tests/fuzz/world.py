@@ -111,12 +111,6 @@ def build_inputs() -> None:
     torch.save({"state_dict": Backbone("test_resnet").model.state_dict()}, folder / "weights.pth")
     _write_models(folder)
     (folder / "chain.yaml").write_text(yaml.safe_dump(_CHAIN, sort_keys=False), encoding="utf-8")
-    (folder / "configs").mkdir()
-    for name in CONFIGURED:
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
-            assert main([*words_of(name), "--print_config"]) == 0
-        (folder / "configs" / f"{name}.yaml").write_text(printed.getvalue(), encoding="utf-8")
 
 
 def _write_models(folder: Path) -> None:
@@ -137,8 +131,18 @@ def _partly(command: str) -> None:
 
 
 def build_runs() -> None:
-    """Train and evaluate, as ``fit``, ``predict`` and a chain do."""
-    _run("fit", "features", "pipeline")
+    """Write down whole configurations; train and evaluate, as ``fit`` and a chain do."""
+    _print_configs(Path("in", "configs"))
+    _run("fit", "pipeline")
+
+
+def _print_configs(folder: Path) -> None:
+    folder.mkdir()
+    for name in CONFIGURED:
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            assert main([*words_of(name), "--print_config"]) == 0
+        (folder / f"{name}.yaml").write_text(printed.getvalue(), encoding="utf-8")
 
 
 def build_stages() -> None:
