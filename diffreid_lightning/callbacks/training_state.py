@@ -11,10 +11,11 @@ from torch import Tensor
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.notes import mismatch
 
+_LOOPS = ("fit_loop", "validate_loop", "test_loop", "predict_loop")
 _FORM = {
     "optimizer_states": [{"state": {str: dict}, "param_groups": [dict]}],
     "lr_schedulers": [dict],
-    "loops": {"fit_loop": dict, "validate_loop": dict, "test_loop": dict, "predict_loop": dict},
+    "loops": dict.fromkeys(_LOOPS, dict),
 }
 #: Entries of an optimiser's state that have the shape of their parameter, whatever the optimiser.
 _LIKE_PARAMETERS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")
@@ -31,7 +32,7 @@ class TrainingState(Callback):
         """
         wrong = mismatch(checkpoint, _FORM) if trainer.state.fn == TrainerFn.FITTING else None
         if wrong is None and "loops" in checkpoint:
-            loops = {name: getattr(trainer, name).state_dict() for name in _FORM["loops"]}
+            loops = {name: getattr(trainer, name).state_dict() for name in _LOOPS}
             wrong = mismatch(checkpoint["loops"], _form_of(loops), "loops")
         if wrong is not None:
             raise _unusable(f"{', '.join(_FORM)}, as a training leaves them", wrong)
