@@ -65,17 +65,6 @@ from diffreid_lightning.packaged import configs_folder
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.tracking import WandbTracker, finish_tracking
 
-#: What Lightning and torch raise where the configuration is to blame, among other times.
-_OF_LIBRARIES = (
-    MisconfigurationException,
-    UnpicklingError,
-    EOFError,
-    RuntimeError,
-    ValueError,
-    ArithmeticError,
-    AssertionError,
-)
-
 
 class HouseCLI(LightningCLI):
     """The four Lightning subcommands; a run folder is opened before the classes are built."""

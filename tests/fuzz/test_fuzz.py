@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from diffreid_lightning.cli.last_resort import unforeseen
 from diffreid_lightning.errors import UserError
 from tests.fuzz.targets import TARGETS, Target
 from tests.fuzz.trial import Ended, Trial, how_it_ended
@@ -121,6 +122,7 @@ def test_what_is_answered_is_not_complained_about(world: Path) -> None:
 
 def test_an_error_that_was_not_foreseen_counts_though_it_is_printed() -> None:
     assert how_it_ended(1, "Traceback (most recent call last):\n  x\nKeyError: 'a'").startswith("unworded: KeyError")
+    assert how_it_ended(1, f"error: {unforeseen(KeyError('a'))}").startswith("unworded: KeyError")
     assert how_it_ended(2, f"error: {UserError('x', remedy='y')}") == ""
 
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import resource
 import signal
 import sys
@@ -23,6 +24,8 @@ from tests.fuzz.targets import Target
 _MEMORY = 12 << 30  # bytes of address space that a trial may take beyond what it begins with
 _FILE = 2 << 30  # bytes that a file may grow to
 _UNCAUGHT = 99
+#: How a command words what it has not foreseen.
+LAST_RESORT = "in a way that it has no words for"
 #: Inside a trial's folder: deep enough that a path that climbs stays in it.
 _WORK = Path("one", "two", "three", "work")
 #: What a command may write to, below its working folder.
@@ -188,6 +191,9 @@ def how_it_ended(code: int, said: str) -> str:
     if code == _UNCAUGHT or "Traceback (most recent call last)" in said:
         lines = [line for line in said.splitlines() if line and not line.startswith((" ", "Exception ignored"))]
         return f"unworded: {lines[-1] if lines else 'nothing was said'}"[:200]
+    if LAST_RESORT in said:
+        found = re.search(r"found:\s*(.*)", said.partition(LAST_RESORT)[2])
+        return f"unworded: {found[1] if found else 'nothing was said'}"
     if code not in (0, 1, 2):
         return f"exit code {code}"
     if code == 2 and "error: " not in said:
