@@ -24,6 +24,7 @@ from diffreid_lightning.data.datasets.person_table import TABLE_SUFFIXES, Person
 from diffreid_lightning.data.datasets.suggest import TABLE, has_lists, suggestion
 from diffreid_lightning.data.images import IMAGE_SUFFIXES, ImageRoot, is_image_name
 from diffreid_lightning.errors import UserError, nearest, shorten
+from diffreid_lightning.paths import user_path
 
 FORMATS: tuple[type[PersonDataset], ...] = (
     DiffPerson,
@@ -68,7 +69,7 @@ def detect(path: str | os.PathLike[str]) -> PersonDataset:
     Raises:
         UserError: nothing is there, or it has no known layout.
     """
-    file = Path(path).expanduser()
+    file = user_path(path)
     if file.suffix.lower() in TABLE_SUFFIXES and not file.is_dir():
         is_manifest = file.suffix == ".parquet" and not _is_foreign_parquet(file)
         return ManifestDataset(path) if is_manifest else PersonTable(path)

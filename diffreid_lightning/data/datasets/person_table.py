@@ -20,6 +20,7 @@ from diffreid_lightning.data.datasets.split_entries import SPLITS
 from diffreid_lightning.data.images import ImageRoot, is_image_name
 from diffreid_lightning.errors import UserError, nearest, shorten
 from diffreid_lightning.manifest import Manifest
+from diffreid_lightning.paths import user_path
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 _HEADINGS = {
@@ -65,7 +66,7 @@ class PersonTable(PersonDataset):
         split: str | None = None,
         source: str = "person_table",
     ) -> None:
-        super().__init__(Path(root).expanduser())
+        super().__init__(user_path(root))
         self.path, self.pid, self.camid, self.split = path, pid, camid, split
         self.source = source
 
@@ -219,6 +220,7 @@ def read_table(file: Path) -> dict[str, list[str]]:
     if file.suffix.lower() == ".parquet":
         try:
             table = pq.ParquetFile(pa.BufferReader(data)).read()
+            table.validate(full=True)  # texts that are not UTF-8 pass until they are looked at
         except (pa.ArrowException, OSError) as error:
             raise UserError(
                 f"A table cannot be read: {file}", found=str(error), remedy="write it again, or as .csv"
