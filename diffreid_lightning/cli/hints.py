@@ -7,11 +7,12 @@ beside the constructors they are meant for, and reports the first name that none
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import re
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -19,7 +20,6 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from diffreid_lightning.cli.layers import STRUCTURE
-from diffreid_lightning.data.datasets import PersonDataset
 from diffreid_lightning.errors import UserError, nearest, shorten
 
 #: Modules whose classes are values, written as text, and not configured by name.
@@ -31,7 +31,7 @@ def explain(settings: Mapping[str, Any], top_level: Iterable[str]) -> UserError 
     """Find the first setting in ``settings`` that has no taker.
 
     Args:
-        settings: the merged configuration, overrides applied (:func:`with_overrides`).
+        settings: the merged configuration, flags applied (:func:`~.flags.with_flags`).
         top_level: the keys the subcommand itself accepts (``trainer``, ``model``, ``ckpt_path``, ...).
 
     Returns:
@@ -44,7 +44,7 @@ def explain(settings: Mapping[str, Any], top_level: Iterable[str]) -> UserError 
             meant = _section_with(key, settings)
             guess = f"{meant}.{below}" if meant and below else meant
             return _unknown(key, key, "this command", names, guess)
-        if key in SECTIONS and value is not None:
+        if key in SECTIONS:
             error = _walk(value, key, (SECTIONS[key],))
         elif key == "trainer" and isinstance(value, Mapping):
             error = _walk_arguments(value, key, Trainer)
@@ -59,7 +59,7 @@ def explain_class(settings: Mapping[str, Any], command: str, owner: type) -> Use
     """Find the first setting without a taker where one class takes them all, as ``select`` does.
 
     Args:
-        settings: the merged configuration, overrides applied (:func:`with_overrides`).
+        settings: the merged configuration, flags applied (:func:`~.flags.with_flags`).
         command: what the settings belong to, for the message.
         owner: the class.
     """
@@ -76,91 +76,116 @@ def missing(settings: Mapping[str, Any], path: str = "") -> str | None:
     return None
 
 
-def with_overrides(settings: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Apply ``--a.b=c`` flags to a nested configuration, well enough to walk it (values stay strings)."""
-    result = _copy(settings)
-    words = list(overrides)
-    while words:
-        word = words.pop(0)
-        if not word.startswith("--"):
+def explain_sections(settings: Mapping[str, Any]) -> UserError | None:
+    """Find a section of the configuration (``trainer``, ``model``, ``data``) that is none, or names no class."""
+    for key in ("trainer", *SECTIONS):
+        given = settings.get(key, {})
+        text = key in SECTIONS and isinstance(given, str) and read_word(given) is not None
+        if text or (isinstance(given, Mapping) and given.get("class_path", "") is not None):
             continue
-        flag, equals, given = word[2:].partition("=")
-        value: str | None = given
-        if not equals:
-            value = words.pop(0) if words and not words[0].startswith("--") else None
-        _assign(result, flag.removesuffix("+").split("."), value, append=flag.endswith("+"))
-    return result
-
-
-def explain_words(words: Sequence[str]) -> UserError | None:
-    """Find the first word of the command line that is no ``--setting value``: a flag without a value, or a stray word.
-
-    Args:
-        words: the command line, without its ``--config``.
-    """
-    queue = list(words)
-    while queue:
-        word = queue.pop(0)
-        if not word.startswith("-"):
-            return UserError(f"{word!r} is not an option.", remedy="write settings as --section.name VALUE")
-        if "=" in word or word in ("-h", "--help", "--print_config") or word.endswith(".help"):
-            continue
-        if not queue or queue[0].startswith("--"):
-            return UserError(f"{word} has no value after it.", remedy=f"write {word} VALUE")
-        queue.pop(0)
+        return UserError(
+            f"{key!r} cannot be {'null' if given is None else repr(given)}.",
+            looked_for="a mapping of settings" if key == "trainer" else "a class, or class_path with init_args",
+            remedy=f"leave {key!r} out to keep what is below it",
+        )
     return None
 
 
-def _copy(node: Any) -> Any:
-    if isinstance(node, Mapping):
-        return {str(key): _copy(value) for key, value in node.items()}
-    return [_copy(value) for value in node] if isinstance(node, list) else node
+def _walk(node: Any, path: str, bases: tuple[type, ...], text: bool = False, passed: int = 0) -> UserError | None:
+    """Check one value that is meant for a parameter.
 
-
-def _assign(node: dict[str, Any], keys: list[str], value: str | None, append: bool) -> None:
-    for key in keys[:-1]:
-        if "class_path" in node and key not in STRUCTURE:
-            node = node.setdefault("init_args", {})
-        child = node.get(key)
-        if isinstance(child, str):  # a class named by an earlier flag, its arguments by this one
-            child = {"class_path": child}
-        elif isinstance(child, list):  # --list+=Class --list.argument=1 speaks of the last entry
-            if child and isinstance(child[-1], str):
-                child[-1] = {"class_path": child[-1]}
-            child = child[-1] if child and isinstance(child[-1], dict) else {}
-        elif not isinstance(child, dict):
-            child = {}
-        if not isinstance(node.get(key), list):
-            node[key] = child
-        node = child
-    if "class_path" in node and keys[-1] not in STRUCTURE:
-        node = node.setdefault("init_args", {})
-    below = node.get(keys[-1])
-    if append:
-        node[keys[-1]] = [*(below if isinstance(below, list) else [] if below is None else [below]), value]
-    elif isinstance(below, dict) and "class_path" in below and value is not None and read_word(value) is not None:
-        node[keys[-1]] = {"class_path": value}  # the parser drops the former class's arguments too
-    else:
-        node[keys[-1]] = value
-
-
-def _walk(node: Any, path: str, bases: tuple[type, ...], text: bool = False) -> UserError | None:
-    """Check one value that is meant for a parameter whose type mentions ``bases``, and plain text if ``text``."""
+    Args:
+        node: the value.
+        path: the parameter's.
+        bases: the classes that its type mentions.
+        text: it takes plain text too.
+        passed: how many arguments the class is given by whoever builds it, as an optimiser its parameters.
+    """
     if isinstance(node, str) and node.startswith(("[", "{")):
         node = read_word(node)
     if isinstance(node, list):
-        return next(filter(None, (_walk(item, f"{path}[{i}]", bases, text) for i, item in enumerate(node))), None)
-    if isinstance(node, Mapping) and "class_path" in node:
-        found = resolve(str(node["class_path"]), bases)
-        if found is None and not bases:
-            return None  # nothing is known of what belongs here
-        if found is None:
-            return _unknown_class(str(node["class_path"]), path, bases)
-        return _walk_arguments(node.get("init_args") or {}, path, found)
-    names_a_class = path in SECTIONS or (bases and not text and (path.endswith("]") or looks_like_a_class(node)))
-    if isinstance(node, str) and names_a_class and resolve(node, bases) is None:
-        return _unknown_class(node, path, bases)
+        items = (_walk(item, f"{path}[{i}]", bases, text, passed) for i, item in enumerate(node))
+        return next(filter(None, items), None)
+    named = node.get("class_path") if isinstance(node, Mapping) and "class_path" in node else node
+    if isinstance(node, str):
+        if not (path in SECTIONS or (bases and not text and (path.endswith("]") or looks_like_a_class(node)))):
+            return None
+    elif named is node or not bases:
+        return None  # no class, or nothing is known of what belongs here
+    found = resolve(str(named), bases)
+    if found is None:
+        return _without_arguments(node, path, text) or _unknown_class(str(named), path, bases)
+    return _wrong_class(found, str(named), path, bases) or _walk_section(node, path, found, passed)
+
+
+def _walk_section(node: Any, path: str, owner: type, passed: int) -> UserError | None:
+    """Check the arguments of a class, and that none is missing."""
+    section = node if isinstance(node, Mapping) else {}
+    for key in section:
+        if key not in STRUCTURE:
+            guess = nearest(key, STRUCTURE)
+            return UserError(
+                f"{path + '.' + key!r} stands beside class_path, where no argument can stand.",
+                looked_for=f"{', '.join(STRUCTURE)} in a section that names a class",
+                remedy=f"did you mean {guess!r}?" if guess else f"indent it under init_args of {path!r}",
+            )
+    given = section.get("init_args") or {}
+    if not isinstance(given, Mapping):
+        return UserError(
+            f"{path + '.init_args'!r} cannot be {given!r}.", looked_for=f"a mapping of {owner.__name__}'s arguments"
+        )
+    signature = inspect.signature(owner).parameters
+    if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in signature.values()):
+        given = {**given, **(section.get("dict_kwargs") or {})}
+    error = _walk_arguments(given, path, owner)
+    if error is not None:
+        return error
+    required = [name for name, parameter in signature.items() if parameter.default is inspect.Parameter.empty]
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    missing = [name for name in required[passed:] if signature[name].kind in kinds and name not in given]
+    if not missing:
+        return None
+    flag = re.sub(r"\[\d+\]", "", path)
+    return UserError(
+        f"{path!r} names {owner.__name__}, which needs {' and '.join(missing)}.",
+        remedy=f"add {' '.join(f'--{flag}.{name} VALUE' for name in missing)}, or {missing[0]} under its init_args",
+    )
+
+
+def _wrong_class(found: type, named: str, path: str, bases: tuple[type, ...]) -> UserError | None:
+    """Refuse a class of another kind, an abstract one, and a name that two classes have."""
+    if not bases or any(getattr(base, "_is_protocol", False) for base in bases):
+        return None
+    kinds = shorten(dict.fromkeys(base.__name__ for base in bases))
+    if not issubclass(found, bases):
+        return UserError(
+            f"{path!r} cannot be the class {found.__name__}.", looked_for=f"a class of {kinds}", found=named
+        )
+    same = {cls for cls in _subclasses(bases) if cls.__name__ == named and "." not in named}
+    if len(same) > 1:
+        return UserError(
+            f"{path!r} names two classes: {named!r}.",
+            found=", ".join(sorted(f"{cls.__module__}.{cls.__name__}" for cls in same)),
+            remedy="write one of them out",
+        )
+    if inspect.isabstract(found):
+        others = {cls.__name__ for cls in _subclasses((found,)) if not inspect.isabstract(cls)}
+        return UserError(
+            f"{path!r} cannot be {found.__name__} itself, which is abstract.",
+            looked_for=f"one of {shorten(sorted(others), 20)}" if others else f"a class made from {found.__name__}",
+        )
     return None
+
+
+def _without_arguments(node: Any, path: str, text: bool) -> UserError | None:
+    """Refuse arguments of what is plain text, such as the path of a dataset."""
+    if not isinstance(node, Mapping) or not text or looks_like_a_class(str(node["class_path"])):
+        return None
+    return UserError(
+        f"{path!r} is a plain {str(node['class_path'])!r} and has no arguments of its own.",
+        found=", ".join(map(str, node.get("init_args") or {})),
+        remedy=f"name a class, such as the format of a dataset: --{path} Market1501 --{path}.root PATH",
+    )
 
 
 def read_word(word: str) -> Any:
@@ -189,12 +214,14 @@ def _walk_arguments(given: Mapping[str, Any], path: str, owner: type) -> UserErr
         if key not in accepted:
             return _unknown(f"{path}.{key}", key, owner.__name__, accepted)
         hint = hints.get(key)
-        error = _walk(value, f"{path}.{key}", tuple(classes_in(hint)), text=_takes_text(hint))
+        bases = tuple(classes_in(hint))
+        error = _walk(value, f"{path}.{key}", bases, text=_takes_text(hint), passed=_passed(hint))
         if error is not None:
             return error
     return None
 
 
+@functools.cache
 def accepted_arguments(owner: type) -> list[str]:
     """Return the names ``owner`` can be configured with, those that travel through ``**kwargs`` among them."""
     parser = ArgumentParser(exit_on_error=False)
@@ -221,6 +248,14 @@ def classes_in(hint: Any) -> Iterator[type]:
     for inner in typing.get_args(hint):
         if not isinstance(inner, (list, tuple)):  # not the parameters inside Callable[[...], ...]
             yield from classes_in(inner)
+
+
+def _passed(hint: Any) -> int:
+    """Return how many arguments a value of this type is called with: 1 for ``Callable[[Iterable], Optimizer]``."""
+    arguments = typing.get_args(hint)
+    if arguments and isinstance(arguments[0], list):
+        return len(arguments[0])
+    return max((_passed(inner) for inner in arguments), default=0)
 
 
 def _takes_text(hint: Any) -> bool:
@@ -269,28 +304,44 @@ def _unknown(path: str, key: str, owner: str, accepted: Iterable[str], guess: st
 
 def _unknown_class(class_path: str, path: str, bases: tuple[type, ...]) -> UserError:
     known = [cls for cls in _subclasses(bases) if not cls.__name__.startswith("_")]
-    names = sorted({cls.__name__ for cls in known if cls.__module__.startswith("diffreid_lightning")}) or sorted(
-        {cls.__name__ for cls in known}
-    )
-    if "/" in class_path and PersonDataset in bases:
-        return UserError(
-            f"{path!r} is a path and has arguments of its own.",
-            found=class_path,
-            remedy=f"name the format, and give the path as its root: --{path} Market1501 --{path}.root {class_path}",
-        )
+    roots = {base.__module__.partition(".")[0] for base in bases}
+    own = {cls.__name__ for cls in known if cls.__module__.startswith("diffreid_lightning")}
+    others = {cls.__name__ for cls in known if cls.__module__.partition(".")[0] in roots and cls not in bases}
+    names = [*sorted(own), *sorted(others - own)]
     if "/" in class_path and path == "data":
         return UserError(
             "'data' names a path, and no class that gives out data.",
             found=class_path,
             remedy=f"did you mean --data.train {class_path}?",
         )
-    guess = nearest(class_path.rpartition(".")[2], [*names, *(cls.__name__ for cls in known)])
+    lacking = _missing_package(class_path)
+    if lacking is not None:
+        return UserError(
+            f"{path!r} names a class whose module cannot be imported: {class_path!r}.",
+            found=str(lacking),
+            remedy=f"pip install {lacking.name.partition('.')[0]}" if lacking.name else "mend what is named above",
+        )
+    cutoff = 0.7 if "." in class_path else 0.5
+    guess = nearest(class_path.rpartition(".")[2], [*names, *(cls.__name__ for cls in known)], cutoff)
     return UserError(
         f"{path!r} names a class that does not exist: {class_path!r}.",
         looked_for="a short name of a class that comes with the package, or an importable path (package.module.Class)",
         found=f"known here: {shorten(names, 20)}" if names else None,
         remedy=f"did you mean {guess!r}?" if guess else "check that its module is installed and importable",
     )
+
+
+def _missing_package(class_path: str) -> ImportError | None:
+    """Return why the module of a class cannot be imported, where the module itself is there."""
+    module = class_path.rpartition(".")[0]
+    try:
+        if module:
+            importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        return None if error.name is None or f"{module}.".startswith(f"{error.name}.") else error
+    except ImportError as error:
+        return error
+    return None
 
 
 def refused(command: str, error: Exception) -> UserError:
@@ -303,18 +354,20 @@ def refused(command: str, error: Exception) -> UserError:
 
 
 def readable(message: str) -> str:
-    """Boil the parser's nested message down to the setting it is about and the reasons, without type unions."""
+    """Boil the parser's nested message down to the setting it is about and the reasons, without types and values."""
     noise = (
-        "Given value: Namespace",
-        "Given value: NestedArg",
-        "Given value: [",
+        "Given value",
         "Does not validate against",
         "Subtypes:",
         "Errors:",
-        "Given value type:",
         "Expected a <class 'NoneType'>",
+        "Subclass types expect",
+        "a class path (str)",
+        "a dict with",
+        "Expected a path but",
     )
     kept = [line.strip().lstrip("- ") for line in message.splitlines()]
+    kept = [re.sub(r"^Type .* expects a function or a callable class: |[.]? Got value: .*$", "", line) for line in kept]
     kept = [line for line in kept if line and not line.startswith(noise)]
     text = "; ".join(dict.fromkeys(kept))
     return re.sub(r'Parser key "([^"]+)":;?', r"--\1:", re.sub(r"<class '(\w+)'>", r"\1", text))

@@ -2,19 +2,16 @@
 
 A mapping that names a ``class_path`` replaces what lay below it whole, so nothing of the default's arguments is left
 over; any other mapping merges key by key; lists and values replace. Where a lower layer names the class, its arguments
-may stand without ``init_args``. Interpolations (``${...}``) are left for the parser, which resolves them after the
-command line's overrides; what is printed or saved has them again.
+may stand without ``init_args``, and ``key+`` adds to its list. References (``${...}``) are resolved later, see
+:mod:`~diffreid_lightning.cli.references`.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError, safe_load
 
 from diffreid_lightning.errors import UserError, nearest, shorten
@@ -84,13 +81,20 @@ def load_config(path: Path) -> dict[str, Any]:
 def merge_layers(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
     """Lay ``upper`` over ``lower`` by the rule at the head of this file; neither is changed."""
     merged = dict(lower)
-    for key, value in upper.items():
+    for name, value in upper.items():
+        key = name.removesuffix("+")
         below = merged.get(key)
-        if isinstance(value, Mapping) and isinstance(below, Mapping) and "class_path" not in value:
+        if key != name:
+            merged[key] = [*_listed(below), *_listed(value)]
+        elif isinstance(value, Mapping) and isinstance(below, Mapping) and "class_path" not in value:
             merged[key] = merge_layers(below, _as_arguments(value) if "class_path" in below else value)
         else:
             merged[key] = value
     return merged
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list) else [] if value is None else [value]
 
 
 def _as_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,48 +102,6 @@ def _as_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     structure = {key: value for key, value in given.items() if key in STRUCTURE}
     rest = {key: value for key, value in given.items() if key not in STRUCTURE}
     return merge_layers(structure, {"init_args": rest}) if rest else structure
-
-
-def keep_references(resolved: Mapping[str, Any], written: Mapping[str, Any]) -> dict[str, Any]:
-    """Put references to other settings (``${trainer.max_epochs}``) back where a configuration had them.
-
-    Args:
-        resolved: the configuration as the parser understood it.
-        written: the same one as it was given, overrides applied.
-
-    Returns:
-        A copy of ``resolved``, with each reference of ``written`` in the place of the value it stands for. What comes
-        from elsewhere (``${oc.env:HOME}``) stays resolved: a run's config says what it ran with.
-    """
-    kept: dict[str, Any] = copy.deepcopy(dict(resolved))
-    for keys, text in _references(written):
-        trial = copy.deepcopy(dict(resolved))
-        try:
-            value = _parent(trial, keys)[keys[-1]]
-            _parent(trial, keys)[keys[-1]] = text
-            stands_for = OmegaConf.create({"value": _parent(OmegaConf.create(trial), keys)[keys[-1]]})
-            if OmegaConf.to_container(stands_for, resolve=True) == {"value": value}:
-                _parent(kept, keys)[keys[-1]] = text
-        except (KeyError, IndexError, TypeError, OmegaConfBaseException):  # the parser put something else there
-            continue
-    return kept
-
-
-def _references(node: Any, keys: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    if isinstance(node, str) and "${" in node and ":" not in node:
-        yield keys, node
-    elif isinstance(node, Mapping):
-        for key, value in node.items():
-            yield from _references(value, (*keys, key))
-    elif isinstance(node, list):
-        for index, value in enumerate(node):
-            yield from _references(value, (*keys, index))
-
-
-def _parent(node: Any, keys: tuple[str | int, ...]) -> Any:
-    for key in keys[:-1]:
-        node = node[key]
-    return node
 
 
 def split_config_flags(args: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import os
 import warnings
 from argparse import ArgumentError
-from collections.abc import Mapping
 from typing import Any
 
-from jsonargparse import Namespace, set_parsing_settings
+from jsonargparse import Namespace
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
-from omegaconf.errors import OmegaConfBaseException
 
 # Imported so that their classes can be named in YAML without a path.
 import diffreid_lightning.callbacks
@@ -47,9 +44,10 @@ from diffreid_lightning.callbacks.averaging import TendAveraging
 from diffreid_lightning.callbacks.epoch_seed import EpochSeed
 from diffreid_lightning.callbacks.training_state import TrainingState
 from diffreid_lightning.checkpoint_io import AtomicCheckpointIO
-from diffreid_lightning.cli import hints, layers, run_folder, trainer_numbers
+from diffreid_lightning.cli import hints, links, run_folder, trainer_numbers
+from diffreid_lightning.cli.configuration import read_configuration
 from diffreid_lightning.cli.own_checkpoint import check_own
-from diffreid_lightning.cli.parser import PROGRAM, HouseParser, TestWith, has_setting
+from diffreid_lightning.cli.parser import PROGRAM, HouseParser, TestWith
 from diffreid_lightning.cli.refusals import (
     own_error,
     refuse_unknown_monitors,
@@ -61,7 +59,6 @@ from diffreid_lightning.cli.refusals import (
 from diffreid_lightning.cli.run_record import RunProgress, RunRecord, place_logger
 from diffreid_lightning.data.reid import ReIDDataModule
 from diffreid_lightning.errors import DiffReIDError, UserError
-from diffreid_lightning.packaged import configs_folder
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.tracking import WandbTracker, finish_tracking
 
@@ -72,9 +69,15 @@ class HouseCLI(LightningCLI):
     run: run_folder.RunFolder
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Link what two classes must agree on."""
-        parser.link_arguments("data.init_args.image_size", "model.init_args.image_size")
-        parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=_seed)
+        """Link what two classes must agree on; a seed that is written for the data is the data's."""
+        parser.link_arguments(links.DATA_SIZE, links.MODEL_SIZE)
+        if _links_seed(parser):
+            parser.link_arguments(links.SEED, links.DATA_SEED, compute_fn=_seed)
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Name the commands, and what of the trainer's methods is no setting of theirs."""
+        return {name: {*skipped, *links.DECIDED} for name, skipped in LightningCLI.subcommands().items()}
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         """Add what belongs to no class and to this command alone."""
@@ -97,6 +100,24 @@ class HouseCLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Leave the config alone: a run's own ``config.yaml``, not pickled hyperparameters, says how to build it."""
+
+    def _set_seed(self) -> None:
+        """Seed everything; where ``true`` leaves the number to Lightning, it is the data's too.
+
+        Raises:
+            UserError: an outside launcher has started several processes, each of which would choose its own.
+        """
+        config = self.config[self.subcommand]
+        chosen_here = config.seed_everything is True
+        if chosen_here and run_folder.launched_world() > 1 and "PL_GLOBAL_SEED" not in os.environ:
+            raise UserError(
+                "seed_everything cannot be true in several processes: each would choose a seed of its own.",
+                remedy="give a number, such as --seed_everything 1",
+            )
+        super()._set_seed()
+        arguments = config.data.get("init_args")
+        if chosen_here and arguments and "seed" in arguments and _links_seed(self._parser(self.subcommand)):
+            arguments.seed = config.seed_everything
 
     def before_instantiate_classes(self) -> None:
         """Open the run folder and point trainer and loggers at it."""
@@ -128,7 +149,9 @@ class HouseCLI(LightningCLI):
         except (DiffReIDError, MisconfigurationException):
             raise
         except Exception as error:
-            worded = own_error(error) or worded_building(error)
+            written = getattr(self._parser(self.subcommand), "written", {})
+            unknown = hints.explain(written, written) if isinstance(error, (ValueError, TypeError)) else None
+            worded = own_error(error) or unknown or worded_building(error)
             if worded is None:
                 raise
             raise worded from error
@@ -216,9 +239,9 @@ class HouseCLI(LightningCLI):
         """Load only plain tensors from checkpoints, and leave the table of results to the callback that draws it."""
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         kwargs["weights_only"] = True
-        if "verbose" in kwargs:
+        if subcommand in ("validate", "test"):
             kwargs["verbose"] = False
-        if "return_predictions" in kwargs:
+        if subcommand == "predict":
             kwargs["return_predictions"] = False  # a callback writes them; kept too, they would fill the memory
         return kwargs
 
@@ -275,25 +298,8 @@ def run_command(subcommand: str, words: list[str]) -> None:
     Raises:
         UserError: the configuration cannot be parsed or built.
     """
-    names, overrides = layers.split_config_flags(words)
-    upper = [layers.load_config(layers.find_config(name)) for name in names]
-    default = layers.load_config(configs_folder() / layers.DEFAULT)
-    settings = functools.reduce(layers.merge_layers, upper, default)
-    saved = _config_of_checkpoint(subcommand, hints.with_overrides(settings, overrides))
-    if saved is not None:
-        settings = functools.reduce(layers.merge_layers, upper, saved)
-    settings = {key: value for key, value in settings.items() if has_setting(subcommand, key)}
-    written = hints.with_overrides(settings, overrides)
-    left_open = hints.missing(written)
-    if left_open is not None:
-        raise UserError(
-            f"The config leaves {left_open} open ('???').",
-            looked_for=f"--{left_open} on the command line, or a later --config that gives it",
-            remedy=f"add --{left_open} VALUE",
-        )
+    configuration = read_configuration(subcommand, words)
     _quieten()
-    # A user's ${trainer.max_epochs} is meant from the top of the file, not from inside the subcommand.
-    set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     try:
         HouseCLI(
             LightningModule,
@@ -301,25 +307,18 @@ def run_command(subcommand: str, words: list[str]) -> None:
             subclass_mode_model=True,
             subclass_mode_data=True,
             parser_class=HouseParser,
-            parser_kwargs={subcommand: {"written": written}},
+            parser_kwargs={subcommand: {"written": configuration.written}},
             auto_configure_optimizers=False,
             save_config_callback=RunRecord,
             save_config_kwargs={"save_to_log_dir": False},
             seed_everything_default=0,
             trainer_defaults={"callbacks": [EpochSeed()]},
-            args=[subcommand, "--config", json.dumps(settings), *overrides],
+            args=[subcommand, "--config", json.dumps(configuration.resolved), *configuration.asked],
         )
     except ArgumentError as error:
-        raise worded_parsing(error, subcommand, written, overrides) from error
+        raise worded_parsing(error, subcommand, configuration.resolved) from error
     except DiffReIDError:
         raise
-    except OmegaConfBaseException as error:
-        raise UserError(
-            "A reference in the configuration leads nowhere.",
-            looked_for="${...} with the path of a setting, from the top: ${trainer.max_epochs}; or ${oc.env:NAME}",
-            found=str(error).splitlines()[0],
-            remedy="correct it in the --config that has it",
-        ) from error
     except Exception as error:
         worded = worded_running(error)
         if worded is None:
@@ -329,19 +328,9 @@ def run_command(subcommand: str, words: list[str]) -> None:
         finish_tracking()
 
 
-def _config_of_checkpoint(subcommand: str, settings: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the config of the run whose checkpoint is evaluated, which takes the default's place, or None."""
-    checkpoint = settings.get("ckpt_path")
-    if subcommand == "fit" or not isinstance(checkpoint, str):
-        return None
-    root = user_path(str(settings["trainer"].get("default_root_dir") or "runs"))
-    path = run_folder.resolve_checkpoint(checkpoint, root)
-    run = run_folder.run_of_checkpoint(path) if path is not None else None
-    if run is None or not (run / run_folder.CONFIG_FILE).is_file():
-        return None
-    saved = layers.load_config(run / run_folder.CONFIG_FILE)
-    saved["trainer"] = {**saved["trainer"], "default_root_dir": str(run.parent)}  # wherever the run lies now
-    return {key: saved[key] for key in ("seed_everything", "trainer", "model", "data") if key in saved}
+def _links_seed(parser: LightningArgumentParser) -> bool:
+    """Tell whether the data's seed follows ``seed_everything``: nobody wrote one for the data."""
+    return isinstance(parser, HouseParser) and not links.is_written(parser.written, links.DATA_SEED)
 
 
 def _seed(value: bool | int) -> int:

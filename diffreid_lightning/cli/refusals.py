@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import traceback
 from argparse import ArgumentError
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -35,22 +35,18 @@ def own_error(error: BaseException) -> DiffReIDError | None:
     return None
 
 
-def worded_parsing(
-    error: ArgumentError, subcommand: str, written: Mapping[str, Any], overrides: Sequence[str]
-) -> DiffReIDError:
+def worded_parsing(error: ArgumentError, subcommand: str, written: Mapping[str, Any]) -> DiffReIDError:
     """Word why a configuration could not be parsed.
 
     Args:
         error: the parser's.
         subcommand: ``fit``, ``validate``, ``test`` or ``predict``.
         written: the configuration as it was given, overrides applied.
-        overrides: the command line without its ``--config``.
     """
     top_level = {key: kind for key, kind in TOP_LEVEL.items() if has_setting(subcommand, key)}
     return (
         own_error(error)
         or hints.explain(written, [*top_level, "trainer", "model", "data"])
-        or hints.explain_words(overrides)
         or values.explain(written, top_level)
         or hints.refused(subcommand, error)
     )

@@ -74,6 +74,11 @@ def launched_rank() -> int:
     return 0
 
 
+def launched_world() -> int:
+    """Return the number of processes that torchrun or SLURM started; 1 when none did."""
+    return max(int(found) for name in ("WORLD_SIZE", "SLURM_NTASKS") if (found := os.environ.get(name, "1")).isdigit())
+
+
 def resolve_checkpoint(name: str | None, root: Path, *, to_go_on: bool = False) -> Path | None:
     """Turn ``--ckpt_path`` into a file.
 

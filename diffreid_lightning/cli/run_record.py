@@ -23,6 +23,7 @@ from diffreid_lightning.whole_folder import replacing_file
 
 #: what an optimiser's eps is raised to: below it, the squares of float16 gradients vanish before the gradients do
 _HALF_EPS = 1e-3
+_LIGHTNINGS_NAME = "lightning_logs"  # what Lightning's loggers are called where nobody has named them
 
 
 class RunRecord(SaveConfigCallback):
@@ -154,7 +155,7 @@ class RunProgress(RichProgressBar):
 
 
 def place_logger(class_path: str, arguments: Namespace, run: run_folder.RunFolder) -> None:
-    """Put a logger's files into the run folder; a W&B logger also gets the run's id.
+    """Put a logger's files into the run folder, but for what it was given; a W&B logger also gets the run's id.
 
     What the environment asks of W&B counts for a new run. One that is continued stays the W&B run that it is.
 
@@ -175,7 +176,9 @@ def place_logger(class_path: str, arguments: Namespace, run: run_folder.RunFolde
             arguments.project = run.project
         if run.entity is not None and "entity" in arguments and arguments.entity is None:
             arguments.entity = run.entity
-    elif arguments.get("save_dir") in (None, "."):
-        arguments.save_dir = str(run.path)
-        arguments.name = run_folder.METRICS
-        arguments.version = f"attempt-{run.attempt}"  # a continued run keeps what its earlier attempts logged
+    elif arguments.get("save_dir", "elsewhere") in (None, "."):
+        # A continued run keeps what its earlier attempts logged.
+        placed = {"save_dir": str(run.path), "name": run_folder.METRICS, "version": f"attempt-{run.attempt}"}
+        for name, value in placed.items():
+            if name in arguments and arguments[name] in (None, ".", _LIGHTNINGS_NAME):
+                arguments[name] = value

@@ -5,16 +5,19 @@ from __future__ import annotations
 import functools
 import json
 from argparse import ArgumentError
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings
+from jsonargparse import ActionConfigFile
 
-from diffreid_lightning.cli import hints, layers
+from diffreid_lightning.cli import flags, hints, layers, references
+from diffreid_lightning.cli.parser import PROGRAM, HouseParser
 from diffreid_lightning.cli.refusals import own_error
 from diffreid_lightning.filtering.diff_person import DATASET, REPORT, DiffPersonSelection
 from diffreid_lightning.packaged import configs_folder
 
 DEFAULT = "pipeline/select.yaml"
+DESCRIPTION = "Choose among scored images and write Diff-Person."
 
 
 def select_command(words: Sequence[str]) -> int:
@@ -30,19 +33,20 @@ def select_command(words: Sequence[str]) -> int:
         UserError: the configuration or the scored images cannot be used, or nothing passes.
         RunError: the disk refuses.
     """
-    names, overrides = layers.split_config_flags(words)
+    names, words = layers.split_config_flags(words)
+    given, asked = flags.split_flags(words)
     upper = [layers.load_config(layers.find_config(name)) for name in names]
     settings = functools.reduce(layers.merge_layers, upper, layers.load_config(configs_folder() / DEFAULT))
-    written = hints.with_overrides(settings, overrides)
-    parser = _parser()
+    written = flags.with_flags(settings, given)
+    resolved = references.resolve_references(written)
+    parser = _parser(written)
     try:
-        config = parser.instantiate_classes(parser.parse_args(["--config", json.dumps(settings), *overrides]))
+        config = parser.instantiate_classes(parser.parse_args(["--config", json.dumps(resolved), *asked]))
         stage = DiffPersonSelection(**{name: config[name] for name in hints.accepted_arguments(DiffPersonSelection)})
     except (ArgumentError, ValueError) as error:
         raise (
             own_error(error)
-            or hints.explain_class(written, "select", DiffPersonSelection)
-            or hints.explain_words(overrides)
+            or hints.explain_class(resolved, "select", DiffPersonSelection)
             or hints.refused("select", error)
         ) from error
     report = stage.run()
@@ -51,11 +55,8 @@ def select_command(words: Sequence[str]) -> int:
     return 0
 
 
-def _parser() -> ArgumentParser:
-    set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
-    parser = ArgumentParser(
-        prog="python -m diffreid_lightning select", exit_on_error=False, parser_mode="omegaconf+", allow_abbrev=False
-    )
+def _parser(written: Mapping[str, Any]) -> HouseParser:
+    parser = HouseParser(prog=f"{PROGRAM} select", description=DESCRIPTION, written=written)
     parser.add_argument("--config", action=ActionConfigFile, help="YAML laid over configs/pipeline/select.yaml")
     parser.add_class_arguments(DiffPersonSelection)
     return parser

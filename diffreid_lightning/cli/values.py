@@ -8,6 +8,9 @@ it holds any class for possible.
 from __future__ import annotations
 
 import collections.abc
+import functools
+import inspect
+import operator
 import types
 import typing
 from collections.abc import Mapping
@@ -20,13 +23,14 @@ from diffreid_lightning.cli import hints
 from diffreid_lightning.errors import UserError, nearest
 
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
+_LISTS = (tuple, list, collections.abc.Sequence, collections.abc.Iterable)
 
 
 def explain(settings: Mapping[str, Any], top_level: Mapping[str, Any]) -> UserError | None:
     """Find the first plain value in ``settings`` that its parameter does not take.
 
     Args:
-        settings: the merged configuration, overrides applied (:func:`~.hints.with_overrides`).
+        settings: the merged configuration, flags applied (:func:`~.flags.with_flags`).
         top_level: the settings that belong to no class, with their types.
 
     Returns:
@@ -42,19 +46,44 @@ def explain(settings: Mapping[str, Any], top_level: Mapping[str, Any]) -> UserEr
     return None
 
 
+def explain_nulls(settings: Mapping[str, Any], top_level: Mapping[str, Any]) -> UserError | None:
+    """Find the first null that its parameter does not take; the parser takes it for a setting that was left out.
+
+    Args:
+        settings: the merged configuration, flags applied.
+        top_level: the settings that belong to no class, with their types.
+    """
+    return explain(_with_nulls(settings) or {}, top_level)
+
+
+def _with_nulls(node: Any) -> Any:
+    """Return what leads to a null, with the classes on the way, or None for nothing."""
+    if isinstance(node, list):
+        return node if None in node else [item for item in map(_with_nulls, node) if item] or None
+    if not isinstance(node, Mapping):
+        return None
+    kept = {key: value if value is None else _with_nulls(value) for key, value in node.items()}
+    kept = {key: value for key, value in kept.items() if value is not None or node[key] is None}
+    return {**{key: node[key] for key in ("class_path",) if key in node}, **kept} if kept else None
+
+
 def _of_arguments(given: Mapping[str, Any], path: str, owner: type) -> UserError | None:
     kinds = hints.type_hints(owner)
+    defaults = {name: parameter.default for name, parameter in inspect.signature(owner).parameters.items()}
+    given = {key: value for key, value in given.items() if value is not None or defaults.get(key, 0) is not None}
     found = (_of_value(value, f"{path}.{key}", kinds.get(key, Any)) for key, value in given.items())
     return next(filter(None, found), None)
 
 
 def _of_value(value: Any, path: str, kind: Any) -> UserError | None:
     if isinstance(value, Mapping) and "class_path" in value:
+        if not _takes_class(kind):
+            return _wrong(value, path, kind)
         owner = hints.resolve(str(value["class_path"]), tuple(hints.classes_in(kind)))
         return None if owner is None else _of_arguments(value.get("init_args") or {}, path, owner)
     if isinstance(value, list):
         for item in value:
-            error = _of_value(item, path, kind) if isinstance(item, Mapping) else None
+            error = _of_value(item, path, _items_of(kind)) if isinstance(item, Mapping) else None
             if error is not None:
                 return error
     return None if _takes(kind, value) else _wrong(value, path, kind)
@@ -67,21 +96,35 @@ def _takes(kind: Any, value: Any) -> bool:
     members = _members(kind)
     if len(members) > 1:
         return any(_takes(member, value) for member in members)
-    if kind is Any or kind is str:
+    if kind is Any:
         return True
+    if kind is str:
+        return value is not None and not isinstance(value, (Mapping, list))
     if typing.get_origin(kind) is Literal:
         return str(value) in map(str, typing.get_args(kind))
     read = hints.read_word(value) if isinstance(value, str) else value
     if kind in (bool, int, float, type(None)):
         return _is_a(kind, read)
     origin = typing.get_origin(kind) or kind
-    if origin in (tuple, list, collections.abc.Sequence, collections.abc.Iterable):
+    if origin in _LISTS:
         return _takes_items(origin, typing.get_args(kind), read)
     if origin in (dict, collections.abc.Mapping):
         return isinstance(read, Mapping)
     if isinstance(value, str) and isinstance(origin, type) and not issubclass(origin, PurePath):
         return hints.looks_like_a_class(value)
-    return not isinstance(read, (bool, int, float)) and read is not None
+    return not isinstance(read, (bool, int, float, list)) and read is not None
+
+
+def _items_of(kind: Any) -> Any:
+    """Return the type of the entries of a list, where the type says one."""
+    lists = [member for member in _members(kind) if typing.get_origin(member) in _LISTS]
+    kinds = tuple(inner for member in lists for inner in typing.get_args(member) if inner is not Ellipsis)
+    return functools.reduce(operator.or_, kinds) if kinds else Any
+
+
+def _takes_class(kind: Any) -> bool:
+    """Tell whether one class may be meant, and not only a list of them or plain values."""
+    return any((typing.get_origin(member) or member) not in (*_LISTS, *_WORDS, Literal) for member in _members(kind))
 
 
 def _takes_items(origin: Any, kinds: tuple[Any, ...], read: Any) -> bool:
@@ -113,7 +156,16 @@ def _wrong(value: Any, path: str, kind: Any) -> UserError:
     guess = nearest(str(value), choices)
     example = _example(kind)
     remedy = f"did you mean --{path} {guess}?" if guess else f"for instance --{path} {example}" if example else None
-    return UserError(f"--{path} cannot be {value!r}.", looked_for=_worded(kind), remedy=remedy)
+    if isinstance(value, Mapping) and value.get("init_args") and _is_plain_kind(kind):
+        inner = next(iter(value["init_args"]))
+        return UserError(f"'{path}.{inner}' is not a setting: {path} has none below it.", looked_for=_worded(kind))
+    return UserError(
+        f"--{path} cannot be {'null' if value is None else repr(value)}.", looked_for=_worded(kind), remedy=remedy
+    )
+
+
+def _is_plain_kind(kind: Any) -> bool:
+    return all(member in _WORDS or typing.get_origin(member) is Literal for member in _members(kind))
 
 
 def _choices(kind: Any) -> tuple[Any, ...]:
@@ -136,10 +188,13 @@ def _worded_one(kind: Any) -> str:
         return _WORDS[kind]
     if origin is tuple and inner and inner[-1] is not Ellipsis:
         return f"{len(inner)} values in brackets ({', '.join(map(_worded, inner))})"
-    if origin in (tuple, list, collections.abc.Sequence, collections.abc.Iterable):
+    if origin in _LISTS:
         return f"a list of {_worded(inner[0])}" if inner else "a list"
     if origin in (dict, collections.abc.Mapping):
         return "a mapping"
+    made = [cls.__name__ for cls in hints.classes_in(kind)]
+    if made and origin is collections.abc.Callable:
+        return f"the name of a class of {' or '.join(made)}, or class_path with init_args"
     return f"a {getattr(origin, '__name__', origin)}"
 
 

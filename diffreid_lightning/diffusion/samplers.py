@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -148,6 +149,14 @@ def _find(name: str) -> type:
         found = None
     if isinstance(found, type) and issubclass(found, SchedulerMixin):
         return found
+    # What diffusers puts in the place of a class whose packages it does not find.
+    lacking = [package for package in getattr(found, "_backends", ()) if importlib.util.find_spec(package) is None]
+    if lacking:
+        raise UserError(
+            f"The scheduler {last} needs a package that is not installed.",
+            looked_for=", ".join(lacking),
+            remedy=f"pip install {' '.join(lacking)}; or choose another, such as DPMSolverMultistepScheduler",
+        )
     known = [each for each in dir(diffusers) if each.endswith("Scheduler")]
     guess = nearest(last, known) or nearest(f"{last}Scheduler", known)
     raise UserError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 
 import pytest
@@ -71,33 +70,11 @@ def test_broken_yaml_is_the_users_error(text: str, tmp_path: Path) -> None:
         layers.load_config(path)
 
 
-def test_references_come_back_where_they_still_hold() -> None:
-    written = {
-        "n": "${trainer.epochs}",
-        "model": {"losses": [{"weight": 1}, {"weight": "${trainer.epochs}"}], "name": "of-${trainer.name}"},
-        "given_since": "${trainer.epochs}",
-        "outside": "${oc.env:HOME}",
-        "restructured": {"x": "${trainer.epochs}"},
-        "dangling": "${nowhere}",
-        "plain": "text",
-    }
-    resolved = {
-        "trainer": {"epochs": 3, "name": "x"},
-        "n": 3,
-        "model": {"losses": [{"weight": 1}, {"weight": 3}], "name": "of-x"},
-        "given_since": 4,
-        "outside": "/root",
-        "restructured": [3],
-        "dangling": 1,
-        "plain": "text",
-    }
-    before = copy.deepcopy(resolved)
-    kept = layers.keep_references(resolved, written)
-    assert resolved == before
-    for key in ("trainer", "given_since", "outside", "restructured", "dangling", "plain"):
-        assert kept[key] == resolved[key]
-    for key in ("n", "model"):
-        assert kept[key] == written[key]
+def test_a_key_with_plus_adds_to_a_list() -> None:
+    lower = {"trainer": {"callbacks": ["A"]}, "model": {"class_path": "M", "init_args": {"losses": ["L"]}}}
+    merged = layers.merge_layers(lower, {"trainer": {"callbacks+": ["B"]}, "model": {"losses+": "K"}})
+    assert merged["trainer"] == {"callbacks": ["A", "B"]}
+    assert merged["model"]["init_args"] == {"losses": ["L", "K"]}
 
 
 def test_changed_settings_are_named_with_both_values(tmp_path: Path) -> None:

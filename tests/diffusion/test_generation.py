@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -266,6 +267,11 @@ def test_a_prompt_is_encoded_alike_in_any_company(checkpoints: dict[str, Path]) 
         ({"scheduler": "UniPCMultistpScheduler"}, "did you mean 'UniPCMultistepScheduler'"),
         ({"scheduler": "torch.nn.Linear"}, "no scheduler 'torch.nn.Linear'"),
         ({"scheduler": "nowhere.Sampler"}, "no scheduler 'nowhere.Sampler'"),
+        pytest.param(
+            {"scheduler": "DPMSolverSDEScheduler"},
+            "pip install torchsde",
+            marks=pytest.mark.skipif(find_spec("torchsde") is not None, reason="the package is there"),
+        ),
         ({"scheduler": "FlowMatchEulerDiscreteScheduler"}, "cannot sample a Stable Diffusion checkpoint"),
         ({"scheduler": "IPNDMScheduler"}, "cannot sample a Stable Diffusion checkpoint"),
         ({"scheduler": "DDIMScheduler", "scheduler_options": {"timestep_spaceing": "x"}}, "mean 'timestep_spacing'"),
