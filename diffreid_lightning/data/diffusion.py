@@ -148,7 +148,7 @@ class _SplitRows(LightningDataModule):
         image_size: height and width in pixels.
         batch_size: images per batch and process.
         num_workers: loader processes.
-        seed: seed of order and augmentation; the command line links ``seed_everything``.
+        seed: seed of order and augmentation; the command line takes ``seed_everything`` unless this is written.
 
     Raises:
         UserError: a number is out of its range.
@@ -218,7 +218,7 @@ class ImageDataModule(_SplitRows):
         batch_size: images per batch and process.
         flip: chance of a mirrored training image.
         num_workers: loader processes.
-        seed: seed of order and augmentation; the command line links ``seed_everything``.
+        seed: seed of order and augmentation; the command line takes ``seed_everything`` unless this is written.
     """
 
     def __init__(
@@ -263,7 +263,7 @@ class CaptionedLatentsDataModule(_SplitRows):
         batch_size: images per batch and process.
         cache_dir: where latents are kept.
         num_workers: loader processes.
-        seed: seed of order and captions; the command line links ``seed_everything``.
+        seed: seed of order and captions; the command line takes ``seed_everything`` unless this is written.
     """
 
     def __init__(

@@ -67,7 +67,7 @@ class PersonalisationDataModule(LightningDataModule):
         batch_size: images of identities per batch and process.
         cache_dir: where latents of images are kept.
         num_workers: loader processes.
-        seed: seed of order, choice and prompts; the command line links ``seed_everything``.
+        seed: seed of order, choice and prompts; the command line takes ``seed_everything`` unless this is written.
     """
 
     def __init__(

@@ -55,7 +55,7 @@ class PromptsDataModule(PlannedDataModule):
         image_size: height and width in pixels.
         batch_size: images per batch. It belongs to the plan.
         num_workers: loader processes.
-        seed: seed of design and noise; the command line links ``seed_everything``.
+        seed: seed of design and noise; the command line takes ``seed_everything`` unless this is written.
 
     Raises:
         UserError: there is no such vocabulary, or it has mistakes; the numbers are not positive.

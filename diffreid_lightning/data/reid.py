@@ -117,8 +117,8 @@ class ReIDDataModule(LightningDataModule):
             ones count 1. None: all alike.
         eval_batch_size: images per batch of validation, test and predict.
         num_workers: loader processes; None means one per core, at most 8 (divided by the processes on this machine).
-        seed: seed of the held-out choice, the sampling and the augmentation; the command line links
-            ``seed_everything``.
+        seed: seed of the held-out choice, the sampling and the augmentation; the command line
+            takes ``seed_everything`` unless this is written.
     """
 
     def __init__(

@@ -65,7 +65,7 @@ class GenerationModule(LightningModule):
         model: a personalised model's folder; or a plain checkpoint (folder, hub id, ``tiny-sd``), whose identities are
             then no more than their descriptions.
         base: where a personalised model's base is now; None looks where it was in training.
-        image_size: height and width in pixels; the command line links the data module's.
+        image_size: height and width in pixels; on the command line it is set as ``data.image_size``.
         scheduler: the sampler: a class of diffusers by name, or an importable path; None keeps the checkpoint's.
         scheduler_options: its arguments that differ from the checkpoint's configuration.
         steps: sampler steps.

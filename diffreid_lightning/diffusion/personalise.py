@@ -62,7 +62,7 @@ class Personalisation(LightningModule):
         model: the base model, of the SD 1.x, SD 2.x or SDXL layout: a folder, a hub id, or ``tiny-sd``.
         tokens: how identities are represented; None means :class:`FreeTokens` as it stands.
         fine_tuning: what of the networks is trained; None means :class:`LoRA` as it stands.
-        image_size: height and width in pixels; the command line links it to the data's.
+        image_size: height and width in pixels; on the command line it is set as ``data.image_size``.
         prior_weight: lambda, weight of the prior images' loss.
         snr_gamma: where min-SNR weighting cuts the signal-to-noise ratio off; None weighs timesteps alike.
         drop_prompt: chance of an emptied prompt, 0 to 1, for guidance without a classifier.

@@ -64,7 +64,7 @@ class ScorerTraining(SupervisedReID):
 
     Args:
         backbone: name of any timm model.
-        image_size: height and width in pixels; the command line links it to the data's.
+        image_size: height and width in pixels; on the command line it is set as ``data.image_size``.
         calibration: how the temperature is found; None means :class:`~.calibration.FoldNetworks` with three folds.
         pooling: as in :class:`~diffreid_lightning.reid.supervised.SupervisedReID`, like all that follows.
         last_stride: as there.
@@ -222,7 +222,7 @@ class ReIDScorer(LightningModule):
 
     Args:
         scorer: folder that a :class:`ScorerTraining` run left (``RUN/scorer``).
-        image_size: height and width in pixels of the images it is given; the command line links it to the data's.
+        image_size: height and width in pixels of the images it is given; on the command line it is set as ``data.image_size``.
 
     Raises:
         UserError: the folder is missing or damaged, or was trained at another image size.

@@ -27,7 +27,7 @@ class SupervisedReID(LightningModule):
 
     Args:
         backbone: name of any timm model.
-        image_size: height and width in pixels; the command line links it to the data's.
+        image_size: height and width in pixels; on the command line it is set as ``data.image_size``.
         pooling: ``gem`` (generalised mean, learnt), ``avg``, or ``native`` (the architecture's own head); None takes
             what ``init_from`` was made with, else ``gem`` for feature maps and ``native`` for tokens.
         last_stride: stride of the last downsampling: 1 doubles the final map without dilation, 2 leaves it; None takes
