@@ -23,8 +23,8 @@ TOP_LEVEL: dict[str, Any] = {
     "help": Any,
     "config": Any,
 }
-#: Those that not every command has; a config that another command saved may hold them all the same.
 _UNWRITABLE = "Unable to serialize instance"
+#: Those that not every command has; a config that another command saved may hold them all the same.
 _ONLY_FOR = {"test_with": ("fit",), "verbose": ("validate", "test"), "return_predictions": ("predict",)}
 
 
