@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.trainer.states import TrainerFn
+
+from diffreid_lightning.errors import UserError
 
 
 class TendAveraging(Callback):
@@ -24,6 +29,21 @@ class TendAveraging(Callback):
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, WeightAveraging) and getattr(callback, "_device", "of its own") is None:
                 callback._device = trainer.strategy.root_device
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Refuse to go on without averaging from a checkpoint whose weights are the average.
+
+        Raises:
+            UserError: they are, and the optimiser's state belongs to those that were trained.
+        """
+        averages = any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+        if "current_model_state" in checkpoint and not averages and trainer.state.fn == TrainerFn.FITTING:
+            raise UserError(
+                "The checkpoint holds averaged weights, and this training averages none.",
+                looked_for="a WeightAveraging callback, as the run was begun with",
+                remedy="give --trainer.callbacks as the run was started (its config.yaml), or start from its backbone: "
+                "--model.init_from RUN/backbone",
+            )
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let the averaging end."""

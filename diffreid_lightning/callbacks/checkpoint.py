@@ -74,13 +74,14 @@ class RunCheckpoint(Checkpoint):
             trainer.save_checkpoint(self._folder / "last.ckpt", weights_only=False)
 
     def state_dict(self) -> dict[str, Any]:
-        """Remember the best score across attempts at a run."""
-        return {"best_score": self.best_score}
+        """Remember the best score across attempts at a run, and of what it is the best."""
+        return {"best_score": self.best_score, "monitor": self.monitor}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the best score of the earlier attempt, if its checkpoint is in this run's folder.
 
         It is not where a run is begun from another's checkpoint: a score of that run would name a file that does not
-        exist, and keep it from being written.
+        exist, and keep it from being written. Nor is it where another number decides now.
         """
-        self.best_score = state_dict["best_score"] if self._holds_best else None
+        same = state_dict.get("monitor", self.monitor) == self.monitor
+        self.best_score = state_dict["best_score"] if self._holds_best and same else None

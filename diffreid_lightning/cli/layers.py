@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from yaml import YAMLError, safe_load
 
@@ -127,24 +127,40 @@ def split_config_flags(args: Sequence[str]) -> tuple[list[str], list[str]]:
     return names, rest
 
 
-def changed_settings(saved: Path, config: str) -> list[str]:
-    """List the settings that are no longer what a run was begun with, as ``key was -> is``.
+class Change(NamedTuple):
+    """A setting that is no longer what it was."""
+
+    key: str  #: dotted, with the places of lists: ``trainer.callbacks.0.init_args.monitor``
+    before: Any
+    now: Any
+
+    def __str__(self) -> str:
+        return f"{self.key} {self.before} -> {self.now}"
+
+
+def changed_settings(before: str, now: str) -> list[Change]:
+    """List the settings in which two configurations differ.
 
     Args:
-        saved: the run's ``config.yaml``; where it cannot be read, nothing is known to have changed.
-        config: the configuration now, as YAML.
+        before: the configuration of a run, as YAML; where it cannot be read, nothing is known to have changed.
+        now: another one, as YAML.
     """
     try:
-        before = dict(_leaves(safe_load(saved.read_text(encoding="utf-8"))))
-    except (OSError, ValueError, YAMLError, RecursionError):
+        loaded = safe_load(before)
+    except (ValueError, YAMLError, RecursionError):
         return []
-    now = dict(_leaves(safe_load(config)))
-    keys = [key for key in {**before, **now} if key != "ckpt_path" and before.get(key) != now.get(key)]
-    return [f"{key} {before.get(key)} -> {now.get(key)}" for key in keys]
+    if not isinstance(loaded, dict):
+        return []
+    old = dict(_leaves(loaded))
+    new = dict(_leaves(safe_load(now)))
+    keys = [key for key in {**old, **new} if key != "ckpt_path" and old.get(key) != new.get(key)]
+    return [Change(key, old.get(key), new.get(key)) for key in keys]
 
 
 def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Walk a nested configuration: dotted keys and plain values."""
+    """Walk a nested configuration: dotted keys and plain values; a list is walked where it holds mappings."""
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        value = dict(enumerate(value))
     if isinstance(value, dict):
         for name, below in value.items():
             yield from _leaves(below, f"{key}.{name}" if key else str(name))

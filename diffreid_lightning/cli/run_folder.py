@@ -24,7 +24,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from diffreid_lightning import file_lock
-from diffreid_lightning.cli import layers
 from diffreid_lightning.errors import UserError, nearest
 from diffreid_lightning.notes import DamagedFile, not_a_file, read_json
 from diffreid_lightning.paths import user_path
@@ -158,14 +157,13 @@ def where_to_start(name: str | None, root: Path, config: str) -> tuple[Path | No
     return checkpoint, None if checkpoint is None else run_of_checkpoint(checkpoint)
 
 
-def describe_start(checkpoint: Path | None, continued: Path | None, root: Path, config: str) -> str:
-    """Say what :func:`where_to_start` decided for a run that was to be continued, and what it is given anew.
+def describe_start(checkpoint: Path | None, continued: Path | None, root: Path) -> str:
+    """Say what :func:`where_to_start` decided for a run that was to be continued.
 
     Args:
         checkpoint: what it starts from.
         continued: the folder it goes on in.
         root: the folder that holds the runs.
-        config: the configuration it runs, as YAML.
     """
     if checkpoint is None and continued is None:
         taken = [run.name for run in _fits(root) if _taken(run)]
@@ -178,12 +176,7 @@ def describe_start(checkpoint: Path | None, continued: Path | None, root: Path, 
     fits = _fits(root.resolve())
     newer = [run.name for run in fits if _number(run) > _number(continued)] if continued in fits else []
     passed_over = f" (newer, without a checkpoint: {', '.join(newer)})" if newer else ""
-    changed = layers.changed_settings(continued / CONFIG_FILE, config)
-    shown = ", ".join(changed[:_MOST_SHOWN]) + (
-        f" and {len(changed) - _MOST_SHOWN} more" * (len(changed) > _MOST_SHOWN)
-    )
-    with_others = f" It was begun with other settings: {shown}." if changed else ""
-    return f"{continued} goes on from {checkpoint.name}{passed_over}.{with_others}"
+    return f"{continued} goes on from {checkpoint.name}{passed_over}."
 
 
 def requeued_run(root: Path, config: str) -> Path | None:

@@ -16,7 +16,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from diffreid_lightning.cli import run_folder
+from diffreid_lightning.cli import continuation, layers, run_folder
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.tracking import WandbTracker, recorded_as, tracking_mode
 from diffreid_lightning.whole_folder import replacing_file
@@ -32,6 +32,9 @@ class RunRecord(SaveConfigCallback):
     This happens once a step has been trained, an evaluation has ended or a batch has been predicted. A command may be
     refused until then, when the checkpoint is restored or the data are first read, and must leave the run it was to
     continue, and the folder of runs, as they were.
+
+    Checkpoints hold the config as well. A training that goes on from one with other settings is told which of them are
+    in force from there on, or is refused.
 
     Args:
         parser: the subcommand's parser.
@@ -52,6 +55,8 @@ class RunRecord(SaveConfigCallback):
         super().__init__(parser, config, save_to_log_dir=save_to_log_dir)
         self.text = text
         self.run = run
+        self._changes: list[layers.Change] | None = None  # None: not from a checkpoint, or begun already
+        self._schedules = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let W&B start when it is first used: the trainer has asked every logger for its run by now."""
@@ -59,14 +64,52 @@ class RunRecord(SaveConfigCallback):
             if isinstance(logger, WandbTracker):
                 logger.release()
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse another optimiser's checkpoint: torch takes its options over, and fails at the first step.
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Let the checkpoint say what it was trained with."""
+        checkpoint[continuation.CONFIG_KEY] = self.text
 
-        An ``eps`` that is 0 in the type of the weights is raised: every weight without a gradient would become NaN.
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Refuse settings that the checkpoint overrules.
 
         Raises:
-            UserError: the checkpoint lacks options of the optimiser.
+            UserError: one of them is not what the checkpoint was trained with.
         """
+        fitting = trainer.state.fn == TrainerFn.FITTING
+        run = run_folder.run_of_checkpoint(Path(str(trainer.ckpt_path)))
+        begun = checkpoint.get(continuation.CONFIG_KEY)
+        if begun is None and run is not None and (run / run_folder.CONFIG_FILE).is_file():
+            begun = (run / run_folder.CONFIG_FILE).read_text(encoding="utf-8")
+        changes = layers.changed_settings(str(begun or ""), self.text)
+        continuation.refuse_start_only(changes, getattr(pl_module, "start_only", ()), evaluating=not fitting)
+        if not fitting:
+            return
+        if run == self.run.path.resolve():
+            continuation.refuse_another_root(changes, self.run.path)
+        continuation.give_arguments(trainer.callbacks, checkpoint["callbacks"], changes)  # type: ignore[attr-defined]
+        self._changes, self._schedules = changes, len(checkpoint.get("lr_schedulers", ()))
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse what does not fit the checkpoint, then say which changed settings are in force.
+
+        Raises:
+            UserError: the checkpoint lacks options of the optimiser, or a schedule.
+        """
+        self._refuse_another_optimizer(trainer)
+        self._raise_eps(trainer)
+        if self._changes is not None:
+            continuation.refuse_lost_schedule(trainer, self._schedules)
+            said = continuation.describe_changes(self._changes)
+            if said is not None:
+                rank_zero_info(said)
+            self._changes = None
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say that there was nothing to do."""
+        if self._changes is not None:
+            rank_zero_info(continuation.describe_nothing_left(trainer, self._changes))
+
+    def _refuse_another_optimizer(self, trainer: Trainer) -> None:
+        # torch takes its options over, and fails at the first step.
         for optimizer in trainer.optimizers:
             # torch gives "differentiable" to the defaults of every optimiser that loads a state, and to no group.
             options = set(getattr(optimizer, "defaults", {})) - {"differentiable"}
@@ -79,6 +122,10 @@ class RunRecord(SaveConfigCallback):
                     remedy="give --model.optimizer as the run was started (its config.yaml), or start from its "
                     "backbone: --model.init_from RUN/backbone",
                 )
+
+    def _raise_eps(self, trainer: Trainer) -> None:
+        """Raise an ``eps`` that is 0 in the type of the weights: a weight without a gradient would become NaN."""
+        for optimizer in trainer.optimizers:
             for group in optimizer.param_groups:
                 types = {parameter.dtype for parameter in group["params"] if parameter.dtype.is_floating_point}
                 eps = group.get("eps")
@@ -119,8 +166,9 @@ class RunRecord(SaveConfigCallback):
         """Write, on rank zero; called once per run."""
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        with replacing_file(folder / self.config_filename) as staged:
-            staged.write_text(self.text, encoding="utf-8")
+        if self._changes is None or not (folder / self.config_filename).exists():  # else nothing was trained with it
+            with replacing_file(folder / self.config_filename) as staged:
+                staged.write_text(self.text, encoding="utf-8")
         run_folder.note_attempt(self.run)
         for logger in trainer.loggers:
             logger.log_hyperparams(self.config.as_dict())

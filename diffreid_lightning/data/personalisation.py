@@ -18,6 +18,7 @@ from diffreid_lightning.data.datasets import PersonDataset, open_dataset
 from diffreid_lightning.data.latents import LatentStore
 from diffreid_lightning.data.people import choose_people, describe_people, identity_names
 from diffreid_lightning.data.samplers import Draw, ShuffledRows, begun_at
+from diffreid_lightning.data.training_rows import digest_rows
 from diffreid_lightning.diffusion.checkpoint_source import locate_pipeline
 from diffreid_lightning.diffusion.personalised import Identity
 from diffreid_lightning.diffusion.prior import PriorImages, Words
@@ -145,6 +146,12 @@ class PersonalisationDataModule(LightningDataModule):
         """The same rows without words."""
         columns = {name: self.rows.table[name] for name in _PICTURE}
         return Manifest.from_columns(self.rows.root, columns, parents=self.rows.parents)
+
+    @cached_property
+    def training_rows(self) -> str:
+        """Digest of the images and identities, by which a checkpoint knows them again."""
+        labels, keys = self.rows.identities()
+        return digest_rows(keys, labels, self.rows.table["file_name"])
 
     @cached_property
     def words(self) -> list[Words]:

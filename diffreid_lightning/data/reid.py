@@ -21,6 +21,7 @@ from diffreid_lightning.data.check import count_unmatched
 from diffreid_lightning.data.datasets import PersonDataset, open_dataset
 from diffreid_lightning.data.holdout import first_per_camera, hold_out_identities, trainable_rows
 from diffreid_lightning.data.samplers import Draw, PKSampler, begun_at
+from diffreid_lightning.data.training_rows import digest_rows
 from diffreid_lightning.data.transforms import TrainView, evaluation_view
 from diffreid_lightning.errors import UserError, check_at_least, check_image_size, check_seed, check_workers, shorten
 from diffreid_lightning.manifest import Manifest
@@ -199,6 +200,12 @@ class ReIDDataModule(LightningDataModule):
     def num_identities(self) -> int:
         """Classes of the training set; its labels run from 0 to one less."""
         return len(self.train_set.rows.identities)
+
+    @cached_property
+    def training_rows(self) -> str:
+        """Digest of the training rows, by which a checkpoint knows them again."""
+        rows = self.train_set.rows
+        return digest_rows(rows.identities, rows.labels, rows.file_names)
 
     @property
     def has_test(self) -> bool:

@@ -170,11 +170,15 @@ def begun_at(sampler: AnySampler, trainer: Trainer | None) -> AnySampler:
     """Let a sampler's first epoch be the one that its trainer begins with.
 
     Lightning makes the first iterator of a run before it tells the sampler of the epoch, and keeps it where a run goes
-    on from the end of an epoch without validation: that run would see epoch 0 once more.
+    on from the end of an epoch without validation: that run would see epoch 0 once more. A schedule that asks how many
+    steps there are has the loader made even before the trainer's own progress is restored.
     """
     if trainer is not None and hasattr(sampler, "set_epoch"):
         progress: Any = trainer.fit_loop.epoch_progress.current
-        sampler.set_epoch(progress.processed)  # at the end of an epoch, trainer.current_epoch is one behind
+        loaded = getattr(getattr(trainer, "_checkpoint_connector", None), "_loaded_checkpoint", None) or {}
+        restored = loaded.get("loops", {}).get("fit_loop", {}).get("epoch_progress", {}).get("current", {})
+        # At the end of an epoch, trainer.current_epoch is one behind.
+        sampler.set_epoch(max(progress.processed, restored.get("processed", 0)))
     return sampler
 
 

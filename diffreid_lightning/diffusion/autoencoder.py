@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers import AutoencoderKL
@@ -45,6 +45,9 @@ class AutoencoderTraining(LightningModule):
     """
 
     latent_power: Tensor
+
+    #: arguments that a checkpoint overrules: a training that goes on from one cannot change them
+    start_only: ClassVar[tuple[str, ...]] = ("init_from",)
 
     def __init__(
         self,

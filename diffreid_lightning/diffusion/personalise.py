@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from diffusers.models.attention_processor import AttnProcessor
@@ -15,6 +15,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from diffreid_lightning.data.personalisation import PersonalisationBatch, PersonalisationDataModule
+from diffreid_lightning.data.training_rows import KEY, refuse_other_rows
 from diffreid_lightning.diffusion.checkpoint_source import locate_pipeline, weights_hash
 from diffreid_lightning.diffusion.conditioning import (
     Conditioning,
@@ -45,6 +46,7 @@ from diffreid_lightning.diffusion.schedule import Schedule, optimise_by_step
 from diffreid_lightning.errors import UserError, check_at_least, check_image_size
 from diffreid_lightning.paths import user_path
 
+_BASE = "base_model"  # where a checkpoint keeps the hash of the base model's weights
 _MIXED = {"bfloat16": "bf16-mixed", "float16": "16-mixed"}
 
 
@@ -77,6 +79,9 @@ class Personalisation(LightningModule):
     Raises:
         UserError: the base model cannot be had, or arguments do not go together.
     """
+
+    #: arguments that a checkpoint overrules: a training that goes on from one cannot change them
+    start_only: ClassVar[tuple[str, ...]] = ("tokens",)
 
     def __init__(
         self,
@@ -155,6 +160,29 @@ class Personalisation(LightningModule):
         cast_training_params(list(self._networks()), torch.float32)  # where the frozen weights are in half precision
         freeze_unread(pipeline)  # not before: what is run beside it in single precision must be so too
         self.trained = nn.ParameterDict(trained_weights(pipeline))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note whom the vectors stand for, and which model the rest was learnt beside."""
+        checkpoint[KEY] = self._data.training_rows
+        checkpoint[_BASE] = weights_hash(locate_pipeline(self.model))
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse what was learnt for other people, or beside another base model.
+
+        Raises:
+            UserError: it was.
+        """
+        if self._trainer is None:
+            return
+        remedy = "other people are learnt in a new run, without --ckpt_path"
+        refuse_other_rows(checkpoint, self._data.training_rows, "vectors", remedy)
+        if checkpoint.get(_BASE) not in (None, weights_hash(locate_pipeline(self.model))):
+            raise UserError(
+                "The checkpoint was learnt beside another base model.",
+                found=f"model.model {self.model}, which has other weights",
+                remedy="give --model.model as the run was started (its config.yaml), or leave --ckpt_path out to "
+                "start a new run",
+            )
 
     def configure_optimizers(self) -> Any:
         """Build optimiser and schedule: one group for the networks, those of the tokens beside it."""

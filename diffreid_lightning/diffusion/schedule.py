@@ -12,6 +12,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import nn
 
 from diffreid_lightning.errors import UserError
+from diffreid_lightning.resumable_schedule import ResumableSchedule
 
 Schedule = Literal["constant_with_warmup", "cosine", "linear"]
 
@@ -45,4 +46,5 @@ def optimise_by_step(
         )
     total = None if math.isinf(steps) else int(steps)
     rate = get_scheduler(schedule, made, num_warmup_steps=warmup_steps, num_training_steps=total)
-    return {"optimizer": made, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
+    schedule_of_steps = ResumableSchedule(made, rate, "step")
+    return {"optimizer": made, "lr_scheduler": {"scheduler": schedule_of_steps, "interval": "step"}}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers import StableDiffusionPipeline
@@ -48,6 +48,9 @@ class TextToImageTraining(LightningModule):
         schedule: course of the learning rate after the warm-up.
         warmup_steps: steps over which the rate rises from zero.
     """
+
+    #: arguments that a checkpoint overrules: a training that goes on from one cannot change them
+    start_only: ClassVar[tuple[str, ...]] = ("init_from", "autoencoder", "tokenizer", "attributes")
 
     def __init__(
         self,

@@ -29,6 +29,7 @@ from diffreid_lightning.provenance import manifests_named
 from diffreid_lightning.reid.losses import ReIDLoss
 from diffreid_lightning.reid.outputs import ReIDOutputs
 from diffreid_lightning.reid.supervised import SupervisedReID
+from diffreid_lightning.resumable_schedule import Interval
 
 #: what the module predicts beside the manifest's columns; the writer keeps it apart
 THUMBNAIL = "thumbnail"
@@ -78,7 +79,10 @@ class ScorerTraining(SupervisedReID):
         warmup_factor: as there.
         feature: as there; centroids are made of it.
         flip_average: as there; scores too are then those of an image and its mirror image.
+        scheduler_interval: as there.
     """
+
+    start_only = (*SupervisedReID.start_only, "calibration")
 
     def __init__(
         self,
@@ -97,10 +101,11 @@ class ScorerTraining(SupervisedReID):
         warmup_factor: float = 0.01,
         feature: Any = "after_bn",
         flip_average: bool = False,
+        scheduler_interval: Interval = "epoch",
     ) -> None:
         super().__init__(
             backbone, image_size, pooling, last_stride, init_from, allow_partial, drop_path_rate, losses, optimizer,
-            scheduler, warmup_epochs, warmup_factor, feature, flip_average,
+            scheduler, warmup_epochs, warmup_factor, feature, flip_average, scheduler_interval,
         )  # fmt: skip
         self.calibration = calibration or FoldNetworks()
         self.fold_networks = nn.ModuleList()
@@ -222,7 +227,8 @@ class ReIDScorer(LightningModule):
 
     Args:
         scorer: folder that a :class:`ScorerTraining` run left (``RUN/scorer``).
-        image_size: height and width in pixels of the images it is given; on the command line it is set as ``data.image_size``.
+        image_size: height and width in pixels of the images it is given; the command line sets it as
+            ``data.image_size``.
 
     Raises:
         UserError: the folder is missing or damaged, or was trained at another image size.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -13,11 +13,13 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from diffreid_lightning.data.reid import PersonBatch
+from diffreid_lightning.data.training_rows import KEY, refuse_other_rows
 from diffreid_lightning.errors import RunError, UserError, check_range, shorten
 from diffreid_lightning.nets import Backbone, BNNeck, IdentityClassifier, load_initial_weights
 from diffreid_lightning.reid.losses import BatchHardTriplet, LabelSmoothedCrossEntropy, ReIDLoss
 from diffreid_lightning.reid.outputs import FeatureBatch, ReIDOutputs
-from diffreid_lightning.reid.schedule import WarmUp
+from diffreid_lightning.reid.schedule import optimize_with_warm_up
+from diffreid_lightning.resumable_schedule import Interval
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -39,15 +41,20 @@ class SupervisedReID(LightningModule):
         losses: loss modules, at least one; None means label-smoothed cross-entropy and batch-hard triplet. Each is
             logged without its weight, under its name; the second of a name as ``NAME_2``.
         optimizer: makes the optimiser from the parameters.
-        scheduler: makes the schedule, stepped once an epoch; None keeps the rate. ``ReduceLROnPlateau`` is refused.
+        scheduler: makes the schedule; None keeps the rate. ``ReduceLROnPlateau`` is refused.
         warmup_epochs: epochs over which the rate rises linearly; it multiplies the schedule, whose epochs count from 0.
         warmup_factor: share of the rate the first epoch starts with.
         feature: what is compared at evaluation: the feature ``after_bn`` or ``before_bn`` the neck.
         flip_average: average the features of an image and its mirror image at evaluation.
+        scheduler_interval: step the schedule once an ``epoch``, or once an optimiser ``step`` (``OneCycleLR`` and
+            ``CyclicLR``); the warm-up is counted in epochs either way.
 
     Raises:
         UserError: ``losses`` is empty or holds something that is not a :class:`~.losses.ReIDLoss`.
     """
+
+    #: arguments that a checkpoint overrules: a training that goes on from one cannot change them
+    start_only: ClassVar[tuple[str, ...]] = ("init_from", "allow_partial")
 
     _loss_sum: Tensor
 
@@ -67,6 +74,7 @@ class SupervisedReID(LightningModule):
         warmup_factor: float = 0.01,
         feature: Literal["after_bn", "before_bn"] = "after_bn",
         flip_average: bool = False,
+        scheduler_interval: Interval = "epoch",
     ) -> None:
         super().__init__()
         check_range("model.warmup_epochs", warmup_epochs)
@@ -89,6 +97,7 @@ class SupervisedReID(LightningModule):
         self.warmup_factor = warmup_factor
         self.feature = feature
         self.flip_average = flip_average
+        self.scheduler_interval: Interval = scheduler_interval
         self._initialised = False
         self._trained = False
         self._rate = 0.0
@@ -174,19 +183,38 @@ class SupervisedReID(LightningModule):
                 found=f"one for {len(weight)}",
                 remedy="to fine-tune on new data, start from the run's backbone folder: --model.init_from RUN/backbone",
             )
+        refuse_other_rows(
+            checkpoint,
+            self._training_rows(),
+            "classifier",
+            "to fine-tune on new data, start from the run's backbone folder: --model.init_from RUN/backbone",
+        )
         if self.classifier is None or self.classifier.in_features != num_features:
             self.classifier = IdentityClassifier(num_features, len(weight)).to(self.device)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note whom the classifier's rows stand for."""
+        rows = self._training_rows()
+        if rows is not None:
+            checkpoint[KEY] = rows
+
+    def _training_rows(self) -> str | None:
+        """Return the digest of what is trained on; None outside of training, or where the data have none."""
+        if self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
+            return None
+        digest = getattr(getattr(self.trainer, "datamodule", None), "training_rows", None)
+        return digest if isinstance(digest, str) else None
+
     def configure_optimizers(self) -> Any:
         """Build optimiser and schedule; warm-up multiplies the schedule, both from epoch 0."""
-        optimizer = self.optimizer(self.parameters())
-        if self.scheduler is None and self.warmup_epochs == 0:
-            return optimizer
-        scheduler = None if self.scheduler is None else self.scheduler(optimizer)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": WarmUp(optimizer, scheduler, epochs=self.warmup_epochs, factor=self.warmup_factor),
-        }
+        return optimize_with_warm_up(
+            self.optimizer(self.parameters()),
+            self.scheduler,
+            self.warmup_epochs,
+            self.warmup_factor,
+            self.scheduler_interval,
+            self._trainer,
+        )
 
     # Forward.
 

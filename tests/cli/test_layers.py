@@ -77,11 +77,15 @@ def test_a_key_with_plus_adds_to_a_list() -> None:
     assert merged["model"]["init_args"] == {"losses": ["L", "K"]}
 
 
-def test_changed_settings_are_named_with_both_values(tmp_path: Path) -> None:
-    saved = tmp_path / "config.yaml"
-    saved.write_text(
-        "trainer: {max_epochs: 3, devices: 1}\nmodel: {class_path: A}\nckpt_path: null\n", encoding="utf-8"
+def test_changed_settings_are_named_with_both_values() -> None:
+    before = "trainer: {max_epochs: 3, devices: 1, callbacks: [{class_path: B}]}\nmodel: {class_path: A}\nckpt_path: null\n"
+    now = (
+        "trainer: {max_epochs: 5, devices: 1, callbacks: [{class_path: C}]}\n"
+        "model: {class_path: A, init_args: {x: 1}}\nckpt_path: last\n"
     )
-    now = "trainer: {max_epochs: 5, devices: 1}\nmodel: {class_path: A, init_args: {x: 1}}\nckpt_path: last\n"
-    assert layers.changed_settings(saved, now) == ["trainer.max_epochs 3 -> 5", "model.init_args.x None -> 1"]
-    assert layers.changed_settings(tmp_path / "none.yaml", now) == []
+    assert [str(change) for change in layers.changed_settings(before, now)] == [
+        "trainer.max_epochs 3 -> 5",
+        "trainer.callbacks.0.class_path B -> C",
+        "model.init_args.x None -> 1",
+    ]
+    assert layers.changed_settings("a: [", now) == []

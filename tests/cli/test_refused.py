@@ -60,7 +60,7 @@ def test_a_refused_resume_changes_nothing(
         assert snapshot(tmp_path / "runs") == before, wrong
     assert command("test", "--ckpt_path=last") == 0
     assert command(*words, resume, "--trainer.max_epochs=3", "--test_with=none") == 0, "the run still goes on"
-    assert re.search(r"goes on from last.ckpt\. It was begun with other settings: [^\n]*max_epochs \d -> 3", said.text)
+    assert re.search(r"in force from here on: [^\n]*max_epochs \d -> 3", said.text)
     assert [path.name for path in sorted((run / "metrics").iterdir())] == ["attempt-1", "attempt-2"]
 
 

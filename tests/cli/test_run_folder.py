@@ -145,7 +145,7 @@ def test_last_begins_a_run_of_its_own_beside_one_that_has_no_checkpoint_yet(tmp_
     assert run_folder.where_to_start("last", tmp_path, "") == (None, run.path)
     lock = at_work(run.path)
     assert run_folder.where_to_start("last", tmp_path, "") == (None, None)
-    said = run_folder.describe_start(None, None, tmp_path, "")
+    said = run_folder.describe_start(None, None, tmp_path)
     assert "fit-001, which another process is at work in" in said
     with pytest.raises(UserError, match=r"fit-001 \(another process is at work in it\)"):
         run_folder.where_to_start("best", tmp_path, "")

@@ -125,12 +125,6 @@ def test_a_schedule_is_resumed_exactly(name: str, epoch: int) -> None:
     assert rates(second, 120 - epoch) == rates(first, 120 - epoch)
 
 
-def test_a_state_of_another_schedule_is_refused() -> None:
-    state = warm(None).state_dict()
-    with pytest.raises(UserError, match="another kind of schedule"):
-        warm(SCHEDULES["cosine"][0]).load_state_dict(state)
-
-
 def test_a_schedule_that_waits_for_a_metric_is_refused() -> None:
     module = SupervisedReID("test_resnet", image_size=SIZE, scheduler=lambda o: lr_scheduler.ReduceLROnPlateau(o))
     with pytest.raises(UserError, match="ReduceLROnPlateau"):
