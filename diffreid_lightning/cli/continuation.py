@@ -105,11 +105,12 @@ def describe_changes(changes: Sequence[Change], most: int = 6) -> str | None:
 
 def describe_nothing_left(trainer: Trainer, changes: Sequence[Change]) -> str:
     """Say that a training was complete when it was taken up, and that its settings have changed for nothing."""
-    epochs = trainer.fit_loop.epoch_progress.current.processed
+    progress: Any = trainer.fit_loop.epoch_progress.current
     limits = f"trainer.max_epochs is {trainer.max_epochs}" + (
         f", trainer.max_steps is {trainer.max_steps}" if trainer.max_steps >= 0 else ""
     )
     changed = shorten([str(change) for change in changes if change.key.startswith(("model.", "data."))], 6)
-    return f"Nothing was left to train: {epochs} epochs and {trainer.global_step} steps are done, {limits}." + (
-        f" What has changed was not trained with: {changed}." if changed else ""
+    return (
+        f"Nothing was left to train: {progress.processed} epochs and {trainer.global_step} steps are done, {limits}."
+        + (f" What has changed was not trained with: {changed}." if changed else "")
     )

@@ -126,7 +126,7 @@ def optimize_with_warm_up(
     if interval == "step" and trainer is not None:
         _refuse_early_end(made, trainer)
         steps_per_epoch = _steps_per_epoch(trainer) if warmup_epochs > 0 else 1
-    schedule = WarmUp(optimizer, made, warmup_epochs, warmup_factor, interval, steps_per_epoch)  # type: ignore[arg-type]
+    schedule = WarmUp(optimizer, made, warmup_epochs, warmup_factor, interval, steps_per_epoch)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": interval}}
 
 

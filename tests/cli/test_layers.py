@@ -78,7 +78,9 @@ def test_a_key_with_plus_adds_to_a_list() -> None:
 
 
 def test_changed_settings_are_named_with_both_values() -> None:
-    before = "trainer: {max_epochs: 3, devices: 1, callbacks: [{class_path: B}]}\nmodel: {class_path: A}\nckpt_path: null\n"
+    before = (
+        "trainer: {max_epochs: 3, devices: 1, callbacks: [{class_path: B}]}\nmodel: {class_path: A}\nckpt_path: null\n"
+    )
     now = (
         "trainer: {max_epochs: 5, devices: 1, callbacks: [{class_path: C}]}\n"
         "model: {class_path: A, init_args: {x: 1}}\nckpt_path: last\n"
