@@ -135,6 +135,12 @@ class HouseCLI(LightningCLI):
         if checkpoint is not None:
             check_own(checkpoint, to_go_on=self.subcommand == "fit")
         trainer_numbers.check(config.trainer)
+        if self.subcommand == "fit" and checkpoint is not None and config.trainer.fast_dev_run:
+            raise UserError(
+                "A training that goes on cannot be tried out: fast_dev_run ends after the first epoch, which is done.",
+                found=f"--ckpt_path, and --trainer.fast_dev_run {config.trainer.fast_dev_run}",
+                remedy="leave one of the two out",
+            )
         config.ckpt_path = None if checkpoint is None else str(checkpoint)
         self.run = self.save_config_kwargs["run"] = run_folder.open_run(root, str(self.subcommand), continued)
         config.trainer.default_root_dir = str(self.run.path)
