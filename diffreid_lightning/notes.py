@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from diffreid_lightning.errors import UserError
-from diffreid_lightning.paths import kind_of
+from diffreid_lightning.paths import not_a_file
 
 _DEEPEST = 200  # levels; a note of a training holds the notes of those before it
 
@@ -30,19 +30,6 @@ def damaged(file: Path, found: str, *, looked_for: str, remedy: str) -> DamagedF
     return DamagedFile(
         f"A file is damaged, or belongs to something else: {file}", looked_for=looked_for, found=found, remedy=remedy
     )
-
-
-def not_a_file(path: Path) -> str | None:
-    """Say what lies in the place of a file, in words for an error message; None for an ordinary file.
-
-    A pipe or a device must not be opened: nobody may ever write to it.
-    """
-    try:
-        if path.is_file():
-            return None
-        return "a folder" if path.is_dir() else kind_of(path) or "no file"
-    except (OSError, ValueError) as error:  # a loop of links, a name that the system does not take
-        return f"{type(error).__name__}: {error}"
 
 
 def read_json(file: Path, form: Any = dict, *, remedy: str) -> dict[str, Any]:

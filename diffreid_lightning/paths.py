@@ -68,6 +68,20 @@ def kind_of(path: str | os.PathLike[str]) -> str | None:
     return next((words for is_kind, words in _KINDS if is_kind(mode)), "something else")
 
 
+def not_a_file(path: Path) -> str | None:
+    """Name what lies in the place of a regular file, for an error message; None for a regular file.
+
+    Args:
+        path: links are followed, as far as they lead somewhere.
+    """
+    try:
+        if path.is_file():
+            return None
+        return "a folder" if path.is_dir() else kind_of(path) or "no file"
+    except (OSError, ValueError) as error:  # a loop of links, a name that the system does not take
+        return f"{type(error).__name__}: {error}"
+
+
 def read_regular(path: str, most: int) -> bytes:
     """Read a whole file that is none of the kinds that never end or never begin: a pipe, a socket, a device.
 

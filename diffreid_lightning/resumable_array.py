@@ -15,7 +15,8 @@ from rich.progress import track
 
 from diffreid_lightning import file_lock
 from diffreid_lightning.errors import RunError, UserError
-from diffreid_lightning.notes import DamagedFile, damaged, not_a_file
+from diffreid_lightning.notes import DamagedFile, damaged
+from diffreid_lightning.paths import not_a_file
 from diffreid_lightning.whole_folder import replacing_file
 
 

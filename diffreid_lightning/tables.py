@@ -7,7 +7,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from diffreid_lightning.notes import damaged, not_a_file
+from diffreid_lightning.notes import damaged
+from diffreid_lightning.paths import not_a_file
 
 
 def read_table(file: Path, *, remedy: str) -> pa.Table:

@@ -9,7 +9,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from diffreid_lightning.notes import not_a_file
+from diffreid_lightning.paths import not_a_file
 
 _MOST = 100_000  # values; a vocabulary or a sweep of thousands is far below
 _DEEPEST = 60

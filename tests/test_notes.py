@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from diffreid_lightning.notes import DamagedFile, mismatch, not_a_file, parse_json, read_json
+from diffreid_lightning.notes import DamagedFile, mismatch, parse_json, read_json
+from diffreid_lightning.paths import not_a_file
 from diffreid_lightning.provenance import read_provenance
 
 DEEP = '{"a":' * 5000 + "1" + "}" * 5000

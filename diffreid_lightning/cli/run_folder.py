@@ -25,8 +25,8 @@ from pathlib import Path
 
 from diffreid_lightning import file_lock
 from diffreid_lightning.errors import UserError, nearest
-from diffreid_lightning.notes import DamagedFile, not_a_file, read_json
-from diffreid_lightning.paths import user_path
+from diffreid_lightning.notes import DamagedFile, read_json
+from diffreid_lightning.paths import not_a_file, user_path
 from diffreid_lightning.whole_folder import replacing_file
 
 #: The launcher of a multi-process run starts the command again in each process; they all meet in the first one's

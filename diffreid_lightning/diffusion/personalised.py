@@ -37,8 +37,8 @@ from diffreid_lightning.diffusion.conditioning import text_encoders
 from diffreid_lightning.diffusion.folder import Pipeline, load_pipeline
 from diffreid_lightning.diffusion.prompts import PromptTemplate
 from diffreid_lightning.errors import UserError, shorten
-from diffreid_lightning.notes import mismatch, not_a_file, parse_json, read_json
-from diffreid_lightning.paths import user_path
+from diffreid_lightning.notes import mismatch, parse_json, read_json
+from diffreid_lightning.paths import not_a_file, user_path
 from diffreid_lightning.whole_folder import what_is_there
 
 IDENTITIES_FILE = "identities.json"

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.nets.variants import is_variant
-from diffreid_lightning.notes import damaged, not_a_file, read_json
-from diffreid_lightning.paths import user_path
+from diffreid_lightning.notes import damaged, read_json
+from diffreid_lightning.paths import not_a_file, user_path
 from diffreid_lightning.torch_file import mistaken_for
 from diffreid_lightning.whole_folder import what_is_there
 
