@@ -198,7 +198,8 @@ def _memory_error(error: Exception) -> RunError:
     return RunError(
         "The device ran out of memory." if "CUDA" in str(error) else "The memory ran out.",
         found=last_resort.told(error),
-        remedy="make the batch smaller (--data.sampler.init_args.identities_per_batch), or use "
+        remedy="free some, or raise its limit (ulimit -v); or make the batch smaller "
+        "(--data.sampler.init_args.identities_per_batch), or use "
         "--trainer.precision 16-mixed; continue with --ckpt_path last",
     )
 

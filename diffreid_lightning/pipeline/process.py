@@ -37,6 +37,8 @@ def run_logged(words: Sequence[str], environment: Mapping[str, str], log: Path, 
     around = {**os.environ, **environment}
     if not on_terminal:
         around.pop("FORCE_COLOR", None)  # a notebook sets it, and a progress bar would come as thousands of lines
+    if "WANDB_SWEEP_ID" not in around:
+        around.pop("WANDB_RUN_ID", None)  # the stages of a chain are runs of their own
     try:
         process = subprocess.Popen(
             command,
