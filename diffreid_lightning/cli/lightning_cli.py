@@ -124,7 +124,6 @@ class HouseCLI(LightningCLI):
         config = self.config[self.subcommand]
         root = user_path(config.trainer.default_root_dir or "runs")
         asked, config.ckpt_path = config.ckpt_path, None
-        _refuse_overruled(config)
         text = self.save_config_kwargs["text"] = self._parser(self.subcommand).dump(config, skip_unset=False)
         if self.subcommand == "fit":
             checkpoint, continued = run_folder.where_to_start(asked, root, text)
@@ -338,19 +337,6 @@ def run_command(subcommand: str, words: list[str]) -> None:
 def _links_seed(parser: LightningArgumentParser) -> bool:
     """Tell whether the data's seed follows ``seed_everything``: nobody wrote one for the data."""
     return isinstance(parser, HouseParser) and not links.is_written(parser.written, links.DATA_SEED)
-
-
-def _refuse_overruled(config: Namespace) -> None:
-    """Refuse Lightning's options for what is decided here."""
-    if config.get("weights_only") is False:
-        raise UserError(
-            "No checkpoint is loaded as a pickle.",
-            looked_for="weights_only true, or null",
-            found="false",
-            remedy="leave --weights_only out; checkpoints of this package hold plain tensors",
-        )
-    if config.get("return_predictions"):
-        raise UserError("Predictions are written by callbacks, and not kept.", remedy="leave --return_predictions out")
 
 
 def _seed(value: bool | int) -> int:
