@@ -3,11 +3,14 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.trainer.states import TrainerFn
 
 from diffreid_lightning.callbacks.averaging import TendAveraging
+from diffreid_lightning.errors import UserError
 
 
 class Linear(LightningModule):
@@ -35,3 +38,16 @@ def test_the_average_is_kept_where_training_runs() -> None:
 
 def test_a_device_that_was_chosen_stays() -> None:
     assert average_of(EMAWeightAveraging("cpu", decay=0.9)) == {"cpu"}
+
+
+def test_averaged_weights_are_not_gone_on_with_as_if_they_were_trained() -> None:
+    trainer: Any = SimpleNamespace(callbacks=[TendAveraging()], state=SimpleNamespace(fn=TrainerFn.FITTING))
+    checkpoint: dict[str, Any] = {"state_dict": {}, "current_model_state": {}}
+    with pytest.raises(UserError, match="averaged weights"):
+        TendAveraging().on_load_checkpoint(trainer, Linear(), checkpoint)
+    TendAveraging().on_load_checkpoint(trainer, Linear(), {"state_dict": {}})
+    trainer.callbacks.append(EMAWeightAveraging(decay=0.9))
+    TendAveraging().on_load_checkpoint(trainer, Linear(), checkpoint)
+    trainer.callbacks.pop()
+    trainer.state.fn = TrainerFn.TESTING
+    TendAveraging().on_load_checkpoint(trainer, Linear(), checkpoint)

@@ -29,6 +29,18 @@ def test_a_score_is_taken_up_beside_its_checkpoint_alone(here: bool, tmp_path: P
     assert callback.best_model_path == (str(best) if here else "")
 
 
+def test_a_score_of_another_number_is_not_taken_up(tmp_path: Path) -> None:
+    strategy = SimpleNamespace(broadcast=lambda value: True if isinstance(value, bool) else value)
+    trainer: Any = SimpleNamespace(default_root_dir=str(tmp_path), strategy=strategy)
+    begun = RunCheckpoint(monitor="val/mAP")
+    begun.best_score = 42.0
+    for monitor, expected in (("val/mAP", 42.0), ("val/rank1", None)):
+        callback = RunCheckpoint(monitor=monitor)
+        callback.setup(trainer, None, "fit")  # type: ignore[arg-type]
+        callback.load_state_dict(begun.state_dict())
+        assert callback.best_score == expected
+
+
 @pytest.mark.parametrize("steps", [3, 5])
 def test_the_last_checkpoint_is_of_the_last_step(steps: int, tmp_path: Path) -> None:
     trainer = Trainer(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from diffreid_lightning.data.samplers import PKSampler, draw_pk_epoch
+from diffreid_lightning.data.samplers import PKSampler, ShuffledRows, begun_at, draw_pk_epoch
 from diffreid_lightning.errors import UserError
 
 
@@ -156,3 +156,17 @@ def test_a_share_of_images_that_are_not_there_is_refused(made: bool, share: floa
         draw_pk_epoch(labels, 2, 2, np.random.default_rng(0), generated=np.full(24, made), share=share)
     with pytest.raises(UserError, match=r"generated_share is 1\.5"):
         PKSampler(labels.tolist(), 2, 2, generated_share=1.5)
+
+
+@pytest.mark.parametrize(("restored", "loaded", "epoch"), [(0, 0, 0), (3, 0, 3), (0, 3, 3)])
+def test_a_loader_that_is_made_early_begins_at_the_epoch_of_the_checkpoint(
+    restored: int, loaded: int, epoch: int
+) -> None:
+    """A schedule of steps asks for their number before Lightning restores its own progress."""
+    progress = SimpleNamespace(current=SimpleNamespace(processed=restored))
+    checkpoint = {"loops": {"fit_loop": {"epoch_progress": {"current": {"processed": loaded}}}}} if loaded else {}
+    trainer: Any = SimpleNamespace(
+        fit_loop=SimpleNamespace(epoch_progress=progress),
+        _checkpoint_connector=SimpleNamespace(_loaded_checkpoint=checkpoint),
+    )
+    assert begun_at(ShuffledRows(4, 2), trainer).epoch == epoch

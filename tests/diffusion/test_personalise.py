@@ -167,7 +167,7 @@ def test_names_alone_can_be_trained_and_networks_alone_too(train: Train, checkpo
 
 
 def test_the_folder_says_who_is_in_it_and_where_it_comes_from(train: Train, checkpoints: dict[str, Path]) -> None:
-    _, folder = train(checkpoints["sd1"])
+    module, folder = train(checkpoints["sd1"])
     model = load_personalised(folder)
     assert model.template.text == "a photo of {identity}, {description}"
     assert [identity.description for identity in model.identities] == [
@@ -176,6 +176,14 @@ def test_the_folder_says_who_is_in_it_and_where_it_comes_from(train: Train, chec
     record = json.loads((folder / "provenance.json").read_text())
     assert (record["training_data"]["identities"], record["training_data"]["images"]) == (4, 16)
     assert load_personalised(folder).content_hash == model.content_hash
+
+    # A checkpoint knows them again.
+    checkpoint: dict[str, Any] = {}
+    module.on_save_checkpoint(checkpoint)
+    module.on_load_checkpoint(checkpoint)
+    for key, named in (("training_rows", "other training data"), ("base_model", "another base model")):
+        with pytest.raises(UserError, match=named):
+            module.on_load_checkpoint({**checkpoint, key: "0"})
 
 
 def test_a_folder_that_does_not_fit_says_why(train: Train, checkpoints: dict[str, Path], tmp_path: Path) -> None:
