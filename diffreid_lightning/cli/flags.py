@@ -83,7 +83,7 @@ def _assign(node: dict[str, Any], keys: list[str], value: str, append: bool) -> 
     for key in keys[:-1]:
         if "class_path" in node and key not in STRUCTURE:
             node = node.setdefault("init_args", {})
-        child = node.get(key)
+        child = node[key] = _as_list(node.get(key))
         if isinstance(child, list):  # --list+=Class --list.argument=1 speaks of the last entry
             last = child[-1] if child else {}
             if child:
@@ -96,12 +96,18 @@ def _assign(node: dict[str, Any], keys: list[str], value: str, append: bool) -> 
     below = node.get(keys[-1])
     read = _read(value, below, top, append)
     if append:
+        below = _as_list(below)
         items = read if isinstance(read, list) else [read]
         node[keys[-1]] = [*(below if isinstance(below, list) else [] if below is None else [below]), *items]
     elif isinstance(read, Mapping):
         node.update(merge_layers({keys[-1]: below}, {keys[-1]: read}))
     elif not _is_same_class(below, read):
         node[keys[-1]] = read
+
+
+def _as_list(node: Any) -> Any:
+    """Return the list that an earlier flag gave as text; anything else as it is."""
+    return _read(node, None, top=False, append=True) if isinstance(node, str) and node.startswith("[") else node
 
 
 def _as_section(node: Any) -> dict[str, Any]:

@@ -57,6 +57,11 @@ def test_lists_are_replaced_or_added_to() -> None:
         "K",
         {"class_path": "N"},
     ]
+    assert laid_over("--trainer.callbacks=[B, C]", "--trainer.callbacks.x=1")["trainer"]["callbacks"] == [
+        "B",
+        {"class_path": "C", "init_args": {"x": "1"}},
+    ]
+    assert laid_over("--trainer.callbacks=[B]", "--trainer.callbacks+=C")["trainer"]["callbacks"] == ["B", "C"]
     assert laid_over("--trainer.callbacks=[B]")["trainer"]["callbacks"] == "[B]"
 
 
