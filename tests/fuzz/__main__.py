@@ -18,6 +18,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def fuzz(world: Path, options: argparse.Namespace, end: float, command: Command)
     from tests.fuzz.trial import Trial
 
     wrong: list[object] = []
-    begun, ended = 0, 0
+    codes: Counter[int] = Counter()
     place = Path(tempfile.mkdtemp(prefix="fuzz-", dir=world.parent))
     numbers = iter(options.only) if options.only else iter(range(options.first, sys.maxsize))
     plan = _plan(numbers, options)
@@ -72,13 +73,12 @@ def fuzz(world: Path, options: argparse.Namespace, end: float, command: Command)
             if chosen is not None:
                 number, target = chosen
                 running.append(Trial(number, options.seed, target, world, place / f"{number:06d}", command))
-                begun += 1
         for trial in list(running):
             result = trial.poll(options.limit)
             if result is None:
                 continue
             running.remove(trial)
-            ended += 1
+            codes[result.code] += 1
             if result.wrong:
                 wrong.append(result)
                 print(
@@ -91,7 +91,8 @@ def fuzz(world: Path, options: argparse.Namespace, end: float, command: Command)
         time.sleep(0.01)
     if not options.only:
         shutil.rmtree(place, ignore_errors=True)
-    print(f"{ended} inputs, {len(wrong)} of them not answered as they must be (seed {options.seed})")
+    ends = ", ".join(f"{count} with exit code {code}" for code, count in sorted(codes.items()))
+    print(f"{codes.total()} inputs ({ends}), {len(wrong)} not answered as they must be (seed {options.seed})")
     return wrong
 
 
