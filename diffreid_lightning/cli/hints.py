@@ -181,10 +181,12 @@ def _without_arguments(node: Any, path: str, text: bool) -> UserError | None:
     """Refuse arguments of what is plain text, such as the path of a dataset."""
     if not isinstance(node, Mapping) or not text or looks_like_a_class(str(node["class_path"])):
         return None
+    given = str(node["class_path"])
+    root = given if "/" in given else "PATH"
     return UserError(
-        f"{path!r} is a plain {str(node['class_path'])!r} and has no arguments of its own.",
+        f"{path!r} is a plain {given!r} and has no arguments of its own.",
         found=", ".join(map(str, node.get("init_args") or {})),
-        remedy=f"name a class, such as the format of a dataset: --{path} Market1501 --{path}.root PATH",
+        remedy=f"name a class, such as the format of a dataset: --{path} Market1501 --{path}.root {root}",
     )
 
 

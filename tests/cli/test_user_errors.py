@@ -197,7 +197,7 @@ def test_a_folder_without_query_and_gallery_is_trained_on_and_it_is_said(
         (["--test_with=best", "--trainer.limit_val_batches=0"], ["limit_val_batches 0"]),
         (["--test_with=best", "--trainer.callbacks=[RetrievalEvaluator]"], ["no ModelCheckpoint with a monitor"]),
         (["--data=/data/market1501"], ["did you mean --data.train /data/market1501?"]),
-        (["--data.train.strict=true"], ["has arguments of its own", "--data.train Market1501 --data.train.root"]),
+        (["--data.train.strict=true"], ["has no arguments of its own", "--data.train Market1501 --data.train.root /"]),
         (["--ckpt_path=lst"], ["did you mean 'last'"]),
         (["--ckpt_path=runs/reid/fit-999"], ["no such folder"]),
     ],
