@@ -35,6 +35,21 @@ def read_yaml(file: Path) -> Any:
         raise ValueError(" ".join(str(error).split())) from error
 
 
+def parse_yaml(text: str) -> Any:
+    """Parse YAML.
+
+    Raises:
+        ValueError: as :func:`read_yaml`.
+    """
+    try:
+        _refuse_unbounded(yaml.compose(text, Loader=yaml.SafeLoader))
+        return yaml.safe_load(text)
+    except RecursionError as error:
+        raise ValueError(f"nested deeper than {_DEEPEST} levels") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(" ".join(str(error).split())) from error
+
+
 def _refuse_unbounded(root: yaml.Node | None) -> None:
     """Count the values and levels of a document as they come out once each anchor stands where it is named."""
     sizes: dict[int, tuple[int, int] | None] = {}  # by node: values and levels; None while it is being counted

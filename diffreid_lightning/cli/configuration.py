@@ -79,5 +79,7 @@ def _config_of_checkpoint(subcommand: str, settings: Mapping[str, Any]) -> dict[
     if run is None or not (run / run_folder.CONFIG_FILE).is_file():
         return None
     saved = layers.load_config(run / run_folder.CONFIG_FILE)
-    saved["trainer"] = {**saved["trainer"], "default_root_dir": str(run.parent)}  # wherever the run lies now
+    _raise(hints.explain_sections(saved))
+    # Wherever the run lies now.
+    saved["trainer"] = {**(saved.get("trainer") or {}), "default_root_dir": str(run.parent)}
     return {key: saved[key] for key in ("seed_everything", "trainer", "model", "data") if key in saved}

@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from yaml import YAMLError, safe_load
+from yaml import safe_load
 
 from diffreid_lightning.errors import UserError, nearest, shorten
 from diffreid_lightning.packaged import configs_folder
 from diffreid_lightning.paths import user_path
-from diffreid_lightning.yaml_files import read_yaml
+from diffreid_lightning.yaml_files import parse_yaml, read_yaml
 
 DEFAULT = "default.yaml"
 _FLAGS = ("--config", "-c")
@@ -146,8 +146,8 @@ def changed_settings(before: str, now: str) -> list[Change]:
         now: another one, as YAML.
     """
     try:
-        loaded = safe_load(before)
-    except (ValueError, YAMLError, RecursionError):
+        loaded = parse_yaml(before)
+    except ValueError:
         return []
     if not isinstance(loaded, dict):
         return []

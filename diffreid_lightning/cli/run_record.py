@@ -78,14 +78,14 @@ class RunRecord(SaveConfigCallback):
         run = run_folder.run_of_checkpoint(Path(str(trainer.ckpt_path)))
         begun = checkpoint.get(continuation.CONFIG_KEY)
         if begun is None and run is not None and (run / run_folder.CONFIG_FILE).is_file():
-            begun = (run / run_folder.CONFIG_FILE).read_text(encoding="utf-8")
+            begun = (run / run_folder.CONFIG_FILE).read_bytes().decode(errors="replace")
         changes = layers.changed_settings(str(begun or ""), self.text)
         continuation.refuse_start_only(changes, getattr(pl_module, "start_only", ()), evaluating=not fitting)
         if not fitting:
             return
         if run == self.run.path.resolve():
             continuation.refuse_another_root(changes, self.run.path)
-        continuation.give_arguments(trainer.callbacks, checkpoint["callbacks"], changes)  # type: ignore[attr-defined]
+        continuation.give_arguments(trainer.callbacks, checkpoint.get("callbacks", {}), changes)  # type: ignore[attr-defined]
         self._changes, self._schedules = changes, len(checkpoint.get("lr_schedulers", ()))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
