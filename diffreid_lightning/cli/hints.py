@@ -277,7 +277,7 @@ def resolve(class_path: str, bases: tuple[type, ...]) -> type | None:
     if module:
         try:
             found = getattr(importlib.import_module(module), name, None)
-        except ImportError:
+        except (ImportError, TypeError, ValueError):  # no such module; a name that begins with dots
             return None
         return found if isinstance(found, type) else None
     return next((cls for cls in _subclasses(bases) if cls.__name__ == class_path), None)
@@ -343,6 +343,8 @@ def _missing_package(class_path: str) -> ImportError | None:
         return None if error.name is None or f"{module}.".startswith(f"{error.name}.") else error
     except ImportError as error:
         return error
+    except (TypeError, ValueError):  # a name that begins with dots
+        return None
     return None
 
 

@@ -145,7 +145,7 @@ def _find(name: str) -> type:
     module, _, last = name.rpartition(".")
     try:
         found = getattr(importlib.import_module(module) if module else diffusers, last, None)
-    except ImportError:
+    except (ImportError, TypeError, ValueError):  # no such module; a name that begins with dots
         found = None
     if isinstance(found, type) and issubclass(found, SchedulerMixin):
         return found

@@ -68,6 +68,10 @@ Command = Callable[..., int]
         (["fit", "--trainer.devices=abc"], ["devices"]),
         (["fit", "--config=bot_market.yaml"], ["did you mean --config experiment/bot_market1501"]),
         (["fit", "--model.backbone=resnet51"], ["resnet51", "resnet50"]),
+        (
+            ["fit", "--trainer.callbacks=[../../evil.Writer]"],
+            ["names a class that does not exist", "../../evil.Writer"],
+        ),
         (["fit", "--data.train=/no/such/folder"], ["/no/such/folder"]),
         (["fit", "--data.val_share=1.5"], ["val_share"]),
         (["fit", "--data.sampler.init_args.identities_per_batch=100000"], ["100000", "held out"]),
@@ -384,7 +388,7 @@ def test_checkpoints_that_cannot_be_used(
 ) -> None:
     (tmp_path / "junk.ckpt").write_bytes(b"junk")
     assert command("test", "--ckpt_path=junk.ckpt") == 2
-    assert "not a checkpoint" in capfd.readouterr().err
+    assert "no checkpoint of this package" in capfd.readouterr().err
     words = [f"--data.train={market}", *TINY, "--trainer.logger=false", "--trainer.max_epochs=1", "--test_with=none"]
     assert command("fit", *words) == 0
     assert command("test", "--ckpt_path=last", "--model.backbone=test_vit", "--trainer.logger=false") == 2
@@ -411,6 +415,12 @@ def test_checkpoints_that_cannot_be_used(
         error = capfd.readouterr().err
         assert told in error and "Traceback" not in error
         assert torch.load(last, weights_only=True).keys() == content.keys(), "what is there stays"
+    saved = tmp_path / "runs/reid/fit-001/config.yaml"
+    for damaged in ("trainer: [1]", "trainex: {}\nmodel: null", "a: [", "{a: " * 500):
+        saved.write_text(damaged)
+        assert command("test", "--ckpt_path=last") == 2
+        error = capfd.readouterr().err
+        assert error.startswith("error: ") and "Traceback" not in error and saved.read_text() == damaged
 
 
 def test_nobody_to_validate_on(command: Command, market: Path, capfd: pytest.CaptureFixture[str]) -> None:
