@@ -15,13 +15,18 @@ RESNET_WIDTHS = (8, 16, 24, 32)
 
 
 def shake(network: nn.Module) -> nn.Module:
-    """Give every tensor, statistics of batch norm included, a value of its own."""
+    """Give every tensor, statistics of batch norm included, a value of its own, such that images make a difference."""
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for name, tensor in network.state_dict().items():
-            if tensor.is_floating_point():
-                noise = torch.rand(tensor.shape, generator=generator)
-                tensor.copy_(0.5 + noise if "running" in name or tensor.ndim < 2 else (noise - 0.5) * 0.1)
+            if not tensor.is_floating_point():
+                continue
+            noise = torch.rand(tensor.shape, generator=generator) - 0.5
+            if tensor.ndim < 2:
+                tensor.copy_(1 + noise if name.endswith(("weight", "running_var")) else noise * 0.2)
+            else:
+                scale = (24 / max(tensor[0].numel(), 1)) ** 0.5 if name.endswith("weight") else 1.0
+                tensor.copy_(noise * scale)
     return network.eval()
 
 
