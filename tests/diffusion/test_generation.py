@@ -295,7 +295,7 @@ def test_guidance_has_one_meaning_for_prior_images_and_generation(scale: float) 
     assert guidance_scale("guidance", 0) == guidance_scale("guidance", 1) == 1
     assert FineGrainedPrior(guidance=0).guidance == 1
     for make in (lambda: guidance_scale("guidance", scale), lambda: FineGrainedPrior(guidance=scale)):
-        with pytest.raises(UserError, match="1 \\(no guidance\\) or more"):
+        with pytest.raises(UserError, match="a scale from 1 \\(no guidance\\) to 100"):
             make()
 
 
@@ -317,7 +317,7 @@ def test_a_sampler_must_take_a_schedule_that_ends_in_noise(checkpoints: dict[str
     [
         (lambda: ComposedGuidance(window=(0.5, 0.5)), "window"),
         (lambda: ComposedGuidance(window=(0.0, 1.5)), "window"),
-        (lambda: ComposedGuidance(attribute_weight=-1), "attribute_weight -1"),
+        (lambda: ComposedGuidance(attribute_weight=-1), "attribute_weight must be at least 0"),
         (lambda: SDEdit(strength=0), "strength 0"),
         (lambda: GuidanceJitter(factors=(2, 1)), "factors"),
     ],
