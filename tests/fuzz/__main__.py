@@ -34,7 +34,7 @@ def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--seconds", type=float, default=60, help="how long, the making of the world included")
+    parser.add_argument("--seconds", type=float, default=60, help="how long inputs are tried, once the world is there")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, nargs="+", default=[], help="run these trials alone")
     parser.add_argument("--first", type=int, default=0, help="the number to begin with")
@@ -175,7 +175,7 @@ def main() -> int:
         work = make_world(folder)
     print(f"the world is there after {time.monotonic() - started:.0f} s", flush=True)
     try:
-        return int(bool(fuzz(work, options, started + options.seconds, lambda words: command(words))))
+        return int(bool(fuzz(work, options, time.monotonic() + options.seconds, lambda words: command(words))))
     finally:
         if options.world is None and not options.only:
             shutil.rmtree(folder, ignore_errors=True)
