@@ -260,15 +260,19 @@ def put_at(config: Any, key: str, value: Any) -> None:
     config[path[-1] if last == "class_path" else last] = value
 
 
-#: Refused when going on by these very commands in test_refused.py and test_continuation.py.
-SHOWN_ELSEWHERE = (M + "backbone", M + "optimizer.class_path", D + "val_share")
+#: Refused in tests of their own: test_refused.py, test_continuation.py, test_resumable_schedule.py.
+SHOWN_ELSEWHERE = {
+    START: {M + "init_from"},
+    GO_ON: {
+        M + "backbone", M + "optimizer.class_path", M + "scheduler_interval", D + "train", D + "val_share",
+        T + "default_root_dir",
+    },
+}  # fmt: skip
 
 
 def refused_by_rule(others: Mapping[str, Other], base: Mapping[str, Any]) -> bool:
     """Tell whether a rule that other tests show at work refuses to go on with an option: no command is run for it."""
     key, other = next(iter(others.items()))
-    if key in SHOWN_ELSEWHERE:
-        return True
     name = key.rpartition(".")[2]
     if key.removeprefix(M) in SupervisedReID.start_only:
         change = Change(key, base["model"]["init_args"][name], other.value)
@@ -325,7 +329,7 @@ class Walk:
 
     def problems(self, when: str, others: Mapping[str, Other]) -> list[str]:
         """List the options that are neither refused, where they are said to be, nor in force, everywhere else."""
-        if when == GO_ON and refused_by_rule(others, self.base):
+        if others.keys() <= SHOWN_ELSEWHERE[when] or (when == GO_ON and refused_by_rule(others, self.base)):
             return []
         code = self.with_others(when, others)
         stopped = getattr(self.spied, "t", None) is not None
