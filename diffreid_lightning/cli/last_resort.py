@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from diffreid_lightning.errors import RunError
 WORKER_TRACEBACK = "Original Traceback (most recent call last)"
 _LONGEST = 300  # characters of a foreign message that are shown
 _MANY_LINES = 1 << 16
+_NO_MEMORY = ("DefaultCPUAllocator", "failed to map segment", "Cannot allocate memory")
 
 
 def unforeseen(error: BaseException) -> RunError:
@@ -31,6 +33,13 @@ def unforeseen(error: BaseException) -> RunError:
         remedy=f"the traceback, for whoever looks into it, is in {save_traceback(error)}; what was finished before is "
         "intact: a fit goes on with --ckpt_path last, other commands with the same words",
     )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that memory ran out: Python's, the system's, or torch's, which is not imported."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    return type(error).__name__ == "OutOfMemoryError" or any(words in str(error) for words in _NO_MEMORY)
 
 
 def told(error: BaseException) -> str:

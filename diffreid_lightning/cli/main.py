@@ -18,7 +18,6 @@ from diffreid_lightning.errors import DiffReIDError, RunError, UserError, neares
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
-_NO_MEMORY = ("DefaultCPUAllocator", "failed to map segment", "Cannot allocate memory")
 _CLOSED_PIPE = 141  # 128 + SIGPIPE, as a shell has it
 
 HELP = """usage: python -m diffreid_lightning COMMAND [options]
@@ -113,10 +112,7 @@ def _worded_system(error: Exception) -> DiffReIDError | None:
             found=str(error),
             remedy="raise the limit (ulimit -n 4096), or use fewer loader processes: --data.num_workers 0",
         )
-    out_of_memory = isinstance(error, MemoryError) or number == errno.ENOMEM
-    # torch's, which is not imported for the light commands
-    out_of_memory = out_of_memory or type(error).__name__ == "OutOfMemoryError"
-    if out_of_memory or any(words in str(error) for words in _NO_MEMORY):
+    if last_resort.is_out_of_memory(error):
         return _memory_error(error)
     if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
         return RunError(

@@ -63,8 +63,7 @@ def worded_building(error: Exception) -> UserError | None:
     text = str(error)
     if isinstance(error, OSError) and error.errno not in (None, *_NO_SUCH_PATH):
         return None
-    is_memory = type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in text
-    if is_memory or isinstance(error, (MemoryError, Warning)):
+    if last_resort.is_out_of_memory(error) or isinstance(error, Warning):
         return None
     if isinstance(error, ImportError):
         return _not_installed(error)

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
@@ -17,12 +16,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from diffreid_lightning.cli import continuation, layers, run_folder
-from diffreid_lightning.errors import UserError
 from diffreid_lightning.tracking import WandbTracker, recorded_as, tracking_mode
 from diffreid_lightning.whole_folder import replacing_file
 
-#: what an optimiser's eps is raised to: below it, the squares of float16 gradients vanish before the gradients do
-_HALF_EPS = 1e-3
 _LIGHTNINGS_NAME = "lightning_logs"  # what Lightning's loggers are called where nobody has named them
 
 
@@ -89,13 +85,11 @@ class RunRecord(SaveConfigCallback):
         self._changes, self._schedules = changes, len(checkpoint.get("lr_schedulers", ()))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse what does not fit the checkpoint, then say which changed settings are in force.
+        """Refuse a schedule that the checkpoint lacks, then say which changed settings are in force.
 
         Raises:
-            UserError: the checkpoint lacks options of the optimiser, or a schedule.
+            UserError: the checkpoint lacks a schedule.
         """
-        self._refuse_another_optimizer(trainer)
-        self._raise_eps(trainer)
         if self._changes is not None:
             continuation.refuse_lost_schedule(trainer, self._schedules)
             said = continuation.describe_changes(self._changes)
@@ -107,34 +101,6 @@ class RunRecord(SaveConfigCallback):
         """Say that there was nothing to do."""
         if self._changes is not None:
             rank_zero_info(continuation.describe_nothing_left(trainer, self._changes))
-
-    def _refuse_another_optimizer(self, trainer: Trainer) -> None:
-        # torch takes its options over, and fails at the first step.
-        for optimizer in trainer.optimizers:
-            # torch gives "differentiable" to the defaults of every optimiser that loads a state, and to no group.
-            options = set(getattr(optimizer, "defaults", {})) - {"differentiable"}
-            lacking = sorted({name for group in optimizer.param_groups for name in options - set(group)})
-            if lacking:
-                raise UserError(
-                    "The checkpoint belongs to another optimiser.",
-                    looked_for=f"the options of {type(optimizer).__name__}",
-                    found=f"none of {', '.join(lacking)}",
-                    remedy="give --model.optimizer as the run was started (its config.yaml), or start from its "
-                    "backbone: --model.init_from RUN/backbone",
-                )
-
-    def _raise_eps(self, trainer: Trainer) -> None:
-        """Raise an ``eps`` that is 0 in the type of the weights: a weight without a gradient would become NaN."""
-        for optimizer in trainer.optimizers:
-            for group in optimizer.param_groups:
-                types = {parameter.dtype for parameter in group["params"] if parameter.dtype.is_floating_point}
-                eps = group.get("eps")
-                if eps and any(float(torch.tensor(eps, dtype=kind)) == 0 for kind in types):
-                    group["eps"] = _HALF_EPS
-                    rank_zero_warn(
-                        f"An eps of {eps:g} is 0 in trainer.precision {trainer.precision}: {_HALF_EPS:g} is used. "
-                        "Give --model.optimizer.eps, or use --trainer.precision 16-mixed."
-                    )
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Record a fit that has trained a step."""
