@@ -208,6 +208,11 @@ class ReIDDataModule(LightningDataModule):
         return digest_rows(rows.identities, rows.labels, rows.file_names)
 
     @property
+    def training_identities(self) -> list[list[str | int]]:
+        """The (source, partition, pid) behind each label."""
+        return [list(key) for key in self.train_set.rows.identities]
+
+    @property
     def has_test(self) -> bool:
         """Whether the test source has a query or a gallery at all."""
         return bool(np.isin(np.asarray(self._test_source.manifest().numpy("split")), ["query", "gallery"]).any())

@@ -1,4 +1,4 @@
-"""A digest of the rows that a network is trained on, by which a checkpoint knows them again."""
+"""Digest and identities of the rows a network is trained on, which its checkpoints keep."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from diffreid_lightning.errors import UserError
 
 #: where a checkpoint keeps the digest
 KEY = "training_rows"
+#: where a checkpoint keeps the identities that were trained on
+IDENTITIES = "training_identities"
 
 
 def digest_rows(
@@ -56,4 +58,26 @@ def refuse_other_rows(checkpoint: Mapping[str, Any], digest: str | None, learned
             found="others, though as many identities, or the same in another order",
             remedy="give --data and --seed_everything (it chooses who is held out) as the run was started (its "
             f"config.yaml); {remedy}",
+        )
+
+
+def refuse_seen_identities(checkpoint: Mapping[str, Any], validated: Iterable[tuple[str, str, int]]) -> None:
+    """Refuse to validate on identities that the checkpoint was trained on: the result would be too good.
+
+    Args:
+        checkpoint: a Lightning checkpoint; one without identities passes.
+        validated: the (source, partition, pid) that are validated on.
+
+    Raises:
+        UserError: some of them were trained on.
+    """
+    trained = {tuple(key) for key in checkpoint.get(IDENTITIES, ())}
+    validated = list(validated)
+    seen = sum(tuple(key) in trained for key in validated)
+    if seen:
+        raise UserError(
+            f"The checkpoint was trained on {seen} of the {len(validated)} identities that it would be validated on.",
+            looked_for="the identities that were held out of its training",
+            found="other ones: data.train, data.val_share and data.seed choose them",
+            remedy="give --data.train, --data.val_share and --seed_everything as the run was started (its config.yaml)",
         )

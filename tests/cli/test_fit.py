@@ -76,6 +76,7 @@ def test_a_runs_checkpoint_is_evaluated_with_its_own_config(tracked: Command, ma
     before = curves.read_bytes()
     assert tracked("test", "--ckpt_path=last") == 0
     assert tracked("validate", "--ckpt_path=runs/reid/fit-001/checkpoints/best.ckpt") == 0
+    assert tracked("validate", "--ckpt_path=runs/reid/fit-001/checkpoints/best.ckpt", "--data.seed=5") == 2
     assert tracked("predict", "--ckpt_path=last") == 0
     root = tmp_path / "runs/reid"
     assert curves.read_bytes() == before, "evaluating a run leaves its curves alone"

@@ -6,7 +6,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from diffreid_lightning.data.training_rows import KEY, digest_rows, refuse_other_rows
+from diffreid_lightning.data.training_rows import (
+    IDENTITIES,
+    KEY,
+    digest_rows,
+    refuse_other_rows,
+    refuse_seen_identities,
+)
 from diffreid_lightning.errors import UserError
 
 PEOPLE = [("a", "train", 1), ("a", "train", 2)]
@@ -31,3 +37,12 @@ def test_other_rows_are_refused(other: str) -> None:
     refuse_other_rows({}, digest, "classifier", "start anew")
     with pytest.raises(UserError, match="other training data"):
         refuse_other_rows(checkpoint, digest, "classifier", "start anew")
+
+
+def test_people_of_the_training_are_no_validation() -> None:
+    checkpoint = {IDENTITIES: [list(key) for key in PEOPLE]}
+    others = [("a", "train", 3), ("b", "train", 1)]
+    refuse_seen_identities(checkpoint, others)
+    refuse_seen_identities({}, PEOPLE)
+    with pytest.raises(UserError, match="1 of the 3 identities"):
+        refuse_seen_identities(checkpoint, [*others, PEOPLE[1]])
