@@ -44,6 +44,7 @@ from diffreid_lightning.diffusion.row_adamw import RowAdamW
 from diffreid_lightning.diffusion.sampling import decodable_size, scale_latents
 from diffreid_lightning.diffusion.schedule import Schedule, optimise_by_step
 from diffreid_lightning.errors import UserError, check_at_least, check_image_size
+from diffreid_lightning.finite_weights import check_finite_weights
 from diffreid_lightning.paths import user_path
 
 _BASE = "base_model"  # where a checkpoint keeps the hash of the base model's weights
@@ -213,6 +214,15 @@ class Personalisation(LightningModule):
         """Turn on what only training does (dropout, checkpointing); :meth:`pipeline` turns it off."""
         for network in self._networks():
             network.train()
+
+    def on_train_epoch_end(self) -> None:
+        """Stop before weights that diverged are saved or exported.
+
+        Raises:
+            RunError: a trained weight is NaN or infinite.
+        """
+        rate = float(self.trainer.optimizers[0].param_groups[0]["lr"])
+        check_finite_weights(self, self.parameters(), "--model.warmup_steps", rate)
 
     # One step.
 

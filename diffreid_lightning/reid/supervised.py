@@ -13,8 +13,9 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from diffreid_lightning.data.reid import PersonBatch
-from diffreid_lightning.data.training_rows import KEY, refuse_other_rows
-from diffreid_lightning.errors import RunError, UserError, check_range, shorten
+from diffreid_lightning.data.training_rows import IDENTITIES, KEY, refuse_other_rows, refuse_seen_identities
+from diffreid_lightning.errors import UserError, check_range, shorten
+from diffreid_lightning.finite_weights import check_finite_weights, stop_unless_finite
 from diffreid_lightning.nets import Backbone, BNNeck, IdentityClassifier, load_initial_weights
 from diffreid_lightning.reid.losses import BatchHardTriplet, LabelSmoothedCrossEntropy, ReIDLoss
 from diffreid_lightning.reid.outputs import FeatureBatch, ReIDOutputs
@@ -173,6 +174,9 @@ class SupervisedReID(LightningModule):
         self.neck.resize(num_features)
         self.expect_checkpoint()
         self._trained = True
+        if self._trainer is not None and self.trainer.state.fn == TrainerFn.VALIDATING:
+            validated = getattr(getattr(self.trainer, "datamodule", None), "val_set", None)
+            refuse_seen_identities(checkpoint, () if validated is None else validated.rows.identities)
         weight = weights.get("classifier.weight")
         if weight is None:
             return
@@ -193,10 +197,11 @@ class SupervisedReID(LightningModule):
             self.classifier = IdentityClassifier(num_features, len(weight)).to(self.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note whom the classifier's rows stand for."""
+        """Save a digest of the training rows and their identities."""
         rows = self._training_rows()
         if rows is not None:
             checkpoint[KEY] = rows
+            checkpoint[IDENTITIES] = self.trainer.datamodule.training_identities  # type: ignore[attr-defined]
 
     def _training_rows(self) -> str | None:
         """Return the digest of what is trained on; None outside of training, or where the data have none."""
@@ -278,7 +283,7 @@ class SupervisedReID(LightningModule):
         return total, values
 
     def on_validation_start(self) -> None:
-        """Name the cause before the metric meets its effect."""
+        """Check that loss and weights are finite, so that the error is raised here and not in the metric."""
         if self.trainer.state.fn == TrainerFn.FITTING:
             self._check_loss()
             self._check_weights()
@@ -292,27 +297,14 @@ class SupervisedReID(LightningModule):
 
     def _check_loss(self) -> None:
         # The running sum keeps any NaN of the epoch, so the device is asked once per logging interval, not per step.
-        self._stop_unless(
-            torch.isfinite(self._loss_sum), "training loss is", f"loss sum {float(self._loss_sum)} on this process"
-        )
+        found = f"loss sum {float(self._loss_sum)} on this process"
+        finite = torch.isfinite(self._loss_sum)
+        stop_unless_finite(self, finite, "training loss is", found, "--model.warmup_epochs", self._rate)
 
     def _check_weights(self) -> None:
         # The last step's loss can be finite and its update not. Other buffers may hold infinities on purpose (masks).
-        tensors = [parameter.detach() for parameter in self.parameters()]
-        tensors += [b for name, b in self.named_buffers() if name.endswith(("running_mean", "running_var"))]
-        finite = torch.stack([tensor.isfinite().all() for tensor in tensors]).all()
-        self._stop_unless(finite, "network's weights are", "NaN or infinity")
-
-    def _stop_unless(self, finite: Tensor, what: str, found: str) -> None:
-        # A process that stopped alone would leave the others waiting for its gradients.
-        if not self.trainer.strategy.reduce_boolean_decision(bool(finite)):
-            kept = "; the last checkpoint is from before this epoch" if self.current_epoch else ""
-            raise RunError(
-                f"The {what} no longer finite (epoch {self.current_epoch}, step {self.global_step}).",
-                found=f"{found}, learning rate {self._rate:.2e}, precision {self.trainer.precision}",
-                remedy="lower --model.optimizer.lr, lengthen --model.warmup_epochs, or use --trainer.precision 32"
-                + kept,
-            )
+        statistics = [b for name, b in self.named_buffers() if name.endswith(("running_mean", "running_var"))]
+        check_finite_weights(self, [*self.parameters(), *statistics], "--model.warmup_epochs", self._rate)
 
     # Evaluation: features go out, the callbacks measure.
 

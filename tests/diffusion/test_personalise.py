@@ -30,7 +30,7 @@ from diffreid_lightning.diffusion.personalised import load_personalised, read_to
 from diffreid_lightning.diffusion.prior import FineGrainedPrior
 from diffreid_lightning.diffusion.row_adamw import RowAdamW
 from diffreid_lightning.diffusion.sampling import scale_latents
-from diffreid_lightning.errors import UserError
+from diffreid_lightning.errors import RunError, UserError
 from diffreid_lightning.manifest import Manifest
 from diffreid_lightning.nets import Backbone, save_backbone
 from diffreid_lightning.provenance import manifests_named
@@ -164,6 +164,23 @@ def test_names_alone_can_be_trained_and_networks_alone_too(train: Train, checkpo
     assert load_personalised(folder).content_hash != first.content_hash
     with pytest.raises(UserError, match="Nothing is trained"):
         train(base, "nothing", tokens=RareWord(), fine_tuning=TokensOnly())
+
+
+def test_weights_that_diverged_are_not_saved(
+    train: Train, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    step = RowAdamW.step
+
+    def diverge(self: RowAdamW, closure: Any = None) -> Any:
+        loss = step(self, closure)
+        with torch.no_grad():
+            self.param_groups[0]["params"][0].fill_(float("nan"))
+        return loss
+
+    monkeypatch.setattr(RowAdamW, "step", diverge)
+    with pytest.raises(RunError, match="weights are no longer finite"):
+        train(checkpoints["sd1"])
+    assert not (tmp_path / "run/personalised").exists()
 
 
 def test_the_folder_says_who_is_in_it_and_where_it_comes_from(train: Train, checkpoints: dict[str, Path]) -> None:
