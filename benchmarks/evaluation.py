@@ -44,7 +44,7 @@ from diffreid_lightning.metrics.functional import (
     retrieval_metrics,
     retrieval_metrics_from_distances,
 )
-from diffreid_lightning.metrics.functional.products import RowLayout, whole_tiles
+from diffreid_lightning.metrics.functional.tiled_matmul import RowLayout, whole_tiles
 
 GIB = 1 << 30
 TILE_ROWS = 1024

@@ -23,10 +23,10 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from benchmarks.report import write_json
-from benchmarks.script import run_script
 from diffreid_lightning.errors import RunError, UserError
-from diffreid_lightning.manifest import FILE_NAME, Manifest
+from diffreid_lightning.manifest.manifest import FILE_NAME, Manifest
+from experiments.instruments.report import write_json
+from experiments.instruments.script import run_script
 
 _NOTE = "killed_chain.json"
 

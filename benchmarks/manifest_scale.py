@@ -23,19 +23,19 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.report import table
-from diffreid_lightning.data.chain import Chain, chain
-from diffreid_lightning.data.holdout import hold_out_identities, trainable_rows
-from diffreid_lightning.data.samplers import PKSampler
-from diffreid_lightning.filtering.report import SelectionReport, summarise
-from diffreid_lightning.filtering.selection import (
+from diffreid_lightning.datasets.concat import Chain, chain
+from diffreid_lightning.datasets.holdout import hold_out_identities, trainable_rows
+from diffreid_lightning.datasets.samplers import PKSampler
+from diffreid_lightning.filtering.rules import (
     IdentityQuantile,
     NearDuplicates,
     Selection,
     ThresholdWithFloorAndCap,
     select_rows,
 )
-from diffreid_lightning.manifest import Manifest
+from diffreid_lightning.filtering.statistics import SelectionReport, summarise
+from diffreid_lightning.manifest.manifest import Manifest
+from experiments.instruments.report import table
 
 SOURCES = ("cuhk03np", "dukemtmcreid", "market1501", "msmt17")
 PEOPLE = 5183

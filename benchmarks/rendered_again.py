@@ -1,6 +1,6 @@
 """Whether MiniPerson, rendered again from its seed, is the MiniPerson in the package.
 
-    python -m diffreid_lightning.data.miniperson.render --domain campus --out data/campus
+    python -m tools.miniperson.render --domain campus --out data/campus
     python -m benchmarks.rendered_again --campus data/campus [--station data/station]
 
 prints, for each domain that is given, whether the manifests are the same cell by cell, the share of image files that
@@ -17,12 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.miniperson import DOMAINS
-from benchmarks.report import table
-from benchmarks.script import run_script
-from diffreid_lightning.data.datasets import MiniPerson
+from diffreid_lightning.datasets import MiniPerson
 from diffreid_lightning.errors import UserError
-from diffreid_lightning.manifest import Manifest
+from diffreid_lightning.manifest.manifest import Manifest
+from experiments.dataset.miniperson import DOMAINS
+from experiments.instruments.report import table
+from experiments.instruments.script import run_script
 
 
 @dataclass(frozen=True)

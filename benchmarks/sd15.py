@@ -22,20 +22,20 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.pictures import content_key, quiet_loaders
-from benchmarks.report import table, write_json
-from diffreid_lightning.diffusion.architectures import (
+from diffreid_lightning.diffusion.checkpoints import INDEX
+from diffreid_lightning.diffusion.pipeline_io import assemble_pipeline, save_pipeline
+from diffreid_lightning.errors import DiffReIDError, UserError
+from diffreid_lightning.generation.diversity import ComposedGuidance, Diversity, NoDiversity
+from diffreid_lightning.generation.module import GenerationModule
+from experiments.instruments.pictures import content_key, quiet_loaders
+from experiments.instruments.report import table, write_json
+from tools.tiny_sd.architectures import (
     build_autoencoder,
     build_scheduler,
     build_text_encoder,
     build_unet,
 )
-from diffreid_lightning.diffusion.checkpoint_source import INDEX
-from diffreid_lightning.diffusion.diversity import ComposedGuidance, Diversity, NoDiversity
-from diffreid_lightning.diffusion.folder import assemble_pipeline, save_pipeline
-from diffreid_lightning.diffusion.generation import GenerationModule
-from diffreid_lightning.diffusion.tokenizer import train_tokenizer
-from diffreid_lightning.errors import DiffReIDError, UserError
+from tools.tiny_sd.tokenizer import train_tokenizer
 
 IMAGES = 777_000
 

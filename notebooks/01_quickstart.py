@@ -14,8 +14,8 @@ import os
 from IPython.display import Image, Markdown, display
 
 from diffreid_lightning.cli import main
-from diffreid_lightning.manifest import Manifest
-from diffreid_lightning.pipeline.chain import read_chain
+from diffreid_lightning.manifest.manifest import Manifest
+from diffreid_lightning.pipeline.graph import read_chain
 
 # DIFFREID_QUICKSTART=pipeline/quick makes everything small: for looking around, not for the pictures.
 configs = ["pipeline/tour", *os.environ.get("DIFFREID_QUICKSTART", "").split()]

@@ -14,8 +14,8 @@ class EpochSeed(Callback):
     """Seed Python, NumPy and torch at the start of each training epoch from (run seed, epoch, rank).
 
     A run continued from an epoch boundary then draws what the uninterrupted run would have drawn (dropout, stochastic
-    depth), bit for bit on the CPU. The data have their own seeds (:mod:`diffreid_lightning.data.samplers`). Without a
-    run seed (``seed_everything: false``) it does nothing.
+    depth), bit for bit on the CPU. The data have their own seeds (:mod:`diffreid_lightning.datasets.samplers`). Without
+    a run seed (``seed_everything: false``) it does nothing.
     """
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -10,11 +10,11 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_info
 
-from diffreid_lightning.data.planned import PlannedDataModule, PlannedRows
+from diffreid_lightning.datasets.stage_data import PlannedDataModule, PlannedRows
 from diffreid_lightning.errors import UserError
-from diffreid_lightning.manifest import FILE_NAME, Manifest
-from diffreid_lightning.parts import Parts
+from diffreid_lightning.manifest.manifest import FILE_NAME, Manifest
 from diffreid_lightning.paths import user_path
+from diffreid_lightning.storage.batch_store import Parts
 
 
 class ManifestWriter(BasePredictionWriter):

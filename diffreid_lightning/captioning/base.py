@@ -9,8 +9,8 @@ import pyarrow as pa
 from lightning.pytorch import LightningModule
 from PIL import Image
 
-from diffreid_lightning.data.captioning import CaptionBatch
-from diffreid_lightning.data.planned import PlannedRows
+from diffreid_lightning.captioning.datamodule import CaptionBatch
+from diffreid_lightning.datasets.stage_data import PlannedRows
 
 CAPTION, PROBLEM = "caption", "caption_problem"
 _SMALLEST = (8, 4)  # height and width in pixels below which nothing can be made out

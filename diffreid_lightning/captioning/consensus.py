@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from diffreid_lightning.captioning import words
-from diffreid_lightning.captioning.phrases import Item, Said, read_caption
-from diffreid_lightning.captioning.words import Kind
+from diffreid_lightning.captioning import lexicon
+from diffreid_lightning.captioning.caption_parser import Item, Said, read_caption
+from diffreid_lightning.captioning.lexicon import Kind
 from diffreid_lightning.errors import UserError
 
 _SOMEBODY = "person"
@@ -50,14 +50,14 @@ def find_consensus(captions: Sequence[str | None], agreement: float = 0.5) -> Co
 def _describe(said: list[Said], agreement: float) -> str:
     """Word what the captions agree on, from the person to the bag."""
     parts = [_with_article(_person(said, agreement))]
-    hair = _agreed_items((words.HAIR,), said, agreement)
+    hair = _agreed_items((lexicon.HAIR,), said, agreement)
     if hair and hair[0] != "hair":
         parts.append(f"with {_with_article(hair[0])}")
-    worn = [item for kinds in words.WORN for item in _agreed_items(kinds, said, agreement)]
+    worn = [item for kinds in lexicon.WORN for item in _agreed_items(kinds, said, agreement)]
     if worn:
         *others, last = map(_with_article, worn)
         parts.append("wearing " + (f"{', '.join(others)} and {last}" if others else last))
-    bag = _agreed_items((words.BAG,), said, agreement)
+    bag = _agreed_items((lexicon.BAG,), said, agreement)
     if bag:
         parts.append(f"{'and ' if worn else ''}carrying {_with_article(bag[0])}")
     return " ".join(parts)
@@ -94,12 +94,12 @@ def _word(items: list[Item], agreement: float) -> str:
     """Word one thing from what its mentions have in common."""
     noun = _winner((item.noun for item in items), len(items), agreement)
     if noun is None:
-        noun = max(words.KINDS, key=lambda kind: sum(item.kind == kind for item in items)).common
+        noun = max(lexicon.KINDS, key=lambda kind: sum(item.kind == kind for item in items)).common
     votes = Counter(word for item in items for word in sorted(item.said))
     kept = {word for word, count in votes.items() if _holds(count, len(items), agreement)}
-    before = _in_order(kept, words.BEFORE_COLOUR)
-    colours = sorted(kept & set(words.COLOURS.values()), key=lambda word: (-votes[word], word))
-    after = _in_order(kept, words.AFTER_COLOUR)
+    before = _in_order(kept, lexicon.BEFORE_COLOUR)
+    colours = sorted(kept & set(lexicon.COLOURS.values()), key=lambda word: (-votes[word], word))
+    after = _in_order(kept, lexicon.AFTER_COLOUR)
     return " ".join(filter(None, [*before, " and ".join(colours), *after, noun]))
 
 
@@ -122,4 +122,4 @@ def _holds(votes: int, of: int, agreement: float) -> bool:
 
 def _with_article(phrase: str) -> str:
     noun = phrase.rpartition(" ")[2]
-    return phrase if noun in words.PLURAL else f"{'an' if phrase[0] in 'aeio' else 'a'} {phrase}"
+    return phrase if noun in lexicon.PLURAL else f"{'an' if phrase[0] in 'aeio' else 'a'} {phrase}"

@@ -13,8 +13,8 @@ from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoPr
 
 from diffreid_lightning.captioning.base import Captioner
 from diffreid_lightning.errors import UserError, check_range, shorten
-from diffreid_lightning.nets.hub import hub_file, is_hub_id
 from diffreid_lightning.paths import user_path
+from diffreid_lightning.storage.hub import hub_file, is_hub_id
 
 DType = Literal["auto", "float32", "float16", "bfloat16"]
 

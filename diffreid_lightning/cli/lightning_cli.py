@@ -17,38 +17,13 @@ from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 
-# Imported so that their classes can be named in YAML without a path.
-import diffreid_lightning.callbacks
-import diffreid_lightning.callbacks.caption_writer
-import diffreid_lightning.callbacks.contact_sheet
-import diffreid_lightning.callbacks.plan_progress
-import diffreid_lightning.callbacks.score_writer
-import diffreid_lightning.callbacks.scorer_export
-import diffreid_lightning.callbacks.shard_writer
-import diffreid_lightning.captioning.colour_captioner
-import diffreid_lightning.captioning.transformers_captioner
-import diffreid_lightning.data.captioning
-import diffreid_lightning.data.datasets
-import diffreid_lightning.data.diffusion
-import diffreid_lightning.data.miniperson.phrases
-import diffreid_lightning.data.personalisation
-import diffreid_lightning.data.prompts
-import diffreid_lightning.data.reid
-import diffreid_lightning.data.scoring
-import diffreid_lightning.diffusion.autoencoder
-import diffreid_lightning.diffusion.generation
-import diffreid_lightning.diffusion.personalise
-import diffreid_lightning.diffusion.text_to_image
-import diffreid_lightning.reid.supervised  # noqa: F401
+import diffreid_lightning.registry  # noqa: F401 (its classes can be named without a module from here on)
 from diffreid_lightning.callbacks.averaging import TendAveraging
 from diffreid_lightning.callbacks.epoch_seed import EpochSeed
-from diffreid_lightning.callbacks.training_state import TrainingState
-from diffreid_lightning.checkpoint_io import AtomicCheckpointIO
-from diffreid_lightning.cli import hints, links, run_folder, trainer_numbers
-from diffreid_lightning.cli.configuration import read_configuration
-from diffreid_lightning.cli.own_checkpoint import check_own
-from diffreid_lightning.cli.parser import PROGRAM, HouseParser, TestWith
-from diffreid_lightning.cli.refusals import (
+from diffreid_lightning.cli import config_errors, linked_settings, run_folder, trainer_checks
+from diffreid_lightning.cli.checkpoint_checks import check_own
+from diffreid_lightning.cli.command_config import read_configuration
+from diffreid_lightning.cli.error_messages import (
     own_error,
     refuse_unknown_monitors,
     refuse_unsupported,
@@ -56,11 +31,14 @@ from diffreid_lightning.cli.refusals import (
     worded_parsing,
     worded_running,
 )
+from diffreid_lightning.cli.lightning_parser import PROGRAM, HouseParser, TestWith
 from diffreid_lightning.cli.run_record import RunProgress, RunRecord, place_logger
-from diffreid_lightning.data.reid import ReIDDataModule
 from diffreid_lightning.errors import DiffReIDError, UserError
 from diffreid_lightning.paths import user_path
+from diffreid_lightning.reid.datamodule import ReIDDataModule
+from diffreid_lightning.storage.checkpoint_io import AtomicCheckpointIO
 from diffreid_lightning.tracking import WandbTracker, finish_tracking
+from diffreid_lightning.training.training_state import TrainingState
 
 
 class HouseCLI(LightningCLI):
@@ -70,14 +48,14 @@ class HouseCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Link what two classes must agree on; a seed that is written for the data is the data's."""
-        parser.link_arguments(links.DATA_SIZE, links.MODEL_SIZE)
+        parser.link_arguments(linked_settings.DATA_SIZE, linked_settings.MODEL_SIZE)
         if _links_seed(parser):
-            parser.link_arguments(links.SEED, links.DATA_SEED, compute_fn=_seed)
+            parser.link_arguments(linked_settings.SEED, linked_settings.DATA_SEED, compute_fn=_seed)
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Name the commands, and what of the trainer's methods is no setting of theirs."""
-        return {name: {*skipped, *links.DECIDED} for name, skipped in LightningCLI.subcommands().items()}
+        return {name: {*skipped, *linked_settings.DECIDED} for name, skipped in LightningCLI.subcommands().items()}
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         """Add what belongs to no class and to this command alone."""
@@ -133,7 +111,7 @@ class HouseCLI(LightningCLI):
             checkpoint, continued = run_folder.resolve_checkpoint(asked, root), None
         if checkpoint is not None:
             check_own(checkpoint, to_go_on=self.subcommand == "fit")
-        trainer_numbers.check(config.trainer)
+        trainer_checks.check(config.trainer)
         if self.subcommand == "fit" and checkpoint is not None and config.trainer.fast_dev_run:
             raise UserError(
                 "A training that goes on cannot be tried out: fast_dev_run ends after the first epoch, which is done.",
@@ -156,7 +134,7 @@ class HouseCLI(LightningCLI):
             raise
         except Exception as error:
             written = getattr(self._parser(self.subcommand), "written", {})
-            unknown = hints.explain(written, written) if isinstance(error, (ValueError, TypeError)) else None
+            unknown = config_errors.explain(written, written) if isinstance(error, (ValueError, TypeError)) else None
             worded = own_error(error) or unknown or worded_building(error)
             if worded is None:
                 raise
@@ -336,7 +314,7 @@ def run_command(subcommand: str, words: list[str]) -> None:
 
 def _links_seed(parser: LightningArgumentParser) -> bool:
     """Tell whether the data's seed follows ``seed_everything``: nobody wrote one for the data."""
-    return isinstance(parser, HouseParser) and not links.is_written(parser.written, links.DATA_SEED)
+    return isinstance(parser, HouseParser) and not linked_settings.is_written(parser.written, linked_settings.DATA_SEED)
 
 
 def _seed(value: bool | int) -> int:

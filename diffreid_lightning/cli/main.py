@@ -6,7 +6,7 @@ import errno
 import sys
 from collections.abc import Sequence
 
-from diffreid_lightning.cli import last_resort, run_folder, signals
+from diffreid_lightning.cli import run_folder, signals, uncaught_errors
 from diffreid_lightning.cli.environment import (
     check_environment,
     flush_streams,
@@ -54,7 +54,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if args is None else args)
     let_streams_take_anything()
-    with signals.noticed() as arrived, last_resort.threads_worded():
+    with signals.noticed() as arrived, uncaught_errors.threads_worded():
         try:
             code = _dispatch(words)
         except BaseException as error:
@@ -83,7 +83,7 @@ def _worded(error: BaseException) -> int:
         return _CLOSED_PIPE
     if not isinstance(error, Exception):
         raise error
-    worded = _worded_system(error) or last_resort.unforeseen(error)
+    worded = _worded_system(error) or uncaught_errors.unforeseen(error)
     return _report(worded, worded.exit_code)
 
 
@@ -112,7 +112,7 @@ def _worded_system(error: Exception) -> DiffReIDError | None:
             found=str(error),
             remedy="raise the limit (ulimit -n 4096), or use fewer loader processes: --data.num_workers 0",
         )
-    if last_resort.is_out_of_memory(error):
+    if uncaught_errors.is_out_of_memory(error):
         return _memory_error(error)
     if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
         return RunError(
@@ -124,7 +124,7 @@ def _worded_system(error: Exception) -> DiffReIDError | None:
     if isinstance(error, Warning):
         return UserError(
             "A warning was turned into an error.",
-            found=last_resort.told(error),
+            found=uncaught_errors.told(error),
             remedy="unset PYTHONWARNINGS and leave python's -W error out: libraries warn of what does no harm",
         )
     return None
@@ -135,21 +135,21 @@ def _dispatch(words: list[str]) -> int:
         print(HELP)
         return 0 if words else 2
     if words[0] == "data":
-        from diffreid_lightning.cli.data import data_command
+        from diffreid_lightning.cli.commands.data import data_command
 
         return data_command(words[1:])
     if words[0] in ("select", *SUBCOMMANDS):
         check_environment()
     if words[0] == "select":
-        from diffreid_lightning.cli.select import select_command
+        from diffreid_lightning.cli.commands.select import select_command
 
         return select_command(words[1:])
     if words[0] == "convert":
-        from diffreid_lightning.cli.convert import convert_command
+        from diffreid_lightning.cli.commands.convert import convert_command
 
         return convert_command(words[1:])
     if words[0] == "pipeline":
-        from diffreid_lightning.cli.pipeline import pipeline_command
+        from diffreid_lightning.cli.commands.run_pipeline import pipeline_command
 
         return pipeline_command(words[1:])
     if words[0] not in SUBCOMMANDS:
@@ -174,7 +174,7 @@ def _interruption() -> RunError:
 def _from_worker(error: DiffReIDError) -> DiffReIDError:
     """Undo what a DataLoader does to an error on its way out of a worker: keep the words, drop the traceback."""
     text = str(error)
-    if last_resort.WORKER_TRACEBACK not in text:
+    if uncaught_errors.WORKER_TRACEBACK not in text:
         return error
     name = f"{type(error).__module__}.{type(error).__name__}: "
     return type(error)(text.rpartition(name)[2].strip())
@@ -193,7 +193,7 @@ def _disk_error(error: OSError) -> RunError:
 def _memory_error(error: Exception) -> RunError:
     return RunError(
         "The device ran out of memory." if "CUDA" in str(error) else "The memory ran out.",
-        found=last_resort.told(error),
+        found=uncaught_errors.told(error),
         remedy="free some, or raise its limit (ulimit -v); or make the batch smaller "
         "(--data.sampler.init_args.identities_per_batch), or use "
         "--trainer.precision 16-mixed; continue with --ckpt_path last",

@@ -23,11 +23,11 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from diffreid_lightning import file_lock
 from diffreid_lightning.errors import UserError, nearest
-from diffreid_lightning.notes import DamagedFile, read_json
 from diffreid_lightning.paths import not_a_file, user_path
-from diffreid_lightning.whole_folder import replacing_file
+from diffreid_lightning.storage import locks
+from diffreid_lightning.storage.atomic import replacing_file
+from diffreid_lightning.storage.json_notes import DamagedFile, read_json
 
 #: The launcher of a multi-process run starts the command again in each process; they all meet in the first one's
 #: folder.
@@ -41,7 +41,7 @@ _MOST_SHOWN = 6
 #: what processes of one launch have in common, where the launcher is not Lightning's own
 _LAUNCH = ("SLURM_JOB_ID", "SLURM_STEP_ID", "TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT")
 _MOMENT = 0.2  # seconds; rank 0 has locked its folder and not yet noted whose launch it is
-_held: list[file_lock.FileLock] = []
+_held: list[locks.FileLock] = []
 _made: list[Path] = []  # folders above the run's that were not there before it, outermost first
 
 
@@ -270,7 +270,7 @@ def _tidy(run: Path) -> None:
 
 def _occupy(run: Path) -> None:
     """Hold the lock of a run folder until :func:`close_run`, or the end of this process."""
-    lock = file_lock.take(run / LOCK_FILE, note=_launch())
+    lock = locks.take(run / LOCK_FILE, note=_launch())
     if lock is None:
         raise UserError(
             f"Another process is at work in {run}.",
@@ -286,13 +286,13 @@ def _taken(run: Path) -> bool:
     inherited = os.environ.get(ENVIRONMENT)
     if inherited and run.resolve() == Path(inherited).resolve():
         return False
-    holder = file_lock.held_by(run / LOCK_FILE)
+    holder = locks.held_by(run / LOCK_FILE)
     if holder is None or launched_rank() == 0:
         return holder is not None
     # Rank 0 of the same launch may be ahead of this process, and in the folder that both go on in.
     if holder != _launch():
         time.sleep(_MOMENT)
-        holder = file_lock.held_by(run / LOCK_FILE)
+        holder = locks.held_by(run / LOCK_FILE)
     return holder is not None and holder != _launch()
 
 

@@ -15,9 +15,10 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from diffreid_lightning.cli import continuation, layers, run_folder
+from diffreid_lightning import config_files
+from diffreid_lightning.cli import resume_settings, run_folder
+from diffreid_lightning.storage.atomic import replacing_file
 from diffreid_lightning.tracking import WandbTracker, recorded_as, tracking_mode
-from diffreid_lightning.whole_folder import replacing_file
 
 _LIGHTNINGS_NAME = "lightning_logs"  # what Lightning's loggers are called where nobody has named them
 
@@ -51,7 +52,7 @@ class RunRecord(SaveConfigCallback):
         super().__init__(parser, config, save_to_log_dir=save_to_log_dir)
         self.text = text
         self.run = run
-        self._changes: list[layers.Change] | None = None  # None: not from a checkpoint, or begun already
+        self._changes: list[config_files.Change] | None = None  # None: not from a checkpoint, or begun already
         self._schedules = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -62,7 +63,7 @@ class RunRecord(SaveConfigCallback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Let the checkpoint say what it was trained with."""
-        checkpoint[continuation.CONFIG_KEY] = self.text
+        checkpoint[resume_settings.CONFIG_KEY] = self.text
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Refuse settings that the checkpoint overrules.
@@ -72,16 +73,16 @@ class RunRecord(SaveConfigCallback):
         """
         fitting = trainer.state.fn == TrainerFn.FITTING
         run = run_folder.run_of_checkpoint(Path(str(trainer.ckpt_path)))
-        begun = checkpoint.get(continuation.CONFIG_KEY)
+        begun = checkpoint.get(resume_settings.CONFIG_KEY)
         if begun is None and run is not None and (run / run_folder.CONFIG_FILE).is_file():
             begun = (run / run_folder.CONFIG_FILE).read_bytes().decode(errors="replace")
-        changes = layers.changed_settings(str(begun or ""), self.text)
-        continuation.refuse_start_only(changes, getattr(pl_module, "start_only", ()), evaluating=not fitting)
+        changes = config_files.changed_settings(str(begun or ""), self.text)
+        resume_settings.refuse_start_only(changes, getattr(pl_module, "start_only", ()), evaluating=not fitting)
         if not fitting:
             return
         if run == self.run.path.resolve():
-            continuation.refuse_another_root(changes, self.run.path)
-        continuation.give_arguments(trainer.callbacks, checkpoint.get("callbacks", {}), changes)  # type: ignore[attr-defined]
+            resume_settings.refuse_another_root(changes, self.run.path)
+        resume_settings.give_arguments(trainer.callbacks, checkpoint.get("callbacks", {}), changes)  # type: ignore[attr-defined]
         self._changes, self._schedules = changes, len(checkpoint.get("lr_schedulers", ()))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -91,8 +92,8 @@ class RunRecord(SaveConfigCallback):
             UserError: the checkpoint lacks a schedule.
         """
         if self._changes is not None:
-            continuation.refuse_lost_schedule(trainer, self._schedules)
-            said = continuation.describe_changes(self._changes)
+            resume_settings.refuse_lost_schedule(trainer, self._schedules)
+            said = resume_settings.describe_changes(self._changes)
             if said is not None:
                 rank_zero_info(said)
             self._changes = None
@@ -100,7 +101,7 @@ class RunRecord(SaveConfigCallback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say that there was nothing to do."""
         if self._changes is not None:
-            rank_zero_info(continuation.describe_nothing_left(trainer, self._changes))
+            rank_zero_info(resume_settings.describe_nothing_left(trainer, self._changes))
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Record a fit that has trained a step."""

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from diffreid_lightning.diffusion.conditioning import text_encoders
+from diffreid_lightning.diffusion.prompt_encoding import text_encoders
 from diffreid_lightning.errors import UserError
 
 _OTHER = "choose an SD 1.x, SD 2.x or SDXL checkpoint for text to image"

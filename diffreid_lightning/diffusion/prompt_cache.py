@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
-from diffreid_lightning.diffusion.conditioning import Conditioning, encode_nothing, encode_prompts
+from diffreid_lightning.diffusion.prompt_encoding import Conditioning, encode_nothing, encode_prompts
 
 _TOGETHER = 8  # always so many at a time, so that a prompt's numbers do not depend on which others are new
 

@@ -14,22 +14,22 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
-from diffreid_lightning.data.planned import PlannedRows
-from diffreid_lightning.data.reid import PersonBatch
-from diffreid_lightning.data.scoring import ScoringBatch
+from diffreid_lightning.backbones import Backbone, BNNeck, IdentityClassifier
+from diffreid_lightning.backbones.timm_folder import Pooling, Stride
+from diffreid_lightning.datasets.stage_data import PlannedRows
 from diffreid_lightning.errors import UserError, shorten
-from diffreid_lightning.filtering import copies
+from diffreid_lightning.filtering import similarity
 from diffreid_lightning.filtering.calibration import Calibration, Fitted, FoldNetworks, calibrate
-from diffreid_lightning.filtering.recogniser import RealImages, Recogniser, load_scorer
-from diffreid_lightning.filtering.scored import NEAREST, NEAREST_SOURCE, PROBLEM, REAL_DISTANCE
+from diffreid_lightning.filtering.datamodule import ScoringBatch
+from diffreid_lightning.filtering.scored_manifest import NEAREST, NEAREST_SOURCE, PROBLEM, REAL_DISTANCE
+from diffreid_lightning.filtering.scorer_checkpoint import RealImages, Recogniser, load_scorer
 from diffreid_lightning.filtering.scores import identity_centroids
-from diffreid_lightning.nets import Backbone, BNNeck, IdentityClassifier
-from diffreid_lightning.nets.folder import Pooling, Stride
-from diffreid_lightning.provenance import manifests_named
+from diffreid_lightning.manifest.lineage import manifests_named
+from diffreid_lightning.reid.datamodule import PersonBatch
 from diffreid_lightning.reid.losses import ReIDLoss
 from diffreid_lightning.reid.outputs import ReIDOutputs
 from diffreid_lightning.reid.supervised import SupervisedReID
-from diffreid_lightning.resumable_schedule import Interval
+from diffreid_lightning.training.resumable_schedule import Interval
 
 #: what the module predicts beside the manifest's columns; the writer keeps it apart
 THUMBNAIL = "thumbnail"
@@ -191,7 +191,7 @@ class ScorerTraining(SupervisedReID):
             features.append(compared.float())
             embeddings.append(classified.float())
             labels.append(batch.labels.to(self.device))
-            thumbs.append(copies.thumbnails(images).cpu())
+            thumbs.append(similarity.thumbnails(images).cpu())
             if self.fold_networks:
                 fold_logits.append(self._by_fold_networks(images, self._folds[batch.indices.cpu()]))
         self.train(was_training)
@@ -223,7 +223,7 @@ class ReIDScorer(LightningModule):
     """Scores images by a trained scorer: ``predict`` over a manifest.
 
     A row gets ``confidence``, ``similarity`` and ``margin``, or the reason why not (an unreadable image, an identity
-    the scorer does not know); and the nearest of the real images by :mod:`~diffreid_lightning.filtering.copies`.
+    the scorer does not know); and the nearest of the real images by :mod:`~diffreid_lightning.filtering.similarity`.
 
     Args:
         scorer: folder that a :class:`ScorerTraining` run left (``RUN/scorer``).
@@ -247,7 +247,7 @@ class ReIDScorer(LightningModule):
                 remedy=f"give --data.image_size '[{height},{width}]'",
             )
         self._numbers = {key: number for number, key in enumerate(self.folder.identities)}
-        self._real: copies.Thumbnails | None = None
+        self._real: similarity.Thumbnails | None = None
         self._real_names = self.folder.real.table["file_name"].combine_chunks()
         self._real_sources = self.folder.real.table["source"].combine_chunks()
 
@@ -286,10 +286,10 @@ class ReIDScorer(LightningModule):
             problems[row] = problems[row] or "the scores are not finite"
         missing = np.asarray([problem is not None for problem in problems])
         unreadable = np.asarray([problem is not None for problem in batch.problems])
-        thumbs = copies.thumbnails(batch.images)
+        thumbs = similarity.thumbnails(batch.images)
         if self._real is None or self._real.bytes.device != thumbs.device:
-            self._real = copies.centred(self.folder.real.thumbnails.to(thumbs.device))
-        distances, rows = (values.cpu().numpy() for values in copies.nearest(thumbs, self._real))
+            self._real = similarity.centred(self.folder.real.thumbnails.to(thumbs.device))
+        distances, rows = (values.cpu().numpy() for values in similarity.nearest(thumbs, self._real))
         found: dict[str, Any] = {
             **{name: pa.array(values, pa.float64(), mask=missing) for name, values in columns.items()},
             PROBLEM: pa.array(problems, pa.string()),

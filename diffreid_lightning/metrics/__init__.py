@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from diffreid_lightning.metrics.functional import RetrievalResult
-from diffreid_lightning.metrics.retrieval import RetrievalFeatures, RetrievalMetrics
+from diffreid_lightning.metrics.retrieval_metrics import RetrievalFeatures, RetrievalMetrics
 
 __all__ = ["RetrievalFeatures", "RetrievalMetrics", "RetrievalResult"]

@@ -12,15 +12,15 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from diffreid_lightning.data.reid import PersonBatch
-from diffreid_lightning.data.training_rows import IDENTITIES, KEY, refuse_other_rows, refuse_seen_identities
+from diffreid_lightning.backbones import Backbone, BNNeck, IdentityClassifier, load_initial_weights
+from diffreid_lightning.datasets.training_rows import IDENTITIES, KEY, refuse_other_rows, refuse_seen_identities
 from diffreid_lightning.errors import UserError, check_range, shorten
-from diffreid_lightning.finite_weights import check_finite_weights, stop_unless_finite
-from diffreid_lightning.nets import Backbone, BNNeck, IdentityClassifier, load_initial_weights
+from diffreid_lightning.reid.datamodule import PersonBatch
 from diffreid_lightning.reid.losses import BatchHardTriplet, LabelSmoothedCrossEntropy, ReIDLoss
+from diffreid_lightning.reid.lr_warmup import optimize_with_warm_up
 from diffreid_lightning.reid.outputs import FeatureBatch, ReIDOutputs
-from diffreid_lightning.reid.schedule import optimize_with_warm_up
-from diffreid_lightning.resumable_schedule import Interval
+from diffreid_lightning.training.finite_weights import check_finite_weights, stop_unless_finite
+from diffreid_lightning.training.resumable_schedule import Interval
 
 _HALF = (torch.float16, torch.bfloat16)
 

@@ -160,8 +160,6 @@ def main() -> int:
     options = arguments()
     import torch
 
-    import diffreid_lightning.cli.lightning_cli
-    import diffreid_lightning.cli.select  # noqa: F401 (each trial is a fork that has them already)
     from diffreid_lightning.cli import main as command
     from tests.fuzz.world import stages_here
 

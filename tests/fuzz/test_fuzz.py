@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from diffreid_lightning.cli.last_resort import unforeseen
+from diffreid_lightning.cli.uncaught_errors import unforeseen
 from diffreid_lightning.errors import UserError
 from tests.fuzz.targets import TARGETS, Target
 from tests.fuzz.trial import Ended, Trial, how_it_ended

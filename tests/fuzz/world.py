@@ -12,14 +12,14 @@ import torch
 import yaml
 from diffusers.utils import logging as diffusers_logging
 
+from diffreid_lightning.backbones import Backbone
 from diffreid_lightning.cli import main
-from diffreid_lightning.nets import Backbone
-from diffreid_lightning.pipeline import run
-from tests.data.layouts import write_market1501, zip_folder
-from tests.diffusion.conftest import CAPTIONS
-from tests.diffusion.drawing import TEMPLATE, write_personalised_model, write_vocabulary
-from tests.diffusion.layouts import write_checkpoint, write_people
-from tests.filtering.conftest import write_generated
+from diffreid_lightning.pipeline import runner
+from tests.fixtures.checkpoint_layouts import write_checkpoint, write_people
+from tests.fixtures.dataset_layouts import write_market1501, zip_folder
+from tests.fixtures.diffusion import CAPTIONS
+from tests.fixtures.drawing import TEMPLATE, write_personalised_model, write_vocabulary
+from tests.unit.filtering.conftest import write_generated
 
 _QUICK = "--trainer.accelerator=cpu --trainer.enable_progress_bar=false --trainer.logger=false --data.num_workers=0"
 _FIT = f"{_QUICK} --trainer.max_epochs=1 --trainer.enable_model_summary=false"
@@ -96,7 +96,7 @@ def stages_here() -> None:
         log.write_text("error: see above\n", encoding="utf-8")
         return main(list(words))
 
-    run.run_logged = here  # type: ignore[assignment]
+    runner.run_logged = here  # type: ignore[assignment]
 
 
 def build_inputs() -> None:
@@ -114,7 +114,7 @@ def build_inputs() -> None:
 
 
 def _write_models(folder: Path) -> None:
-    from diffreid_lightning.diffusion.tokenizer import train_tokenizer
+    from tools.tiny_sd.tokenizer import train_tokenizer
 
     diffusers_logging.set_verbosity_error()
     diffusers_logging.disable_progress_bar()

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from diffreid_lightning.errors import UserError
-from diffreid_lightning.metrics.functional.pairs import IdentityPairs
-from diffreid_lightning.metrics.functional.products import Distance
+from diffreid_lightning.metrics.functional.identity_matches import IdentityPairs
+from diffreid_lightning.metrics.functional.tiled_matmul import Distance
 
 
 def check_features(query_features: Tensor, gallery_features: Tensor) -> tuple[Tensor, Tensor]:

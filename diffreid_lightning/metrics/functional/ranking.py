@@ -10,7 +10,8 @@ from torch import Tensor
 
 from diffreid_lightning.errors import check_at_least
 from diffreid_lightning.metrics.functional.checks import check_distance, check_features, check_pairs
-from diffreid_lightning.metrics.functional.nearest import (
+from diffreid_lightning.metrics.functional.tiled_matmul import Distance, DistanceTiles, exact_products, rows_per_tile
+from diffreid_lightning.metrics.functional.topk import (
     NO_ENTRY,
     NearestEntries,
     entry_keys,
@@ -18,7 +19,6 @@ from diffreid_lightning.metrics.functional.nearest import (
     places,
     row_bounds,
 )
-from diffreid_lightning.metrics.functional.products import Distance, DistanceTiles, exact_products, rows_per_tile
 
 _TILE_BYTES = 96 << 20
 _ROWS_AT_ONCE = 64

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.metrics.functional.checks import check_features
-from diffreid_lightning.metrics.functional.neighbourhoods import Neighbourhoods, PooledFeatures, nearest_neighbours
+from diffreid_lightning.metrics.functional.knn import Neighbourhoods, PooledFeatures, nearest_neighbours
 
 _IMAGES_AT_ONCE = 2048
 _PAIRS_AT_ONCE = 1 << 20

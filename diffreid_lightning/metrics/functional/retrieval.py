@@ -16,16 +16,16 @@ from torch import Tensor
 
 from diffreid_lightning.errors import UserError, check_at_least
 from diffreid_lightning.metrics.functional.checks import check_distance, check_features, check_pairs
-from diffreid_lightning.metrics.functional.counting import RankCounter
-from diffreid_lightning.metrics.functional.pairs import IdentityPairs
-from diffreid_lightning.metrics.functional.products import (
+from diffreid_lightning.metrics.functional.identity_matches import IdentityPairs
+from diffreid_lightning.metrics.functional.rank_counting import RankCounter
+from diffreid_lightning.metrics.functional.result import RetrievalResult
+from diffreid_lightning.metrics.functional.tiled_matmul import (
     Distance,
     DistanceTiles,
     RowLayout,
     exact_products,
     rows_per_tile,
 )
-from diffreid_lightning.metrics.functional.result import RetrievalResult
 
 _TILE_BYTES = 160 << 20  # a taller tile makes a faster product; with the workers' buffers the whole stays under 256 MiB
 

@@ -1,0 +1,212 @@
+"""A caption taken apart: who, what is worn and carried, and what only this image shows.
+
+Captions are short and made of few constructions ("a woman in a red shirt and blue jeans walking down the street"), so
+noun phrases are found by lists of words: a noun takes the colours and the other words of its lists that stand before
+it, back to the nearest article, preposition or verb. Whatever the lists do not know is left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+from diffreid_lightning.captioning import lexicon
+from diffreid_lightning.captioning.lexicon import Kind
+
+_TOKEN = re.compile(r"[a-z0-9]+(?:'[a-z]+)?|[,.;:]")
+_LONGEST = 7  # words in an entry of the tables
+_GAP = 3  # words that may stand between an article and its noun
+
+
+@dataclass(frozen=True)
+class Item:
+    """Something that is worn or carried, or hair.
+
+    Args:
+        kind: what kind of thing.
+        noun: which one, as ``kind.nouns`` counts it.
+        said: the words before it, as the tables count them.
+    """
+
+    kind: Kind
+    noun: str
+    said: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a caption says.
+
+    Args:
+        person: the word for the person, such as "woman"; None where there is none.
+        age: "young", "old" or None.
+        items: what is worn and carried, and hair.
+        circumstances: view, pose, place and light in the caption's own words, "" where it does not say.
+    """
+
+    person: str | None
+    age: str | None
+    items: tuple[Item, ...]
+    circumstances: str
+
+
+_NOUNS = {spoken: (kind, noun) for kind in lexicon.KINDS for spoken, noun in kind.nouns.items()}
+_ATTRIBUTES = {**lexicon.COLOURS, **lexicon.BEFORE_COLOUR, **lexicon.AFTER_COLOUR}
+
+
+class _Reader:
+    """One pass over a caption's words."""
+
+    def __init__(self, caption: str) -> None:
+        self.text = caption.lower().replace("\u2019", "'")
+        found = list(_TOKEN.finditer(self.text))
+        self.tokens = [match.group() for match in found]
+        self.spans = [match.span() for match in found]
+        self.person: str | None = None
+        self.age: str | None = None
+        self.items: list[Item] = []
+        self.shown: list[tuple[int, int]] = []  # tokens from, to
+        self.pending: list[str] = []  # words that wait for their noun
+        self.outfit = False  # whether they follow "in" or "wearing": without a noun they are all that is worn
+        self.negated = False
+
+    def read(self) -> Said:
+        place = 0
+        while place < len(self.tokens):
+            place = self._step(place)
+        self._drop_pending()
+        return Said(self.person, self.age, tuple(self.items), self._circumstances())
+
+    def _step(self, place: int) -> int:
+        """Understand what begins at a token; return where the next thing begins."""
+        end = self._circumstance(place)
+        if end:
+            self._drop_pending()
+            self.shown.append((place, end))
+            return end
+        for table, take in (
+            (_NOUNS, self._take_noun),
+            (lexicon.HAIRSTYLES, self._take_hairstyle),
+            (_ATTRIBUTES, self._take_attribute),
+            (lexicon.PERSONS, self._take_person),
+        ):
+            end = self._longest(place, table)
+            if end:
+                take(" ".join(self.tokens[place:end]))
+                return end
+        token = self.tokens[place]
+        if token in lexicon.AGES:
+            self.age = self.age or lexicon.AGES[token]
+        elif token in lexicon.NOT:
+            self._drop_pending()
+            self.negated = True
+        elif token in lexicon.STOPS - {"and"} or (token in ",.;:" and not self._longest(place + 1, _ATTRIBUTES)):
+            self._drop_pending()
+            self.outfit = token in ("in", "wearing")
+            self.negated &= token in lexicon.ARTICLES or token in ("with", "wearing")
+        return place + 1
+
+    def _take_noun(self, spoken: str) -> None:
+        self._add(*_NOUNS[spoken])
+        self.pending, self.outfit, self.negated = [], False, False
+
+    def _take_hairstyle(self, spoken: str) -> None:
+        self.pending.append(lexicon.HAIRSTYLES[spoken])
+        self._take_noun("hair")
+
+    def _take_attribute(self, spoken: str) -> None:
+        self.pending.append(_ATTRIBUTES[spoken])
+
+    def _take_person(self, spoken: str) -> None:
+        self.person = self.person or lexicon.PERSONS[spoken]
+        if {"blond", "brown"} & set(self.pending):  # "a blonde woman"
+            self._add(lexicon.HAIR, "hair")
+        self.pending, self.outfit, self.negated = [], False, False
+
+    def _add(self, kind: Kind, noun: str) -> None:
+        if not self.negated:
+            self.items.append(Item(kind, noun, frozenset(self.pending)))
+
+    def _drop_pending(self) -> None:
+        """Give up words that no noun came to: "a woman in red" says what all her clothes are."""
+        colours = [word for word in self.pending if word in lexicon.COLOURS.values()]
+        if self.outfit and colours:
+            self._add(lexicon.CLOTHES, "clothes")
+        self.pending, self.outfit = [], False
+
+    def _circumstance(self, place: int) -> int:
+        """Return where the view, light, pose, action or place that begins here ends; 0 when none does."""
+        start = place + 1 if self.tokens[place] in lexicon.SEEN else place
+        end = self._longest(start, lexicon.VIEWS)
+        if end or start != place:
+            return end
+        end = self._longest(place, lexicon.LIGHTS)
+        if end:
+            return end
+        token = self.tokens[place]
+        if token in lexicon.DOINGS:
+            begin = place + 2 if self._at(place + 1) in ("at", "on", "with") else place + 1
+            end = self._noun_phrase(begin, lexicon.OBJECTS)
+            if end:
+                return end
+        if token in lexicon.POSES:
+            return place + 2 if self._at(place + 1) in lexicon.MANNERS and not self._place(place + 1) else place + 1
+        return self._place(place)
+
+    def _place(self, place: int) -> int:
+        token, after = self._at(place), self._at(place + 1)
+        if token == "next" and after == "to":
+            return self._noun_phrase(place + 2, lexicon.PLACES)
+        if token == "in" and after == "front" and self._at(place + 2) == "of":
+            return self._noun_phrase(place + 3, lexicon.PLACES)
+        return self._noun_phrase(place + 1, lexicon.PLACES) if token in lexicon.PREPOSITIONS else 0
+
+    def _noun_phrase(self, place: int, nouns: Collection[str]) -> int:
+        """Return the end of an optional article, a few plain words and one of the nouns (or two: "parking lot")."""
+        place += self._at(place) in lexicon.ARTICLES
+        for end in range(place, min(place + _GAP + 1, len(self.tokens))):
+            token = self.tokens[end]
+            if token in nouns:
+                return end + 2 if self._at(end + 1) in nouns else end + 1
+            if token in lexicon.STOPS or token in ",.;:" or token in lexicon.POSES or self._longest(end, _NOUNS):
+                return 0
+        return 0
+
+    def _at(self, place: int) -> str:
+        return self.tokens[place] if place < len(self.tokens) else ""
+
+    def _longest(self, place: int, table: Mapping[str, object] | Collection[str]) -> int:
+        """Return the end of the longest entry of a table that begins here; 0 when none does."""
+        for end in range(min(place + _LONGEST, len(self.tokens)), place, -1):
+            if " ".join(self.tokens[place:end]) in table:
+                return end
+        return 0
+
+    def _circumstances(self) -> str:
+        return ", ".join(dict.fromkeys(self._joined()))
+
+    def _joined(self) -> Iterator[str]:
+        """Put neighbours together again: "walking" and "down the street"."""
+        begun: tuple[int, int] | None = None
+        for start, end in ((self.spans[first][0], self.spans[last - 1][1]) for first, last in self.shown):
+            if begun and not self.text[begun[1] : start].strip():
+                begun = (begun[0], end)
+                continue
+            if begun:
+                yield self._slice(begun)
+            begun = (start, end)
+        if begun:
+            yield self._slice(begun)
+
+    def _slice(self, span: tuple[int, int]) -> str:
+        return " ".join(self.text[slice(*span)].split())
+
+
+def read_caption(caption: str) -> Said:
+    """Take a caption apart.
+
+    Args:
+        caption: an English sentence or list of words, in any case.
+    """
+    return _Reader(caption).read()

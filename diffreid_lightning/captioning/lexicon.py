@@ -1,0 +1,214 @@
+"""The words that captions are read by: what a person wears and carries, and what only this image shows.
+
+Each table maps a phrase as captioners say it (lower case, hyphens as spaces) to the word it counts as.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from diffreid_lightning.captioning import color_names
+
+
+class Kind(NamedTuple):
+    """A kind of thing that is worn or carried, or hair."""
+
+    common: str  #: the word for all of the kind
+    nouns: Mapping[str, str]  #: the word that each noun counts as
+
+
+def _nouns(text: str) -> dict[str, str]:
+    """Read lines of ``word: other names for it, ...``."""
+    table: dict[str, str] = {}
+    for line in text.strip().splitlines():
+        word, _, others = (part.strip() for part in line.partition(":"))
+        table |= dict.fromkeys([word.replace("-", " "), *filter(None, others.split(", "))], word)
+    return table
+
+
+def _listed(text: str) -> frozenset[str]:
+    """Read single words."""
+    return frozenset(text.split())
+
+
+def _phrases(text: str) -> frozenset[str]:
+    """Read phrases between commas."""
+    return frozenset(" ".join(phrase.split()) for phrase in text.split(","))
+
+
+TOP = Kind(
+    "top",
+    _nouns("""
+        top: tops, upper garment
+        t-shirt: tshirt, tee shirt, tee, t shirts
+        shirt: shirts, dress shirt, button up shirt, button down shirt, polo, polo shirt
+        blouse
+        sweater: jumper, pullover
+        sweatshirt
+        hoodie: hoody
+        tank top: sleeveless top, singlet
+        cardigan
+        jersey
+    """),
+)
+JACKET = Kind(
+    "jacket",
+    _nouns("""
+        jacket: jackets, windbreaker, blazer
+        coat: overcoat, trench coat, raincoat, parka
+        vest: waistcoat, gilet
+    """),
+)
+SUIT = Kind("suit", _nouns("suit: business suit"))
+DRESS = Kind("dress", _nouns("dress: gown, sundress"))
+TROUSERS = Kind(
+    "trousers",
+    _nouns("""
+        trousers: pants, slacks, khakis
+        jeans: denim pants, denim jeans
+        leggings: tights
+        sweatpants: joggers, sweat pants, track pants
+    """),
+)
+SHORTS = Kind("shorts", _nouns("shorts: short pants"))
+SKIRT = Kind("skirt", _nouns("skirt: maxi skirt"))
+SHOES = Kind(
+    "shoes",
+    _nouns("""
+        shoes: shoe
+        sneakers: trainers, running shoes, tennis shoes
+        boots
+        sandals: flip flops
+        heels: high heels
+    """),
+)
+HAT = Kind(
+    "hat",
+    _nouns("""
+        hat: brimmed hat, sun hat
+        cap: baseball cap
+        beanie: knit hat
+        helmet
+    """),
+)
+SCARF = Kind("scarf", _nouns("scarf"))
+GLASSES = Kind("glasses", _nouns("glasses: eyeglasses, spectacles\nsunglasses"))
+CLOTHES = Kind("clothes", _nouns("clothes: clothing, outfit"))
+BAG = Kind(
+    "bag",
+    _nouns("""
+        bag: bags, tote, tote bag
+        backpack: back pack, rucksack, school bag
+        handbag: hand bag, purse
+        shoulder bag: messenger bag, crossbody bag, satchel
+        shopping bag: plastic bag, shopping bags, shopper
+        suitcase: luggage, rolling suitcase, briefcase
+    """),
+)
+HAIR = Kind("hair", _nouns("hair: hairs\nbald head: bald"))
+
+WORN = ((TOP, JACKET), (SUIT,), (DRESS,), (TROUSERS, SHORTS, SKIRT), (SHOES,), (HAT,), (SCARF,), (GLASSES,), (CLOTHES,))
+"""What is worn, in the order in which it is told; kinds that captioners take for each other stand together."""
+
+KINDS = (*(kind for kinds in WORN for kind in kinds), BAG, HAIR)
+
+PLURAL = _listed(
+    "trousers jeans leggings sweatpants shorts shoes sneakers boots sandals heels glasses sunglasses clothes hair"
+)
+"""Nouns without an article."""
+
+HAIRSTYLES = {
+    "ponytail": "tied-back", "pony tail": "tied-back", "bun": "pinned-up", "braid": "braided", "braids": "braided",
+    "dreadlocks": "braided",
+}  # fmt: skip
+"""Nouns that stand for hair with a word of its own."""
+
+COLOURS = {
+    **{name: name for name in color_names.COLOURS},
+    "gray": "grey", "silver": "grey", "charcoal": "grey", "dark grey": "grey", "dark gray": "grey", "tan": "beige",
+    "khaki": "beige", "cream": "beige", "ivory": "white", "maroon": "red", "burgundy": "red", "crimson": "red",
+    "gold": "yellow", "golden": "yellow", "mustard": "yellow", "turquoise": "teal", "cyan": "teal", "olive": "green",
+    "navy blue": "navy", "dark blue": "navy", "violet": "purple", "lavender": "purple", "magenta": "pink",
+    "blond": "blond", "blonde": "blond", "brunette": "brown",
+}  # fmt: skip
+
+BEFORE_COLOUR = {
+    "long": "long", "short": "short", "long sleeve": "long-sleeved", "long sleeved": "long-sleeved",
+    "short sleeve": "short-sleeved", "short sleeved": "short-sleeved", "sleeveless": "sleeveless",
+    "very short": "very short", "cropped": "cropped", "chin length": "chin-length", "tied back": "tied-back",
+    "pinned up": "pinned-up", "braided": "braided", "curly": "curly", "straight": "straight",
+}  # fmt: skip
+AFTER_COLOUR = {
+    "striped": "striped", "pinstriped": "pinstriped", "checked": "checked", "checkered": "checked",
+    "plaid": "checked", "dotted": "dotted", "polka dot": "dotted", "floral": "flowered", "flowered": "flowered",
+    "flower": "flowered", "two tone": "two-tone", "side striped": "side-striped", "patterned": "patterned",
+    "printed": "patterned", "camouflage": "camouflage", "denim": "denim", "leather": "leather",
+}  # fmt: skip
+"""Words for cut and pattern, by their place beside the colour."""
+
+PERSONS = {
+    "woman": "woman", "women": "woman", "lady": "woman", "female": "woman", "man": "man", "men": "man", "guy": "man",
+    "male": "man", "gentleman": "man", "girl": "girl", "boy": "boy", "child": "child", "kid": "child",
+    "toddler": "child", "person": "person", "people": "person", "pedestrian": "person", "someone": "person",
+}  # fmt: skip
+AGES = {"young": "young", "old": "old", "older": "old", "elderly": "old"}
+
+NOT = _listed("no not without nor isn't")
+
+VIEWS = _phrases("""
+        from behind, from the front, from the back, from the rear, from the side, from the left, from the right,
+        from the left side, from the right side, from above, front view, back view, rear view, side view,
+        left side view, right side view, facing the camera, facing away, facing away from the camera, facing left,
+        facing right, facing forward, looking at the camera, looking away, with her back turned, with his back turned,
+        with their back turned, with her back to the camera, with his back to the camera, in profile
+    """)
+SEEN = _listed("seen viewed shown")
+"""May stand before a view."""
+
+LIGHTS = _phrases("""
+        at night, at nighttime, in the dark, in the darkness, in darkness, at dusk, at dawn, at sunset, in the evening,
+        in the morning, during the day, in daylight, in soft daylight, in the sun, in the sunlight, in sunlight,
+        in bright sunlight, in the bright sunlight, in the sunshine, in bright light, in dim light, in low light,
+        in the shade, in the shadow, in the shadows, in the rain, in the snow, in the fog, on a sunny day,
+        on a cloudy day, on a rainy day, under a grey sky, under a gray sky, under a blue sky, under street lamps,
+        under street lights, under bright lights
+    """)
+
+POSES = _listed(
+    "walking standing running jogging sitting kneeling crouching bending leaning waiting talking cycling strolling "
+    "striding turning skating climbing stretching waving"
+)
+MANNERS = _listed("slowly quickly briskly fast still around along away together by past over up down forward")
+"""May follow a pose."""
+
+DOINGS = _listed("holding carrying pushing pulling riding using reading checking crossing looking talking")
+OBJECTS = _listed(
+    "phone cellphone bike bicycle scooter skateboard motorcycle stroller pram cart umbrella book newspaper bottle cup "
+    "coffee dog baby street road wheelchair"
+)
+"""What somebody may be doing something with, in this image."""
+
+PREPOSITIONS = _listed(
+    "in on at down along across through near by beside outside inside past under into onto against behind over "
+    "towards toward around up beneath between"
+)
+"""Words that begin a place; also ``next to`` and ``in front of``."""
+
+PLACES = _listed(
+    "street streets road sidewalk pavement path pathway walkway footpath alley lane crosswalk crossing intersection "
+    "corner grass lawn park garden field yard courtyard campus square plaza building buildings house wall fence gate "
+    "door doorway entrance window windows shop store supermarket market mall station platform train tunnel subway "
+    "escalator stairs staircase steps corridor hallway lobby hall room office floor ground bench bridge ramp railing "
+    "tree trees bush bushes hedge car cars van bus truck lot parking garage stop sign pole post river water beach "
+    "snow sand tiles cobblestones bricks concrete asphalt gravel shutter kiosk booth machine column pillar pillars "
+    "poster posters counter turnstile turnstiles court stadium school city town"
+)
+
+ARTICLES = _listed("a an the his her their its some this that another")
+"""Words at which what was said before a noun is over."""
+
+STOPS = ARTICLES | PREPOSITIONS | NOT | _listed(
+    "with wearing wears dressed carrying carries holding who which is are was has having of to for from and or while "
+    "as but")  # fmt: skip
+"""Words that cannot stand between a preposition's article and its noun."""

@@ -1,0 +1,72 @@
+"""``--ckpt_path``: a checkpoint of this package, or a refusal that says what else the file is."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from diffreid_lightning.errors import UserError, shorten
+
+_KEYS = ("pytorch-lightning_version", "state_dict")
+_KEYS_TO_GO_ON = ("loops", "optimizer_states", "lr_schedulers")
+
+
+def check_own(path: Path, *, to_go_on: bool = False) -> None:
+    """Check that a file is a checkpoint that a run here, or Lightning for it, has saved; no values are read.
+
+    Args:
+        path: the file.
+        to_go_on: it is to hold the state of a training, not the weights alone.
+
+    Raises:
+        UserError: it is another project's, bare weights, of another kind, or damaged.
+    """
+    # Here, not above: the light commands do not wait for torch.
+    from diffreid_lightning.storage.torch_file import NotPlainError, mistaken_for, read_plain
+
+    if not zipfile.is_zipfile(path):
+        raise _foreign(path, mistaken_for(path) or _other_kind(path))
+    try:
+        content = read_plain(path, mmap=True)
+    except NotPlainError as error:
+        raise _foreign(path, error.obstacle, of_another=error.of_class is not None) from error
+    if not isinstance(content, Mapping):
+        raise _foreign(path, f"a {type(content).__name__}")
+    needed = (*_KEYS, *_KEYS_TO_GO_ON) if to_go_on else _KEYS
+    missing = [key for key in needed if key not in content]
+    if missing or not isinstance(content["state_dict"], Mapping):
+        raise _foreign(
+            path, f"{shorten(map(str, content), 5) or 'nothing'}; no {' and no '.join(missing or _KEYS[1:])}"
+        )
+
+
+def _other_kind(path: Path) -> str:
+    with path.open("rb") as stream:
+        head = stream.read(16)
+    if head.startswith(b"PK\x03\x04"):
+        return "a file that was cut off: its end is missing"
+    if head[8:9] == b"{":
+        return "a safetensors file: weights without the state of a training"
+    if head.startswith(b"\x80"):
+        return "a file in torch.save's older form, which no run here writes"
+    return f"{path.stat().st_size} bytes of something else"
+
+
+def _foreign(path: Path, found: str, *, of_another: bool = False) -> UserError:
+    from diffreid_lightning.backbones.third_party_checkpoints import forms_of
+    from diffreid_lightning.backbones.weight_sources import conversion_of
+
+    forms = forms_of(path)
+    if forms or of_another:
+        remedy = (
+            f"to use its weights, convert them: {conversion_of(path, forms)}; then start from --model.init_from DIR"
+        )
+    else:
+        remedy = "name another checkpoint, a run folder, or 'last' or 'best'"
+    return UserError(
+        f"{path} is no checkpoint of this package.",
+        looked_for=f"what a run here saves: {', '.join(_KEYS)} and the state of the training, as plain tensors",
+        found=found,
+        remedy=remedy,
+    )

@@ -1,0 +1,1 @@
+"""One file per command that is not a Lightning subcommand."""

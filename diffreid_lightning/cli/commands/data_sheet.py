@@ -1,0 +1,66 @@
+"""``python -m diffreid_lightning data sheet``: look at some people of a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from diffreid_lightning.cli.commands.parser import WordedParser
+from diffreid_lightning.datasets import open_dataset
+from diffreid_lightning.errors import RunError, UserError
+from diffreid_lightning.paths import user_path
+from diffreid_lightning.visualization.identity_sheet import identity_sheet
+
+_USAGE = "python -m diffreid_lightning data sheet PATH --out FILE.png"
+
+
+def sheet_command(words: Sequence[str]) -> int:
+    """Run ``data sheet PATH --out FILE``.
+
+    Args:
+        words: the command line after ``data sheet``.
+
+    Returns:
+        0.
+
+    Raises:
+        UserError: the command line or the dataset cannot be used, or ``--out`` leads through a file or is a folder.
+        RunError: the file cannot be written.
+    """
+    parser = _Parser(prog=_USAGE.partition(" PATH")[0], description=__doc__, allow_abbrev=False)
+    parser.add_argument("path", help="a dataset's folder or .zip, a manifest, or miniperson")
+    parser.add_argument("--out", required=True, help="the picture to write: .png or .jpg")
+    parser.add_argument("--split", help="only people of this split, such as train")
+    parser.add_argument("--identities", type=int, default=12, help="how many people")
+    parser.add_argument("--images", type=int, default=8, help="how many images of each")
+    args = parser.parse_args(list(words))
+    if args.identities < 1 or args.images < 1:
+        parser.error("--identities and --images are at least 1")
+    manifest = open_dataset(args.path).manifest()
+    if args.split:
+        manifest = manifest.filter(np.asarray(manifest.numpy("split") == args.split))
+    sheet = identity_sheet(manifest, args.identities, args.images)
+    out = user_path(args.out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        sheet.save(out, quality=90)
+    except ValueError as error:
+        raise UserError(f"{out} does not name a picture.", found=str(error), remedy="end it in .png or .jpg") from error
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        raise UserError(
+            f"The sheet cannot be written to {out}",
+            found=f"{error.strerror}: {error.filename}",
+            remedy="choose another --out",
+        ) from error
+    except OSError as error:
+        raise RunError(
+            f"The sheet cannot be written to {out}", found=str(error), remedy="choose another --out"
+        ) from error
+    print(out)
+    return 0
+
+
+class _Parser(WordedParser):
+    command = "data sheet"
+    to_write = _USAGE

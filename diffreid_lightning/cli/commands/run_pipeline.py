@@ -1,0 +1,79 @@
+"""``pipeline``: all stages in order, skipping what need not run again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from diffreid_lightning.errors import UserError, nearest
+
+DEFAULT = "pipeline/tour"
+_OPTIONS = ("config", "from", "until")
+
+HELP = f"""usage: python -m diffreid_lightning pipeline [options]
+
+Run a chain of stages: caption, personalise, generate, score, select, pre-train, transfer. A stage whose input, config
+and code are unchanged is skipped; a chain that was killed goes on where it was.
+
+  --config NAME    the chain: a YAML file or a packaged one (default: {DEFAULT}); several are laid over each other
+  --from STAGE     start here
+  --until STAGE    stop after this one
+  --dry-run        print the plan and stop
+  --VARIABLE VALUE a variable of the chain, such as --root DIR or --data /data/market1501; else DIFFREID_VARIABLE of the
+                   environment, which commands by hand read too
+"""
+
+
+def pipeline_command(words: Sequence[str]) -> int:
+    """Run the command.
+
+    Args:
+        words: the command line after ``pipeline``.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: the options or the chain cannot be used, or a stage refused its input.
+        RunError: a stage failed.
+    """
+    if "-h" in words or "--help" in words:
+        print(HELP)
+        return 0
+    names, given, dry_run = _options(words)
+    first, last = given.pop("from", None), given.pop("until", None)
+    # Here, not above: --help should not wait for pyarrow.
+    from diffreid_lightning.pipeline.graph import read_chain
+    from diffreid_lightning.pipeline.runner import run_chain
+
+    chain = read_chain(names or [DEFAULT], given)
+    run_chain(chain, chain.between(first, last), dry_run)
+    return 0
+
+
+def _options(words: Sequence[str]) -> tuple[list[str], dict[str, str], bool]:
+    names: list[str] = []
+    given: dict[str, str] = {}
+    dry_run = False
+    queue = list(words)
+    while queue:
+        word = queue.pop(0)
+        if word == "--dry-run":
+            dry_run = True
+            continue
+        flag, equals, value = word.partition("=")
+        if not flag.startswith("--"):
+            guess = nearest(flag, _OPTIONS)
+            raise UserError(
+                f"The word {flag!r} belongs to no option.",
+                remedy=f"did you mean --{guess}?" if guess else "see python -m diffreid_lightning pipeline --help",
+            )
+        if not equals:
+            if not queue or queue[0].startswith("--"):
+                raise UserError(f"{flag} has no value after it.", remedy=f"write {flag} VALUE, or {flag}=VALUE")
+            value = queue.pop(0)
+        name = flag.removeprefix("--").replace("-", "_")
+        if name == "config":
+            names.append(value)
+        else:
+            given[name] = value
+    return names, given, dry_run

@@ -1,0 +1,65 @@
+"""``python -m diffreid_lightning select``: rules on a scored manifest, Diff-Person on the disk."""
+
+from __future__ import annotations
+
+import functools
+import json
+from argparse import ArgumentError
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jsonargparse import ActionConfigFile
+
+from diffreid_lightning import config_files
+from diffreid_lightning.cli import command_line_flags, config_errors, references
+from diffreid_lightning.cli.error_messages import own_error
+from diffreid_lightning.cli.lightning_parser import PROGRAM, HouseParser
+from diffreid_lightning.filtering.selection import DATASET, REPORT, DiffPersonSelection
+from diffreid_lightning.packaged import configs_folder
+
+DEFAULT = "pipeline/select.yaml"
+DESCRIPTION = "Choose among scored images and write Diff-Person."
+
+
+def select_command(words: Sequence[str]) -> int:
+    """Run the command; ``configs/pipeline/select.yaml`` is what no arguments mean.
+
+    Args:
+        words: the command line after ``select``.
+
+    Returns:
+        0.
+
+    Raises:
+        UserError: the configuration or the scored images cannot be used, or nothing passes.
+        RunError: the disk refuses.
+    """
+    names, words = config_files.split_config_flags(words)
+    given, asked = command_line_flags.split_flags(words)
+    upper = [config_files.load_config(config_files.find_config(name)) for name in names]
+    settings = functools.reduce(config_files.merge_layers, upper, config_files.load_config(configs_folder() / DEFAULT))
+    written = command_line_flags.with_flags(settings, given)
+    resolved = references.resolve_references(written)
+    parser = _parser(written)
+    try:
+        config = parser.instantiate_classes(parser.parse_args(["--config", json.dumps(resolved), *asked]))
+        stage = DiffPersonSelection(
+            **{name: config[name] for name in config_errors.accepted_arguments(DiffPersonSelection)}
+        )
+    except (ArgumentError, ValueError) as error:
+        raise (
+            own_error(error)
+            or config_errors.explain_class(resolved, "select", DiffPersonSelection)
+            or config_errors.refused("select", error)
+        ) from error
+    report = stage.run()
+    print(stage.words(report))
+    print(f"dataset: {stage.out / DATASET}\npictures and tables: {stage.out / REPORT}")
+    return 0
+
+
+def _parser(written: Mapping[str, Any]) -> HouseParser:
+    parser = HouseParser(prog=f"{PROGRAM} select", description=DESCRIPTION, written=written)
+    parser.add_argument("--config", action=ActionConfigFile, help="YAML laid over configs/pipeline/select.yaml")
+    parser.add_class_arguments(DiffPersonSelection)
+    return parser

@@ -1,0 +1,116 @@
+"""Settings of a training that goes on from a checkpoint: in force from there on, or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+from diffreid_lightning.config_files import Change
+from diffreid_lightning.errors import UserError, shorten
+
+#: where a checkpoint keeps the configuration it was trained with, as YAML
+CONFIG_KEY = "run_config"
+_ROOT = "trainer.default_root_dir"
+
+
+def refuse_start_only(changes: Iterable[Change], names: Sequence[str], *, evaluating: bool) -> None:
+    """Refuse arguments of the model that the checkpoint overrules.
+
+    Args:
+        changes: from the configuration of the checkpoint to the one that is run.
+        names: the arguments, as the module's ``start_only`` lists them.
+        evaluating: an argument that is left out then asks for nothing.
+
+    Raises:
+        UserError: one of them has changed.
+    """
+    for change in changes:
+        for name in names:
+            key = f"model.init_args.{name}"
+            if not f"{change.key}.".startswith(f"{key}.") or (evaluating and not change.now):
+                continue
+            flag = change.key.replace(".init_args", "")
+            raise UserError(
+                f"model.{name} decides how a training begins; the checkpoint has what came of it.",
+                looked_for=f"{flag} {change.before}, as the run was begun",
+                found=str(change.now),
+                remedy=f"give --{flag} as the run was begun (its config.yaml)"
+                + ("" if evaluating else ", or leave --ckpt_path out to start a new run"),
+            )
+
+
+def refuse_another_root(changes: Iterable[Change], run: Path) -> None:
+    """Refuse another folder of runs for a run that goes on in the folder it has.
+
+    Args:
+        changes: from the configuration of the checkpoint to the one that is run.
+        run: the run's folder.
+
+    Raises:
+        UserError: ``trainer.default_root_dir`` has changed, and is not where the run lies.
+    """
+    for change in changes:
+        if change.key == _ROOT and Path(str(change.now or "runs")).resolve() != run.resolve().parent:
+            raise UserError(
+                f"{run} goes on in its own folder.",
+                looked_for=f"--{_ROOT} {run.parent}",
+                found=str(change.now),
+                remedy=f"leave --{_ROOT} out; or copy the checkpoint to another folder and name the copy, which starts "
+                "a run of its own",
+            )
+
+
+def give_arguments(callbacks: Iterable[Callback], states: Mapping[str, Any], changes: Iterable[Change]) -> None:
+    """Put changed arguments of callbacks into the states that they are about to load (``EarlyStopping.patience``).
+
+    Args:
+        callbacks: the trainer's.
+        states: the checkpoint's states of callbacks, by ``state_key``; changed in place.
+        changes: from the configuration of the checkpoint to the one that is run.
+    """
+    names = {change.key.rpartition(".")[2] for change in changes if change.key.startswith("trainer.callbacks.")}
+    for callback in callbacks:
+        state = states.get(callback.state_key)
+        if isinstance(state, dict) and not isinstance(callback, Checkpoint):  # theirs tells what the scores are of
+            state.update({name: getattr(callback, name) for name in names & state.keys() if hasattr(callback, name)})
+
+
+def refuse_lost_schedule(trainer: Trainer, saved: int) -> None:
+    """Refuse a schedule that would begin at its start, in the middle of the training.
+
+    Args:
+        trainer: the trainer, with what it has restored.
+        saved: states of schedules in the checkpoint.
+
+    Raises:
+        UserError: the checkpoint has fewer than the training has schedules.
+    """
+    if saved < len(trainer.lr_scheduler_configs):
+        raise UserError(
+            "The checkpoint was trained without a schedule, so this one has no place to go on from.",
+            remedy="leave --model.scheduler and --model.warmup_epochs as the run was started (its config.yaml), or "
+            "leave --ckpt_path out to start a new run",
+        )
+
+
+def describe_changes(changes: Sequence[Change], most: int = 6) -> str | None:
+    """Say what is in force from a checkpoint on that was not before; None where nothing has changed."""
+    changed = [str(change) for change in changes if change.key != _ROOT]
+    return f"Settings that have changed, in force from here on: {shorten(changed, most)}." if changed else None
+
+
+def describe_nothing_left(trainer: Trainer, changes: Sequence[Change]) -> str:
+    """Say that a training was complete when it was taken up, and that its settings have changed for nothing."""
+    progress: Any = trainer.fit_loop.epoch_progress.current
+    limits = f"trainer.max_epochs is {trainer.max_epochs}" + (
+        f", trainer.max_steps is {trainer.max_steps}" if trainer.max_steps >= 0 else ""
+    )
+    changed = shorten([str(change) for change in changes if change.key.startswith(("model.", "data."))], 6)
+    return (
+        f"Nothing was left to train: {progress.processed} epochs and {trainer.global_step} steps are done, {limits}."
+        + (f" What has changed was not trained with: {changed}." if changed else "")
+    )

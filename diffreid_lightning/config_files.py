@@ -1,0 +1,168 @@
+"""Configuration files in layers: the embedded default below, each ``--config`` above the one before it.
+
+A mapping that names a ``class_path`` replaces what lay below it whole, so nothing of the default's arguments is left
+over; any other mapping merges key by key; lists and values replace. Where a lower layer names the class, its arguments
+may stand without ``init_args``, and ``key+`` adds to its list. References (``${...}``) are resolved later, see
+:mod:`~diffreid_lightning.cli.references`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from yaml import safe_load
+
+from diffreid_lightning.errors import UserError, nearest, shorten
+from diffreid_lightning.packaged import configs_folder
+from diffreid_lightning.paths import user_path
+from diffreid_lightning.storage.yaml_files import parse_yaml, read_yaml
+
+DEFAULT = "default.yaml"
+_FLAGS = ("--config", "-c")
+#: the keys by which a mapping says which class it configures, and how
+STRUCTURE = ("class_path", "init_args", "dict_kwargs")
+
+
+def find_config(name: str) -> Path:
+    """Return the file meant by ``name``: a path, or the name of a config that comes with the package.
+
+    Args:
+        name: a path to a YAML file, or a packaged one such as ``experiment/bot_market1501`` (suffix optional).
+
+    Raises:
+        UserError: neither exists; the message names the nearest packaged config.
+    """
+    folder = configs_folder()
+    stem = name.removeprefix("configs/")
+    candidates = [user_path(name), folder / stem, folder / f"{stem}.yaml"]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    packaged = sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+    # A name without its folder is compared with those without theirs; the suffix alone makes nothing alike.
+    by_file = {path.rpartition("/")[2]: path for path in packaged}
+    bare = stem.removesuffix(".yaml").removesuffix(".yml")
+    close = nearest(bare.rpartition("/")[2], by_file, cutoff=0.6)
+    guess = nearest(bare, packaged, cutoff=0.6) or (by_file[close] if close else None)
+    raise UserError(
+        f"There is no config {name!r}.",
+        looked_for=f"{candidates[0].absolute()}, then {stem!r} among the packaged configs",
+        found=f"packaged configs: {shorten(packaged)}",
+        remedy=f"did you mean --config {guess}?" if guess else "pass the path of a YAML file or one of these names",
+    )
+
+
+def load_config(path: Path) -> dict[str, Any]:
+    """Read one YAML file with omegaconf.
+
+    Raises:
+        UserError: the file is not YAML, or its top level is not a mapping.
+    """
+    try:
+        loaded = read_yaml(path)
+    except (ValueError, OSError) as error:
+        raise UserError(
+            f"The config {path} cannot be read as YAML.",
+            found=str(error),
+            remedy="mend the line that is named (indentation, colons and tabs are the usual reasons)",
+        ) from error
+    if not isinstance(loaded, dict):
+        raise UserError(
+            f"The config {path} holds no settings.",
+            looked_for="a mapping such as 'trainer:', 'model:' and 'data:' at its top level",
+            found=f"a {type(loaded).__name__}",
+            remedy="start from the default: python -m diffreid_lightning fit --print_config > my.yaml",
+        )
+    return {str(key): value for key, value in loaded.items()}
+
+
+def merge_layers(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay ``upper`` over ``lower`` by the rule at the head of this file; neither is changed."""
+    merged = dict(lower)
+    for name, value in upper.items():
+        key = name.removesuffix("+")
+        below = merged.get(key)
+        if key != name:
+            merged[key] = [*_listed(below), *_listed(value)]
+        elif isinstance(value, Mapping) and isinstance(below, Mapping) and "class_path" not in value:
+            merged[key] = merge_layers(below, _as_arguments(value) if "class_path" in below else value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list) else [] if value is None else [value]
+
+
+def _as_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Write ``{lr: 0.1}`` for a class that a lower layer names as ``{init_args: {lr: 0.1}}``, as flags have it."""
+    structure = {key: value for key, value in given.items() if key in STRUCTURE}
+    rest = {key: value for key, value in given.items() if key not in STRUCTURE}
+    return merge_layers(structure, {"init_args": rest}) if rest else structure
+
+
+def split_config_flags(args: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split command-line arguments into the values of ``--config``/``-c`` and all the rest, both in order.
+
+    Raises:
+        UserError: ``--config`` is the last word, with no file after it.
+    """
+    names: list[str] = []
+    rest: list[str] = []
+    queue = list(args)
+    while queue:
+        word = queue.pop(0)
+        flag, _, value = word.partition("=")
+        if flag not in _FLAGS:
+            rest.append(word)
+        elif value:
+            names.append(value)
+        elif queue:
+            names.append(queue.pop(0))
+        else:
+            raise UserError(f"{flag} has no file after it.", remedy=f"write {flag} FILE.yaml")
+    return names, rest
+
+
+class Change(NamedTuple):
+    """A setting that is no longer what it was."""
+
+    key: str  #: dotted, with the places of lists: ``trainer.callbacks.0.init_args.monitor``
+    before: Any
+    now: Any
+
+    def __str__(self) -> str:
+        return f"{self.key} {self.before} -> {self.now}"
+
+
+def changed_settings(before: str, now: str) -> list[Change]:
+    """List the settings in which two configurations differ.
+
+    Args:
+        before: the configuration of a run, as YAML; where it cannot be read, nothing is known to have changed.
+        now: another one, as YAML.
+    """
+    try:
+        loaded = parse_yaml(before)
+    except ValueError:
+        return []
+    if not isinstance(loaded, dict):
+        return []
+    old = dict(_leaves(loaded))
+    new = dict(_leaves(safe_load(now)))
+    keys = [key for key in {**old, **new} if key != "ckpt_path" and old.get(key) != new.get(key)]
+    return [Change(key, old.get(key), new.get(key)) for key in keys]
+
+
+def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Walk a nested configuration: dotted keys and plain values; a list is walked where it holds mappings."""
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        value = dict(enumerate(value))
+    if isinstance(value, dict):
+        for name, below in value.items():
+            yield from _leaves(below, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, value

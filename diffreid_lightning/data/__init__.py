@@ -1,1 +1,0 @@
-"""From image folders to batches: formats, manifests, samplers, views."""

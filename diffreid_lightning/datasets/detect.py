@@ -1,0 +1,202 @@
+"""Which dataset lies in a folder, told by its layout and file names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from diffreid_lightning.datasets.base import PersonDataset, descend
+from diffreid_lightning.datasets.cuhk03np import BOXES, CUHK03NP
+from diffreid_lightning.datasets.diff_person import DiffPerson
+from diffreid_lightning.datasets.dukemtmcreid import DukeMTMCReID
+from diffreid_lightning.datasets.layout_advice import TABLE
+from diffreid_lightning.datasets.layout_suggestion import has_lists, suggest_options
+from diffreid_lightning.datasets.manifest_dataset import ManifestDataset
+from diffreid_lightning.datasets.market1501 import Market1501
+from diffreid_lightning.datasets.market_layout import FOLDERS
+from diffreid_lightning.datasets.msmt17 import MSMT17
+from diffreid_lightning.datasets.msmt17_market import MSMT17Market
+from diffreid_lightning.datasets.person_folder import PersonFolder
+from diffreid_lightning.datasets.person_table import TABLE_SUFFIXES, PersonTable
+from diffreid_lightning.datasets.skipped_files import left_out_images, remedy_for, worded_left_out
+from diffreid_lightning.errors import UserError, nearest, shorten
+from diffreid_lightning.manifest.image_root import IMAGE_SUFFIXES, ImageRoot, is_image_name
+from diffreid_lightning.paths import user_path
+
+FORMATS: tuple[type[PersonDataset], ...] = (
+    DiffPerson,
+    ManifestDataset,
+    MSMT17,
+    CUHK03NP,
+    Market1501,
+    DukeMTMCReID,
+    MSMT17Market,
+    PersonFolder,
+    PersonTable,
+)
+"""Every on-disk format, the most telling layout first: the first that recognises a folder is its format."""
+
+_SIBLINGS = 50  # so many folders are looked into for a dataset that was meant
+_EMBEDDED = "miniperson"
+_EMBEDDED_DOMAINS = ("campus", "station")
+
+
+def recognise(images: ImageRoot) -> PersonDataset | None:
+    """Return the dataset at ``images``, or in the folders that enclose it there, or None when no format fits."""
+    for place in descend(images):
+        for candidate in FORMATS:
+            if candidate.recognises(place):
+                return candidate(place.path)
+        boxes = place.path.name
+        # CUHK03-NP's inner folder alone: which boxes these are, its name says.
+        if boxes in BOXES and set(FOLDERS.values()) <= set(place.folders()):
+            return CUHK03NP(place.path.parent, boxes="labeled" if boxes == "labeled" else "detected")
+    return None
+
+
+def detect(path: str | os.PathLike[str]) -> PersonDataset:
+    """Return the dataset at a path, with its format's default options.
+
+    A manifest goes before any layout around it: it is what somebody chose to write down.
+
+    Args:
+        path: a dataset's folder, a .zip of it, a folder inside a .zip, a table of images (``.csv``, ``.tsv``), or a
+            ``.parquet`` file: a manifest or a table.
+
+    Raises:
+        UserError: nothing is there, or it has no known layout.
+    """
+    file = user_path(path)
+    if file.suffix.lower() in TABLE_SUFFIXES and not file.is_dir():
+        is_manifest = file.suffix == ".parquet" and not _is_foreign_parquet(file)
+        return ManifestDataset(path) if is_manifest else PersonTable(path)
+    images = ImageRoot(path)
+    dataset = recognise(images)
+    if dataset is not None:
+        return dataset
+    here = descend(images)[-1]
+    names = here.names()
+    left_out = left_out_images(here, names)
+    if left_out and not any(map(is_image_name, names)):
+        raise UserError(
+            f"No image is read at {images.path}: it is known by its suffix",
+            looked_for="files that end in " + ", ".join(sorted(IMAGE_SUFFIXES)),
+            found=worded_left_out(left_out),
+            remedy=remedy_for(left_out),
+        )
+    near = _one_level_off(Path(images.path)) or _tables_in(descend(images))
+    raise UserError(
+        f"No dataset is recognised at {images.path}",
+        looked_for="one of\n" + "\n".join(f"      {known.__name__}: {known.layout}" for known in FORMATS),
+        found=f"{here.path} holds folders {shorten(here.folders()) or '(none)'}; {len(names)} files, such as "
+        f"{shorten(names, 3) or '(none)'}",
+        remedy=f"did you mean {shorten(near, 4)}?"
+        if near
+        else _incomplete(here.folders()) or suggest_options(images, generic=_people_one_level_off(images) or TABLE),
+    )
+
+
+def _is_foreign_parquet(file: Path) -> bool:
+    """Tell whether a Parquet file is a table of somebody else's and no manifest, which has a partition."""
+    try:
+        return "partition" not in pq.read_schema(file).names
+    except (pa.ArrowException, OSError):
+        return False
+
+
+def _tables_in(places: Sequence[ImageRoot]) -> list[str]:
+    """Return the tables directly in these folders that list images."""
+    found = []
+    for place in places:
+        for name in place.names():
+            if "/" not in name and Path(name).suffix.lower() in TABLE_SUFFIXES:
+                try:
+                    PersonTable(place.path / name).scan()
+                except UserError:
+                    continue
+                found.append(str(place.path / name))
+    return found
+
+
+def _incomplete(folders: Sequence[str]) -> str:
+    """Say what a folder lacks that has some of the three folders of Market-1501's layout, or ""."""
+    missing = [name for name in FOLDERS.values() if name not in folders]
+    if len(missing) != 1:  # a query alone is in many layouts
+        return ""
+    return f"put {shorten(missing)} beside the others: Market-1501 and its like have all three folders"
+
+
+def _one_level_off(place: Path) -> list[str]:
+    """Return the datasets in the folder above a place or in those below it; nearly anything passes for PersonFolder."""
+    if not place.is_dir():
+        return []
+    below = sorted(path for path in place.iterdir() if path.is_dir())[:_SIBLINGS]
+    found = []
+    for folder in (place.parent, *below):
+        try:
+            images = ImageRoot(folder)
+            known = next((form for form in FORMATS if form is not PersonFolder and form.recognises(images)), None)
+        except (OSError, UserError):  # somebody else's folder
+            continue
+        if known is not None:
+            found.append(f"{folder} ({known.__name__})")
+    return found
+
+
+def _people_one_level_off(images: ImageRoot) -> str:
+    """Ask for the folder of people above a person's folder, or for those below; "" where there are none."""
+    place = Path(images.path)
+    if not place.is_dir() or has_lists(images):
+        return ""
+    above = ImageRoot(place.parent)
+    if not images.folders() and PersonFolder.has_layout(above):
+        return f"did you mean {above.path} (PersonFolder)?"
+    below = [images.below(name) for name in images.folders()[:_SIBLINGS]]
+    found = [f"{one.path} (PersonFolder)" for one in below if PersonFolder.has_layout(one)]
+    return f"did you mean {shorten(found, 4)}?" if found else ""
+
+
+def open_dataset(spec: str | os.PathLike[str] | PersonDataset) -> PersonDataset:
+    """Return the dataset that a word, a path or an object stands for.
+
+    Args:
+        spec: a dataset (returned as it is), a path (its format is detected), or the embedded dataset: ``miniperson``,
+            ``miniperson:campus`` or ``miniperson:station``. A folder of that name is given as ``./miniperson``.
+
+    Raises:
+        UserError: nothing is there, no layout is recognised, or MiniPerson has no such domain.
+    """
+    if isinstance(spec, PersonDataset):
+        return spec
+    word, _, domain = str(spec).partition(":")
+    if word != _EMBEDDED:
+        _check_spelling(spec)
+        return detect(spec)
+    from diffreid_lightning.datasets.miniperson.dataset import MiniPerson  # opens the package's own archive
+
+    if not domain and ":" not in str(spec):
+        return MiniPerson()
+    if domain not in _EMBEDDED_DOMAINS:
+        guess = nearest(domain, _EMBEDDED_DOMAINS)
+        raise UserError(
+            f"MiniPerson has no domain {domain!r}",
+            looked_for=", ".join(_EMBEDDED_DOMAINS),
+            remedy=f"did you mean miniperson:{guess}?" if guess else f"write {_EMBEDDED} or {_EMBEDDED}:campus",
+        )
+    return MiniPerson(domain="campus" if domain == "campus" else "station")
+
+
+def _check_spelling(spec: str | os.PathLike[str]) -> None:
+    """Answer a word that is nearly ``miniperson`` and no path."""
+    word = str(spec)
+    known = os.path.exists(word)  # noqa: PTH110 (Path.exists raises for a name that is too long)
+    if os.sep not in word and not known and nearest(word, [_EMBEDDED], cutoff=0.8):
+        raise UserError(
+            f"There is no dataset {word!r}.",
+            looked_for=f"a path, or {_EMBEDDED}, which ships with the package",
+            remedy=f"did you mean {_EMBEDDED}?",
+        )

@@ -1,0 +1,78 @@
+"""Diff-Person: selected generated images, as ``select`` writes them."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from diffreid_lightning.datasets.base import PersonDataset, Rows
+from diffreid_lightning.errors import UserError, shorten
+from diffreid_lightning.manifest.image_root import ImageRoot
+from diffreid_lightning.manifest.manifest import FILE_NAME, Manifest
+
+NOTE = "diff_person.json"
+
+
+class DiffPerson(PersonDataset):
+    """Generated images of known people that ``select`` kept.
+
+    All rows are of split ``generated``; an identity is the real person's, so the images join the real ones when both
+    are trained on. The folder also opens with the stock ``imagefolder`` of Hugging Face ``datasets``.
+
+    Args:
+        root: the folder (``OUT/diff_person`` of ``select``), or a .zip of it.
+    """
+
+    source = "diff_person"
+    """For messages; the rows keep the sources they have."""
+    layout = f"{FILE_NAME} and {NOTE}, as select writes them"
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        super().__init__(root)
+
+    @classmethod
+    def has_layout(cls, images: ImageRoot) -> bool:
+        """Tell whether the manifest and the note are there."""
+        return images.exists(FILE_NAME) and images.exists(NOTE)
+
+    @property
+    def description(self) -> str:
+        """Its name, and whose people it shows."""
+        manifest, _ = self.scan()
+        sources = sorted(manifest.table["source"].unique().to_pylist())
+        return f"{self.note().get('title', 'Diff-Person')} of {', '.join(sources)}"
+
+    def note(self) -> dict[str, Any]:
+        """Return what ``select`` noted: counts, rules, generators, parents.
+
+        Raises:
+            UserError: the note is damaged.
+        """
+        images = self._place(ImageRoot(self.root))
+        try:
+            read = json.loads(images.read(NOTE))
+        except ValueError as error:
+            raise UserError(f"{images.path / NOTE} is damaged.", found=str(error), remedy="run select again") from error
+        return read if isinstance(read, dict) else {}
+
+    def _read(self) -> tuple[Manifest, int]:
+        manifest = Manifest.read(self._place(ImageRoot(self.root)).path)
+        made = np.asarray(pc.equal(manifest.table["split"], "generated"))
+        if "kept" in manifest.columns:
+            made &= np.asarray(pc.fill_null(manifest.table["kept"], False))
+        if not made.all():
+            names = manifest.table["file_name"].filter(~made).to_pylist()
+            raise UserError(
+                f"{self!r} holds images that were not selected.",
+                looked_for="rows of split generated that were kept",
+                found=f"{len(names)} others: {shorten(names, 3)}",
+                remedy="run select again; other manifests open with ManifestDataset",
+            )
+        return manifest, 0
+
+    def _rows(self, images: ImageRoot) -> Rows:
+        raise NotImplementedError("a manifest's rows are read whole")

@@ -1,0 +1,101 @@
+"""Identities as a person at the keyboard sees them: what they are called, whom a stage takes, what is said of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from diffreid_lightning.datasets.concat import IdentityKey
+from diffreid_lightning.errors import UserError, nearest, shorten
+from diffreid_lightning.manifest.manifest import Manifest
+
+
+def identity_name(key: IdentityKey) -> str:
+    """Name an identity in prompts: ``<market1501-0002>``, ``<market1501-test-0002>`` outside the train partition.
+
+    Names are closed by brackets, so that none is the beginning of another.
+
+    Args:
+        key: (source, partition, pid).
+    """
+    source, partition, pid = key
+    words = [source] if partition == "train" else [source, partition]
+    plain = [re.sub(r"[^a-z0-9._-]+", "-", word.lower()) for word in words]
+    return f"<{'-'.join([*plain, f'{pid:04d}'])}>"
+
+
+def identity_names(keys: Sequence[IdentityKey]) -> list[str]:
+    """Name identities.
+
+    Raises:
+        UserError: two of them would have one name.
+    """
+    names: dict[str, IdentityKey] = {}
+    for key in keys:
+        other = names.setdefault(identity_name(key), key)
+        if other != key:
+            raise UserError(
+                f"Two identities would have the name {identity_name(key)}.",
+                found=f"{other} and {key}",
+                remedy="give one of the sources another name",
+            )
+    return list(names)
+
+
+def choose_people(
+    keys: Sequence[IdentityKey],
+    asked: int | Sequence[str] | None,
+    where: str,
+    elsewhere: Sequence[IdentityKey] = (),
+) -> list[int]:
+    """Choose identities as ``data.identities`` asks for them.
+
+    Args:
+        keys: I identities, at least one.
+        asked: a number (the first so many), names with or without their brackets, or None for all.
+        where: whose images count, in words.
+        elsewhere: identities of whom there are images that do not count.
+
+    Returns:
+        Places in ``keys``: in order, or in that of the names; each once.
+
+    Raises:
+        UserError: there are not so many, a name is not among them, or none is given.
+    """
+    if asked is None:
+        return list(range(len(keys)))
+    if isinstance(asked, int):
+        if not 1 <= asked <= len(keys):
+            raise UserError(
+                f"data.identities is {asked}.",
+                looked_for=f"a number from 1 to {len(keys)}, names, or null for all",
+                found=f"{len(keys)} identities with {where}",
+            )
+        return list(range(asked))
+    places = {name: place for place, name in enumerate(identity_names(keys))}
+    wanted = list(dict.fromkeys(f"<{name.strip('<>')}>" for name in asked))
+    missing = [name for name in wanted if name not in places]
+    if not wanted:
+        raise UserError("data.identities is an empty list.", looked_for="names, a number, or null for all")
+    if missing:
+        others = set(map(identity_name, elsewhere))
+        guess = nearest(missing[0], places)
+        raise UserError(
+            f"There is no image of {shorten(missing)} to take.",
+            looked_for=where,
+            found="other images only"
+            if others.issuperset(missing)
+            else f"{len(places)} identities, such as {shorten(places, 3)}",
+            remedy=f"did you mean {guess}?" if guess else "ask for others in data.identities",
+        )
+    return [places[name] for name in wanted]
+
+
+def describe_people(rows: Manifest) -> list[str]:
+    """Return each identity's description, in the order of ``rows.identities()``: the first that a row has, or ""."""
+    labels, keys = rows.identities()
+    found = [""] * len(keys)
+    if "description" in rows.columns:
+        for label, description in zip(labels.tolist(), rows.table["description"].to_pylist(), strict=True):
+            found[label] = found[label] or description or ""
+    return found

@@ -1,0 +1,233 @@
+"""Look a dataset over before hours are spent on it: counts beside the published ones, labels, broken images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from diffreid_lightning.datasets import Counts, PersonDataset, count_splits, open_dataset
+from diffreid_lightning.datasets.image_checks import Decoded, decode_all
+from diffreid_lightning.manifest.manifest import Manifest
+from diffreid_lightning.manifest.schema import SPLITS
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """What one split holds.
+
+    Args:
+        split: its name.
+        counts: ids (the distractors' included), images and cameras.
+        images_per_id: fewest, median and most images of an identity, distractors left out.
+        single_image_ids: identities with one image: no positive pair can be made of them.
+        distractors: images of role distractor.
+    """
+
+    split: str
+    counts: Counts
+    images_per_id: tuple[int, float, int]
+    single_image_ids: int
+    distractors: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """What ``check`` found.
+
+    Args:
+        place: where the images lie.
+        description: the dataset's format and options.
+        splits: one report for each split, in the order train, val, query, gallery, generated.
+        published: the published counts by split; empty where there are none.
+        junk: images the dataset itself calls junk, which were dropped.
+        unmatched_queries: queries without a gallery image of the same identity and another camera; they are skipped.
+        leaked_ids: identities that are in train and in val, query or gallery.
+        shared_numbers: person numbers that are in train and in test; None where the format numbers test anew.
+        cameras_unknown: every image has its own camera id.
+        decoded: what reading every image brought to light; None when they were not read.
+        strict: whether a difference from the published counts is a problem.
+        notes: what the reader left out beside junk, and what else it noticed.
+    """
+
+    place: Path
+    description: str
+    splits: tuple[SplitReport, ...]
+    published: dict[str, Counts]
+    junk: int
+    unmatched_queries: int
+    leaked_ids: int
+    shared_numbers: int | None
+    cameras_unknown: bool
+    decoded: Decoded | None
+    strict: bool
+    notes: tuple[str, ...] = ()
+
+    @property
+    def differences(self) -> dict[str, tuple[Counts, Counts | None]]:
+        """(published, ours) of each split that is not as published; ours is None where the split is missing."""
+        ours = {split.split: split.counts for split in self.splits}
+        return {name: (counts, ours.get(name)) for name, counts in self.published.items() if ours.get(name) != counts}
+
+    @property
+    def problems(self) -> list[str]:
+        """What has to be mended before the dataset is used; empty when ``ok``."""
+        found = []
+        if self.strict and self.differences:
+            found += self._worded_differences()
+        if self.leaked_ids:
+            found.append(f"{self.leaked_ids:,} identities are in train and in val, query or gallery")
+        found += self._lone_identities()
+        if self.decoded is not None:
+            found += self.decoded.problems
+        if self._nobody_can_be_found:
+            found.append(f"none of the {self.unmatched_queries:,} queries has a match in another camera of the gallery")
+        return found
+
+    @property
+    def _nobody_can_be_found(self) -> bool:
+        queries = sum(split.counts.images for split in self.splits if split.split == "query")
+        return 0 < queries <= self.unmatched_queries
+
+    def _lone_identities(self) -> list[str]:
+        """Word what cannot be trained or measured for want of identities or images."""
+        ids = {split.split: split.counts.ids for split in self.splits}
+        found = []
+        if ids.get("train", 0) + ids.get("val", 0) + ids.get("generated", 0) == 1:
+            found.append("one identity to train on: nothing can be told apart")
+        for one, other in (("query", "gallery"), ("gallery", "query")):
+            if one in ids and other not in ids:
+                found.append(f"{one} has images and {other} has none: nobody can be searched for")
+        return found
+
+    def _worth_a_look(self) -> list[str]:
+        """Word what makes training or measuring weak."""
+        found = []
+        for split in self.splits:
+            counts = split.counts
+            if split.split == "train" and split.single_image_ids == counts.ids > 1:
+                found.append("every identity of train has one image: there is no positive pair to learn from")
+            if split.split == "train" and counts.cameras == 1 < counts.images:
+                found.append("all of train is of one camera: nobody can be held out for validation")
+            if split.split == "gallery" and counts.ids == 1:
+                found.append("the gallery shows one identity: every ranking of it is right")
+        if not any(split.split in ("train", "generated") for split in self.splits):
+            found.append("no image is in train: it can be tested on only")
+        return found
+
+    @property
+    def hints(self) -> list[str]:
+        """What deserves a look and may be as it should be."""
+        found = [*self.notes]
+        if self.differences and not self.strict:
+            found += self._worded_differences()
+        found += self._worth_a_look()
+        if self.unmatched_queries and not self._nobody_can_be_found:
+            found.append(f"{self.unmatched_queries:,} queries have no match in another camera; evaluation skips them")
+        if self.cameras_unknown:
+            found.append("cameras are unknown (each image its own): no match is removed, scores are not comparable")
+        if self.shared_numbers:
+            found.append(
+                f"{self.shared_numbers:,} person numbers are in train and in test; if they are the same people, "
+                "the test is not fair"
+            )
+        if self.decoded is not None:
+            found += self.decoded.hints
+        return found
+
+    def _worded_differences(self) -> list[str]:
+        return [
+            f"{split} has {ours or 'no images'}; published: {published}"
+            for split, (published, ours) in self.differences.items()
+        ]
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is no problem."""
+        return not self.problems
+
+
+def check(
+    dataset: str | os.PathLike[str] | PersonDataset,
+    *,
+    decode: bool = False,
+    strict: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Report:
+    """Read a dataset and report what is in it.
+
+    Args:
+        dataset: a dataset, or a path or word as ``open_dataset`` takes it.
+        decode: also read every image.
+        strict: count a difference from the published counts as a problem.
+        on_progress: called with (images decoded, all images) now and then.
+
+    Raises:
+        UserError: the dataset cannot be read at all.
+    """
+    dataset = open_dataset(dataset)
+    manifest, junk = dataset.scan()
+    counts = count_splits(manifest)
+    return Report(
+        place=manifest.root,
+        description=dataset.description,
+        splits=tuple(_report_split(manifest, name, counts[name]) for name in SPLITS if name in counts),
+        published=dict(dataset.published),
+        junk=junk,
+        unmatched_queries=count_unmatched(manifest),
+        leaked_ids=_count_leaked(manifest),
+        shared_numbers=None if dataset.pids_restart else _count_shared_numbers(manifest),
+        cameras_unknown=len(manifest) > 1 and len(np.unique(manifest.numpy("camid"))) == len(manifest),
+        decoded=decode_all(manifest, on_progress) if decode else None,
+        strict=strict,
+        notes=dataset.notes,
+    )
+
+
+def _report_split(manifest: Manifest, split: str, counts: Counts) -> SplitReport:
+    rows = manifest.filter(manifest.numpy("split") == split)
+    people = rows.numpy("role") == "identity"
+    labels, _ = rows.identities()
+    sizes = np.unique(labels[people], return_counts=True)[1]
+    per_id = (int(sizes.min()), float(np.median(sizes)), int(sizes.max())) if len(sizes) else (0, 0.0, 0)
+    return SplitReport(split, counts, per_id, int((sizes == 1).sum()), int((~people).sum()))
+
+
+def count_unmatched(manifest: Manifest) -> int:
+    """Count queries whose identity the gallery holds in no other camera."""
+    split = manifest.numpy("split")
+    labels, _ = manifest.identities()
+    cameras = np.unique(manifest.numpy("camid"), return_inverse=True)[1]
+    views = labels * (int(cameras.max(initial=0)) + 1) + cameras
+    query, gallery = split == "query", split == "gallery"
+    of_person = _occurrences(labels[gallery], labels[query])
+    of_view = _occurrences(views[gallery], views[query])
+    return int((of_person == of_view).sum())
+
+
+def _occurrences(values: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Return how often each of ``wanted`` is in ``values``."""
+    ordered = np.sort(values)
+    return np.searchsorted(ordered, wanted, "right") - np.searchsorted(ordered, wanted, "left")
+
+
+def _count_leaked(manifest: Manifest) -> int:
+    split = manifest.numpy("split")
+    people = manifest.numpy("role") == "identity"
+    labels, _ = manifest.identities()
+    held_out = np.isin(split, ["val", "query", "gallery"])
+    return len(np.intersect1d(labels[(split == "train") & people], labels[held_out & people]))
+
+
+def _count_shared_numbers(manifest: Manifest) -> int:
+    """Count (source, pid) that are in train and in test under different partitions."""
+    split, people = manifest.numpy("split"), manifest.numpy("role") == "identity"
+    pairs = list(zip(manifest.numpy("source"), manifest.numpy("pid").tolist(), strict=True))
+    train = {pairs[row] for row in np.flatnonzero(np.isin(split, ["train", "val"]) & people)}
+    test = {pairs[row] for row in np.flatnonzero(np.isin(split, ["query", "gallery"]) & people)}
+    return len(train & test)

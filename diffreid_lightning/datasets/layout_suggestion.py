@@ -1,0 +1,219 @@
+"""Derive how :class:`~.person_folder.PersonFolder` reads a folder whose layout is none of the known ones."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterable
+from typing import Any
+
+from diffreid_lightning.datasets.base import count_splits, descend
+from diffreid_lightning.datasets.folder_names import are_no_people, split_word
+from diffreid_lightning.datasets.layout_advice import TABLE
+from diffreid_lightning.datasets.person_folder import PersonFolder
+from diffreid_lightning.datasets.split_entries import SPLITS
+from diffreid_lightning.errors import UserError
+from diffreid_lightning.manifest.image_root import ImageRoot
+
+PATTERNS = (
+    r"^(?P<pid>-?\d+)_\d+_c(?P<camera>\d+)_",  # LTCC: person, clothes, camera
+    r"^(?P<pid>-?\d+)_(?P<camera>s\d+_c\d+)_f",  # RandPerson: cameras are numbered in each scene
+    r"^(?P<pid>-?\d+)_(?P<camera>c\d+_s\d+)_f",
+    r"^(?P<pid>-?\d+)_c(?P<camera>\d+)(?=[s_.])",  # Market-1501 and its like, VeRi-776, PersonX
+    r"^(?P<pid>\d{4}|00-1)C(?P<camera>\d+)T\d+F",  # MARS
+    r"^(?P<pid>\d+)-(?P<camera>\d+)-\d+-\d+\.",  # VC-Clothes
+    r"^[Pp](?P<pid>\d+)_?[Cc](?P<camera>\d+)",  # DeepChange
+    r"^p(?P<pid>-?\d+)_s\d+_\d+\.",  # CUHK-SYSU crops: no cameras
+    r"^(?P<pid>\d{4})(?P<camera>0(?=0[12]\.)|00(?=[34]\.))",  # CUHK01: images 1, 2 and 3, 4 are of one view each
+    r"^(?P<pid>[^_]+)_c(?P<camera>\d+)(?=[s_.])",  # people in words
+    r"(?:^|/)(?P<camera>cam(?:era)?[_-]?\w+)/(?:person_?)?(?P<pid>[^/_.]+)",  # VIPeR, PRID, WARD, iLIDS-VID
+    r"^(?P<pid>[^_]+)_(?P<camera>[A-Za-z][^_]*)_[^_]*\.",  # people and cameras in words
+    r"^(?P<pid>-?\d+)_\d+_\d+\.",  # Celeb-reID: no cameras
+    r"^(?P<pid>\d+)_",  # LaST: no cameras
+)
+"""Patterns of names that are common in this field, the most telling first."""
+
+_PRCC = r"(?=.*/(?P<camera>[ABC])[/_])(?:.*/)?(?P<pid>\d+)/"
+_KNOWN: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
+    # VehicleID: a line is "<image> <vehicle>"; no cameras.
+    (
+        ("image", "train_test_split/train_list.txt"),
+        {"pattern": r" (?P<pid>\d+)$", "train": "train_test_split/train_list.txt"},
+    ),
+    # VeRi-Wild, the small test set; its cameras stand in vehicle_info.txt, which is not read.
+    (
+        ("images", "train_test_split/train_list.txt", "train_test_split/test_3000_query.txt"),
+        {
+            "pattern": r"(?P<pid>\d+)/[^/]+$",
+            "train": "train_test_split/train_list.txt",
+            "query": "train_test_split/test_3000_query.txt",
+            "gallery": "train_test_split/test_3000.txt",
+        },
+    ),
+    # PRID 2011: only persons 1 to 200 are in both views; the other numbers mean two people each.
+    (
+        ("single_shot/cam_a", "single_shot/cam_b"),
+        {
+            "pattern": r"cam_(?P<camera>[ab])/person_(?P<pid>\d+)",
+            "train": ["single_shot/cam_?/person_0[01]??.png", "single_shot/cam_?/person_0200.png"],
+        },
+    ),
+    # PRCC, the query in other clothes; images of one's own clothes are in B.
+    (
+        ("rgb/train", "rgb/test/A", "rgb/test/C"),
+        {
+            "pattern": _PRCC,
+            **{"train": "rgb/train", "val": "rgb/val", "query": "rgb/test/C", "gallery": "rgb/test/A"},
+        },
+    ),
+)
+"""Layouts whose names do not tell all: the folders and files that are there, and the arguments."""
+
+_PROBE = 200
+
+
+def suggest_options(images: ImageRoot, generic: str = TABLE) -> str:
+    """Return what to write so that a folder is read, tried before it is said.
+
+    Args:
+        images: the folder.
+        generic: what to say where nothing can be derived.
+    """
+    places = descend(images)
+    for look in (known, derive):
+        for place in places:
+            options = look(place)
+            if options is not None:
+                return paste(place, options)
+    return generic
+
+
+def known(images: ImageRoot) -> dict[str, Any] | None:
+    """Return the arguments of PersonFolder for a layout that is known by its folders and files, or None."""
+    for marks, options in _KNOWN:
+        if all(images.peek(mark, 1) or images.exists(mark) for mark in marks) and _reads(images, options):
+            return options
+    return None
+
+
+def derive(images: ImageRoot) -> dict[str, Any] | None:
+    """Return arguments of PersonFolder with which a folder can be read, or None.
+
+    The folders whose names speak of splits are taken for these; the first pattern that fits every name gives person
+    and camera. The whole is read once: at least two people, and more images than people.
+    """
+    names = images.images()
+    if not names:
+        return None
+    splits = _splits(names)
+    if splits is None or (not splits and has_lists(images)):
+        return None
+    sample = names[:: max(1, len(names) // _PROBE)]
+    for pattern in PATTERNS:
+        option, search = {"pattern": pattern}, re.compile(pattern).search
+        # The sample spares the rest; a name of another form somewhere is found when the whole is read.
+        fits = all(search(name if "/" in pattern else name.rpartition("/")[2]) for name in sample)
+        if fits and _reads(images, {**option, **splits}):
+            return {**option, **splits}
+    if _reads(images, splits):
+        return splits
+    return _with_camera_folders(images, names, splits)
+
+
+def paste(images: ImageRoot, options: dict[str, Any]) -> str:
+    """Word arguments of PersonFolder as commands, with what they read."""
+    counts = count_splits(_open(images, options))
+    read = "; ".join(f"{split}: {counts[split]}" for split in SPLITS if split in counts)
+    words = {name: value if isinstance(value, str) else json.dumps(value) for name, value in options.items()}
+    root = shlex.quote(str(images.path))
+    check = " ".join(f"--{name} {shlex.quote(value)}" for name, value in words.items())
+    fit = " ".join(f"--data.train.{name} {shlex.quote(value)}" for name, value in words.items())
+    return (
+        f"open it as PersonFolder with options; these read {read}\n"
+        f"      python -m diffreid_lightning data check {root} --format PersonFolder {check}\n"
+        f"      python -m diffreid_lightning fit --data.train PersonFolder --data.train.root {root} {fit}"
+    )
+
+
+def _open(images: ImageRoot, options: dict[str, Any]) -> Any:
+    dataset = PersonFolder(images.path, **options)
+    dataset.suggests = False
+    return dataset.scan()[0]
+
+
+def _reads(images: ImageRoot, options: dict[str, Any]) -> bool:
+    try:
+        manifest = _open(images, options)
+    except UserError:
+        return False
+    labels, keys = manifest.identities()
+    return 1 < len(keys) < len(labels)
+
+
+def _splits(names: Iterable[str]) -> dict[str, Any] | None:
+    """Return the folders of each split that folders' names speak of; None where they leave it open."""
+    found: dict[str, set[str]] = {}
+    for name in names:
+        *folders, _ = name.split("/")
+        words = [split_word(folder) for folder in folders]
+        # test/query is query, val/query is val, train/query_like is train: the first word but for test.
+        depth = next((depth for depth, word in enumerate(words) if word not in (None, "test")), None)
+        depth = words.index("test") if depth is None and "test" in words else depth
+        if depth is not None:
+            found.setdefault(str(words[depth]), set()).add("/".join(folders[: depth + 1]))
+    if "gallery" not in found and "query" in found and "test" in found:
+        found["gallery"] = found["test"]
+    if "query" not in found or "gallery" not in found:
+        found.pop("query", None)
+        found.pop("gallery", None)
+    tested = found.pop("test", None)  # without a query nobody knows which of its images are searched for
+    if "train" not in found and "query" not in found:
+        return None if tested or found else {}
+    plain = {split: _chosen(split, sorted(entries)) for split, entries in found.items()}
+    if any(_is_whole(entry) for entry in plain.get("train", ())):
+        plain.pop("val", None)  # it is part of train_all
+    return {split: _one_or_all(plain[split]) for split in SPLITS if split in plain}
+
+
+def _chosen(split: str, entries: list[str]) -> list[str]:
+    """Choose among folders of one split: PRCC's images, not its sketches; train_all; query, not multi-query."""
+    entries = [entry for entry in entries if not re.search(r"sketch|mask", entry.lower())] or entries
+    whole = [entry for entry in entries if split == "train" and _is_whole(entry)]
+    return whole or [entry for entry in entries if entry.rpartition("/")[2].lower() == split] or entries
+
+
+def _is_whole(entry: str) -> bool:
+    return re.search(r"[_-]all$", entry.lower()) is not None
+
+
+def _one_or_all(entries: list[str]) -> str | list[str]:
+    return entries[0] if len(entries) == 1 else entries
+
+
+def has_lists(images: ImageRoot) -> bool:
+    """Tell whether files beside the images say which split each is in."""
+    lists = (name for name in images.names() if name.lower().endswith((".txt", ".csv", ".json", ".mat")))
+    return any(split_word(name.rpartition("/")[2].rpartition(".")[0]) for name in lists)
+
+
+def _with_camera_folders(images: ImageRoot, names: Iterable[str], splits: dict[str, Any]) -> dict[str, Any] | None:
+    """Return arguments for images in ``<person>/<camera>/`` or ``<camera>/<person>/``, or None.
+
+    Without folders of splits the one kind could be the other: folders below are cameras where they recur and are few,
+    folders above where they are named so.
+    """
+    if splits:
+        options = {"camera_folders": True, **splits}
+        return options if _reads(images, options) else None
+    pairs = {tuple(name.split("/")[:-1]) for name in names}
+    if any(len(pair) != 2 for pair in pairs):
+        return None
+    upper, lower = ({pair[level] for pair in pairs} for level in (0, 1))
+    if are_no_people(upper) and 1 < len(upper) < len(lower):
+        options = {"pattern": r"^(?P<camera>[^/]+)/(?P<pid>[^/]+)/"}
+    elif not are_no_people(upper) and len(lower) < len(upper) and len(lower) < len(pairs):
+        options = {"camera_folders": True}
+    else:
+        return None
+    return options if _reads(images, options) else None

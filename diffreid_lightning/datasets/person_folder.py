@@ -1,0 +1,347 @@
+"""A folder per person, or any folders whose paths name person and camera: how people's own data usually lies."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from diffreid_lightning.datasets.base import PersonDataset, Rows, descend, unreadable_names
+from diffreid_lightning.datasets.folder_names import (
+    are_no_people,
+    named_splits,
+    people_in_one_folder,
+    speaks_of_splits,
+)
+from diffreid_lightning.datasets.layout_advice import TABLE, suggestion
+from diffreid_lightning.datasets.split_entries import SPLITS, Placed, entry_exists, place
+from diffreid_lightning.errors import UserError, shorten
+from diffreid_lightning.manifest.image_root import ImageRoot
+
+_JUNK = re.compile(r"0*-1")
+_CAMERA = re.compile(r"(?:^|_)c(?:am)?(?P<camera>\d+)")
+_PROBE = 50
+_MAX_DIGITS = 18  # more do not fit a 64-bit number
+
+
+@dataclass(frozen=True)
+class _File:
+    """One image and the words its place and name say about it."""
+
+    name: str
+    split: str
+    person: str
+    camera: str
+
+
+class PersonFolder(PersonDataset):
+    r"""Images in a folder per person, or in any folders where a pattern reads person and camera from the path.
+
+    **Splits.** ``train``, ``val``, ``query`` and ``gallery`` name what each split is made of; images of no split are
+    left out. Without any of them the folders of these names (in any case; ``test`` beside ``query`` is the gallery)
+    are the splits, with a pattern that has a ``pid`` also ``bounding_box_train``, ``image_train`` and their like; where
+    there are none, everything is train. ``query`` and ``gallery`` come together.
+
+    **People.** The folder above the image, or the pattern's group ``pid``. Numbers stay the pid. If any is not a
+    number, or two spell the same number (``1``, ``01``), all names are numbered in sorted order over all splits, and
+    the column ``name`` keeps them. Person -1 (``-1``, ``00-1``) is junk and left out.
+
+    **Cameras.** From the pattern's group ``camera``, from a folder below the person (``camera_folders``), or unknown.
+    Camera names that are not all numbers are numbered in sorted order, and the column ``camera`` keeps them. Evaluation
+    removes gallery images of the query's person and camera. Where cameras are unknown, every image counts as its own
+    camera: nothing is removed, so neighbouring frames of one video count as matches and scores are higher than under
+    the cross-camera protocol; do not compare the two. Only images of one person with the same file name, as when a
+    query is also in the gallery, are taken for one image and share a camera, so a query never finds itself.
+
+    Args:
+        root: the folder of people or of splits, or a .zip of it.
+        pattern: regular expression searched in the file name; in the whole path below the root where it has a slash.
+            A group ``camera`` gives the camera; a group ``pid`` gives the person, and the images may then lie in any
+            folders. Example for flat folders: ``(?P<pid>\d+)_c(?P<camera>\d+)``; for VIPeR's:
+            ``(?P<camera>cam_[ab])/(?P<pid>\d+)``.
+        train: what train is made of: a folder (``image_train``), a glob of folders or images (``*/rgb``,
+            ``cam_?/0[0-4]*``), ``.`` for everything, a list file with an image a line (by path or file name; the
+            pattern sees what the line says behind it, too), or several of these.
+        val: the same of the people held out for validation.
+        query: the same of the images searched for.
+        gallery: the same of the images searched in.
+        junk: regular expression, searched like ``pattern``, of images to leave out.
+        camera_folders: the images lie one level deeper, in ``<person>/<camera>/``.
+        source: the manifest's source, which keeps people of different datasets apart.
+
+    Raises:
+        UserError: ``pattern`` or ``junk`` is no regular expression, ``pattern`` has neither group, or it and
+            ``camera_folders`` both give the camera.
+    """
+
+    source = "person_folder"
+    suggests: bool
+    """Whether errors try out other options to name the right ones."""
+    layout = "<person>/*.jpg, or train, query and gallery with such folders of people"
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        *,
+        pattern: str | None = None,
+        train: str | list[str] | None = None,
+        val: str | list[str] | None = None,
+        query: str | list[str] | None = None,
+        gallery: str | list[str] | None = None,
+        junk: str | None = None,
+        camera_folders: bool = False,
+        source: str = "person_folder",
+    ) -> None:
+        super().__init__(root)
+        self.pattern = _compile("pattern", pattern) if pattern is not None else None
+        if self.pattern is not None:
+            _check_groups(self.pattern)
+        self.junk_pattern = _compile("junk", junk) if junk is not None else None
+        groups = self.pattern.groupindex if self.pattern is not None else {}
+        self.pid_in_name, self.camera_in_name = "pid" in groups, "camera" in groups
+        if camera_folders and (self.camera_in_name or self.pid_in_name):
+            raise UserError(
+                "PersonFolder reads folders of cameras or a pattern's groups, not both",
+                remedy="drop camera_folders or the pattern",
+            )
+        given = dict(zip(SPLITS, (train, val, query, gallery), strict=True))
+        self.entries = {
+            split: [entries] if isinstance(entries, str) else list(entries)
+            for split, entries in given.items()
+            if entries is not None
+        }
+        self.camera_folders = camera_folders
+        self.source = source
+        self.suggests = True
+
+    def _argument(self, name: str) -> Any:
+        if name in SPLITS:
+            return self.entries.get(name)
+        if name in ("pattern", "junk"):
+            compiled = self.pattern if name == "pattern" else self.junk_pattern
+            return None if compiled is None else compiled.pattern
+        return super()._argument(name)
+
+    @classmethod
+    def has_layout(cls, images: ImageRoot) -> bool:
+        """Tell whether images lie exactly one folder deep, or two below folders named as splits, and nothing else.
+
+        Folders whose names speak of splits or cameras are no people.
+        """
+        folders = images.folders()
+        splits = named_splits(folders, flat=False)
+        if any(speaks_of_splits(name) for name in folders if name not in splits):
+            return False
+        if splits:
+            probe = [name for split in splits for name in images.peek(split, _PROBE)]
+        else:
+            probe = [] if are_no_people(folders) else images.peek("", _PROBE)
+        return bool(probe) and all(name.count("/") == (2 if splits else 1) for name in probe)
+
+    @property
+    def description(self) -> str:
+        """The source and where its people and cameras come from."""
+        people = "people from the pattern" if self.pid_in_name else "a folder per person"
+        if self.camera_folders:
+            return f"{self.source}: {people}, cameras from folders"
+        cameras = "cameras from the pattern" if self.camera_in_name else "cameras unknown, each image its own"
+        return f"{self.source}: {people}, {cameras}"
+
+    def _place(self, images: ImageRoot) -> ImageRoot:
+        """Return the first of the enclosing folders whose images lie as the arguments say; else the outermost."""
+        roots = descend(images)
+        if self.entries:
+            wanted = [entry for entries in self.entries.values() for entry in entries]
+            return next((root for root in roots if all(entry_exists(root, entry) for entry in wanted)), images)
+        # Folders of splits first: a pattern finds its person from any height above them.
+        split = next((root for root in roots if named_splits(root.folders(), self.pid_in_name)), None)
+        if split is not None:
+            return split
+        for root in roots:
+            probe = root.peek("", _PROBE)
+            if probe and all(self._file(Placed(name, "train", name)) for name in probe):
+                return root
+        return images
+
+    def _rows(self, images: ImageRoot) -> Rows:
+        rows = Rows()
+        files = self._files(images, rows)
+        pids, numbered_people = number_words(file.person for file in files)
+        cameras, numbered_cameras = number_words(file.camera for file in files)
+        for file in files:
+            rows.add(file.name, file.split, pids[file.person], cameras[file.camera])
+        bases = (file.name.rpartition("/")[2] for file in files)
+        if self.pattern is None and not self.camera_folders and files and all(map(_CAMERA.search, bases)):
+            rows.notes.append(f"the file names seem to tell cameras; they are read with pattern: '{_CAMERA.pattern}'")
+        if numbered_people:
+            rows.extra["name"] = [file.person for file in files]
+        if numbered_cameras and (self.camera_folders or self.camera_in_name):
+            rows.extra["camera"] = [file.camera for file in files]
+        return rows
+
+    def _files(self, images: ImageRoot, rows: Rows) -> list[_File]:
+        """Read every image's split and words; junk and images in no split are counted in ``rows``."""
+        names = images.images()
+        placed = self._split(images, names)
+        files, unreadable = [], []
+        for one in placed:
+            text = _searched(self.junk_pattern, one)
+            file = self._file(one)
+            if self.junk_pattern is not None and self.junk_pattern.search(text):
+                rows.junk += 1
+            elif file is None:
+                unreadable.append(one.name)
+            elif _JUNK.fullmatch(file.person):
+                rows.junk += 1
+            else:
+                files.append(file)
+        if not self.pid_in_name:
+            self._refuse_no_people(images, placed, {file.person for file in files})
+        if unreadable:
+            raise self._unreadable(images, unreadable)
+        others = sorted(set(names) - {one.name for one in placed})
+        if others:
+            rows.notes.append(f"{len(others):,} images are in no split that was named: {shorten(others, 3)}")
+        return files
+
+    def _split(self, images: ImageRoot, names: list[str]) -> list[Placed]:
+        """Assign the images to the splits that were named, or to those that the folders' names speak of."""
+        if self.entries:
+            _check_pair(images, self.entries)
+            return place(images, names, self.entries)
+        splits = named_splits({name.split("/", 1)[0] for name in names if "/" in name}, self.pid_in_name)
+        if not splits:
+            return [Placed(name, "train", name) for name in names]
+        strays = [name for name in names if name.split("/", 1)[0] not in splits]
+        if strays:
+            raise self._in_no_split(images, strays)
+        empty = set(named_splits(images.folders(), self.pid_in_name)) - set(splits)
+        if empty:
+            raise UserError(
+                f"A split of {images.path} holds no images: {shorten(sorted(empty))}",
+                remedy="unpack or copy its images again, or remove the empty folder",
+            )
+        _check_pair(images, set(splits.values()))
+        return [Placed(name, splits[name.split("/", 1)[0]], name.split("/", 1)[1]) for name in names]
+
+    def _file(self, placed: Placed) -> _File | None:
+        """Read one image's place and name; None when they do not have the expected form."""
+        *folders, _ = placed.inner.split("/")
+        found = self.pattern.search(_searched(self.pattern, placed)) if self.pattern is not None else None
+        if self.pattern is not None and (found is None or not all(found.groupdict().values())):
+            return None
+        if found is not None and self.pid_in_name:
+            person = found["pid"]
+            # A pattern for digits finds person 1 in -1 and in MARS's 00-1, which mean junk.
+            before = re.search(r"(?:^|[/_])(0*-)$", found.string[: found.start("pid")])
+            person = before[1] + person if before else person
+        elif len(folders) == (2 if self.camera_folders else 1):
+            person = folders[0]
+        else:
+            return None
+        if self.camera_folders:
+            camera = folders[1]
+        elif found is not None and self.camera_in_name:
+            camera = found["camera"]
+        else:
+            camera = f"{person}/{placed.name.rpartition('/')[2]}"
+        return _File(placed.name, placed.split, person, camera)
+
+    def _refuse_no_people(self, images: ImageRoot, placed: Sequence[Placed], people: set[str]) -> None:
+        """Refuse folders as people whose names are those of splits or cameras, or whose files are of several people."""
+        tops = {one.name.split("/", 1)[0] for one in placed if "/" in one.name}
+        found = shorten(sorted(name for name in tops if speaks_of_splits(name)))
+        if found and not self.entries and not named_splits(tops, flat=False):
+            self._raise_no_people(images, f"folders {found}")
+        if are_no_people(people):
+            self._raise_no_people(images, f"folders {shorten(sorted(people))}")
+        mixed = people_in_one_folder(one.name for one in placed)
+        if mixed is not None:
+            folder, pids = mixed
+            self._raise_no_people(images, f"names of {len(pids)} people in {folder or 'it'}: {shorten(pids, 5)}")
+
+    def _raise_no_people(self, images: ImageRoot, found: str) -> None:
+        so = r"if these are people, say so with pattern: '(?P<pid>[^/]+)/[^/]+$'"
+        raise UserError(
+            f"{images.path} is no PersonFolder: its folders are no people",
+            looked_for=self.layout,
+            found=found,
+            remedy=self._suggestion(images, so),
+        )
+
+    def _suggestion(self, images: ImageRoot, generic: str | None) -> str | None:
+        return suggestion(images, generic or TABLE) if self.suggests else generic
+
+    def _in_no_split(self, images: ImageRoot, strays: list[str]) -> UserError:
+        return UserError(
+            f"Some images in {images.path} are in no split",
+            looked_for=", ".join(SPLITS),
+            found=f"{len(strays)}: {shorten(strays, 5)}",
+            remedy=self._suggestion(images, "move them into a split's folder or out of the dataset"),
+        )
+
+    def _unreadable(self, images: ImageRoot, names: list[str]) -> UserError:
+        wanted = f"give every image a name of the form {self._wanted_path()}"
+        if self.pattern is not None:
+            escaped = "|".join(re.escape(name.rpartition("/")[2]) for name in names[:3])
+            more = f"; or leave them out with junk: '^({escaped})$'" if len(names) <= 3 else ""
+            return unreadable_names(self, str(images.path), names, wanted + more)
+        return unreadable_names(self, str(images.path), names, self._suggestion(images, wanted) or wanted)
+
+    def _wanted_path(self) -> str:
+        has_splits = bool(self.entries) or bool(named_splits(ImageRoot(self.root).folders(), self.pid_in_name))
+        folders = "" if self.pid_in_name else "<person>/<camera>/" if self.camera_folders else "<person>/"
+        file = f"<file matching {self.pattern.pattern}>" if self.pattern is not None else "<file>"
+        hint = "" if self.camera_folders or self.pid_in_name else "; images deeper down need camera_folders=True"
+        return ("<split>/" if has_splits else "") + folders + file + hint
+
+
+def _searched(pattern: re.Pattern[str] | None, placed: Placed) -> str:
+    """Return the text a pattern is searched in: path or file name, and what a list says behind it."""
+    name = placed.name if pattern is not None and "/" in pattern.pattern else placed.name.rpartition("/")[2]
+    return f"{name} {placed.rest}" if placed.rest else name
+
+
+def _check_pair(images: ImageRoot, splits: Iterable[str]) -> None:
+    splits = set(splits)
+    if ("query" in splits) != ("gallery" in splits):
+        raise UserError(
+            f"Query and gallery come together, but {images.path} has only one of them",
+            found=", ".join(sorted(splits)),
+            remedy="add or name the other; each query is looked for in the gallery",
+        )
+
+
+def _check_groups(pattern: re.Pattern[str]) -> None:
+    if not {"pid", "camera"} & set(pattern.groupindex):
+        raise UserError(
+            f"PersonFolder's pattern names neither person nor camera: {pattern.pattern!r}",
+            looked_for="a group (?P<camera>...) or (?P<pid>...)",
+            found=", ".join(pattern.groupindex) or "no named group",
+            remedy=r"for instance _c(?P<camera>\d+)",
+        )
+
+
+def _compile(what: str, pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise UserError(
+            f"PersonFolder's {what} is no regular expression: {pattern!r}", found=str(error), remedy="correct it"
+        ) from error
+
+
+def number_words(words: Iterable[str]) -> tuple[dict[str, int], bool]:
+    """Give each word its number: the one it spells if all do so differently, else its place in sorted order.
+
+    Returns:
+        The number of each word, and whether it is a place and not what the word spells.
+    """
+    distinct = sorted(set(words))
+    if all(word.isascii() and word.isdigit() and len(word) <= _MAX_DIGITS for word in distinct):
+        spelt = {word: int(word) for word in distinct}
+        if len(set(spelt.values())) == len(distinct):
+            return spelt, False
+    return {word: number for number, word in enumerate(distinct)}, True

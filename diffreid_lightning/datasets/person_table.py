@@ -1,0 +1,306 @@
+"""A table of images with their people and cameras: a CSV file, or a Parquet file of any columns."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from diffreid_lightning.datasets.base import PersonDataset, Rows
+from diffreid_lightning.datasets.person_folder import number_words
+from diffreid_lightning.datasets.skipped_files import left_out_images
+from diffreid_lightning.datasets.split_entries import SPLITS
+from diffreid_lightning.errors import UserError, nearest, shorten
+from diffreid_lightning.manifest.image_root import ImageRoot, is_image_name
+from diffreid_lightning.manifest.manifest import Manifest
+from diffreid_lightning.paths import user_path
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
+_HEADINGS = {
+    "path": "path filename file filepath imagepath imgpath image img imagename imgname name",
+    "pid": "pid personid identity person vehicleid vid identityid label id",
+    "camid": "camid cameraid camera cam camname",
+    "split": "split subset partition set phase mode",
+}
+"""Headings of each column, compared in lower case without spaces and marks; earlier ones are preferred."""
+_SPLIT_WORDS = {"training": "train", "valid": "val", "validation": "val", "probe": "query", "queries": "query"}
+_WHOLE = re.compile(r"(-?\d+)\.0+")
+_DELIMITERS = ",;\t"
+
+
+class PersonTable(PersonDataset):
+    r"""Images listed in a table: a CSV file (comma, semicolon or tab; UTF-8 or UTF-16) or a Parquet file.
+
+    The first line holds the headings, of which common spellings are known (``path``, ``file_name``, ``image``;
+    ``pid``, ``person_id``, ``identity``; ``camid``, ``camera``; ``split``). Paths are relative to the table's folder or
+    absolute, with ``/`` or ``\``. Without a column of cameras every image counts as its own camera, without one of
+    splits everything is train. People and cameras that are not all numbers are numbered in sorted order; ``1.0`` is 1,
+    and person -1 is junk. Equal rows count once.
+
+    Args:
+        root: the file; it may lie in a .zip (``data.zip/labels.csv``).
+        path: heading of the images' paths; None: a common one.
+        pid: heading of the people.
+        camid: heading of the cameras.
+        split: heading of the splits: train, val, query or gallery, ``test`` for the gallery where there is a query.
+        source: the manifest's source, which keeps people of different datasets apart.
+    """
+
+    source = "person_table"
+    layout: ClassVar[str] = "a .csv, .tsv or .parquet file with columns path, pid and, if known, camid and split"
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        *,
+        path: str | None = None,
+        pid: str | None = None,
+        camid: str | None = None,
+        split: str | None = None,
+        source: str = "person_table",
+    ) -> None:
+        super().__init__(user_path(root))
+        self.path, self.pid, self.camid, self.split = path, pid, camid, split
+        self.source = source
+
+    @classmethod
+    def has_layout(cls, images: ImageRoot) -> bool:
+        """Never: a table is named, not found."""
+        return False
+
+    @property
+    def description(self) -> str:
+        """The source."""
+        return f"{self.source}: {self.root.name}"
+
+    def _read(self) -> tuple[Manifest, int]:
+        columns = read_table(self.root)
+        picked = {kind: self._pick(kind, columns) for kind in _HEADINGS}
+        if not columns[picked["path"] or ""]:
+            raise UserError(f"The table {self.root} holds no rows", remedy="write a line for each image into it")
+        folder = ImageRoot(self.root.parent)
+        paths = self._values(columns, picked["path"])
+        place, names = _relative(folder, paths)
+        images = folder if place == folder.path else ImageRoot(place)
+        _refuse_missing(self.root, images, names, paths)
+        rows = self._rows_of(columns, picked, names)
+        self._notes = tuple(rows.notes)
+        if not rows.file_name:
+            raise UserError(f"The table {self.root} holds junk only", remedy="give people other numbers than -1")
+        return (
+            Manifest.from_columns(
+                place,
+                {
+                    **{"file_name": rows.file_name, "source": self.source, "partition": rows.partition},
+                    **{"pid": rows.pid, "camid": rows.camid, "split": rows.split, "role": rows.role},
+                    **rows.extra,
+                },
+            ),
+            rows.junk,
+        )
+
+    def _rows(self, images: ImageRoot) -> Rows:
+        raise NotImplementedError("the table's rows are read whole")
+
+    def _rows_of(self, columns: dict[str, list[str]], picked: dict[str, str | None], names: list[str]) -> Rows:
+        people = _numbers_as_words(self._values(columns, picked["pid"]))
+        cameras = [f"{one}/{name}" for one, name in zip(people, names, strict=True)]
+        if picked["camid"] is not None and any(columns[picked["camid"]]):
+            cameras = _numbers_as_words(self._values(columns, picked["camid"]))
+        splits = self._splits(columns, picked["split"], len(names))
+        entries = list(dict.fromkeys(zip(names, splits, people, cameras, strict=True)))
+        rows = Rows()
+        if len(entries) < len(names):
+            rows.notes.append(f"{len(names) - len(entries):,} rows are there twice; each counts once")
+        self._refuse_contradictions(entries)
+        kept = [entry for entry in entries if entry[2] != "-1"]
+        rows.junk = len(entries) - len(kept)
+        pids, numbered_people = number_words(entry[2] for entry in kept)
+        camids, numbered_cameras = number_words(entry[3] for entry in kept)
+        for name, split, person, camera in kept:
+            rows.add(name, split, pids[person], camids[camera])
+        if numbered_people:
+            rows.extra["name"] = [entry[2] for entry in kept]
+        if numbered_cameras and picked["camid"] is not None:
+            rows.extra["camera"] = [entry[3] for entry in kept]
+        return rows
+
+    def _pick(self, kind: str, columns: dict[str, list[str]]) -> str | None:
+        """Return the heading of a kind of column; None where there is none and none is needed."""
+        asked = getattr(self, kind)
+        if asked is not None:
+            if asked in columns:
+                return str(asked)
+            guess = nearest(asked, columns)
+            raise UserError(
+                f"The table {self.root} has no column {asked!r}",
+                found=shorten(columns, 12),
+                remedy=f"did you mean --{kind} {guess}?" if guess else f"give one of these as --{kind}",
+            )
+        plain = {re.sub(r"[^a-z0-9]", "", heading.lower()): heading for heading in reversed(columns)}
+        found = next((plain[word] for word in _HEADINGS[kind].split() if word in plain), None)
+        if found is None and kind in ("path", "pid"):
+            raise UserError(
+                f"The table {self.root} has no column {kind!r}",
+                looked_for=f"a first line of headings, one of them {', '.join(_HEADINGS[kind].split()[:4])}",
+                found=shorten(columns, 12),
+                remedy=f"rename the column to {kind}, or give its heading: --format PersonTable --{kind} HEADING",
+            )
+        return found
+
+    def _values(self, columns: dict[str, list[str]], heading: str | None) -> list[str]:
+        values = columns[heading or ""]
+        empty = [row for row, value in enumerate(values, 2) if value.lower() in ("", "nan", "none", "null")]
+        if empty:
+            raise UserError(
+                f"{len(empty)} rows of {self.root} have no {heading}",
+                found=f"rows {shorten(map(str, empty), 5)}, counted from the headings as 1",
+                remedy="fill them in, or remove these rows",
+            )
+        return values
+
+    def _splits(self, columns: dict[str, list[str]], heading: str | None, rows: int) -> list[str]:
+        if heading is None:
+            return ["train"] * rows
+        words = [_SPLIT_WORDS.get(word.lower(), word.lower()) for word in self._values(columns, heading)]
+        if "query" in words and "gallery" not in words:
+            words = ["gallery" if word in ("test", "testing") else word for word in words]
+        unknown = sorted(set(words) - set(SPLITS))
+        if unknown:
+            raise UserError(
+                f"The column {heading!r} of {self.root} names splits that are not known",
+                looked_for=", ".join(SPLITS),
+                found=shorten(unknown),
+                remedy="write train, val, query or gallery; images searched for are query, those searched in gallery",
+            )
+        if ("query" in words) != ("gallery" in words):
+            raise UserError(
+                f"Query and gallery come together, but {self.root} has only one of them",
+                found=", ".join(sorted(set(words))),
+                remedy="give images of the same people, from other cameras, the other of the two in its column "
+                f"{heading!r}",
+            )
+        return words
+
+    def _refuse_contradictions(self, entries: Sequence[tuple[str, ...]]) -> None:
+        seen: set[str] = set()
+        twice = [entry[0] for entry in entries if entry[0] in seen or seen.add(entry[0])]  # type: ignore[func-returns-value]
+        if twice:
+            raise UserError(
+                f"{len(twice)} images of {self.root} are listed with different people, cameras or splits",
+                found=shorten(twice, 3),
+                remedy="keep one row for each image",
+            )
+
+
+def read_table(file: Path) -> dict[str, list[str]]:
+    """Read a table as words: the columns by their headings.
+
+    Args:
+        file: a .csv, .tsv or .parquet file, on the disk or in a .zip.
+
+    Raises:
+        UserError: there is no such file, it is damaged or no text, or its lines differ in length.
+    """
+    folder = ImageRoot(file.parent)
+    if not folder.exists(file.name):
+        guess = nearest(file.name, [name for name in folder.names() if "/" not in name])
+        raise UserError(
+            f"There is no table at {file}",
+            remedy=f"did you mean {file.parent / guess}?" if guess else "correct the path",
+        )
+    data = folder.read(file.name)
+    if file.suffix.lower() == ".parquet":
+        try:
+            table = pq.ParquetFile(pa.BufferReader(data)).read()
+            table.validate(full=True)  # texts that are not UTF-8 pass until they are looked at
+        except (pa.ArrowException, OSError) as error:
+            raise UserError(
+                f"A table cannot be read: {file}", found=str(error), remedy="write it again, or as .csv"
+            ) from error
+        return {
+            name: ["" if value is None else str(value) for value in table[name].to_pylist()]
+            for name in table.column_names
+        }
+    return _read_csv(file, data)
+
+
+def _read_csv(file: Path, data: bytes) -> dict[str, list[str]]:
+    try:
+        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+        first = text.partition("\n")[0]
+        delimiter = max(_DELIMITERS, key=first.count)
+        lines = [line for line in csv.reader(io.StringIO(text), delimiter=delimiter, strict=True) if any(line)]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(
+            f"A table cannot be read: {file}", found=str(error), remedy="save it as CSV in UTF-8 again"
+        ) from error
+    headings, *rows = [[cell.strip() for cell in line] for line in lines] or [[]]
+    uneven = [number for number, row in enumerate(rows, 2) if len(row) != len(headings)]
+    if uneven:
+        raise UserError(
+            f"{len(uneven)} rows of {file} have more or fewer values than there are headings",
+            looked_for=f"{len(headings)} values: {shorten(headings)}",
+            found=f"rows {shorten(map(str, uneven), 5)}, counted from the headings as 1",
+            remedy="write as many values into each row, with quotes around values that hold the separator",
+        )
+    if any(map(is_image_name, headings)):
+        raise UserError(
+            f"The table {file} has no headings",
+            found=f"its first line is {shorten(headings)}",
+            remedy="write the headings path,pid,camid,split (as many as there are columns) as its first line",
+        )
+    twice = sorted({heading for heading in headings if headings.count(heading) > 1})
+    if twice:
+        raise UserError(
+            f"Headings of {file} occur more than once",
+            found=shorten(map(repr, twice)),
+            remedy="give each column a heading of its own",
+        )
+    return {heading: [row[column] for row in rows] for column, heading in enumerate(headings)}
+
+
+def _numbers_as_words(words: list[str]) -> list[str]:
+    """Return whole numbers without the decimals that spreadsheets and data frames give them, where all are numbers."""
+    cut = [found[1] if (found := _WHOLE.fullmatch(word)) else word for word in words]
+    return cut if all(word.removeprefix("-").isdigit() for word in cut) else words
+
+
+def _relative(folder: ImageRoot, paths: Sequence[str]) -> tuple[Path, list[str]]:
+    """Return the folder that holds all images and their names below it: the table's folder where it does."""
+    base = str(folder.path)
+    full = [os.path.normpath(os.path.join(base, path.replace("\\", "/"))) for path in paths]  # noqa: PTH118 (hot)
+    inside = all(path.startswith(base + os.sep) for path in full)
+    place = base if inside or folder.in_archive else os.path.commonpath([os.path.dirname(path) for path in full])  # noqa: PTH120
+    return Path(place), [os.path.relpath(path, place).replace(os.sep, "/") for path in full]
+
+
+def _refuse_missing(file: Path, images: ImageRoot, names: Sequence[str], paths: Sequence[str]) -> None:
+    missing = [
+        path
+        for name, path in zip(names, paths, strict=True)
+        if re.match(r"\.\./|[A-Za-z]:", name) or not images.exists(name)
+    ]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of {len(names)} images that {file} lists are not there",
+            looked_for=f"paths relative to {file.parent}, or absolute ones",
+            found=shorten(missing, 3),
+            remedy="correct the paths, restore the images, or remove these rows",
+        )
+    others = [name for name in names if not is_image_name(name)]
+    readable = [name for files, inside in left_out_images(images, others).values() if inside for name in files]
+    unreadable = sorted(set(others) - set(readable))
+    if unreadable:
+        raise UserError(
+            f"{len(unreadable)} files that {file} lists are no images that can be read",
+            found=shorten(unreadable, 3),
+            remedy="convert them to .jpg or .png, or remove these rows",
+        )

@@ -1,0 +1,147 @@
+"""Assign the images of a folder to splits: by folders, globs or list files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from diffreid_lightning.errors import UserError, nearest, shorten
+from diffreid_lightning.manifest.image_root import ImageRoot, is_image_name
+
+SPLITS = ("train", "val", "query", "gallery")
+_GLOB = re.compile(r"(\*\*|\*|\?|\[[^\]]+\])")
+_WILD = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
+
+
+@dataclass(frozen=True)
+class Placed:
+    """An image in a split.
+
+    Args:
+        name: its name below the root.
+        split: train, val, query or gallery.
+        inner: the part of the name below the split's folder; "" where an entry names the image itself.
+        rest: what the line of a list file says behind the name.
+    """
+
+    name: str
+    split: str
+    inner: str
+    rest: str = ""
+
+
+def place(images: ImageRoot, names: Sequence[str], wanted: Mapping[str, Iterable[str]]) -> list[Placed]:
+    """Assign images to splits.
+
+    Args:
+        images: the root.
+        names: the images below it.
+        wanted: the entries of each split. An entry is a folder, a glob (``*`` stops at a slash, ``**`` does not) of
+            folders or images, ``.`` for the whole root, or a list file with an image a line.
+
+    Returns:
+        The images of the entries, split by split; those that no entry names are left out.
+
+    Raises:
+        UserError: an entry names no image, an image is in two splits, or a line of a list names no image.
+    """
+    placed: dict[str, Placed] = {}
+    for split, entries in wanted.items():
+        for entry in entries:
+            found = _listed(images, names, split, entry) if is_list(images, entry) else _matched(names, split, entry)
+            if not found:
+                raise _no_such_entry(images, names, split, entry)
+            for one in found:
+                other = placed.setdefault(one.name, one)
+                if other.split != split:
+                    raise UserError(
+                        f"An image is in two splits: {one.name}",
+                        looked_for=f"{other.split} and {split} without a common image",
+                        found=f"{split} is {entry}, in {images.path}",
+                        remedy=f"name folders, globs or lists that have no image in common for {other.split} "
+                        f"and {split}",
+                    )
+    return list(placed.values())
+
+
+def is_list(images: ImageRoot, entry: str) -> bool:
+    """Tell whether an entry is a list file and no folder, glob or image."""
+    return not is_image_name(entry) and "*" not in entry and entry.strip("/") not in ("", ".") and images.exists(entry)
+
+
+def entry_exists(images: ImageRoot, entry: str) -> bool:
+    """Tell whether an entry's first folder, or the entry itself as a file, is directly below a root."""
+    first, _, rest = _plain(entry).partition("/")
+    if first in ("", "."):
+        return True
+    matches = re.compile(_translate(first)).fullmatch
+    return any(map(matches, images.folders())) or (not rest and any(map(matches, images.names())))
+
+
+def _plain(entry: str) -> str:
+    return entry.replace("\\", "/").removeprefix("./").rstrip("/")
+
+
+def _translate(glob: str) -> str:
+    return "".join(
+        _WILD.get(part, part.replace("[!", "[^") if part.startswith("[") and part.endswith("]") else re.escape(part))
+        for part in _GLOB.split(glob)
+    )
+
+
+def _matched(names: Sequence[str], split: str, entry: str) -> list[Placed]:
+    glob = _plain(entry)
+    if glob in ("", "."):
+        return [Placed(name, split, name) for name in names]
+    match = re.compile(rf"{_translate(glob)}(?:/(?P<inner>.+))?").fullmatch
+    return [Placed(name, split, found["inner"] or "") for name in names if (found := match(name)) is not None]
+
+
+def _listed(images: ImageRoot, names: Sequence[str], split: str, entry: str) -> list[Placed]:
+    """Read a list file: an image a line, by the end of its path, with or without suffix, and further words."""
+    index: dict[str, set[str]] = {}
+    for name in names:
+        parts = name.split("/")
+        for start in range(len(parts)):
+            tail = "/".join(parts[start:])
+            for key in (tail, tail.rpartition(".")[0]):
+                index.setdefault(key, set()).add(name)
+    found: list[Placed] = []
+    unclear: list[Placed] = []
+    missing: list[str] = []
+    lines = images.read(entry).decode("utf-8-sig", "replace").splitlines()
+    for line in filter(None, (line.strip().replace("\\", "/").removeprefix("./") for line in lines)):
+        head, _, tail = line.rpartition(" ")
+        first, *rest = re.split(r"[\s,;]+", line, maxsplit=1)
+        for name, more in ((line, ""), (head, tail), (first, "".join(rest))):
+            known = index.get(name.strip(), set())
+            if known:
+                (found if len(known) == 1 else unclear).append(Placed(min(known), split, min(known), more))
+                break
+        else:
+            missing.append(line)
+    if missing or unclear:
+        raise UserError(
+            f"{len(missing) + len(unclear)} lines of {images.path / entry} name no image, or more than one",
+            looked_for="a path, or a file name that occurs once, below the root",
+            found=shorten([*missing, *(one.name for one in unclear)], 3),
+            remedy="correct these lines, or unpack the images again",
+        )
+    return found
+
+
+def _no_such_entry(images: ImageRoot, names: Sequence[str], split: str, entry: str) -> UserError:
+    folders = sorted({name.rpartition("/")[0][:stop] for name in names for stop in _ends(name)})
+    guess = nearest(_plain(entry), folders)
+    return UserError(
+        f"No image is in {entry!r}, which is to be {split}",
+        looked_for=f"a folder, a glob or a list file below {images.path}",
+        found=f"folders with images: {shorten(folders) or 'none'}",
+        remedy=f"did you mean --{split} {guess}?" if guess else f"name one of these folders as {split}",
+    )
+
+
+def _ends(name: str) -> list[int]:
+    folder = name.rpartition("/")[0]
+    return [*(found.start() for found in re.finditer("/", folder)), len(folder)] if folder else []

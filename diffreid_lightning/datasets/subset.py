@@ -1,0 +1,74 @@
+"""A dataset with less training data: the small-scale and few-shot settings, for every stage alike."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from diffreid_lightning.datasets.base import PersonDataset, Rows
+from diffreid_lightning.datasets.detect import open_dataset
+from diffreid_lightning.datasets.subsets import few_shot, small_scale
+from diffreid_lightning.errors import check_range, check_seed
+from diffreid_lightning.manifest.image_root import ImageRoot
+from diffreid_lightning.manifest.manifest import Manifest
+
+
+class Subset(PersonDataset):
+    """Part of another dataset's training rows; its query and gallery are whole, and ``val`` people stay apart.
+
+    Stages that make training data (captions, personalisation, generation, scores) and the training itself read the
+    same subset, so that none of them sees more than the setting allows.
+
+    Args:
+        dataset: the whole one: a path, ``miniperson``, or a dataset class.
+        identities: how many training identities stay (a whole number), or their share; None: all. Small-scale.
+        images: share of each remaining identity's images; None: all. Few-shot.
+        seed: of the choice.
+    """
+
+    layout: ClassVar[str] = "the layout of the dataset it is a part of"
+
+    def __init__(
+        self,
+        dataset: PersonDataset | str,
+        identities: int | float | None = None,
+        images: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        check_range("Subset.identities", identities, 0, above=True)
+        check_range("Subset.images", images, 0, 1, above=True)
+        check_seed("Subset.seed", seed)
+        self.whole = open_dataset(dataset)
+        super().__init__(self.whole.root)
+        self.source = self.whole.source
+        self.identities = identities
+        self.images = images
+        self.seed = seed
+
+    @classmethod
+    def has_layout(cls, images: ImageRoot) -> bool:
+        """Never: a subset is made from a dataset, not found."""
+        return False
+
+    @property
+    def description(self) -> str:
+        """The whole dataset's, and what is left of it."""
+        left = [f"{self.identities} identities"] if self.identities is not None else []
+        left += [f"{self.images:.0%} of each identity's images"] if self.images is not None else []
+        return f"{self.whole.description}; of its training rows {', '.join(left) or 'all'} (seed {self.seed})"
+
+    def config(self, **changes: Any) -> dict[str, Any]:
+        """Return what makes this subset; changes are the whole dataset's."""
+        own = {"identities": self.identities, "images": self.images, "seed": self.seed}
+        return {"class_path": "Subset", "init_args": {"dataset": self.whole.config(**changes), **own}}
+
+    def _read(self) -> tuple[Manifest, int]:
+        manifest, junk = self.whole.manifest(), self.whole.junk
+        if self.identities is not None:
+            manifest = manifest.filter(small_scale(manifest, self.identities, self.seed))
+        if self.images is not None:
+            manifest = manifest.filter(few_shot(manifest, self.images, self.seed))
+        self._notes = self.whole.notes
+        return manifest, junk
+
+    def _rows(self, images: ImageRoot) -> Rows:
+        raise NotImplementedError("a subset's rows are those of its dataset")

@@ -1,0 +1,225 @@
+"""From noise to pictures: guidance by any number of prompts, each step of a batch in one pass of the denoiser."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
+from torch import Tensor
+
+from diffreid_lightning.diffusion.noise_scheduler import Sampler
+from diffreid_lightning.diffusion.prompt_encoding import Conditioning, unet_arguments
+from diffreid_lightning.errors import RunError, UserError
+
+Weights = npt.NDArray[np.float32]
+_MOST_GUIDANCE = 100  # what is drawn is long past all recognition
+
+
+class Guidance(NamedTuple):
+    """What leads a batch of B images from noise to picture."""
+
+    nothing: Conditioning  #: B rows without a prompt
+    prompts: list[Conditioning]  #: K times B rows
+    weights: Weights  #: (calls, K, B)
+    rescale: float = 0.0  #: how far contrast is brought back to that of the first prompt, 0 to 1
+
+
+def evaluated(weights: Weights) -> npt.NDArray[np.bool_]:
+    """Tell what is evaluated at each call.
+
+    Args:
+        weights: (calls, K, B).
+
+    Returns:
+        (calls, 1 + K): first the prediction without a prompt, which is not needed where the weights of all images sum
+        to one, then the prompts.
+    """
+    unprompted = (weights.sum(axis=1) != 1).any(axis=1)
+    return np.column_stack([unprompted, (weights != 0).any(axis=2)])
+
+
+def denoise(
+    unet: Any,
+    sampler: Sampler,
+    guidance: Guidance,
+    latents: Tensor,
+    timesteps: Tensor,
+    generators: Sequence[torch.Generator],
+) -> Tensor:
+    """Run the process; numbers in the comments are its steps.
+
+    Args:
+        unet: the denoiser.
+        sampler: which has begun a batch.
+        guidance: prompts and weights; what no image gives weight to is left out of a pass.
+        latents: (B, C, h, w) float32, as :meth:`~.samplers.Sampler.start` gives them.
+        timesteps: (calls,) as :meth:`~.samplers.Sampler.begin` gave them.
+        generators: B of them.
+
+    Returns:
+        (B, C, h, w) float32 latents of the images.
+    """
+    asked = evaluated(guidance.weights)
+    weights = torch.tensor(np.ascontiguousarray(guidance.weights), device=latents.device)[..., None, None, None]
+    # 1. What goes into a pass beside the latents is the same at every call with the same prompts.
+    everything = [guidance.nothing, *guidance.prompts]
+    arguments: dict[bytes, dict[str, Any]] = {}
+    for row in asked:
+        if row.tobytes() not in arguments:
+            chosen = [condition for condition, wanted in zip(everything, row, strict=True) if wanted]
+            arguments[row.tobytes()] = unet_arguments(Conditioning.cat(chosen))
+    on_device = timesteps.to(latents.device)
+    for call, timestep in enumerate(timesteps):
+        # 2. One pass predicts for every image under every prompt.
+        passes = int(asked[call].sum())
+        seen = sampler.scaled(latents, timestep).to(unet.dtype).repeat(passes, 1, 1, 1)
+        answer = unet(seen, on_device[call], **arguments[asked[call].tobytes()], return_dict=False)[0]
+        # 3. The predictions are composed (arXiv 2206.01714, eq. 11), 4. and the sampler takes its step.
+        predicted = compose(answer.float().chunk(passes), asked[call], weights[call], guidance.rescale)
+        latents = sampler.step(predicted, timestep, latents, generators)
+    return latents
+
+
+def compose(predictions: Sequence[Tensor], asked: Sequence[bool], weights: Tensor, rescale: float) -> Tensor:
+    """Compose the predictions of one call.
+
+    Args:
+        predictions: (B, C, h, w) each, of what was asked, in order.
+        asked: 1 + K; whether there is a prediction without a prompt, then for each prompt.
+        weights: (K, B, 1, 1, 1) or whatever multiplies K times (B, C, h, w).
+        rescale: share of the first prompt's contrast in the outcome (Lin et al., arXiv 2305.08891, section 3.4).
+
+    Returns:
+        (B, C, h, w).
+    """
+    prompted = list(predictions[1:] if asked[0] else predictions)
+    used = [weight for weight, wanted in zip(weights, asked[1:], strict=True) if wanted]
+    if not asked[0] and len(prompted) == 1:  # the weight of every image is one
+        return prompted[0]
+    if asked[0]:
+        base = predictions[0]
+        composed = base
+        for prediction, weight in zip(prompted, used, strict=True):
+            composed = composed + weight * (prediction - base)
+    else:
+        composed = sum((weight * each for weight, each in zip(used, prompted, strict=True)), torch.zeros(()))
+    if rescale and asked[1]:
+        composed = rescale_noise_cfg(composed, prompted[0], guidance_rescale=rescale)
+    return composed
+
+
+def encode_images(vae: Any, images: Tensor) -> Tensor:
+    """Encode pictures as the denoiser sees them.
+
+    Args:
+        vae: the autoencoder.
+        images: (B, 3, H, W) uint8.
+
+    Returns:
+        (B, C, h, w) float32: the mean of the posterior, scaled.
+    """
+    posterior = vae.encode((images.float() / 127.5 - 1).to(vae.dtype)).latent_dist
+    return scale_latents(vae, posterior.mean.float())
+
+
+def decode_latents(vae: Any, latents: Tensor, chunk: int) -> Tensor:
+    """Decode latents to pictures.
+
+    Args:
+        vae: the autoencoder.
+        latents: (B, C, h, w) as the denoiser gives them.
+        chunk: how many are decoded at a time.
+
+    Returns:
+        (B, 3, H, W) uint8.
+
+    Raises:
+        RunError: a picture is not finite, as of weights that overflow in half precision; as bytes it would be black.
+    """
+    unscaled = unscale_latents(vae, latents).to(vae.dtype)
+    pictures = [_to_bytes(vae.decode(part, return_dict=False)[0]) for part in unscaled.split(chunk)]
+    return torch.cat(pictures)
+
+
+def scale_latents(vae: Any, latents: Tensor) -> Tensor:
+    """Turn latents as the autoencoder encodes them, (B, C, h, w), into what the denoiser sees."""
+    shift, scale = _scale(vae, latents.device)
+    return (latents - shift) * scale
+
+
+def unscale_latents(vae: Any, latents: Tensor) -> Tensor:
+    """Turn latents as the denoiser gives them, (B, C, h, w), into what the autoencoder decodes."""
+    shift, scale = _scale(vae, latents.device)
+    return latents / scale + shift
+
+
+def guidance_scale(name: str, scale: float) -> float:
+    """Check a scale of classifier-free guidance (Ho and Salimans, arXiv 2207.12598).
+
+    Args:
+        name: what the reader calls it.
+        scale: 1 or more; 1 is no guidance, and so is 0, as in diffusers.
+
+    Returns:
+        The scale, 1 or more.
+
+    Raises:
+        UserError: it is negative, between 0 and 1, above 100, or not a number.
+    """
+    if scale == 0:
+        return 1.0
+    if not 1 <= scale <= _MOST_GUIDANCE:
+        raise UserError(
+            f"{name} is {scale}.",
+            looked_for=f"a scale from 1 (no guidance) to {_MOST_GUIDANCE}; 0 is no guidance as well",
+            remedy="leave it at its default, or give 1",
+        )
+    return scale
+
+
+def decodable_size(vae: Any, image_size: tuple[int, int]) -> tuple[int, int]:
+    """Check that an autoencoder decodes to a size.
+
+    Args:
+        vae: the autoencoder.
+        image_size: height and width in pixels.
+
+    Raises:
+        UserError: its reduction does not divide both.
+    """
+    unit = 2 ** (len(vae.config.block_out_channels) - 1)
+    height, width = int(image_size[0]), int(image_size[1])
+    if min(height, width) < unit or height % unit or width % unit:
+        near = [max(1, round(side / unit)) * unit for side in (height, width)]
+        raise UserError(
+            f"Images of {height} x {width} pixels cannot be decoded.",
+            looked_for=f"height and width that {unit} divides",
+            remedy=f"set data.image_size to {near}",
+        )
+    return height, width
+
+
+def _to_bytes(decoded: Tensor) -> Tensor:
+    finite = torch.isfinite(decoded).flatten(1).all(dim=1)
+    if not finite.all():
+        raise RunError(
+            f"{int((~finite).sum())} of {len(finite)} pictures were decoded to values that are not finite.",
+            found=f"NaN or infinity from an autoencoder in {str(decoded.dtype).removeprefix('torch.')}",
+            remedy="in float16 the denoiser or the autoencoder overflows: give --model.dtype bfloat16 or float32; "
+            "in float32 the model itself is damaged or diverged",
+        )
+    return (decoded.float() / 2 + 0.5).clamp_(0, 1).mul_(255).round_().to(torch.uint8)
+
+
+def _scale(vae: Any, device: torch.device) -> tuple[Tensor | float, Tensor | float]:
+    """Shift and factor between what the autoencoder encodes and what the denoiser sees."""
+    mean, spread = getattr(vae.config, "latents_mean", None), getattr(vae.config, "latents_std", None)
+    factor = vae.config.scaling_factor
+    if mean is None or spread is None:
+        return getattr(vae.config, "shift_factor", None) or 0.0, factor
+    column = torch.tensor([mean, spread], device=device)[:, None, :, None, None]
+    return column[0], factor / column[1]

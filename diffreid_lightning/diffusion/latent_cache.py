@@ -1,0 +1,109 @@
+"""Latents on disk: images encoded once by a frozen autoencoder, kept under its weights, the rows and their files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+
+from diffreid_lightning.datasets.transforms import evaluation_view
+from diffreid_lightning.devices import fastest_device
+from diffreid_lightning.diffusion.pipeline_io import load_autoencoder
+from diffreid_lightning.errors import RunError
+from diffreid_lightning.manifest.manifest import Manifest
+from diffreid_lightning.paths import user_path
+from diffreid_lightning.storage.resumable_array import fill_array, holds_array, map_array
+
+_BATCH = 64
+#: settings of an autoencoder that its tensors do not tell, with the values of the published ones
+_SETTINGS = {"act_fn": "silu", "norm_num_groups": 32}
+
+
+class LatentStore:
+    """Mean and log-variance of an autoencoder's posterior for each row of a manifest: half-precision arrays on disk.
+
+    A killed encoding goes on where it was; the finished file is renamed into place. Images that were changed in their
+    place (by size and time; in an archive, by checksum) are encoded anew.
+
+    Args:
+        autoencoder: folder of an ``AutoencoderKL``, or of a pipeline that has one.
+        cache_dir: where the files are kept.
+    """
+
+    def __init__(self, autoencoder: str, cache_dir: str) -> None:
+        self.autoencoder = autoencoder
+        self.cache_dir = user_path(cache_dir)
+
+    def encode(self, rows: Manifest, image_size: tuple[int, int], mirrored: bool = False) -> Path:
+        """Encode the rows, unless they are.
+
+        Args:
+            rows: the images.
+            image_size: height and width in pixels.
+            mirrored: encode their mirror images.
+
+        Returns:
+            The file: (N, 2C, h, w) float16.
+
+        Raises:
+            UserError: an image cannot be read.
+            RunError: the disk is full.
+        """
+        path = self._path(rows, image_size, mirrored)
+        if holds_array(path, np.float16, (len(rows), None, None, None)):
+            return path
+        names = rows.table["file_name"]
+        device = fastest_device()
+        vae = self._vae.to(device)
+        unit = 2 ** (len(vae.config.block_out_channels) - 1)
+        shape = (len(rows), 2 * vae.config.latent_channels, image_size[0] // unit, image_size[1] // unit)
+
+        def moments(start: int, end: int) -> npt.NDArray[np.float16]:
+            views = [evaluation_view(rows.images.image(names[row].as_py()), image_size) for row in range(start, end)]
+            images = torch.stack(views).to(device)
+            return self._moments(images.flip(-1) if mirrored else images).cpu().numpy()
+
+        try:
+            fill_array(path, shape, np.float16, _BATCH, moments, f"encoding {len(rows)} images")
+        except OSError as error:
+            raise RunError(
+                f"Latents cannot be kept in {self.cache_dir}", found=str(error), remedy="free disk space and go on"
+            ) from error
+        rank_zero_info(f"{len(rows)} images encoded: {path}")
+        return path
+
+    def open(self, rows: Manifest, image_size: tuple[int, int], mirrored: bool = False) -> npt.NDArray[np.float16]:
+        """Map the rows' latents, (N, 2C, h, w), without reading them; they must have been encoded."""
+        path = self._path(rows, image_size, mirrored)
+        return map_array(path, np.float16, (len(rows), None, None, None), remedy=f"remove {path}: it is made again")
+
+    @cached_property
+    def _vae(self) -> Any:
+        return load_autoencoder(self.autoencoder).eval().requires_grad_(False)
+
+    @cached_property
+    def _weights(self) -> bytes:
+        """Names and values of the autoencoder's tensors, and unusual settings, hashed."""
+        unusual = {name: self._vae.config[name] for name, usual in _SETTINGS.items() if self._vae.config[name] != usual}
+        digest = hashlib.sha256(json.dumps(unusual, sort_keys=True).encode() if unusual else b"")
+        for name, tensor in sorted(self._vae.state_dict().items()):
+            digest.update(name.encode() + tensor.detach().cpu().contiguous().float().numpy().tobytes())
+        return digest.digest()
+
+    @torch.no_grad()
+    def _moments(self, images: torch.Tensor) -> torch.Tensor:
+        posterior = self._vae.encode(images.float() / 127.5 - 1).latent_dist
+        return torch.cat([posterior.mean, posterior.logvar], dim=1).half()
+
+    def _path(self, rows: Manifest, image_size: tuple[int, int], mirrored: bool) -> Path:
+        work = [rows.content_hash, rows.file_fingerprint, image_size, *(["mirrored"] if mirrored else [])]
+        digest = hashlib.sha256(json.dumps(work).encode())
+        digest.update(self._weights)
+        return self.cache_dir / f"{digest.hexdigest()[:24]}.npy"

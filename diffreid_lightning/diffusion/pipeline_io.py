@@ -1,0 +1,284 @@
+"""Diffusers folders: where a trained autoencoder or a whole pipeline is written to and read from."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers.utils import logging as diffusers_logging
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
+from transformers.utils import logging as transformers_logging
+
+from diffreid_lightning.diffusion.checkpoint_parts import LAYOUTS, check_network, check_parts, first_line
+from diffreid_lightning.diffusion.checkpoints import locate_pipeline
+from diffreid_lightning.diffusion.compatibility import check_pipeline
+from diffreid_lightning.diffusion.single_file import configs_of
+from diffreid_lightning.errors import DiffReIDError, RunError, UserError, shorten
+from diffreid_lightning.paths import user_path
+from diffreid_lightning.storage.atomic import replacing, what_is_there
+
+PROVENANCE = "provenance.json"
+
+Pipeline: TypeAlias = StableDiffusionPipeline | StableDiffusionXLPipeline
+_PIPELINES: dict[str, type] = {each.__name__: each for each in (StableDiffusionPipeline, StableDiffusionXLPipeline)}
+_SETTINGS: dict[str, dict[str, Any]] = {
+    "StableDiffusionPipeline": {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False},
+    "StableDiffusionXLPipeline": {},
+}
+_NETWORKS: dict[str, type] = {
+    "unet": UNet2DConditionModel,
+    "vae": AutoencoderKL,
+    "text_encoder": CLIPTextModel,
+    "text_encoder_2": CLIPTextModelWithProjection,
+}
+
+
+def load_autoencoder(path: str | Path) -> AutoencoderKL:
+    """Load an autoencoder in float32.
+
+    Args:
+        path: folder of an ``AutoencoderKL``, or of a pipeline whose ``vae`` it is, or a pipeline's single file.
+
+    Raises:
+        UserError: there is none, or its files are damaged.
+    """
+    folder = user_path(path)
+    if folder.is_file():
+        vae: AutoencoderKL = load_pipeline(path).vae
+        return vae
+    if (folder / "vae" / "config.json").is_file():
+        folder = folder / "vae"
+    if not (folder / "config.json").is_file():
+        raise _missing(
+            path,
+            "autoencoder",
+            looked_for="config.json of an AutoencoderKL, or a pipeline folder with vae/config.json",
+            remedy="train one: python -m diffreid_lightning fit --config tiny_sd/autoencoder",
+        )
+    with _loading(path, "autoencoder"):
+        vae = _load_network(AutoencoderKL, folder, torch.float32)
+        return vae
+
+
+def save_autoencoder(vae: AutoencoderKL, folder: Path, provenance: Mapping[str, Any]) -> None:
+    """Write an autoencoder as a diffusers folder, whole or not at all.
+
+    Args:
+        vae: the autoencoder.
+        folder: where to; what is there is replaced.
+        provenance: how it came about, as ``provenance.json``.
+
+    Raises:
+        RunError: the disk is full.
+    """
+    with _replacing(folder, provenance) as target:
+        vae.save_pretrained(target, safe_serialization=True)
+
+
+def save_pipeline(pipeline: Pipeline, folder: Path, provenance: Mapping[str, Any]) -> None:
+    """Write a pipeline as a diffusers folder that its class's ``from_pretrained`` loads without arguments.
+
+    The denoiser and the autoencoder are stored in half precision; the text encoders in single, because loaders keep it
+    as it is stored and would otherwise mix the two.
+
+    Args:
+        pipeline: the pipeline; it is not changed.
+        folder: where to; what is there is replaced.
+        provenance: how it came about, as ``provenance.json``.
+
+    Raises:
+        RunError: the disk is full.
+    """
+    with _replacing(folder, provenance) as target:
+        pipeline.save_pretrained(target, safe_serialization=True)
+        for file in [*target.glob("unet/*.safetensors"), *target.glob("vae/*.safetensors")]:  # large ones are split
+            _recast(file, torch.float16)
+        for part in target.glob("text_encoder*"):
+            for file in part.glob("*.safetensors"):
+                _recast(file, torch.float32)
+            _note_single_precision(part / "config.json")
+        _name_as_published(target / "text_encoder" / "model.safetensors")
+
+
+def _recast(file: Path, dtype: torch.dtype) -> None:
+    tensors = load_file(file)
+    cast = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    save_file(cast, file, metadata={"format": "pt"})
+
+
+def _note_single_precision(config: Path) -> None:
+    """Say so in the configuration too, which loaders go by before they look at the tensors."""
+    noted = json.loads(config.read_text(encoding="utf-8"))
+    noted |= {name: "float32" for name in ("dtype", "torch_dtype") if name in noted}
+    config.write_text(json.dumps(noted, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _name_as_published(file: Path) -> None:
+    """Give a text encoder's tensors the prefix of published checkpoints, which every version of the loader knows."""
+    tensors = load_file(file)
+    prefix = "text_model."
+    named = {name if name.startswith(prefix) else prefix + name: tensor for name, tensor in tensors.items()}
+    save_file(named, file, metadata={"format": "pt"})
+
+
+def assemble_pipeline(
+    unet: nn.Module, vae: nn.Module, text_encoder: nn.Module, tokenizer: Any, scheduler: Any
+) -> StableDiffusionPipeline:
+    """Put the parts into a ``StableDiffusionPipeline`` without a safety checker.
+
+    Args:
+        unet: the denoiser.
+        vae: the autoencoder.
+        text_encoder: a CLIP text encoder.
+        tokenizer: its tokenizer.
+        scheduler: a diffusers scheduler.
+
+    Returns:
+        The pipeline, without a progress bar; it holds the parts themselves, not copies.
+    """
+    pipeline = StableDiffusionPipeline(
+        vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler,
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def load_pipeline(model: str | Path, dtype: torch.dtype = torch.float32) -> Pipeline:
+    """Load a Stable Diffusion checkpoint: SD 1.x, 2.x or SDXL.
+
+    Args:
+        model: a folder in diffusers' layout, a hub id, or ``tiny-sd``.
+        dtype: of the weights.
+
+    Returns:
+        The pipeline, in evaluation mode, without safety checker and progress bar.
+
+    Raises:
+        UserError: there is none, its layout is another one, or its files are damaged.
+    """
+    folder = locate_pipeline(model)
+    pipeline = _load_file(folder, model, dtype) if folder.is_file() else _load_folder(folder, model, dtype)
+    check_pipeline(pipeline, model)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def _load_folder(folder: Path, model: str | Path, dtype: torch.dtype) -> Pipeline:
+    name = check_parts(folder, model)
+    networks = {part: cls for part, cls in _NETWORKS.items() if part in LAYOUTS[name]}
+    with _loading(model, "diffusion model"):
+        loaded = {part: _load_network(cls, folder / part, dtype) for part, cls in networks.items()}
+        pipeline: Pipeline = _PIPELINES[name].from_pretrained(  # type: ignore[attr-defined]
+            folder, local_files_only=True, **loaded, **_SETTINGS[name]
+        )
+    return pipeline
+
+
+def _load_file(file: Path, model: str | Path, dtype: torch.dtype) -> Pipeline:
+    with configs_of(file) as configs, _loading(model, "diffusion model"):
+        name = check_parts(configs, model, weights=False)
+        try:
+            pipeline: Pipeline = _PIPELINES[name].from_single_file(  # type: ignore[attr-defined]
+                str(file), config=str(configs), local_files_only=True, torch_dtype=dtype, **_SETTINGS[name]
+            )
+        except NotImplementedError as error:  # a cast of tensors that were not in the file
+            raise UserError(
+                f"The weights in {file} are incomplete.",
+                looked_for="each tensor of the networks that its configurations describe",
+                found=first_line(error),
+                remedy="download it again, or put the configurations that belong to it beside it",
+            ) from error
+        for part in _NETWORKS:
+            if part in LAYOUTS[name]:
+                _check_tensors(getattr(pipeline, part), f"{file} ({part})", [])
+    return pipeline
+
+
+def _load_network(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
+    """Load one network; a library left to itself would draw the tensors that its files lack.
+
+    Raises:
+        UserError: files or tensors are missing.
+    """
+    weights = check_network(folder, folder.parent)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch_dtype.*")  # newer versions prefer another word for it
+        network, report = cls.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, torch_dtype=dtype, variant=weights.variant,
+            output_loading_info=True,
+        )  # fmt: skip
+    _check_tensors(network, str(folder), report["missing_keys"])
+    return network
+
+
+def _check_tensors(network: Any, where: str, missing: Iterable[str]) -> None:
+    """Refuse a network that was not loaded whole, or whose weights are not finite."""
+    tensors = network.state_dict()
+    lacking = sorted({*missing, *(name for name, tensor in tensors.items() if tensor.is_meta)})
+    if lacking:
+        raise UserError(
+            f"The weights in {where} are incomplete.",
+            looked_for=f"the tensors of {type(network).__name__} as its configuration describes it",
+            found=f"no {shorten(lacking, 4)}",
+            remedy="copy the checkpoint again, or restore the configuration that belongs to these weights",
+        )
+    broken = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
+    if broken:
+        raise UserError(
+            f"The weights in {where} are not all numbers.",
+            looked_for=f"finite values in {network.dtype}",
+            found=f"infinity or NaN in {shorten(broken, 4)}",
+            remedy="copy the checkpoint again, or choose float32 or bfloat16, which reach further than float16",
+        )
+
+
+def _missing(path: str | Path, what: str, looked_for: str, remedy: str) -> UserError:
+    found = what_is_there(user_path(path))
+    return UserError(f"There is no {what} at {path}", looked_for=looked_for, found=found, remedy=remedy)
+
+
+@contextmanager
+def _loading(path: str | Path, what: str) -> Iterator[None]:
+    bars = [each for each in (diffusers_logging, transformers_logging) if each.is_progress_bar_enabled()]
+    spoken = [(library, library.get_verbosity()) for library in (diffusers_logging, transformers_logging)]
+    for library, _ in spoken:
+        library.set_verbosity_error()  # what they warn of is an error here
+    for library in bars:
+        library.disable_progress_bar()
+    try:
+        yield
+    except (DiffReIDError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a configuration with values of the wrong type can raise anything
+        raise UserError(
+            f"The {what} at {path} cannot be loaded.",
+            looked_for="configurations and weights that belong together",
+            found=f"{type(error).__name__}: {first_line(error)}",
+            remedy="copy it again, whole, as it was published",
+        ) from error
+    finally:
+        for library in bars:
+            library.enable_progress_bar()
+        for library, level in spoken:
+            library.set_verbosity(level)
+
+
+@contextmanager
+def _replacing(folder: Path, provenance: Mapping[str, Any]) -> Iterator[Path]:
+    """Fill a model's folder and note where it came from."""
+    try:
+        with replacing(folder) as partial:
+            yield partial
+            note = json.dumps(provenance, indent=2, sort_keys=True) + "\n"
+            (partial / PROVENANCE).write_text(note, encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"{folder} cannot be written.", found=str(error), remedy="free disk space") from error

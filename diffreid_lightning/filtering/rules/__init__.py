@@ -1,0 +1,17 @@
+"""Rules that choose among scored images, one a file; a list of them is applied in order."""
+
+from diffreid_lightning.filtering.rules.base import Selection, SelectionRule, select_rows
+from diffreid_lightning.filtering.rules.fixed_threshold import FixedThreshold
+from diffreid_lightning.filtering.rules.floor_and_cap import ThresholdWithFloorAndCap
+from diffreid_lightning.filtering.rules.identity_quantile import IdentityQuantile
+from diffreid_lightning.filtering.rules.near_duplicates import NearDuplicates
+
+__all__ = [
+    "FixedThreshold",
+    "IdentityQuantile",
+    "NearDuplicates",
+    "Selection",
+    "SelectionRule",
+    "ThresholdWithFloorAndCap",
+    "select_rows",
+]

@@ -1,0 +1,179 @@
+"""What every rule works on: the scored rows, which of them are still in, and why the others are not."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from diffreid_lightning.errors import UserError
+from diffreid_lightning.filtering.scored_manifest import PROBLEM
+from diffreid_lightning.manifest.manifest import Manifest
+
+ScoreName = Literal["confidence", "similarity", "margin"]
+PASSED = "passed every rule"
+
+Mask = npt.NDArray[np.bool_]
+
+
+class Selection:
+    """Scored rows on their way through the rules.
+
+    Args:
+        manifest: the scored rows.
+        thumbnails: opens the (N, 1536) thumbnails of the rows; asked only by rules that compare images.
+
+    Attributes:
+        kept: (N,) which rows are in.
+    """
+
+    def __init__(self, manifest: Manifest, thumbnails: Callable[[], npt.NDArray[np.uint8]]) -> None:
+        self.manifest = manifest
+        self._thumbnails = thumbnails
+        self.labels, self.identities = manifest.identities()
+        self.kept: Mask = np.ones(len(manifest), dtype=bool)
+        self._reasons = [PASSED]
+        self._reason_of = np.zeros(len(manifest), dtype=np.int32)
+        self._drop_unscored()
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    def score(self, name: ScoreName) -> npt.NDArray[np.float64]:
+        """Return a score of every row, (N,); NaN where there is none.
+
+        Raises:
+            UserError: the manifest has no such score.
+        """
+        if name not in self.manifest.columns:
+            raise UserError(
+                f"The manifest of {self.manifest.root} has no {name}.",
+                looked_for="confidence, similarity and margin, as scoring writes them",
+                found=", ".join(self.manifest.columns),
+                remedy="score it first: python -m diffreid_lightning predict --config pipeline/score_generated",
+            )
+        return self.manifest.numpy(name)
+
+    @cached_property
+    def thumbnails(self) -> npt.NDArray[np.uint8]:
+        """Thumbnails of the rows, (N, 1536), mapped from the disk."""
+        return self._thumbnails()
+
+    def drop(self, rows: Mask, reason: str) -> None:
+        """Take rows out, (N,) bool, for a reason; those that are out already keep theirs."""
+        self._set(rows & self.kept, False, reason)
+
+    def restore(self, rows: Mask, reason: str) -> None:
+        """Bring rows back in, (N,) bool, for a reason."""
+        self._set(rows & ~self.kept, True, reason)
+
+    @property
+    def reasons(self) -> pa.Array:
+        """Why each row is in or out: texts."""
+        return pa.DictionaryArray.from_arrays(pa.array(self._reason_of), pa.array(self._reasons, pa.string())).cast(
+            pa.string()
+        )
+
+    def count_reasons(self) -> dict[str, int]:
+        """Rows of each reason, in the order in which the reasons came up."""
+        counts = np.bincount(self._reason_of, minlength=len(self._reasons))
+        return {reason: int(count) for reason, count in zip(self._reasons, counts, strict=True) if count}
+
+    def _set(self, rows: Mask, kept: bool, reason: str) -> None:
+        if reason not in self._reasons:
+            self._reasons.append(reason)
+        self.kept[rows] = kept
+        self._reason_of[rows] = self._reasons.index(reason)
+
+    def _drop_unscored(self) -> None:
+        """Rows that cannot be chosen: real images, and what scoring gave a reason in place of a score."""
+        table = self.manifest.table
+        self.drop(~np.asarray(pc.equal(table["split"], "generated")), "not a generated image")
+        if PROBLEM in self.manifest.columns:
+            coded = pc.dictionary_encode(table[PROBLEM]).combine_chunks()  # each file may have a reason of its own
+            rows = self.kept & np.asarray(pc.is_valid(coded))
+            numbers = np.asarray(pc.fill_null(coded.indices, 0))
+            self._reason_of[rows] = len(self._reasons) + numbers[rows]
+            self._reasons += coded.dictionary.to_pylist()
+            self.kept[rows] = False
+        for name in ("confidence", "similarity", "margin"):
+            if name in self.manifest.columns:
+                self.drop(np.isnan(self.manifest.numpy(name)), "no score")
+
+
+class SelectionRule(ABC):
+    """A rule takes rows out of a selection, or brings some back, each with its reason."""
+
+    @abstractmethod
+    def apply(self, selection: Selection) -> None:
+        """Apply the rule to the rows that are in."""
+
+    @property
+    def cut(self) -> tuple[ScoreName, float] | None:
+        """The score that the rule cuts and where, for the histogram; None where it is not one number."""
+        return None
+
+    def __str__(self) -> str:
+        settings = (f"{name}={value}" for name, value in sorted(vars(self).items()))
+        return f"{type(self).__name__}({', '.join(settings)})"
+
+
+def select_rows(selection: Selection, rules: Sequence[SelectionRule]) -> None:
+    """Apply rules in order.
+
+    Raises:
+        UserError: nothing is left; the message says which rule took how many.
+    """
+    taken = [f"{int((~selection.kept).sum())} without a score"]
+    for rule in rules:
+        before = int(selection.kept.sum())
+        rule.apply(selection)
+        taken.append(f"{before - int(selection.kept.sum())} of {before} by {type(rule).__name__}")
+    if not selection.kept.any():
+        counts = selection.count_reasons()
+        raise UserError(
+            "No image passes: the dataset would be empty.",
+            looked_for="at least one image that every rule keeps",
+            found=f"{len(selection)} images; {'; '.join(taken)}" + _best(selection),
+            remedy="lower the threshold (rules of the config; --rules.threshold), or generate better images; reasons: "
+            + "; ".join(f"{reason} ({count})" for reason, count in list(counts.items())[:5]),
+        )
+
+
+def _best(selection: Selection) -> str:
+    best = []
+    for name in ("confidence", "similarity", "margin"):
+        if name in selection.manifest.columns:
+            values = selection.manifest.numpy(name)
+            if not np.isnan(values).all():
+                best.append(f"{name} {np.nanmax(values):.3f}")
+    return f"; the best have {', '.join(best)}" if best else ""
+
+
+def rank_in_identity(
+    labels: npt.NDArray[np.int64], scores: npt.NDArray[np.float64], rows: Mask
+) -> npt.NDArray[np.int64]:
+    """Rank the rows of each identity by score.
+
+    Args:
+        labels: (N,) identities.
+        scores: (N,).
+        rows: (N,) which rows take part.
+
+    Returns:
+        (N,) 0 for the best of an identity, 1 for the next, ...; of equal scores the earlier row is better; -1 for rows
+        that take no part.
+    """
+    part = np.flatnonzero(rows)
+    order = part[np.lexsort((-scores[part], labels[part]))]
+    own = labels[order]
+    first = np.searchsorted(own, own, side="left")
+    ranks = np.full(len(labels), -1, dtype=np.int64)
+    ranks[order] = np.arange(len(order)) - first
+    return ranks

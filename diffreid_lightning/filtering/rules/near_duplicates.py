@@ -1,0 +1,59 @@
+"""Copies: generated images that a real training image, or a better generated one, already shows."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from diffreid_lightning.errors import UserError
+from diffreid_lightning.filtering.rules.base import ScoreName, Selection, SelectionRule, rank_in_identity
+from diffreid_lightning.filtering.scored_manifest import REAL_DISTANCE
+from diffreid_lightning.filtering.similarity import later_copies
+
+
+class NearDuplicates(SelectionRule):
+    """Drop what is too near to a real image (memorised) or to a better generated image of the same identity.
+
+    Distances are those of :mod:`~diffreid_lightning.filtering.similarity`, from 0 (the same thumbnail) to 1: pixels,
+    not Re-ID features, which are made to bring all images of a person together. The scoring stage wrote the distance to
+    the nearest real image and the thumbnails; no image is read here.
+
+    Args:
+        real: images nearer than this to a real one are dropped; None keeps them.
+        generated: images nearer than this to a better one of their identity are dropped; None keeps them.
+        score: which image is better.
+    """
+
+    def __init__(
+        self, real: float | None = 0.05, generated: float | None = 0.05, score: ScoreName = "confidence"
+    ) -> None:
+        for name, value in (("real", real), ("generated", generated)):
+            if value is not None and not 0 <= value <= 1:
+                raise UserError(f"{name} is {value}.", looked_for="a distance from 0 to 1, or null")
+        self.real = real
+        self.generated = generated
+        self.score: ScoreName = score
+
+    def apply(self, selection: Selection) -> None:
+        """Drop copies of real images, then of generated ones."""
+        if self.real is not None:
+            if REAL_DISTANCE not in selection.manifest.columns:
+                raise UserError(
+                    f"The manifest of {selection.manifest.root} does not say how near real images are.",
+                    looked_for=f"column {REAL_DISTANCE}, as scoring writes it",
+                    remedy="score it again, or give NearDuplicates real: null",
+                )
+            near = np.nan_to_num(selection.manifest.numpy(REAL_DISTANCE), nan=np.inf) < self.real
+            selection.drop(near, f"nearer than {self.real:g} to a real image")
+        if self.generated is not None:
+            selection.drop(self._copies(selection), f"nearer than {self.generated:g} to a better generated image")
+
+    def _copies(self, selection: Selection) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        assert self.generated is not None
+        ranks = rank_in_identity(selection.labels, selection.score(self.score), selection.kept)
+        rows = np.flatnonzero(ranks >= 0)
+        rows = rows[np.lexsort((ranks[rows], selection.labels[rows]))]
+        copies = np.zeros(len(selection), dtype=bool)
+        for group in np.split(rows, np.flatnonzero(np.diff(selection.labels[rows])) + 1):
+            if len(group) > 1:
+                copies[group] = later_copies(selection.thumbnails[group], self.generated) >= 0
+        return copies

@@ -1,0 +1,93 @@
+"""What scoring wrote, as selection reads it: the manifest, thumbnails of its images, where the real ones lie."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from diffreid_lightning.errors import UserError
+from diffreid_lightning.filtering.similarity import LENGTH
+from diffreid_lightning.manifest.image_root import ImageRoot
+from diffreid_lightning.manifest.manifest import Manifest
+from diffreid_lightning.paths import absolute_path
+from diffreid_lightning.storage.json_notes import read_json
+from diffreid_lightning.storage.resumable_array import map_array
+
+THUMBNAILS = "thumbnails.npy"
+REAL = "real_images.json"
+#: the column that says why a row has no score
+PROBLEM = "score_problem"
+#: columns about the nearest real image: its name, its source, how far it is
+NEAREST, NEAREST_SOURCE, REAL_DISTANCE = "nearest_real", "nearest_real_source", "real_distance"
+
+
+@dataclass(frozen=True)
+class ScoredFolder:
+    """A scored manifest and what lies beside it.
+
+    Args:
+        folder: where it lies.
+        manifest: the scored rows.
+        real_roots: the folders or archives of the real images, by source; empty where it is not known.
+        real_gap: quantiles 0.01, 0.05, 0.5 of the distance from a real image to the nearest other one; empty likewise.
+        calibration: how the confidence was calibrated, in words; "" likewise.
+    """
+
+    folder: Path
+    manifest: Manifest
+    real_roots: Mapping[str, Sequence[str]]
+    real_gap: Sequence[float]
+    calibration: str
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> ScoredFolder:
+        """Open what scoring wrote.
+
+        Args:
+            path: the folder, or the manifest in it.
+
+        Raises:
+            UserError: there is no manifest, it breaks the contract, or it has not been scored.
+        """
+        manifest = Manifest.read(path)
+        folder = absolute_path(path)
+        folder = folder.parent if folder.suffix == ".parquet" else folder
+        if not {"confidence", "similarity", "margin"} & set(manifest.columns):
+            raise UserError(
+                f"The manifest at {path} has no scores.",
+                looked_for="confidence, similarity or margin",
+                found=", ".join(manifest.columns),
+                remedy="score it first: python -m diffreid_lightning predict --config pipeline/score_generated",
+            )
+        note = folder / REAL
+        if not note.exists():
+            return cls(folder, manifest, {}, (), "")
+        read = read_json(
+            note, {"roots": {str: [str]}, "gap": [float]}, remedy="remove it, or score the images into another folder"
+        )
+        return cls(folder, manifest, read["roots"], read["gap"], str(read.get("calibration", "")))
+
+    def thumbnails(self) -> npt.NDArray[np.uint8]:
+        """Map the images' thumbnails, (N, 1536), without reading them.
+
+        Raises:
+            UserError: they are missing, damaged, or another manifest's.
+        """
+        file = self.folder / THUMBNAILS
+        remedy = "score the images again into another folder, or give NearDuplicates generated: null"
+        return map_array(file, np.uint8, (len(self.manifest), LENGTH), remedy=remedy)
+
+    def real_image(self, source: str, name: str) -> Image.Image | None:
+        """Open a real image; None where its folder is not on this machine."""
+        for root in self.real_roots.get(source, ()):
+            try:
+                return ImageRoot(root).image(name)
+            except UserError:
+                continue
+        return None

@@ -1,0 +1,308 @@
+"""What scoring needs of a trained scorer: the network, its classifier, centroids and temperatures, and their folder.
+
+A folder holds ``backbone/`` (a timm folder with the neck), ``identities.safetensors`` (``classifier`` and ``centroids``
+of shape (C, D), ``temperatures`` (C,)), ``scorer.json`` (names of the identities in that order, image size, how the
+temperature was found, what was trained on), and the real images themselves as thumbnails, for the search for copies:
+``thumbnails.npy`` (N, 1536) and ``images.parquet`` (their names).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from diffreid_lightning.backbones import Backbone, BNNeck, load_initial_weights, save_backbone
+from diffreid_lightning.backbones.timm_folder import read_safetensors
+from diffreid_lightning.datasets.concat import IdentityKey
+from diffreid_lightning.errors import RunError, UserError
+from diffreid_lightning.filtering import scores
+from diffreid_lightning.filtering.scored_manifest import THUMBNAILS
+from diffreid_lightning.filtering.similarity import LENGTH
+from diffreid_lightning.paths import user_path
+from diffreid_lightning.storage.atomic import replacing, what_is_there
+from diffreid_lightning.storage.json_notes import mismatch, read_json
+from diffreid_lightning.storage.parquet_tables import read_table
+from diffreid_lightning.storage.resumable_array import map_array
+
+BACKBONE = "backbone"
+TENSORS = "identities.safetensors"
+NOTE = "scorer.json"
+IMAGES = "images.parquet"
+_REMEDY = "copy the folder again, or train anew"
+_NOTE_FORM = {
+    "identities": [list], "image_size": [int], "after_bn": bool, "flip_average": bool, "image_roots": [str],
+    "real_gap": [float],
+    "calibration": {"temperature": float, "reason": (str, type(None)), "temperature_1_because_of_one_image": [list]},
+}  # fmt: skip
+_CALIBRATED = {"held_out_nll": [float], "held_out_images": int, "held_out_accuracy": float, "method": str}
+_COLUMNS = {
+    "file_name": pa.string(),
+    "source": pa.string(),
+    "partition": pa.string(),
+    "pid": pa.int64(),
+    "root": pa.int64(),
+}
+_TENSOR_NAMES = ("classifier", "centroids", "temperatures")
+
+
+class Scores(NamedTuple):
+    """The scores of a batch, (B,) each; see :mod:`~diffreid_lightning.filtering.scores`."""
+
+    confidence: Tensor
+    similarity: Tensor
+    margin: Tensor
+
+
+class Recogniser(nn.Module):
+    """A Re-ID network with the identities it knows.
+
+    Args:
+        backbone: the trained backbone.
+        neck: the trained neck.
+        classifier: (C, D) weights of the classifier.
+        centroids: (C, D) mean direction of each identity's features.
+        temperatures: (C,) what the logits are divided by, by intended identity.
+        after_bn: whether features are compared after the neck or before it.
+        flip_average: whether features and logits of an image and its mirror image are averaged.
+    """
+
+    classifier: Tensor
+    centroids: Tensor
+    temperatures: Tensor
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        neck: BNNeck,
+        classifier: Tensor,
+        centroids: Tensor,
+        temperatures: Tensor,
+        after_bn: bool = True,
+        flip_average: bool = False,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.neck = neck
+        for name, tensor in zip(_TENSOR_NAMES, (classifier, centroids, temperatures), strict=True):
+            self.register_buffer(name, tensor)
+        self.after_bn = after_bn
+        self.flip_average = flip_average
+
+    def embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features as they are compared, and embeddings as they are classified, (B, D) each.
+
+        Args:
+            images: (B, 3, H, W) in 0..1.
+        """
+        views = [images, images.flip(-1)] if self.flip_average else [images]
+        features = torch.stack([self.backbone(view) for view in views])
+        embeddings = torch.stack([self.neck(feature) for feature in features]).mean(dim=0)
+        return embeddings if self.after_bn else features.mean(dim=0), embeddings
+
+    def forward(self, images: Tensor, identities: Tensor) -> Scores:
+        """Score images.
+
+        Args:
+            images: (B, 3, H, W) in 0..1.
+            identities: (B,) whom each is meant to show, int64 in [0, C).
+        """
+        features, embeddings = self.embed(images)
+        # All in float32, whatever the trainer's precision made of the network and of these tensors.
+        classifier, centroids, temperatures = (getattr(self, name).float() for name in _TENSOR_NAMES)
+        logits = (embeddings.float() @ classifier.T).float()
+        features = features.float()
+        return Scores(
+            scores.confidence(logits, identities, temperatures[identities]),
+            scores.similarity(features, centroids, identities),
+            scores.margin(features, centroids, identities),
+        )
+
+
+@dataclass(frozen=True)
+class RealImages:
+    """The images that a scorer was trained on, for the search for copies.
+
+    Args:
+        thumbnails: (N, 1536) uint8.
+        table: N rows: ``file_name``, ``source``, ``partition``, ``pid``, and ``root``, a number.
+        roots: the folders or archives that the file names are relative to, by that number.
+        gap: quantiles 0.01, 0.05, 0.5 of the distance from a real image to the nearest other one.
+    """
+
+    thumbnails: Tensor
+    table: pa.Table
+    roots: Sequence[str]
+    gap: Sequence[float]
+
+
+@dataclass(frozen=True)
+class ScorerFolder:
+    """A scorer as it lies on the disk.
+
+    Args:
+        recogniser: the network, on the CPU, in evaluation mode.
+        identities: (source, partition, pid) of each class.
+        image_size: height and width in pixels.
+        real: what it was trained on.
+        note: ``scorer.json``.
+        content_hash: SHA-256 of what decides the scores.
+    """
+
+    recogniser: Recogniser
+    identities: list[IdentityKey]
+    image_size: tuple[int, int]
+    real: RealImages
+    note: Mapping[str, Any]
+    content_hash: str
+
+
+def save_scorer(
+    recogniser: Recogniser,
+    identities: Sequence[IdentityKey],
+    real: RealImages,
+    folder: Path,
+    calibration: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+) -> None:
+    """Write a scorer's folder, whole or not at all; under several processes call it on one of them.
+
+    Args:
+        recogniser: what was trained.
+        identities: (source, partition, pid) of each class.
+        real: what it was trained on.
+        folder: the folder to write; an earlier one is replaced.
+        calibration: how the temperatures were found, JSON values.
+        provenance: what is to be known about the training, JSON values.
+
+    Raises:
+        RunError: the folder cannot be written; the earlier one, if any, is still there.
+    """
+    note = {
+        "identities": [list(key) for key in identities],
+        "image_size": list(recogniser.backbone.image_size),
+        "after_bn": recogniser.after_bn,
+        "flip_average": recogniser.flip_average,
+        "calibration": dict(calibration),
+        "training": dict(provenance),
+        "image_roots": list(real.roots),
+        "real_gap": [round(float(gap), 6) for gap in real.gap],
+    }
+    tensors = {name: getattr(recogniser, name).detach().float().cpu().contiguous() for name in _TENSOR_NAMES}
+    try:
+        with replacing(folder) as partial:
+            save_backbone(recogniser.backbone, partial / BACKBONE, provenance=provenance, neck=recogniser.neck)
+            save_file(tensors, partial / TENSORS, metadata={"format": "pt"})
+            np.save(partial / THUMBNAILS, real.thumbnails.cpu().numpy())
+            pq.write_table(real.table, partial / IMAGES)
+            (partial / NOTE).write_text(json.dumps(note, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise RunError(
+            f"The scorer cannot be saved in {folder}.",
+            found=str(error),
+            remedy="free disk space and continue the run with --ckpt_path last; an earlier scorer there is untouched",
+        ) from error
+
+
+def load_scorer(path: str | Path) -> ScorerFolder:
+    """Open a scorer's folder.
+
+    Raises:
+        UserError: it is not there, incomplete or damaged.
+    """
+    folder = user_path(path)
+    missing = [name for name in (NOTE, TENSORS, THUMBNAILS, IMAGES, BACKBONE) if not (folder / name).exists()]
+    if missing:
+        raise UserError(
+            f"There is no scorer at {folder}",
+            looked_for=", ".join(missing),
+            found=what_is_there(folder),
+            remedy="train one: python -m diffreid_lightning fit --config pipeline/score (it leaves RUN/scorer)",
+        )
+    note = _read_scorer_note(folder)
+    identities = [(str(source), str(partition), int(pid)) for source, partition, pid in note["identities"]]
+    height, width = note["image_size"]
+    tensors = read_safetensors(folder / TENSORS)
+    recogniser = _rebuild(folder, note, tensors, (height, width))
+    table = _read_real(folder, len(note["image_roots"]))
+    thumbs = map_array(folder / THUMBNAILS, np.uint8, (len(table), LENGTH), remedy=_REMEDY)
+    real = RealImages(torch.from_numpy(np.array(thumbs)), table, note["image_roots"], note["real_gap"])
+    return ScorerFolder(recogniser, identities, (height, width), real, note, _hash(folder))
+
+
+def _read_scorer_note(folder: Path) -> dict[str, Any]:
+    note = read_json(folder / NOTE, _NOTE_FORM, remedy=_REMEDY)
+    calibration = note["calibration"]
+    wrong = mismatch(calibration, _CALIBRATED, "calibration") if calibration["reason"] is None else None
+    if len(note["image_size"]) != 2:
+        wrong = f"image_size is {note['image_size']}"
+    elif any(len(key) != 3 or mismatch(key[2], int) for key in note["identities"]):
+        wrong = "an identity is not (source, partition, pid)"
+    elif calibration["reason"] is None and len(calibration["held_out_nll"]) != 2:
+        wrong = f"held_out_nll is {calibration['held_out_nll']}"
+    if wrong is not None:
+        raise _damaged(folder, f"{NOTE}: {wrong}")
+    return note
+
+
+def _read_real(folder: Path, roots: int) -> pa.Table:
+    """Read the names of the real images, each below one of so many roots."""
+    table = read_table(folder / IMAGES, remedy=_REMEDY)
+    try:
+        table = table.select(list(_COLUMNS)).cast(pa.schema(_COLUMNS))
+    except (pa.ArrowException, KeyError) as error:
+        raise _damaged(folder, f"{IMAGES}: {error}", f"the columns {', '.join(_COLUMNS)}") from error
+    numbers = np.asarray(table["root"].fill_null(-1))
+    if any(table[name].null_count for name in _COLUMNS) or ((numbers < 0) | (numbers >= roots)).any():
+        raise _damaged(folder, f"{IMAGES}: rows without a name or a root")
+    return table
+
+
+def _rebuild(
+    folder: Path, note: Mapping[str, Any], tensors: Mapping[str, Tensor], image_size: tuple[int, int]
+) -> Recogniser:
+    place = f"local-dir:{folder / BACKBONE}"
+    backbone = Backbone(place, image_size=image_size)
+    count, width = len(note["identities"]), backbone.num_features
+    for name in _TENSOR_NAMES:
+        shape = (count,) if name == "temperatures" else (count, width)
+        found = tensors.get(name)
+        if found is None or found.shape != shape or not found.is_floating_point() or not found.isfinite().all():
+            said = "is missing" if found is None else f"holds {found.dtype} of shape {tuple(found.shape)}"
+            raise _damaged(folder, f"{TENSORS}: {name} {said}", f"finite floats of shape {shape}")
+    neck = BNNeck(width)
+    load_initial_weights(backbone, place, neck=neck)
+    backbone.to(memory_format=backbone.memory_format)
+    recogniser = Recogniser(
+        backbone,
+        neck,
+        **{name: tensors[name].float() for name in _TENSOR_NAMES},
+        after_bn=bool(note["after_bn"]),
+        flip_average=bool(note["flip_average"]),
+    )
+    return recogniser.eval().requires_grad_(False)
+
+
+def _hash(folder: Path) -> str:
+    """Hash the weights and the names, not where the images lie or how the training went."""
+    digest = hashlib.sha256()
+    for file in (folder / TENSORS, folder / THUMBNAILS, *sorted((folder / BACKBONE).glob("*.safetensors"))):
+        digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
+    note = _read_scorer_note(folder)
+    decides = {name: note[name] for name in ("identities", "image_size", "after_bn", "flip_average")}
+    digest.update(json.dumps(decides, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def _damaged(folder: Path, found: str, looked_for: str | None = None) -> UserError:
+    return UserError(f"The scorer at {folder} is damaged.", looked_for=looked_for, found=found, remedy=_REMEDY)

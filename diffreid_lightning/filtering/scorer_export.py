@@ -1,0 +1,80 @@
+"""A trained scorer as a folder, at the end of fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+
+from diffreid_lightning.datasets.concat import Chain
+from diffreid_lightning.errors import UserError
+from diffreid_lightning.filtering.scorer import ScorerTraining, describe_calibration, said
+from diffreid_lightning.filtering.scorer_checkpoint import RealImages, save_scorer
+from diffreid_lightning.filtering.similarity import nearest
+
+_BLOCK = 1024
+
+
+class ScorerExport(Callback):
+    """Calibrate a scorer when fit ends and save it in the run folder, for ``pipeline/score_generated``.
+
+    The weights are those of the last epoch.
+
+    Args:
+        folder: name of the folder inside the run folder.
+    """
+
+    def __init__(self, folder: str = "scorer") -> None:
+        self.folder = folder
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the training images once more, and write the folder, on rank zero."""
+        if not isinstance(pl_module, ScorerTraining):
+            raise UserError(
+                f"{type(pl_module).__name__} is no scorer.",
+                looked_for="ScorerTraining",
+                remedy="drop ScorerExport from trainer.callbacks, or use --model ScorerTraining",
+            )
+        if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
+            return
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        recogniser, fitted, thumbs = pl_module.calibrated(data.seen_dataloader())
+        rows = data.train_set.rows
+        calibration = describe_calibration(fitted, pl_module.calibration, list(rows.identities))
+        provenance = {
+            "training_data": data.provenance,
+            "epochs": trainer.current_epoch,
+            "init_from": pl_module.init_from,
+        }
+        target = Path(trainer.default_root_dir) / self.folder
+        save_scorer(recogniser, rows.identities, real_images(rows, thumbs), target, calibration, provenance)
+        rank_zero_info(f"Scorer saved: {target}; {said(calibration)}")
+
+
+def real_images(rows: Chain, thumbs: Tensor) -> RealImages:
+    """Name the images a scorer was trained on, and measure how near they are to one another.
+
+    Args:
+        rows: the images.
+        thumbs: (N, 1536) their thumbnails.
+    """
+    keys: Sequence[Any] = [rows.identities[label] for label in rows.labels.tolist()]
+    table = pa.table(
+        {
+            "file_name": rows.file_names,
+            "source": pa.array([source for source, _, _ in keys], pa.string()),
+            "partition": pa.array([partition for _, partition, _ in keys], pa.string()),
+            "pid": pa.array([pid for _, _, pid in keys], pa.int64()),
+            "root": pa.array(rows.root_of, pa.int64()),
+        }
+    )
+    numbers = torch.arange(len(thumbs))
+    blocks = [nearest(thumbs[part], thumbs, exclude=part)[0] for part in numbers.split(_BLOCK)]
+    gap = torch.cat(blocks).double().quantile(torch.tensor([0.01, 0.05, 0.5], dtype=torch.float64))
+    return RealImages(thumbs, table, [str(root.path) for root in rows.roots], gap.tolist())

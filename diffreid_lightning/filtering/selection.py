@@ -1,0 +1,230 @@
+"""From scored images to Diff-Person: apply the rules, write the dataset, the rejects, the report and the card."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+from pyarrow.csv import read_csv
+
+from diffreid_lightning.datasets.diff_person import NOTE
+from diffreid_lightning.datasets.market_export import place_images
+from diffreid_lightning.errors import RunError, UserError, check_range
+from diffreid_lightning.filtering import selection_plots
+from diffreid_lightning.filtering.dataset_card import Audit, Card, write_card
+from diffreid_lightning.filtering.rules import Selection, SelectionRule, select_rows
+from diffreid_lightning.filtering.scored_manifest import NEAREST, REAL_DISTANCE, ScoredFolder
+from diffreid_lightning.filtering.statistics import SelectionReport, in_words, summarise, write_tables
+from diffreid_lightning.manifest.manifest import Manifest
+from diffreid_lightning.paths import user_path
+from diffreid_lightning.storage.atomic import refuse_foreign, replacing
+from diffreid_lightning.tracking import WandbTracker, finish_tracking
+
+DATASET, REJECTED, REPORT = "diff_person", "rejected", "report"
+_CARD = "card"  # its pictures, inside the dataset
+_PAIRS = 12
+
+
+class DiffPersonSelection:
+    """Choose among scored images and write Diff-Person; thresholds can be tried without scoring again.
+
+    ``out`` gets ``diff_person/`` (the dataset: kept images as hard links, manifest, card), ``rejected/`` (a manifest of
+    the others; their images stay where they are) and ``report/`` (histogram, sheets, tables). It appears whole or not
+    at all; an earlier selection there is replaced.
+
+    Args:
+        scored: folder of the scored manifest.
+        rules: applied in order; see :mod:`~diffreid_lightning.filtering.rules`.
+        out: the folder to write.
+        title: name of the dataset.
+        licence: its licence by the Hub's identifier, such as ``cc-by-nc-4.0``; null leaves it to be filled in.
+        near_copy: in the card, a distance to a real image below which an image counts as a copy of it, 0 to 1.
+        tracker: where numbers and pictures are logged; null for nowhere.
+    """
+
+    def __init__(
+        self,
+        scored: str,
+        rules: list[SelectionRule],
+        out: str = "runs/diff_person",
+        title: str = "Diff-Person",
+        licence: str | None = None,
+        near_copy: float = 0.05,
+        tracker: WandbTracker | None = None,
+    ) -> None:
+        check_range("near_copy", near_copy, 0, 1)
+        self.scored = scored
+        self.rules = rules
+        self.out = user_path(out)
+        self.title = title
+        self.licence = licence
+        self.near_copy = near_copy
+        self.tracker = tracker
+
+    def run(self) -> SelectionReport:
+        """Select and write.
+
+        Raises:
+            UserError: the scored images cannot be used, nothing passes, or ``out`` holds something else.
+            RunError: the disk refuses; what ``out`` held is still there.
+        """
+        remedy = "give another folder with --out, or remove this one yourself"
+        refuse_foreign(self.out, [f"{DATASET}/{NOTE}"], "a selection", remedy)
+        scored = ScoredFolder.read(self.scored)
+        if not len(scored.manifest):
+            raise UserError(f"There is no image in {self.scored}.", remedy="generate and score some first")
+        selection = Selection(scored.manifest, scored.thumbnails)
+        select_rows(selection, self.rules)
+        report = summarise(selection)
+        try:
+            with replacing(self.out) as partial:
+                self._write(partial, scored, selection, report)
+        except OSError as error:
+            raise RunError(
+                f"Diff-Person cannot be written to {self.out}.",
+                found=str(error),
+                remedy="free disk space and run the same command again; what the folder held before is still there",
+            ) from error
+        if self.tracker is not None:
+            _log(self.tracker, report, self.out / REPORT, self.rules)
+        return report
+
+    def words(self, report: SelectionReport) -> str:
+        """Say what came of it."""
+        return in_words(report, [str(rule) for rule in self.rules])
+
+    def _write(self, folder: Path, scored: ScoredFolder, selection: Selection, report: SelectionReport) -> None:
+        rules = [str(rule) for rule in self.rules]
+        chosen = scored.manifest.with_columns({"kept": selection.kept, "reason": selection.reasons})
+        parents = [scored.manifest.content_hash]
+        kept = chosen.filter(selection.kept)
+
+        # 1. The dataset: images, then the manifest among them.
+        dataset = folder / DATASET
+        dataset.mkdir()
+        names = kept.table["file_name"].to_pylist()
+        place_images(kept.images, names, dataset, names, "placing images")
+        Manifest(kept.table, dataset, tuple(parents)).write(dataset)
+
+        # 2. The rejects, where they lie.
+        chosen.filter(~selection.kept).with_parents(parents).write(folder / REJECTED)
+
+        # 3. The report.
+        place = folder / REPORT
+        place.mkdir()
+        write_tables(report, selection, rules, place)
+        selection_plots.save_histogram(selection, self.rules, place / "histogram.png")
+        sheets = {
+            "kept": selection_plots.kept_sheet(selection),
+            "rejected": selection_plots.rejected_sheet(selection, report.main_reasons),
+        }
+        for name, sheet in sheets.items():
+            if sheet is not None:
+                sheet.save(place / f"{name}.png")
+
+        # 4. The card, with the note by which the dataset is known.
+        (dataset / _CARD).mkdir()
+        shown = {"histogram": f"{_CARD}/histogram.png"}
+        (dataset / shown["histogram"]).write_bytes((place / "histogram.png").read_bytes())
+        pairs = _nearest_pairs(scored, selection)
+        if pairs is not None:
+            shown["nearest_real"] = f"{_CARD}/nearest_real.png"
+            pairs.save(dataset / shown["nearest_real"])
+        card = self._card(kept, scored, report, rules, shown)
+        (dataset / "README.md").write_text(write_card(card), encoding="utf-8")
+        (dataset / NOTE).write_text(json.dumps(_noted(card), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+    def _card(
+        self,
+        kept: Manifest,
+        scored: ScoredFolder,
+        report: SelectionReport,
+        rules: Sequence[str],
+        shown: Mapping[str, str],
+    ) -> Card:
+        seeds = kept.numpy("seed")
+        pairs = (
+            kept.table.group_by(["source", "camid"])
+            .aggregate([])
+            .sort_by([("source", "ascending"), ("camid", "ascending")])
+        )
+        cameras: dict[str, list[int]] = {}
+        for row in pairs.to_pylist():
+            cameras.setdefault(row["source"], []).append(row["camid"])
+        return Card(
+            title=self.title,
+            licence=self.licence,
+            report=report,
+            rules=rules,
+            sources=_counted(kept, "source"),
+            generators=_counted(kept, "generator"),
+            seeds=(int(seeds.min()), int(seeds.max()), len(np.unique(seeds))),
+            cameras=cameras,
+            audit=_audit(scored, kept, self.near_copy),
+            pictures=shown,
+            scored=scored.manifest.content_hash,
+            calibration=scored.calibration,
+        )
+
+
+def _counted(manifest: Manifest, column: str) -> dict[str, int]:
+    counts = pc.value_counts(manifest.table[column])
+    pairs = zip(counts.field("values").to_pylist(), counts.field("counts").to_pylist(), strict=True)
+    return dict(sorted(pairs))
+
+
+def _audit(scored: ScoredFolder, kept: Manifest, limit: float) -> Audit | None:
+    if REAL_DISTANCE not in kept.columns:
+        return None
+    before, after = (manifest.numpy(REAL_DISTANCE) for manifest in (scored.manifest, kept))
+    before, after = before[~np.isnan(before)], after[~np.isnan(after)]
+    return Audit(before, after, limit, scored.real_gap) if len(after) else None
+
+
+def _nearest_pairs(scored: ScoredFolder, selection: Selection) -> Any:
+    if not {REAL_DISTANCE, NEAREST} <= set(scored.manifest.columns):
+        return None
+    distances = np.where(selection.kept, scored.manifest.numpy(REAL_DISTANCE), np.nan)
+    rows = np.argsort(distances, kind="stable")[: min(_PAIRS, int((~np.isnan(distances)).sum()))]
+    return selection_plots.nearest_real_sheet(scored, rows) if len(rows) else None
+
+
+def _noted(card: Card) -> dict[str, Any]:
+    """The card's numbers as plain values."""
+    return {
+        "format": 1,
+        "title": card.title,
+        "images": card.report.kept,
+        "identities": card.report.after.identities,
+        "sources": dict(card.sources),
+        "generators": dict(card.generators),
+        "rules": list(card.rules),
+        "scored": card.scored,
+        "near_copies": None if card.audit is None else [round(share, 6) for share in card.audit.near_copies],
+    }
+
+
+def _log(tracker: WandbTracker, report: SelectionReport, folder: Path, rules: Sequence[SelectionRule]) -> None:
+    import wandb
+
+    tracker.log_hyperparams({"rules": [str(rule) for rule in rules]})
+    numbers = {
+        "kept": report.kept,
+        "kept_share": report.kept_share,
+        "identities": report.after.identities,
+        "identities_lost": len(report.lost),
+        "images_per_identity": report.after.median,
+    }
+    tracker.log_metrics({f"select/{name}": float(value) for name, value in numbers.items()}, step=0)
+    with tracker.spared():
+        shown = {f"select/pictures/{file.stem}": wandb.Image(str(file)) for file in sorted(folder.glob("*.png"))}
+        for file in sorted(folder.glob("*.csv")):
+            table = read_csv(file)
+            rows = [list(row.values()) for row in table.to_pylist()]
+            shown[f"select/tables/{file.stem}"] = wandb.Table(columns=table.column_names, data=rows)
+        tracker.experiment.log({**shown, "trainer/global_step": 0})
+    finish_tracking()

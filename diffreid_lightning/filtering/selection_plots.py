@@ -1,0 +1,133 @@
+"""The pictures of a selection: histograms with thresholds, kept and rejected images, near-copies and what they copy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.compute as pc
+from PIL import Image
+
+from diffreid_lightning.errors import UserError
+from diffreid_lightning.filtering.rules import Selection, SelectionRule
+from diffreid_lightning.filtering.scored_manifest import NEAREST, NEAREST_SOURCE, REAL_DISTANCE, ScoredFolder
+from diffreid_lightning.visualization.grid import draw_samples, side_by_side
+
+_RANGES = {"confidence": (0.0, 1.0), "similarity": (-1.0, 1.0), "margin": (-2.0, 2.0)}
+_CELL = (64, 128)  # width and height in pixels
+_COLUMNS = 12
+_KEPT, _REJECTED = "#2f7d4f", "#b9c0c7"
+
+
+def save_histogram(selection: Selection, rules: Sequence[SelectionRule], file: Path) -> None:
+    """Draw how the scores are distributed, kept images below rejected ones, with the rules' thresholds as lines.
+
+    Args:
+        selection: after the rules.
+        rules: those that were applied.
+        file: the PNG to write.
+    """
+    from matplotlib.figure import Figure  # takes a second, and no window
+
+    names = [name for name in _RANGES if name in selection.manifest.columns]
+    figure = Figure(figsize=(4.4 * len(names), 3.2), dpi=120, layout="constrained")
+    cuts = [rule.cut for rule in rules if rule.cut is not None]
+    for axes, name in zip(np.atleast_1d(figure.subplots(1, len(names))), names, strict=True):
+        values = selection.manifest.numpy(name)
+        scored = ~np.isnan(values)
+        low, high = _range_of(name, values[scored])
+        groups = [values[scored & selection.kept], values[scored & ~selection.kept]]
+        labels = [f"kept ({len(groups[0]):,})", f"rejected ({len(groups[1]):,})"]
+        axes.hist(groups, bins=40, range=(low, high), stacked=True, color=[_KEPT, _REJECTED], label=labels)
+        for cut_name, threshold in cuts:
+            if cut_name == name:
+                axes.axvline(threshold, color="#c2362b", linewidth=1.5, label=f"threshold {threshold:g}")
+        axes.set_xlabel(name)
+        axes.locator_params(axis="x", nbins=6)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=3)  # above, on no bar
+    figure.axes[0].set_ylabel("images")
+    figure.savefig(file, metadata={"Software": None})
+
+
+def kept_sheet(selection: Selection) -> Image.Image | None:
+    """Draw kept images, from the surest to the least sure; None when none can be drawn."""
+    rows = np.flatnonzero(selection.kept)
+    name, values = _main_score(selection)
+    rows = rows[np.argsort(-values[rows], kind="stable")]
+    chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), 6 * _COLUMNS)).round().astype(int)]
+    lines = []
+    for part in np.split(chosen, range(_COLUMNS, len(chosen), _COLUMNS)):
+        images = [image for row in part.tolist() if (image := _picture(selection, row)) is not None]
+        if images:
+            lines.append((f"{name} {values[part[0]]:.3f} to {values[part[-1]]:.3f}", images))
+    return draw_samples(lines) if lines else None
+
+
+def rejected_sheet(selection: Selection, reasons: Iterable[str]) -> Image.Image | None:
+    """Draw rejected images, a line for each of the most frequent reasons; None when none can be drawn.
+
+    Args:
+        selection: after the rules.
+        reasons: those that are looked for; others pass. Each broken file may have its own.
+    """
+    _, values = _main_score(selection)
+    given = selection.reasons
+    counts = selection.count_reasons()
+    lines = []
+    for reason in sorted(counts.keys() & set(reasons), key=lambda text: (-counts[text], text)):
+        rows = np.flatnonzero(np.asarray(pc.equal(given, reason)) & ~selection.kept)
+        rows = rows[np.argsort(-np.nan_to_num(values[rows], nan=-np.inf), kind="stable")]
+        if not len(rows):
+            continue
+        chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), _COLUMNS)).round().astype(int)]
+        images = [image for row in chosen.tolist() if (image := _picture(selection, row)) is not None]
+        if images:
+            lines.append((f"{reason} ({len(rows):,})", images))
+        if len(lines) == 8:
+            break
+    return draw_samples(lines) if lines else None
+
+
+def nearest_real_sheet(scored: ScoredFolder, rows: npt.NDArray[np.int64]) -> Image.Image | None:
+    """Draw generated images, each left of the real image it is nearest to.
+
+    Args:
+        scored: the scored images.
+        rows: which, the nearest first.
+
+    Returns:
+        The sheet; None where the real images are not on this machine.
+    """
+    table = scored.manifest.table.take(rows).select(["file_name", NEAREST, NEAREST_SOURCE, REAL_DISTANCE])
+    lines = []
+    for row in table.to_pylist():
+        made, _ = scored.manifest.images.image_or_reason(row["file_name"])
+        real = scored.real_image(row[NEAREST_SOURCE], row[NEAREST])
+        if made is not None and real is not None:
+            pair = [image.resize(_CELL, Image.Resampling.BICUBIC) for image in (made, real)]
+            lines.append((f"{row[REAL_DISTANCE]:.4f}", pair))
+    return side_by_side([draw_samples([line]) for line in lines]) if lines else None
+
+
+def _range_of(name: str, values: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """The whole range of a probability; of a cosine only what occurs."""
+    if name == "confidence" or not len(values):
+        return _RANGES[name]
+    low, high = float(values.min()), float(values.max())
+    return (low, high) if high > low else _RANGES[name]
+
+
+def _main_score(selection: Selection) -> tuple[str, npt.NDArray[np.float64]]:
+    name = next(name for name in _RANGES if name in selection.manifest.columns)
+    return name, selection.manifest.numpy(name)
+
+
+def _picture(selection: Selection, row: int) -> Image.Image | None:
+    try:
+        image, _ = selection.manifest.images.image_or_reason(selection.manifest.table["file_name"][row].as_py())
+    except UserError:  # the whole folder has moved: the tables are worth having all the same
+        return None
+    return None if image is None else image.resize(_CELL, Image.Resampling.BICUBIC)

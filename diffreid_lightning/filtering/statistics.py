@@ -1,0 +1,198 @@
+"""What a selection came to: shares, lost identities, images per identity, attributes before and after; as tables."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from diffreid_lightning.datasets.concat import IdentityKey
+from diffreid_lightning.filtering.rules import Selection
+
+_REASONS = 12  # so many are listed one by one
+
+
+@dataclass(frozen=True)
+class PerIdentity:
+    """How many images the identities have that have any.
+
+    Args:
+        identities: how many identities.
+        fewest: images of the poorest.
+        median: images of the median one.
+        most: images of the richest.
+    """
+
+    identities: int
+    fewest: int
+    median: float
+    most: int
+
+    @classmethod
+    def count(cls, labels: npt.NDArray[np.int64]) -> PerIdentity:
+        """Count the labels, (N,)."""
+        counts = np.bincount(labels)
+        counts = counts[counts > 0]
+        if not len(counts):
+            return cls(0, 0, 0.0, 0)
+        return cls(len(counts), int(counts.min()), float(np.median(counts)), int(counts.max()))
+
+    @property
+    def spread(self) -> str:
+        """Fewest, median and most, for a table."""
+        return f"{self.fewest} / {self.median:g} / {self.most}"
+
+    def __str__(self) -> str:
+        return f"{self.identities:,} identities, {self.spread} images each"
+
+
+@dataclass(frozen=True)
+class SelectionReport:
+    """The numbers of a selection.
+
+    Args:
+        images: rows that were scored, or could not be.
+        kept: rows that are in.
+        before: images per identity among all rows.
+        after: images per identity among those that are in.
+        lost: identities of which nothing is left, with the reason that most of their images share.
+        reasons: rows by reason.
+        coverage: (attribute, value) with its images before and after.
+    """
+
+    images: int
+    kept: int
+    before: PerIdentity
+    after: PerIdentity
+    lost: Sequence[tuple[IdentityKey, str]]
+    reasons: Mapping[str, int]
+    coverage: Mapping[tuple[str, str], tuple[int, int]]
+
+    @property
+    def main_reasons(self) -> dict[str, int]:
+        """The most frequent reasons, in order, and what the others add up to: each broken file may have its own."""
+        most = sorted(self.reasons, key=lambda reason: -self.reasons[reason])[:_REASONS]
+        shown = {reason: count for reason, count in self.reasons.items() if reason in most}
+        others = len(self.reasons) - len(shown)
+        rest = sum(self.reasons.values()) - sum(shown.values())
+        return {**shown, f"{others} other reasons": rest} if others else shown
+
+    @property
+    def kept_share(self) -> float:
+        """Share of the rows that are in, 0 to 1."""
+        return self.kept / self.images if self.images else 0.0
+
+    def values_covered(self) -> dict[str, tuple[int, int]]:
+        """Return how many values of each attribute occur, before and after."""
+        found: dict[str, tuple[int, int]] = {}
+        for (attribute, _), (before, after) in self.coverage.items():
+            many, left = found.get(attribute, (0, 0))
+            found[attribute] = (many + (before > 0), left + (after > 0))
+        return found
+
+
+def summarise(selection: Selection) -> SelectionReport:
+    """Count what a selection came to."""
+    kept = selection.kept
+    lost = np.setdiff1d(np.unique(selection.labels), selection.labels[kept])
+    why = _main_reasons(selection, lost)
+    return SelectionReport(
+        images=len(selection),
+        kept=int(kept.sum()),
+        before=PerIdentity.count(selection.labels),
+        after=PerIdentity.count(selection.labels[kept]),
+        lost=[(selection.identities[label], why[label]) for label in lost.tolist()],
+        reasons=selection.count_reasons(),
+        coverage=attribute_coverage(selection.manifest.table, kept),
+    )
+
+
+def attribute_coverage(table: pa.Table, kept: npt.NDArray[np.bool_]) -> dict[tuple[str, str], tuple[int, int]]:
+    """Count the values of the attributes that images were generated with.
+
+    Args:
+        table: rows, with a column ``attributes`` of JSON objects or without.
+        kept: (N,) which rows are in.
+
+    Returns:
+        Images by (attribute, value), before and after, sorted. A row whose text is no JSON object has no attributes.
+    """
+    found: dict[tuple[str, str], tuple[int, int]] = {}
+    if "attributes" not in table.column_names:
+        return found
+    coded = pc.dictionary_encode(table["attributes"]).combine_chunks()  # a few combinations, however many rows
+    numbers = np.asarray(pc.fill_null(coded.indices, len(coded.dictionary)))
+    size = len(coded.dictionary) + 1
+    before, after = np.bincount(numbers, minlength=size), np.bincount(numbers[kept], minlength=size)
+    for number, text in enumerate(coded.dictionary.to_pylist()):
+        for pair in _attributes_of(text):
+            one, other = found.get(pair, (0, 0))
+            found[pair] = (one + int(before[number]), other + int(after[number]))
+    return dict(sorted(found.items()))
+
+
+def in_words(report: SelectionReport, rules: Sequence[str]) -> str:
+    """Put a report into plain text."""
+    lines = [
+        f"kept {report.kept:,} of {report.images:,} images ({100 * report.kept_share:.1f} %)",
+        f"before: {report.before} (fewest / median / most)",
+        f"after:  {report.after}",
+        f"identities lost: {len(report.lost):,}",
+        *(f"  {source} {partition} {pid}: {reason}" for (source, partition, pid), reason in report.lost[:20]),
+    ]
+    if len(report.lost) > 20:
+        lines.append(f"  and {len(report.lost) - 20:,} more, in identities.csv")
+    lines += ["", "rules, in order:", *(f"  {rule}" for rule in rules), "", "images by reason:"]
+    lines += [f"  {count:>9,}  {reason}" for reason, count in report.main_reasons.items()]
+    covered = report.values_covered()
+    if covered:
+        lines += ["", "attribute values covered, before and after (images of each in coverage.csv):"]
+        lines += [f"  {attribute}: {before} -> {after}" for attribute, (before, after) in covered.items()]
+    return "\n".join(lines) + "\n"
+
+
+def write_tables(report: SelectionReport, selection: Selection, rules: Sequence[str], folder: Path) -> None:
+    """Write ``summary.txt``, ``identities.csv`` and ``coverage.csv``."""
+    (folder / "summary.txt").write_text(in_words(report, rules), encoding="utf-8")
+    count = len(selection.identities)
+    images = np.bincount(selection.labels, minlength=count)
+    kept = np.bincount(selection.labels[selection.kept], minlength=count)
+    lost = dict(report.lost)
+    keys = enumerate(selection.identities)
+    rows = ((*key, images[label], kept[label], lost.get(key, "")) for label, key in keys)
+    header = ("source", "partition", "pid", "images", "kept", "why_lost")
+    _write_csv(folder / "identities.csv", header, rows)
+    coverage = ((*pair, *counts) for pair, counts in report.coverage.items())
+    _write_csv(folder / "coverage.csv", ("attribute", "value", "before", "after"), coverage)
+
+
+def _attributes_of(text: str | None) -> list[tuple[str, str]]:
+    try:
+        read = json.loads(text or "{}")
+    except ValueError:
+        return []
+    return [(str(name), str(value)) for name, value in read.items()] if isinstance(read, dict) else []
+
+
+def _main_reasons(selection: Selection, lost: npt.NDArray[np.int64]) -> dict[int, str]:
+    """Return the most frequent reason of each of some identities; of equally frequent ones the first by alphabet."""
+    rows = np.isin(selection.labels, lost)
+    table = pa.table({"label": selection.labels[rows], "reason": selection.reasons.filter(pa.array(rows))})
+    counted = table.group_by(["label", "reason"]).aggregate([([], "count_all")])
+    counted = counted.sort_by([("label", "ascending"), ("count_all", "ascending"), ("reason", "descending")])
+    return dict(zip(counted["label"].to_pylist(), counted["reason"].to_pylist(), strict=True))
+
+
+def _write_csv(file: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    with file.open("w", newline="", encoding="utf-8") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(header)
+        writer.writerows(rows)

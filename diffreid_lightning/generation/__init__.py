@@ -1,0 +1,1 @@
+"""Generate images of personalized identities with Diversity Injection: module, DataModule, strategies, writer."""

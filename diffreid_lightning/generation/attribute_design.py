@@ -1,0 +1,90 @@
+"""Which attributes, which noise and which reference each image of an identity gets: a balanced design from a seed.
+
+Everything here follows from (run seed, identity, index) alone, so that neither the other identities of a run, nor their
+number of images, nor order or processes change any of it. More images of an identity continue the same design.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from diffreid_lightning.datasets.concat import IdentityKey
+
+_ATTRIBUTES, _REFERENCES, _NOISE = "attributes", "references", "noise"  # streams that share no random number
+_MEMORY = 1 << 26  # bytes: so many identities are drawn at a time as fit in
+
+
+def balanced_design(keys: Sequence[IdentityKey], count: int, sizes: Sequence[int], seed: int) -> npt.NDArray[np.int64]:
+    """Draw the attributes of the first ``count`` images of each identity.
+
+    Image by image, an attribute takes one of the values that the identity has had least often, and among these the one
+    that it has met least often together with the values just drawn for the attributes before it; ties are broken at
+    random. So at every index an identity has had any two values of an attribute equally often or with a difference of
+    one, and pairs of values of two attributes are spread out as well.
+
+    Args:
+        keys: I identities.
+        count: images of each.
+        sizes: how many values each of A attributes has.
+        seed: the run's.
+
+    Returns:
+        (I, count, A): the values, from 0 to below the attribute's size.
+    """
+    pairs, rest = 4 * (len(sizes) * max(sizes)) ** 2, 8 * len(sizes) * (2 * max(sizes) + count)
+    together = max(1, _MEMORY // (pairs + rest))
+    blocks = [keys[start : start + together] for start in range(0, len(keys), together)]
+    return np.concatenate([_design(block, count, sizes, seed) for block in blocks])
+
+
+def _design(keys: Sequence[IdentityKey], count: int, sizes: Sequence[int], seed: int) -> npt.NDArray[np.int64]:
+    people, attributes, most = len(keys), len(sizes), max(sizes)
+    values = np.zeros((people, count, attributes), np.int64)
+    had = np.zeros((people, attributes, most), np.int64)
+    met = np.zeros((people, attributes, most, attributes, most), np.int32)  # pairs of an earlier and a later attribute
+    generators = [_generator(_ATTRIBUTES, seed, key) for key in keys]
+    everybody = np.arange(people)
+    for index in range(count):
+        ties = np.stack([generator.random((attributes, most)) for generator in generators])
+        for attribute, size in enumerate(sizes):
+            earlier = [(other, values[:, index, other]) for other in range(attribute)]
+            together = ties[:, attribute, :size]
+            for other, value in earlier:
+                together = together + met[everybody, other, value, attribute, :size]
+            seen = had[:, attribute, :size]
+            chosen = np.where(seen > seen.min(axis=1, keepdims=True), np.inf, together).argmin(axis=1)
+            values[:, index, attribute] = chosen
+            had[everybody, attribute, chosen] += 1
+            for other, value in earlier:
+                met[everybody, other, value, attribute, chosen] += 1
+    return values
+
+
+def dealt(key: IdentityKey, count: int, cards: int, seed: int) -> npt.NDArray[np.int64]:
+    """Deal ``cards`` real images of an identity to its first ``count`` generated ones, each as often as any other.
+
+    Returns:
+        (count,) numbers from 0 to below ``cards``.
+    """
+    generator = _generator(_REFERENCES, seed, key)
+    hands = [generator.permutation(cards) for _ in range(-(-count // cards))]
+    return np.concatenate(hands)[:count]
+
+
+def image_seed(key: IdentityKey, index: int, seed: int) -> int:
+    """Return the seed of one image's noise: a whole number from 0 to below 2**63."""
+    return int.from_bytes(_digest(_NOISE, seed, key, index)[:8], "big") >> 1
+
+
+def _generator(stream: str, seed: int, key: IdentityKey) -> np.random.Generator:
+    return np.random.default_rng(np.frombuffer(_digest(stream, seed, key), "<u4"))
+
+
+def _digest(stream: str, seed: int, key: IdentityKey, *further: int) -> bytes:
+    source, partition, pid = key
+    return hashlib.sha256(json.dumps([stream, seed, source, partition, pid, *further]).encode()).digest()

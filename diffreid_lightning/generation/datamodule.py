@@ -1,0 +1,207 @@
+"""What is to be generated: so many images of each identity, each with attributes, a seed and a reference image."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffreid_lightning.datasets import PersonDataset, open_dataset
+from diffreid_lightning.datasets.concat import IdentityKey
+from diffreid_lightning.datasets.identities import choose_people, describe_people, identity_name, identity_names
+from diffreid_lightning.datasets.stage_data import PlannedDataModule
+from diffreid_lightning.datasets.transforms import evaluation_view
+from diffreid_lightning.errors import UserError, check_image_size, check_range, check_seed
+from diffreid_lightning.generation.attribute_design import balanced_design, dealt, image_seed
+from diffreid_lightning.generation.diversity import ImageRequest
+from diffreid_lightning.generation.vocabulary import Vocabulary
+from diffreid_lightning.manifest.manifest import Manifest
+
+
+class PromptBatch(NamedTuple):
+    """Requests for B images."""
+
+    number: int  #: of the batch in the plan
+    requests: list[ImageRequest]  #: B of them
+    references: Tensor | None  #: (B, 3, H, W) uint8, the real images dealt to them, where they are asked for
+
+
+class _Person(NamedTuple):
+    """A real identity."""
+
+    key: IdentityKey
+    rows: list[int]  #: of the manifest
+    description: str
+
+
+class PromptsDataModule(PlannedDataModule):
+    """Requests for ``predict`` with a :class:`~diffreid_lightning.generation.module.GenerationModule`.
+
+    The images of all identities with index 0 come first, then those with index 1 and so on, so a batch mixes
+    identities and a run that is stopped early has served everybody alike.
+
+    Args:
+        source: the real images: a manifest with captions, or any dataset.
+        vocabulary: a packaged vocabulary (``default``, ``rendered``) or the path of a YAML file.
+        images_per_identity: how many images are asked for of each.
+        identities: whom: all of them (None), the first so many, or those named (``market1501-0002``).
+        splits: the splits whose identities are meant.
+        references: load the real images that are dealt to the generated ones, for SDEdit.
+        image_size: height and width in pixels.
+        batch_size: images per batch. It belongs to the plan.
+        num_workers: loader processes.
+        seed: seed of design and noise; the command line takes ``seed_everything`` unless this is written.
+
+    Raises:
+        UserError: there is no such vocabulary, or it has mistakes; the numbers are not positive.
+    """
+
+    def __init__(
+        self,
+        source: PersonDataset | str,
+        vocabulary: str = "default",
+        images_per_identity: int = 8,
+        identities: int | list[str] | None = None,
+        splits: tuple[str, ...] = ("train",),
+        references: bool = False,
+        image_size: tuple[int, int] = (256, 128),
+        batch_size: int = 32,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, num_workers)
+        check_range("data.images_per_identity", images_per_identity, 1, 100_000)
+        check_image_size("data.image_size", image_size)
+        if isinstance(identities, (int, float)):
+            check_range("data.identities", identities, 1)
+        check_seed("data.seed", seed)
+        self._source = open_dataset(source)
+        self.vocabulary = Vocabulary.read(vocabulary)
+        self.images_per_identity = images_per_identity
+        self.identities = identities
+        self.splits = splits
+        self.references = references
+        self.image_size = (int(image_size[0]), int(image_size[1]))
+        self.seed = seed
+
+    def setup(self, stage: str) -> None:
+        """Draw the design before loader processes are started."""
+        _ = self._design
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The real images."""
+        return self._source.manifest()
+
+    @property
+    def rows(self) -> int:
+        """Images of all identities."""
+        return len(self.people) * self.images_per_identity
+
+    @property
+    def work(self) -> dict[str, Any]:
+        """The manifest, whom of it, and how."""
+        return {
+            **super().work,
+            "identities": f"{len(self.people)} ({self._whom})",
+            "images_per_identity": self.images_per_identity,
+            "vocabulary": {name: list(phrases) for name, phrases in self.vocabulary.phrases.items()},
+            "splits": list(self.splits),
+            "references": self.references,
+            "image_size": list(self.image_size),
+            "seed": self.seed,
+        }
+
+    @cached_property
+    def people(self) -> list[_Person]:
+        """The identities, by key.
+
+        Raises:
+            UserError: there is none, one that is named has no image in the splits, or two share a name.
+        """
+        wanted = np.isin(self.manifest.numpy("split").astype(str), self.splits)
+        wanted &= self.manifest.numpy("role") == "identity"
+        rows = np.flatnonzero(wanted)
+        meant = self.manifest.filter(wanted)
+        labels, keys = meant.identities()
+        identity_names(keys)
+        order = rows[np.argsort(labels, kind="stable")]
+        groups = np.split(order, np.cumsum(np.bincount(labels))[:-1]) if len(order) else []
+        people = [
+            _Person(key, group.tolist(), description)
+            for key, group, description in zip(keys, groups, describe_people(meant), strict=True)
+        ]
+        return self._chosen(people)
+
+    def request(self, row: int) -> ImageRequest:
+        """Return what is asked for in a row of the plan."""
+        index, number = divmod(row, len(self.people))
+        person = self.people[number]
+        reference = person.rows[self._dealt[number][index]]
+        return ImageRequest(
+            key=person.key,
+            number=index,
+            seed=image_seed(person.key, index, self.seed),
+            description=person.description,
+            attributes=self.vocabulary.name(self._design[number, index].tolist()),
+            reference=self._names[reference].as_py(),
+            reference_circumstances=self._circumstances[reference] or "",
+        )
+
+    def load(self, number: int, rows: range) -> PromptBatch:
+        """Put a batch together."""
+        requests = [self.request(row) for row in rows]
+        images = self.manifest.images
+        views = [evaluation_view(images.image(each.reference), self.image_size) for each in requests * self.references]
+        return PromptBatch(number, requests, torch.stack(views) if views else None)
+
+    def transfer_batch_to_device(self, batch: PromptBatch, device: torch.device, dataloader_idx: int) -> PromptBatch:
+        """Move the pictures; the rest is words."""
+        # The loader makes lists of tuples, and a key must be one to be looked up.
+        requests = [each._replace(key=(each.key[0], each.key[1], each.key[2])) for each in batch.requests]
+        references = batch.references if batch.references is None else batch.references.to(device)
+        return PromptBatch(batch.number, requests, references)
+
+    @cached_property
+    def _design(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        keys = [person.key for person in self.people]
+        return balanced_design(keys, self.images_per_identity, self.vocabulary.sizes, self.seed)
+
+    @property
+    def _whom(self) -> str:
+        """The identities' names, hashed: there may be thousands."""
+        names = "\n".join(identity_name(person.key) for person in self.people)
+        return hashlib.sha256(names.encode()).hexdigest()[:16]
+
+    @cached_property
+    def _dealt(self) -> list[list[int]]:
+        count = self.images_per_identity
+        return [dealt(person.key, count, len(person.rows), self.seed).tolist() for person in self.people]
+
+    @cached_property
+    def _names(self) -> Any:
+        return self.manifest.table["file_name"]
+
+    @cached_property
+    def _circumstances(self) -> Sequence[str | None]:
+        if "circumstances" not in self.manifest.columns:
+            return [None] * len(self.manifest)
+        values: list[str | None] = self.manifest.table["circumstances"].to_pylist()
+        return values
+
+    def _chosen(self, people: list[_Person]) -> list[_Person]:
+        where = f"images of split {' or '.join(self.splits)} in {self.manifest.root}"
+        if not people:
+            raise UserError(
+                "There is no identity to generate.",
+                looked_for=where,
+                found="the manifest's splits are " + ", ".join(sorted(set(self.manifest.numpy("split").tolist()))),
+                remedy="change data.splits",
+            )
+        keys = [person.key for person in people]
+        return [people[place] for place in choose_people(keys, self.identities, where, self.manifest.identities()[1])]

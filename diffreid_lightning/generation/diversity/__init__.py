@@ -1,0 +1,10 @@
+"""Diversity Injection: strategies that vary what is drawn of an identity, given in YAML by class path."""
+
+from diffreid_lightning.generation.diversity.base import Diversity, ImageRequest
+from diffreid_lightning.generation.diversity.composed_guidance import ComposedGuidance
+from diffreid_lightning.generation.diversity.guidance_jitter import GuidanceJitter
+from diffreid_lightning.generation.diversity.no_diversity import NoDiversity
+from diffreid_lightning.generation.diversity.sdedit import SDEdit
+from diffreid_lightning.generation.diversity.words_only import WordsOnly
+
+__all__ = ["ComposedGuidance", "Diversity", "GuidanceJitter", "ImageRequest", "NoDiversity", "SDEdit", "WordsOnly"]

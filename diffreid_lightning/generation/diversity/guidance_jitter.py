@@ -1,0 +1,51 @@
+"""Diversity by the guidance scale: each image is drawn with one of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from diffreid_lightning.diffusion.denoising_loop import Weights
+from diffreid_lightning.errors import UserError
+from diffreid_lightning.generation.diversity.base import Diversity, ImageRequest
+
+
+class GuidanceJitter(Diversity):
+    """The identity's prompt alone, under a guidance scale that each image's seed draws.
+
+    The scale trades diversity against fidelity to the prompt (Ho and Salimans, arXiv 2207.12598), and
+    synthetic training sets gain from less of it (Sariyildiz et al., arXiv 2212.08420). Two evaluations of
+    the denoiser per step.
+
+    Args:
+        factors: smallest and largest factor of the run's guidance scale; the factor is log-uniform between them, and
+            the scale never below 1.
+
+    Raises:
+        UserError: the factors are not positive and in order.
+    """
+
+    def __init__(self, factors: tuple[float, float] = (0.4, 1.2)) -> None:
+        low, high = factors
+        if not 0 < low <= high <= 100:
+            raise UserError(
+                f"The guidance scale cannot be drawn between factors {tuple(factors)}.",
+                looked_for="two factors, 0 < smallest <= largest <= 100",
+            )
+        self.factors = (float(low), float(high))
+
+    def weights(self, calls: int, guidance: float, seeds: Sequence[int]) -> Weights:
+        """Draw each image's scale."""
+        low, high = np.log(self.factors)
+        drawn = np.array([np.random.default_rng([seed, 1]).uniform(low, high) for seed in seeds])
+        scales = np.maximum(guidance * np.exp(drawn), 1).astype(np.float32)
+        return np.tile(scales, (calls, 1, 1))
+
+    def circumstances(self, request: ImageRequest) -> str:
+        """Say nothing."""
+        return ""
+
+    def attributes(self, request: ImageRequest) -> dict[str, str]:
+        """None is asked for."""
+        return {}

@@ -1,0 +1,311 @@
+"""Stage 1, last step: new images of identities, by a personalised model or by a plain one from descriptions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import pyarrow as pa
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+
+from diffreid_lightning.datasets.concat import IdentityKey
+from diffreid_lightning.diffusion.checkpoints import INDEX, locate_pipeline, weights_hash
+from diffreid_lightning.diffusion.denoising_loop import (
+    Guidance,
+    decodable_size,
+    decode_latents,
+    denoise,
+    encode_images,
+    guidance_scale,
+)
+from diffreid_lightning.diffusion.noise_scheduler import Sampler, initial_noise
+from diffreid_lightning.diffusion.pipeline_io import PROVENANCE, load_pipeline
+from diffreid_lightning.diffusion.prompt_cache import PromptCache
+from diffreid_lightning.diffusion.prompt_encoding import text_encoders, tokenise
+from diffreid_lightning.diffusion.prompt_template import PromptTemplate
+from diffreid_lightning.errors import UserError, check_range
+from diffreid_lightning.generation.datamodule import PromptBatch, PromptsDataModule
+from diffreid_lightning.generation.diversity import ComposedGuidance, Diversity, ImageRequest
+from diffreid_lightning.manifest.lineage import manifests_named, read_provenance
+from diffreid_lightning.paths import user_path
+from diffreid_lightning.personalization.checkpoint import Identity, fused, is_personalised, load_personalised
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_CHECKED_TOGETHER = 1024  # prompts that are tokenised at a time before the run
+
+
+class GeneratedBatch(NamedTuple):
+    """Generated images and what is known of them."""
+
+    number: int  #: of the batch in the plan
+    rows: pa.Table  #: B rows: source, partition, pid, number, caption, prompt, attributes, seed, generator
+    images: Tensor  #: (B, 3, H, W) uint8 on the CPU
+
+
+class _Loaded(NamedTuple):
+    """What a model consists of."""
+
+    pipeline: Any
+    template: PromptTemplate
+    content_hash: str
+    people: dict[IdentityKey, Identity] | None  #: None where it is not personalised
+
+
+class GenerationModule(LightningModule):
+    """Draws what a :class:`~diffreid_lightning.generation.datamodule.PromptsDataModule` asks for.
+
+    An image's noise comes from its seed alone. Batches have the members that the plan gives them, so a run that is
+    repeated on one machine repeats every pixel.
+
+    Args:
+        model: a personalised model's folder; or a plain checkpoint (folder, hub id, ``tiny-sd``), whose identities are
+            then no more than their descriptions.
+        base: where a personalised model's base is now; None looks where it was in training.
+        image_size: height and width in pixels; on the command line it is set as ``data.image_size``.
+        scheduler: the sampler: a class of diffusers by name, or an importable path; None keeps the checkpoint's.
+        scheduler_options: its arguments that differ from the checkpoint's configuration.
+        steps: sampler steps.
+        guidance: scale of classifier-free guidance (Ho and Salimans, arXiv 2207.12598), 1 or more; 1 is none, and 0 as
+            well, as model cards of distilled checkpoints have it.
+        rescale: how far the contrast is brought back that guidance adds (Lin et al., arXiv 2305.08891), 0 to 1.
+        diversity: the strategy of Diversity Injection; None is :class:`~.diversity.composed.ComposedGuidance`.
+        template: the prompt; None takes the one the model was trained with.
+        dtype: precision of the networks; the latents between steps are float32. The trainer's own precision stays 32.
+        channels_last: lay the convolutions' memory out by pixels, which is faster nearly everywhere.
+        kept_prompts: encoded prompts that are kept from batch to batch.
+        decoded_together: latents that are decoded at a time.
+
+    Raises:
+        UserError: model, scheduler or sizes cannot be used.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        base: str | None = None,
+        image_size: tuple[int, int] = (256, 128),
+        scheduler: str | None = "DPMSolverMultistepScheduler",
+        scheduler_options: dict[str, Any] | None = None,
+        steps: int = 25,
+        guidance: float = 5.0,
+        rescale: float = 0.0,
+        diversity: Diversity | None = None,
+        template: str | None = None,
+        dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+        channels_last: bool = True,
+        kept_prompts: int = 1024,
+        decoded_together: int = 32,
+    ) -> None:
+        super().__init__()
+        _check_numbers(steps, rescale, kept_prompts, decoded_together)
+        loaded = _load(model, base)
+        pipeline = loaded.pipeline
+        self._model, self._pipeline, self._people = model, pipeline, loaded.people
+        self.generator = loaded.content_hash
+        self.template = loaded.template if template is None else PromptTemplate(template)
+        if loaded.people is not None:
+            self.template.naming()
+        # Registered, so that they move with the module and can be compiled by name.
+        self.unet, self.vae = pipeline.unet, pipeline.vae
+        self.text_encoders = torch.nn.ModuleList(encoder for _, encoder in text_encoders(pipeline))
+        # A LoRA was added in single precision: it costs nothing per step and next to nothing in precision.
+        self.requires_grad_(False).eval().to(_DTYPES[dtype])
+        if dtype == "float16" and self.vae.config.force_upcast:
+            self.vae.float()  # such an autoencoder overflows in half precision
+        self.image_size = decodable_size(self.vae, image_size)
+        self.sampler = Sampler(pipeline.scheduler, scheduler, scheduler_options or {}, steps)
+        self.guidance = guidance_scale("model.guidance", guidance)
+        self.rescale = rescale
+        self.diversity = diversity or ComposedGuidance()
+        self.decoded_together = decoded_together
+        self._settings = {"dtype": dtype, "channels_last": channels_last}
+        if channels_last:
+            self.unet.to(memory_format=torch.channels_last)
+            self.vae.to(memory_format=torch.channels_last)
+        self._prompts = PromptCache(self._pipeline, self.image_size, kept_prompts)
+
+    @property
+    def work(self) -> dict[str, Any]:
+        """What the images follow from besides the requests."""
+        return {
+            "generator": self.generator,
+            "scheduler": self.sampler.work,
+            "guidance": self.guidance,
+            "rescale": self.rescale,
+            "diversity": {"class": type(self.diversity).__qualname__, **self.diversity.settings},
+            "template": self.template.text,
+            **self._settings,
+        }
+
+    @property
+    def trained_on(self) -> tuple[str, ...]:
+        """Content hashes of the manifests that the model was trained on, as its folder notes them; not its base's."""
+        folder = user_path(self._model) if self._people is not None else locate_pipeline(self._model)
+        return tuple(manifests_named(read_provenance(folder / PROVENANCE)))
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of the denoiser per image."""
+        return self.diversity.evaluations(self.sampler.steps, self.guidance)
+
+    def on_predict_start(self) -> None:
+        """Refuse what cannot be drawn before anything is."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if not isinstance(data, PromptsDataModule):
+            raise UserError(
+                f"{type(data).__name__} does not say what to generate.",
+                looked_for="PromptsDataModule",
+                remedy="set data.class_path to PromptsDataModule, as in --config pipeline/generate",
+            )
+        if self.trainer.precision != "32-true":
+            raise UserError(
+                f"Images are not generated under trainer.precision {self.trainer.precision}.",
+                remedy="leave it at 32 and choose model.dtype: bfloat16 is faster on a GPU",
+            )
+        if self.diversity.uses_reference and not data.references:
+            raise UserError(
+                f"{type(self.diversity).__name__} starts from real images, which are not loaded.",
+                remedy="set data.references to true",
+            )
+        self._check_people(data)
+        self._check_prompts(data)
+        rank_zero_info(f"{self.evaluations} evaluations of the denoiser per image")
+
+    def prompts(self, request: ImageRequest) -> tuple[str, ...]:
+        """Word a request for this model.
+
+        Raises:
+            KeyError: the model does not know the identity.
+        """
+        name = "" if self._people is None else self._people[request.key].name
+        return self.diversity.prompts(self.template, name, self._described(request))
+
+    def caption(self, request: ImageRequest) -> str:
+        """Say in plain words what an image is to show."""
+        described = self._described(request)
+        plain = self.template.without_identity()
+        return plain(description=described.description, circumstances=self.diversity.circumstances(described))
+
+    def _described(self, request: ImageRequest) -> ImageRequest:
+        """Take the model's description of somebody whom the data do not describe."""
+        if request.description or self._people is None:
+            return request
+        return request._replace(description=self._people[request.key].description)
+
+    def predict_step(self, batch: PromptBatch, batch_idx: int) -> GeneratedBatch:
+        """Draw a batch."""
+        worded = [self.prompts(request) for request in batch.requests]
+        images = self.draw(worded, [request.seed for request in batch.requests], batch.references)
+        return GeneratedBatch(batch.number, self._rows(batch.requests, worded), images.cpu())
+
+    def draw(self, prompts: Sequence[Sequence[str]], seeds: Sequence[int], references: Tensor | None = None) -> Tensor:
+        """Draw images.
+
+        Args:
+            prompts: for each of B images as many as the strategy has.
+            seeds: of their noise.
+            references: (B, 3, H, W) uint8 real images to start from, where the strategy does.
+
+        Returns:
+            (B, 3, H, W) uint8 on the module's device.
+        """
+        # 1. Every distinct prompt is encoded once, whichever image and slot it is for.
+        count = len(seeds)
+        encoded = self._prompts([prompt for slot in zip(*prompts, strict=True) for prompt in slot])
+        slots = [encoded.take(range(start, start + count)) for start in range(0, len(prompts[0]) * count, count)]
+        # 2. Noise comes from generators of the images' own, which stochastic samplers go on drawing from.
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        skipped = self.diversity.skipped(self.sampler.steps)
+        timesteps = self.sampler.begin(skipped)
+        unit = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        shape = (self.unet.config.in_channels, self.image_size[0] // unit, self.image_size[1] // unit)
+        noise = initial_noise(generators, shape).to(self.device)
+        if self.diversity.uses_reference:
+            if references is None:
+                raise ValueError(f"{type(self.diversity).__name__} starts from references")
+            latents = self.sampler.start(noise, timesteps, encode_images(self.vae, references))
+        else:
+            latents = self.sampler.start(noise, timesteps)
+        # 3. Denoise under guidance, 4. decode.
+        weights = self.diversity.weights(len(timesteps), self.guidance, seeds)
+        guidance = Guidance(self._prompts.nothing(count), slots, weights, self.rescale)
+        latents = denoise(self.unet, self.sampler, guidance, latents, timesteps, generators)
+        return decode_latents(self.vae, latents, self.decoded_together)
+
+    def _rows(self, requests: Sequence[ImageRequest], prompts: Sequence[Sequence[str]]) -> pa.Table:
+        source, partition, pid = zip(*(request.key for request in requests), strict=True)
+        asked = [self.diversity.attributes(request) for request in requests]
+        return pa.table(
+            {
+                "source": pa.array(source, pa.string()),
+                "partition": pa.array(partition, pa.string()),
+                "pid": pa.array(pid, pa.int64()),
+                "number": pa.array([request.number for request in requests], pa.int64()),
+                "caption": pa.array([self.caption(request) for request in requests], pa.string()),
+                "prompt": pa.array([" AND ".join(worded) for worded in prompts], pa.string()),
+                "attributes": pa.array([json.dumps(each, ensure_ascii=False) for each in asked], pa.string()),
+                "seed": pa.array([request.seed for request in requests], pa.int64()),
+                "generator": pa.array([self.generator] * len(requests), pa.string()),
+            }
+        )
+
+    def _check_people(self, data: PromptsDataModule) -> None:
+        """Know everybody by name or at least by description."""
+        unknown = [each.key for each in data.people if self._people is not None and each.key not in self._people]
+        if unknown:
+            names = ", ".join("/".join(map(str, key)) for key in unknown[:4])
+            raise UserError(
+                f"The model was not personalised for {len(unknown)} of {len(data.people)} identities.",
+                looked_for=f"tokens for {names}{' and more' if len(unknown) > 4 else ''} (source/partition/pid)",
+                found=f"{len(self._people or ())} identities in {self._model}",
+                remedy="choose others with data.identities and data.splits, or personalise a model with these",
+            )
+        if self._people is None and not any(each.description for each in data.people):
+            raise UserError(
+                "A model that is not personalised knows identities by their descriptions only, and there are none.",
+                looked_for=f"the column 'description' in the manifest of {data.manifest.root}",
+                remedy="caption the images first (predict --config pipeline/caption), or personalise the model",
+            )
+
+    def _check_prompts(self, data: PromptsDataModule) -> None:
+        """Tokenise every distinct prompt once, so that a long run does not end at one that is too long."""
+        if not data.rows_left:
+            return
+        tokenizers = [tokenizer for tokenizer, _ in text_encoders(self._pipeline)]
+        seen: set[int] = set()  # hashes, not texts: there may be millions
+        new: list[str] = []
+        for row in range(data.rows):
+            for prompt in self.prompts(data.request(row)):
+                if hash(prompt) not in seen:
+                    seen.add(hash(prompt))
+                    new.append(prompt)
+            if len(new) >= _CHECKED_TOGETHER or row == data.rows - 1:
+                for tokenizer in tokenizers:
+                    tokenise(tokenizer, new)
+                new = []
+
+
+def _load(model: str, base: str | None) -> _Loaded:
+    """Load a model in single precision, its LoRA added to the weights."""
+    if is_personalised(model):
+        loaded = load_personalised(model, base)
+        people = {identity.key: identity for identity in loaded.identities}
+        made = _Loaded(fused(loaded.pipeline), loaded.template, loaded.content_hash, people)
+    else:
+        folder = user_path(model)
+        inside = [] if (folder / INDEX).is_file() else sorted(filter(is_personalised, folder.glob("*/")))
+        if inside:  # the folder of a run was given
+            raise UserError(f"There is no diffusion model at {model}", remedy=f"did you mean {inside[0]}?")
+        made = _Loaded(load_pipeline(model), PromptTemplate(), weights_hash(locate_pipeline(model)), None)
+    return made
+
+
+def _check_numbers(steps: int, rescale: float, kept_prompts: int, decoded_together: int) -> None:
+    check_range("model.steps", steps, 1, 1000)
+    check_range("model.rescale", rescale, 0, 1)
+    check_range("model.kept_prompts", kept_prompts, 1, 1_000_000)
+    check_range("model.decoded_together", decoded_together, 1, 100_000)

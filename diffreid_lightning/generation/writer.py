@@ -1,0 +1,199 @@
+"""What generation leaves behind: JPEG files in Market-1501's naming, and the manifest of them."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from lightning.pytorch import LightningModule, Trainer
+from PIL import Image
+
+from diffreid_lightning.callbacks.manifest_writer import ManifestWriter, planned
+from diffreid_lightning.errors import RunError, UserError, check_range, check_workers, shorten
+from diffreid_lightning.generation.module import GeneratedBatch
+from diffreid_lightning.manifest.manifest import Manifest
+from diffreid_lightning.storage.atomic import replacing_file
+
+
+class GeneratedImagesWriter(ManifestWriter):
+    """Write generated images and their manifest.
+
+    ``images/<source>/<pid>/0002_c7s1_000003_00.jpg`` is image 3 of identity 2: Market-1501's pattern, under a camera
+    whose number is one past the largest of the source in the rows that were read, so that none of their cameras is
+    mistaken for it. Identities outside the train partition lie in ``images/<source>-<partition>/``.
+
+    Images are encoded beside the generation of the next ones. A batch counts as done once all its images are on the
+    disk; until then it is made again by whoever runs the command again, with the same names. Each process keeps its own
+    batches, and rank zero writes the manifest at the end.
+
+    Args:
+        folder: where images and manifest are written.
+        quality: of the JPEG files, 1 to 100.
+        threads: that encode; 0 encodes in between.
+        waiting: batches that may wait to be encoded, in memory.
+
+    Raises:
+        UserError: a number is out of range.
+    """
+
+    def __init__(self, folder: str, quality: int = 95, threads: int = 2, waiting: int = 2) -> None:
+        super().__init__(folder)
+        check_range("GeneratedImagesWriter.quality", quality, 1, 100)
+        check_workers("GeneratedImagesWriter.threads", threads)
+        check_range("GeneratedImagesWriter.waiting", waiting, 0, 1000)
+        self.quality = quality
+        self.threads = threads
+        self.waiting = waiting if threads else 0
+        self._pool: ThreadPoolExecutor | None = None
+        self._queue: deque[tuple[int, pa.Table, list[Future[None]]]] = deque()
+        self._camids: dict[str, int] = {}
+
+    @property
+    def work(self) -> dict[str, Any]:
+        """The files follow from their quality."""
+        return {"jpeg_quality": self.quality}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take up earlier work, and number the cameras.
+
+        Raises:
+            UserError: images of different sources would lie in one folder.
+        """
+        if stage == "predict":
+            _refuse_shared_folders(planned(trainer).manifest.table)
+        super().setup(trainer, pl_module, stage)
+        if stage != "predict":
+            return
+        largest = planned(trainer).manifest.table.group_by("source").aggregate([("camid", "max")])
+        self._camids = {row["source"]: row["camid_max"] + 1 for row in largest.to_pylist()}
+        self._pool = ThreadPoolExecutor(self.threads, "jpeg") if self.threads else None
+
+    def write_on_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        prediction: GeneratedBatch,  # type: ignore[override]
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Hand a batch over, and keep those whose images are written.
+
+        Raises:
+            RunError: the disk refuses; every batch before is kept.
+        """
+        rows = self._named(prediction.rows)
+        pixels = prediction.images.permute(0, 2, 3, 1).numpy()
+        jobs = []
+        for name, image in zip(rows["file_name"].to_pylist(), pixels, strict=True):
+            arguments = (self.folder / name, image, self.quality)
+            jobs.append(self._pool.submit(_save, *arguments) if self._pool else _done(_save, *arguments))
+        self._queue.append((prediction.number, rows, jobs))
+        while self._queue and (len(self._queue) > self.waiting or all(job.done() for job in self._queue[0][2])):
+            self._keep_first()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Keep what is left, then write the manifest."""
+        while self._queue:
+            self._keep_first()
+        self._close()
+        super().teardown(trainer, pl_module, stage)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Keep the batches that were drawn, as far as the disk takes them."""
+        with contextlib.suppress(RunError):
+            while self._queue:
+                self._keep_first()
+        self._close()
+        super().on_exception(trainer, pl_module, exception)
+
+    def result(self, read: Manifest, rows: pa.Table) -> Manifest:
+        """Make the manifest of the generated images."""
+        return Manifest(rows, self.folder, (read.content_hash,))
+
+    def _named(self, rows: pa.Table) -> pa.Table:
+        """Give rows their place in the folder and the columns of generated images."""
+        names, camids = [], []
+        for row in rows.select(["source", "partition", "pid", "number"]).to_pylist():
+            camid = self._camids[row["source"]]
+            folder = _folder_of(row["source"], row["partition"])
+            names.append(f"images/{folder}/{row['pid']:04d}/{row['pid']:04d}_c{camid}s1_{row['number']:06d}_00.jpg")
+            camids.append(camid)
+        return (
+            rows.drop_columns(["number"])
+            .append_column("file_name", pa.array(names, pa.string()))
+            .append_column("camid", pa.array(camids, pa.int64()))
+            .append_column("source_pid", pc.cast(rows["pid"], pa.int64()))
+            .append_column("split", pa.repeat(pa.scalar("generated"), len(rows)))
+            .append_column("role", pa.repeat(pa.scalar("identity"), len(rows)))
+        )
+
+    def _keep_first(self) -> None:
+        number, rows, jobs = self._queue.popleft()
+        try:
+            for job in jobs:
+                job.result()
+        except OSError as error:
+            raise RunError(
+                f"The disk refused to take a generated image: {error.filename or self.folder}",
+                found=error.strerror or str(error),
+                remedy="free disk space and run the same command again; every batch before this one is kept",
+            ) from error
+        self.parts.put(number, rows)
+
+    def _close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool = None
+        self._queue.clear()
+
+
+def _folder_of(source: str, partition: str) -> str:
+    group = source if partition == "train" else f"{source}-{partition}"
+    return re.sub(r"[^\w.-]+|^\.+", "-", group)
+
+
+def _refuse_shared_folders(table: pa.Table) -> None:
+    """People of two sources may have one number, and their images would have one name."""
+    sharing: dict[str, list[str]] = {}
+    for row in table.group_by(["source", "partition"]).aggregate([]).to_pylist():
+        sharing.setdefault(_folder_of(**row), []).append(f"{row['source']!r} ({row['partition']})")
+    clashes = [f"{' and '.join(sorted(groups))} in images/{folder}" for folder, groups in sharing.items() if groups[1:]]
+    if clashes:
+        raise UserError(
+            "Images of different sources would lie in one folder.",
+            found=shorten(clashes),
+            remedy="name the sources apart by more than spaces and punctuation",
+        )
+
+
+def _save(path: Path, pixels: Any, quality: int) -> None:
+    """Write one image, whole or not at all.
+
+    Args:
+        path: where to.
+        pixels: (H, W, 3) uint8.
+        quality: of the JPEG.
+    """
+    if not path.parent.is_dir():
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing_file(path) as staged:
+        Image.fromarray(pixels).save(staged, "JPEG", quality=quality)
+
+
+def _done(function: Any, *arguments: Any) -> Future[None]:
+    """Do something now, and hold what came of it like a thread's."""
+    done: Future[None] = Future()
+    try:
+        done.set_result(function(*arguments))
+    except OSError as error:
+        done.set_exception(error)
+    return done

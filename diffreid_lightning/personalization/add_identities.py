@@ -1,0 +1,140 @@
+"""Add identities that a personalized model was never trained on.
+
+See ``python -m diffreid_lightning.personalization.add_identities --help``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from diffreid_lightning.datasets import open_dataset
+from diffreid_lightning.datasets.identities import describe_people, identity_names
+from diffreid_lightning.diffusion.pipeline_io import PROVENANCE
+from diffreid_lightning.errors import DiffReIDError, RunError, UserError, nearest
+from diffreid_lightning.manifest.lineage import read_provenance
+from diffreid_lightning.manifest.manifest import Manifest
+from diffreid_lightning.paths import user_path
+from diffreid_lightning.personalization.checkpoint import IDENTITIES_FILE, TENSORS, TOKENS_FILE, read_note, read_tokens
+from diffreid_lightning.personalization.identity_features import IdentityFeatures
+from diffreid_lightning.personalization.token_mapper import load_mapper
+from diffreid_lightning.storage.atomic import replacing
+
+
+def introduce(folder: Path, rows: Manifest, out: Path) -> list[str]:
+    """Write a personalised model that also knows the identities of these images, by the mapper it was trained with.
+
+    Nothing is trained; whom the model knows already keeps name and vectors.
+
+    Args:
+        folder: a model personalised with :class:`~diffreid_lightning.personalization.identity_tokens.MappedTokens`.
+        rows: images of the newcomers.
+        out: where the new model is written; what is there is replaced.
+
+    Returns:
+        The newcomers' names.
+
+    Raises:
+        UserError: there is no such model or it has no mapper, its features cannot be made again here, nobody is new,
+            or ``out`` lies in the model's folder or around it.
+        RunError: the disk is full.
+    """
+    here, there = folder.resolve(), out.resolve()
+    if here in there.parents or there in here.parents:  # it would be copied into itself, or vanish with what out held
+        raise UserError(
+            f"The new model cannot lie in the folder of the one it is made from, nor around it: {out}",
+            looked_for=f"a place beside {folder}",
+            remedy="give another folder as --out",
+        )
+    people = read_note(folder)
+    names, tokens = read_tokens(folder)
+    mapper, noted = load_mapper(folder)
+    known = {(each["source"], each["partition"], each["pid"]) for each in people["identities"]}
+    labels, keys = rows.identities()
+    rows = rows.filter(np.isin(labels, [place for place, key in enumerate(keys) if key not in known]))
+    _, keys = rows.identities()
+    if not keys:
+        raise UserError("The model knows everybody in these images.", found=f"{len(known)} identities in {folder}")
+    features = _features(noted, folder)
+    features.encode(rows)
+    with torch.no_grad():
+        vectors = mapper(features.of_identities(rows))
+    added = identity_names([*known, *keys])[len(known) :]
+    extended = [torch.cat([old, new.reshape(-1, *old.shape[1:])]) for old, new in zip(tokens, vectors, strict=True)]
+    provenance = read_provenance(folder / PROVENANCE)
+    shown = {"manifest": rows.content_hash, "identities": len(keys)}
+    provenance["newcomers"] = [*provenance.get("newcomers", []), shown]
+    people["identities"] += [
+        {"name": name, "source": key[0], "partition": key[1], "pid": key[2], "description": description}
+        for name, key, description in zip(added, keys, describe_people(rows), strict=True)
+    ]
+    try:
+        with replacing(out) as target:
+            shutil.copytree(folder, target, dirs_exist_ok=True)
+            tables = {name: table.contiguous() for name, table in zip(TENSORS, extended, strict=False)}
+            save_file(tables, target / TOKENS_FILE, metadata={"names": json.dumps([*names, *added])})
+            for name, content in ((IDENTITIES_FILE, people), (PROVENANCE, provenance)):
+                text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
+                (target / name).write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"{out} cannot be written.", found=str(error), remedy="free disk space") from error
+    return added
+
+
+def _features(noted: dict[str, object], folder: Path) -> IdentityFeatures:
+    settings = {name: value for name, value in noted.items() if name != "weights"}
+    features = IdentityFeatures(**settings)  # type: ignore[arg-type]
+    if features.settings["weights"] != noted["weights"]:
+        raise UserError(
+            f"The mapper of {folder} was trained on the features of another network.",
+            looked_for=f"{noted['backbone']} with weights {str(noted['weights'])[:16]}…",
+            found=f"{noted['init_from']}: {features.settings['weights'][:16]}…",
+            remedy="restore the weights it was trained with",
+        )
+    return features
+
+
+def _rows_of(manifest: Manifest, split: str) -> Manifest:
+    """Take the rows of identities in a split."""
+    chosen = (manifest.numpy("split") == split) & (manifest.numpy("role") == "identity")
+    if not chosen.any():
+        splits = sorted(set(manifest.numpy("split").tolist()))
+        guess = nearest(split, splits)
+        raise UserError(
+            f"There is no image of an identity in the split {split!r}.",
+            looked_for=f"rows with split {split!r} and role 'identity' in {manifest.root}",
+            found=f"the splits {', '.join(splits)}" if splits else "no rows",
+            remedy=f"did you mean --split {guess}?" if guess and guess != split else "give another --split",
+        )
+    return manifest.filter(np.asarray(chosen, dtype=bool))
+
+
+def main(args: list[str] | None = None) -> int:
+    """Write a personalised model that knows further people."""
+    parser = argparse.ArgumentParser(
+        description="Give names and tokens to people a model was never trained on, by the mapper of MappedTokens."
+    )
+    parser.add_argument("model", type=Path, help="folder of the personalised model")
+    parser.add_argument("source", help="their images: a dataset, a manifest, or miniperson")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the new model")
+    parser.add_argument("--split", default="train", help="the rows that are read (default: train)")
+    given = parser.parse_args(args)
+    try:
+        rows = _rows_of(open_dataset(given.source).manifest(), given.split)
+        names = introduce(user_path(given.model), rows, user_path(given.out))
+    except DiffReIDError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    print(f"{len(names)} newcomers, {names[0]} to {names[-1]}: {given.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

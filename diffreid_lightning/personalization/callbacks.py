@@ -1,0 +1,117 @@
+"""What personalisation leaves behind: the model's folder, and a picture of what it draws of whom."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+from PIL import Image
+
+from diffreid_lightning.errors import check_at_least, check_range
+from diffreid_lightning.visualization.sample_sheets import draw_samples, log_sheet, sample_images
+
+FOLDER = "personalised"
+
+
+class PersonalisationExport(Callback):
+    """Save ``personalised/`` in the run folder when fit ends.
+
+    Weights that a ``WeightAveraging`` callback keeps are those that are saved. For the files see
+    :mod:`diffreid_lightning.personalization.checkpoint`.
+    """
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the folder on rank zero."""
+        if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
+            return
+        provenance: dict[str, Any] = {
+            "training_data": trainer.datamodule.provenance,  # type: ignore[attr-defined]
+            "steps": trainer.global_step,
+            "epochs": trainer.current_epoch,
+            "module": type(pl_module).__name__,
+        }
+        folder = Path(trainer.default_root_dir) / FOLDER
+        pl_module.save(folder, provenance)  # type: ignore[operator]
+        rank_zero_info(f"Personalised model saved: {folder}")
+
+
+class IdentitySheets(Callback):
+    """Draw a sheet into the run folder, and log it to W&B: of a few identities real images, then drawn ones.
+
+    The prompts are those of training without circumstances; the noise is the same at every sheet. The last sheet is
+    drawn when fit ends, by averaged weights where a ``WeightAveraging`` callback keeps some.
+
+    Args:
+        identities: how many, spread over all.
+        images: real and drawn images of each.
+        every_n_epochs: epochs between sheets within fit; None draws the last alone.
+        steps: sampler steps.
+        guidance: classifier-free guidance scale (Ho and Salimans, arXiv 2207.12598).
+
+    Raises:
+        UserError: a number is out of its range.
+    """
+
+    def __init__(
+        self,
+        identities: int = 6,
+        images: int = 6,
+        every_n_epochs: int | None = None,
+        steps: int = 25,
+        guidance: float = 4.0,
+    ) -> None:
+        check_range("IdentitySheets.guidance", guidance, 0, 100)
+        check_range("IdentitySheets.identities", identities, 1, 1000)
+        check_range("IdentitySheets.images", images, 1, 1000)
+        check_at_least("IdentitySheets.every_n_epochs", every_n_epochs)
+        check_range("IdentitySheets.steps", steps, 1, 1000)
+        self.identities = identities
+        self.images = images
+        self.every_n_epochs = every_n_epochs
+        self.steps = steps
+        self.guidance = guidance
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw within fit."""
+        epoch = trainer.current_epoch + 1
+        due = self.every_n_epochs is not None and epoch % self.every_n_epochs == 0 and epoch != trainer.max_epochs
+        if due and self._draws(trainer):
+            self._draw(trainer, pl_module, epoch)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the final weights."""
+        if self._draws(trainer):
+            pl_module.to(trainer.strategy.root_device)  # Lightning has brought it back to the CPU
+            self._draw(trainer, pl_module, trainer.current_epoch)
+            pl_module.cpu()
+            pl_module.pipeline()  # type: ignore[operator]  # what of it is no part of the module follows
+
+    @staticmethod
+    def _draws(trainer: Trainer) -> bool:
+        """Whether this process draws."""
+        return trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False)
+
+    def _draw(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        pipeline = pl_module.pipeline()  # type: ignore[operator]
+        labels, _ = data.rows.identities()
+        rows = []
+        shown = min(self.identities, len(data.identities))
+        for place in np.linspace(0, len(data.identities) - 1, shown).round().astype(int).tolist():
+            identity = data.identities[place]
+            prompt = data.template(identity=identity.name, description=identity.description)
+            # Under the trainer's precision: frozen weights may be in half precision beside trained ones in single.
+            with trainer.precision_plugin.forward_context():
+                drawn = sample_images(pipeline, prompt, self.images, self.steps, self.guidance, data.image_size)
+            real = self._real(data, np.flatnonzero(labels == place)[: self.images].tolist())
+            rows.append((prompt, [*real, *drawn]))
+        log_sheet(trainer, draw_samples(rows), epoch)
+
+    @staticmethod
+    def _real(data: Any, rows: list[int]) -> list[Image.Image]:
+        names = data.rows.table["file_name"]
+        height, width = data.image_size
+        return [data.rows.images.image(names[row].as_py()).resize((width, height)) for row in rows]

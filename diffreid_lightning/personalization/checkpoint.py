@@ -1,0 +1,284 @@
+"""A personalised diffusion model as a folder: which files it has, and how it becomes a pipeline again.
+
+::
+
+    identities.json                              base model, prompt template, the identities and their names
+    tokens.safetensors                           their vectors: `tokens`, for SDXL also `tokens_2`
+    lora/pytorch_lora_weights.safetensors        for `load_lora_weights`; or
+    pipeline/                                    a whole pipeline, where more than a LoRA was trained
+    mapper.safetensors, mapper.json              from an image's features to a token, where one was trained
+    provenance.json                              what it was trained on
+
+Without this package::
+
+    pipeline = AutoPipelineForText2Image.from_pretrained(base)
+    pipeline.load_lora_weights("FOLDER/lora")
+    with safe_open("FOLDER/tokens.safetensors", "pt") as file:
+        names, tokens = json.loads(file.metadata()["names"]), file.get_tensor("tokens")
+    pipeline.load_textual_inversion(tokens, token=names)
+
+For SDXL the second text encoder's vectors are loaded as well; README.md has the lines.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from diffreid_lightning.datasets.concat import IdentityKey
+from diffreid_lightning.diffusion.checkpoints import locate_pipeline, weights_hash
+from diffreid_lightning.diffusion.pipeline_io import Pipeline, load_pipeline
+from diffreid_lightning.diffusion.prompt_encoding import text_encoders
+from diffreid_lightning.diffusion.prompt_template import PromptTemplate
+from diffreid_lightning.errors import UserError, shorten
+from diffreid_lightning.paths import not_a_file, user_path
+from diffreid_lightning.storage.atomic import what_is_there
+from diffreid_lightning.storage.json_notes import mismatch, parse_json, read_json
+
+IDENTITIES_FILE = "identities.json"
+TOKENS_FILE = "tokens.safetensors"
+LORA_FOLDER = "lora"
+LORA_FILE = "pytorch_lora_weights.safetensors"
+PIPELINE_FOLDER = "pipeline"
+_REMEDY = "export the model again, or restore the file"
+_NOTE = {
+    "template": str,
+    "base": {"model": str, "weights": str},
+    "identities": [{"name": str, "source": str, "partition": str, "pid": int, "description": str}],
+}
+TENSORS = ("tokens", "tokens_2")  #: vectors for the first and the second text encoder
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Somebody a personalised model knows.
+
+    Args:
+        name: the word that stands for the identity in a prompt (``<market1501-0002>``).
+        key: (source, partition, pid).
+        description: what is true of all its images, in words; may be "".
+    """
+
+    name: str
+    key: IdentityKey
+    description: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class PersonalisedModel:
+    """A pipeline that knows people by name.
+
+    Args:
+        pipeline: an ordinary diffusers pipeline; the names are words of its tokenizer.
+        identities: whom it knows, in the order of their vectors.
+        template: the prompt it was trained with.
+        content_hash: SHA-256 of everything that the images follow from, 64 hexadecimal digits.
+    """
+
+    pipeline: Pipeline
+    identities: list[Identity]
+    template: PromptTemplate
+    content_hash: str
+
+
+def is_personalised(folder: str | Path) -> bool:
+    """Tell whether a path is a personalised model rather than a plain checkpoint."""
+    return (user_path(folder) / IDENTITIES_FILE).is_file()
+
+
+def fused(pipeline: Pipeline) -> Pipeline:
+    """Add a pipeline's LoRA, if it has one, to the weights that it belongs to; returns the pipeline."""
+    if pipeline.get_list_adapters():
+        pipeline.fuse_lora()
+        pipeline.unload_lora_weights()
+    return pipeline
+
+
+def load_personalised(folder: str | Path, base: str | Path | None = None) -> PersonalisedModel:
+    """Load a personalised model in float32.
+
+    Args:
+        folder: what :class:`~diffreid_lightning.personalization.callbacks.PersonalisationExport` wrote.
+        base: where its base model is now: a folder, a hub id or ``tiny-sd``; None looks where it was in training.
+
+    Raises:
+        UserError: the folder is missing or incomplete, or the base model is not the one it was trained from.
+    """
+    folder = user_path(folder)
+    noted = read_note(folder)
+    digest = hashlib.sha256(json.dumps(noted["template"]).encode())
+    whole = folder / PIPELINE_FOLDER
+    if whole.is_dir():
+        pipeline = load_pipeline(whole)
+        digest.update(weights_hash(whole).encode())
+    else:
+        source = locate_pipeline(base if base is not None else noted["base"]["model"])
+        _check_base(folder, source, noted["base"]["weights"])
+        pipeline = load_pipeline(source)
+        digest.update(noted["base"]["weights"].encode())
+    lora = folder / LORA_FOLDER / LORA_FILE
+    if lora.is_file():
+        _load_lora(pipeline, lora)
+        digest.update(lora.read_bytes())
+    names, tokens = read_tokens(folder)
+    identities = [
+        Identity(each["name"], (each["source"], each["partition"], each["pid"]), each["description"])
+        for each in noted["identities"]
+    ]
+    if names != [identity.name for identity in identities]:
+        raise _damaged(folder / TOKENS_FILE, f"the names of {IDENTITIES_FILE}", shorten(names, 4))
+    add_tokens(pipeline, names, tokens)
+    digest.update((folder / TOKENS_FILE).read_bytes())
+    return PersonalisedModel(pipeline, identities, PromptTemplate(noted["template"]), digest.hexdigest())
+
+
+def read_tokens(folder: Path) -> tuple[list[str], list[Tensor]]:
+    """Read the identities' names and vectors.
+
+    Args:
+        folder: of a personalised model.
+
+    Returns:
+        names: N names.
+        tokens: for each text encoder (N, dim) or (N, V, dim).
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    file = folder / TOKENS_FILE
+    looked_for = f"the tensor {TENSORS[0]}, and names in the metadata"
+    if (found := not_a_file(file)) is not None:
+        raise _damaged(file, looked_for, found)
+    try:
+        with safe_open(file, "pt") as opened:
+            names = parse_json((opened.metadata() or {})["names"])
+            tokens = [opened.get_tensor(name) for name in TENSORS if name in opened.keys()]  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise _damaged(file, looked_for, f"{type(error).__name__}: {error}") from error
+    wrong = mismatch(names, [str], "names")
+    if wrong is not None:
+        raise _damaged(file, "a list of names", wrong)
+    for vectors in tokens:
+        if vectors.ndim not in (2, 3) or len(vectors) != len(names) or not vectors.isfinite().all():
+            sound = f"finite vectors for {len(names)} names"
+            raise _damaged(file, sound, f"{tuple(vectors.shape)} {str(vectors.dtype).removeprefix('torch.')}")
+    return names, [vectors.float() for vectors in tokens]
+
+
+def add_tokens(pipeline: Any, names: list[str], tokens: list[Tensor]) -> None:
+    """Do what ``pipeline.load_textual_inversion(tokens, token=names)`` does, for each text encoder.
+
+    Diffusers adds names one by one, looking through the whole vocabulary each time; ten thousand take it minutes.
+
+    Args:
+        pipeline: it learns the names.
+        names: N words.
+        tokens: for each text encoder (N, dim) or (N, V, dim).
+
+    Raises:
+        UserError: a name is taken, or the vectors are not this pipeline's.
+    """
+    encoders = text_encoders(pipeline)
+    if len(encoders) != len(tokens):
+        raise UserError(
+            "The identities' vectors belong to another layout.",
+            looked_for=f"vectors for {len(encoders)} text encoders",
+            found=f"for {len(tokens)}",
+            remedy="give the base model that they were trained with",
+        )
+    for (tokenizer, encoder), vectors in zip(encoders, tokens, strict=True):
+        flat = vectors.reshape(len(names), -1, vectors.shape[-1])
+        words = numbered_names(names, flat.shape[1])
+        width = encoder.get_input_embeddings().weight.shape[1]
+        if width != flat.shape[2]:
+            raise UserError(
+                "The identities' vectors do not fit the text encoder.",
+                looked_for=f"vectors of {width} numbers",
+                found=f"{flat.shape[2]}",
+                remedy="give the base model that they were trained with",
+            )
+        first = add_words(tokenizer, words)
+        encoder.resize_token_embeddings(first + len(words), mean_resizing=False)
+        weight = encoder.get_input_embeddings().weight
+        weight.data[first : first + len(words)] = flat.reshape(len(words), width).to(weight)
+
+
+def add_words(tokenizer: Any, words: list[str]) -> int:
+    """Add words to a tokenizer, numbered in order.
+
+    Returns:
+        The number of the first.
+
+    Raises:
+        UserError: one of them is there already, or two are the same.
+    """
+    first = len(tokenizer)
+    taken = [word for word in words if tokenizer.convert_tokens_to_ids(word) not in (None, tokenizer.unk_token_id)]
+    tokenizer.add_tokens(words)
+    numbers = tokenizer.convert_tokens_to_ids(words)
+    if taken or numbers != list(range(first, first + len(words))):
+        raise UserError(
+            "Names of identities cannot be added to the tokenizer.",
+            looked_for="names that are new and differ from each other",
+            found=shorten(taken or sorted({word for word in words if words.count(word) > 1}), 4),
+            remedy="start from a base model without these names",
+        )
+    return first
+
+
+def numbered_names(names: list[str], vectors: int) -> list[str]:
+    """Return the words of names with several vectors in diffusers' form: ``<x>``, ``<x>_1``, ``<x>_2``, ..."""
+    return [name if number == 0 else f"{name}_{number}" for name in names for number in range(vectors)]
+
+
+def read_note(folder: Path) -> dict[str, Any]:
+    """Read ``identities.json``: ``base``, ``template`` and ``identities``.
+
+    Args:
+        folder: of a personalised model.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    file = folder / IDENTITIES_FILE
+    if not file.is_file():
+        raise UserError(
+            f"There is no personalised model at {folder}",
+            looked_for=IDENTITIES_FILE,
+            found=what_is_there(folder),
+            remedy="make one: python -m diffreid_lightning fit --config pipeline/personalise",
+        )
+    return read_json(file, _NOTE, remedy=_REMEDY)
+
+
+def _check_base(folder: Path, source: Path, wanted: str) -> None:
+    found = weights_hash(source)
+    if found != wanted:
+        raise UserError(
+            f"The personalised model at {folder} was trained from another base model.",
+            looked_for=f"weights with the hash {wanted[:16]}…",
+            found=f"{found[:16]}… at {source}",
+            remedy="give the base model it was trained from as base",
+        )
+
+
+def _load_lora(pipeline: Any, file: Path) -> None:
+    try:
+        pipeline.load_lora_weights(file.parent, weight_name=file.name)
+    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
+        raise _damaged(file, "a LoRA of the base model", str(error).splitlines()[0]) from error
+
+
+def _damaged(file: Path, looked_for: str, found: str) -> UserError:
+    return UserError(
+        f"A file of a personalised model cannot be used: {file}",
+        looked_for=looked_for,
+        found=found,
+        remedy=_REMEDY,
+    )

@@ -1,0 +1,64 @@
+"""Writing a personalised diffusion model; :mod:`diffreid_lightning.personalization.checkpoint` reads it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from diffreid_lightning.diffusion.pipeline_io import PROVENANCE
+from diffreid_lightning.diffusion.prompt_template import PromptTemplate
+from diffreid_lightning.errors import RunError
+from diffreid_lightning.personalization.checkpoint import IDENTITIES_FILE, TENSORS, TOKENS_FILE, Identity
+from diffreid_lightning.personalization.fine_tuning import FineTuning
+from diffreid_lightning.personalization.identity_tokens import IdentityTokens
+from diffreid_lightning.storage.atomic import replacing
+
+
+def write_personalised(
+    folder: Path,
+    pipeline: Any,
+    fine_tuning: FineTuning,
+    tokens: IdentityTokens,
+    identities: Sequence[Identity],
+    template: PromptTemplate,
+    base: Mapping[str, str],
+    provenance: Mapping[str, Any],
+) -> None:
+    """Write a personalised model's folder, whole or not at all.
+
+    Args:
+        folder: where to; what is there is replaced.
+        pipeline: the trained networks, with the tokenizers of the base model.
+        fine_tuning: what of them was trained.
+        tokens: the identities' vectors.
+        identities: who they are, in the same order.
+        template: the prompt of training.
+        base: ``model`` and hash of the ``weights`` of the base model.
+        provenance: how it came about, as ``provenance.json``.
+
+    Raises:
+        RunError: the disk is full.
+    """
+    people = [
+        dict(zip(("source", "partition", "pid"), each.key, strict=True))
+        | {"name": each.name, "description": each.description}
+        for each in identities
+    ]
+    note = {"base": dict(base), "template": template.text, "identities": people}
+    names = json.dumps([each.name for each in identities])
+    try:
+        with replacing(folder) as target:
+            fine_tuning.save(pipeline, target, provenance)
+            tables = dict(zip(TENSORS, tokens.table(), strict=False))
+            # One key: several are written in any order, and equal work would not give equal bytes.
+            save_file(tables, target / TOKENS_FILE, metadata={"names": names})
+            tokens.save(target)
+            for name, content in ((IDENTITIES_FILE, note), (PROVENANCE, provenance)):
+                text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
+                (target / name).write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"{folder} cannot be written.", found=str(error), remedy="free disk space") from error

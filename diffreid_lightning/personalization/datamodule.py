@@ -1,0 +1,301 @@
+"""The DataModule of personalisation: images of known identities, each under its prompt, beside prior images."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from diffreid_lightning.datasets import PersonDataset, open_dataset
+from diffreid_lightning.datasets.identities import choose_people, describe_people, identity_names
+from diffreid_lightning.datasets.samplers import Draw, ShuffledRows, begun_at
+from diffreid_lightning.datasets.training_rows import digest_rows
+from diffreid_lightning.diffusion.checkpoints import locate_pipeline
+from diffreid_lightning.diffusion.latent_cache import LatentStore
+from diffreid_lightning.diffusion.prompt_template import PromptTemplate
+from diffreid_lightning.errors import (
+    UserError,
+    check_at_least,
+    check_image_size,
+    check_range,
+    check_seed,
+    check_workers,
+)
+from diffreid_lightning.manifest.manifest import Manifest
+from diffreid_lightning.personalization.checkpoint import Identity
+from diffreid_lightning.personalization.prior_images import PriorImages, Words
+
+_UNIT = 8  # stock pipelines, which draw prior images and samples, take no other sizes
+#: what a picture follows from; captions may change without the picture being encoded again
+_PICTURE = ("file_name", "source", "partition", "pid", "camid", "split", "role")
+
+
+class PersonalisationBatch(NamedTuple):
+    """Images of identities and prior images; B and P may differ."""
+
+    moments: Tensor  #: (B, 2C, h, w) mean and log-variance of the autoencoder's posterior, unscaled
+    prompts: list[str]  #: B texts
+    prior_latents: Tensor  #: (P, C, h, w) latents drawn by the base model, scaled
+    prior_prompts: list[str]  #: P texts
+
+
+class PersonalisationDataModule(LightningDataModule):
+    """Training images of chosen identities, encoded once by the base model's autoencoder, and prior images.
+
+    The manifest's columns ``description`` (what is true of the identity) and ``circumstances`` (what is true of the
+    image) fill the prompt; where there is no description the whole ``caption`` stands in, and where there is none
+    either, the name stands alone. Only ``train`` rows of identities are read (no distractors, nothing of query and
+    gallery).
+
+    Args:
+        source: a dataset class, the path of a dataset or manifest, or ``miniperson``.
+        model: the base model: a folder, a hub id, or ``tiny-sd``; the same as the module's.
+        template: the prompt, see :class:`~diffreid_lightning.diffusion.prompt_template.PromptTemplate`.
+        identities: who: a number (the first so many), names (``market1501-0002``), or None for all.
+        drop_circumstances: chance of a prompt without circumstances, 0 to 1, so that the name does not depend on them.
+        flip: chance of a mirrored image; left and right change places in its prompt.
+        prior: the images that the base model shall still draw afterwards; None goes without.
+        prior_batch_size: prior images per batch and process; None means ``batch_size``.
+        image_size: height and width in pixels.
+        batch_size: images of identities per batch and process.
+        cache_dir: where latents of images are kept.
+        num_workers: loader processes.
+        seed: seed of order, choice and prompts; the command line takes ``seed_everything`` unless this is written.
+    """
+
+    def __init__(
+        self,
+        source: PersonDataset | str = "miniperson",
+        model: str = "tiny-sd",
+        template: str = PromptTemplate().text,
+        identities: int | list[str] | None = None,
+        drop_circumstances: float = 0.2,
+        flip: float = 0.0,
+        prior: PriorImages | None = None,
+        prior_batch_size: int | None = None,
+        image_size: tuple[int, int] = (256, 128),
+        batch_size: int = 16,
+        cache_dir: str = "runs/cache/latents",
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        check_image_size("data.image_size", image_size)
+        check_seed("data.seed", seed)
+        for name, share in (("drop_circumstances", drop_circumstances), ("flip", flip)):
+            if not 0 <= share <= 1:
+                raise UserError(f"data.{name} is {share}.", looked_for="a chance from 0 to 1")
+        if any(side < _UNIT or side % _UNIT for side in image_size):
+            raise UserError(
+                f"data.image_size is {list(image_size)}.",
+                looked_for=f"height and width that {_UNIT} divides",
+                remedy=f"set data.image_size to {[max(1, round(side / _UNIT)) * _UNIT for side in image_size]}",
+            )
+        check_at_least("data.batch_size", batch_size)
+        check_range("data.prior_batch_size", prior_batch_size, 0 if prior is None else 1, 100_000)
+        if isinstance(identities, (int, float)):
+            check_range("data.identities", identities, 1)
+        check_workers("data.num_workers", num_workers)
+        self._source = open_dataset(source)
+        self.model = model
+        self.template = PromptTemplate(template).naming()
+        self._chosen = identities
+        self.drop_circumstances = drop_circumstances
+        self.flip = flip
+        self.prior = prior
+        self.prior_batch_size = batch_size if prior_batch_size is None else prior_batch_size
+        self.image_size = (int(image_size[0]), int(image_size[1]))
+        self.batch_size = batch_size
+        self.cache_dir = cache_dir
+        self.num_workers = num_workers
+        self.seed = seed
+
+    @cached_property
+    def rows(self) -> Manifest:
+        """The images that are trained on.
+
+        Raises:
+            UserError: there are none, or none of somebody who is asked for.
+        """
+        manifest = self._source.manifest()
+        mask = (manifest.numpy("split") == "train") & (manifest.numpy("role") == "identity")
+        train = manifest.filter(np.asarray(mask, dtype=bool))
+        if not len(train):
+            raise UserError(
+                "There is nobody to personalise a model with.",
+                looked_for="rows with split 'train' and role 'identity'",
+                found=f"none of {len(manifest)} in {manifest.root}",
+                remedy="see what is there with: python -m diffreid_lightning data check PATH",
+            )
+        labels, keys = train.identities()
+        identity_names(keys)
+        where = f"rows with split 'train' and role 'identity' in {manifest.root}"
+        wanted = choose_people(keys, self._chosen, where, manifest.identities()[1])
+        return train.filter(np.isin(labels, wanted))
+
+    @cached_property
+    def pictures(self) -> Manifest:
+        """The same rows without words."""
+        columns = {name: self.rows.table[name] for name in _PICTURE}
+        return Manifest.from_columns(self.rows.root, columns, parents=self.rows.parents)
+
+    @cached_property
+    def training_rows(self) -> str:
+        """Digest of the images and identities, by which a checkpoint knows them again."""
+        labels, keys = self.rows.identities()
+        return digest_rows(keys, labels, self.rows.table["file_name"])
+
+    @cached_property
+    def words(self) -> list[Words]:
+        """Description and circumstances of each row."""
+        blank = [None] * len(self.rows)
+        columns = [
+            self.rows.table[name].to_pylist() if name in self.rows.columns else blank
+            for name in ("description", "circumstances", "caption")
+        ]
+        return [
+            (description, circumstances or "") if description else (caption or "", "")
+            for description, circumstances, caption in zip(*columns, strict=True)
+        ]
+
+    @cached_property
+    def identities(self) -> list[Identity]:
+        """Who is trained on, in the order of ``rows.identities()``."""
+        _, keys = self.rows.identities()
+        return [
+            Identity(name, key, description)
+            for name, key, description in zip(identity_names(keys), keys, describe_people(self.rows), strict=True)
+        ]
+
+    def longest_prompts(self) -> list[str]:
+        """Return every prompt that training may ask for, in its longest form: of each row, and of prior images."""
+        names = [self.identities[label].name for label in self.rows.identities()[0].tolist()]
+        whole = [
+            self.template(identity=name, description=description, circumstances=circumstances)
+            for name, (description, circumstances) in zip(names, self.words, strict=True)
+        ]
+        return list(dict.fromkeys([*whole, *self.prior_prompts]))
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Which rows were trained on."""
+        return {
+            "manifest": self.rows.content_hash,
+            "identities": len(self.identities),
+            "images": len(self.rows),
+            "prior": None if self.prior is None else {type(self.prior).__name__: len(self.prior_prompts)},
+            "seed": self.seed,
+        }
+
+    @cached_property
+    def prior_prompts(self) -> list[str]:
+        """The prompt of each prior image."""
+        if self.prior is None:
+            return []
+        labels, keys = self.rows.identities()
+        people: list[list[Words]] = [[] for _ in keys]
+        for label, words in zip(labels.tolist(), self.words, strict=True):
+            people[label].append(words)
+        return self.prior.prompts(people, self.template, self.seed)
+
+    def prepare_data(self) -> None:
+        """Encode images and draw prior images that are not there yet; on one process."""
+        store = self._store()
+        for mirrored in (False, True)[: 2 if self.flip else 1]:
+            store.encode(self.pictures, self.image_size, mirrored)
+        if self.prior is not None:
+            self.prior.draw(self.model, self.prior_prompts, self.image_size, self.seed)
+
+    def train_dataloader(self) -> DataLoader[PersonalisationBatch]:
+        """Every image once an epoch, each under a newly made prompt.
+
+        Raises:
+            UserError: there are fewer images than a batch holds.
+        """
+        return DataLoader(
+            _PromptedRows(self, self._store()),
+            batch_size=self.batch_size,
+            sampler=begun_at(ShuffledRows(len(self.rows), self.batch_size, self.seed), self.trainer),
+            drop_last=True,
+            collate_fn=_Collate(self.prior_batch_size if self.prior is not None else 0),
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+
+    def _store(self) -> LatentStore:
+        return LatentStore(str(locate_pipeline(self.model)), self.cache_dir)
+
+
+def mirrored_words(text: str) -> str:
+    """Say of a mirrored image what was said of the image: left and right change places."""
+    return re.sub(r"\b(left|right)\b", lambda found: "right" if found[0] == "left" else "left", text)
+
+
+class _PromptedRows(Dataset[PersonalisationBatch]):
+    """Rows by number, as batches of one; the draw's seed makes the prompt, and chooses what prior images go with it."""
+
+    def __init__(self, data: PersonalisationDataModule, store: LatentStore) -> None:
+        self._data = data
+        self._latents = [store.open(data.pictures, data.image_size)]
+        if data.flip:
+            self._latents.append(store.open(data.pictures, data.image_size, mirrored=True))
+        self._prior: npt.NDArray[np.float16] | None = None
+        if data.prior is not None:
+            self._prior = data.prior.open(data.model, data.prior_prompts, data.image_size, data.seed)
+        labels, _ = data.rows.identities()
+        self._names = [data.identities[label].name for label in labels.tolist()]
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, item: Draw) -> PersonalisationBatch:
+        data = self._data
+        rng = np.random.default_rng([item.seed, 1])
+        mirrored, bare = rng.random() < data.flip, rng.random() < data.drop_circumstances
+        description, circumstances = data.words[item.row]
+        circumstances = "" if bare else circumstances
+        if mirrored:
+            description, circumstances = mirrored_words(description), mirrored_words(circumstances)
+        prompt = data.template(identity=self._names[item.row], description=description, circumstances=circumstances)
+        moments = _tensor(self._latents[int(mirrored)][item.row])
+        if self._prior is None:
+            channels = moments.shape[0] // 2
+            return PersonalisationBatch(moments[None], [prompt], moments.new_zeros(0, channels, *moments.shape[1:]), [])
+        turns = -(-data.prior_batch_size // data.batch_size)
+        places = [int(np.random.default_rng([item.seed, 2, turn]).integers(len(self._prior))) for turn in range(turns)]
+        return PersonalisationBatch(
+            moments[None],
+            [prompt],
+            torch.stack([_tensor(self._prior[place]) for place in places]),
+            [data.prior_prompts[place] for place in places],
+        )
+
+
+class _Collate:
+    """Puts rows under each other, and as many of their prior images: the first of each, then the second."""
+
+    def __init__(self, prior: int) -> None:
+        self.prior = prior
+
+    def __call__(self, items: Sequence[PersonalisationBatch]) -> PersonalisationBatch:
+        priors = [(items[place % len(items)], place // len(items)) for place in range(self.prior)]
+        return PersonalisationBatch(
+            torch.cat([item.moments for item in items]),
+            [prompt for item in items for prompt in item.prompts],
+            torch.stack([item.prior_latents[turn] for item, turn in priors]) if priors else items[0].prior_latents[:0],
+            [item.prior_prompts[turn] for item, turn in priors],
+        )
+
+
+def _tensor(values: npt.NDArray[np.float16]) -> Tensor:
+    return torch.from_numpy(np.asarray(values, dtype=np.float32))

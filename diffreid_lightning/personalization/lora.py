@@ -1,0 +1,87 @@
+"""LoRA (Hu et al., arXiv 2106.09685) on a diffusion model, saved as stock diffusers loads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from diffusers.utils import convert_state_dict_to_diffusers
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+
+from diffreid_lightning.diffusion.prompt_encoding import text_encoders
+from diffreid_lightning.errors import UserError, check_range
+from diffreid_lightning.personalization.checkpoint import LORA_FILE, LORA_FOLDER
+from diffreid_lightning.personalization.fine_tuning import TEXT_ENCODERS, FineTuning
+
+# Projections by the ends of their names, as peft matches them; a pattern where both kinds of attention share the end.
+_UNET: dict[str, list[str] | str] = {
+    "attention": ["to_q", "to_k", "to_v", "to_out.0"],
+    "cross_attention": r".*attn2\.(to_q|to_k|to_v|to_out\.0)",
+}
+_TEXT = ["q_proj", "k_proj", "v_proj", "out_proj"]
+_PREFIX = "text_model."
+
+
+class LoRA(FineTuning):
+    """A low-rank addition to the projections of the denoiser's attention, and of the text encoders' if asked for.
+
+    The addition counts in full (alpha is the rank), so no loader needs to be told a scale.
+
+    Args:
+        rank: of each addition.
+        layers: ``attention`` adapts the attention to the image itself and to the text, ``cross_attention`` the latter.
+        text_encoder: adapt the text encoders as well.
+        dropout: share of an addition's inputs that is dropped in training, 0 to 1.
+    """
+
+    def __init__(
+        self,
+        rank: int = 16,
+        layers: Literal["attention", "cross_attention"] = "attention",
+        text_encoder: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(text_encoder)
+        check_range("LoRA.rank", rank, 1, 4096)
+        if rank < 1 or not 0 <= dropout < 1:
+            raise UserError(
+                f"A LoRA of rank {rank} with dropout {dropout} cannot be made.",
+                looked_for="a rank of at least 1, a dropout from 0 to below 1",
+            )
+        self.rank = rank
+        self.layers = layers
+        self.dropout = dropout
+
+    def prepare(self, pipeline: Any) -> None:
+        """Add the layers, which change nothing yet, and mark them."""
+        pipeline.unet.add_adapter(self._config(_UNET[self.layers]))
+        if self.text_encoder:
+            for _, encoder in text_encoders(pipeline):
+                encoder.add_adapter(self._config(_TEXT))
+
+    def save(self, pipeline: Any, folder: Path, provenance: Mapping[str, Any]) -> None:
+        """Write ``lora/pytorch_lora_weights.safetensors``."""
+        layers = {"unet_lora_layers": _state(pipeline.unet)}
+        if self.text_encoder:
+            for name, (_, encoder) in zip(TEXT_ENCODERS, text_encoders(pipeline), strict=False):
+                # Text encoders changed their names with transformers 5; every loader knows the published ones.
+                layers[f"{name}_lora_layers"] = {
+                    place if place.startswith(_PREFIX) else _PREFIX + place: tensor
+                    for place, tensor in _state(encoder).items()
+                }
+        pipeline.save_lora_weights(folder / LORA_FOLDER, weight_name=LORA_FILE, **layers)
+
+    def _config(self, targets: list[str] | str) -> LoraConfig:
+        return LoraConfig(
+            r=self.rank, lora_alpha=self.rank, lora_dropout=self.dropout, init_lora_weights="gaussian",
+            target_modules=targets,
+        )  # fmt: skip
+
+
+def _state(network: Any) -> dict[str, torch.Tensor]:
+    # Left to itself, peft asks the hub whether the vocabulary grew.
+    state = convert_state_dict_to_diffusers(get_peft_model_state_dict(network, save_embedding_layers=False))
+    return {name: tensor.detach().float().cpu().contiguous() for name, tensor in state.items()}

@@ -1,0 +1,374 @@
+"""LPE: teaching one diffusion model many people at once, by their names and their words."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from diffusers.models.attention_processor import AttnProcessor
+from diffusers.training_utils import cast_training_params
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+
+from diffreid_lightning.datasets.training_rows import KEY, refuse_other_rows
+from diffreid_lightning.diffusion.checkpoints import locate_pipeline, weights_hash
+from diffreid_lightning.diffusion.denoising_loop import decodable_size, scale_latents
+from diffreid_lightning.diffusion.losses import (
+    check_gamma,
+    denoising_errors,
+    noise_latents,
+    prior_preserving_loss,
+    timestep_weights,
+)
+from diffreid_lightning.diffusion.lr_schedule import Schedule, optimise_by_step
+from diffreid_lightning.diffusion.noise_process import training_scheduler
+from diffreid_lightning.diffusion.pipeline_io import Pipeline, load_pipeline
+from diffreid_lightning.diffusion.prompt_cache import PromptCache
+from diffreid_lightning.diffusion.prompt_encoding import (
+    Conditioning,
+    encode_nothing,
+    encode_prompts,
+    text_encoders,
+    tokenise,
+    unet_arguments,
+)
+from diffreid_lightning.errors import UserError, check_at_least, check_image_size
+from diffreid_lightning.paths import user_path
+from diffreid_lightning.personalization.checkpoint_writer import write_personalised
+from diffreid_lightning.personalization.datamodule import PersonalisationBatch, PersonalisationDataModule
+from diffreid_lightning.personalization.fine_tuning import FineTuning, freeze_unread, trained_weights
+from diffreid_lightning.personalization.identity_tokens import FreeTokens, IdentityTokens, People
+from diffreid_lightning.personalization.lora import LoRA
+from diffreid_lightning.personalization.row_adamw import RowAdamW
+from diffreid_lightning.personalization.token_embedding import inject
+from diffreid_lightning.training.finite_weights import check_finite_weights
+
+_BASE = "base_model"  # where a checkpoint keeps the hash of the base model's weights
+_MIXED = {"bfloat16": "bf16-mixed", "float16": "16-mixed"}
+
+
+class Personalisation(LightningModule):
+    """A pre-trained diffusion model that learns who is who (Niu et al., arXiv 2406.06045, LPE).
+
+    Each identity has a name, whose vectors are trained (``tokens``), beside a part of the networks (``fine_tuning``).
+    The loss is that of images of identities under prompts with names, plus that of prior images, which the base model
+    drew from prompts without names, so that it does not forget what it could do. The noise and the kind of prediction
+    are the base model's.
+
+    Only what is trained is part of checkpoints and averages; the base model's weights are on the disk already.
+
+    Args:
+        model: the base model, of the SD 1.x, SD 2.x or SDXL layout: a folder, a hub id, or ``tiny-sd``.
+        tokens: how identities are represented; None means :class:`FreeTokens` as it stands.
+        fine_tuning: what of the networks is trained; None means :class:`LoRA` as it stands.
+        image_size: height and width in pixels; on the command line it is set as ``data.image_size``.
+        prior_weight: lambda, weight of the prior images' loss.
+        snr_gamma: where min-SNR weighting cuts the signal-to-noise ratio off; None weighs timesteps alike.
+        drop_prompt: chance of an emptied prompt, 0 to 1, for guidance without a classifier.
+        frozen_dtype: type of the weights that are not trained: ``bfloat16`` beside ``trainer.precision: bf16-mixed``
+            and ``float16`` beside ``16-mixed`` halve their memory.
+        gradient_checkpointing: compute the denoiser's activations again, not keep them: less memory, more time.
+        optimizer: makes the optimiser from the parameters.
+        token_lr: learning rate of the identities' vectors, or of the network that maps to them.
+        schedule: course of the learning rates after the warm-up.
+        warmup_steps: steps over which they rise from zero.
+
+    Raises:
+        UserError: the base model cannot be had, or arguments do not go together.
+    """
+
+    #: arguments that a checkpoint overrules: a training that goes on from one cannot change them
+    start_only: ClassVar[tuple[str, ...]] = ("tokens",)
+
+    def __init__(
+        self,
+        model: str = "tiny-sd",
+        tokens: IdentityTokens | None = None,
+        fine_tuning: FineTuning | None = None,
+        image_size: tuple[int, int] = (256, 128),
+        prior_weight: float = 1.0,
+        snr_gamma: float | None = 5.0,
+        drop_prompt: float = 0.0,
+        frozen_dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+        gradient_checkpointing: bool = False,
+        optimizer: OptimizerCallable = lambda params: RowAdamW(params, lr=1e-4, weight_decay=1e-2),
+        token_lr: float = 1e-3,
+        schedule: Schedule = "constant_with_warmup",
+        warmup_steps: int = 50,
+    ) -> None:
+        super().__init__()
+        check_image_size("model.image_size", image_size)
+        if not 0 <= drop_prompt < 1:
+            raise UserError(f"model.drop_prompt is {drop_prompt}.", looked_for="a chance from 0 to below 1")
+        check_at_least("model.prior_weight", prior_weight, 0)
+        check_at_least("model.token_lr", token_lr, 0)
+        check_at_least("model.warmup_steps", warmup_steps, 0)
+        check_gamma(snr_gamma)
+        self.model = model
+        self.tokens = tokens or FreeTokens()
+        self.fine_tuning = fine_tuning or LoRA()
+        self.trained = nn.ParameterDict()
+        self.image_size = (int(image_size[0]), int(image_size[1]))
+        self.prior_weight = prior_weight
+        self.snr_gamma = snr_gamma
+        self.drop_prompt = drop_prompt
+        self.frozen_dtype = frozen_dtype
+        self.gradient_checkpointing = gradient_checkpointing
+        self.optimizer = optimizer
+        self.token_lr = token_lr
+        self.schedule = schedule
+        self.warmup_steps = warmup_steps
+        pipeline = load_pipeline(model, getattr(torch, frozen_dtype))
+        decodable_size(pipeline.vae, self.image_size)
+        self._held = _Held(pipeline, self.image_size)
+        self.scheduler = training_scheduler(pipeline.scheduler, model)
+        self._begun = False
+
+    # Set-up.
+
+    def prepare_data(self) -> None:
+        """Compute what the tokens are made from; on one process."""
+        self.tokens.prepare_data(self._data.pictures)
+
+    def configure_model(self) -> None:
+        """Give the people their names and vectors, and choose what is trained; once.
+
+        Raises:
+            UserError: the data are no people, or were prepared for another base model, or a prompt is too long.
+        """
+        if self._begun:
+            return
+        self._check_base()
+        self._check_precision()
+        with torch.device("cpu"):  # Lightning may have chosen the accelerator here; the base model is not there yet
+            self._begin(self._held.pipeline, self._data)
+        self._begun = True
+
+    def _begin(self, pipeline: Pipeline, data: PersonalisationDataModule) -> None:
+        encoders = text_encoders(pipeline)
+        for network in (pipeline.unet, pipeline.vae, *(encoder for _, encoder in encoders)):
+            network.requires_grad_(False)
+        vocabularies = [encoder.get_input_embeddings().weight for _, encoder in encoders]
+        self.tokens.begin(People(data.pictures, [tokenizer for tokenizer, _ in encoders], vocabularies))
+        inject(pipeline, self.tokens, [identity.name for identity in data.identities])
+        for tokenizer, _ in text_encoders(pipeline):
+            tokenise(tokenizer, data.longest_prompts())  # one that is too long shall not stop a run halfway
+        self.fine_tuning.prepare(pipeline)
+        cast_training_params(list(self._networks()), torch.float32)  # where the frozen weights are in half precision
+        freeze_unread(pipeline)  # not before: what is run beside it in single precision must be so too
+        self.trained = nn.ParameterDict(trained_weights(pipeline))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note whom the vectors stand for, and which model the rest was learnt beside."""
+        checkpoint[KEY] = self._data.training_rows
+        checkpoint[_BASE] = weights_hash(locate_pipeline(self.model))
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse what was learnt for other people, or beside another base model.
+
+        Raises:
+            UserError: it was.
+        """
+        if self._trainer is None:
+            return
+        remedy = "other people are learnt in a new run, without --ckpt_path"
+        refuse_other_rows(checkpoint, self._data.training_rows, "vectors", remedy)
+        if checkpoint.get(_BASE) not in (None, weights_hash(locate_pipeline(self.model))):
+            raise UserError(
+                "The checkpoint was learnt beside another base model.",
+                found=f"model.model {self.model}, which has other weights",
+                remedy="give --model.model as the run was started (its config.yaml), or leave --ckpt_path out to "
+                "start a new run",
+            )
+
+    def configure_optimizers(self) -> Any:
+        """Build optimiser and schedule: one group for the networks, those of the tokens beside it."""
+        networks = list(self.trained.values())
+        groups: list[Any] = [{"params": networks}] if networks else []
+        groups += self.tokens.groups(self.token_lr)
+        if not groups:
+            raise UserError(
+                "Nothing is trained.",
+                found=f"{type(self.tokens).__name__} with {type(self.fine_tuning).__name__}",
+                remedy="choose other model.tokens, or another model.fine_tuning",
+            )
+        return optimise_by_step(self, groups, self.optimizer, self.schedule, self.warmup_steps)
+
+    def on_fit_start(self) -> None:
+        """Bring the networks to the device, in the form that trains fastest there."""
+        pipeline = self._held.pipeline
+        for network in self._networks():
+            network.to(self.device)
+        pipeline.unet.to(memory_format=torch.channels_last)
+        if self.device.type == "cpu":
+            # The fused kernel's backward pass takes twice as long there as plain matrix products, on short sequences.
+            pipeline.unet.set_attn_processor(AttnProcessor())
+        if self.gradient_checkpointing:
+            pipeline.unet.enable_gradient_checkpointing()
+
+    def on_train_epoch_start(self) -> None:
+        """Turn on what only training does (dropout, checkpointing); :meth:`pipeline` turns it off."""
+        for network in self._networks():
+            network.train()
+
+    def on_train_epoch_end(self) -> None:
+        """Stop before weights that diverged are saved or exported.
+
+        Raises:
+            RunError: a trained weight is NaN or infinite.
+        """
+        rate = float(self.trainer.optimizers[0].param_groups[0]["lr"])
+        check_finite_weights(self, self.parameters(), "--model.warmup_steps", rate)
+
+    # One step.
+
+    def training_step(self, batch: PersonalisationBatch, batch_idx: int) -> Tensor:
+        """Denoise images of identities and prior images in one pass."""
+        latents = self._latents(batch)
+        timesteps = torch.randint(self.scheduler.config.num_train_timesteps, (len(latents),), device=self.device)
+        noisy, target = noise_latents(self.scheduler, latents, torch.randn_like(latents), timesteps)
+        prediction = self(noisy, timesteps, self._conditioning(batch))
+        weights = timestep_weights(self.scheduler, timesteps, self.snr_gamma)
+        errors = denoising_errors(prediction, target, weights)
+        loss, identity, prior = prior_preserving_loss(errors, len(batch.moments), self.prior_weight)
+        size = len(batch.moments)
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=size)
+        self.log("train/identity_loss", identity.detach(), batch_size=size)
+        if len(batch.prior_latents):
+            self.log("train/prior_loss", prior.detach(), batch_size=len(batch.prior_latents))
+        self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=size)
+        return loss
+
+    def forward(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
+        """Predict what the scheduler asks for.
+
+        Args:
+            noisy: (B, C, h, w) latents with noise.
+            timesteps: (B,) int64.
+            conditioning: B encoded prompts.
+
+        Returns:
+            (B, C, h, w).
+        """
+        unet = self._held.pipeline.unet
+        conditioning = conditioning.to(unet.dtype)
+        noisy = noisy.to(unet.dtype).contiguous(memory_format=torch.channels_last)
+        prediction: Tensor = unet(noisy, timesteps, **unet_arguments(conditioning)).sample
+        return prediction
+
+    def _latents(self, batch: PersonalisationBatch) -> Tensor:
+        """Draw latents from the images' posteriors, then append the prior images': (B + P, C, h, w)."""
+        mean, logvar = batch.moments.chunk(2, dim=1)
+        drawn = mean + (0.5 * logvar.clamp(-30, 20)).exp() * torch.randn_like(mean)
+        return torch.cat([scale_latents(self._held.pipeline.vae, drawn), batch.prior_latents])
+
+    def _conditioning(self, batch: PersonalisationBatch) -> Conditioning:
+        """Encode the prompts, each distinct one once; those without a name only the first time they are met."""
+        dropped = (torch.rand(len(batch.prompts)) < self.drop_prompt).tolist()
+        prompts = ["" if empty else prompt for prompt, empty in zip(batch.prompts, dropped, strict=True)]
+        if self.fine_tuning.text_encoder:
+            return self._encode([*prompts, *batch.prior_prompts])
+        conditioning = self._encode(prompts)
+        if not batch.prior_prompts:
+            return conditioning
+        with torch.no_grad():
+            prior = self._held.prior_prompts(batch.prior_prompts)
+        return Conditioning.cat([conditioning, prior.to(conditioning.states.dtype)])
+
+    def _encode(self, prompts: list[str]) -> Conditioning:
+        pipeline = self._held.pipeline
+        distinct = sorted(set(prompts) - {""})
+        # The absence of a prompt comes first: it also looks an identity up, so no parameter is ever without a gradient.
+        parts = [encode_nothing(pipeline, self.image_size)] if "" in prompts else []
+        if distinct:
+            parts.append(encode_prompts(pipeline, distinct, self.image_size))
+        places = {prompt: place for place, prompt in enumerate([""] * ("" in prompts) + distinct)}
+        return Conditioning.cat(parts).take([places[prompt] for prompt in prompts])
+
+    # What comes of it.
+
+    @property
+    def unet(self) -> Any:
+        """The denoiser, for callbacks that compile it."""
+        return self._held.pipeline.unet
+
+    def pipeline(self) -> Pipeline:
+        """Return the model as a pipeline that samples and knows the names; it shares the module's weights."""
+        for network in self._networks():
+            network.to(self.device).eval()
+        return self._held.pipeline
+
+    def save(self, folder: Path, provenance: dict[str, Any]) -> None:
+        """Write the personalised model, whole or not at all.
+
+        Args:
+            folder: where to; what is there is replaced.
+            provenance: how it came about.
+
+        Raises:
+            RunError: the disk is full.
+        """
+        plain = copy.copy(self.pipeline())
+        plain.register_modules(**self._held.tokenizers)
+        base = {"model": _portable(self.model), "weights": weights_hash(locate_pipeline(self.model))}
+        data = self._data
+        write_personalised(
+            folder, plain, self.fine_tuning, self.tokens, data.identities, data.template, base, provenance
+        )
+
+    @property
+    def _data(self) -> PersonalisationDataModule:
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if not isinstance(data, PersonalisationDataModule):
+            raise UserError(
+                f"{type(data).__name__} says nothing about identities and their prompts.",
+                looked_for="PersonalisationDataModule",
+                remedy="use --data PersonalisationDataModule",
+            )
+        return data
+
+    def _check_base(self) -> None:
+        theirs = self._data.model
+        if theirs != self.model and weights_hash(locate_pipeline(theirs)) != weights_hash(locate_pipeline(self.model)):
+            raise UserError(
+                "Model and data name different base models.",
+                found=f"model.model {self.model}, data.model {theirs}",
+                remedy="give both the same; configs say data.model: ${model.init_args.model}",
+            )
+
+    def _check_precision(self) -> None:
+        wanted = _MIXED.get(self.frozen_dtype, self.trainer.precision)
+        if self.trainer.precision != wanted:
+            raise UserError(
+                f"Frozen weights in {self.frozen_dtype} beside trained ones in float32 want mixed precision.",
+                looked_for=f"trainer.precision {wanted}",
+                found=self.trainer.precision,
+                remedy=f"use --trainer.precision {wanted}, or --model.frozen_dtype float32",
+            )
+
+    def _networks(self) -> Iterable[Any]:
+        pipeline = self._held.pipeline
+        return (pipeline.unet, pipeline.vae, *(encoder for _, encoder in text_encoders(pipeline)))
+
+
+class _Held:
+    """The pipeline, kept out of the module's state; copies of the module (averages of its weights) share it."""
+
+    def __init__(self, pipeline: Pipeline, image_size: tuple[int, int]) -> None:
+        self.pipeline = pipeline
+        self.prior_prompts = PromptCache(pipeline, image_size, capacity=1024)
+        names = [name for name in ("tokenizer", "tokenizer_2") if getattr(pipeline, name, None) is not None]
+        self.tokenizers = {name: copy.deepcopy(getattr(pipeline, name)) for name in names}  # before names are added
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Held:
+        return self
+
+
+def _portable(model: str) -> str:
+    """Write a base model so that it is found from another working folder."""
+    path = user_path(model)
+    return str(path.resolve()) if path.exists() else model

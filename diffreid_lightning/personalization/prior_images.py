@@ -1,0 +1,224 @@
+"""Prior preservation: images that the base model draws before it is trained, to be drawn alike afterwards."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+
+from diffreid_lightning.devices import fastest_device
+from diffreid_lightning.diffusion.checkpoints import locate_pipeline, weights_hash
+from diffreid_lightning.diffusion.denoising_loop import guidance_scale
+from diffreid_lightning.diffusion.noise_scheduler import Sampler
+from diffreid_lightning.diffusion.pipeline_io import load_pipeline
+from diffreid_lightning.diffusion.prompt_encoding import Conditioning, encode_nothing, encode_prompts
+from diffreid_lightning.diffusion.prompt_template import PromptTemplate
+from diffreid_lightning.errors import RunError, check_at_least, check_range
+from diffreid_lightning.paths import user_path
+from diffreid_lightning.storage.resumable_array import fill_array, holds_array, map_array
+
+Words = tuple[str, str]  #: (description, circumstances) of an image
+
+
+class PriorImages(ABC):
+    """Images by the frozen base model from prompts without an identity, kept as latents.
+
+    They are drawn once; the file is named by the content of model, prompts and settings, so that later runs read it.
+    An interrupted run goes on where it was. An image's noise follows from seed and number alone.
+
+    They should be drawn without guidance, as they are by default: such images are what the base model has learnt. Those
+    drawn with guidance are sharper and more saturated than that. A model that is trained on them learns so, and when
+    images are generated, guidance sharpens them once more: it has moved away from the base model further than without
+    any prior images (on tiny-sd, by the distance of its images from the base model's;
+    ``experiments.personalization.lpe`` measures it).
+
+    Args:
+        steps: sampler steps.
+        guidance: classifier-free guidance scale (Ho and Salimans, arXiv 2207.12598); 1 is none.
+        scheduler: name of a diffusers scheduler; None takes the base model's own.
+        draw_at_once: images drawn at once.
+        cache_dir: where latents are kept.
+
+    Raises:
+        UserError: a number is out of its range.
+    """
+
+    def __init__(self, steps: int, guidance: float, scheduler: str | None, draw_at_once: int, cache_dir: str) -> None:
+        check_range(f"{type(self).__name__}.steps", steps, 1, 1000)
+        check_at_least(f"{type(self).__name__}.draw_at_once", draw_at_once)
+        self.steps = steps
+        self.guidance = guidance_scale(f"{type(self).__name__}.guidance", guidance)
+        self.scheduler = scheduler
+        self.draw_at_once = draw_at_once
+        self.cache_dir = user_path(cache_dir)
+
+    @abstractmethod
+    def prompts(self, people: Sequence[Sequence[Words]], template: PromptTemplate, seed: int) -> list[str]:
+        """Write one prompt for each image.
+
+        Args:
+            people: for each identity the words of its images.
+            template: the prompt of training.
+            seed: source of every choice.
+        """
+
+    def draw(self, model: str, prompts: list[str], image_size: tuple[int, int], seed: int) -> None:
+        """Draw the images, unless they are there; on one process.
+
+        Args:
+            model: the base model.
+            prompts: P prompts.
+            image_size: height and width in pixels.
+            seed: of the noise.
+
+        Raises:
+            UserError: the base model or the scheduler cannot be had.
+            RunError: the disk is full.
+        """
+        path = self._path(model, prompts, image_size, seed)
+        if holds_array(path, np.float16, (len(prompts), None, None, None)):
+            return
+        pipeline = load_pipeline(model, _precision()).to(fastest_device())
+        pipeline.scheduler = Sampler(pipeline.scheduler, self.scheduler, {}, self.steps).scheduler
+        nothing = encode_nothing(pipeline, image_size)
+        unit = pipeline.vae_scale_factor
+        shape = (len(prompts), pipeline.unet.config.in_channels, image_size[0] // unit, image_size[1] // unit)
+
+        @torch.no_grad()
+        def latents(start: int, end: int) -> npt.NDArray[np.float16]:
+            drawn = pipeline(
+                **prompt_arguments(encode_prompts(pipeline, prompts[start:end], image_size), nothing),
+                num_inference_steps=self.steps, guidance_scale=self.guidance,
+                height=image_size[0], width=image_size[1], output_type="latent",
+                generator=[torch.Generator().manual_seed(_seed(seed, number)) for number in range(start, end)],
+            ).images  # fmt: skip
+            return drawn.half().cpu().numpy()
+
+        try:
+            fill_array(path, shape, np.float16, self.draw_at_once, latents, f"drawing {len(prompts)} prior images")
+        except OSError as error:
+            raise RunError(
+                f"Prior images cannot be kept in {self.cache_dir}", found=str(error), remedy="free disk space and go on"
+            ) from error
+        rank_zero_info(f"{len(prompts)} prior images drawn by {model}: {path}")
+
+    def open(self, model: str, prompts: list[str], image_size: tuple[int, int], seed: int) -> npt.NDArray[np.float16]:
+        """Map the latents of drawn images, (P, C, h, w), scaled as the denoiser sees them, without reading them."""
+        path = self._path(model, prompts, image_size, seed)
+        return map_array(path, np.float16, (len(prompts), None, None, None), remedy=f"remove {path}: it is made again")
+
+    def _path(self, model: str, prompts: list[str], image_size: tuple[int, int], seed: int) -> Path:
+        settings = [list(image_size), seed, self.steps, self.guidance, self.scheduler, self.draw_at_once]
+        if _precision() != torch.float32:
+            settings.append(str(_precision()))  # on another device they are other images
+        work = json.dumps([weights_hash(locate_pipeline(model)), prompts, settings])
+        return self.cache_dir / f"{hashlib.sha256(work.encode()).hexdigest()[:24]}.npy"
+
+
+class FineGrainedPrior(PriorImages):
+    """The fine-grain-specific prior: each identity's own description and circumstances, without its name.
+
+    Args:
+        images_per_identity: prompts of each identity; their circumstances are those of its images in turn.
+        steps: sampler steps.
+        guidance: classifier-free guidance scale; 1 is none, see :class:`PriorImages`.
+        scheduler: name of a diffusers scheduler; None takes the base model's own.
+        draw_at_once: images drawn at once.
+        cache_dir: where latents are kept.
+
+    Raises:
+        UserError: a number is out of its range.
+    """
+
+    def __init__(
+        self,
+        images_per_identity: int = 4,
+        steps: int = 25,
+        guidance: float = 1.0,
+        scheduler: str | None = None,
+        draw_at_once: int = 32,
+        cache_dir: str = "runs/cache/prior",
+    ) -> None:
+        super().__init__(steps, guidance, scheduler, draw_at_once, cache_dir)
+        check_range("FineGrainedPrior.images_per_identity", images_per_identity, 1, 10_000)
+        self.images_per_identity = images_per_identity
+
+    def prompts(self, people: Sequence[Sequence[Words]], template: PromptTemplate, seed: int) -> list[str]:
+        """Describe everybody; see the base class."""
+        nameless = template.without_identity()
+        written = []
+        for number, words in enumerate(people):
+            order = np.random.default_rng([seed, number]).permutation(len(words))
+            for place in range(self.images_per_identity):
+                description, circumstances = words[order[place % len(words)]]
+                written.append(nameless(description=description, circumstances=circumstances))
+        return written
+
+
+class CoarsePrior(PriorImages):
+    """DreamBooth's class-specific prior (Ruiz et al., arXiv 2208.12242, section 3.2): one prompt for all images.
+
+    Scripts that train DreamBooth mostly draw them by a pipeline's own settings, with guidance; here it is none.
+
+    Args:
+        images: how many.
+        prompt: what they show.
+        steps: sampler steps.
+        guidance: classifier-free guidance scale; 1 is none, see :class:`PriorImages`.
+        scheduler: name of a diffusers scheduler; None takes the base model's own.
+        draw_at_once: images drawn at once.
+        cache_dir: where latents are kept.
+
+    Raises:
+        UserError: a number is out of its range.
+    """
+
+    def __init__(
+        self,
+        images: int = 200,
+        prompt: str = "a photo of a person",
+        steps: int = 25,
+        guidance: float = 1.0,
+        scheduler: str | None = None,
+        draw_at_once: int = 32,
+        cache_dir: str = "runs/cache/prior",
+    ) -> None:
+        super().__init__(steps, guidance, scheduler, draw_at_once, cache_dir)
+        check_range("CoarsePrior.images", images, 1, 1_000_000)
+        self.images = images
+        self.prompt = prompt
+
+    def prompts(self, people: Sequence[Sequence[Words]], template: PromptTemplate, seed: int) -> list[str]:
+        """Repeat the prompt; see the base class."""
+        return [self.prompt] * self.images
+
+
+def prompt_arguments(prompts: Conditioning, nothing: Conditioning) -> dict[str, Any]:
+    """Name encoded prompts as the stock pipelines' ``__call__`` does.
+
+    Args:
+        prompts: B rows.
+        nothing: one row, what guidance is measured against.
+    """
+    empty = nothing.take([0] * len(prompts.states))
+    arguments: dict[str, Any] = {"prompt_embeds": prompts.states, "negative_prompt_embeds": empty.states}
+    if prompts.pooled is not None:
+        arguments |= {"pooled_prompt_embeds": prompts.pooled, "negative_pooled_prompt_embeds": empty.pooled}
+    return arguments
+
+
+def _precision() -> torch.dtype:
+    """In which prior images are drawn."""
+    return torch.bfloat16 if fastest_device().type == "cuda" else torch.float32
+
+
+def _seed(seed: int, number: int) -> int:
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])

@@ -1,0 +1,69 @@
+"""A text encoder's word lookup with identities beside the vocabulary, so that the vocabulary cannot be trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from diffreid_lightning.diffusion.prompt_encoding import take_rows, text_encoders
+from diffreid_lightning.personalization.checkpoint import add_words, numbered_names
+from diffreid_lightning.personalization.identity_tokens import IdentityTokens
+
+
+class InjectedEmbedding(nn.Module):
+    """Looks words up in the frozen vocabulary, and names in the identities' vectors.
+
+    ``weight`` is the vocabulary, so the encoder's own state stays what it was; the identities are not part of it.
+
+    Args:
+        vocabulary: the encoder's own lookup.
+        tokens: the identities.
+        encoder: which text encoder this is, 0 or 1.
+        first: number of the first name; names and their further vectors are numbered in order from there.
+    """
+
+    weight: nn.Parameter
+
+    def __init__(self, vocabulary: nn.Module, tokens: IdentityTokens, encoder: int, first: int) -> None:
+        super().__init__()
+        self.weight = vocabulary.get_parameter("weight")
+        self._tokens = (tokens,)  # in a tuple: its parameters belong to the training module, not to the encoder
+        self._encoder = encoder
+        self._first = first
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Look tokens up.
+
+        Args:
+            ids: (B, T) int64.
+
+        Returns:
+            (B, T, dim), gradients to the identities' vectors alone.
+        """
+        tokens = self._tokens[0]
+        named = ids >= self._first
+        words = nn.functional.embedding(ids.clamp(max=self._first - 1), self.weight.detach())
+        # Where there is no name, identity 0 is looked up and dropped again: every process then has a gradient for
+        # every parameter, whichever prompts it has.
+        place = (ids - self._first).clamp(min=0)
+        present, row = torch.unique(place // tokens.vectors, return_inverse=True)
+        vectors = take_rows(tokens(present)[self._encoder].flatten(0, 1), row * tokens.vectors + place % tokens.vectors)
+        return torch.where(named[..., None], vectors.to(words.dtype), words)
+
+
+def inject(pipeline: Any, tokens: IdentityTokens, names: list[str]) -> None:
+    """Teach a pipeline's tokenizers the names of identities, and its text encoders their vectors.
+
+    Args:
+        pipeline: changed in place.
+        tokens: the identities, already begun.
+        names: their names, in order.
+
+    Raises:
+        UserError: a name is taken.
+    """
+    for number, (tokenizer, encoder) in enumerate(text_encoders(pipeline)):
+        first = add_words(tokenizer, numbered_names(names, tokens.vectors))
+        encoder.set_input_embeddings(InjectedEmbedding(encoder.get_input_embeddings(), tokens, number, first))

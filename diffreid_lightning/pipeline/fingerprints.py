@@ -1,0 +1,213 @@
+"""What a finished stage was made from and came to, as hashes: the reason to run it again or not.
+
+A stage's key covers its command, its configs and the vocabularies they name, the chain's variables, the package's code
+and its own configs, the datasets and diffusion models it reads and the outputs of the stages it reads. Of a dataset's
+images it holds sizes and times, or an archive's checksums, for reading them all would take too long; of the rest, the
+content. It holds no absolute paths of the machine.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from diffreid_lightning.datasets import open_dataset
+from diffreid_lightning.errors import UserError
+from diffreid_lightning.packaged import configs_folder
+from diffreid_lightning.paths import user_path
+from diffreid_lightning.pipeline.graph import PREFIX, Chain, Stage
+from diffreid_lightning.storage.atomic import replacing_file
+from diffreid_lightning.storage.json_notes import DamagedFile, read_json
+
+RECORDS = ".stages"
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished stage.
+
+    Args:
+        key: hash of all it was made from.
+        output: hash of all it made.
+        seconds: how long it took.
+        ancestors: output hash of every stage it goes back to, by name.
+    """
+
+    key: str
+    output: str
+    seconds: float
+    ancestors: dict[str, str] = field(default_factory=dict)
+
+    def write(self, file: Path) -> None:
+        """Write it, whole or not at all."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing_file(file) as staged:
+            staged.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, file: Path) -> Record | None:
+        """Read it; None where there is none, or none that can be read."""
+        form = {"key": str, "output": str, "seconds": float, "ancestors": {str: str}}
+        try:
+            note = read_json(file, form, remedy="")
+        except DamagedFile:
+            return None
+        return cls(**{name: note[name] for name in form})
+
+
+def record_file(root: Path, name: str) -> Path:
+    """Where the record of a finished stage lies, below the chain's folder."""
+    return root / RECORDS / f"{name}.json"
+
+
+def begun_file(root: Path, name: str) -> Path:
+    """Where the record of a stage that is under way lies."""
+    return root / RECORDS / f"{name}.begun.json"
+
+
+def stage_key(chain: Chain, stage: Stage, outputs: Mapping[str, str]) -> str:
+    """Hash what a stage is made from.
+
+    Args:
+        chain: the chain it belongs to.
+        stage: the stage.
+        outputs: output hash of every stage it reads, by name.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Raises:
+        UserError: a config, a dataset or a diffusion model cannot be read.
+    """
+    configs = stage.settings()
+    variables = _variables_read(chain, [configs, stage.words])
+    made_from = {
+        "command": stage.words,
+        "configs": configs,
+        "vocabularies": vocabulary_hashes([*configs, variables], stage.words),
+        "variables": variables,
+        "code": code_hash(),
+        "data": {name: dataset_hash(chain.variables[name]) for name in stage.data},
+        "models": {name: model_hash(chain.variables[name]) for name in stage.models},
+        "reads": {name: outputs[name] for name in stage.reads},
+    }
+    return _hash_json(made_from)
+
+
+def output_hash(folder: Path, makes: Iterable[str]) -> str | None:
+    """Hash what a stage made; None where something of it is missing.
+
+    Args:
+        folder: the stage's folder.
+        makes: files, or folders with all that is in them, inside it.
+    """
+    digest = hashlib.sha256()
+    for name in makes:
+        path = folder / name
+        if not path.exists():
+            return None
+        files = [path] if path.is_file() else sorted(item for item in path.rglob("*") if item.is_file())
+        for file in files:
+            digest.update(file.relative_to(folder).as_posix().encode() + b"\0" + _hash_file(file).encode())
+    return digest.hexdigest()
+
+
+def forget_hashes() -> None:
+    """Read code, datasets and models anew when they are next asked for."""
+    for remembered in (code_hash, dataset_hash, model_hash):
+        remembered.cache_clear()
+
+
+@functools.cache
+def code_hash() -> str:
+    """Hash the package's own Python files and the configs that come with it, which lie below a stage's own."""
+    digest = hashlib.sha256()
+    for folder, suffix in ((Path(__file__).resolve().parents[1], "py"), (configs_folder(), "yaml")):
+        for file in sorted(folder.rglob(f"*.{suffix}")):
+            digest.update(file.relative_to(folder).as_posix().encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
+
+
+def vocabulary_hashes(settings: Iterable[Mapping[str, Any]], words: Sequence[str]) -> list[str]:
+    """Hash the vocabularies of the user's own that a command reads; packaged ones are part of the package.
+
+    Args:
+        settings: its configs.
+        words: its words, which may name one too.
+    """
+    named = [name for config in settings for name in _values_of("vocabulary", config)]
+    for word, following in zip(words, (*words[1:], ""), strict=True):
+        flag, _, value = word.partition("=")
+        if flag.startswith("--") and flag.rpartition(".")[2] == "vocabulary":
+            named.append(value or following)
+    files = (user_path(name) for name in named)
+    return [_hash_file(file) for file in files if file.is_file()]
+
+
+@functools.cache
+def dataset_hash(path: str) -> str:
+    """Hash a dataset: its manifest's rows, and what tells whether an image file was changed in its place.
+
+    Raises:
+        UserError: there is no dataset at ``path``.
+    """
+    manifest = open_dataset(path).manifest()
+    return _hash_json([manifest.content_hash, manifest.file_fingerprint])
+
+
+@functools.cache
+def model_hash(model: str) -> str:
+    """Hash a diffusion model: its weights.
+
+    Raises:
+        UserError: there is no model at ``model``.
+    """
+    # Here, not above: diffusers takes seconds to import, and not every chain has such a model.
+    from diffreid_lightning.diffusion.checkpoints import locate_pipeline, weights_hash
+
+    return weights_hash(locate_pipeline(model))
+
+
+def _values_of(key: str, settings: Any) -> Iterator[str]:
+    """Find texts under a key at any depth."""
+    if isinstance(settings, Mapping):
+        for name, value in settings.items():
+            if name == key and isinstance(value, str):
+                yield value
+            yield from _values_of(key, value)
+    elif isinstance(settings, list):
+        for value in settings:
+            yield from _values_of(key, value)
+
+
+def _variables_read(chain: Chain, texts: Sequence[Any]) -> dict[str, str]:
+    """Variables that configs or words mention; where things lie (the root, datasets, models) is not what they are."""
+    text = json.dumps(texts, default=str)
+    places = {"root", *(name for stage in chain.stages for name in (*stage.data, *stage.models))}
+    return {
+        name: value
+        for name, value in chain.variables.items()
+        if name not in places and re.search(rf"\b{PREFIX}{name.upper()}\b", text)
+    }
+
+
+def _hash_file(file: Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        with file.open("rb") as handle:
+            while block := handle.read(_BLOCK):
+                digest.update(block)
+    except OSError as error:
+        raise UserError(f"{file} cannot be read.", found=str(error), remedy="check its permissions") from error
+    return digest.hexdigest()
+
+
+def _hash_json(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

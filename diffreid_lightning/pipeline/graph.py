@@ -1,0 +1,238 @@
+"""What a chain consists of, as its YAML says it: stages in order, what each reads and what it makes."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffreid_lightning.config_files import find_config, load_config, merge_layers, split_config_flags
+from diffreid_lightning.errors import UserError, nearest
+from diffreid_lightning.paths import user_path
+
+#: Variables reach the stages' configs through the environment: ``${oc.env:DIFFREID_ROOT,runs/tour}``.
+PREFIX = "DIFFREID_"
+#: Below the root: what earlier configurations made.
+PREVIOUS = "previous"
+_STAGE_KEYS = ("run", "reads", "data", "models", "makes", "needs_package")
+_CHAIN_KEYS = ("variables", "stages", "table", "pictures")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One command of the chain.
+
+    Args:
+        name: what it is called; its folder below the root has the same name.
+        words: the command after ``python -m diffreid_lightning``.
+        reads: stages whose outputs it reads.
+        data: variables that hold a dataset it reads.
+        models: variables that hold a diffusion model it reads.
+        makes: what it leaves in its folder: files, or folders with all that is in them.
+        needs_package: a module without which the stage is left out, or None.
+    """
+
+    name: str
+    words: tuple[str, ...]
+    reads: tuple[str, ...] = ()
+    data: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    makes: tuple[str, ...] = ()
+    needs_package: str | None = None
+
+    @property
+    def available(self) -> bool:
+        """Whether the optional package it needs is installed."""
+        return self.needs_package is None or importlib.util.find_spec(self.needs_package) is not None
+
+    @property
+    def run_folder(self) -> str:
+        """Its run's folder within its own: the first, for it begins in an empty one. Others were tried by hand."""
+        return f"{self.words[0]}-001"
+
+    def settings(self) -> list[dict[str, Any]]:
+        """Return the stage's own configs, as they are written.
+
+        Raises:
+            UserError: one of them cannot be found or read.
+        """
+        names, _ = split_config_flags(self.words)
+        return [load_config(find_config(name)) for name in names]
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A whole chain.
+
+    Args:
+        variables: what the stages' configs read from the environment, by lower-case name; ``root`` is the folder for
+            everything that is made.
+        stages: in the order they run in.
+        table: stage by row label of the final table.
+        pictures: path below the root by label, printed at the end.
+    """
+
+    variables: Mapping[str, str]
+    stages: tuple[Stage, ...]
+    table: Mapping[str, str]
+    pictures: Mapping[str, str]
+
+    @property
+    def root(self) -> Path:
+        """The folder for everything that is made."""
+        return user_path(self.variables["root"])
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables as the stages see them."""
+        return {PREFIX + name.upper(): value for name, value in self.variables.items()}
+
+    def between(self, first: str | None, last: str | None) -> tuple[Stage, ...]:
+        """Return the stages from ``first`` to ``last``, both included; None is the chain's own end.
+
+        Raises:
+            UserError: there is no such stage, or ``first`` comes after ``last``.
+        """
+        names = [stage.name for stage in self.stages]
+        begin = 0 if first is None else _position(first, names)
+        end = len(names) - 1 if last is None else _position(last, names)
+        if begin > end:
+            raise UserError(
+                f"There is nothing to run: {first!r} comes after {last!r}.", found=f"the order is {', '.join(names)}"
+            )
+        return self.stages[begin : end + 1]
+
+
+def read_chain(names: Sequence[str], overrides: Mapping[str, str]) -> Chain:
+    """Read a chain from YAML files laid over each other.
+
+    Args:
+        names: paths, or names of packaged configs such as ``pipeline/tour``.
+        overrides: variables given on the command line, by name. Others may stand in the environment, under their
+            prefixed names, as the stages' commands read them by hand.
+
+    Raises:
+        UserError: a file cannot be read, or says something that a chain does not have.
+    """
+    settings: dict[str, Any] = {}
+    for name in names:
+        settings = merge_layers(settings, load_config(find_config(name)))
+    where = ", ".join(names)
+    _refuse_unknown(settings, _CHAIN_KEYS, where)
+    given, commands, *shown = (_mapping(settings, key, where) for key in _CHAIN_KEYS)
+    variables = {str(key): "null" if value is None else str(value) for key, value in given.items()}
+    for name in overrides:
+        if name not in variables:
+            guess = nearest(name, variables)
+            raise UserError(
+                f"The chain has no variable {name!r}.",
+                found=f"{', '.join(sorted(variables))} ({where})",
+                remedy=f"did you mean --{guess}?" if guess else "add it under 'variables:' in a --config of your own",
+            )
+    environment = {name: os.environ.get(PREFIX + name.upper()) for name in variables}
+    variables.update({name: value for name, value in environment.items() if value})
+    variables.update(overrides)
+    if "root" not in variables:
+        raise UserError(
+            f"The chain of {where} has no variable 'root'.", remedy="say where it works: variables: {root: DIR}"
+        )
+    stages = tuple(_stage(str(name), command, where) for name, command in commands.items() if command)
+    chain = Chain(variables, stages, *({label: str(name) for label, name in of.items() if name} for of in shown))
+    _check(chain, where)
+    return chain
+
+
+def _stage(name: str, given: Any, where: str) -> Stage:
+    if name == PREVIOUS or name.startswith(".") or Path(name).name != name:
+        raise UserError(
+            f"A stage of {where} cannot be called {name!r}.",
+            looked_for="a name that can be a folder's below the root",
+            found=f"{PREVIOUS!r} and names that begin with a dot are the chain's own",
+        )
+    if not isinstance(given, Mapping) or not isinstance(given.get("run"), str):
+        raise UserError(
+            f"Stage {name!r} of {where} says nothing to run.",
+            looked_for="run: COMMAND --config CONFIG",
+            found=repr(given),
+        )
+    where = f"stage {name!r} of {where}"
+    _refuse_unknown(given, _STAGE_KEYS, where)
+    try:
+        words = tuple(shlex.split(given["run"]))
+    except ValueError as error:
+        raise UserError(
+            f"The command of {where} cannot be read.", found=f"{given['run']} ({error})", remedy="close its quotes"
+        ) from error
+    if not words:
+        raise UserError(f"The command of {where} is empty.", looked_for="run: COMMAND --config CONFIG")
+    lists = {key: _names(given, key, where) for key in ("reads", "data", "models", "makes")}
+    return Stage(name=name, words=words, **lists, needs_package=given.get("needs_package"))
+
+
+def _mapping(given: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
+    value = given.get(key) or {}
+    if not isinstance(value, Mapping):
+        raise UserError(f"{key!r} of {where} is no mapping.", looked_for=f"{key}: {{NAME: ...}}", found=repr(value))
+    return value
+
+
+def _names(given: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
+    value = given.get(key) or []
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise UserError(f"{key!r} of {where} is no list of names.", looked_for=f"{key}: [NAME, ...]", found=repr(value))
+    return tuple(value)
+
+
+def _check(chain: Chain, where: str) -> None:
+    if not chain.stages:
+        raise UserError(f"The chain of {where} has no stages.", looked_for="stages: {NAME: {run: ...}}")
+    before: list[str] = []
+    for stage in chain.stages:
+        if not stage.makes:
+            raise UserError(
+                f"Stage {stage.name!r} of {where} does not say what it makes.",
+                looked_for="makes: [FILE OR FOLDER, ...]",
+                remedy="a file that changes a chain lies over it: --config pipeline/tour --config FILE",
+            )
+        for name in stage.reads:
+            if name not in before:
+                raise UserError(
+                    f"Stage {stage.name!r} of {where} reads {name!r}, which no earlier stage makes.",
+                    found=f"before it: {', '.join(before) or 'nothing'}",
+                    remedy=f"did you mean {guess!r}?" if (guess := nearest(name, before)) else "put that stage first",
+                )
+        for name in (*stage.data, *stage.models):
+            if name not in chain.variables:
+                raise UserError(
+                    f"Stage {stage.name!r} of {where} reads variable {name!r}, which is not there.",
+                    found=", ".join(chain.variables),
+                )
+        before.append(stage.name)
+    for name in chain.table.values():
+        _position(name, before)
+
+
+def _refuse_unknown(given: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+    for key in given:
+        if key not in known:
+            guess = nearest(str(key), known)
+            raise UserError(
+                f"Unknown key {key!r} in {where}.",
+                found=f"known: {', '.join(known)}",
+                remedy=f"did you mean {guess!r}?" if guess else None,
+            )
+
+
+def _position(name: str, names: Sequence[str]) -> int:
+    if name in names:
+        return list(names).index(name)
+    guess = nearest(name, names)
+    raise UserError(
+        f"The chain has no stage {name!r}.",
+        found=f"its stages: {', '.join(names)}",
+        remedy=f"did you mean {guess!r}?" if guess else None,
+    )

@@ -1,0 +1,55 @@
+"""The end of a chain: one row of mAP and Rank-1 per way of starting, and where the pictures are."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Collection
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from diffreid_lightning.pipeline.graph import Chain
+
+_NUMBERS = ("mAP", "Rank-1")
+
+
+def results_of(folder: Path) -> dict[str, float] | None:
+    """Return the last test result in a run's folder, in per cent; None where there is none."""
+    results = folder / "results.csv"
+    if not results.is_file():
+        return None
+    with results.open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["stage"] == "test"]
+    return {name: float(rows[-1][name]) for name in _NUMBERS} if rows else None
+
+
+def print_report(console: Console, chain: Chain, stages: Collection[str]) -> None:
+    """Print the table, with a row for each stage that has results, and the paths.
+
+    Args:
+        console: where.
+        chain: the chain.
+        stages: whose results and pictures belong to it as it is now.
+    """
+    table = Table(title="fine-tuned from", title_justify="left")
+    table.add_column("")
+    for name in _NUMBERS:
+        table.add_column(name, justify="right")
+    older = []
+    by_name = {stage.name: stage for stage in chain.stages}
+    for label, name in chain.table.items():
+        found = results_of(chain.root / name / by_name[name].run_folder)
+        if found and name not in stages:
+            older.append(label)
+        elif found:
+            table.add_row(label, *(f"{found[name]:.1f}" for name in _NUMBERS))
+    if table.row_count:
+        console.print(table)
+    if older:
+        console.print(f"not shown, since they may be of an earlier configuration: {', '.join(older)}", soft_wrap=True)
+    of_before = {stage.name for stage in chain.stages} - set(stages)
+    for label, name in chain.pictures.items():
+        paths = sorted(chain.root.glob(name))
+        if paths and Path(name).parts[0] not in of_before:
+            console.print(f"{label}: {paths[-1]}", soft_wrap=True)

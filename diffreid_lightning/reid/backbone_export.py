@@ -1,0 +1,42 @@
+"""The trained backbone as a timm folder, at the end of fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+
+from diffreid_lightning.backbones import save_backbone
+
+
+class BackboneExport(Callback):
+    """Save ``backbone/`` in the run folder when fit ends: what ``timm.create_model("local-dir:...")`` opens.
+
+    The weights are those of the last epoch. The folder says where they come from: training manifests by content hash,
+    architecture, stride, pooling, input size, mean and std; ``--model.init_from`` applies all of it again.
+
+    Args:
+        folder: name of the folder inside the run folder.
+    """
+
+    def __init__(self, folder: str = "backbone") -> None:
+        self.folder = folder
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the folder on rank zero."""
+        backbone = getattr(pl_module, "backbone", None)
+        if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False) or backbone is None:
+            return
+        provenance: dict[str, Any] = {
+            "training_data": getattr(trainer.datamodule, "provenance", {}),  # type: ignore[attr-defined]
+            "epochs": trainer.current_epoch,
+            "module": type(pl_module).__name__,
+            "init_from": getattr(pl_module, "init_from", None),
+        }
+        target = Path(trainer.default_root_dir) / self.folder
+        save_backbone(backbone, target, provenance=provenance, neck=getattr(pl_module, "neck", None))
+        differs = bool(backbone.edits) or backbone.pooling != "native"
+        note = "; provenance.json says what timm must be told for the same features (README)" if differs else ""
+        rank_zero_info(f"Backbone saved: timm.create_model('local-dir:{target}', pretrained=True){note}")

@@ -1,0 +1,400 @@
+"""The Re-ID DataModule: any number of training sources, held-out identities for validation, one test set."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.compute as pc
+import torch
+from lightning.pytorch import LightningDataModule
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from diffreid_lightning.datasets import PersonDataset, open_dataset
+from diffreid_lightning.datasets.concat import Chain, chain, refuse_clashing_sources, warn_of_unnamed_sources
+from diffreid_lightning.datasets.holdout import first_per_camera, hold_out_identities, trainable_rows
+from diffreid_lightning.datasets.inspect import count_unmatched
+from diffreid_lightning.datasets.samplers import Draw, PKSampler, begun_at
+from diffreid_lightning.datasets.training_rows import digest_rows
+from diffreid_lightning.datasets.transforms import TrainView, evaluation_view
+from diffreid_lightning.errors import UserError, check_at_least, check_image_size, check_seed, check_workers, shorten
+from diffreid_lightning.manifest.manifest import Manifest
+
+SamplerFactory = Callable[[Sequence[int]], Sampler[Any]]
+Source = PersonDataset | str
+
+
+class PersonBatch(NamedTuple):
+    """A batch of person images; B is the batch size."""
+
+    images: Tensor  #: (B, 3, H, W): uint8 from the loader, float in 0..1 once on the device
+    labels: Tensor  #: (B,) int64 identity numbers, class indices in training
+    camids: Tensor  #: (B,) int64 camera numbers
+    indices: Tensor  #: (B,) int64 rows of the set
+    is_query: Tensor  #: (B,) bool, False in training
+    weights: Tensor | None = None  #: (B,) float32, how much each image counts in training; None: all alike
+
+
+def collate_persons(items: list[PersonBatch]) -> PersonBatch:
+    """Stack images to a batch."""
+    images, labels, camids, indices, is_query, weights = zip(*items, strict=True)
+    stacked = [torch.stack(column) for column in (images, labels, camids, indices, is_query)]
+    return PersonBatch(*stacked)._replace(weights=None if weights[0] is None else torch.stack(weights))
+
+
+class PersonImages(Dataset[PersonBatch]):
+    """Rows of a chain as tensors: evaluation views by row number, training views by :class:`~.samplers.Draw`.
+
+    Args:
+        rows: the chained rows.
+        image_size: height and width in pixels.
+        is_query: (N,) which rows are queries; None for none.
+        train_view: how training views are made; None makes evaluation views only.
+        weights: (N,) float32, how much each row counts in training; None: all alike.
+    """
+
+    def __init__(
+        self,
+        rows: Chain,
+        image_size: tuple[int, int],
+        is_query: npt.NDArray[np.bool_] | None = None,
+        train_view: TrainView | None = None,
+        weights: npt.NDArray[np.float32] | None = None,
+    ) -> None:
+        self.rows = rows
+        self.image_size = image_size
+        self.is_query = np.zeros(len(rows), dtype=bool) if is_query is None else is_query
+        self.train_view = train_view
+        self.weights = weights
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def picture(self, row: int) -> Image.Image:
+        """Return the image of a row as it lies on the disk, for reports."""
+        return self.rows.image(row)
+
+    def __getitem__(self, item: int | Draw) -> PersonBatch:
+        row = item.row if isinstance(item, Draw) else item
+        image = self.rows.image(row)
+        if isinstance(item, Draw) and self.train_view is not None:
+            view = self.train_view(image, self.image_size, item.seed)
+        else:
+            view = evaluation_view(image, self.image_size)
+        return PersonBatch(
+            view,
+            torch.tensor(self.rows.labels[row]),
+            torch.tensor(self.rows.camids[row]),
+            torch.tensor(row),
+            torch.tensor(self.is_query[row]),
+            None if self.weights is None else torch.tensor(self.weights[row]),
+        )
+
+
+class ReIDDataModule(LightningDataModule):
+    """Images, identities and cameras for training and evaluating a Re-ID network.
+
+    A source is a dataset class, the path of a dataset in any known layout (a folder or a zip; the layout is
+    recognised), or ``miniperson`` / ``miniperson:station``, which ship with the package.
+
+    Args:
+        train: one source or several, chained. An identity is (source, partition, pid), so equal pids do not clash, and
+            generated images join the real ones of their person. How many of a batch are generated is the sampler's.
+        test: the source whose query and gallery ``test`` reads; None means the first training source.
+        image_size: height and width in pixels.
+        val_share: share of the training identities held out for validation, 0 to 1. A source with a ``val`` split of
+            its own keeps that one. 0 trains on everything, as published recipes do; None on everything but a source's
+            own ``val`` split.
+        sampler: makes the training sampler from the (N,) labels; it must have a ``batch_size``. None means
+            :class:`~.samplers.PKSampler` as it stands.
+        train_view: augmentation of the training images; None means :class:`~.transforms.TrainView` as it stands.
+        sample_weight: column of generated images, such as ``confidence``, by which each counts in the losses; real
+            ones count 1. None: all alike.
+        eval_batch_size: images per batch of validation, test and predict.
+        num_workers: loader processes; None means one per core, at most 8 (divided by the processes on this machine).
+        seed: seed of the held-out choice, the sampling and the augmentation; the command line
+            takes ``seed_everything`` unless this is written.
+    """
+
+    def __init__(
+        self,
+        train: Source | list[Source] = "miniperson",
+        test: Source | None = None,
+        image_size: tuple[int, int] = (256, 128),
+        val_share: float | None = 0.1,
+        sampler: SamplerFactory | None = None,
+        train_view: TrainView | None = None,
+        sample_weight: str | None = None,
+        eval_batch_size: int = 128,
+        num_workers: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        check_image_size("data.image_size", image_size)
+        check_seed("data.seed", seed)
+        if val_share is not None and not 0 <= val_share < 1:
+            raise UserError(
+                f"data.val_share is {val_share}.", looked_for="a share from 0 up to, not including, 1, or null"
+            )
+        check_workers("data.num_workers", num_workers)
+        check_at_least("data.eval_batch_size", eval_batch_size)
+        sources = train if isinstance(train, list) else [train]
+        if not sources or None in sources:
+            raise UserError("data.train names no source.", remedy="give a path, or 'miniperson'")
+        self._train_sources = [open_dataset(source) for source in sources]
+        self._test_source = self._train_sources[0] if test is None else open_dataset(test)
+        self.image_size = (int(image_size[0]), int(image_size[1]))
+        self.val_share = val_share
+        self.sampler = sampler or PKSampler
+        self.train_view = train_view or TrainView()
+        self.sample_weight = sample_weight
+        self.eval_batch_size = eval_batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+
+    # What the stages see. Each is built when it is first asked for, so that `test` never touches the training rows.
+
+    @cached_property
+    def train_set(self) -> PersonImages:
+        """The rows trained on."""
+        held_out = {key for manifest, mask in self._train_manifests for key in manifest.filter(mask).identities()[1]}
+        chosen = [manifest.filter(trainable_rows(manifest, held_out)) for manifest, _ in self._train_manifests]
+        rows = chain(chosen)
+        if len(rows.identities) < 2:
+            raise self._too_few()
+        weights = None if self.sample_weight is None else generated_weights(chosen, self.sample_weight)
+        return PersonImages(rows, self.image_size, train_view=self.train_view, weights=weights)
+
+    @cached_property
+    def val_set(self) -> PersonImages | None:
+        """The held-out identities: one image per identity and camera as queries, then all of them as gallery.
+
+        None when nobody is held out.
+        """
+        held_out = [manifest.filter(mask) for manifest, mask in self._train_manifests if mask.any()]
+        queries = [manifest.filter(first_per_camera(manifest)) for manifest in held_out]
+        asked = sum(map(len, queries))
+        if not asked:
+            return None
+        rows = chain([*queries, *held_out])
+        return PersonImages(rows, self.image_size, is_query=np.arange(len(rows)) < asked)
+
+    @cached_property
+    def test_set(self) -> PersonImages:
+        """Query rows, then gallery rows, of the test source."""
+        manifest = self._test_source.manifest()
+        split = np.asarray(manifest.numpy("split"))
+        for name in ("query", "gallery"):
+            if not (split == name).any():
+                raise self._empty(name, [manifest])
+        rows = chain([manifest.filter(split == "query"), manifest.filter(split == "gallery")])
+        return PersonImages(rows, self.image_size, is_query=np.arange(len(rows)) < int((split == "query").sum()))
+
+    @property
+    def num_identities(self) -> int:
+        """Classes of the training set; its labels run from 0 to one less."""
+        return len(self.train_set.rows.identities)
+
+    @cached_property
+    def training_rows(self) -> str:
+        """Digest of the training rows, by which a checkpoint knows them again."""
+        rows = self.train_set.rows
+        return digest_rows(rows.identities, rows.labels, rows.file_names)
+
+    @property
+    def training_identities(self) -> list[list[str | int]]:
+        """The (source, partition, pid) behind each label."""
+        return [list(key) for key in self.train_set.rows.identities]
+
+    @property
+    def has_test(self) -> bool:
+        """Whether the test source has a query or a gallery at all."""
+        return bool(np.isin(np.asarray(self._test_source.manifest().numpy("split")), ["query", "gallery"]).any())
+
+    @property
+    def names_test(self) -> bool:
+        """Whether a test source was asked for, and is not just the first that is trained on."""
+        return self._test_source is not self._train_sources[0]
+
+    def refuse_unanswerable(self) -> None:
+        """Look at query and gallery before hours are spent on a network for them; no image is opened.
+
+        Raises:
+            UserError: one of the two is empty, or no query has a match.
+        """
+        asked = int(self.test_set.is_query.sum())
+        if count_unmatched(self._test_source.manifest()) == asked:
+            raise UserError(
+                f"None of the {asked:,} queries has a match.",
+                looked_for="a gallery image of the same person from another camera",
+                found=f"{len(self.test_set) - asked:,} gallery images of {self.test_name}",
+                remedy="see what is there with: python -m diffreid_lightning data check PATH; or train without a test: "
+                "--test_with none",
+            )
+
+    @property
+    def test_name(self) -> str:
+        """Name of the test source, for reports."""
+        return str(self._test_source.manifest().numpy("source")[0])
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What the training set was made of: each source's content hash, and how identities were held out."""
+        sources = [
+            {"sources": sorted(set(m.numpy("source").tolist())), "manifest": m.content_hash}
+            for m, _ in self._train_manifests
+        ]
+        return {
+            "manifests": sources,
+            "identities": self.num_identities,
+            "images": len(self.train_set),
+            "val_share": self.val_share,
+            "seed": self.seed,
+        }
+
+    def retrieval_set(self, stage: str) -> PersonImages | None:
+        """Return the set that ``stage`` (``validate`` or ``test``) evaluates on."""
+        return self.val_set if stage == "validate" else self.test_set
+
+    @cached_property
+    def _train_manifests(self) -> list[tuple[Manifest, npt.NDArray[np.bool_]]]:
+        manifests = [source.manifest() for source in self._train_sources]
+        refuse_clashing_sources(manifests, self._train_sources)
+        warn_of_unnamed_sources(manifests)
+        return [(manifest, hold_out_identities(manifest, self.val_share, self.seed)) for manifest in manifests]
+
+    def _too_few(self) -> UserError:
+        """Word the error for fewer than two identities to train on."""
+        manifests = [manifest for manifest, _ in self._train_manifests]
+        everybody = chain([manifest.filter(trainable_rows(manifest, ())) for manifest in manifests])
+        people = len(everybody.identities)
+        if not people:
+            return self._empty("train", manifests)
+        if people > 1:
+            left = people - len({key for m, mask in self._train_manifests for key in m.filter(mask).identities()[1]})
+            return UserError(
+                f"Of {people} identities {max(left, 0)} are left to train on: the others are held out for validation.",
+                looked_for="two or more, or nothing can be told apart",
+                found=f"data.val_share {self.val_share}",
+                remedy="hold out nobody with --data.val_share 0, or add images of other people",
+            )
+        source, _, pid = everybody.identities[0]
+        return UserError(
+            "There is one identity: nothing can be told apart.",
+            looked_for="images of two or more people in the train split",
+            found=f"{len(everybody)} images of person {pid} of {source}: {shorten(str(m.root) for m in manifests)}",
+            remedy="add images of other people: to train on two sources, --data.train '[FIRST, SECOND]'",
+        )
+
+    @staticmethod
+    def _empty(split: str, manifests: Sequence[Manifest]) -> UserError:
+        found = [
+            f"{path} ({', '.join(f'{n} {s}' for s, n in zip(*np.unique(splits, return_counts=True), strict=True))})"
+            for path, splits in ((m.root, np.asarray(m.numpy("split"), dtype=str)) for m in manifests)
+        ]
+        return UserError(
+            f"There is no image in the {split} split.",
+            looked_for=f"rows with split {split!r}",
+            found=shorten(found),
+            remedy="see what is there with: python -m diffreid_lightning data check PATH"
+            + ("" if split == "train" else "; or train without a test: --test_with none"),
+        )
+
+    # Loaders.
+
+    def train_dataloader(self) -> DataLoader[PersonBatch]:
+        """P×K batches."""
+        sampler = self.sampler(self.train_set.rows.labels.tolist())
+        if isinstance(sampler, PKSampler) and not sampler.has_own_seed:
+            sampler.seed = self.seed
+        if isinstance(sampler, PKSampler):
+            sampler.generated = self.train_set.rows.generated
+        batch_size = getattr(sampler, "batch_size", None)
+        if batch_size is None:
+            raise UserError(
+                f"{type(sampler).__name__} cannot be used as data.sampler.",
+                looked_for="a batch_size, the number of draws in a batch",
+                remedy="give the sampler class a batch_size attribute",
+            )
+        sampler = begun_at(sampler, self.trainer)
+        return self._loader(self.train_set, batch_size=batch_size, sampler=sampler, drop_last=True)
+
+    def seen_dataloader(self) -> DataLoader[PersonBatch]:
+        """The training rows once, in order, as evaluation sees them."""
+        return self._loader(PersonImages(self.train_set.rows, self.image_size), batch_size=self.eval_batch_size)
+
+    def val_dataloader(self) -> DataLoader[PersonBatch] | list[DataLoader[PersonBatch]]:
+        """The held-out identities; no loader at all when ``val_share`` is 0."""
+        return [] if self.val_set is None else self._loader(self.val_set, batch_size=self.eval_batch_size)
+
+    def test_dataloader(self) -> DataLoader[PersonBatch]:
+        """Query and gallery."""
+        return self._loader(self.test_set, batch_size=self.eval_batch_size)
+
+    def predict_dataloader(self) -> DataLoader[PersonBatch]:
+        """Query and gallery, for their features."""
+        return self.test_dataloader()
+
+    def on_after_batch_transfer(self, batch: PersonBatch, dataloader_idx: int) -> PersonBatch:
+        """Turn bytes into floats on the device: a quarter of the traffic, none of the loader's time."""
+        return batch._replace(images=batch.images.float().div_(255))
+
+    def _loader(self, images: PersonImages, **kwargs: Any) -> DataLoader[PersonBatch]:
+        workers = self.num_workers
+        if workers is None:
+            local = int(os.environ.get("LOCAL_WORLD_SIZE", 0)) or getattr(self.trainer, "num_devices", 1) or 1
+            workers = max(1, min(8, (os.cpu_count() or 1) // local))
+        return DataLoader(
+            images,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            collate_fn=collate_persons,
+            generator=torch.Generator().manual_seed(self.seed),  # its worker seeds must not disturb the model's stream
+            **kwargs,
+        )
+
+
+def generated_weights(manifests: Sequence[Manifest], column: str) -> npt.NDArray[np.float32]:
+    """Read how much each row counts in training.
+
+    Args:
+        manifests: the rows, in order.
+        column: of generated rows; real ones count 1.
+
+    Returns:
+        (N,) weights, >= 0.
+
+    Raises:
+        UserError: no row is generated; or generated rows lack the column or a value in it, or a value is negative.
+    """
+    weights, generated = [], 0
+    for manifest in manifests:
+        made = np.asarray(pc.equal(manifest.table["split"], "generated"))
+        generated += int(made.sum())
+        values = np.ones(len(manifest), dtype=np.float32)
+        if made.any():
+            values[made] = manifest.filter(made).numpy(column).astype(np.float32)
+        wrong = ~(values >= 0)  # null is NaN
+        if wrong.any():
+            raise UserError(
+                f"Images of {manifest.root} cannot be weighed by {column!r}.",
+                looked_for="a number of 0 or more for every generated image",
+                found=f"{int(wrong.sum())} of {int(made.sum())} generated images without one",
+                remedy="train on the selected images (a Diff-Person folder), or leave data.sample_weight out",
+            )
+        weights.append(values)
+    if not generated:
+        raise UserError(
+            f"data.sample_weight {column!r} weighs generated images, and there are none.",
+            looked_for="rows of split 'generated', as a Diff-Person folder has",
+            found=shorten(str(manifest.root) for manifest in manifests),
+            remedy="add such a folder to data.train, or leave data.sample_weight out",
+        )
+    return np.concatenate(weights)

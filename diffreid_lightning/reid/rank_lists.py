@@ -1,0 +1,175 @@
+"""Rank lists: a query, its ten nearest gallery images, right ones framed green and wrong ones red."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.trainer.states import TrainerFn
+from PIL import Image, ImageDraw
+from rich.console import Console
+
+from diffreid_lightning.errors import check_at_least, check_range
+from diffreid_lightning.metrics.functional import rank_list
+from diffreid_lightning.reid.datamodule import PersonImages
+from diffreid_lightning.reid.evaluation import RetrievalEvaluator, evaluator_of
+from diffreid_lightning.tracking import spared
+
+_RIGHT, _WRONG, _QUERY = (34, 160, 70), (214, 50, 48), (60, 60, 60)
+_HEIGHT, _FRAME, _GAP, _LABEL = 128, 3, 6, 16
+
+
+@dataclass(frozen=True)
+class RankRow:
+    """One query's list.
+
+    Args:
+        query: row of the query in the evaluated set.
+        average_precision: its AP, 0 to 1.
+        gallery: rows of the nearest gallery images, best first.
+        correct: which of them show the query's person.
+    """
+
+    query: int
+    average_precision: float
+    gallery: list[int]
+    correct: list[bool]
+
+
+def choose_queries(average_precisions: np.ndarray, count: int) -> np.ndarray:
+    """Choose queries evenly over the range of AP, the worst and the best among them, worst first.
+
+    Args:
+        average_precisions: (Q,) AP of the valid queries.
+        count: how many to choose, at most Q.
+
+    Returns:
+        (count,) positions in ``average_precisions``.
+    """
+    order = np.argsort(average_precisions, kind="stable")
+    picks = np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)
+    return order[picks]
+
+
+def draw_rank_lists(rows: list[RankRow], images: PersonImages) -> Image.Image:
+    """Draw rank lists one below the other: query | nearest gallery images, each 128 pixels high."""
+    width = max(1, round(_HEIGHT * images.image_size[1] / images.image_size[0]))
+    cell = (width + 2 * _FRAME, _HEIGHT + 2 * _FRAME)
+    columns = 1 + max(len(row.gallery) for row in rows)
+    sheet = Image.new(
+        "RGB", (columns * (cell[0] + _GAP) + 3 * _GAP, len(rows) * (cell[1] + _GAP + _LABEL) + _GAP), (255, 255, 255)
+    )
+    pen = ImageDraw.Draw(sheet)
+    for line, row in enumerate(rows):
+        top = _GAP + line * (cell[1] + _GAP + _LABEL)
+        pen.text((_GAP, top), f"AP {100 * row.average_precision:.0f} %", fill=_QUERY)
+        colours = [_QUERY, *(_RIGHT if right else _WRONG for right in row.correct)]
+        for column, (index, colour) in enumerate(zip([row.query, *row.gallery], colours, strict=True)):
+            left = _GAP + column * (cell[0] + _GAP) + (2 * _GAP if column else 0)
+            sheet.paste(framed(images.picture(index), (width, _HEIGHT), colour), (left, top + _LABEL))
+    return sheet
+
+
+def framed(image: Image.Image, size: tuple[int, int], colour: tuple[int, int, int]) -> Image.Image:
+    """Resize an image to ``size`` (width, height) and put a coloured frame around it."""
+    frame = Image.new("RGB", (size[0] + 2 * _FRAME, size[1] + 2 * _FRAME), colour)
+    frame.paste(image.resize(size, Image.Resampling.BICUBIC), (_FRAME, _FRAME))
+    return frame
+
+
+class RankLists(Callback):
+    """Draw rank lists into the run folder and log them to W&B as a table, evenly over the range of AP.
+
+    The order is that of the features' distance, before any re-ranking. Tests always draw; validations every
+    ``every_n_epochs`` epochs. Needs a :class:`~.evaluation.RetrievalEvaluator` beside it.
+
+    Args:
+        queries: how many queries are shown.
+        top_k: how many gallery images each.
+        every_n_epochs: epochs between the validations that are drawn; 0 draws none.
+
+    Raises:
+        UserError: a number is out of its range.
+    """
+
+    def __init__(self, queries: int = 8, top_k: int = 10, every_n_epochs: int = 10) -> None:
+        check_range("RankLists.queries", queries, 1, 1000)
+        check_range("RankLists.top_k", top_k, 1, 1000)
+        check_at_least("RankLists.every_n_epochs", every_n_epochs, 0)
+        self.queries = queries
+        self.top_k = top_k
+        self.every_n_epochs = every_n_epochs
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the held-out identities now and then."""
+        due = self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        if not trainer.sanity_checking and (due or trainer.state.fn == "validate"):
+            self._report(trainer, "validate", "val")
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw query and gallery."""
+        self._report(trainer, "test", "test")
+
+    def _report(self, trainer: Trainer, stage: str, name: str) -> None:
+        evaluator = evaluator_of(trainer)
+        if evaluator is None or stage not in evaluator.results or not trainer.is_global_zero:
+            return
+        images = trainer.datamodule.retrieval_set(stage)  # type: ignore[attr-defined]
+        rows = self.rows(evaluator, stage)
+        path = Path(trainer.default_root_dir) / f"rank_lists_{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw_rank_lists(rows, images).save(path)
+        if trainer.state.fn != TrainerFn.FITTING:
+            Console().print(f"rank lists: {path}", soft_wrap=True, highlight=False)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                # Images pass through files of W&B's own before the table is logged: both can fail.
+                with spared(logger):
+                    self._log_table(logger, f"{name}/rank_lists", rows, images, trainer.global_step)
+
+    def rows(self, evaluator: RetrievalEvaluator, stage: str) -> list[RankRow]:
+        """Rank the gallery for the chosen queries of the evaluator's latest features, by its distance."""
+        result, seen = evaluator.results[stage], evaluator.metric.gathered()
+        chosen = choose_queries(result.ap.numpy(), self.queries)
+        queries = result.valid[torch.from_numpy(chosen)]
+        nearest = rank_list(
+            seen.query_features[queries],
+            seen.gallery_features,
+            seen.query_pids[queries],
+            seen.gallery_pids,
+            seen.query_camids[queries],
+            seen.gallery_camids,
+            distance=evaluator.distance,
+            top_k=self.top_k,
+        )
+        rows = []
+        for line, position in enumerate(chosen.tolist()):
+            present = nearest.indices[line] >= 0
+            rows.append(
+                RankRow(
+                    query=int(seen.query_indices[queries[line]]),
+                    average_precision=float(result.ap[position]),
+                    gallery=seen.gallery_indices[nearest.indices[line][present]].tolist(),
+                    correct=nearest.matches[line][present].tolist(),
+                )
+            )
+        return rows
+
+    def _log_table(self, logger: WandbLogger, key: str, rows: list[RankRow], images: PersonImages, step: int) -> None:
+        import wandb
+
+        columns = ["query", "AP", *(f"top {rank + 1}" for rank in range(max(len(row.gallery) for row in rows)))]
+        size = (images.image_size[1], images.image_size[0])
+        table = wandb.Table(columns=columns)
+        for row in rows:
+            cells = [
+                wandb.Image(framed(images.picture(index), size, _RIGHT if right else _WRONG))
+                for index, right in zip(row.gallery, row.correct, strict=True)
+            ]
+            cells += [None] * (len(columns) - 2 - len(cells))
+            table.add_data(wandb.Image(framed(images.picture(row.query), size, _QUERY)), row.average_precision, *cells)
+        logger.experiment.log({key: table, "trainer/global_step": step})

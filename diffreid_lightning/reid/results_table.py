@@ -1,0 +1,66 @@
+"""The numbers at the end of a run: a table on the terminal, a CSV file in the run folder."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.console import Console
+from rich.table import Table
+
+from diffreid_lightning.metrics.functional import RetrievalResult
+from diffreid_lightning.reid.evaluation import evaluator_of
+
+_COLUMNS = ("mAP", "Rank-1", "Rank-5", "Rank-10", "mINP")
+
+
+class ResultsTable(Callback):
+    """Print mAP, Rank-1/5/10 and mINP when an evaluation ends, and append them to ``results.csv`` in the run folder.
+
+    Needs a :class:`~.evaluation.RetrievalEvaluator` beside it, which measures.
+    """
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Report query and gallery."""
+        self._report(trainer, "test", "query × gallery")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Report the held-out identities, when validation is the command and not a part of fit."""
+        if trainer.state.fn == "validate":
+            self._report(trainer, "validate", "held-out identities")
+
+    def _report(self, trainer: Trainer, stage: str, what: str) -> None:
+        evaluator = evaluator_of(trainer)
+        if evaluator is None or stage not in evaluator.results or not trainer.is_global_zero:
+            return
+        result = evaluator.results[stage]
+        folder = Path(trainer.default_root_dir)
+        name = getattr(trainer.datamodule, "test_name", "data") if stage == "test" else "train"  # type: ignore[attr-defined]
+        loaded = trainer.ckpt_path
+        weights = f"epoch {trainer.current_epoch} (the last)" if loaded is None else Path(str(loaded)).name
+        numbers = _numbers(result)
+        table = Table()
+        for column in _COLUMNS:
+            table.add_column(column, justify="right")
+        table.add_row(*(f"{number:.1f}" for number in numbers))
+        console = Console()
+        console.print(f"{name}: {what}, {len(result.ap)} valid queries, weights of {weights}", highlight=False)
+        console.print(table)
+        console.print(f"run folder: {folder}", soft_wrap=True, highlight=False)
+        self._append(folder / "results.csv", [stage, name, weights, *(f"{number:.4f}" for number in numbers)])
+
+    @staticmethod
+    def _append(path: Path, row: list[str]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = not path.exists()
+        with path.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            if new:
+                writer.writerow(["stage", "dataset", "weights", *_COLUMNS])
+            writer.writerow(row)
+
+
+def _numbers(result: RetrievalResult) -> tuple[float, ...]:
+    values = (result.mAP, result.rank(1), result.rank(5), result.rank(10), result.mINP)
+    return tuple(100 * float(value) for value in values)

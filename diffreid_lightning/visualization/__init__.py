@@ -1,0 +1,1 @@
+"""Draw grids of images for sheets and reports."""

@@ -1,0 +1,176 @@
+"""Whom the generated images show, and how alike those of one label are: what there is to filter.
+
+    python -m experiments.evidence.labels --pipeline PIPELINE --work WORK
+
+asks of the images behind the rows at 30 % few-shot, whole and as the filter and the equal-count subsets take them:
+
+* recognised: share whose nearest centroid is the intended person's, for a network trained on *all* training images of
+  these people, of which generator and scorer had 30 %;
+* consistent: share that is nearest to the mean of the *generated* images of its own label, itself left out, for the
+  same network: whether a label means one person, whoever that is;
+* alike: mean cosine of two images of one label; the less, the more there is to learn from them.
+
+A second table asks it by person. Needs a work folder of ``python -m experiments.evidence`` with the images in it, or
+makes them; what it prints is kept there as ``labels.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffreid_lightning.datasets.transforms import evaluation_view
+from diffreid_lightning.filtering.scorer import ReIDScorer
+from diffreid_lightning.manifest.manifest import Manifest
+from diffreid_lightning.pipeline.runner import alone
+from experiments.evidence import settings as frozen
+from experiments.evidence.__main__ import Evidence
+from experiments.evidence.plan import Plan
+from experiments.evidence.rows import FEW
+from experiments.instruments.report import table
+from experiments.instruments.script import run_script
+
+_BATCH = 128
+_SHARES = (0.0, 0.1, 0.4, 0.7, 1.01)
+_HEADS = ("recognised", "people", "consistent, %", "alike (cosine)")
+
+
+class Shown(NamedTuple):
+    """What a network sees in images.
+
+    Args:
+        features: (N, D) unit vectors.
+        recognised: (N,) whether the intended person is the nearest.
+    """
+
+    features: Tensor
+    recognised: Tensor
+
+
+def consistent(features: Tensor, labels: Tensor) -> Tensor:
+    """Tell which images are nearest to the others of their label.
+
+    Args:
+        features: (N, D) unit vectors.
+        labels: (N,) numbers from 0, each with two images or more.
+
+    Returns:
+        (N,) bool: the cosine to the mean of the label's other images exceeds that to every other label's mean.
+    """
+    count = int(labels.max()) + 1
+    sums = features.new_zeros(count, features.shape[1]).index_add_(0, labels, features)
+    others = torch.nn.functional.normalize(sums[labels] - features, dim=1)
+    cosines = features @ torch.nn.functional.normalize(sums, dim=1).T
+    cosines[torch.arange(len(labels)), labels] = -torch.inf
+    return (features * others).sum(dim=1) > cosines.max(dim=1).values
+
+
+def alike(features: Tensor, labels: Tensor) -> float:
+    """Return the mean cosine of two images of one label, over labels with two or more.
+
+    Args:
+        features: (N, D) unit vectors.
+        labels: (N,) numbers from 0.
+    """
+    means = []
+    for label in labels.unique():
+        own = features[labels == label]
+        if len(own) > 1:
+            means.append((own.sum(dim=0).square().sum() - len(own)) / (len(own) * (len(own) - 1)))
+    return float(torch.stack(means).mean())
+
+
+@torch.no_grad()
+def look(images: Manifest, scorer: Path) -> Shown:
+    """Show a network generated images of people it was trained on.
+
+    Args:
+        images: the images.
+        scorer: its folder.
+    """
+    judge = ReIDScorer(str(scorer)).eval()
+    number = {key: place for place, key in enumerate(judge.folder.identities)}
+    own, keys = images.identities()
+    intended = torch.tensor([number[key] for key in keys])[torch.from_numpy(np.array(own))]
+    names = images.table["file_name"].to_pylist()
+    features, recognised = [], []
+    for start in range(0, len(names), _BATCH):
+        part = slice(start, start + _BATCH)
+        views = [evaluation_view(images.images.image(name), judge.folder.image_size) for name in names[part]]
+        batch = torch.stack(views).float() / 255
+        features.append(torch.nn.functional.normalize(judge.network.embed(batch)[0].float(), dim=1))
+        recognised.append(judge.network(batch, intended[part]).margin > 0)
+    return Shown(torch.cat(features), torch.cat(recognised))
+
+
+def _agreed(generated: Manifest, shown: Shown) -> tuple[Tensor, Tensor]:
+    """The number of each image's label, and whether the label's other images agree with it."""
+    labels = torch.from_numpy(np.array(generated.identities()[0]))
+    return labels, consistent(shown.features, labels)
+
+
+def labels_table(generated: Manifest, shown: Shown, subsets: dict[str, Manifest]) -> str:
+    """One line for each subset of the generated images."""
+    place = {name: row for row, name in enumerate(generated.table["file_name"].to_pylist())}
+    labels, agreed = _agreed(generated, shown)
+    lines = []
+    for label, subset in subsets.items():
+        rows = torch.tensor([place[name] for name in subset.table["file_name"].to_pylist()])
+        shares = [f"{100 * values[rows].float().mean():.1f}" for values in (shown.recognised, agreed)]
+        lines.append((label, f"{len(rows):,}", *shares, f"{alike(shown.features[rows], labels[rows]):.3f}"))
+    heads = ("images", "number", "recognised, %", "consistent, %", "alike (cosine)")
+    return table("Whom the generated images show", heads, lines)
+
+
+def people_table(generated: Manifest, shown: Shown) -> str:
+    """People by how many of their images are recognised: whether the errors are of people or of images."""
+    labels, agreed = _agreed(generated, shown)
+    shares = torch.stack([shown.recognised[labels == label].float().mean() for label in labels.unique()])
+    lines = []
+    for low, high in itertools.pairwise(_SHARES):
+        people = (shares >= low) & (shares < high)
+        rows = people[labels]
+        if people.any():
+            share = f"{100 * agreed[rows].float().mean():.1f}"
+            words = f"{100 * low:.0f} to {100 * min(high, 1):.0f} %"
+            lines.append((words, int(people.sum()), share, f"{alike(shown.features[rows], labels[rows]):.3f}"))
+    return table("People, by the share of their images that is recognised", _HEADS, lines)
+
+
+def _run(given: argparse.Namespace) -> None:
+    evidence = Evidence(Plan(), given.pipeline, None, given.work, jobs=1)
+    chosen, _ = frozen.load(evidence.settings_file, evidence.made_for)
+    stages, count = evidence.stages, evidence.plan.images_per_identity
+    with alone(given.work):
+        generated = Manifest.read(stages.generated(FEW, "full", chosen.prior_weight, count))
+        shown = look(generated, stages.scorer(None))
+        subsets = {
+            "all": generated,
+            "Diff-Person": Manifest.read(stages.diff_person(FEW, "full", chosen, count)),
+            "top-scored half": Manifest.read(stages.unfiltered(FEW, chosen, "best")),
+            "random half": Manifest.read(stages.unfiltered(FEW, chosen, "random")),
+            "bottom-scored half": Manifest.read(stages.unfiltered(FEW, chosen, "worst")),
+        }
+    text = labels_table(generated, shown, subsets) + "\n" + people_table(generated, shown)
+    (given.work / "labels.md").write_text(text + "\n", encoding="utf-8")
+    print(text)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the script."""
+    parser = argparse.ArgumentParser(description="Whom the generated images of the comparison show.")
+    parser.add_argument("--pipeline", type=Path, required=True, help="folder of the text-to-image model")
+    parser.add_argument("--work", type=Path, default=Path("runs/experiments/evidence"), help="that of the comparison")
+    parser.add_argument("--threads", type=int, default=1, help="of every operation")
+    return run_script(_run, parser.parse_args(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

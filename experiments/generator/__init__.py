@@ -1,0 +1,1 @@
+"""How well tiny-sd follows its prompts."""

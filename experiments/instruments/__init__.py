@@ -1,0 +1,1 @@
+"""Judges, readers, measures and tables that several experiments share."""

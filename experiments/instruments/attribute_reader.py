@@ -1,0 +1,302 @@
+"""A classifier that reads colours, view and sex off pictures of rendered people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from diffreid_lightning.devices import fastest_device
+from diffreid_lightning.manifest.manifest import Manifest
+from experiments.instruments import augment
+from experiments.instruments.attribute_labels import (
+    COVERED_BY_COAT,
+    ONE_COLOUR,
+    PLAIN,
+    UNKNOWN,
+    VALUES,
+    Values,
+    encode_rows,
+)
+from experiments.instruments.corpus_parts import parts_of_world
+from experiments.instruments.pictures import content_key, outputs, read_pictures, to_floats
+from experiments.instruments.reader_training import Recipe, train_once
+from experiments.instruments.report import Share, share_of
+
+View = Callable[[Tensor, Tensor, Generator], tuple[Tensor, Tensor]]
+"""Augments (B, 3, 128, 64) uint8 and (B, A) int64 on the CPU: images in 0..1, and what is to be read of them."""
+
+_VIEW, _SEX = list(VALUES).index("view"), list(VALUES).index("sex")
+MIRRORED_VIEW = torch.tensor([VALUES["view"].index(view) for view in ("front", "back", "right", "left")])
+_RECIPE = Recipe(epochs=30, batch_size=96, rate=2e-3, seed=11)
+
+
+class _Block(nn.Module):
+    """Two convolutions with a way around them (He et al., CVPR 2016)."""
+
+    def __init__(self, inputs: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(inputs, channels, 3, stride, 1, bias=False)
+        self.second = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(channels) for _ in range(2))
+        self.around: nn.Module = nn.Identity()
+        if stride > 1 or inputs != channels:
+            self.around = nn.Sequential(nn.Conv2d(inputs, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        inner = torch.relu(self.norms[0](self.first(maps)))
+        return torch.relu(self.norms[1](self.second(inner)) + self.around(maps))
+
+
+class AttributeNet(nn.Module):
+    """A residual network for pictures of 128 x 64 pixels; 2.1 million parameters as it stands.
+
+    The last map, 8 x 4 positions, is not pooled: which garment a colour belongs to is a matter of where it is.
+
+    Args:
+        channels: of the stem and the three stages.
+        dropout: of the last map.
+        values: what it reads.
+    """
+
+    def __init__(
+        self, channels: tuple[int, int, int, int] = (32, 64, 128, 192), dropout: float = 0.3, values: Values = VALUES
+    ) -> None:
+        super().__init__()
+        self.values = values
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, channels[0], 3, 2, 1, bias=False), nn.BatchNorm2d(channels[0]), nn.ReLU()
+        )
+        stages: list[nn.Module] = []
+        for inputs, width in pairwise(channels):
+            stages += [_Block(inputs, width, 2), _Block(width, width, 1)]
+        self.stages = nn.Sequential(*stages)
+        self.dropout = nn.Dropout(dropout)
+        self.heads = nn.ModuleList(nn.Linear(channels[-1] * 8 * 4, len(words)) for words in values.values())
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Score every value of every attribute.
+
+        Args:
+            images: (B, 3, 128, 64) in 0..1.
+
+        Returns:
+            (B, V) logits, attribute after attribute in the order of its values; V is 34 for :data:`VALUES`.
+        """
+        maps = self.stages(self.stem((images - 0.45) / 0.25))
+        features = self.dropout(maps.flatten(1))
+        return torch.cat([head(features) for head in self.heads], dim=1)
+
+
+def split_logits(logits: Tensor, values: Values = VALUES) -> tuple[Tensor, ...]:
+    """Cut (B, V) logits into one (B, words) tensor per attribute."""
+    return logits.split([len(words) for words in values.values()], dim=1)
+
+
+def attribute_loss(logits: Tensor, targets: Tensor, smoothing: float = 0.05, values: Values = VALUES) -> Tensor:
+    """Sum of the attributes' label-smoothed cross-entropies.
+
+    Args:
+        logits: (B, V).
+        targets: (B, A) int64; -100 where an attribute of an image is not known.
+        smoothing: probability mass spread over all values.
+        values: the A attributes and their words, V in all.
+
+    Returns:
+        The scalar loss, each attribute averaged over the images that have it.
+    """
+    total = logits.new_zeros((), dtype=torch.float32)
+    for scores, wanted in zip(split_logits(logits.float(), values), targets.T, strict=True):
+        known = (wanted != UNKNOWN).sum().clamp(min=1)
+        summed = F.cross_entropy(scores, wanted, ignore_index=UNKNOWN, label_smoothing=smoothing, reduction="sum")
+        total = total + summed / known
+    return total
+
+
+def training_view(pictures: Tensor, targets: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Augment a batch.
+
+    Half the images are mirrored, and left and right change names. Four in ten get the lower half of another one, with
+    its lower colour: the colours of upper and lower garment then tell nothing of each other, and pairs that no training
+    image shows are as likely as any.
+
+    Args:
+        pictures: (B, 3, 128, 64) uint8.
+        targets: (B, 4) int64.
+        generator: source of the draws.
+
+    Returns:
+        images: (B, 3, 128, 64) in 0..1.
+        targets: (B, 4); view and sex of joined images are unknown, -100.
+    """
+    count = len(pictures)
+    targets = targets.clone()
+    pictures, mirrored = augment.shift_and_mirror(pictures, 5, generator)
+    targets[mirrored, _VIEW] = MIRRORED_VIEW[targets[mirrored, _VIEW]]
+    joined = augment.choose(count, 0.4, generator)
+    partners = torch.randperm(count, generator=generator)
+    cuts = torch.randint(56, 67, (count,), generator=generator)  # about the waist
+    pictures = augment.replace_where(
+        joined, augment.join(pictures, pictures[partners.to(pictures.device)], cuts), pictures
+    )
+    lower = list(VALUES).index("lower_colour")
+    targets[joined, lower] = targets[partners, lower][joined]
+    targets[joined, _VIEW] = targets[joined, _SEX] = UNKNOWN
+    return augment.tone(to_floats(pictures), 0.12, 0.03, generator), targets
+
+
+def row_weights(targets: Tensor) -> npt.NDArray[np.float64]:
+    """How often each row is drawn: rare colours more often, by the square root of their rarity, at most tenfold.
+
+    Args:
+        targets: (N, 4) int64.
+
+    Returns:
+        (N,) weights.
+    """
+    weights = np.ones(len(targets))
+    for name in ("upper_colour", "lower_colour"):
+        column = targets[:, list(VALUES).index(name)].numpy()
+        known = column != UNKNOWN
+        weights[known] /= np.sqrt(np.bincount(column[known], minlength=len(VALUES[name]))[column[known]])
+        weights[~known] /= np.sqrt(max(1.0, known.mean() * len(column) / len(VALUES[name])))  # as a middling colour
+    return np.minimum(weights, 10 * np.median(weights)) if len(weights) else weights
+
+
+def read_attributes(network: AttributeNet, pictures: Tensor) -> Tensor:
+    """Read the attributes of pictures, from each and its mirror image together.
+
+    Args:
+        network: a trained classifier.
+        pictures: (N, 3, 128, 64) uint8.
+
+    Returns:
+        (N, A) int64, in the order of the network's values.
+    """
+    scores = split_logits(outputs(network, pictures), network.values)
+    mirrored = split_logits(outputs(network, pictures.flip(-1)), network.values)
+    read = []
+    for name, one, other in zip(network.values, scores, mirrored, strict=True):
+        read.append((one + (other[:, MIRRORED_VIEW] if name == "view" else other)).argmax(1))
+    return torch.stack(read, dim=1)
+
+
+def agreement(read: Tensor, asked: Tensor) -> dict[str, Share]:
+    """Share of the images on which both say the same, by attribute and for ``all four``.
+
+    Args:
+        read: (N, 4) int64.
+        asked: (N, 4) int64; -100 where it is not known, which leaves the image out.
+    """
+    hits: npt.NDArray[np.bool_] = (read == asked).numpy()
+    known: npt.NDArray[np.bool_] = (asked != UNKNOWN).numpy()
+    found = {name: share_of(hits[known[:, number], number]) for number, name in enumerate(VALUES)}
+    return {**found, "all four": share_of(np.all(hits[known.all(axis=1)], axis=1))}
+
+
+@dataclass(frozen=True)
+class TrainedClassifier:
+    """A classifier and how it came about.
+
+    Args:
+        network: the network.
+        training_images: how many it was trained on.
+        occluded: rows left out, of ``train`` and ``val``, because the person is hidden in part.
+        seconds: time of the training.
+        epochs: passes over the training images.
+        parameters: numbers in the network.
+    """
+
+    network: AttributeNet
+    training_images: int
+    occluded: int
+    seconds: float
+    epochs: int
+    parameters: int
+
+
+def measured_on_renders(read: Callable[[Tensor], Tensor], parts: Mapping[str, Manifest]) -> dict[str, dict[str, Share]]:
+    """Measure how well renders are read, :func:`agreement`, colours on those of plain garments.
+
+    Args:
+        read: (N, 3, 128, 64) uint8 to (N, 4) int64.
+        parts: of the corpus, see :func:`~experiments.instruments.corpus_parts.parts_of_world`.
+
+    Returns:
+        ``held_out``: on people like those of training, but others; ``val``: on people whose colour pairs were not seen.
+    """
+    return {
+        name: agreement(read(read_pictures(parts[name])), encode_rows(parts[name], PLAIN))
+        for name in ("held_out", "val")
+    }
+
+
+def train_classifier(world: Manifest, work: Path, epochs: int) -> TrainedClassifier:
+    """Train the classifier on a corpus's ``train`` rows, or load it.
+
+    Args:
+        world: manifest of a rendered corpus, with a ``val`` split.
+        work: folder where the classifier is kept, under the content of data and recipe.
+        epochs: passes over the training images.
+
+    Raises:
+        UserError: the manifest lacks a column or a split.
+    """
+    parts = parts_of_world(world)
+    targets = encode_rows(parts["training"])
+    recipe = replace(_RECIPE, epochs=epochs)
+    key = content_key(world.content_hash, asdict(recipe), ONE_COLOUR, COVERED_BY_COAT)
+    file = work / f"attributes-{key}.safetensors"
+    network, seconds = train_reader(
+        AttributeNet, parts["training"], targets, training_view, file, recipe, row_weights(targets)
+    )
+    return TrainedClassifier(
+        network, training_images=len(parts["training"]), seconds=seconds,
+        occluded=int(world.numpy("occluded").sum()), epochs=epochs,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+    )  # fmt: skip
+
+
+def train_reader(
+    make: Callable[[], AttributeNet],
+    rows: Manifest,
+    targets: Tensor,
+    view: View,
+    file: Path,
+    recipe: Recipe,
+    weights: npt.NDArray[np.float64] | None = None,
+) -> tuple[AttributeNet, float]:
+    """Train a network that reads attributes, or load it.
+
+    Args:
+        make: makes it with its initial weights.
+        rows: N training images.
+        targets: (N, A) int64, in the order of the network's values.
+        view: augments a batch.
+        file: safetensors; its name should tell data and recipe.
+        recipe: how to train.
+        weights: (N,) how often each row is drawn, relative to the others; None draws all alike.
+
+    Returns:
+        The network, and the seconds that its training took.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        network = make()
+    pictures = torch.empty(0) if file.exists() else read_pictures(rows)
+
+    def batch_loss(batch: Tensor, generator: Generator) -> Tensor:
+        device = fastest_device()
+        images, wanted = view(pictures[batch].to(device), targets[batch], generator)
+        return attribute_loss(network(images), wanted.to(device), values=network.values)
+
+    seconds = train_once(network, file, batch_loss, np.ones(len(rows)) if weights is None else weights, recipe)
+    return network, seconds

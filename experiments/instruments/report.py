@@ -1,0 +1,71 @@
+"""How results are written down: shares with their intervals, Markdown tables, JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from diffreid_lightning.storage.atomic import replacing_file
+
+
+@dataclass(frozen=True)
+class Share:
+    """A measured share with its 95 % interval.
+
+    Args:
+        right: how many.
+        count: of how many, at least 1.
+        share: right / count.
+        low: lower end of the interval.
+        high: upper end.
+    """
+
+    right: int
+    count: int
+    share: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{100 * self.share:.1f} % ({100 * self.low:.1f} to {100 * self.high:.1f})"
+
+
+def wilson(right: int, count: int, z: float = 1.959964) -> Share:
+    """The score interval of a binomial share (Wilson, JASA 1927).
+
+    Args:
+        right: successes.
+        count: trials, at least 1.
+        z: normal quantile of the interval; 1.96 for 95 %.
+    """
+    if count < 1 or not 0 <= right <= count:
+        raise ValueError(f"{right} of {count} is not a share")
+    share = right / count
+    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / (1 + z * z / count)
+    return Share(right, count, share, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def share_of(hits: npt.NDArray[np.bool_]) -> Share:
+    """The share of true values."""
+    return wilson(int(hits.sum()), len(hits))
+
+
+def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table under a title."""
+    lines = [f"\n### {title}\n", "| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    return "\n".join([*lines, *("| " + " | ".join(map(str, row)) + " |" for row in rows)])
+
+
+def write_json(file: Path, content: Mapping[str, Any]) -> None:
+    """Write whole or not at all; a :class:`Share` becomes its fields."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with replacing_file(file) as staged:
+        staged.write_text(json.dumps(content, indent=2, default=asdict) + "\n", encoding="utf-8")

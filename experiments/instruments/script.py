@@ -1,0 +1,24 @@
+"""How a script under benchmarks/ ends."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+
+import torch
+
+from diffreid_lightning.errors import DiffReIDError
+from experiments.instruments.pictures import quiet_loaders
+
+
+def run_script(run: Callable[[argparse.Namespace], None], given: argparse.Namespace) -> int:
+    """Run a script's work; a mistake of the user ends with its message and exit code."""
+    torch.set_num_threads(given.threads)
+    quiet_loaders()
+    try:
+        run(given)
+    except DiffReIDError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0

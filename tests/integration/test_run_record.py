@@ -1,0 +1,84 @@
+"""When a run is written down, and what the progress bar shows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from jsonargparse import Namespace
+from lightning.pytorch import Trainer
+from lightning.pytorch.demos.boring_classes import BoringModel
+from lightning.pytorch.loggers import CSVLogger
+
+from diffreid_lightning.cli.run_folder import RunFolder
+from diffreid_lightning.cli.run_record import RunProgress, place_logger
+from tests.fixtures.command_line import TINY
+from tests.fixtures.wandb_records import read_run, runs_under
+
+Command = Callable[..., int]
+
+
+def test_the_progress_bar_shows_no_piece_of_a_version(tmp_path: Path) -> None:
+    bar = RunProgress()
+    trainer = Trainer(logger=CSVLogger(tmp_path, version="attempt-1"), callbacks=[bar], accelerator="cpu")
+    assert "v_num" not in bar.get_metrics(trainer, BoringModel())
+
+
+def test_every_command_that_makes_something_is_recorded(tracked: Command, market: Path, tmp_path: Path) -> None:
+    words = [f"--data.train={market}", *TINY]
+    assert tracked("fit", *words, "--test_with=none", "--trainer.num_sanity_val_steps=1") == 0
+    for verb in ("test", "validate", "predict"):
+        assert tracked(verb, "--ckpt_path=runs/reid/fit-001") == 0
+    runs = sorted((tmp_path / "runs/reid").iterdir())
+    assert [run.name for run in runs] == ["fit-001", "predict-004", "test-002", "validate-003"]
+    for run in runs:
+        assert (run / "config.yaml").is_file()
+        assert len(runs_under(run)) == 1
+
+
+def test_a_sweeps_trial_is_continued_as_the_wandb_run_it_is(
+    tracked: Command, market: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("fit", f"--data.train={market}", *TINY, "--test_with=none", "--trainer.limit_train_batches=1")
+    agent = {"WANDB_SWEEP_ID": "abc12345", "WANDB_RUN_ID": "run98765", "WANDB_PROJECT": "searched"}
+    for name, value in agent.items():
+        monkeypatch.setenv(name, value)
+    assert tracked(*words, "--trainer.max_epochs=1") == 0
+    run = tmp_path / "runs/reid/fit-001"
+    noted = json.loads((run / "run.json").read_text())
+    assert (noted["run_id"], noted["project"]) == ("run98765", "searched")
+    for name in agent:
+        monkeypatch.delenv(name)
+    assert tracked(*words, "--trainer.max_epochs=2", "--ckpt_path=last") == 0
+    records = runs_under(run)
+    assert [record.stem for record in records] == ["run-run98765", "run-run98765"]
+    assert {read_run(record)["project"] for record in records} == {"searched"}
+    assert json.loads((run / "run.json").read_text()) == {**noted, "attempt": 2}
+
+
+@pytest.mark.parametrize(
+    ("attempt", "given", "environment", "expected"),
+    [
+        (1, {}, {}, {"id": "noted", "project": None}),
+        (1, {}, {"WANDB_RUN_ID": "mine"}, {"id": None}),  # W&B reads it
+        (1, {"id": "asked"}, {"WANDB_RUN_ID": "mine"}, {"id": "asked"}),
+        (1, {}, {"WANDB_DIR": "/elsewhere"}, {"save_dir": "/elsewhere"}),
+        (1, {"save_dir": "here"}, {"WANDB_DIR": "/elsewhere"}, {"save_dir": "here"}),
+        (2, {}, {"WANDB_RUN_ID": "mine"}, {"id": "noted", "project": "kept", "entity": "team"}),
+        (2, {"id": "asked", "project": "other"}, {}, {"id": "asked", "project": "other"}),
+    ],
+)
+def test_what_the_environment_asks_of_wandb_counts_for_a_new_run(
+    attempt: int, given: dict[str, str], environment: dict[str, str], expected: dict[str, str | None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    for name in ("WANDB_RUN_ID", "WANDB_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    arguments = Namespace({"save_dir": ".", "id": None, "project": None, "entity": None, **given})
+    tracking = {} if attempt == 1 else {"project": "kept", "entity": "team"}
+    place_logger("WandbTracker", arguments, RunFolder(Path("run"), "noted", attempt, **tracking))
+    assert {name: arguments[name] for name in expected} == expected

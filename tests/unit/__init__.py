@@ -1,0 +1,1 @@
+"""Tests of single modules; folders mirror the package."""

@@ -1,0 +1,32 @@
+"""The neck and the classifier."""
+
+from __future__ import annotations
+
+import torch
+
+from diffreid_lightning.backbones import BNNeck, IdentityClassifier
+
+
+def test_neck_normalises_in_training_and_has_no_shift() -> None:
+    neck = BNNeck(6)
+    embeddings = neck(torch.randn(64, 6) * 3 + 5)
+    torch.testing.assert_close(embeddings.mean(0), torch.zeros(6), atol=1e-5, rtol=0)
+    torch.testing.assert_close(embeddings.var(0, unbiased=False), torch.ones(6), atol=1e-4, rtol=0)
+    assert [name for name, parameter in neck.named_parameters() if parameter.requires_grad] == ["norm.weight"]
+    assert not neck.norm.bias.any()
+
+
+def test_neck_uses_running_statistics_in_evaluation() -> None:
+    neck = BNNeck(3).eval()
+    neck.norm.running_mean.fill_(2.0)
+    neck.norm.running_var.fill_(4.0)
+    torch.testing.assert_close(neck(torch.full((1, 3), 4.0)), torch.full((1, 3), 1.0), atol=1e-4, rtol=0)
+
+
+def test_classifier_is_bias_free_and_starts_near_zero() -> None:
+    torch.manual_seed(0)
+    classifier = IdentityClassifier(512, 200)
+    assert classifier.bias is None
+    assert classifier(torch.zeros(2, 512)).shape == (2, 200)
+    assert abs(classifier.weight.std().item() - 1e-3) < 2e-5
+    assert abs(classifier.weight.mean().item()) < 2e-5

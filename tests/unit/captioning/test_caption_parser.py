@@ -1,0 +1,90 @@
+"""Captions of the kinds that captioners write, taken apart."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from diffreid_lightning.captioning.caption_parser import read_caption
+from diffreid_lightning.datasets import open_dataset
+from tools.miniperson.describe import UPPER
+from tools.miniperson.phrases import RenderedPhrases
+
+
+@pytest.mark.parametrize(
+    ("caption", "person", "items", "circumstances"),
+    [
+        (
+            "a person wearing a red and white top and navy trousers, in the dark",
+            "person",
+            {"top": {"red", "white"}, "trousers": {"navy"}},
+            "in the dark",
+        ),
+        (
+            "a woman in a white shirt and black pants walking down the street",
+            "woman",
+            {"shirt": {"white"}, "trousers": {"black"}},
+            "walking down the street",
+        ),
+        (
+            "A young woman with long blonde hair, wearing a black-and-white checkered T-shirt; seen from behind.",
+            "woman",
+            {"hair": {"long", "blond"}, "t-shirt": {"black", "white", "checked"}},
+            "seen from behind",
+        ),
+        ("a man riding a bike down a street at night", "man", {}, "riding a bike down a street at night"),
+        (
+            "a man is walking on a tiled floor while looking at his phone",
+            "man",
+            {},
+            "walking on a tiled floor, looking at his phone",
+        ),
+        ("a man without a bag in front of a red car", "man", {}, "in front of a red car"),
+        ("a girl with no hat and a pink backpack", "girl", {"backpack": {"pink"}}, ""),
+        (
+            "a man in black standing next to a parking lot",
+            "man",
+            {"clothes": {"black"}},
+            "standing next to a parking lot",
+        ),
+        (
+            "a woman in a long red wool coat over a grey sweater with a dark blue shoulder bag",
+            "woman",
+            {"coat": {"long", "red"}, "sweater": {"grey"}, "shoulder bag": {"navy"}},
+            "",
+        ),
+        ("a bald man in a suit", "man", {"bald head": set(), "suit": set()}, ""),
+        ("woman, red jumper, side view, at night", "woman", {"sweater": {"red"}}, "side view, at night"),
+        ("a blurry photo", None, {}, ""),
+        ("", None, {}, ""),
+        ("\u2019s ,,, 123 \u4eba", None, {}, ""),
+    ],
+)
+def test_a_caption_is_understood(
+    caption: str, person: str | None, items: dict[str, set[str]], circumstances: str
+) -> None:
+    said = read_caption(caption)
+    assert said.person == person
+    assert {item.noun: set(item.said) for item in said.items} == items
+    assert said.circumstances == circumstances
+
+
+def test_rendered_captions_of_many_forms_are_understood() -> None:
+    """The renderer's own sentences and keyword lists, whose columns say what they must have meant."""
+    manifest = open_dataset("miniperson").manifest()
+    rows = manifest.table.slice(0, 300).to_pylist()
+    source = RenderedPhrases(full=0.0)
+    rng = np.random.default_rng(0)
+    told = {"top": 0, "view": 0}
+    for row in rows:
+        caption = source({"setting": "on grass in front of a building", **row, "light": "at night"}, rng)
+        said = read_caption(caption)
+        for item in said.items:
+            if item.kind.common == "top" and UPPER[row["upper"]] != "dress":
+                told["top"] += 1
+                assert row["upper_colour"] in item.said, caption
+        if "seen from" in caption or " view" in caption or "facing" in caption:
+            told["view"] += 1
+            assert any(word in said.circumstances for word in ("seen", "view", "facing")), caption
+        assert ("grass" in caption) <= ("grass" in said.circumstances), caption
+    assert min(told.values()) > 100

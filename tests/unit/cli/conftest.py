@@ -1,0 +1,5 @@
+"""Fixtures of this folder."""
+
+from tests.fixtures.command_line import command as command
+from tests.fixtures.command_line import market as market
+from tests.fixtures.command_line import tracked as tracked

@@ -1,0 +1,172 @@
+"""P×K sampling by its contract, on random label sets."""
+
+from __future__ import annotations
+
+from collections import Counter
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from diffreid_lightning.datasets.samplers import PKSampler, ShuffledRows, begun_at, draw_pk_epoch
+from diffreid_lightning.errors import UserError
+
+
+def random_labels(rng: np.random.Generator) -> np.ndarray:
+    """Between 5 and 40 identities of 1 to 30 images, shuffled, so that some have fewer than K and some only one."""
+    counts = rng.integers(1, 30, size=rng.integers(5, 40))
+    counts[0] = 1
+    labels = np.repeat(rng.permutation(len(counts)), counts)
+    return rng.permutation(labels)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_identity_is_visited_its_rounds_and_never_twice_in_a_batch(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels = random_labels(rng)
+    identities = len(np.unique(labels))
+    p, k, processes = int(rng.integers(1, identities + 1)), int(rng.integers(1, 6)), int(rng.integers(1, 4))
+    batches = draw_pk_epoch(labels, p, k, rng, multiple_of=processes)
+
+    assert len(batches) % processes == 0
+    rounds = max(1, round(len(labels) / identities / k))
+    visits: Counter[int] = Counter()
+    for batch in batches:
+        groups = labels[batch].reshape(p, k)
+        assert (groups == groups[:, :1]).all(), "the K images of a group show one identity"
+        assert len(set(groups[:, 0])) == p, "an identity stands twice in a batch"
+        visits.update(groups[:, 0].tolist())
+    assert len(visits) == identities, "an identity was lost"
+    extra = -(-(len(batches) * p) // identities)  # rounds, and what filling up to whole batches and processes adds
+    assert min(visits.values()) >= rounds
+    assert max(visits.values()) <= extra
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_images_are_dealt_without_repeats_until_the_deck_is_empty(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(6), 8)
+    batches = draw_pk_epoch(labels, 3, 4, rng)  # two rounds of four: each of the eight images exactly once
+    assert sorted(batches.ravel().tolist()) == list(range(48))
+
+
+def test_single_image_identities_survive() -> None:
+    batches = draw_pk_epoch(np.arange(10), 5, 4, np.random.default_rng(0))
+    assert batches.shape == (2, 20)
+    assert Counter(batches.ravel().tolist()) == dict.fromkeys(range(10), 4)
+
+
+@pytest.mark.parametrize(("p", "k"), [(11, 2), (0, 4), (4, 0)])
+def test_impossible_batches_are_refused(p: int, k: int) -> None:
+    with pytest.raises(UserError):
+        draw_pk_epoch(np.repeat(np.arange(10), 3), p, k, np.random.default_rng(0))
+
+
+def as_process(monkeypatch: pytest.MonkeyPatch, rank: int, world: int) -> None:
+    fake: Any = SimpleNamespace(
+        is_available=lambda: True, is_initialized=lambda: True, get_rank=lambda: rank, get_world_size=lambda: world
+    )
+    monkeypatch.setattr("diffreid_lightning.datasets.samplers.torch.distributed", fake)
+
+
+def test_processes_share_one_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = random_labels(np.random.default_rng(3)).tolist()
+    shares = []
+    for rank in range(3):
+        as_process(monkeypatch, rank, 3)
+        sampler = PKSampler(labels, 4, 2, seed=7)
+        sampler.set_epoch(2)
+        draws = list(sampler)
+        assert len(draws) == len(sampler)
+        shares.append(np.asarray(draws).reshape(-1, 8, 2))
+    together = np.stack(shares, axis=1).reshape(-1, 8, 2)[..., 0]
+    whole = draw_pk_epoch(np.asarray(labels), 4, 2, np.random.default_rng([7, 2, 0]), multiple_of=3)
+    np.testing.assert_array_equal(together, whole)
+
+
+def test_epochs_differ_and_repeat_from_the_seed() -> None:
+    labels = random_labels(np.random.default_rng(1)).tolist()
+    first, second = PKSampler(labels, 4, 2, seed=1), PKSampler(labels, 4, 2, seed=1)
+    assert list(first) == list(second)
+    second.set_epoch(1)
+    assert list(first) != list(second)
+    assert len({draw.seed for draw in first}) == len(first), "two images share an augmentation seed"
+
+
+def mixed_rows(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Identities with real images, generated ones, or both."""
+    labels = random_labels(rng)
+    generated = rng.random(len(labels)) < 0.5
+    kind = rng.integers(4, size=labels.max() + 1)[labels]  # 0: only real, 1: only generated, else as drawn
+    return labels, (generated & (kind > 0)) | (kind == 1)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_batch_has_its_share_of_generated_images(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels, generated = mixed_rows(rng)
+    identities = len(np.unique(labels))
+    p, k, share = int(rng.integers(1, identities + 1)), int(rng.integers(1, 6)), float(rng.random())
+    batches = draw_pk_epoch(labels, p, k, rng, generated=generated, share=share)
+    real_only = {i for i in range(identities) if not generated[labels == i].any()}
+    made_only = {i for i in range(identities) if generated[labels == i].all()}
+    wanted = np.diff(np.rint(np.arange(len(batches) + 1) * share * p * k))
+    for batch, want in zip(batches, wanted, strict=True):
+        groups = labels[batch].reshape(p, k)
+        assert (groups == groups[:, :1]).all() and len(set(groups[:, 0])) == p
+        made = generated[batch].reshape(p, k).sum(axis=1)
+        people = groups[:, 0].tolist()
+        assert all(count == 0 for person, count in zip(people, made, strict=True) if person in real_only)
+        assert all(count == k for person, count in zip(people, made, strict=True) if person in made_only)
+        least = k * sum(person in made_only for person in people)
+        most = k * sum(person not in real_only for person in people)
+        assert made.sum() == np.clip(want, least, most)
+        free = [count for person, count in zip(people, made, strict=True) if person not in real_only | made_only]
+        assert not free or max(free) - min(free) <= 1, "spread evenly"
+
+
+def test_decks_of_a_mix_are_dealt_without_repeats() -> None:
+    labels = np.repeat(np.arange(6), 8)
+    generated = np.tile([True, False], 24)
+    batches = draw_pk_epoch(labels, 3, 4, np.random.default_rng(0), generated=generated, share=0.5)
+    assert sorted(batches.ravel().tolist()) == list(range(48))
+
+
+def test_processes_share_one_mixed_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels, generated = mixed_rows(np.random.default_rng(3))
+    shares = []
+    for rank in range(2):
+        as_process(monkeypatch, rank, 2)
+        sampler = PKSampler(labels.tolist(), 4, 2, seed=7, generated_share=0.4)
+        sampler.generated = generated
+        draws = list(sampler)
+        assert len(draws) == len(sampler)
+        shares.append(np.asarray(draws).reshape(-1, 8, 2))
+    together = np.stack(shares, axis=1).reshape(-1, 8, 2)[..., 0]
+    rng = np.random.default_rng([7, 0, 0])
+    whole = draw_pk_epoch(labels, 4, 2, rng, multiple_of=2, generated=generated, share=0.4)
+    np.testing.assert_array_equal(together, whole)
+
+
+@pytest.mark.parametrize(("made", "share", "missing"), [(False, 0.5, "no generated"), (True, 0.5, "no real")])
+def test_a_share_of_images_that_are_not_there_is_refused(made: bool, share: float, missing: str) -> None:
+    labels = np.repeat(np.arange(6), 4)
+    with pytest.raises(UserError, match=missing):
+        draw_pk_epoch(labels, 2, 2, np.random.default_rng(0), generated=np.full(24, made), share=share)
+    with pytest.raises(UserError, match=r"generated_share is 1\.5"):
+        PKSampler(labels.tolist(), 2, 2, generated_share=1.5)
+
+
+@pytest.mark.parametrize(("restored", "loaded", "epoch"), [(0, 0, 0), (3, 0, 3), (0, 3, 3)])
+def test_a_loader_that_is_made_early_begins_at_the_epoch_of_the_checkpoint(
+    restored: int, loaded: int, epoch: int
+) -> None:
+    """A schedule of steps asks for their number before Lightning restores its own progress."""
+    progress = SimpleNamespace(current=SimpleNamespace(processed=restored))
+    checkpoint = {"loops": {"fit_loop": {"epoch_progress": {"current": {"processed": loaded}}}}} if loaded else {}
+    trainer: Any = SimpleNamespace(
+        fit_loop=SimpleNamespace(epoch_progress=progress),
+        _checkpoint_connector=SimpleNamespace(_loaded_checkpoint=checkpoint),
+    )
+    assert begun_at(ShuffledRows(4, 2), trainer).epoch == epoch

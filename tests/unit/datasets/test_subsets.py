@@ -1,0 +1,90 @@
+"""Subsets of the training rows: sizes, nesting, and that nothing else is touched."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from diffreid_lightning.datasets import MiniPerson, Subset
+from diffreid_lightning.datasets.subsets import few_shot, small_scale
+from diffreid_lightning.errors import UserError
+from diffreid_lightning.manifest.manifest import Manifest
+
+
+@pytest.fixture(scope="module")
+def whole() -> Manifest:
+    """40 training people with 1 to 10 images, a val person and a query, in a shuffled order."""
+    rows = [(pid, shot, "train") for pid in range(1, 41) for shot in range(1 + pid % 10)]
+    rows += [(90, 0, "val"), (90, 1, "val"), (91, 0, "query"), (91, 1, "gallery")]
+    order = np.random.default_rng(5).permutation(len(rows))
+    rows = [rows[index] for index in order]
+    columns = {
+        "file_name": [f"{split}/{pid:04d}_{shot}.jpg" for pid, shot, split in rows],
+        "source": "toy",
+        "partition": ["train" if split in ("train", "val") else "test" for *_, split in rows],
+        "pid": [pid for pid, *_ in rows],
+        "camid": [shot for _, shot, _ in rows],
+        "split": [split for *_, split in rows],
+        "role": "identity",
+    }
+    return Manifest.from_columns(Path("nowhere"), columns)
+
+
+def names(manifest: Manifest, split: str = "train") -> set[str]:
+    table = manifest.table.to_pylist()
+    return {row["file_name"] for row in table if row["split"] == split}
+
+
+def people(manifest: Manifest) -> Counter[int]:
+    return Counter(row["pid"] for row in manifest.table.to_pylist() if row["split"] == "train")
+
+
+@pytest.mark.parametrize(("asked", "expected"), [(0.1, 4), (0.3, 12), (1.0, 40), (7, 7), (7.0, 7), (1, 1)])
+def test_small_scale_keeps_whole_people(whole: Manifest, asked: float, expected: int) -> None:
+    left = whole.filter(small_scale(whole, asked, seed=3))
+    assert len(people(left)) == expected
+    assert all(count == people(whole)[pid] for pid, count in people(left).items())
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.55, 1.0])
+def test_few_shot_keeps_every_person(whole: Manifest, share: float) -> None:
+    left = people(whole.filter(few_shot(whole, share, seed=3)))
+    for pid, count in people(whole).items():
+        assert left[pid] == max(1, round(share * count))
+
+
+@pytest.mark.parametrize("choose", [small_scale, few_shot])
+def test_smaller_subsets_lie_in_larger_ones(whole: Manifest, choose) -> None:  # type: ignore[no-untyped-def]
+    for seed in range(3):
+        small, large = (names(whole.filter(choose(whole, share, seed))) for share in (0.1, 0.3))
+        assert small < large
+    assert len({frozenset(names(whole.filter(choose(whole, 0.3, seed)))) for seed in range(5)}) == 5
+
+
+@pytest.mark.parametrize("choose", [small_scale, few_shot])
+def test_neither_the_other_splits_nor_the_order_of_rows_matter(whole: Manifest, choose) -> None:  # type: ignore[no-untyped-def]
+    left = whole.filter(choose(whole, 0.3, 1))
+    for split in ("val", "query", "gallery"):
+        assert names(left, split) == names(whole, split)
+    turned = whole.take(np.arange(len(whole))[::-1])
+    assert names(turned.filter(choose(turned, 0.3, 1))) == names(left)
+
+
+@pytest.mark.parametrize(
+    ("choose", "value"), [(small_scale, 0), (small_scale, 41), (small_scale, 1.2), (few_shot, 0.0)]
+)
+def test_a_size_out_of_range_is_refused(whole: Manifest, choose, value: float) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(UserError):
+        choose(whole, value, 0)
+
+
+def test_a_subset_is_a_dataset() -> None:
+    subset = Subset("miniperson", identities=64, images=0.5, seed=1)
+    manifest, everything = subset.manifest(), MiniPerson().manifest()
+    assert len(people(manifest)) == 64
+    assert names(manifest, "query") == names(everything, "query")
+    assert names(manifest) < names(everything)
+    assert subset.source == MiniPerson().source and "64 identities" in subset.description

@@ -1,0 +1,48 @@
+"""Which rows are the same training set."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from diffreid_lightning.datasets.training_rows import (
+    IDENTITIES,
+    KEY,
+    digest_rows,
+    refuse_other_rows,
+    refuse_seen_identities,
+)
+from diffreid_lightning.errors import UserError
+
+PEOPLE = [("a", "train", 1), ("a", "train", 2)]
+LABELS = np.asarray([0, 0, 1])
+NAMES = ["x.jpg", "y.jpg", "z.jpg"]
+OTHERS = {
+    "another person": ([("a", "train", 1), ("a", "train", 3)], LABELS, NAMES),
+    "another order": (PEOPLE[::-1], LABELS, NAMES),
+    "an image of somebody else": (PEOPLE, np.asarray([0, 1, 1]), NAMES),
+    "other images": (PEOPLE, LABELS, ["x.jpg", "y.jpg", "w.jpg"]),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_other_rows_are_refused(other: str) -> None:
+    checkpoint = {KEY: digest_rows(PEOPLE, LABELS, pa.array(NAMES))}
+    same = digest_rows(iter(PEOPLE), LABELS.astype(np.int32), pa.chunked_array([NAMES[:1], NAMES[1:]]))
+    for digest in (same, None):
+        refuse_other_rows(checkpoint, digest, "classifier", "start anew")
+    people, labels, names = OTHERS[other]
+    digest = digest_rows(people, labels, pa.array(names))
+    refuse_other_rows({}, digest, "classifier", "start anew")
+    with pytest.raises(UserError, match="other training data"):
+        refuse_other_rows(checkpoint, digest, "classifier", "start anew")
+
+
+def test_people_of_the_training_are_no_validation() -> None:
+    checkpoint = {IDENTITIES: [list(key) for key in PEOPLE]}
+    others = [("a", "train", 3), ("b", "train", 1)]
+    refuse_seen_identities(checkpoint, others)
+    refuse_seen_identities({}, PEOPLE)
+    with pytest.raises(UserError, match="1 of the 3 identities"):
+        refuse_seen_identities(checkpoint, [*others, PEOPLE[1]])

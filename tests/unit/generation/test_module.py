@@ -1,0 +1,412 @@
+"""Generation beside stock diffusers, its independence of batches, and its cost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+from diffusers import AutoPipelineForText2Image, StableDiffusionImg2ImgPipeline
+from safetensors.torch import load_file
+from torch import Tensor
+
+from diffreid_lightning.diffusion.denoising_loop import (
+    decode_latents,
+    encode_images,
+    guidance_scale,
+    scale_latents,
+    unscale_latents,
+)
+from diffreid_lightning.errors import RunError, UserError
+from diffreid_lightning.generation import module
+from diffreid_lightning.generation.diversity import (
+    ComposedGuidance,
+    Diversity,
+    GuidanceJitter,
+    ImageRequest,
+    NoDiversity,
+    SDEdit,
+    WordsOnly,
+)
+from diffreid_lightning.generation.module import GenerationModule
+from diffreid_lightning.personalization.checkpoint import load_personalised
+from diffreid_lightning.personalization.prior_images import FineGrainedPrior
+from tests.fixtures.checkpoint_layouts import LAYOUTS
+from tests.fixtures.diffusion import SIZE
+from tests.fixtures.drawing import NAMES, write_personalised_model
+
+PROMPTS = ["a woman in a red coat", "a man in blue jeans", "a boy, at night"]
+SEEDS = [3, 2**62 + 5, 11]
+STEPS = 4
+STRATEGIES = [NoDiversity(), WordsOnly(), ComposedGuidance(window=(0.25, 0.75)), GuidanceJitter(), SDEdit(0.6)]
+
+
+def build(model: Path, diversity: Diversity, **settings: Any) -> GenerationModule:
+    chosen = {"image_size": SIZE, "scheduler": None, "steps": STEPS, "guidance": 4.0, "channels_last": False} | settings
+    return GenerationModule(str(model), diversity=diversity, **chosen).eval()
+
+
+def draw(ours: GenerationModule, prompts: Sequence[Sequence[str]], seeds: Sequence[int], *rest: Tensor) -> Tensor:
+    with torch.no_grad():
+        return ours.draw(prompts, seeds, *rest)
+
+
+def generators(seeds: Sequence[int]) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def stock_images(pipeline: Any, prompts: Sequence[str], seeds: Sequence[int], guidance: float = 4.0) -> Tensor:
+    """Images of the stock pipeline from our latents, as bytes."""
+    pipeline.set_progress_bar_config(disable=True)
+    drawing = generators(seeds)
+    latents = torch.stack([torch.randn(4, 16, 8, generator=each) for each in drawing])
+    images = pipeline(
+        list(prompts), latents=latents, num_inference_steps=STEPS, guidance_scale=guidance, height=SIZE[0],
+        width=SIZE[1], generator=drawing, output_type="np",
+    ).images  # fmt: skip
+    return torch.from_numpy((images * 255).round().astype("uint8")).permute(0, 3, 1, 2)
+
+
+def stock_pipeline(folder: Path) -> Any:
+    return AutoPipelineForText2Image.from_pretrained(folder, safety_checker=None)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("guidance", [4.0, 1.0])
+def test_without_diversity_it_is_the_stock_pipeline(checkpoints: dict[str, Path], layout: str, guidance: float) -> None:
+    ours = draw(build(checkpoints[layout], NoDiversity(), guidance=guidance), [(p,) for p in PROMPTS], SEEDS)
+    stock = stock_images(stock_pipeline(checkpoints[layout]), PROMPTS, SEEDS, guidance)
+    # Matrix products round otherwise where the batch is cut otherwise, which moves a pixel by one level on some CPUs.
+    assert int((ours.int() - stock.int()).abs().max()) <= 1
+    assert float(ours.float().std()) > 5
+
+
+@pytest.mark.parametrize("layout", ["sd1", "sd2"])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("DPMSolverMultistepScheduler", {}),
+        ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
+        ("diffusers.UniPCMultistepScheduler", {}),
+        ("DDIMScheduler", {"timestep_spacing": "trailing"}),
+        ("EulerAncestralDiscreteScheduler", {}),
+        ("DDPMScheduler", {}),
+        ("HeunDiscreteScheduler", {}),
+        ("LCMScheduler", {}),
+        ("PNDMScheduler", {"skip_prk_steps": True}),
+    ],
+)
+def test_every_sampler_is_the_stock_one_the_stochastic_ones_too(
+    checkpoints: dict[str, Path], layout: str, name: str, options: dict[str, Any]
+) -> None:
+    ours = build(checkpoints[layout], NoDiversity(), scheduler=name, scheduler_options=options)
+    stock = stock_pipeline(checkpoints[layout])
+    stock.scheduler = getattr(diffusers, name.rpartition(".")[2]).from_config(stock.scheduler.config, **options)
+    images = draw(ours, [(prompt,) for prompt in PROMPTS], SEEDS)
+    assert int((images.int() - stock_images(stock, PROMPTS, SEEDS).int()).abs().max()) <= 1
+    # Once more: nothing of a batch is left in the sampler. And an image does not depend on who is drawn beside it.
+    assert torch.equal(images, draw(ours, [(prompt,) for prompt in PROMPTS], SEEDS))
+    alone = draw(ours, [(PROMPTS[1],)], [SEEDS[1]])[0]
+    assert int((alone.int() - images[1].int()).abs().max()) <= 1
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_personalised_model_draws_what_stock_calls_load(
+    checkpoints: dict[str, Path], tmp_path: Path, layout: str
+) -> None:
+    folder = write_personalised_model(tmp_path, checkpoints[layout])
+    ours = build(folder, NoDiversity())
+    request = ImageRequest(("toy", "train", 2), 0, 5, "", {"view": "walking"}, "", "")
+    assert ours.prompts(request) == ("<toy-0002> a man in 2",)
+    prompts = [f"{name} a man" for name in NAMES]
+    stock = stock_pipeline(checkpoints[layout])
+    stock.load_lora_weights(folder / "lora")
+    tokens = load_file(folder / "tokens.safetensors")
+    stock.load_textual_inversion(tokens["tokens"], token=list(NAMES))
+    if layout == "sdxl":
+        second = {"tokenizer": stock.tokenizer_2, "text_encoder": stock.text_encoder_2}
+        stock.load_textual_inversion(tokens["tokens_2"], token=list(NAMES), **second)
+    images = draw(ours, [(prompt,) for prompt in prompts], [1, 1, 1, 1])
+    difference = (images.int() - stock_images(stock, prompts, [1, 1, 1, 1]).int()).abs()
+    assert int(difference.max()) <= 1, "the LoRA is added to the weights, which rounds elsewhere"
+    assert len({image.numpy().tobytes() for image in images}) == 4, "same noise, four people"
+    # One token off, the LoRA off: other images.
+    assert not torch.equal(images, draw(build(checkpoints[layout], NoDiversity()), [(p,) for p in prompts], [1] * 4))
+
+
+def test_sdedit_is_the_stock_image_to_image_pipeline(checkpoints: dict[str, Path]) -> None:
+    strategy = SDEdit(strength=0.7)
+    ours = build(checkpoints["sd1"], strategy, steps=10)
+    references = torch.randint(0, 256, (3, 3, *SIZE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images = draw(ours, [(prompt,) for prompt in PROMPTS], SEEDS, references)
+    plain = stock_pipeline(checkpoints["sd1"])
+    plain.unet.register_to_config(sample_size=64)  # the stock class expects one number
+    stock = StableDiffusionImg2ImgPipeline(**plain.components, requires_safety_checker=False)
+    stock.set_progress_bar_config(disable=True)
+    with torch.no_grad():
+        encoded = stock.vae.encode(references.float() / 127.5 - 1).latent_dist.mean * stock.vae.config.scaling_factor
+    drawn = stock(
+        PROMPTS, image=encoded, strength=0.7, num_inference_steps=10, guidance_scale=4.0, generator=generators(SEEDS),
+        output_type="np",
+    ).images  # fmt: skip
+    theirs = torch.from_numpy((drawn * 255).round().astype("uint8")).permute(0, 3, 1, 2)
+    assert int((images.int() - theirs.int()).abs().max()) <= 1
+    assert strategy.evaluations(10, 4.0) == 14
+
+
+def test_composed_guidance_without_weight_is_plain_guidance(checkpoints: dict[str, Path]) -> None:
+    both = [(prompt, "at night") for prompt in PROMPTS]
+    plain = draw(build(checkpoints["sd1"], NoDiversity()), [(prompt,) for prompt in PROMPTS], SEEDS)
+    ours = build(checkpoints["sd1"], ComposedGuidance(attribute_weight=0, identity_weight=None))
+    assert torch.equal(draw(ours, both, SEEDS), plain)
+    assert ours.evaluations == 2 * STEPS
+    # With a weight the words count, within the window alone.
+    weighed = build(checkpoints["sd1"], ComposedGuidance(attribute_weight=3, window=(0, 0.5)))
+    night, behind = (draw(weighed, [(p, word) for p in PROMPTS], SEEDS) for word in ("at night", "seen from behind"))
+    assert not torch.equal(night, plain)
+    assert not torch.equal(night, behind)
+
+
+def test_composed_guidance_is_the_formula(checkpoints: dict[str, Path]) -> None:
+    """Composable Diffusion's equation 11 written out, one prompt and one pass at a time, with the DDIM step."""
+    strategy = ComposedGuidance(attribute_weight=2.0, identity_weight=3.0, window=(0.0, 0.5))
+    ours = build(checkpoints["sd2"], strategy)
+    images = draw(ours, [(PROMPTS[0], "at night")], SEEDS[:1])
+    stock = stock_pipeline(checkpoints["sd2"])
+    stock.scheduler.set_timesteps(STEPS)
+    latents = torch.randn(1, 4, 16, 8, generator=torch.Generator().manual_seed(SEEDS[0]))
+    with torch.no_grad():
+        embedded = {text: stock.encode_prompt(text, "cpu", 1, False)[0] for text in ("", PROMPTS[0], "at night")}
+        for call, timestep in enumerate(stock.scheduler.timesteps):
+            empty, identity, attribute = (stock.unet(latents, timestep, each).sample for each in embedded.values())
+            if call < STEPS / 2:
+                predicted = empty + 3 * (identity - empty) + 2 * (attribute - empty)
+            else:
+                predicted = empty + 4 * (identity - empty)
+            latents = stock.scheduler.step(predicted, timestep, latents).prev_sample
+        decoded = stock.vae.decode(latents / stock.vae.config.scaling_factor).sample
+    expected = ((decoded / 2 + 0.5).clamp(0, 1) * 255).round()
+    assert float((images.float() - expected).abs().max()) <= 1
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda strategy: type(strategy).__name__)
+@pytest.mark.parametrize("guidance", [4.0, 1.0])
+def test_the_stated_cost_is_what_the_denoiser_sees(
+    checkpoints: dict[str, Path], strategy: Diversity, guidance: float
+) -> None:
+    ours = build(checkpoints["sd1"], strategy, guidance=guidance)
+    rows = []
+    ours.unet.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
+    request = ImageRequest(("toy", "train", 2), 0, 5, "a man", {"view": "walking"}, "x.png", "at night")
+    worded = [ours.prompts(request)] * 2
+    draw(ours, worded, [1, 2], torch.zeros(2, 3, *SIZE, dtype=torch.uint8))
+    assert sum(rows) == 2 * ours.evaluations
+
+
+def test_prompts_say_what_the_strategy_means(checkpoints: dict[str, Path]) -> None:
+    request = ImageRequest(
+        ("toy", "train", 2), 0, 5, "a man", {"view": "walking", "light": "at night"}, "x.png", "behind"
+    )
+    worded = {type(each).__name__: build(checkpoints["sd1"], each).prompts(request) for each in STRATEGIES}
+    assert worded == {
+        "NoDiversity": ("a photo of a man",),
+        "WordsOnly": ("a photo of a man, walking, at night",),
+        "ComposedGuidance": ("a photo of a man", "a photo of a person, walking, at night"),
+        "GuidanceJitter": ("a photo of a man",),
+        "SDEdit": ("a photo of a man, behind",),
+    }
+    asked = {type(each).__name__: each.attributes(request) for each in STRATEGIES}
+    assert asked["NoDiversity"] == asked["GuidanceJitter"] == {}
+    assert asked["WordsOnly"] == asked["ComposedGuidance"] == {"view": "walking", "light": "at night"}
+    assert asked["SDEdit"] == {"reference": "x.png"}
+
+
+def test_jitter_is_the_images_own(checkpoints: dict[str, Path]) -> None:
+    strategy = GuidanceJitter(factors=(0.5, 1.5))
+    scales = strategy.weights(3, 4.0, list(range(200)))
+    assert scales.shape == (3, 1, 200)
+    assert (scales >= 2).all() and (scales <= 6).all() and scales[0].std() > 0.5
+    assert (scales[:, :, 7:8] == strategy.weights(3, 4.0, [7])).all()
+
+
+def test_prompts_are_encoded_once(checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = build(checkpoints["sd1"], NoDiversity(), kept_prompts=2)
+    first = draw(ours, [(PROMPTS[0],), (PROMPTS[1],), (PROMPTS[0],)], SEEDS)
+    assert ours._prompts.encoded == 2
+    again = draw(ours, [(PROMPTS[0],), (PROMPTS[1],), (PROMPTS[0],)], SEEDS)
+    assert ours._prompts.encoded == 2
+    assert torch.equal(first, again)
+    draw(ours, [(prompt,) for prompt in PROMPTS], SEEDS)
+    assert ours._prompts.encoded == 3
+    draw(ours, [(PROMPTS[1],)], SEEDS[:1])
+    assert ours._prompts.encoded == 3
+    draw(ours, [(PROMPTS[0],)], SEEDS[:1])
+    assert ours._prompts.encoded == 4, "the one used longest ago had to go"
+
+
+def test_a_prompt_is_encoded_alike_in_any_company(checkpoints: dict[str, Path]) -> None:
+    for layout in LAYOUTS:
+        many, one = (build(checkpoints[layout], NoDiversity())._prompts for _ in range(2))
+        with torch.no_grad():
+            together = many([f"a man {number}" for number in range(13)] + ["a boy"])
+            alone = one(["a boy"])
+        for part, other in zip(together, alone, strict=True):
+            assert part is other is None or torch.equal(part[-1], other[0])
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"scheduler": "DPMSolverMultistep"}, "did you mean 'DPMSolverMultistepScheduler'"),
+        ({"scheduler": "UniPCMultistpScheduler"}, "did you mean 'UniPCMultistepScheduler'"),
+        ({"scheduler": "torch.nn.Linear"}, "no scheduler 'torch.nn.Linear'"),
+        ({"scheduler": "nowhere.Sampler"}, "no scheduler 'nowhere.Sampler'"),
+        pytest.param(
+            {"scheduler": "DPMSolverSDEScheduler"},
+            "pip install torchsde",
+            marks=pytest.mark.skipif(find_spec("torchsde") is not None, reason="the package is there"),
+        ),
+        ({"scheduler": "FlowMatchEulerDiscreteScheduler"}, "cannot sample a Stable Diffusion checkpoint"),
+        ({"scheduler": "IPNDMScheduler"}, "cannot sample a Stable Diffusion checkpoint"),
+        ({"scheduler": "DDIMScheduler", "scheduler_options": {"timestep_spaceing": "x"}}, "mean 'timestep_spacing'"),
+        ({"scheduler": "DPMSolverMultistepScheduler", "scheduler_options": {"algorithm_type": "x"}}, "refuses"),
+        ({"steps": 0}, "model.steps must be at least 1"),
+        ({"steps": 5000}, "at most 1,000"),
+        ({"guidance": 0.5}, "model.guidance is 0.5"),
+        ({"rescale": 2.0}, "model.rescale must be"),
+        ({"image_size": (33, 16)}, "32, 16"),
+        ({"template": "{person}"}, "person"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(checkpoints: dict[str, Path], settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError) as refused:
+        build(checkpoints["sd1"], NoDiversity(), **settings)
+    assert told in str(refused.value)
+
+
+@pytest.mark.parametrize("scale", [-1, 0.5, float("nan"), float("inf")])
+def test_guidance_has_one_meaning_for_prior_images_and_generation(scale: float) -> None:
+    assert guidance_scale("guidance", 0) == guidance_scale("guidance", 1) == 1
+    assert FineGrainedPrior(guidance=0).guidance == 1
+    for make in (lambda: guidance_scale("guidance", scale), lambda: FineGrainedPrior(guidance=scale)):
+        with pytest.raises(UserError, match="a scale from 1 \\(no guidance\\) to 100"):
+            make()
+
+
+def test_a_sampler_must_take_a_schedule_that_ends_in_noise(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    stock = stock_pipeline(checkpoints["sd2"])
+    stock.scheduler = diffusers.DDIMScheduler.from_config(
+        stock.scheduler.config, rescale_betas_zero_snr=True, timestep_spacing="trailing"
+    )
+    stock.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="whose last timestep is pure noise"):
+        build(tmp_path, NoDiversity(), scheduler="HeunDiscreteScheduler")
+    for name in ("DPMSolverMultistepScheduler", "UniPCMultistepScheduler", "EulerAncestralDiscreteScheduler"):
+        images = draw(build(tmp_path, NoDiversity(), scheduler=name), [(prompt,) for prompt in PROMPTS], SEEDS)
+        assert float(images.float().std()) > 5
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: ComposedGuidance(window=(0.5, 0.5)), "window"),
+        (lambda: ComposedGuidance(window=(0.0, 1.5)), "window"),
+        (lambda: ComposedGuidance(attribute_weight=-1), "attribute_weight must be at least 0"),
+        (lambda: SDEdit(strength=0), "strength 0"),
+        (lambda: GuidanceJitter(factors=(2, 1)), "factors"),
+    ],
+)
+def test_strategies_refuse_what_means_nothing(make: Any, told: str) -> None:
+    with pytest.raises(UserError) as refused:
+        make()
+    assert told in str(refused.value)
+
+
+def test_half_precision_is_close(checkpoints: dict[str, Path]) -> None:
+    single = draw(build(checkpoints["sd1"], NoDiversity()), [(prompt,) for prompt in PROMPTS], SEEDS)
+    half = build(checkpoints["sd1"], NoDiversity(), dtype="bfloat16", channels_last=True, decoded_together=2)
+    assert half.unet.dtype == half.vae.dtype == torch.bfloat16
+    images = draw(half, [(prompt,) for prompt in PROMPTS], SEEDS)
+    assert float((images.float() - single.float()).abs().mean()) < 4
+
+
+def test_pictures_that_are_not_finite_are_not_drawn_black(checkpoints: dict[str, Path]) -> None:
+    vae = stock_pipeline(checkpoints["sd1"]).vae
+    latents = torch.zeros(3, vae.config.latent_channels, 2, 2)
+    latents[1] = float("nan")
+    with torch.no_grad(), pytest.raises(RunError, match=r"1 of 2 pictures .* not finite") as error:
+        decode_latents(vae, latents, 2)
+    assert "--model.dtype bfloat16" in str(error.value.remedy)
+
+
+@pytest.mark.parametrize(
+    ("settings", "shift", "scale"),
+    [
+        ({"scaling_factor": 0.5}, 0.0, 0.5),
+        ({"scaling_factor": 0.5, "shift_factor": 0.25}, 0.25, 0.5),
+        ({"scaling_factor": 0.5, "latents_mean": [2.0] * 4, "latents_std": [4.0] * 4}, 2.0, 0.125),
+    ],
+)
+def test_latents_are_normalised_alike_on_every_way(
+    checkpoints: dict[str, Path], settings: dict[str, Any], shift: float, scale: float
+) -> None:
+    vae = stock_pipeline(checkpoints["sd1"]).vae
+    vae.register_to_config(**settings)
+    encoded = torch.randn(2, 4, 3, 2)
+    scaled = scale_latents(vae, encoded)
+    torch.testing.assert_close(scaled, (encoded - shift) * scale)
+    torch.testing.assert_close(unscale_latents(vae, scaled), encoded)
+    pictures = torch.randint(0, 256, (1, 3, *SIZE), dtype=torch.uint8)
+    with torch.no_grad():
+        mean = vae.encode(pictures.float() / 127.5 - 1).latent_dist.mean
+        torch.testing.assert_close(encode_images(vae, pictures), (mean - shift) * scale)
+        decoded = vae.decode(mean, return_dict=False)[0]
+        again = decode_latents(vae, (mean - shift) * scale, 1)
+    assert float((again.float() - ((decoded / 2 + 0.5).clamp(0, 1) * 255).round()).abs().max()) <= 1
+
+
+def test_every_prompt_is_checked_once_and_few_are_held(
+    checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = build(checkpoints["sd1"], WordsOnly())
+    checked: list[list[str]] = []
+    monkeypatch.setattr(module, "tokenise", lambda tokenizer, prompts: checked.append(list(prompts)))
+    monkeypatch.setattr(module, "_CHECKED_TOGETHER", 3)
+
+    def request(row: int) -> ImageRequest:
+        return ImageRequest(("toy", "train", 2), row, row, f"a man in {row % 7}", {}, "", "")
+
+    asked = SimpleNamespace(rows=20, rows_left=20, request=request)
+    ours._check_prompts(asked)  # type: ignore[arg-type]
+    assert [prompt for part in checked for prompt in part] == [f"a photo of a man in {row}" for row in range(7)]
+    assert max(map(len, checked)) == 3
+    checked.clear()
+    asked.rows_left = 0
+    ours._check_prompts(asked)  # type: ignore[arg-type]
+    assert not checked, "what is finished needs no check"
+
+
+def test_it_says_what_its_model_was_trained_on(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    folder = write_personalised_model(tmp_path, checkpoints["sd1"])
+    assert build(folder, NoDiversity()).trained_on == ()
+    (folder / "provenance.json").write_text(json.dumps({"training_data": {"manifest": "a" * 64}}))
+    assert build(folder, NoDiversity()).trained_on == ("a" * 64,)
+    (folder / "provenance.json").write_text("[1")
+    with pytest.raises(UserError, match=r"provenance\.json"):
+        _ = build(folder, NoDiversity()).trained_on
+
+
+def test_the_generator_is_named_by_its_weights(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    folder = write_personalised_model(tmp_path, checkpoints["sd1"])
+    names = [build(each, NoDiversity()).generator for each in (checkpoints["sd1"], checkpoints["sd2"], folder)]
+    assert len(set(names)) == 3
+    assert names[2] == load_personalised(folder).content_hash
+    settings = json.loads(json.dumps(build(folder, ComposedGuidance()).work))
+    assert settings["diversity"]["attribute_weight"] == 3.0
+    assert settings["scheduler"]["class"] == "DDIMScheduler"

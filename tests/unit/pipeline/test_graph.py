@@ -1,0 +1,511 @@
+"""A chain: what its YAML may say, what runs again and what does not, and how a failing stage is reported."""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from diffreid_lightning import config_files
+from diffreid_lightning.cli import main
+from diffreid_lightning.pipeline import fingerprints, runner
+from diffreid_lightning.pipeline.stage_process import last_words, run_logged
+from tests.fixtures.dataset_layouts import write_market1501
+
+CHAIN = """
+variables: {root: ROOT, data: DATA, model: MODEL, strength: "1"}
+stages:
+  first: {run: fit --config one.yaml, data: [data], models: [model], makes: [made.txt]}
+  second: {run: predict --config two.yaml, reads: [first], makes: [folder]}
+  extra: {run: fit --config one.yaml, needs_package: no_such_package, makes: [made.txt]}
+  third: {run: fit --config two.yaml, reads: [second], makes: [made.txt]}
+table: {scratch: third, absent: extra}
+pictures: {a sheet: second/folder/*.txt}
+"""
+
+
+class Work:
+    """Stands in for the commands: notes what ran, writes what the stage makes, fails where told."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.ran: list[tuple[str, ...]] = []
+        self.fail: dict[str, int] = {}
+        self.say = "1"
+        self.got_far = True
+
+    def __call__(self, words: Sequence[str], environment: Mapping[str, str], log: Path) -> int:
+        name = log.stem
+        self.ran.append((name, *words))
+        assert environment["DIFFREID_ROOT"] == str(self.root)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(f"{name} at work\nerror: it was refused\n", encoding="utf-8")
+        made = self.root / name
+        made.mkdir(exist_ok=True)
+        if name in self.fail:
+            if self.got_far:
+                (made / "fit-001" / "checkpoints").mkdir(parents=True, exist_ok=True)
+                (made / "fit-001" / "checkpoints" / "last.ckpt").touch()
+            return self.fail[name]
+        if name == "second":
+            (made / "folder").mkdir(exist_ok=True)
+            (made / "folder" / "a.txt").write_text("always the same", encoding="utf-8")
+        else:
+            (made / "made.txt").write_text(f"{name} {self.say}", encoding="utf-8")
+        if name == "third":
+            (made / "fit-001").mkdir(exist_ok=True)
+            (made / "fit-001" / "results.csv").write_text(
+                "stage,dataset,weights,mAP,Rank-1\ntest,x,last,12.3400,45.6000\n", encoding="utf-8"
+            )
+        return 0
+
+    @property
+    def names(self) -> list[str]:
+        names = [name for name, *_ in self.ran]
+        self.ran.clear()
+        return names
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Work:
+    monkeypatch.chdir(tmp_path)
+    data = write_market1501(tmp_path / "data", train_ids=range(2, 5))
+    root = tmp_path / "out"
+    model = tmp_path / "model"
+    (model / "unet").mkdir(parents=True)
+    (model / "model_index.json").write_text("{}", encoding="utf-8")
+    (model / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"weights")
+    text = CHAIN.replace("ROOT", str(root)).replace("DATA", str(data)).replace("MODEL", str(model))
+    (tmp_path / "chain.yaml").write_text(text, encoding="utf-8")
+    for name in ("one", "two"):
+        read = "${oc.env:DIFFREID_STRENGTH,1}" if name == "two" else "1"
+        (tmp_path / f"{name}.yaml").write_text(f"seed_everything: 0\nstrength: {read}\n", encoding="utf-8")
+    stand_in = Work(root)
+    monkeypatch.setattr(runner, "run_logged", stand_in)
+    return stand_in
+
+
+def pipeline(*words: str) -> int:
+    return main(["pipeline", "--config", "chain.yaml", *words])
+
+
+def test_all_run_once_and_then_none(work: Work, capsys: pytest.CaptureFixture[str]) -> None:
+    assert pipeline() == 0
+    assert work.names == ["first", "second", "third"]
+    said = capsys.readouterr().out
+    assert "12.3" in said and "45.6" in said and "a.txt" in said
+    assert "no_such_package is not installed" in " ".join(said.split())
+    assert pipeline() == 0
+    assert work.names == []
+
+
+def test_a_changed_config_runs_its_stages_and_those_it_reaches(work: Work, tmp_path: Path) -> None:
+    pipeline()
+    work.names  # noqa: B018 (forget them)
+    (tmp_path / "two.yaml").write_text("seed_everything: 1\n", encoding="utf-8")
+    pipeline()
+    # The second stage comes to the same as before; the third has the changed config itself.
+    assert work.names == ["second", "third"]
+    (tmp_path / "one.yaml").write_text("seed_everything: 1\n", encoding="utf-8")
+    pipeline()
+    assert work.names == ["first"], "what it made is the same, so nothing behind it runs"
+    work.say = "2"
+    (tmp_path / "one.yaml").write_text("seed_everything: 2\n", encoding="utf-8")
+    pipeline()
+    assert work.names == ["first", "second"], "the second reads another output, and comes to the same itself"
+    aside = work.root / "previous"
+    previous = sorted(path.relative_to(aside).as_posix() for path in aside.glob("*/[!.]*"))
+    assert previous == ["001/second", "001/third", "002/first", "003/first", "003/second"], "nothing made is lost"
+
+
+@pytest.mark.parametrize("change", ["data", "pixels", "model", "code", "variable", "made", "comment"])
+def test_what_counts_as_a_change(work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+    pipeline()
+    work.names  # noqa: B018
+    expected = ["first", "second", "third"]
+    words: tuple[str, ...] = ()
+    if change == "data":
+        image = next((tmp_path / "data").rglob("0002_c1*.jpg"))
+        image.rename(image.with_name(image.name.replace("0002_", "0007_")))
+        expected = ["first"]
+    elif change == "pixels":
+        image = next((tmp_path / "data").rglob("0002_c1*.jpg"))
+        image.write_bytes(next((tmp_path / "data").rglob("0003_c1*.jpg")).read_bytes())
+        expected = ["first"]
+    elif change == "model":
+        (tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"others")
+        expected = ["first"]
+    elif change == "code":
+        monkeypatch.setattr(fingerprints, "code_hash", functools.cache(lambda: "another"))
+    elif change == "variable":
+        words = ("--strength", "2")
+        expected = ["second", "third"]
+    elif change == "made":
+        (work.root / "first" / "made.txt").write_text("changed by hand", encoding="utf-8")
+        expected = ["first"]
+    else:
+        (tmp_path / "one.yaml").write_text("# a remark\nseed_everything: 0\nstrength: 1\n", encoding="utf-8")
+        expected = []
+    assert pipeline(*words) == 0
+    assert work.names == expected
+
+
+def test_a_variable_in_a_stages_own_words_counts(work: Work, tmp_path: Path) -> None:
+    chain = (tmp_path / "chain.yaml").read_text(encoding="utf-8")
+    words = "fit --config one.yaml --x ${oc.env:DIFFREID_STRENGTH}"
+    (tmp_path / "chain.yaml").write_text(chain.replace("fit --config one.yaml, data", f"'{words}', data"), "utf-8")
+    pipeline()
+    work.names  # noqa: B018
+    assert pipeline("--strength", "2") == 0
+    assert work.names == ["first", "second", "third"]
+
+
+def test_results_of_an_earlier_configuration_are_not_shown(work: Work, capsys: pytest.CaptureFixture[str]) -> None:
+    pipeline()
+    said = capsys.readouterr().out
+    assert "12.3" in said and "a.txt" in said
+    assert pipeline("--strength", "2", "--until", "first") == 0
+    said = capsys.readouterr().out
+    assert "12.3" not in said and "a.txt" not in said, "second and third are those of strength 1"
+    assert "since they may be of an earlier configuration: scratch" in said
+    assert pipeline("--until", "first") == 0
+    assert "12.3" in capsys.readouterr().out
+
+
+def test_what_was_just_run_is_shown_whatever_was_read(
+    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline()
+    monkeypatch.setattr(fingerprints, "code_hash", functools.cache(lambda: "another"))
+    shutil.rmtree(tmp_path / "data")  # another machine, to which the folder was copied
+    capsys.readouterr()
+    assert pipeline("--from", "third") == 0
+    assert "12.3" in capsys.readouterr().out
+    assert pipeline("--from", "second", "--until", "second") == 0, "the third is older, and what it reads is not there"
+
+
+def test_rows_that_were_neither_run_nor_read_are_not_shown(
+    work: Work, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The chain is changed and run in parts: the third is still what the first of before came to."""
+    text = (tmp_path / "chain.yaml").read_text(encoding="utf-8")
+    beside = "  beside: {run: fit --config one.yaml, reads: [first], makes: [made.txt]}\ntable:"
+    (tmp_path / "chain.yaml").write_text(text.replace("table:", beside), encoding="utf-8")
+    pipeline()
+    (tmp_path / "one.yaml").write_text("seed_everything: 1\n", encoding="utf-8")
+    work.say = "2"
+    assert pipeline("--until", "first") == 0
+    capsys.readouterr()
+    assert pipeline("--from", "beside") == 0
+    said = capsys.readouterr().out
+    assert "12.3" not in said and "since they may be of an earlier configuration: scratch" in said
+    assert pipeline() == 0
+    assert "12.3" in capsys.readouterr().out
+
+
+def test_what_was_just_run_is_shown_though_what_it_goes_back_to_failed_since(
+    work: Work, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline()
+    (tmp_path / "one.yaml").write_text("seed_everything: 1\n", encoding="utf-8")
+    work.fail["first"] = 1
+    assert pipeline() == 1
+    capsys.readouterr()
+    assert pipeline("--from", "third") == 0
+    assert "12.3" in capsys.readouterr().out
+
+
+def test_a_row_of_a_stage_that_only_tests(work: Work, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (tmp_path / "chain.yaml").read_text(encoding="utf-8")
+    text = text.replace("third: {run: fit", "third: {run: test")
+    (tmp_path / "chain.yaml").write_text(text, encoding="utf-8")
+    results = work.root / "third" / "test-001" / "results.csv"
+    pipeline()
+    results.parent.mkdir()
+    (work.root / "third" / "fit-001" / "results.csv").rename(results)
+    capsys.readouterr()
+    assert pipeline() == 0
+    assert "12.3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["previous", ".stages", "a/b"])
+def test_a_stage_has_a_folder_of_its_own(
+    work: Work, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    text = (tmp_path / "chain.yaml").read_text(encoding="utf-8")
+    (tmp_path / "chain.yaml").write_text(text.replace("  extra:", f"  {name}:").replace("absent: extra", ""), "utf-8")
+    assert pipeline() == 2
+    assert f"cannot be called '{name}'" in capsys.readouterr().err
+    assert not work.root.exists()
+
+
+def test_stages_that_are_read_as_they_are_are_named(
+    work: Work, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline()
+    capsys.readouterr()
+    assert pipeline("--from", "third") == 0
+    assert "read as they are" not in capsys.readouterr().out
+    (tmp_path / "one.yaml").write_text("seed_everything: 1\n", encoding="utf-8")
+    for words in (("--from", "third", "--dry-run"), ("--from", "third"), ("--from", "second", "--until", "second")):
+        assert pipeline(*words) == 0
+        said = capsys.readouterr().out
+        assert "read as they are, though changed or made with other settings: first\n" in said
+    shutil.rmtree(work.root / "second")
+    assert pipeline("--from", "third") == 0
+    assert "other settings: first, second\n" in capsys.readouterr().out
+
+
+def test_a_variable_of_the_environment_counts_as_it_does_by_hand(
+    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIFFREID_ROOT", str(work.root))
+    pipeline()
+    work.names  # noqa: B018
+    monkeypatch.setenv("DIFFREID_STRENGTH", "2")
+    pipeline()
+    assert work.names == ["second", "third"]
+    pipeline("--strength", "1")
+    assert work.names == ["second", "third"], "the command line comes first"
+
+
+@pytest.mark.parametrize("words", [["--root", "--dry-run"], ["--until"]])
+def test_a_forgotten_value_starts_nothing(
+    work: Work, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    assert pipeline(*words) == 2
+    assert f"{words[0]} has no value after it" in capsys.readouterr().err
+    assert not work.ran and not (tmp_path / "--dry-run").exists()
+
+
+def test_what_was_tried_by_hand_beside_a_stage_is_not_its_result(
+    work: Work, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline()
+    by_hand = work.root / "third" / "fit-002"
+    by_hand.mkdir()
+    (by_hand / "results.csv").write_text("stage,dataset,weights,mAP,Rank-1\ntest,x,last,3.3,4.4\n", encoding="utf-8")
+    capsys.readouterr()
+    assert pipeline() == 0
+    said = capsys.readouterr().out
+    assert "12.3" in said and "3.3 " not in said
+
+
+@pytest.mark.parametrize("far", [True, False])
+def test_one_stage_is_put_aside_again_and_again(
+    work: Work, tmp_path: Path, capsys: pytest.CaptureFixture[str], far: bool
+) -> None:
+    """It fails, or is killed, each time: once with a checkpoint of other settings, once before any."""
+    pipeline()
+    work.fail["third"], work.got_far = 1, far
+    for strength in ("2", "3", "4", "4"):
+        assert pipeline("--strength", strength) == 1
+    del work.fail["third"]
+    capsys.readouterr()
+    assert pipeline("--strength", "4") == 0
+    kept = sorted(path.relative_to(work.root).as_posix() for path in work.root.glob("previous/*/third"))
+    assert kept == [f"previous/{number:03d}/third" for number in range(1, len(kept) + 1)]
+    assert len(kept) == (3 if far else 5), "what can go on is not put aside"
+    assert (work.root / kept[0] / "made.txt").read_text(encoding="utf-8") == "third 1"
+    assert far or str(work.root / kept[-1]) in capsys.readouterr().out
+
+
+def test_another_root_is_the_same_work_done_elsewhere(work: Work, tmp_path: Path) -> None:
+    pipeline()
+    first = json.loads((work.root / ".stages" / "first.json").read_text(encoding="utf-8"))
+    work.root = tmp_path / "elsewhere"
+    pipeline("--root", str(work.root))
+    assert json.loads((work.root / ".stages" / "first.json").read_text(encoding="utf-8"))["key"] == first["key"]
+
+
+@pytest.mark.parametrize(("code", "expected"), [(2, 2), (1, 1), (-9, 1)])
+def test_a_failing_stage_is_named_and_taken_up_again(
+    work: Work, capsys: pytest.CaptureFixture[str], code: int, expected: int
+) -> None:
+    work.fail["third"] = code
+    assert pipeline() == expected
+    said = capsys.readouterr().err
+    assert "'third'" in said and "it was refused" in said and "third.log" in said
+    assert work.names == ["first", "second", "third"]
+    by_hand = ("fit", "--config", "two.yaml", "--ckpt_path", str(work.root / "third" / "fit-001"))
+    assert f"python -m diffreid_lightning {shlex.join(by_hand)}" in said and "DIFFREID_ROOT=" in said
+    other = work.root / "third" / "fit-002" / "checkpoints"  # tried by hand, the chain does not read it
+    other.mkdir(parents=True)
+    (other / "last.ckpt").touch()
+    work.fail.clear()
+    assert pipeline() == 0
+    assert work.ran == [("third", *by_hand)], "goes on where it stopped"
+
+
+def test_a_fit_killed_before_its_first_checkpoint_starts_anew(work: Work, capsys: pytest.CaptureFixture[str]) -> None:
+    work.fail["third"] = -9
+    work.got_far = False
+    assert pipeline() == 1
+    work.fail.clear()
+    work.ran.clear()
+    assert pipeline() == 0
+    assert work.ran == [("third", "fit", "--config", "two.yaml")], "else its run would lie in fit-002"
+    assert "before its first checkpoint" in capsys.readouterr().out
+
+
+def test_a_stage_that_makes_nothing_is_a_failure(
+    work: Work, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (tmp_path / "chain.yaml").read_text(encoding="utf-8").replace("makes: [folder]", "makes: [folder, b.txt]")
+    (tmp_path / "chain.yaml").write_text(text, encoding="utf-8")
+    assert pipeline() == 1
+    assert "b.txt" in capsys.readouterr().err
+    assert work.names == ["first", "second"]
+
+
+def test_from_until_and_dry_run(work: Work, capsys: pytest.CaptureFixture[str]) -> None:
+    assert pipeline("--dry-run") == 0
+    assert work.names == []
+    assert pipeline("--from", "third") == 2
+    assert "--from second" in capsys.readouterr().err
+    assert pipeline("--until", "second") == 0
+    assert work.names == ["first", "second"]
+    assert pipeline("--from=third") == 0
+    assert work.names == ["third"]
+    assert pipeline("--from", "third", "--until", "first") == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["--config", "chain.yaml", "--dta", "x"], "--data"),
+        (["--config", "chain.yaml", "--until", "secnd"], "'second'"),
+        (["--config", "pipelin/tour"], "pipeline/tour"),
+        (["--config", "chain.yaml", "--strength"], "--strength VALUE"),
+        (["--config", "chain.yaml", "--data", "nowhere"], "nowhere"),
+        (["--config", "chain.yaml", "--root", "chain.yaml"], "There can be no folder chain.yaml"),
+        (["--config", "chain.yaml", "--model", "nowhere"], "There is no diffusion model at nowhere"),
+        (["dry-run"], "--help"),
+    ],
+)
+def test_mistakes_are_answered(work: Work, capsys: pytest.CaptureFixture[str], words: list[str], hint: str) -> None:
+    assert main(["pipeline", *words]) == 2
+    said = capsys.readouterr().err
+    assert hint in said and "Traceback" not in said
+    assert work.names == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "hint"),
+    [
+        ("reads: [first]", "reads: [frist]", "'first'"),
+        ("table:", "tabel:", "'table'"),
+        ("makes: [folder]", "make: [folder]", "'makes'"),
+        ("root: ROOT, ", "", "'root'"),
+        ("makes: [folder]", "makes: folder", "makes: [NAME, ...]"),
+        ("run: predict --config two.yaml", 'run: "predict --config \'two.yaml"', "close its quotes"),
+        ("run: predict --config two.yaml", "run: ''", "empty"),
+        ('{root: ROOT, data: DATA, model: MODEL, strength: "1"}', "[root]", "variables: {NAME: ...}"),
+        ("pictures: {a sheet: second/folder/*.txt}", "pictures: [a]", "pictures: {NAME: ...}"),
+        (", makes: [folder]", "", "lies over it: --config pipeline/tour"),
+        ("scratch: third", "scratch: thrid", "'third'"),
+        ("{run: predict --config two.yaml, reads: [first], makes: [folder]}", "{reads: [first]}", "run: COMMAND"),
+    ],
+)
+def test_a_chain_that_makes_no_sense(
+    work: Work, tmp_path: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, hint: str
+) -> None:
+    (tmp_path / "chain.yaml").write_text(CHAIN.replace(old, new), encoding="utf-8")
+    assert pipeline() == 2
+    assert hint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_two_chains_do_not_share_a_folder(
+    work: Work, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, ends: bool
+) -> None:
+    """One whose process ends within some seconds was killed, and has workers that have not noticed."""
+    script = (
+        "import fcntl, sys, time; handle = open(sys.argv[1], 'w'); fcntl.flock(handle, fcntl.LOCK_EX);"
+        "print('held', flush=True); time.sleep(float(sys.argv[2]))"
+    )
+    monkeypatch.setattr(runner, "_PATIENCE", 60.0 if ends else 0.1)
+    work.root.mkdir()
+    held = str(work.root / ".lock"), "10" if ends else "60"
+    other = subprocess.Popen([sys.executable, "-c", script, *held], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        assert pipeline() == (0 if ends else 2)
+        said = capsys.readouterr().err
+        assert "waiting" in said and ("give this one another folder" in said) == (not ends)
+        assert work.names == (["first", "second", "third"] if ends else [])
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_a_real_command_is_shown_and_logged(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    log = tmp_path / "logs" / "stage.log"
+    assert run_logged(["data", "check", str(tmp_path / "nowhere")], {}, log) == 2
+    assert b"nowhere" in log.read_bytes()
+    assert "error" in last_words(log)
+    assert b"nowhere" in capfdbinary.readouterr().out
+    assert run_logged(["data", "check", str(tmp_path / "nowhere")], {}, log, echo=False) == 2
+    assert log.read_bytes().count(b"error") == 2
+    assert capfdbinary.readouterr().out == b""
+
+
+def test_a_notebook_gets_text_without_colours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = io.StringIO()  # as a notebook's, it has no buffer for bytes
+    monkeypatch.setattr(sys, "stdout", said)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert run_logged(["--help"], {}, tmp_path / "stage.log") == 0
+    assert "usage:" in said.getvalue() and "\x1b" not in said.getvalue()
+
+
+def test_the_end_of_a_log_is_without_progress(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    log.write_bytes(b"begin\r\n 10%\r 20%\r 100% done\n\nerror: x\n")
+    assert last_words(log) == "begin\n 100% done\nerror: x"
+
+
+def test_the_packages_own_configs_count_as_its_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """configs/default.yaml lies below every stage's own configs, and a vocabulary is named by a word alone."""
+    configs = tmp_path / "configs"
+    shutil.copytree(fingerprints.configs_folder(), configs)
+    monkeypatch.setattr(fingerprints, "configs_folder", lambda: configs)
+    hashes = [fingerprints.code_hash.__wrapped__()]
+    for name in (config_files.DEFAULT, "vocabulary/rendered.yaml"):
+        with (configs / name).open("a", encoding="utf-8") as file:
+            file.write("\n# changed\n")
+        hashes.append(fingerprints.code_hash.__wrapped__())
+    assert len(set(hashes)) == 3
+
+
+@pytest.mark.parametrize("where", ["config", "word", "joined", "variable"])
+def test_a_vocabulary_of_the_users_own_counts(work: Work, tmp_path: Path, where: str) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("view: [a, b]\n", encoding="utf-8")
+    if where == "config":
+        text = f"data: {{init_args: {{vocabulary: {mine}}}}}\n"
+        (tmp_path / "two.yaml").write_text(text, encoding="utf-8")
+    elif where == "variable":
+        text = "vocabulary: ${oc.env:DIFFREID_VOCABULARY,default}\n"
+        (tmp_path / "two.yaml").write_text(text, encoding="utf-8")
+        chain = (tmp_path / "chain.yaml").read_text(encoding="utf-8").replace("root:", f"vocabulary: {mine}, root:", 1)
+        (tmp_path / "chain.yaml").write_text(chain, encoding="utf-8")
+    else:
+        word = f"--data.vocabulary{'=' if where == 'joined' else ' '}{mine}"
+        chain = (tmp_path / "chain.yaml").read_text(encoding="utf-8")
+        chain = chain.replace("--config two.yaml", f"--config two.yaml {word}")
+        (tmp_path / "chain.yaml").write_text(chain, encoding="utf-8")
+    assert pipeline() == 0
+    assert work.names == ["first", "second", "third"]
+    assert pipeline() == 0
+    assert work.names == []
+    mine.write_text("view: [a, c]\n", encoding="utf-8")
+    assert pipeline() == 0
+    assert work.names == ["second", "third"]

@@ -1,0 +1,81 @@
+"""Numbers are of the whole set or of nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+from diffreid_lightning.reid.datamodule import ReIDDataModule
+from diffreid_lightning.reid.evaluation import RetrievalEvaluator
+from tests.fixtures.color_features import Colours
+
+MakeTrainer = Callable[..., Trainer]
+
+
+def test_every_image_seen_is_a_result(data: ReIDDataModule, trainer: MakeTrainer) -> None:
+    evaluator = RetrievalEvaluator()
+    run = trainer(evaluator)
+    run.test(Colours(), datamodule=data, verbose=False)
+    assert run.callback_metrics["test/mAP"] == pytest.approx(100 * float(evaluator.results["test"].mAP))
+
+
+@pytest.mark.parametrize("limit", [1, 2, 0.5])
+def test_part_of_the_set_is_a_warning_and_no_number(
+    limit: int | float, data: ReIDDataModule, trainer: MakeTrainer
+) -> None:
+    """One batch holds queries alone, which the metric itself would refuse."""
+    evaluator = RetrievalEvaluator()
+    run = trainer(evaluator, limit_test_batches=limit)
+    with pytest.warns(UserWarning, match=r"Only \d+ of \d+ images of the test set"):
+        run.test(Colours(), datamodule=data, verbose=False)
+    assert not evaluator.results
+    assert not run.callback_metrics
+
+
+def test_a_limit_that_leaves_nothing_out_is_a_result(data: ReIDDataModule, trainer: MakeTrainer) -> None:
+    batches = -(-len(data.test_set) // 4)
+    evaluator = RetrievalEvaluator()
+    trainer(evaluator, limit_test_batches=batches).test(Colours(), datamodule=data, verbose=False)
+    assert "test" in evaluator.results
+
+
+def test_an_older_result_does_not_outlive_a_partial_evaluation(data: ReIDDataModule, trainer: MakeTrainer) -> None:
+    evaluator = RetrievalEvaluator()
+    trainer(evaluator).test(Colours(), datamodule=data, verbose=False)
+    with pytest.warns(UserWarning, match="were seen"):
+        trainer(evaluator, limit_test_batches=1).test(Colours(), datamodule=data, verbose=False)
+    assert not evaluator.results
+
+
+@pytest.mark.parametrize(("other", "complete"), [([0, 2, 4], True), ([0, 2], False)])
+def test_processes_are_counted_together_and_a_padded_row_once(other: list[int], complete: bool) -> None:
+    class Strategy:
+        """Adds what another process saw of five images; this one saw rows 1, 3 and a padded 0."""
+
+        def reduce(self, seen: torch.Tensor, reduce_op: str) -> torch.Tensor:
+            assert reduce_op == "sum"
+            return seen + torch.bincount(torch.tensor(other), minlength=5).to(seen)
+
+    class Stub:
+        strategy = Strategy()
+        device = torch.device("cpu")
+        sanity_checking = False
+        datamodule: Any
+
+        def retrieval_set(self, stage: str) -> range:
+            return range(5)
+
+    stub = Stub()
+    stub.datamodule = stub
+    evaluator = RetrievalEvaluator()
+    row = torch.tensor([1, 3, 0])
+    evaluator.metric.update(torch.rand(3, 2), row, row, row > 0, row)
+    if complete:
+        assert evaluator._complete(stub, stub, "test")  # type: ignore[arg-type]
+        return
+    with pytest.warns(UserWarning, match="Only 4 of 5"):
+        assert not evaluator._complete(stub, stub, "test")  # type: ignore[arg-type]

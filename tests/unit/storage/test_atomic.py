@@ -1,0 +1,81 @@
+"""Files and folders appear whole or not at all, and what a kill leaves comes back."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from diffreid_lightning.datasets import open_dataset
+from diffreid_lightning.diffusion.checkpoints import locate_pipeline
+from diffreid_lightning.diffusion.pipeline_io import load_autoencoder
+from diffreid_lightning.errors import UserError
+from diffreid_lightning.filtering.scorer_checkpoint import load_scorer
+from diffreid_lightning.personalization.checkpoint import load_personalised
+from diffreid_lightning.storage.atomic import refuse_foreign, replacing, replacing_file
+
+
+@pytest.fixture
+def killed(tmp_path: Path) -> Path:
+    """A folder as a kill between the two renames leaves it."""
+    folder = tmp_path / "made"
+    for content in ("old", "new"):
+        with replacing(folder) as partial:
+            (partial / "a.txt").write_text(content)
+    folder.rename(tmp_path / ".made.previous")
+    return folder
+
+
+def test_the_predecessor_survives_a_failure_after_a_kill(killed: Path) -> None:
+    with pytest.raises(RuntimeError), replacing(killed) as partial:
+        (partial / "a.txt").write_text("half")
+        raise RuntimeError
+    assert (killed / "a.txt").read_text() == "new"
+    with replacing(killed) as partial:
+        (partial / "a.txt").write_text("newest")
+    assert (killed / "a.txt").read_text() == "newest"
+    assert [path.name for path in killed.parent.iterdir()] == ["made"]
+
+
+@pytest.mark.parametrize("read", [load_personalised, load_scorer, locate_pipeline, load_autoencoder, open_dataset])
+def test_whoever_looks_for_it_is_told_where_it_is(killed: Path, read: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(killed.parent.parent)
+    asked = f"{killed.parent.name}/made"  # which has the form of a name on the hub
+    with pytest.raises(UserError, match=r"predecessor at .*\.made\.previous: rename it back"):
+        read(asked)  # type: ignore[operator]
+
+
+def test_a_dataset_inside_it_is_found_as_well(killed: Path) -> None:
+    """``select`` replaces the folder around Diff-Person."""
+    with pytest.raises(UserError, match=r"\.made\.previous: rename it back"):
+        open_dataset(killed / "diff_person")
+
+
+@pytest.mark.parametrize("contended", [False, True])
+def test_a_file_is_replaced_whole(tmp_path: Path, contended: bool) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text("old")
+    with pytest.raises(KeyboardInterrupt), replacing_file(file, contended=contended) as staged:
+        staged.write_text("half")
+        raise KeyboardInterrupt
+    assert file.read_text() == "old"
+    with replacing_file(file, contended=contended) as staged:
+        assert (str(os.getpid()) in staged.name) == contended
+        staged.write_text("new")
+        assert file.read_text() == "old"
+    assert file.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_only_ones_own_folder_is_replaced(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    refuse_foreign(folder, ["a", "b/c"], "a thing", "look")
+    (folder / "b").mkdir(parents=True)
+    for name in ("a", "b/c"):
+        with pytest.raises(UserError, match=r"(?s)not replaced by a thing.*one, with its b/c.*other files.*look"):
+            refuse_foreign(folder, ["a", "b/c"], "a thing", "look")
+        (folder / name).touch()
+    refuse_foreign(folder, ["a", "b/c"], "a thing", "look")
+    with pytest.raises(UserError, match="a file"):
+        refuse_foreign(folder / "a", ["a"], "a thing", "look")

@@ -1,0 +1,1 @@
+"""Build the embedded material from nothing: render MiniPerson, train tiny-sd."""

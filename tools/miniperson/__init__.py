@@ -1,0 +1,1 @@
+"""Render MiniPerson and other people; needs the optional extra ``render``."""

@@ -1,0 +1,1 @@
+"""Train tiny-sd from nothing: autoencoder, denoiser, tokenizer, data modules."""
