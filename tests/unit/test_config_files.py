@@ -56,7 +56,7 @@ def test_unknown_config_names_the_nearest() -> None:
     with pytest.raises(UserError) as caught:
         config_files.find_config("experiment/bot_market")
     assert "did you mean --config experiment/bot_market1501?" in str(caught.value)
-    for name, guess in (("bot_market.yaml", "experiment/bot_market1501"), ("denoizer", "tiny_sd/denoiser")):
+    for name, guess in (("bot_market.yaml", "experiment/bot_market1501"), ("pretrane", "stages/pretrain")):
         with pytest.raises(UserError) as caught:
             config_files.find_config(name)
         assert f"did you mean --config {guess}?" in str(caught.value)

@@ -202,7 +202,7 @@ def test_earlier_export_is_replaced_whole(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["export"]
 
 
-@pytest.mark.parametrize("step", ["nets.export._write_model", "nets.export._write_head", "whole_folder.exchange"])
+@pytest.mark.parametrize("step", ["backbones.timm_export._write_model", "backbones.timm_export._write_head", "storage.atomic.exchange"])
 @pytest.mark.parametrize("failure", [OSError("no space left"), KeyboardInterrupt()], ids=["full-disk", "interrupt"])
 def test_failure_leaves_the_earlier_export(
     step: str, failure: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

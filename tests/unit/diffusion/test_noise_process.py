@@ -16,7 +16,7 @@ from diffreid_lightning.errors import UserError
 from diffreid_lightning.generation.diversity import NoDiversity
 from diffreid_lightning.personalization.module import Personalisation
 from tests.fixtures.checkpoint_layouts import with_scheduler
-from tests.unit.generation.test_module import PROMPTS, SEEDS, draw, module, stock_images, stock_pipeline
+from tests.unit.generation.test_module import PROMPTS, SEEDS, build, draw, stock_images, stock_pipeline
 
 PLAYGROUND = {"sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 0.5, "solver_order": 2}
 
@@ -78,10 +78,10 @@ def test_a_preconditioned_checkpoint_is_not_trained_and_samples_as_stock_does(
         Personalisation(str(folder))
     assert "--model.scheduler null" in str(refused.value)
     with pytest.raises(UserError, match="EDM") as refused:
-        module(folder, NoDiversity(), scheduler="DPMSolverMultistepScheduler")
+        build(folder, NoDiversity(), scheduler="DPMSolverMultistepScheduler")
     assert "EDMDPMSolverMultistepScheduler or the checkpoint's own" in str(refused.value)
     stock = stock_images(stock_pipeline(folder), PROMPTS, SEEDS)
-    images = draw(module(folder, NoDiversity(), scheduler=None), [(prompt,) for prompt in PROMPTS], SEEDS)
+    images = draw(build(folder, NoDiversity(), scheduler=None), [(prompt,) for prompt in PROMPTS], SEEDS)
     assert int((images.int() - stock.int()).abs().max()) <= 1
     own = diffusers.EDMEulerScheduler(prediction_type="v_prediction", sigma_max=120.0)
     assert Sampler(own, "EDMDPMSolverMultistepScheduler", {}, 4).scheduler.config.sigma_max == 120.0

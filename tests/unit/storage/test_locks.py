@@ -12,7 +12,7 @@ from diffreid_lightning.storage import locks
 _HOLD = """
 import sys, time
 from pathlib import Path
-from diffreid_lightning import file_lock
+from diffreid_lightning.storage import locks
 held = locks.take(Path(sys.argv[1]), note="me")
 print("held", flush=True)
 time.sleep(60)
