@@ -31,7 +31,7 @@ wheel: install
 # Executed small, in a folder of their own; the notebooks here stay as they are.
 notebooks: install
 	rm -rf build/notebooks && mkdir -p build/notebooks && cp notebooks/*.ipynb build/notebooks
-	cd build/notebooks && DIFFREID_QUICKSTART=pipeline/quick WANDB_MODE=offline $(abspath $(VENV))/bin/jupyter-execute *.ipynb
+	cd build/notebooks && DIFFREID_QUICKSTART=chains/quick WANDB_MODE=offline $(abspath $(VENV))/bin/jupyter-execute *.ipynb
 
 check: lint types test fuzz wheel notebooks
 

@@ -1,10 +1,10 @@
 """Whether a chain that is killed again and again ends in what an undisturbed one ends in.
 
-    python -m benchmarks.killed_chain [--kills 10] [--config pipeline/tour --config pipeline/quick]
+    python -m benchmarks.killed_chain [--kills 10] [--config chains/tour --config chains/quick]
 
 runs `pipeline` once undisturbed, then in another folder with ``kill -9`` to its process at random moments, each time
 followed at once by the same command, and at last to its end. Both folders are compared: the contents and ancestors of
-every manifest, the bytes of every generated image, every tensor of the personalised model, the scorer, the backbones
+every manifest, the bytes of every generated image, every tensor of the personalized model, the scorer, the backbones
 and the last checkpoints. On the CPU all must be the same. One more start must find nothing to do.
 """
 
@@ -110,7 +110,7 @@ def kill_after(seconds: float, root: Path, configs: Sequence[str], log: Path) ->
 
 
 def _run(given: argparse.Namespace) -> None:
-    work, configs = given.work.resolve(), given.config or ["pipeline/tour", "pipeline/quick"]
+    work, configs = given.work.resolve(), given.config or ["chains/tour", "chains/quick"]
     if any((work / name).exists() for name in ("whole", "killed")):
         raise UserError(f"{work} holds an earlier run.", remedy="remove it, or give another --work")
     work.mkdir(parents=True, exist_ok=True)
@@ -142,7 +142,7 @@ def main(args: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Kill the chain at random moments and compare what it ends in.")
     parser.add_argument("--kills", type=int, default=10, help="how often it is killed")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--config", action="append", help="of the chain; pipeline/tour under pipeline/quick by default")
+    parser.add_argument("--config", action="append", help="of the chain; chains/tour under chains/quick by default")
     parser.add_argument("--work", type=Path, default=Path("runs/benchmarks/killed"), help="folder for both chains")
     parser.add_argument("--threads", type=int, default=1, help="of the comparison")
     return run_script(_run, parser.parse_args(args))

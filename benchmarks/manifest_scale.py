@@ -33,7 +33,7 @@ from diffreid_lightning.filtering.rules import (
     ThresholdWithFloorAndCap,
     select_rows,
 )
-from diffreid_lightning.filtering.statistics import SelectionReport, summarise
+from diffreid_lightning.filtering.statistics import SelectionReport, summarize
 from diffreid_lightning.manifest.manifest import Manifest
 from experiments.instruments.report import table
 
@@ -42,7 +42,7 @@ PEOPLE = 5183
 GENERATED_SHARE = 0.9
 LIMIT_GB = 2.0
 _VIEWS, _LIGHTS, _PLACES = ("front", "back", "left", "right"), ("by day", "at night"), ("in a street", "in a station")
-_COLOURS = ("red", "blue", "black", "white", "green", "grey")
+_COLORS = ("red", "blue", "black", "white", "green", "grey")
 
 Result = TypeVar("Result")
 
@@ -69,7 +69,7 @@ def synthetic(rows: int, generated: bool, folder: Path) -> Manifest:
         columns |= {
             "source_pid": pid,
             "prompt": [
-                f"a photo of <{SOURCES[s]}-{p:04d}>, a woman wearing a {_COLOURS[p % 6]} top and {_COLOURS[p % 5]} "
+                f"a photo of <{SOURCES[s]}-{p:04d}>, a woman wearing a {_COLORS[p % 6]} top and {_COLORS[p % 5]} "
                 f"trousers, seen from the {_VIEWS[v]}, {_PLACES[o]}, {_LIGHTS[w]}"
                 for s, p, v, w, o in words
             ],
@@ -137,7 +137,7 @@ def make_dataset(clock: Clock, folder: Path) -> tuple[Manifest, SelectionReport]
     clock("write", lambda: generated.write(folder / "generated" / "again.parquet"))
     clock("number the identities", generated.identities)
     selection = clock("select", lambda: select(generated))
-    report = clock("report", lambda: summarise(selection))
+    report = clock("report", lambda: summarize(selection))
     marked = clock("keep", lambda: generated.with_columns({"kept": selection.kept, "reason": selection.reasons}))
     return clock("filter", lambda: marked.filter(selection.kept)), report
 

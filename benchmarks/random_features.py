@@ -48,10 +48,10 @@ class Images:
 
 
 def make_images(size: Size) -> Images:
-    """Draw unit-norm features: a centre per person, an offset per camera, noise, all with a decaying spectrum."""
+    """Draw unit-norm features: a center per person, an offset per camera, noise, all with a decaying spectrum."""
     random = torch.Generator().manual_seed(0)
     spectrum = torch.arange(1, DIMENSION + 1).pow(-0.4)
-    centres = torch.randn(size.people + 1, DIMENSION, generator=random)
+    centers = torch.randn(size.people + 1, DIMENSION, generator=random)
     offsets = 0.5 * torch.randn(size.cameras, DIMENSION, generator=random)
     count = size.queries + size.gallery
     pids = torch.randint(1, size.people + 1, (count,), generator=random)
@@ -61,7 +61,7 @@ def make_images(size: Size) -> Images:
     for rows in torch.arange(count).split(2048):
         part = torch.randn(len(rows), DIMENSION, generator=random)
         part *= 1 + torch.rand(len(rows), 1, generator=random)
-        part += (pids[rows, None] > 0) * centres[pids[rows]] + offsets[camids[rows]]
+        part += (pids[rows, None] > 0) * centers[pids[rows]] + offsets[camids[rows]]
         features[rows] = torch.nn.functional.normalize(part * spectrum)
     q = size.queries
     return Images(features, q, (pids[:q], pids[q:], camids[:q], camids[q:]))

@@ -29,7 +29,7 @@ def find_config(name: str) -> Path:
     """Return the file meant by ``name``: a path, or the name of a config that comes with the package.
 
     Args:
-        name: a path to a YAML file, or a packaged one such as ``experiment/bot_market1501`` (suffix optional).
+        name: a path to a YAML file, or a packaged one such as ``recipes/bot_market1501`` (suffix optional).
 
     Raises:
         UserError: neither exists; the message names the nearest packaged config.

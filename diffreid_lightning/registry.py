@@ -11,7 +11,7 @@ from diffreid_lightning.callbacks.compile_model import CompileBackbone
 from diffreid_lightning.callbacks.epoch_seed import EpochSeed
 from diffreid_lightning.callbacks.plan_progress import PlanProgress
 from diffreid_lightning.callbacks.run_checkpoint import RunCheckpoint
-from diffreid_lightning.captioning.color_captioner import ColourCaptioner
+from diffreid_lightning.captioning.color_captioner import ColorCaptioner
 from diffreid_lightning.captioning.datamodule import CaptioningDataModule
 from diffreid_lightning.captioning.transformers_captioner import TransformersCaptioner
 from diffreid_lightning.captioning.writer import CaptionWriter
@@ -35,12 +35,12 @@ from diffreid_lightning.generation.datamodule import PromptsDataModule
 from diffreid_lightning.generation.diversity import ComposedGuidance, GuidanceJitter, NoDiversity, SDEdit, WordsOnly
 from diffreid_lightning.generation.module import GenerationModule
 from diffreid_lightning.generation.writer import GeneratedImagesWriter
-from diffreid_lightning.personalization.callbacks import IdentitySheets, PersonalisationExport
-from diffreid_lightning.personalization.datamodule import PersonalisationDataModule
+from diffreid_lightning.personalization.callbacks import IdentitySheets, PersonalizationExport
+from diffreid_lightning.personalization.datamodule import PersonalizationDataModule
 from diffreid_lightning.personalization.fine_tuning import CrossAttentionKV, FullFineTuning, TokensOnly
 from diffreid_lightning.personalization.identity_tokens import FreeTokens, MappedTokens, RareWord
 from diffreid_lightning.personalization.lora import LoRA
-from diffreid_lightning.personalization.module import Personalisation
+from diffreid_lightning.personalization.module import Personalization
 from diffreid_lightning.personalization.prior_images import CoarsePrior, FineGrainedPrior
 from diffreid_lightning.personalization.row_adamw import RowAdamW
 from diffreid_lightning.reid.backbone_export import BackboneExport
@@ -61,7 +61,7 @@ CLASSES: tuple[type, ...] = (
     CaptioningDataModule,
     CaptionWriter,
     CoarsePrior,
-    ColourCaptioner,
+    ColorCaptioner,
     CompileBackbone,
     ComposedGuidance,
     ContactSheet,
@@ -86,9 +86,9 @@ CLASSES: tuple[type, ...] = (
     MiniPerson,
     NearDuplicates,
     NoDiversity,
-    Personalisation,
-    PersonalisationDataModule,
-    PersonalisationExport,
+    Personalization,
+    PersonalizationDataModule,
+    PersonalizationExport,
     PKSampler,
     PlanProgress,
     PromptsDataModule,

@@ -2,7 +2,7 @@
 # # Diffusion-ReID, from captions to mAP
 #
 # The whole method on the embedded data: put the images of a few known people into words, teach a small diffusion model
-# who they are, let it draw more of them, keep what a Re-ID network recognises, pre-train on that and fine-tune. No
+# who they are, let it draw more of them, keep what a Re-ID network recognizes, pre-train on that and fine-tune. No
 # network, no account and no GPU are needed; the chain takes some minutes on two cores.
 #
 # Every stage is an ordinary command with a config of its own (`configs/pipeline/`). A stage whose input, config and
@@ -17,8 +17,8 @@ from diffreid_lightning.cli import main
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.pipeline.graph import read_chain
 
-# DIFFREID_QUICKSTART=pipeline/quick makes everything small: for looking around, not for the pictures.
-configs = ["pipeline/tour", *os.environ.get("DIFFREID_QUICKSTART", "").split()]
+# DIFFREID_QUICKSTART=chains/quick makes everything small: for looking around, not for the pictures.
+configs = ["chains/tour", *os.environ.get("DIFFREID_QUICKSTART", "").split()]
 chain = [word for name in configs for word in ("--config", name)]
 root = read_chain(configs, {}).root
 
@@ -47,7 +47,7 @@ for row in captioned.table.to_pylist()[:5]:
     print(f"{row['pid']:4d}  {row['description']}  |  {row['circumstances']}")
 
 # %% [markdown]
-# ## Personalise and generate
+# ## Personalize and generate
 #
 # Each row of the sheet is one person: real images first, then drawn ones under the attribute that was asked for.
 
@@ -60,7 +60,7 @@ show("generate/contact_sheet.png")
 # %% [markdown]
 # ## Score and select
 #
-# A Re-ID network that was trained on the same real people says how surely it recognises each drawn one. The threshold
+# A Re-ID network that was trained on the same real people says how surely it recognizes each drawn one. The threshold
 # can be moved without scoring again: `python -m diffreid_lightning select --help`.
 
 # %%

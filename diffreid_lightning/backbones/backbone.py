@@ -36,14 +36,14 @@ _POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 class Backbone(nn.Module):
     """A timm model that turns images in [0, 1] into one feature vector each.
 
-    It carries what its weights expect: the normalisation, as buffers, and the last stride and the pooling, in its
+    It carries what its weights expect: the normalization, as buffers, and the last stride and the pooling, in its
     state. Whatever is left None is taken from the weights (:func:`~diffreid_lightning.backbones.load_initial_weights`)
     and, where they do not say, from the default named below; a value given here wins over the weights, with a warning.
 
     Args:
         name: a timm name (``resnet50``, ``resnet50.a1_in1k``), ``local-dir:FOLDER`` or ``hf-hub:OWNER/NAME``.
         image_size: (height, width) of the images in pixels; architectures built for one size are built for this one.
-        pooling: ``gem`` (generalised mean with a learnable exponent) or ``avg``, both over the positions of the map or
+        pooling: ``gem`` (generalized mean with a learnable exponent) or ``avg``, both over the positions of the map or
             the patch tokens without class and other prefix tokens; ``native`` is timm's own head up to the classifier
             (a ViT's class token, MobileNetV3's extra layer). Default: ``native`` for tokens, ``gem`` for maps.
         last_stride: 1 keeps the resolution of the last stage, without dilation (Luo et al., CVPRW 2019); 2 is the
@@ -89,7 +89,7 @@ class Backbone(nn.Module):
         self.variant: str | None = None
         self.memory_format = torch.contiguous_format if needs_contiguous(self.model) else torch.channels_last
 
-        # 1. Normalisation: timm's values for this name until weights say otherwise.
+        # 1. Normalization: timm's values for this name until weights say otherwise.
         config = self.model.pretrained_cfg
         self.register_buffer("mean", _channels(mean or config["mean"]))
         self.register_buffer("std", _channels(std or config["std"]))
@@ -123,10 +123,10 @@ class Backbone(nn.Module):
         """Extract features.
 
         Args:
-            images: (B, 3, H, W) in [0, 1], not normalised.
+            images: (B, 3, H, W) in [0, 1], not normalized.
 
         Returns:
-            (B, ``num_features``) features, neither batch-normalised nor of unit length.
+            (B, ``num_features``) features, neither batch-normalized nor of unit length.
         """
         if images.device.type == "cpu":  # where oneDNN's convolutions, above all depthwise ones, are faster this way
             images = images.contiguous(memory_format=self.memory_format)

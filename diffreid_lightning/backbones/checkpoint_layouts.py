@@ -1,6 +1,6 @@
 """Forms of other Re-ID projects' checkpoints: how each wraps a network's tensors, and what network stands around them.
 
-The normalisation is the one that the authors fine-tune these weights with; last stride and pooling are those of the
+The normalization is the one that the authors fine-tune these weights with; last stride and pooling are those of the
 network that the weights were trained in:
 
 * LUPerson (arXiv 2012.03753): its own statistics, 89.896, 79.200, 80.073 and 63.872, 64.305, 63.839 of 255; MoCo on
@@ -14,7 +14,7 @@ network that the weights were trained in:
 * Cluster-Contrast (arXiv 2103.11568): ImageNet's; stride 1, GeM or average pooling.
 * TransReID (arXiv 2102.04378) and TransReID-SSL (arXiv 2111.12084): 0.5; the class token.
 * SOLIDER (arXiv 2303.17602): 0.5; average pooling, and the semantic weight 0.2 of its Re-ID recipes.
-* ``timm``: a bare state dict of timm or torchvision: the normalisation that timm has for the name, stride 2 and the
+* ``timm``: a bare state dict of timm or torchvision: the normalization that timm has for the name, stride 2 and the
   architecture's own pooling.
 * ``diffreid``: a checkpoint of this package's own training.
 """

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class BNNeck(nn.Module):
-    """Batch normalisation between the features of the triplet loss and those of the classifier.
+    """Batch normalization between the features of the triplet loss and those of the classifier.
 
     The triplet loss acts on the features before the neck, the classifier and the cosine distance of retrieval on those
     after it. The shift is fixed at 0, so that the classifier's hyperplanes pass through the origin.

@@ -32,8 +32,8 @@ class WeightsReport:
         mismatched: tensors of another shape, with both shapes.
         dropped_head: tensors of the source that are no backbone's: a classifier, a second network beside the first.
         overridden: what the weights were made with and an explicit argument of the backbone contradicts.
-        mean: per-channel mean the backbone normalises with.
-        std: per-channel deviation the backbone normalises with.
+        mean: per-channel mean the backbone normalizes with.
+        std: per-channel deviation the backbone normalizes with.
         last_stride: stride of the last downsampling in force, None where the architecture has none to change.
         pooling: pooling in force.
         with_neck: whether the neck was filled as well.
@@ -69,13 +69,13 @@ class WeightsReport:
         amount = f"{len(self.loaded)} tensors" if self.loaded else "random weights"
         amount += " and the neck" if self.with_neck else ""
         network = f"pooling {self.pooling}, last stride {self.last_stride or 'the architecture’s own'}"
-        return "; ".join([f"Backbone initialised from {self.source}: {amount}, {network}", *notes])
+        return "; ".join([f"Backbone initialized from {self.source}: {amount}, {network}", *notes])
 
 
 def load_initial_weights(
     backbone: Backbone, init_from: str | None, *, neck: BNNeck | None = None, allow_partial: bool = False
 ) -> WeightsReport:
-    """Fill a backbone with initial weights and let it adopt what they expect: normalisation, stride, pooling.
+    """Fill a backbone with initial weights and let it adopt what they expect: normalization, stride, pooling.
 
     Nothing is changed unless the weights fit. Where the image size differs from the weights' own, timm's rules resample
     positional embeddings and relative position tables.
@@ -269,7 +269,7 @@ def _report(
 
 
 def _check_values(tensors: Mapping[str, Tensor], source: str) -> None:
-    """Refuse tensors that no network computes with: quantised or whole numbers for weights, values not finite."""
+    """Refuse tensors that no network computes with: quantized or whole numbers for weights, values not finite."""
     weights = {name: tensor for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
     coded = [name for name, tensor in weights.items() if not tensor.is_floating_point() or tensor.is_quantized]
     if coded:
@@ -277,7 +277,7 @@ def _check_values(tensors: Mapping[str, Tensor], source: str) -> None:
             f"The weights at {source} are not floating-point numbers.",
             looked_for="float16, bfloat16, float32 or float64",
             found=shorten((f"{name} in {weights[name].dtype}".replace("torch.", "") for name in coded), 4),
-            remedy="choose the weights before they were quantised",
+            remedy="choose the weights before they were quantized",
         )
     broken = [name for name, tensor in weights.items() if not torch.isfinite(tensor.float()).all()]
     if broken:

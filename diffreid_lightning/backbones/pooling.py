@@ -1,4 +1,4 @@
-"""Generalised-mean pooling of feature maps and tokens."""
+"""Generalized-mean pooling of feature maps and tokens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from diffreid_lightning.errors import check_range
 
 
 def gem_pool(features: Tensor, p: Tensor | float, *, pattern: str = "b c h w -> b c", eps: float = 1e-6) -> Tensor:
-    """Pool positions with the generalised mean (Radenović et al., TPAMI 2019, equation 3).
+    """Pool positions with the generalized mean (Radenović et al., TPAMI 2019, equation 3).
 
     ``p = 1`` is the average of the clamped activations, ``p → ∞`` their maximum.
 
@@ -30,7 +30,7 @@ def gem_pool(features: Tensor, p: Tensor | float, *, pattern: str = "b c h w -> 
 
 
 class GeM(nn.Module):
-    """Generalised-mean pooling with one learnable exponent.
+    """Generalized-mean pooling with one learnable exponent.
 
     Args:
         pattern: einops reduction from the layout of the features to (B, C).

@@ -18,7 +18,7 @@ from diffreid_lightning.storage.torch_file import NotPlainError, read_plain
 
 # Layers that timm has no architecture with, by the names of their tensors.
 _NOT_IN_TIMM = {
-    r"(^|\.)IN\.weight$|^patch_embed\.conv\.": "instance and batch normalisation side by side (ResNet-IBN, the stem "
+    r"(^|\.)IN\.weight$|^patch_embed\.conv\.": "instance and batch normalization side by side (ResNet-IBN, the stem "
     "of PASS and of TransReID-SSL's ICS)",
     r"^part_token\d": "part tokens (PASS)",
     r"^NL_\d\.|\.nonlocal": "non-local blocks (AGW, SBS)",

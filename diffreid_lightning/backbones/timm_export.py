@@ -40,7 +40,7 @@ def save_backbone(
     last stride and pooling, so its features differ where these do; ``init_from`` applies the recorded ones again, from
     ``provenance.json``, and so can stock timm: ``edits`` are attributes of its layers to set, ``pooled_axes`` the axes
     of ``forward_features(...)[:, prefix_tokens:]`` to pool over (None: ``forward_head(..., pre_logits=True)``), by the
-    mean or, with ``gem_exponent`` p, by the generalised mean. Under several processes call it on one of them.
+    mean or, with ``gem_exponent`` p, by the generalized mean. Under several processes call it on one of them.
 
     Args:
         backbone: the backbone; its device and mode do not matter and are left alone.

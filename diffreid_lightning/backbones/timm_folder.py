@@ -37,8 +37,8 @@ class WeightTraits:
     """What weights expect of the network around them; None where their source does not say.
 
     Args:
-        mean: per-channel mean that inputs in [0, 1] were normalised with.
-        std: per-channel deviation that inputs in [0, 1] were normalised with.
+        mean: per-channel mean that inputs in [0, 1] were normalized with.
+        std: per-channel deviation that inputs in [0, 1] were normalized with.
         last_stride: stride of the last downsampling they were trained with.
         pooling: pooling they were trained with.
         variant: variation of the architecture they were trained in (:mod:`.variants`).

@@ -106,7 +106,7 @@ def _open_folder(folder: TimmFolder) -> Checkpoint:
 
 
 def _open_file(path: Path) -> Checkpoint:
-    """A single file; inside a timm folder it means the folder, whose config says how to normalise."""
+    """A single file; inside a timm folder it means the folder, whose config says how to normalize."""
     if path.name == WEIGHTS_FILE and (path.parent / CONFIG_FILE).is_file():
         return _open_folder(read_timm_folder(path.parent))
     if path.suffix != ".safetensors":

@@ -34,7 +34,7 @@ class TendAveraging(Callback):
         """Refuse to go on without averaging from a checkpoint whose weights are the average.
 
         Raises:
-            UserError: they are, and the optimiser's state belongs to those that were trained.
+            UserError: they are, and the optimizer's state belongs to those that were trained.
         """
         averages = any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)  # type: ignore[attr-defined]
         if "current_model_state" in checkpoint and not averages and trainer.state.fn == TrainerFn.FITTING:

@@ -1,7 +1,7 @@
 """A caption taken apart: who, what is worn and carried, and what only this image shows.
 
 Captions are short and made of few constructions ("a woman in a red shirt and blue jeans walking down the street"), so
-noun phrases are found by lists of words: a noun takes the colours and the other words of its lists that stand before
+noun phrases are found by lists of words: a noun takes the colors and the other words of its lists that stand before
 it, back to the nearest article, preposition or verb. Whatever the lists do not know is left out.
 """
 
@@ -52,7 +52,7 @@ class Said:
 
 
 _NOUNS = {spoken: (kind, noun) for kind in lexicon.KINDS for spoken, noun in kind.nouns.items()}
-_ATTRIBUTES = {**lexicon.COLOURS, **lexicon.BEFORE_COLOUR, **lexicon.AFTER_COLOUR}
+_ATTRIBUTES = {**lexicon.COLORS, **lexicon.BEFORE_COLOR, **lexicon.AFTER_COLOR}
 
 
 class _Reader:
@@ -130,8 +130,8 @@ class _Reader:
 
     def _drop_pending(self) -> None:
         """Give up words that no noun came to: "a woman in red" says what all her clothes are."""
-        colours = [word for word in self.pending if word in lexicon.COLOURS.values()]
-        if self.outfit and colours:
+        colors = [word for word in self.pending if word in lexicon.COLORS.values()]
+        if self.outfit and colors:
             self._add(lexicon.CLOTHES, "clothes")
         self.pending, self.outfit = [], False
 
@@ -187,7 +187,7 @@ class _Reader:
         return ", ".join(dict.fromkeys(self._joined()))
 
     def _joined(self) -> Iterator[str]:
-        """Put neighbours together again: "walking" and "down the street"."""
+        """Put neighbors together again: "walking" and "down the street"."""
         begun: tuple[int, int] | None = None
         for start, end in ((self.spans[first][0], self.spans[last - 1][1]) for first, last in self.shown):
             if begun and not self.text[begun[1] : start].strip():

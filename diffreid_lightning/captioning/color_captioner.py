@@ -1,4 +1,4 @@
-"""Captions without a model: the colours of what is worn above and below, and how light it is."""
+"""Captions without a model: the colors of what is worn above and below, and how light it is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from diffreid_lightning.captioning.base import Captioner
-from diffreid_lightning.captioning.color_names import COLOURS, lab_in_neutral_light, lab_of, name_colours
+from diffreid_lightning.captioning.color_names import COLORS, lab_in_neutral_light, lab_of, name_colors
 from diffreid_lightning.captioning.person_mask import (
     HIPS,
     LEGS,
@@ -21,28 +21,28 @@ from diffreid_lightning.captioning.person_mask import (
 
 Floats = npt.NDArray[np.float32]
 
-_SECOND = 0.25  # share of the torso that another colour must have to be named
-_APART = 25.0  # CIELAB distance from which two colours are two, not light and shade on one
+_SECOND = 0.25  # share of the torso that another color must have to be named
+_APART = 25.0  # CIELAB distance from which two colors are two, not light and shade on one
 _BARE = 0.2  # how much more skin below the knee than above it bares the legs
 _HEM = 15.0  # CIELAB distance between thigh and shin at the end of a short garment
 _DARK, _BRIGHT = 35.0, 70.0  # lightness of the surroundings
 
 
-class ColourCaptioner(Captioner):
-    """Names garment colours by body region; needs no weights, no download and no GPU.
+class ColorCaptioner(Captioner):
+    """Names garment colors by body region; needs no weights, no download and no GPU.
 
     "a person wearing a red and white top and navy trousers, in the dark". The person is what stands in the middle and
-    differs from the edges of the crop; torso and legs are bands of its height; their pixels vote on the colour in
+    differs from the edges of the crop; torso and legs are bands of its height; their pixels vote on the color in
     CIELAB. Legs that are bare below the knee make the trousers shorts (a skirt is not told from them). It expects one
     upright person who fills the crop, as detectors cut them.
     """
 
     def captions(self, images: list[Image.Image]) -> list[str]:
         """Put images into words, each by itself."""
-        return [describe_colours(image) for image in images]
+        return [describe_colors(image) for image in images]
 
 
-def describe_colours(image: Image.Image) -> str:
+def describe_colors(image: Image.Image) -> str:
     """Caption one person crop.
 
     Args:
@@ -54,8 +54,8 @@ def describe_colours(image: Image.Image) -> str:
     weights = figure_weights(seen)
     neutral = lab_in_neutral_light(pixels)
     torso, legs = rows_of(TORSO, SIZE[0]), rows_of(LEGS, SIZE[0])
-    top = " and ".join(_colours(neutral[torso], weights[torso], two=True))
-    (below,) = _colours(neutral[legs], weights[legs], two=False)
+    top = " and ".join(_colors(neutral[torso], weights[torso], two=True))
+    (below,) = _colors(neutral[legs], weights[legs], two=False)
     article = "an" if top.startswith("o") else "a"
     garment = "shorts" if _bare_legs(seen, neutral, weights) else "trousers"
     caption = f"a person wearing {article} {top} top and {below} {garment}"
@@ -65,16 +65,16 @@ def describe_colours(image: Image.Image) -> str:
     return f"{caption}, in bright light" if lightness > _BRIGHT else caption
 
 
-def _colours(lab: Floats, weights: Floats, two: bool) -> list[str]:
-    """Name the colour with the most weight and, if ``two``, another that is neither rare nor a shade of the first."""
-    named = name_colours(lab).ravel()
+def _colors(lab: Floats, weights: Floats, two: bool) -> list[str]:
+    """Name the color with the most weight and, if ``two``, another that is neither rare nor a shade of the first."""
+    named = name_colors(lab).ravel()
     flat, lab = weights.ravel(), lab.reshape(-1, 3)
-    votes = np.bincount(named, flat, minlength=len(COLOURS))
+    votes = np.bincount(named, flat, minlength=len(COLORS))
     first, second = np.argsort(-votes, kind="stable")[:2]
     if not two or votes[second] < _SECOND * votes.sum():
-        return [COLOURS[first]]
+        return [COLORS[first]]
     means = [np.average(lab[named == number], axis=0, weights=flat[named == number]) for number in (first, second)]
-    return [COLOURS[first], *([COLOURS[second]] if np.linalg.norm(means[0] - means[1]) > _APART else [])]
+    return [COLORS[first], *([COLORS[second]] if np.linalg.norm(means[0] - means[1]) > _APART else [])]
 
 
 def _bare_legs(seen: Floats, neutral: Floats, weights: Floats) -> bool:
@@ -89,6 +89,6 @@ def _bare_legs(seen: Floats, neutral: Floats, weights: Floats) -> bool:
 
 
 def _is_skin(lab: Floats) -> npt.NDArray[np.bool_]:
-    """Tell which colours skin of any kind may have."""
+    """Tell which colors skin of any kind may have."""
     chroma, hue = np.hypot(lab[..., 1], lab[..., 2]), np.degrees(np.arctan2(lab[..., 2], lab[..., 1])) % 360
     return (hue > 25) & (hue < 80) & (chroma > 10) & (chroma < 50) & (lab[..., 0] > 22)

@@ -1,4 +1,4 @@
-"""Colour words of the Re-ID field for the pixels of an image, judged in CIELAB after undoing the light's tint."""
+"""Color words of the Re-ID field for the pixels of an image, judged in CIELAB after undoing the light's tint."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 
-COLOURS = (
+COLORS = (
     "black", "white", "grey", "red", "orange", "yellow", "green", "teal", "blue", "navy", "purple", "pink", "brown",
     "beige",
 )  # fmt: skip
-"""The words, in the order of the numbers that :func:`name_colours` returns."""
+"""The words, in the order of the numbers that :func:`name_colors` returns."""
 
-_NUMBER = {name: number for number, name in enumerate(COLOURS)}
+_NUMBER = {name: number for number, name in enumerate(COLORS)}
 # sRGB's primaries and its white point D65 (IEC 61966-2-1), each row divided by the white's X, Y and Z.
 _TO_XYZ = np.array(
     [[0.412456, 0.357576, 0.180438], [0.212673, 0.715152, 0.072175], [0.019334, 0.119192, 0.950304]], np.float32
@@ -29,7 +29,7 @@ _WHITE = 0.8  # linear light that the brightest pixels are brought to
 _BRIGHTEST = 0.95  # quantile of the pixels that counts as the brightest
 _GAIN = (0.7, 3.0)  # an image is darkened or brightened at most this much, so that a night stays dark
 
-_ACHROMATIC = 12.0  # chroma below which a colour is black, grey or white
+_ACHROMATIC = 12.0  # chroma below which a color is black, grey or white
 _BLACK, _LIGHT_GREY = 30.0, 70.0  # lightness below which a grey is black, above which it is white
 # Hue angle in degrees at which each sector begins; the last one runs on through 0 to the first.
 _SECTORS = {52: "orange", 80: "yellow", 118: "green", 185: "teal", 242: "blue", 309: "purple", 354: "red"}
@@ -68,14 +68,14 @@ def lab_in_neutral_light(pixels: npt.NDArray[np.uint8]) -> Floats:
     return _lab(np.clip(light * np.float32(gain), 0, 1))
 
 
-def name_colours(lab: Floats) -> npt.NDArray[np.intp]:
-    """Name each colour by its lightness, chroma and hue.
+def name_colors(lab: Floats) -> npt.NDArray[np.intp]:
+    """Name each color by its lightness, chroma and hue.
 
     Args:
         lab: (..., 3).
 
     Returns:
-        (...) positions in :data:`COLOURS`.
+        (...) positions in :data:`COLORS`.
     """
     lightness = lab[..., 0]
     chroma = np.hypot(lab[..., 1], lab[..., 2])

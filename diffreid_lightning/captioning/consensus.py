@@ -1,8 +1,8 @@
 """What an identity's captions agree on describes it; what one says of view, pose, place and light describes its image.
 
 The vote is by caption. A kind of garment, a bag or hair stays when more than the agreed share of the captions mention
-it; its noun and each of its colours and patterns when more than that share of these mentions have them, otherwise the
-kind's common word and no colour. So one caption that mistakes a jacket for a coat, or navy for black, changes nothing.
+it; its noun and each of its colors and patterns when more than that share of these mentions have them, otherwise the
+kind's common word and no color. So one caption that mistakes a jacket for a coat, or navy for black, changes nothing.
 """
 
 from __future__ import annotations
@@ -97,10 +97,10 @@ def _word(items: list[Item], agreement: float) -> str:
         noun = max(lexicon.KINDS, key=lambda kind: sum(item.kind == kind for item in items)).common
     votes = Counter(word for item in items for word in sorted(item.said))
     kept = {word for word, count in votes.items() if _holds(count, len(items), agreement)}
-    before = _in_order(kept, lexicon.BEFORE_COLOUR)
-    colours = sorted(kept & set(lexicon.COLOURS.values()), key=lambda word: (-votes[word], word))
-    after = _in_order(kept, lexicon.AFTER_COLOUR)
-    return " ".join(filter(None, [*before, " and ".join(colours), *after, noun]))
+    before = _in_order(kept, lexicon.BEFORE_COLOR)
+    colors = sorted(kept & set(lexicon.COLORS.values()), key=lambda word: (-votes[word], word))
+    after = _in_order(kept, lexicon.AFTER_COLOR)
+    return " ".join(filter(None, [*before, " and ".join(colors), *after, noun]))
 
 
 def _in_order(kept: set[str], table: dict[str, str]) -> list[str]:

@@ -124,8 +124,8 @@ HAIRSTYLES = {
 }  # fmt: skip
 """Nouns that stand for hair with a word of its own."""
 
-COLOURS = {
-    **{name: name for name in color_names.COLOURS},
+COLORS = {
+    **{name: name for name in color_names.COLORS},
     "gray": "grey", "silver": "grey", "charcoal": "grey", "dark grey": "grey", "dark gray": "grey", "tan": "beige",
     "khaki": "beige", "cream": "beige", "ivory": "white", "maroon": "red", "burgundy": "red", "crimson": "red",
     "gold": "yellow", "golden": "yellow", "mustard": "yellow", "turquoise": "teal", "cyan": "teal", "olive": "green",
@@ -133,19 +133,19 @@ COLOURS = {
     "blond": "blond", "blonde": "blond", "brunette": "brown",
 }  # fmt: skip
 
-BEFORE_COLOUR = {
+BEFORE_COLOR = {
     "long": "long", "short": "short", "long sleeve": "long-sleeved", "long sleeved": "long-sleeved",
     "short sleeve": "short-sleeved", "short sleeved": "short-sleeved", "sleeveless": "sleeveless",
     "very short": "very short", "cropped": "cropped", "chin length": "chin-length", "tied back": "tied-back",
     "pinned up": "pinned-up", "braided": "braided", "curly": "curly", "straight": "straight",
 }  # fmt: skip
-AFTER_COLOUR = {
+AFTER_COLOR = {
     "striped": "striped", "pinstriped": "pinstriped", "checked": "checked", "checkered": "checked",
     "plaid": "checked", "dotted": "dotted", "polka dot": "dotted", "floral": "flowered", "flowered": "flowered",
     "flower": "flowered", "two tone": "two-tone", "side striped": "side-striped", "patterned": "patterned",
     "printed": "patterned", "camouflage": "camouflage", "denim": "denim", "leather": "leather",
 }  # fmt: skip
-"""Words for cut and pattern, by their place beside the colour."""
+"""Words for cut and pattern, by their place beside the color."""
 
 PERSONS = {
     "woman": "woman", "women": "woman", "lady": "woman", "female": "woman", "man": "man", "men": "man", "guy": "man",

@@ -13,10 +13,10 @@ SIZE = (64, 32)
 TORSO, LEGS, HIPS, SHINS = (0.19, 0.45), (0.50, 0.70), (0.50, 0.60), (0.72, 0.84)
 """Where they lie in an upright crop that a detector cut around a standing person, as shares of the height."""
 
-_CENTRE = 0.14  # standard deviation of the prior across the width
+_CENTER = 0.14  # standard deviation of the prior across the width
 _BORDER = 4  # columns at either edge that show what is behind the person
-_ROWS = 9  # rows over which the border's colour is taken
-_UNLIKE = 10.0  # CIELAB distance at which a colour is hardly the background's
+_ROWS = 9  # rows over which the border's color is taken
+_UNLIKE = 10.0  # CIELAB distance at which a color is hardly the background's
 _FLOOR = 0.1  # weight of a person dressed like the background, so that there is always somebody
 
 
@@ -31,10 +31,10 @@ def figure_weights(lab: Floats) -> Floats:
     """
     width = lab.shape[1]
     across = (np.arange(width, dtype=np.float32) + 0.5) / width - 0.5
-    centre = np.exp(-0.5 * (across / _CENTRE) ** 2)
+    center = np.exp(-0.5 * (across / _CENTER) ** 2)
     behind = [_smoothed(lab[:, :_BORDER]), _smoothed(lab[:, -_BORDER:])]
-    unlike = np.minimum(*(np.linalg.norm(lab - colour[:, None], axis=-1) for colour in behind))
-    return (centre * (_FLOOR + (1 - _FLOOR) * (1 - np.exp(-((unlike / _UNLIKE) ** 2))))).astype(np.float32)
+    unlike = np.minimum(*(np.linalg.norm(lab - color[:, None], axis=-1) for color in behind))
+    return (center * (_FLOOR + (1 - _FLOOR) * (1 - np.exp(-((unlike / _UNLIKE) ** 2))))).astype(np.float32)
 
 
 def surroundings(lab: Floats) -> float:
@@ -57,7 +57,7 @@ def rows_of(band: tuple[float, float], height: int) -> slice:
 
 
 def _smoothed(border: Floats) -> Floats:
-    """Return the median colour beside each row, (H, 3), over the rows around it; border is (H, columns, 3)."""
+    """Return the median color beside each row, (H, 3), over the rows around it; border is (H, columns, 3)."""
     half = _ROWS // 2
     padded = np.pad(border, ((half, half), (0, 0), (0, 0)), mode="edge")
     windows = np.lib.stride_tricks.sliding_window_view(padded, _ROWS, axis=0)  # (H, columns, 3, rows)

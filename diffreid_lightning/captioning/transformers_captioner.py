@@ -169,7 +169,7 @@ def _locate(model: str) -> Path:
         return folder
     remedy = (
         f"give the folder of a local copy ({_NEEDED}) as --model.model, or fetch {model} once where there is a "
-        "network; ColourCaptioner needs no download"
+        "network; ColorCaptioner needs no download"
     )
     if folder.exists() or not is_hub_id(model):
         found = shorten(sorted(entry.name for entry in folder.iterdir())) if folder.is_dir() else "no folder"

@@ -99,7 +99,7 @@ def _walk(node: Any, path: str, bases: tuple[type, ...], text: bool = False, pas
         path: the parameter's.
         bases: the classes that its type mentions.
         text: it takes plain text too.
-        passed: how many arguments the class is given by whoever builds it, as an optimiser its parameters.
+        passed: how many arguments the class is given by whoever builds it, as an optimizer its parameters.
     """
     if isinstance(node, str) and node.startswith(("[", "{")):
         node = read_word(node)

@@ -155,7 +155,7 @@ def worded_running(error: Exception) -> UserError | None:
         )
     if "does not allow for gradient clipping" in text:
         return UserError(
-            "A fused optimiser cannot clip gradients in mixed precision.",
+            "A fused optimizer cannot clip gradients in mixed precision.",
             found="fused: true beside trainer.gradient_clip_val",
             remedy="drop one of the two, or use --trainer.precision 32 or bf16-true",
         )

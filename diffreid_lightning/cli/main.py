@@ -23,19 +23,19 @@ _CLOSED_PIPE = 141  # 128 + SIGPIPE, as a shell has it
 HELP = """usage: python -m diffreid_lightning COMMAND [options]
 
   fit        train a Re-ID backbone, then report mAP and Rank-1 (no options: the embedded MiniPerson); with --config
-             pipeline/personalise, pipeline/score, pipeline/pretrain or pipeline/transfer, a stage of the chain
+             stages/personalize, stages/score, stages/pretrain or stages/transfer, a stage of the chain
   validate   evaluate a checkpoint on the identities held out of train
   test       evaluate a checkpoint on query and gallery
-  predict    write the features of query and gallery; with --config pipeline/caption, pipeline/generate or
-             pipeline/score_generated, a stage of the chain
-  pipeline   run the whole chain: caption, personalise, generate, score, select, pre-train, transfer
+  predict    write the features of query and gallery; with --config stages/caption, stages/generate or
+             stages/score_generated, a stage of the chain
+  pipeline   run the whole chain: caption, personalize, generate, score, select, pre-train, transfer
   select     choose among scored images and write Diff-Person
   convert FILE       another project's backbone (LUPerson, CION, torchreid, fast-reid) as a timm folder
   data check PATH    count a dataset's identities, images and cameras beside the published ones
   data sheet PATH    draw a dataset's people, some images each
   data export PATH   write a dataset as a Market-1501 folder, hard links where the disk allows
 
-  python -m diffreid_lightning fit --config experiment/bot_market1501 --data.train /data/market1501     your own data
+  python -m diffreid_lightning fit --config recipes/bot_market1501 --data.train /data/market1501     your own data
   python -m diffreid_lightning COMMAND --help                        a command's own options, and the trainer's
   python -m diffreid_lightning fit --model.help SupervisedReID       a class's; also --data.help ReIDDataModule
 """

@@ -2,7 +2,7 @@
 
 from diffreid_lightning.datasets.base import Counts, PersonDataset, Rows, count_splits
 from diffreid_lightning.datasets.cuhk03np import CUHK03NP
-from diffreid_lightning.datasets.detect import FORMATS, detect, open_dataset, recognise
+from diffreid_lightning.datasets.detect import FORMATS, detect, open_dataset, recognize
 from diffreid_lightning.datasets.diff_person import DiffPerson
 from diffreid_lightning.datasets.dukemtmcreid import DukeMTMCReID
 from diffreid_lightning.datasets.layout_advice import connect
@@ -17,7 +17,7 @@ from diffreid_lightning.datasets.person_folder import PersonFolder
 from diffreid_lightning.datasets.person_table import PersonTable
 from diffreid_lightning.datasets.subset import Subset
 
-connect(recognise, suggest_options)
+connect(recognize, suggest_options)
 
 __all__ = [
     "CUHK03NP",

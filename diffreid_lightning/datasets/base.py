@@ -69,7 +69,7 @@ class Rows:
 
 
 class PersonDataset(ABC):
-    """A labelled person dataset as it lies on the disk: ``manifest()`` is the way out.
+    """A labeled person dataset as it lies on the disk: ``manifest()`` is the way out.
 
     A subclass names its format, tells its layout from others and reads the rows; the base finds the layout (in a
     folder or a .zip, with up to three enclosing folders), words the errors, and compares the counts with the published
@@ -103,7 +103,7 @@ class PersonDataset(ABC):
         """Tell whether the folders of this format lie directly under ``images``."""
 
     @classmethod
-    def recognises(cls, images: ImageRoot) -> bool:
+    def recognizes(cls, images: ImageRoot) -> bool:
         """Tell whether ``images`` is of this format and no other: the folders, and where needed the file names."""
         return cls.has_layout(images)
 

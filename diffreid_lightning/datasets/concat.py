@@ -1,4 +1,4 @@
-"""Several manifests as one: identities and cameras relabelled, images found in each manifest's own root."""
+"""Several manifests as one: identities and cameras relabeled, images found in each manifest's own root."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class CUHK03NP(MarketLayout):
         return any(boxes in folders and super(CUHK03NP, cls).has_layout(images.below(boxes)) for boxes in BOXES)
 
     @classmethod
-    def recognises(cls, images: ImageRoot) -> bool:
+    def recognizes(cls, images: ImageRoot) -> bool:
         """Tell whether the layout is there; no other format has these folders."""
         return cls.has_layout(images)
 

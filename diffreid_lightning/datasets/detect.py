@@ -38,18 +38,18 @@ FORMATS: tuple[type[PersonDataset], ...] = (
     PersonFolder,
     PersonTable,
 )
-"""Every on-disk format, the most telling layout first: the first that recognises a folder is its format."""
+"""Every on-disk format, the most telling layout first: the first that recognizes a folder is its format."""
 
 _SIBLINGS = 50  # so many folders are looked into for a dataset that was meant
 _EMBEDDED = "miniperson"
 _EMBEDDED_DOMAINS = ("campus", "station")
 
 
-def recognise(images: ImageRoot) -> PersonDataset | None:
+def recognize(images: ImageRoot) -> PersonDataset | None:
     """Return the dataset at ``images``, or in the folders that enclose it there, or None when no format fits."""
     for place in descend(images):
         for candidate in FORMATS:
-            if candidate.recognises(place):
+            if candidate.recognizes(place):
                 return candidate(place.path)
         boxes = place.path.name
         # CUHK03-NP's inner folder alone: which boxes these are, its name says.
@@ -75,7 +75,7 @@ def detect(path: str | os.PathLike[str]) -> PersonDataset:
         is_manifest = file.suffix == ".parquet" and not _is_foreign_parquet(file)
         return ManifestDataset(path) if is_manifest else PersonTable(path)
     images = ImageRoot(path)
-    dataset = recognise(images)
+    dataset = recognize(images)
     if dataset is not None:
         return dataset
     here = descend(images)[-1]
@@ -90,7 +90,7 @@ def detect(path: str | os.PathLike[str]) -> PersonDataset:
         )
     near = _one_level_off(Path(images.path)) or _tables_in(descend(images))
     raise UserError(
-        f"No dataset is recognised at {images.path}",
+        f"No dataset is recognized at {images.path}",
         looked_for="one of\n" + "\n".join(f"      {known.__name__}: {known.layout}" for known in FORMATS),
         found=f"{here.path} holds folders {shorten(here.folders()) or '(none)'}; {len(names)} files, such as "
         f"{shorten(names, 3) or '(none)'}",
@@ -139,7 +139,7 @@ def _one_level_off(place: Path) -> list[str]:
     for folder in (place.parent, *below):
         try:
             images = ImageRoot(folder)
-            known = next((form for form in FORMATS if form is not PersonFolder and form.recognises(images)), None)
+            known = next((form for form in FORMATS if form is not PersonFolder and form.recognizes(images)), None)
         except (OSError, UserError):  # somebody else's folder
             continue
         if known is not None:
@@ -168,7 +168,7 @@ def open_dataset(spec: str | os.PathLike[str] | PersonDataset) -> PersonDataset:
             ``miniperson:campus`` or ``miniperson:station``. A folder of that name is given as ``./miniperson``.
 
     Raises:
-        UserError: nothing is there, no layout is recognised, or MiniPerson has no such domain.
+        UserError: nothing is there, no layout is recognized, or MiniPerson has no such domain.
     """
     if isinstance(spec, PersonDataset):
         return spec

@@ -40,7 +40,7 @@ class Decoded:
         few_levels: file names of other images of at most 16 levels in every channel.
         several_frames: file names of files with more than one picture, of which the first is taken.
         train_test_copies: file names of test images that are pixel for pixel a training image.
-        mislabelled_copies: file names of images that are pixel for pixel an image of another person.
+        mislabeled_copies: file names of images that are pixel for pixel an image of another person.
         repeated: file names of images that are pixel for pixel an earlier one of the same person and part.
         most_repeated: how often the image that occurs most often is there.
     """
@@ -53,7 +53,7 @@ class Decoded:
     few_levels: tuple[str, ...] = ()
     several_frames: tuple[str, ...] = ()
     train_test_copies: tuple[str, ...] = ()
-    mislabelled_copies: tuple[str, ...] = ()
+    mislabeled_copies: tuple[str, ...] = ()
     repeated: tuple[str, ...] = ()
     most_repeated: int = 1
 
@@ -75,7 +75,7 @@ class Decoded:
         for names, what in (
             (self.few_levels, f"images have at most {_FEW} levels per channel"),
             (self.train_test_copies, "test images are copies of training images"),
-            (self.mislabelled_copies, "images are copies of another person's image"),
+            (self.mislabeled_copies, "images are copies of another person's image"),
             (self.repeated, "images are copies of another image of the same person"),
             (self.several_frames, "files hold more than one picture, and the first is taken"),
         ):
@@ -139,7 +139,7 @@ def decode_all(manifest: Manifest, on_progress: Callable[[int, int], None] | Non
         few_levels=tuple(name for name, look in pairs if look.kind == _FEW_LEVELS),
         several_frames=tuple(name for name, look in pairs if look.frames > 1),
         train_test_copies=across,
-        mislabelled_copies=wrong,
+        mislabeled_copies=wrong,
         repeated=repeated,
         most_repeated=max(counts.values(), default=1),
     )

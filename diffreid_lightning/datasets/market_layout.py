@@ -45,7 +45,7 @@ class MarketLayout(PersonDataset):
         return set(FOLDERS.values()) <= set(images.folders())
 
     @classmethod
-    def recognises(cls, images: ImageRoot) -> bool:
+    def recognizes(cls, images: ImageRoot) -> bool:
         """Tell whether the three folders are there and the names in them are this format's."""
         if not cls.has_layout(images):
             return False

@@ -51,7 +51,7 @@ class PersonFolder(PersonDataset):
     **Cameras.** From the pattern's group ``camera``, from a folder below the person (``camera_folders``), or unknown.
     Camera names that are not all numbers are numbered in sorted order, and the column ``camera`` keeps them. Evaluation
     removes gallery images of the query's person and camera. Where cameras are unknown, every image counts as its own
-    camera: nothing is removed, so neighbouring frames of one video count as matches and scores are higher than under
+    camera: nothing is removed, so neighboring frames of one video count as matches and scores are higher than under
     the cross-camera protocol; do not compare the two. Only images of one person with the same file name, as when a
     query is also in the gallery, are taken for one image and share a camera, so a query never finds itself.
 

@@ -15,7 +15,7 @@ from diffreid_lightning.manifest.manifest import Manifest
 class Subset(PersonDataset):
     """Part of another dataset's training rows; its query and gallery are whole, and ``val`` people stay apart.
 
-    Stages that make training data (captions, personalisation, generation, scores) and the training itself read the
+    Stages that make training data (captions, personalization, generation, scores) and the training itself read the
     same subset, so that none of them sees more than the setting allows.
 
     Args:

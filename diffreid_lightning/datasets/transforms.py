@@ -10,7 +10,7 @@ from torchvision.transforms.v2 import functional as F
 
 from diffreid_lightning.errors import check_pair, check_range
 
-# ImageNet's mean colour, the customary filling of erased regions (Zhong et al., arXiv 1708.04896).
+# ImageNet's mean color, the customary filling of erased regions (Zhong et al., arXiv 1708.04896).
 _FILL = (124.0, 116.0, 104.0)
 
 
@@ -21,13 +21,13 @@ def evaluation_view(image: Image.Image, size: tuple[int, int]) -> Tensor:
 
 
 class TrainView:
-    """The training view of Bag of Tricks (Luo et al., arXiv 1903.07071): resize, flip, pad and crop, colour, erase.
+    """The training view of Bag of Tricks (Luo et al., arXiv 1903.07071): resize, flip, pad and crop, color, erase.
 
     Args:
         flip: probability of a mirrored image.
         pad: pixels added on each side before a random crop back to size; 0 for none.
-        colour: strength of brightness, contrast and saturation jitter, 0 (none) to 1.
-        colour_probability: share of the images whose colour is jittered.
+        color: strength of brightness, contrast and saturation jitter, 0 (none) to 1.
+        color_probability: share of the images whose color is jittered.
         erasing: probability of random erasing.
         erasing_area: smallest and largest erased share of the image.
     """
@@ -36,20 +36,20 @@ class TrainView:
         self,
         flip: float = 0.5,
         pad: int = 10,
-        colour: float = 0.0,
-        colour_probability: float = 0.5,
+        color: float = 0.0,
+        color_probability: float = 0.5,
         erasing: float = 0.5,
         erasing_area: tuple[float, float] = (0.02, 0.4),
     ) -> None:
-        for name, chance in (("flip", flip), ("colour_probability", colour_probability), ("erasing", erasing)):
+        for name, chance in (("flip", flip), ("color_probability", color_probability), ("erasing", erasing)):
             check_range(f"TrainView.{name}", chance, 0, 1)
         check_range("TrainView.pad", pad, 0, 1000)
-        check_range("TrainView.colour", colour, 0, 10)
+        check_range("TrainView.color", color, 0, 10)
         check_pair("TrainView.erasing_area", erasing_area, 0, 1)
         self.pad = pad
         self._flip = v2.RandomHorizontalFlip(flip)
-        jitter = v2.ColorJitter(brightness=colour, contrast=colour, saturation=colour)
-        self._colour = v2.RandomApply([jitter], colour_probability) if colour > 0 else None
+        jitter = v2.ColorJitter(brightness=color, contrast=color, saturation=color)
+        self._color = v2.RandomApply([jitter], color_probability) if color > 0 else None
         self._erase = v2.RandomErasing(erasing, scale=tuple(erasing_area), ratio=(0.3, 1 / 0.3), value=list(_FILL))
 
     def __call__(self, image: Image.Image, size: tuple[int, int], seed: int) -> Tensor:
@@ -72,6 +72,6 @@ class TrainView:
                 top = int(torch.randint(2 * self.pad + 1, ()))
                 left = int(torch.randint(2 * self.pad + 1, ()))
                 view = F.crop(view, top, left, size[0], size[1])
-            if self._colour is not None:
-                view = self._colour(view)
+            if self._color is not None:
+                view = self._color(view)
             return self._erase(view)

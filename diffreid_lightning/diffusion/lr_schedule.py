@@ -1,4 +1,4 @@
-"""Optimiser and learning rate of the diffusion side: stepped per batch, warmed up, known by diffusers' names."""
+"""Optimizer and learning rate of the diffusion side: stepped per batch, warmed up, known by diffusers' names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from diffreid_lightning.training.resumable_schedule import ResumableSchedule
 Schedule = Literal["constant_with_warmup", "cosine", "linear"]
 
 
-def optimise_by_step(
+def optimize_by_step(
     module: LightningModule,
     parameters: Iterable[nn.Parameter | dict[str, Any]],
     optimizer: OptimizerCallable,
@@ -29,9 +29,9 @@ def optimise_by_step(
     Args:
         module: the module, attached to its trainer.
         parameters: what is trained, or groups of it.
-        optimizer: makes the optimiser.
+        optimizer: makes the optimizer.
         schedule: course of the rate after the warm-up.
-        warmup_steps: optimiser steps over which the rate rises from zero.
+        warmup_steps: optimizer steps over which the rate rises from zero.
 
     Raises:
         UserError: the schedule falls towards an end, and the training has none.

@@ -57,7 +57,7 @@ def encode_prompts(pipeline: Any, prompts: Sequence[str], image_size: tuple[int,
     if _is_xl(pipeline):
         return _encode_xl(pipeline, prompts, image_size)
     encoder = pipeline.text_encoder
-    ids = tokenise(pipeline.tokenizer, prompts).to(encoder.device)
+    ids = tokenize(pipeline.tokenizer, prompts).to(encoder.device)
     mask = None
     if getattr(encoder.config, "use_attention_mask", False):
         mask = _mask(pipeline.tokenizer, ids)
@@ -110,7 +110,7 @@ def text_encoders(pipeline: Any) -> list[tuple[Any, Any]]:
     return [*pairs, (pipeline.tokenizer_2, pipeline.text_encoder_2)] if _is_xl(pipeline) else pairs
 
 
-def tokenise(tokenizer: Any, prompts: Sequence[str]) -> Tensor:
+def tokenize(tokenizer: Any, prompts: Sequence[str]) -> Tensor:
     """Turn prompts into token numbers, padded to the tokenizer's length.
 
     Args:
@@ -165,7 +165,7 @@ def _encode_xl(pipeline: Any, prompts: Sequence[str], image_size: tuple[int, int
     """
     states, pooled = [], None
     for tokenizer, encoder in text_encoders(pipeline):
-        answer = encoder(tokenise(tokenizer, prompts).to(encoder.device), output_hidden_states=True)
+        answer = encoder(tokenize(tokenizer, prompts).to(encoder.device), output_hidden_states=True)
         states.append(answer.hidden_states[-2])
         pooled = answer[0]  # the last encoder's, projected
     joined = torch.cat(states, dim=-1)

@@ -36,7 +36,7 @@ class Fitted:
         reason: why it is 1 although nothing was fitted; None when it was fitted.
         single: (K,) identities with one image, whose temperature is 1.
         images: how many held-out images it was fitted to.
-        accuracy: share of them that were recognised, 0 to 1; NaN without any.
+        accuracy: share of them that were recognized, 0 to 1; NaN without any.
         nll: their mean negative log-likelihood at T = 1 and at the fitted one; NaN without any.
     """
 

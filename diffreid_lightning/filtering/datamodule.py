@@ -60,7 +60,7 @@ class ScoringDataModule(PlannedDataModule):
                 "There is no image to score.",
                 looked_for="at least one row",
                 found=f"a manifest without rows at {read.root}",
-                remedy="generate images first: python -m diffreid_lightning predict --config pipeline/generate",
+                remedy="generate images first: python -m diffreid_lightning predict --config stages/generate",
             )
         return read
 

@@ -43,7 +43,7 @@ class Card:
 
     Args:
         title: the dataset's name.
-        licence: an identifier of the Hub's list; None leaves it to be filled in.
+        license: an identifier of the Hub's list; None leaves it to be filled in.
         report: the selection's numbers.
         rules: the rules that were applied, in words.
         sources: images by source.
@@ -57,7 +57,7 @@ class Card:
     """
 
     title: str
-    licence: str | None
+    license: str | None
     report: SelectionReport
     rules: Sequence[str]
     sources: Mapping[str, int]
@@ -90,8 +90,8 @@ def _header(card: Card) -> str:
     size = next((name for limit, name in _SIZES if card.report.kept < limit), "n>1M")
     header = {
         "pretty_name": card.title,
-        "license": card.licence or "other",
-        **({} if card.licence else {"license_name": TO_FILL, "license_link": TO_FILL}),
+        "license": card.license or "other",
+        **({} if card.license else {"license_name": TO_FILL, "license_link": TO_FILL}),
         "task_categories": ["image-classification", "image-feature-extraction"],
         "tags": ["person-re-identification", "synthetic", "diffusion"],
         "size_categories": [size],
@@ -186,15 +186,15 @@ def _provenance(card: Card) -> str:
     lines += [
         f"- seeds from {low} to {high}, {distinct:,} distinct; columns `seed` and `prompt` have each image's own",
         f"- scored manifest `{card.scored}`",
-        f"- licence of the images of {', '.join(card.sources)}: {TO_FILL}",
-        f"- licence of the base model: {TO_FILL}",
+        f"- license of the images of {', '.join(card.sources)}: {TO_FILL}",
+        f"- license of the base model: {TO_FILL}",
         "",
     ]
     return "\n".join(lines)
 
 
 def _audit(card: Card) -> str:
-    title = "## Memorisation\n"
+    title = "## Memorization\n"
     if card.audit is None:
         return f"{title}\nNot measured: the manifest does not say how near real images are.\n"
     audit = card.audit
@@ -233,7 +233,7 @@ For research on pre-training person re-identification. Not for identifying peopl
 
 - The images show people of {", ".join(card.sources)}: whatever those datasets' agreements forbid with the real images
   is to be taken as forbidden with these.
-- A label says whom an image was meant to show; `confidence` says how surely a network recognised that person in it. The
+- A label says whom an image was meant to show; `confidence` says how surely a network recognized that person in it. The
   network errs, and it prefers images like those it was trained on: views and light that it finds hard are rejected
   more often (see the attributes). Near-copies are looked for among images of one identity, not across identities.
 - Generated clothes, faces and places follow the biases of the base model and of the sources.

@@ -63,7 +63,7 @@ class ScoredFolder:
                 f"The manifest at {path} has no scores.",
                 looked_for="confidence, similarity or margin",
                 found=", ".join(manifest.columns),
-                remedy="score it first: python -m diffreid_lightning predict --config pipeline/score_generated",
+                remedy="score it first: python -m diffreid_lightning predict --config stages/score_generated",
             )
         note = folder / REAL
         if not note.exists():

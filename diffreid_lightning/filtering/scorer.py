@@ -22,7 +22,7 @@ from diffreid_lightning.filtering import similarity
 from diffreid_lightning.filtering.calibration import Calibration, Fitted, FoldNetworks, calibrate
 from diffreid_lightning.filtering.datamodule import ScoringBatch
 from diffreid_lightning.filtering.scored_manifest import NEAREST, NEAREST_SOURCE, PROBLEM, REAL_DISTANCE
-from diffreid_lightning.filtering.scorer_checkpoint import RealImages, Recogniser, load_scorer
+from diffreid_lightning.filtering.scorer_checkpoint import RealImages, Recognizer, load_scorer
 from diffreid_lightning.filtering.scores import identity_centroids
 from diffreid_lightning.manifest.lineage import manifests_named
 from diffreid_lightning.reid.datamodule import PersonBatch
@@ -61,7 +61,7 @@ class ScorerTraining(SupervisedReID):
     """A supervised Re-ID network with calibrated confidence, trained on the real identities.
 
     Where the calibration holds images out from whole networks, those are trained beside the scorer, on the rest of each
-    batch, by the same losses, optimiser and schedule.
+    batch, by the same losses, optimizer and schedule.
 
     Args:
         backbone: name of any timm model.
@@ -163,14 +163,14 @@ class ScorerTraining(SupervisedReID):
         return total
 
     @torch.no_grad()
-    def calibrated(self, batches: Any) -> tuple[Recogniser, Fitted, Tensor]:
-        """Make the recogniser from the trained network: centroids, temperatures, and thumbnails of what was seen.
+    def calibrated(self, batches: Any) -> tuple[Recognizer, Fitted, Tensor]:
+        """Make the recognizer from the trained network: centroids, temperatures, and thumbnails of what was seen.
 
         Args:
             batches: batches of the training images, in the set's order, as evaluation sees them, on any device.
 
         Returns:
-            The recogniser, how its temperatures were found, and (N, 1536) thumbnails of the images.
+            The recognizer, how its temperatures were found, and (N, 1536) thumbnails of the images.
 
         Raises:
             UserError: features are not finite.
@@ -178,7 +178,7 @@ class ScorerTraining(SupervisedReID):
         assert self.classifier is not None
         empty = torch.empty(self.classifier.out_features, device=self.device)
         weight = self.classifier.weight.detach().float()
-        recogniser = Recogniser(
+        recognizer = Recognizer(
             self.backbone, self.neck, weight, weight, empty, self.feature == "after_bn", self.flip_average
         )
         was_training = self.training
@@ -187,7 +187,7 @@ class ScorerTraining(SupervisedReID):
         for batch in batches:
             images = batch.images.to(self.device)
             images = images.float() / 255 if images.dtype == torch.uint8 else images
-            compared, classified = recogniser.embed(images)
+            compared, classified = recognizer.embed(images)
             features.append(compared.float())
             embeddings.append(classified.float())
             labels.append(batch.labels.to(self.device))
@@ -202,10 +202,10 @@ class ScorerTraining(SupervisedReID):
         by_networks = torch.cat(fold_logits) if fold_logits else everyone.new_empty(0, len(weight))
         held_out = self.calibration.held_out_logits(everyone, known, folds, by_networks)
         fitted = calibrate(held_out, known, folds, len(weight))
-        recogniser.classifier = self.calibration.head(everyone, known, weight)
-        recogniser.centroids = identity_centroids(torch.cat(features), known, len(weight))
-        recogniser.temperatures = fitted.temperatures.to(self.device)
-        return recogniser, fitted, torch.cat(thumbs)
+        recognizer.classifier = self.calibration.head(everyone, known, weight)
+        recognizer.centroids = identity_centroids(torch.cat(features), known, len(weight))
+        recognizer.temperatures = fitted.temperatures.to(self.device)
+        return recognizer, fitted, torch.cat(thumbs)
 
     def _by_fold_networks(self, images: Tensor, folds: Tensor) -> Tensor:
         """Logits of each image by the network that was trained without it; zeros for images of no fold."""
@@ -237,7 +237,7 @@ class ReIDScorer(LightningModule):
     def __init__(self, scorer: str, image_size: tuple[int, int] | None = None) -> None:
         super().__init__()
         self.folder = load_scorer(scorer)
-        self.network = self.folder.recogniser
+        self.network = self.folder.recognizer
         if image_size is not None and tuple(image_size) != self.folder.image_size:
             height, width = self.folder.image_size
             raise UserError(
@@ -288,7 +288,7 @@ class ReIDScorer(LightningModule):
         unreadable = np.asarray([problem is not None for problem in batch.problems])
         thumbs = similarity.thumbnails(batch.images)
         if self._real is None or self._real.bytes.device != thumbs.device:
-            self._real = similarity.centred(self.folder.real.thumbnails.to(thumbs.device))
+            self._real = similarity.centerd(self.folder.real.thumbnails.to(thumbs.device))
         distances, rows = (values.cpu().numpy() for values in similarity.nearest(thumbs, self._real))
         found: dict[str, Any] = {
             **{name: pa.array(values, pa.float64(), mask=missing) for name, values in columns.items()},
@@ -324,7 +324,7 @@ def said(calibration: Mapping[str, Any]) -> str:
     first, second = calibration["held_out_nll"]
     text += (
         f" ({calibration['method']}, {calibration['held_out_images']} held-out images, "
-        f"{100 * calibration['held_out_accuracy']:.1f} % recognised, NLL {first:.3f} -> {second:.3f})"
+        f"{100 * calibration['held_out_accuracy']:.1f} % recognized, NLL {first:.3f} -> {second:.3f})"
     )
     names = [f"{source} {partition} {pid}" for source, partition, pid in single]
     return text + (f"; T = 1 for identities with one image: {shorten(names, 3)}" if single else "")

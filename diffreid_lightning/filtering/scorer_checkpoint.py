@@ -64,7 +64,7 @@ class Scores(NamedTuple):
     margin: Tensor
 
 
-class Recogniser(nn.Module):
+class Recognizer(nn.Module):
     """A Re-ID network with the identities it knows.
 
     Args:
@@ -151,7 +151,7 @@ class ScorerFolder:
     """A scorer as it lies on the disk.
 
     Args:
-        recogniser: the network, on the CPU, in evaluation mode.
+        recognizer: the network, on the CPU, in evaluation mode.
         identities: (source, partition, pid) of each class.
         image_size: height and width in pixels.
         real: what it was trained on.
@@ -159,7 +159,7 @@ class ScorerFolder:
         content_hash: SHA-256 of what decides the scores.
     """
 
-    recogniser: Recogniser
+    recognizer: Recognizer
     identities: list[IdentityKey]
     image_size: tuple[int, int]
     real: RealImages
@@ -168,7 +168,7 @@ class ScorerFolder:
 
 
 def save_scorer(
-    recogniser: Recogniser,
+    recognizer: Recognizer,
     identities: Sequence[IdentityKey],
     real: RealImages,
     folder: Path,
@@ -178,7 +178,7 @@ def save_scorer(
     """Write a scorer's folder, whole or not at all; under several processes call it on one of them.
 
     Args:
-        recogniser: what was trained.
+        recognizer: what was trained.
         identities: (source, partition, pid) of each class.
         real: what it was trained on.
         folder: the folder to write; an earlier one is replaced.
@@ -190,18 +190,18 @@ def save_scorer(
     """
     note = {
         "identities": [list(key) for key in identities],
-        "image_size": list(recogniser.backbone.image_size),
-        "after_bn": recogniser.after_bn,
-        "flip_average": recogniser.flip_average,
+        "image_size": list(recognizer.backbone.image_size),
+        "after_bn": recognizer.after_bn,
+        "flip_average": recognizer.flip_average,
         "calibration": dict(calibration),
         "training": dict(provenance),
         "image_roots": list(real.roots),
         "real_gap": [round(float(gap), 6) for gap in real.gap],
     }
-    tensors = {name: getattr(recogniser, name).detach().float().cpu().contiguous() for name in _TENSOR_NAMES}
+    tensors = {name: getattr(recognizer, name).detach().float().cpu().contiguous() for name in _TENSOR_NAMES}
     try:
         with replacing(folder) as partial:
-            save_backbone(recogniser.backbone, partial / BACKBONE, provenance=provenance, neck=recogniser.neck)
+            save_backbone(recognizer.backbone, partial / BACKBONE, provenance=provenance, neck=recognizer.neck)
             save_file(tensors, partial / TENSORS, metadata={"format": "pt"})
             np.save(partial / THUMBNAILS, real.thumbnails.cpu().numpy())
             pq.write_table(real.table, partial / IMAGES)
@@ -227,17 +227,17 @@ def load_scorer(path: str | Path) -> ScorerFolder:
             f"There is no scorer at {folder}",
             looked_for=", ".join(missing),
             found=what_is_there(folder),
-            remedy="train one: python -m diffreid_lightning fit --config pipeline/score (it leaves RUN/scorer)",
+            remedy="train one: python -m diffreid_lightning fit --config stages/score (it leaves RUN/scorer)",
         )
     note = _read_scorer_note(folder)
     identities = [(str(source), str(partition), int(pid)) for source, partition, pid in note["identities"]]
     height, width = note["image_size"]
     tensors = read_safetensors(folder / TENSORS)
-    recogniser = _rebuild(folder, note, tensors, (height, width))
+    recognizer = _rebuild(folder, note, tensors, (height, width))
     table = _read_real(folder, len(note["image_roots"]))
     thumbs = map_array(folder / THUMBNAILS, np.uint8, (len(table), LENGTH), remedy=_REMEDY)
     real = RealImages(torch.from_numpy(np.array(thumbs)), table, note["image_roots"], note["real_gap"])
-    return ScorerFolder(recogniser, identities, (height, width), real, note, _hash(folder))
+    return ScorerFolder(recognizer, identities, (height, width), real, note, _hash(folder))
 
 
 def _read_scorer_note(folder: Path) -> dict[str, Any]:
@@ -270,7 +270,7 @@ def _read_real(folder: Path, roots: int) -> pa.Table:
 
 def _rebuild(
     folder: Path, note: Mapping[str, Any], tensors: Mapping[str, Tensor], image_size: tuple[int, int]
-) -> Recogniser:
+) -> Recognizer:
     place = f"local-dir:{folder / BACKBONE}"
     backbone = Backbone(place, image_size=image_size)
     count, width = len(note["identities"]), backbone.num_features
@@ -283,14 +283,14 @@ def _rebuild(
     neck = BNNeck(width)
     load_initial_weights(backbone, place, neck=neck)
     backbone.to(memory_format=backbone.memory_format)
-    recogniser = Recogniser(
+    recognizer = Recognizer(
         backbone,
         neck,
         **{name: tensors[name].float() for name in _TENSOR_NAMES},
         after_bn=bool(note["after_bn"]),
         flip_average=bool(note["flip_average"]),
     )
-    return recogniser.eval().requires_grad_(False)
+    return recognizer.eval().requires_grad_(False)
 
 
 def _hash(folder: Path) -> str:

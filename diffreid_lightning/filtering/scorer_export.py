@@ -22,7 +22,7 @@ _BLOCK = 1024
 
 
 class ScorerExport(Callback):
-    """Calibrate a scorer when fit ends and save it in the run folder, for ``pipeline/score_generated``.
+    """Calibrate a scorer when fit ends and save it in the run folder, for ``stages/score_generated``.
 
     The weights are those of the last epoch.
 
@@ -44,7 +44,7 @@ class ScorerExport(Callback):
         if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        recogniser, fitted, thumbs = pl_module.calibrated(data.seen_dataloader())
+        recognizer, fitted, thumbs = pl_module.calibrated(data.seen_dataloader())
         rows = data.train_set.rows
         calibration = describe_calibration(fitted, pl_module.calibration, list(rows.identities))
         provenance = {
@@ -53,7 +53,7 @@ class ScorerExport(Callback):
             "init_from": pl_module.init_from,
         }
         target = Path(trainer.default_root_dir) / self.folder
-        save_scorer(recogniser, rows.identities, real_images(rows, thumbs), target, calibration, provenance)
+        save_scorer(recognizer, rows.identities, real_images(rows, thumbs), target, calibration, provenance)
         rank_zero_info(f"Scorer saved: {target}; {said(calibration)}")
 
 

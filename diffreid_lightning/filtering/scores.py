@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-#: A temperature is looked for in this range; held-out images that are all recognised would drive it to 0.
+#: A temperature is looked for in this range; held-out images that are all recognized would drive it to 0.
 TEMPERATURES = (0.05, 20.0)
 _STEPS = 60  # of bisection; the range then shrinks below the resolution of a double
 
@@ -56,7 +56,7 @@ def margin(features: Tensor, centroids: Tensor, identities: Tensor) -> Tensor:
 
     Returns:
         (B,) cosine to the own centroid less the largest cosine to another one, -2 to 2; above 0 where the image is
-        recognised by its nearest centroid.
+        recognized by its nearest centroid.
 
     Raises:
         ValueError: there is no other identity.
@@ -85,7 +85,7 @@ def identity_centroids(features: Tensor, labels: Tensor, count: int) -> Tensor:
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """Find the temperature that minimises the negative log-likelihood (Guo et al., arXiv 1706.04599, section 4.2).
+    """Find the temperature that minimizes the negative log-likelihood (Guo et al., arXiv 1706.04599, section 4.2).
 
     The likelihood is concave in 1 / T, so the root of its derivative is bracketed and halved.
 

@@ -18,7 +18,7 @@ from diffreid_lightning.filtering import selection_plots
 from diffreid_lightning.filtering.dataset_card import Audit, Card, write_card
 from diffreid_lightning.filtering.rules import Selection, SelectionRule, select_rows
 from diffreid_lightning.filtering.scored_manifest import NEAREST, REAL_DISTANCE, ScoredFolder
-from diffreid_lightning.filtering.statistics import SelectionReport, in_words, summarise, write_tables
+from diffreid_lightning.filtering.statistics import SelectionReport, in_words, summarize, write_tables
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.storage.atomic import refuse_foreign, replacing
@@ -41,7 +41,7 @@ class DiffPersonSelection:
         rules: applied in order; see :mod:`~diffreid_lightning.filtering.rules`.
         out: the folder to write.
         title: name of the dataset.
-        licence: its licence by the Hub's identifier, such as ``cc-by-nc-4.0``; null leaves it to be filled in.
+        license: its license by the Hub's identifier, such as ``cc-by-nc-4.0``; null leaves it to be filled in.
         near_copy: in the card, a distance to a real image below which an image counts as a copy of it, 0 to 1.
         tracker: where numbers and pictures are logged; null for nowhere.
     """
@@ -52,7 +52,7 @@ class DiffPersonSelection:
         rules: list[SelectionRule],
         out: str = "runs/diff_person",
         title: str = "Diff-Person",
-        licence: str | None = None,
+        license: str | None = None,
         near_copy: float = 0.05,
         tracker: WandbTracker | None = None,
     ) -> None:
@@ -61,7 +61,7 @@ class DiffPersonSelection:
         self.rules = rules
         self.out = user_path(out)
         self.title = title
-        self.licence = licence
+        self.license = license
         self.near_copy = near_copy
         self.tracker = tracker
 
@@ -79,7 +79,7 @@ class DiffPersonSelection:
             raise UserError(f"There is no image in {self.scored}.", remedy="generate and score some first")
         selection = Selection(scored.manifest, scored.thumbnails)
         select_rows(selection, self.rules)
-        report = summarise(selection)
+        report = summarize(selection)
         try:
             with replacing(self.out) as partial:
                 self._write(partial, scored, selection, report)
@@ -157,7 +157,7 @@ class DiffPersonSelection:
             cameras.setdefault(row["source"], []).append(row["camid"])
         return Card(
             title=self.title,
-            licence=self.licence,
+            license=self.license,
             report=report,
             rules=rules,
             sources=_counted(kept, "source"),

@@ -2,7 +2,7 @@
 
 A Re-ID network is trained to put all images of a person into one place, so its features cannot tell a copy from another
 image of the same person. Thumbnails can: the distance is the root mean square of their differences, as in the search
-for memorised training images by Carlini et al. (arXiv 2301.13188), here of whole images and of their mirror images.
+for memorized training images by Carlini et al. (arXiv 2301.13188), here of whole images and of their mirror images.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ class Thumbnails(NamedTuple):
     squares: Tensor  #: (N,) squared lengths of the values
 
 
-def centred(thumbs: Tensor) -> Thumbnails:
+def centerd(thumbs: Tensor) -> Thumbnails:
     """Make thumbnails, (N, 1536) uint8, ready for many calls of :func:`nearest`."""
-    values = _centred(thumbs)
+    values = _centerd(thumbs)
     squares = [tile.square().sum(dim=1) for tile in values.split(_TILE)]
     return Thumbnails(thumbs, values, torch.cat(squares))
 
@@ -66,7 +66,7 @@ def nearest(thumbs: Tensor, others: Tensor | Thumbnails, exclude: Tensor | None 
 
     Args:
         thumbs: (B, 1536) uint8.
-        others: (N, 1536) uint8, or what :func:`centred` made of them, on the same device; N at least 1.
+        others: (N, 1536) uint8, or what :func:`centerd` made of them, on the same device; N at least 1.
         exclude: (B,) the row of ``others`` that does not count (an image's own); None for none.
 
     Returns:
@@ -77,7 +77,7 @@ def nearest(thumbs: Tensor, others: Tensor | Thumbnails, exclude: Tensor | None 
     best = thumbs.new_full((len(thumbs),), torch.inf, dtype=torch.float32)
     rows = torch.zeros(len(thumbs), dtype=torch.int64, device=thumbs.device)
     turned = torch.zeros(len(thumbs), dtype=torch.bool, device=thumbs.device)
-    forms = (_centred(thumbs), _centred(mirrored(thumbs)))
+    forms = (_centerd(thumbs), _centerd(mirrored(thumbs)))
     with exact_products():
         for start in range(0, len(plain), _TILE):
             tile, lengths = _tile_of(others, start)
@@ -97,11 +97,11 @@ def nearest(thumbs: Tensor, others: Tensor | Thumbnails, exclude: Tensor | None 
 
 
 def _tile_of(others: Tensor | Thumbnails, start: int) -> tuple[Tensor, Tensor]:
-    """Centred values of the next few others, and their squared lengths."""
+    """Centerd values of the next few others, and their squared lengths."""
     part = slice(start, start + _TILE)
     if isinstance(others, Thumbnails):
         return others.values[part], others.squares[part]
-    made = centred(others[part])
+    made = centerd(others[part])
     return made.values, made.squares
 
 
@@ -135,12 +135,12 @@ def later_copies(thumbs: npt.NDArray[np.uint8], threshold: float) -> npt.NDArray
 def _distances(thumbs: Tensor, others: Tensor) -> npt.NDArray[np.float32]:
     """Distance of each to each, mirrored or not, (B, N)."""
     with exact_products():
-        right = _centred(others)
-        forms = [_centred(thumbs), _centred(mirrored(thumbs))]
+        right = _centerd(others)
+        forms = [_centerd(thumbs), _centerd(mirrored(thumbs))]
         products = torch.maximum(forms[0] @ right.T, forms[1] @ right.T)
         squares = forms[0].square().sum(dim=1)[:, None] + right.square().sum(dim=1) - 2 * products
     return (squares.clamp(min=0) / LENGTH).sqrt().numpy()
 
 
-def _centred(thumbs: Tensor) -> Tensor:
+def _centerd(thumbs: Tensor) -> Tensor:
     return thumbs.float() / 255 - 0.5

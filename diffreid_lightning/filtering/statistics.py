@@ -99,7 +99,7 @@ class SelectionReport:
         return found
 
 
-def summarise(selection: Selection) -> SelectionReport:
+def summarize(selection: Selection) -> SelectionReport:
     """Count what a selection came to."""
     kept = selection.kept
     lost = np.setdiff1d(np.unique(selection.labels), selection.labels[kept])

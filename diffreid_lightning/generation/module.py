@@ -1,4 +1,4 @@
-"""Stage 1, last step: new images of identities, by a personalised model or by a plain one from descriptions."""
+"""Stage 1, last step: new images of identities, by a personalized model or by a plain one from descriptions."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from diffreid_lightning.diffusion.denoising_loop import (
 from diffreid_lightning.diffusion.noise_scheduler import Sampler, initial_noise
 from diffreid_lightning.diffusion.pipeline_io import PROVENANCE, load_pipeline
 from diffreid_lightning.diffusion.prompt_cache import PromptCache
-from diffreid_lightning.diffusion.prompt_encoding import text_encoders, tokenise
+from diffreid_lightning.diffusion.prompt_encoding import text_encoders, tokenize
 from diffreid_lightning.diffusion.prompt_template import PromptTemplate
 from diffreid_lightning.errors import UserError, check_range
 from diffreid_lightning.generation.datamodule import PromptBatch, PromptsDataModule
 from diffreid_lightning.generation.diversity import ComposedGuidance, Diversity, ImageRequest
 from diffreid_lightning.manifest.lineage import manifests_named, read_provenance
 from diffreid_lightning.paths import user_path
-from diffreid_lightning.personalization.checkpoint import Identity, fused, is_personalised, load_personalised
+from diffreid_lightning.personalization.checkpoint import Identity, fused, is_personalized, load_personalized
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_CHECKED_TOGETHER = 1024  # prompts that are tokenised at a time before the run
+_CHECKED_TOGETHER = 1024  # prompts that are tokenized at a time before the run
 
 
 class GeneratedBatch(NamedTuple):
@@ -52,7 +52,7 @@ class _Loaded(NamedTuple):
     pipeline: Any
     template: PromptTemplate
     content_hash: str
-    people: dict[IdentityKey, Identity] | None  #: None where it is not personalised
+    people: dict[IdentityKey, Identity] | None  #: None where it is not personalized
 
 
 class GenerationModule(LightningModule):
@@ -62,9 +62,9 @@ class GenerationModule(LightningModule):
     repeated on one machine repeats every pixel.
 
     Args:
-        model: a personalised model's folder; or a plain checkpoint (folder, hub id, ``tiny-sd``), whose identities are
+        model: a personalized model's folder; or a plain checkpoint (folder, hub id, ``tiny-sd``), whose identities are
             then no more than their descriptions.
-        base: where a personalised model's base is now; None looks where it was in training.
+        base: where a personalized model's base is now; None looks where it was in training.
         image_size: height and width in pixels; on the command line it is set as ``data.image_size``.
         scheduler: the sampler: a class of diffusers by name, or an importable path; None keeps the checkpoint's.
         scheduler_options: its arguments that differ from the checkpoint's configuration.
@@ -159,7 +159,7 @@ class GenerationModule(LightningModule):
             raise UserError(
                 f"{type(data).__name__} does not say what to generate.",
                 looked_for="PromptsDataModule",
-                remedy="set data.class_path to PromptsDataModule, as in --config pipeline/generate",
+                remedy="set data.class_path to PromptsDataModule, as in --config stages/generate",
             )
         if self.trainer.precision != "32-true":
             raise UserError(
@@ -259,20 +259,20 @@ class GenerationModule(LightningModule):
         if unknown:
             names = ", ".join("/".join(map(str, key)) for key in unknown[:4])
             raise UserError(
-                f"The model was not personalised for {len(unknown)} of {len(data.people)} identities.",
+                f"The model was not personalized for {len(unknown)} of {len(data.people)} identities.",
                 looked_for=f"tokens for {names}{' and more' if len(unknown) > 4 else ''} (source/partition/pid)",
                 found=f"{len(self._people or ())} identities in {self._model}",
-                remedy="choose others with data.identities and data.splits, or personalise a model with these",
+                remedy="choose others with data.identities and data.splits, or personalize a model with these",
             )
         if self._people is None and not any(each.description for each in data.people):
             raise UserError(
-                "A model that is not personalised knows identities by their descriptions only, and there are none.",
+                "A model that is not personalized knows identities by their descriptions only, and there are none.",
                 looked_for=f"the column 'description' in the manifest of {data.manifest.root}",
-                remedy="caption the images first (predict --config pipeline/caption), or personalise the model",
+                remedy="caption the images first (predict --config stages/caption), or personalize the model",
             )
 
     def _check_prompts(self, data: PromptsDataModule) -> None:
-        """Tokenise every distinct prompt once, so that a long run does not end at one that is too long."""
+        """Tokenize every distinct prompt once, so that a long run does not end at one that is too long."""
         if not data.rows_left:
             return
         tokenizers = [tokenizer for tokenizer, _ in text_encoders(self._pipeline)]
@@ -285,19 +285,19 @@ class GenerationModule(LightningModule):
                     new.append(prompt)
             if len(new) >= _CHECKED_TOGETHER or row == data.rows - 1:
                 for tokenizer in tokenizers:
-                    tokenise(tokenizer, new)
+                    tokenize(tokenizer, new)
                 new = []
 
 
 def _load(model: str, base: str | None) -> _Loaded:
     """Load a model in single precision, its LoRA added to the weights."""
-    if is_personalised(model):
-        loaded = load_personalised(model, base)
+    if is_personalized(model):
+        loaded = load_personalized(model, base)
         people = {identity.key: identity for identity in loaded.identities}
         made = _Loaded(fused(loaded.pipeline), loaded.template, loaded.content_hash, people)
     else:
         folder = user_path(model)
-        inside = [] if (folder / INDEX).is_file() else sorted(filter(is_personalised, folder.glob("*/")))
+        inside = [] if (folder / INDEX).is_file() else sorted(filter(is_personalized, folder.glob("*/")))
         if inside:  # the folder of a run was given
             raise UserError(f"There is no diffusion model at {model}", remedy=f"did you mean {inside[0]}?")
         made = _Loaded(load_pipeline(model), PromptTemplate(), weights_hash(locate_pipeline(model)), None)

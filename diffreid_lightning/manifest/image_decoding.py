@@ -136,8 +136,8 @@ def _to_rgb(image: Image.Image, data: bytes, origin: str) -> Image.Image:
         rgb = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
     else:
         rgb = image if image.mode == "RGB" else image.convert("RGB")
-    if _colour_is_deep(image, data):
-        _check_colour(image, origin)
+    if _color_is_deep(image, data):
+        _check_color(image, origin)
     return rgb
 
 
@@ -179,8 +179,8 @@ def _scaled(values: npt.NDArray[Any], peak: float | None, origin: str) -> Image.
     return Image.fromarray(levels)
 
 
-def _colour_is_deep(image: Image.Image, data: bytes) -> bool:
-    """Tell whether Pillow has cut colours of 16 bits off to 8, which it does without a word."""
+def _color_is_deep(image: Image.Image, data: bytes) -> bool:
+    """Tell whether Pillow has cut colors of 16 bits off to 8, which it does without a word."""
     if data[12:16] == b"IHDR":
         return data[24] == 16
     if hasattr(image, "tag_v2"):
@@ -189,11 +189,11 @@ def _colour_is_deep(image: Image.Image, data: bytes) -> bool:
     return peak is not None and int(peak[1]) > 255
 
 
-def _check_colour(image: Image.Image, origin: str) -> None:
-    """Refuse colours of 16 bits of which little is left in 8; the values themselves are not to be had."""
+def _check_color(image: Image.Image, origin: str) -> None:
+    """Refuse colors of 16 bits of which little is left in 8; the values themselves are not to be had."""
     bands = image.getextrema()
-    colours = [band for name, band in zip(image.getbands(), bands, strict=True) if name != "A"]
-    low, high = min(band[0] for band in colours), max(band[1] for band in colours)  # type: ignore[index]
+    colors = [band for name, band in zip(image.getbands(), bands, strict=True) if name != "A"]
+    low, high = min(band[0] for band in colors), max(band[1] for band in colors)  # type: ignore[index]
     if high - low < _FEWEST_LEVELS:
         raise _depth_error(
             origin, f"16 bits per channel, of which 8 bits would keep the levels {low:.10g} to {high:.10g}"

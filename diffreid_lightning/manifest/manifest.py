@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from diffreid_lightning.errors import RunError, UserError, nearest, shorten
 from diffreid_lightning.manifest.image_root import ImageRoot
-from diffreid_lightning.manifest.schema import content_hash, normalise, table_from_columns, validate
+from diffreid_lightning.manifest.schema import content_hash, normalize, table_from_columns, validate
 from diffreid_lightning.paths import absolute_path
 from diffreid_lightning.storage.atomic import replacing_file
 
@@ -59,7 +59,7 @@ class Manifest:
 
     def __post_init__(self) -> None:
         root = absolute_path(self.root)
-        table = normalise(self.table, str(root))
+        table = normalize(self.table, str(root))
         validate(table, str(root))
         object.__setattr__(self, "table", table)
         object.__setattr__(self, "root", root)

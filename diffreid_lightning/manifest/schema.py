@@ -88,7 +88,7 @@ def table_from_columns(columns: Mapping[str, Any], origin: str) -> pa.Table:
     return pa.table({name: _array(name, values, rows, origin) for name, values in columns.items()})
 
 
-def normalise(table: pa.Table, origin: str) -> pa.Table:
+def normalize(table: pa.Table, origin: str) -> pa.Table:
     """Give a table the contract's column types and order, without metadata.
 
     Known columns come first, in the contract's order; further ones follow by name. So equal rows make equal tables.
@@ -120,10 +120,10 @@ def normalise(table: pa.Table, origin: str) -> pa.Table:
 
 
 def validate(table: pa.Table, origin: str) -> None:
-    """Check the rows of a normalised table; no Python loop over rows.
+    """Check the rows of a normalized table; no Python loop over rows.
 
     Args:
-        table: as ``normalise`` returns it.
+        table: as ``normalize`` returns it.
         origin: the path or folder it belongs to, for the error message.
 
     Raises:
@@ -162,7 +162,7 @@ def validate(table: pa.Table, origin: str) -> None:
 
 
 def content_hash(table: pa.Table) -> str:
-    """Hash the rows of a normalised table: names, types and values in order, nothing of how they are stored.
+    """Hash the rows of a normalized table: names, types and values in order, nothing of how they are stored.
 
     Returns:
         64 hexadecimal digits (SHA-256).

@@ -53,7 +53,7 @@ class RetrievalMetrics(Metric):
     """CMC, mAP and mINP of features collected batch by batch, on any number of processes.
 
     Give every image of query and gallery to :meth:`update` once; what a distributed sampler repeats to fill its last
-    round is recognised by ``indices`` and counted once. :meth:`compute` gathers all features on every process and
+    round is recognized by ``indices`` and counted once. :meth:`compute` gathers all features on every process and
     returns the same :class:`RetrievalResult` there as one process would. Features wait on the CPU; products run on the
     metric's device.
 
@@ -168,7 +168,7 @@ class RetrievalMetrics(Metric):
         super().sync(dist_sync_fn, process_group, should_sync, distributed_available)
 
     def _gather(self) -> RetrievalFeatures:
-        """Put the synchronised states into the dataset's order, each image once."""
+        """Put the synchronized states into the dataset's order, each image once."""
         states = (self.indices, self.pids, self.camids, self.is_query)
         if not len(self.indices) or not len(dim_zero_cat(self.indices)):
             raise UserError("There is nothing to evaluate: no image was given to the metric.")
@@ -209,7 +209,7 @@ class RetrievalMetrics(Metric):
 
 
 class _Sealed:
-    """Holds a result that nothing recognises as a collection."""
+    """Holds a result that nothing recognizes as a collection."""
 
     def __init__(self, result: RetrievalResult) -> None:
         self.result = result

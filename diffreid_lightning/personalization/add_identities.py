@@ -29,12 +29,12 @@ from diffreid_lightning.storage.atomic import replacing
 
 
 def introduce(folder: Path, rows: Manifest, out: Path) -> list[str]:
-    """Write a personalised model that also knows the identities of these images, by the mapper it was trained with.
+    """Write a personalized model that also knows the identities of these images, by the mapper it was trained with.
 
     Nothing is trained; whom the model knows already keeps name and vectors.
 
     Args:
-        folder: a model personalised with :class:`~diffreid_lightning.personalization.identity_tokens.MappedTokens`.
+        folder: a model personalized with :class:`~diffreid_lightning.personalization.identity_tokens.MappedTokens`.
         rows: images of the newcomers.
         out: where the new model is written; what is there is replaced.
 
@@ -117,11 +117,11 @@ def _rows_of(manifest: Manifest, split: str) -> Manifest:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Write a personalised model that knows further people."""
+    """Write a personalized model that knows further people."""
     parser = argparse.ArgumentParser(
         description="Give names and tokens to people a model was never trained on, by the mapper of MappedTokens."
     )
-    parser.add_argument("model", type=Path, help="folder of the personalised model")
+    parser.add_argument("model", type=Path, help="folder of the personalized model")
     parser.add_argument("source", help="their images: a dataset, a manifest, or miniperson")
     parser.add_argument("--out", type=Path, required=True, help="folder of the new model")
     parser.add_argument("--split", default="train", help="the rows that are read (default: train)")

@@ -1,4 +1,4 @@
-"""What personalisation leaves behind: the model's folder, and a picture of what it draws of whom."""
+"""What personalization leaves behind: the model's folder, and a picture of what it draws of whom."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from PIL import Image
 from diffreid_lightning.errors import check_at_least, check_range
 from diffreid_lightning.visualization.sample_sheets import draw_samples, log_sheet, sample_images
 
-FOLDER = "personalised"
+FOLDER = "personalized"
 
 
-class PersonalisationExport(Callback):
-    """Save ``personalised/`` in the run folder when fit ends.
+class PersonalizationExport(Callback):
+    """Save ``personalized/`` in the run folder when fit ends.
 
     Weights that a ``WeightAveraging`` callback keeps are those that are saved. For the files see
     :mod:`diffreid_lightning.personalization.checkpoint`.
@@ -35,7 +35,7 @@ class PersonalisationExport(Callback):
         }
         folder = Path(trainer.default_root_dir) / FOLDER
         pl_module.save(folder, provenance)  # type: ignore[operator]
-        rank_zero_info(f"Personalised model saved: {folder}")
+        rank_zero_info(f"Personalized model saved: {folder}")
 
 
 class IdentitySheets(Callback):

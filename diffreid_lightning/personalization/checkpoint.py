@@ -1,4 +1,4 @@
-"""A personalised diffusion model as a folder: which files it has, and how it becomes a pipeline again.
+"""A personalized diffusion model as a folder: which files it has, and how it becomes a pipeline again.
 
 ::
 
@@ -57,7 +57,7 @@ TENSORS = ("tokens", "tokens_2")  #: vectors for the first and the second text e
 
 @dataclass(frozen=True)
 class Identity:
-    """Somebody a personalised model knows.
+    """Somebody a personalized model knows.
 
     Args:
         name: the word that stands for the identity in a prompt (``<market1501-0002>``).
@@ -71,7 +71,7 @@ class Identity:
 
 
 @dataclass(frozen=True, eq=False)
-class PersonalisedModel:
+class PersonalizedModel:
     """A pipeline that knows people by name.
 
     Args:
@@ -87,8 +87,8 @@ class PersonalisedModel:
     content_hash: str
 
 
-def is_personalised(folder: str | Path) -> bool:
-    """Tell whether a path is a personalised model rather than a plain checkpoint."""
+def is_personalized(folder: str | Path) -> bool:
+    """Tell whether a path is a personalized model rather than a plain checkpoint."""
     return (user_path(folder) / IDENTITIES_FILE).is_file()
 
 
@@ -100,11 +100,11 @@ def fused(pipeline: Pipeline) -> Pipeline:
     return pipeline
 
 
-def load_personalised(folder: str | Path, base: str | Path | None = None) -> PersonalisedModel:
-    """Load a personalised model in float32.
+def load_personalized(folder: str | Path, base: str | Path | None = None) -> PersonalizedModel:
+    """Load a personalized model in float32.
 
     Args:
-        folder: what :class:`~diffreid_lightning.personalization.callbacks.PersonalisationExport` wrote.
+        folder: what :class:`~diffreid_lightning.personalization.callbacks.PersonalizationExport` wrote.
         base: where its base model is now: a folder, a hub id or ``tiny-sd``; None looks where it was in training.
 
     Raises:
@@ -135,14 +135,14 @@ def load_personalised(folder: str | Path, base: str | Path | None = None) -> Per
         raise _damaged(folder / TOKENS_FILE, f"the names of {IDENTITIES_FILE}", shorten(names, 4))
     add_tokens(pipeline, names, tokens)
     digest.update((folder / TOKENS_FILE).read_bytes())
-    return PersonalisedModel(pipeline, identities, PromptTemplate(noted["template"]), digest.hexdigest())
+    return PersonalizedModel(pipeline, identities, PromptTemplate(noted["template"]), digest.hexdigest())
 
 
 def read_tokens(folder: Path) -> tuple[list[str], list[Tensor]]:
     """Read the identities' names and vectors.
 
     Args:
-        folder: of a personalised model.
+        folder: of a personalized model.
 
     Returns:
         names: N names.
@@ -241,7 +241,7 @@ def read_note(folder: Path) -> dict[str, Any]:
     """Read ``identities.json``: ``base``, ``template`` and ``identities``.
 
     Args:
-        folder: of a personalised model.
+        folder: of a personalized model.
 
     Raises:
         UserError: the file is missing or damaged.
@@ -249,10 +249,10 @@ def read_note(folder: Path) -> dict[str, Any]:
     file = folder / IDENTITIES_FILE
     if not file.is_file():
         raise UserError(
-            f"There is no personalised model at {folder}",
+            f"There is no personalized model at {folder}",
             looked_for=IDENTITIES_FILE,
             found=what_is_there(folder),
-            remedy="make one: python -m diffreid_lightning fit --config pipeline/personalise",
+            remedy="make one: python -m diffreid_lightning fit --config stages/personalize",
         )
     return read_json(file, _NOTE, remedy=_REMEDY)
 
@@ -261,7 +261,7 @@ def _check_base(folder: Path, source: Path, wanted: str) -> None:
     found = weights_hash(source)
     if found != wanted:
         raise UserError(
-            f"The personalised model at {folder} was trained from another base model.",
+            f"The personalized model at {folder} was trained from another base model.",
             looked_for=f"weights with the hash {wanted[:16]}…",
             found=f"{found[:16]}… at {source}",
             remedy="give the base model it was trained from as base",
@@ -277,7 +277,7 @@ def _load_lora(pipeline: Any, file: Path) -> None:
 
 def _damaged(file: Path, looked_for: str, found: str) -> UserError:
     return UserError(
-        f"A file of a personalised model cannot be used: {file}",
+        f"A file of a personalized model cannot be used: {file}",
         looked_for=looked_for,
         found=found,
         remedy=_REMEDY,

@@ -1,4 +1,4 @@
-"""Writing a personalised diffusion model; :mod:`diffreid_lightning.personalization.checkpoint` reads it."""
+"""Writing a personalized diffusion model; :mod:`diffreid_lightning.personalization.checkpoint` reads it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from diffreid_lightning.personalization.identity_tokens import IdentityTokens
 from diffreid_lightning.storage.atomic import replacing
 
 
-def write_personalised(
+def write_personalized(
     folder: Path,
     pipeline: Any,
     fine_tuning: FineTuning,
@@ -28,7 +28,7 @@ def write_personalised(
     base: Mapping[str, str],
     provenance: Mapping[str, Any],
 ) -> None:
-    """Write a personalised model's folder, whole or not at all.
+    """Write a personalized model's folder, whole or not at all.
 
     Args:
         folder: where to; what is there is replaced.

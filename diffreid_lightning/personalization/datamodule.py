@@ -1,4 +1,4 @@
-"""The DataModule of personalisation: images of known identities, each under its prompt, beside prior images."""
+"""The DataModule of personalization: images of known identities, each under its prompt, beside prior images."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _UNIT = 8  # stock pipelines, which draw prior images and samples, take no other
 _PICTURE = ("file_name", "source", "partition", "pid", "camid", "split", "role")
 
 
-class PersonalisationBatch(NamedTuple):
+class PersonalizationBatch(NamedTuple):
     """Images of identities and prior images; B and P may differ."""
 
     moments: Tensor  #: (B, 2C, h, w) mean and log-variance of the autoencoder's posterior, unscaled
@@ -47,7 +47,7 @@ class PersonalisationBatch(NamedTuple):
     prior_prompts: list[str]  #: P texts
 
 
-class PersonalisationDataModule(LightningDataModule):
+class PersonalizationDataModule(LightningDataModule):
     """Training images of chosen identities, encoded once by the base model's autoencoder, and prior images.
 
     The manifest's columns ``description`` (what is true of the identity) and ``circumstances`` (what is true of the
@@ -130,7 +130,7 @@ class PersonalisationDataModule(LightningDataModule):
         train = manifest.filter(np.asarray(mask, dtype=bool))
         if not len(train):
             raise UserError(
-                "There is nobody to personalise a model with.",
+                "There is nobody to personalize a model with.",
                 looked_for="rows with split 'train' and role 'identity'",
                 found=f"none of {len(manifest)} in {manifest.root}",
                 remedy="see what is there with: python -m diffreid_lightning data check PATH",
@@ -214,7 +214,7 @@ class PersonalisationDataModule(LightningDataModule):
         if self.prior is not None:
             self.prior.draw(self.model, self.prior_prompts, self.image_size, self.seed)
 
-    def train_dataloader(self) -> DataLoader[PersonalisationBatch]:
+    def train_dataloader(self) -> DataLoader[PersonalizationBatch]:
         """Every image once an epoch, each under a newly made prompt.
 
         Raises:
@@ -241,10 +241,10 @@ def mirrored_words(text: str) -> str:
     return re.sub(r"\b(left|right)\b", lambda found: "right" if found[0] == "left" else "left", text)
 
 
-class _PromptedRows(Dataset[PersonalisationBatch]):
+class _PromptedRows(Dataset[PersonalizationBatch]):
     """Rows by number, as batches of one; the draw's seed makes the prompt, and chooses what prior images go with it."""
 
-    def __init__(self, data: PersonalisationDataModule, store: LatentStore) -> None:
+    def __init__(self, data: PersonalizationDataModule, store: LatentStore) -> None:
         self._data = data
         self._latents = [store.open(data.pictures, data.image_size)]
         if data.flip:
@@ -258,7 +258,7 @@ class _PromptedRows(Dataset[PersonalisationBatch]):
     def __len__(self) -> int:
         return len(self._names)
 
-    def __getitem__(self, item: Draw) -> PersonalisationBatch:
+    def __getitem__(self, item: Draw) -> PersonalizationBatch:
         data = self._data
         rng = np.random.default_rng([item.seed, 1])
         mirrored, bare = rng.random() < data.flip, rng.random() < data.drop_circumstances
@@ -270,10 +270,10 @@ class _PromptedRows(Dataset[PersonalisationBatch]):
         moments = _tensor(self._latents[int(mirrored)][item.row])
         if self._prior is None:
             channels = moments.shape[0] // 2
-            return PersonalisationBatch(moments[None], [prompt], moments.new_zeros(0, channels, *moments.shape[1:]), [])
+            return PersonalizationBatch(moments[None], [prompt], moments.new_zeros(0, channels, *moments.shape[1:]), [])
         turns = -(-data.prior_batch_size // data.batch_size)
         places = [int(np.random.default_rng([item.seed, 2, turn]).integers(len(self._prior))) for turn in range(turns)]
-        return PersonalisationBatch(
+        return PersonalizationBatch(
             moments[None],
             [prompt],
             torch.stack([_tensor(self._prior[place]) for place in places]),
@@ -287,9 +287,9 @@ class _Collate:
     def __init__(self, prior: int) -> None:
         self.prior = prior
 
-    def __call__(self, items: Sequence[PersonalisationBatch]) -> PersonalisationBatch:
+    def __call__(self, items: Sequence[PersonalizationBatch]) -> PersonalizationBatch:
         priors = [(items[place % len(items)], place // len(items)) for place in range(self.prior)]
-        return PersonalisationBatch(
+        return PersonalizationBatch(
             torch.cat([item.moments for item in items]),
             [prompt for item in items for prompt in item.prompts],
             torch.stack([item.prior_latents[turn] for item, turn in priors]) if priors else items[0].prior_latents[:0],

@@ -32,11 +32,11 @@ class FineTuning(ABC):
 
     @abstractmethod
     def save(self, pipeline: Any, folder: Path, provenance: Mapping[str, Any]) -> None:
-        """Write what was trained into a personalised model's folder.
+        """Write what was trained into a personalized model's folder.
 
         Args:
             pipeline: as ``prepare`` left it, trained; with the tokenizers of the base model.
-            folder: of the personalised model.
+            folder: of the personalized model.
             provenance: how it came about.
         """
 
@@ -44,7 +44,7 @@ class FineTuning(ABC):
 class FullFineTuning(FineTuning):
     """The whole denoiser (DreamBooth, Ruiz et al., arXiv 2208.12242), and the text encoders but for their vocabulary.
 
-    The artefact is a whole pipeline.
+    The artifact is a whole pipeline.
 
     Args:
         text_encoder: train the text encoders as well.
@@ -66,7 +66,7 @@ class FullFineTuning(FineTuning):
 class CrossAttentionKV(FullFineTuning):
     """Keys and values of the denoiser's attention to the text (Custom Diffusion, Kumari et al., arXiv 2212.04488).
 
-    The artefact is a whole pipeline.
+    The artifact is a whole pipeline.
     """
 
     def __init__(self) -> None:

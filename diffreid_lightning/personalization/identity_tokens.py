@@ -107,7 +107,7 @@ class IdentityTokens(nn.Module, ABC):
         return [(each[:, 0] if self.vectors == 1 else each).float().cpu().contiguous() for each in vectors]
 
     def groups(self, lr: float) -> list[dict[str, Any]]:
-        """Return the optimiser's parameter groups.
+        """Return the optimizer's parameter groups.
 
         Args:
             lr: learning rate of vectors.
@@ -144,7 +144,7 @@ class FreeTokens(IdentityTokens):
 
     def _make(self, people: People) -> None:
         source = torch.Generator().manual_seed(0)
-        features = None if self.features is None else standardised(self.features.of_identities(people.rows))
+        features = None if self.features is None else standardized(self.features.of_identities(people.rows))
         self.rows = nn.ParameterList()
         for word, spread in zip(people.word(self.word), people.spreads(), strict=True):
             width = self.vectors * len(word)
@@ -273,7 +273,7 @@ def rare_tokens(tokenizer: Any) -> list[int]:
     return sorted(rare, reverse=True)
 
 
-def standardised(features: Tensor) -> Tensor:
+def standardized(features: Tensor) -> Tensor:
     """Bring features, (N, F), to mean 0 and deviation 1 over the identities; a constant becomes 0."""
-    centred = features - features.mean(dim=0)
-    return centred / centred.square().mean(dim=0).sqrt().clamp(min=1e-6)
+    centerd = features - features.mean(dim=0)
+    return centerd / centerd.square().mean(dim=0).sqrt().clamp(min=1e-6)

@@ -24,7 +24,7 @@ from diffreid_lightning.diffusion.losses import (
     prior_preserving_loss,
     timestep_weights,
 )
-from diffreid_lightning.diffusion.lr_schedule import Schedule, optimise_by_step
+from diffreid_lightning.diffusion.lr_schedule import Schedule, optimize_by_step
 from diffreid_lightning.diffusion.noise_process import training_scheduler
 from diffreid_lightning.diffusion.pipeline_io import Pipeline, load_pipeline
 from diffreid_lightning.diffusion.prompt_cache import PromptCache
@@ -33,13 +33,13 @@ from diffreid_lightning.diffusion.prompt_encoding import (
     encode_nothing,
     encode_prompts,
     text_encoders,
-    tokenise,
+    tokenize,
     unet_arguments,
 )
 from diffreid_lightning.errors import UserError, check_at_least, check_image_size
 from diffreid_lightning.paths import user_path
-from diffreid_lightning.personalization.checkpoint_writer import write_personalised
-from diffreid_lightning.personalization.datamodule import PersonalisationBatch, PersonalisationDataModule
+from diffreid_lightning.personalization.checkpoint_writer import write_personalized
+from diffreid_lightning.personalization.datamodule import PersonalizationBatch, PersonalizationDataModule
 from diffreid_lightning.personalization.fine_tuning import FineTuning, freeze_unread, trained_weights
 from diffreid_lightning.personalization.identity_tokens import FreeTokens, IdentityTokens, People
 from diffreid_lightning.personalization.lora import LoRA
@@ -51,7 +51,7 @@ _BASE = "base_model"  # where a checkpoint keeps the hash of the base model's we
 _MIXED = {"bfloat16": "bf16-mixed", "float16": "16-mixed"}
 
 
-class Personalisation(LightningModule):
+class Personalization(LightningModule):
     """A pre-trained diffusion model that learns who is who (Niu et al., arXiv 2406.06045, LPE).
 
     Each identity has a name, whose vectors are trained (``tokens``), beside a part of the networks (``fine_tuning``).
@@ -72,7 +72,7 @@ class Personalisation(LightningModule):
         frozen_dtype: type of the weights that are not trained: ``bfloat16`` beside ``trainer.precision: bf16-mixed``
             and ``float16`` beside ``16-mixed`` halve their memory.
         gradient_checkpointing: compute the denoiser's activations again, not keep them: less memory, more time.
-        optimizer: makes the optimiser from the parameters.
+        optimizer: makes the optimizer from the parameters.
         token_lr: learning rate of the identities' vectors, or of the network that maps to them.
         schedule: course of the learning rates after the warm-up.
         warmup_steps: steps over which they rise from zero.
@@ -148,7 +148,7 @@ class Personalisation(LightningModule):
             self._begin(self._held.pipeline, self._data)
         self._begun = True
 
-    def _begin(self, pipeline: Pipeline, data: PersonalisationDataModule) -> None:
+    def _begin(self, pipeline: Pipeline, data: PersonalizationDataModule) -> None:
         encoders = text_encoders(pipeline)
         for network in (pipeline.unet, pipeline.vae, *(encoder for _, encoder in encoders)):
             network.requires_grad_(False)
@@ -156,7 +156,7 @@ class Personalisation(LightningModule):
         self.tokens.begin(People(data.pictures, [tokenizer for tokenizer, _ in encoders], vocabularies))
         inject(pipeline, self.tokens, [identity.name for identity in data.identities])
         for tokenizer, _ in text_encoders(pipeline):
-            tokenise(tokenizer, data.longest_prompts())  # one that is too long shall not stop a run halfway
+            tokenize(tokenizer, data.longest_prompts())  # one that is too long shall not stop a run halfway
         self.fine_tuning.prepare(pipeline)
         cast_training_params(list(self._networks()), torch.float32)  # where the frozen weights are in half precision
         freeze_unread(pipeline)  # not before: what is run beside it in single precision must be so too
@@ -186,7 +186,7 @@ class Personalisation(LightningModule):
             )
 
     def configure_optimizers(self) -> Any:
-        """Build optimiser and schedule: one group for the networks, those of the tokens beside it."""
+        """Build optimizer and schedule: one group for the networks, those of the tokens beside it."""
         networks = list(self.trained.values())
         groups: list[Any] = [{"params": networks}] if networks else []
         groups += self.tokens.groups(self.token_lr)
@@ -196,7 +196,7 @@ class Personalisation(LightningModule):
                 found=f"{type(self.tokens).__name__} with {type(self.fine_tuning).__name__}",
                 remedy="choose other model.tokens, or another model.fine_tuning",
             )
-        return optimise_by_step(self, groups, self.optimizer, self.schedule, self.warmup_steps)
+        return optimize_by_step(self, groups, self.optimizer, self.schedule, self.warmup_steps)
 
     def on_fit_start(self) -> None:
         """Bring the networks to the device, in the form that trains fastest there."""
@@ -226,7 +226,7 @@ class Personalisation(LightningModule):
 
     # One step.
 
-    def training_step(self, batch: PersonalisationBatch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: PersonalizationBatch, batch_idx: int) -> Tensor:
         """Denoise images of identities and prior images in one pass."""
         latents = self._latents(batch)
         timesteps = torch.randint(self.scheduler.config.num_train_timesteps, (len(latents),), device=self.device)
@@ -260,13 +260,13 @@ class Personalisation(LightningModule):
         prediction: Tensor = unet(noisy, timesteps, **unet_arguments(conditioning)).sample
         return prediction
 
-    def _latents(self, batch: PersonalisationBatch) -> Tensor:
+    def _latents(self, batch: PersonalizationBatch) -> Tensor:
         """Draw latents from the images' posteriors, then append the prior images': (B + P, C, h, w)."""
         mean, logvar = batch.moments.chunk(2, dim=1)
         drawn = mean + (0.5 * logvar.clamp(-30, 20)).exp() * torch.randn_like(mean)
         return torch.cat([scale_latents(self._held.pipeline.vae, drawn), batch.prior_latents])
 
-    def _conditioning(self, batch: PersonalisationBatch) -> Conditioning:
+    def _conditioning(self, batch: PersonalizationBatch) -> Conditioning:
         """Encode the prompts, each distinct one once; those without a name only the first time they are met."""
         dropped = (torch.rand(len(batch.prompts)) < self.drop_prompt).tolist()
         prompts = ["" if empty else prompt for prompt, empty in zip(batch.prompts, dropped, strict=True)]
@@ -303,7 +303,7 @@ class Personalisation(LightningModule):
         return self._held.pipeline
 
     def save(self, folder: Path, provenance: dict[str, Any]) -> None:
-        """Write the personalised model, whole or not at all.
+        """Write the personalized model, whole or not at all.
 
         Args:
             folder: where to; what is there is replaced.
@@ -316,18 +316,18 @@ class Personalisation(LightningModule):
         plain.register_modules(**self._held.tokenizers)
         base = {"model": _portable(self.model), "weights": weights_hash(locate_pipeline(self.model))}
         data = self._data
-        write_personalised(
+        write_personalized(
             folder, plain, self.fine_tuning, self.tokens, data.identities, data.template, base, provenance
         )
 
     @property
-    def _data(self) -> PersonalisationDataModule:
+    def _data(self) -> PersonalizationDataModule:
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        if not isinstance(data, PersonalisationDataModule):
+        if not isinstance(data, PersonalizationDataModule):
             raise UserError(
                 f"{type(data).__name__} says nothing about identities and their prompts.",
-                looked_for="PersonalisationDataModule",
-                remedy="use --data PersonalisationDataModule",
+                looked_for="PersonalizationDataModule",
+                remedy="use --data PersonalizationDataModule",
             )
         return data
 

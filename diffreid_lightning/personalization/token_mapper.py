@@ -22,7 +22,7 @@ _REMEDY = "export the model again, or restore the files"
 
 
 class TokenMapper(nn.Module):
-    """Two layers on standardised features; the answer is counted from a word, in deviations of the vocabulary.
+    """Two layers on standardized features; the answer is counted from a word, in deviations of the vocabulary.
 
     Args:
         features: F, numbers in a feature.
@@ -97,7 +97,7 @@ def load_mapper(folder: Path) -> tuple[TokenMapper, dict[str, Any]]:
     """Read a mapper.
 
     Args:
-        folder: of a personalised model.
+        folder: of a personalized model.
 
     Returns:
         The network in evaluation mode, and what makes the features it was trained on.

@@ -111,7 +111,7 @@ def read_chain(names: Sequence[str], overrides: Mapping[str, str]) -> Chain:
     """Read a chain from YAML files laid over each other.
 
     Args:
-        names: paths, or names of packaged configs such as ``pipeline/tour``.
+        names: paths, or names of packaged configs such as ``chains/tour``.
         overrides: variables given on the command line, by name. Others may stand in the environment, under their
             prefixed names, as the stages' commands read them by hand.
 
@@ -196,7 +196,7 @@ def _check(chain: Chain, where: str) -> None:
             raise UserError(
                 f"Stage {stage.name!r} of {where} does not say what it makes.",
                 looked_for="makes: [FILE OR FOLDER, ...]",
-                remedy="a file that changes a chain lies over it: --config pipeline/tour --config FILE",
+                remedy="a file that changes a chain lies over it: --config chains/tour --config FILE",
             )
         for name in stage.reads:
             if name not in before:

@@ -101,7 +101,7 @@ class ReIDDataModule(LightningDataModule):
     """Images, identities and cameras for training and evaluating a Re-ID network.
 
     A source is a dataset class, the path of a dataset in any known layout (a folder or a zip; the layout is
-    recognised), or ``miniperson`` / ``miniperson:station``, which ship with the package.
+    recognized), or ``miniperson`` / ``miniperson:station``, which ship with the package.
 
     Args:
         train: one source or several, chained. An identity is (source, partition, pid), so equal pids do not clash, and

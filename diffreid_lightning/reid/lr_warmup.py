@@ -24,8 +24,8 @@ class WarmUp(ResumableSchedule):
     an optimizer step, s of them an epoch, step n trains at ``schedule(n)`` times the same with n / s for e.
 
     Args:
-        optimizer: the optimiser whose rates are set, one per parameter group.
-        scheduler: the schedule, built on the same optimiser and stepped by this object only; None for constant rates.
+        optimizer: the optimizer whose rates are set, one per parameter group.
+        scheduler: the schedule, built on the same optimizer and stepped by this object only; None for constant rates.
         epochs: length of the warm-up, >= 0; 0 leaves the schedule as it is.
         factor: share of the rate that epoch 0 trains at, above 0 and up to 1.
         interval: how often Lightning steps it.

@@ -67,16 +67,16 @@ def draw_rank_lists(rows: list[RankRow], images: PersonImages) -> Image.Image:
     for line, row in enumerate(rows):
         top = _GAP + line * (cell[1] + _GAP + _LABEL)
         pen.text((_GAP, top), f"AP {100 * row.average_precision:.0f} %", fill=_QUERY)
-        colours = [_QUERY, *(_RIGHT if right else _WRONG for right in row.correct)]
-        for column, (index, colour) in enumerate(zip([row.query, *row.gallery], colours, strict=True)):
+        colors = [_QUERY, *(_RIGHT if right else _WRONG for right in row.correct)]
+        for column, (index, color) in enumerate(zip([row.query, *row.gallery], colors, strict=True)):
             left = _GAP + column * (cell[0] + _GAP) + (2 * _GAP if column else 0)
-            sheet.paste(framed(images.picture(index), (width, _HEIGHT), colour), (left, top + _LABEL))
+            sheet.paste(framed(images.picture(index), (width, _HEIGHT), color), (left, top + _LABEL))
     return sheet
 
 
-def framed(image: Image.Image, size: tuple[int, int], colour: tuple[int, int, int]) -> Image.Image:
-    """Resize an image to ``size`` (width, height) and put a coloured frame around it."""
-    frame = Image.new("RGB", (size[0] + 2 * _FRAME, size[1] + 2 * _FRAME), colour)
+def framed(image: Image.Image, size: tuple[int, int], color: tuple[int, int, int]) -> Image.Image:
+    """Resize an image to ``size`` (width, height) and put a colored frame around it."""
+    frame = Image.new("RGB", (size[0] + 2 * _FRAME, size[1] + 2 * _FRAME), color)
     frame.paste(image.resize(size, Image.Resampling.BICUBIC), (_FRAME, _FRAME))
     return frame
 

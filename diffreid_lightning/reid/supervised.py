@@ -31,7 +31,7 @@ class SupervisedReID(LightningModule):
     Args:
         backbone: name of any timm model.
         image_size: height and width in pixels; on the command line it is set as ``data.image_size``.
-        pooling: ``gem`` (generalised mean, learnt), ``avg``, or ``native`` (the architecture's own head); None takes
+        pooling: ``gem`` (generalized mean, learnt), ``avg``, or ``native`` (the architecture's own head); None takes
             what ``init_from`` was made with, else ``gem`` for feature maps and ``native`` for tokens.
         last_stride: stride of the last downsampling: 1 doubles the final map without dilation, 2 leaves it; None takes
             what ``init_from`` was made with, else 1. Architectures without such a stride (plain ViT) keep their own.
@@ -41,13 +41,13 @@ class SupervisedReID(LightningModule):
         drop_path_rate: stochastic depth of the backbone, 0 to 1.
         losses: loss modules, at least one; None means label-smoothed cross-entropy and batch-hard triplet. Each is
             logged without its weight, under its name; the second of a name as ``NAME_2``.
-        optimizer: makes the optimiser from the parameters.
+        optimizer: makes the optimizer from the parameters.
         scheduler: makes the schedule; None keeps the rate. ``ReduceLROnPlateau`` is refused.
         warmup_epochs: epochs over which the rate rises linearly; it multiplies the schedule, whose epochs count from 0.
         warmup_factor: share of the rate the first epoch starts with.
         feature: what is compared at evaluation: the feature ``after_bn`` or ``before_bn`` the neck.
         flip_average: average the features of an image and its mirror image at evaluation.
-        scheduler_interval: step the schedule once an ``epoch``, or once an optimiser ``step`` (``OneCycleLR`` and
+        scheduler_interval: step the schedule once an ``epoch``, or once an optimizer ``step`` (``OneCycleLR`` and
             ``CyclicLR``); the warm-up is counted in epochs either way.
 
     Raises:
@@ -99,7 +99,7 @@ class SupervisedReID(LightningModule):
         self.feature = feature
         self.flip_average = flip_average
         self.scheduler_interval: Interval = scheduler_interval
-        self._initialised = False
+        self._initialized = False
         self._trained = False
         self._rate = 0.0
         self.register_buffer("_loss_sum", torch.zeros(()), persistent=False)
@@ -117,12 +117,12 @@ class SupervisedReID(LightningModule):
         Raises:
             UserError: the data do not count their identities.
         """
-        if not self._initialised:
+        if not self._initialized:
             report = load_initial_weights(
                 self.backbone, self.init_from, neck=self.neck, allow_partial=self.allow_partial
             )
             rank_zero_info(str(report))
-        self._initialised = True
+        self._initialized = True
         if stage == "fit" and self.classifier is None:
             self.classifier = IdentityClassifier(self.backbone.num_features, self._num_identities())
 
@@ -137,7 +137,7 @@ class SupervisedReID(LightningModule):
 
     def expect_checkpoint(self) -> None:
         """Leave the initial weights alone: a checkpoint brings its own, and theirs may need a network to be had."""
-        self._initialised = True
+        self._initialized = True
 
     def _num_identities(self) -> int:
         count = getattr(self.trainer.datamodule, "num_identities", None)  # type: ignore[attr-defined]
@@ -163,7 +163,7 @@ class SupervisedReID(LightningModule):
         # Not only when the weights are filled in: the checkpoint's pooling may give features of another dimension.
         if "backbone._extra_state" in weights:
             self.backbone.set_extra_state(weights["backbone._extra_state"])
-        # Some strategies (FSDP, DeepSpeed) load once the optimiser has taken the parameters: too late to replace any.
+        # Some strategies (FSDP, DeepSpeed) load once the optimizer has taken the parameters: too late to replace any.
         is_late = self._trainer is not None and bool(self.trainer.optimizers)
         if self.backbone.num_features != num_features or (is_late and self.neck.norm.num_features != num_features):
             raise UserError(
@@ -211,7 +211,7 @@ class SupervisedReID(LightningModule):
         return digest if isinstance(digest, str) else None
 
     def configure_optimizers(self) -> Any:
-        """Build optimiser and schedule; warm-up multiplies the schedule, both from epoch 0."""
+        """Build optimizer and schedule; warm-up multiplies the schedule, both from epoch 0."""
         return optimize_with_warm_up(
             self.optimizer(self.parameters()),
             self.scheduler,
@@ -227,10 +227,10 @@ class SupervisedReID(LightningModule):
         """Embed images for retrieval.
 
         Args:
-            images: (B, 3, H, W) RGB in 0..1; normalisation is the backbone's.
+            images: (B, 3, H, W) RGB in 0..1; normalization is the backbone's.
 
         Returns:
-            (B, D) features, not normalised to unit length.
+            (B, D) features, not normalized to unit length.
         """
         features: Tensor = self._embed(images)
         return (features + self._embed(images.flip(-1))) / 2 if self.flip_average else features

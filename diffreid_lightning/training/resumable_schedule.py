@@ -105,7 +105,7 @@ class ResumableSchedule(LRScheduler):
         optimizer = type(self.optimizer).__name__
         if state.get("optimizer", optimizer) != optimizer:
             raise UserError(
-                "The checkpoint belongs to another optimiser.",
+                "The checkpoint belongs to another optimizer.",
                 looked_for=f"the state of {optimizer}",
                 found=f"that of {state['optimizer']}",
                 remedy=_REMEDY.format("optimizer"),

@@ -19,9 +19,9 @@ _FORM = {
     "lr_schedulers": [dict],
     "loops": dict.fromkeys(_LOOPS, dict),
 }
-#: Entries of an optimiser's state that have the shape of their parameter, whatever the optimiser.
+#: Entries of an optimizer's state that have the shape of their parameter, whatever the optimizer.
 _LIKE_PARAMETERS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")
-#: what an optimiser's eps is raised to: below it, the squares of float16 gradients vanish before the gradients do
+#: what an optimizer's eps is raised to: below it, the squares of float16 gradients vanish before the gradients do
 _HALF_EPS = 1e-3
 
 
@@ -29,7 +29,7 @@ class TrainingState(Callback):
     """Check what a training goes on from, before Lightning and torch take it over value by value."""
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Check the states of optimisers, schedules and loops.
+        """Check the states of optimizers, schedules and loops.
 
         Raises:
             UserError: one of them is missing, or is not what this version of Lightning writes.
@@ -42,12 +42,12 @@ class TrainingState(Callback):
             raise _unusable(f"{', '.join(_FORM)}, as a training leaves them", wrong)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check the optimisers' states against their parameters and options.
+        """Check the optimizers' states against their parameters and options.
 
         An ``eps`` that is 0 in the type of the weights is raised: a weight without a gradient would become NaN.
 
         Raises:
-            UserError: a state is of another shape than its parameter, or lacks options of the optimiser.
+            UserError: a state is of another shape than its parameter, or lacks options of the optimizer.
         """
         for optimizer in trainer.optimizers:
             for group in optimizer.param_groups:
@@ -62,12 +62,12 @@ class TrainingState(Callback):
 def _refuse_another_optimizer(trainer: Trainer) -> None:
     """Refuse another optimizer's checkpoint: torch takes its options over, and fails at the first step."""
     for optimizer in trainer.optimizers:
-        # torch gives "differentiable" to the defaults of every optimiser that loads a state, and to no group.
+        # torch gives "differentiable" to the defaults of every optimizer that loads a state, and to no group.
         options = set(getattr(optimizer, "defaults", {})) - {"differentiable"}
         lacking = sorted({name for group in optimizer.param_groups for name in options - set(group)})
         if lacking:
             raise UserError(
-                "The checkpoint belongs to another optimiser.",
+                "The checkpoint belongs to another optimizer.",
                 looked_for=f"the options of {type(optimizer).__name__}",
                 found=f"none of {', '.join(lacking)}",
                 remedy="give --model.optimizer as the run was started (its config.yaml), or start from its "

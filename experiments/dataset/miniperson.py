@@ -2,8 +2,8 @@
 
     python -m experiments.dataset.miniperson [--seeds 3] [--work runs/experiments/miniperson]
 
-For each domain: how many people share their coarse description (sex and garment colours) with somebody else, how far
-matching colour histograms gets, and what `fit` reaches with the default configuration, with EfficientNet-Lite0 from
+For each domain: how many people share their coarse description (sex and garment colors) with somebody else, how far
+matching color histograms gets, and what `fit` reaches with the default configuration, with EfficientNet-Lite0 from
 random weights, and with the same network from its ImageNet weights (the extra ``imagenet``; left out without it); the
 latter two in 12 epochs at 128 x 64 pixels. Only query and gallery are read. A killed run goes on with the fits that are
 not finished.
@@ -68,7 +68,7 @@ TRAININGS = {
 
 
 def coarse_share(manifest: Manifest) -> float:
-    """Share of the identities whose sex and garment colours somebody else of the domain has too.
+    """Share of the identities whose sex and garment colors somebody else of the domain has too.
 
     Args:
         manifest: with the columns ``sex``, ``upper_colour`` and ``lower_colour``.
@@ -80,8 +80,8 @@ def coarse_share(manifest: Manifest) -> float:
     return sum(counts[description] > 1 for description in described.values()) / len(described)
 
 
-def colour_histograms(manifest: Manifest, stripes: int, *, bins: int = 8) -> npt.NDArray[np.float32]:
-    """Square roots of colour histograms, so that their product is the Bhattacharyya coefficient.
+def color_histograms(manifest: Manifest, stripes: int, *, bins: int = 8) -> npt.NDArray[np.float32]:
+    """Square roots of color histograms, so that their product is the Bhattacharyya coefficient.
 
     Args:
         manifest: N images.
@@ -101,10 +101,10 @@ def colour_histograms(manifest: Manifest, stripes: int, *, bins: int = 8) -> npt
 
 
 def histogram_map(manifest: Manifest, stripes: int) -> float:
-    """Match colour histograms and return mAP in per cent on query and gallery."""
+    """Match color histograms and return mAP in per cent on query and gallery."""
     split = np.asarray(manifest.numpy("split"))
     sets = [manifest.filter(split == name) for name in ("query", "gallery")]
-    features = [torch.from_numpy(colour_histograms(part, stripes)) for part in sets]
+    features = [torch.from_numpy(color_histograms(part, stripes)) for part in sets]
     pids, camids = ([torch.tensor(part.numpy(name)) for part in sets] for name in ("pid", "camid"))
     return 100 * retrieval_metrics(*features, *pids, *camids).mAP
 
@@ -134,11 +134,11 @@ def main(args: list[str] | None = None) -> int:
     given = parser.parse_args(args)
     manifests = {domain: MiniPerson(domain).manifest() for domain in DOMAINS}
     rows = [
-        ["people who share sex and garment colours", *(f"{100 * coarse_share(manifests[d]):.0f} %" for d in DOMAINS)]
+        ["people who share sex and garment colors", *(f"{100 * coarse_share(manifests[d]):.0f} %" for d in DOMAINS)]
     ]
     for stripes, words in ((1, "whole image"), (6, "six stripes")):
         numbers = [f"{histogram_map(manifests[domain], stripes):.1f}" for domain in DOMAINS]
-        rows.append([f"colour histograms, {words}: mAP", *numbers])
+        rows.append([f"color histograms, {words}: mAP", *numbers])
     results: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for name, training in TRAININGS.items():
         if training.needs is not None and importlib.util.find_spec(training.needs) is None:

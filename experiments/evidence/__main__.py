@@ -160,8 +160,8 @@ class Evidence:
             raise UserError(f"The row {WORLD!r} is trained on the rendered corpus.", looked_for="--world")
         # 1. What all seeds of a row share, and whether it was made of what the row may see.
         #    Those that nothing is generated for yet go first, so that commands wait for each other as little as may be.
-        labelled = ((share, ROWS[label]) for share, label, _ in missing)
-        shared = list(dict.fromkeys((row.data, row.variant, share) for share, row in labelled if row.data is not None))
+        labeled = ((share, ROWS[label]) for share, label, _ in missing)
+        shared = list(dict.fromkeys((row.data, row.variant, share) for share, row in labeled if row.data is not None))
         first = {(variant, share): (data, variant, share) for data, variant, share in reversed(shared)}
         ordered = dict.fromkeys([*reversed(first.values()), *shared])
         self.at_once(functools.partial(self._made, work, *each) for each in ordered)
@@ -182,7 +182,7 @@ class Evidence:
         made = data(work, share)
         notes = [stages.scorer(share) / "scorer.json"]
         if variant != "frozen base":
-            notes.append(stages.personalised(share, variant, weight) / "provenance.json")
+            notes.append(stages.personalized(share, variant, weight) / "provenance.json")
         ancestors = [stages.subset(share), stages.captioned(share)]
         ancestors += [make(share, variant, weight, work.images) for make in (stages.generated, stages.scored)]
         refuse_leaks(made, ancestors, notes, Manifest.read(stages.subset(share)), self.learnt)

@@ -4,7 +4,7 @@
 
 asks of the images behind the rows at 30 % few-shot, whole and as the filter and the equal-count subsets take them:
 
-* recognised: share whose nearest centroid is the intended person's, for a network trained on *all* training images of
+* recognized: share whose nearest centroid is the intended person's, for a network trained on *all* training images of
   these people, of which generator and scorer had 30 %;
 * consistent: share that is nearest to the mean of the *generated* images of its own label, itself left out, for the
   same network: whether a label means one person, whoever that is;
@@ -39,7 +39,7 @@ from experiments.instruments.script import run_script
 
 _BATCH = 128
 _SHARES = (0.0, 0.1, 0.4, 0.7, 1.01)
-_HEADS = ("recognised", "people", "consistent, %", "alike (cosine)")
+_HEADS = ("recognized", "people", "consistent, %", "alike (cosine)")
 
 
 class Shown(NamedTuple):
@@ -47,11 +47,11 @@ class Shown(NamedTuple):
 
     Args:
         features: (N, D) unit vectors.
-        recognised: (N,) whether the intended person is the nearest.
+        recognized: (N,) whether the intended person is the nearest.
     """
 
     features: Tensor
-    recognised: Tensor
+    recognized: Tensor
 
 
 def consistent(features: Tensor, labels: Tensor) -> Tensor:
@@ -100,14 +100,14 @@ def look(images: Manifest, scorer: Path) -> Shown:
     own, keys = images.identities()
     intended = torch.tensor([number[key] for key in keys])[torch.from_numpy(np.array(own))]
     names = images.table["file_name"].to_pylist()
-    features, recognised = [], []
+    features, recognized = [], []
     for start in range(0, len(names), _BATCH):
         part = slice(start, start + _BATCH)
         views = [evaluation_view(images.images.image(name), judge.folder.image_size) for name in names[part]]
         batch = torch.stack(views).float() / 255
         features.append(torch.nn.functional.normalize(judge.network.embed(batch)[0].float(), dim=1))
-        recognised.append(judge.network(batch, intended[part]).margin > 0)
-    return Shown(torch.cat(features), torch.cat(recognised))
+        recognized.append(judge.network(batch, intended[part]).margin > 0)
+    return Shown(torch.cat(features), torch.cat(recognized))
 
 
 def _agreed(generated: Manifest, shown: Shown) -> tuple[Tensor, Tensor]:
@@ -123,16 +123,16 @@ def labels_table(generated: Manifest, shown: Shown, subsets: dict[str, Manifest]
     lines = []
     for label, subset in subsets.items():
         rows = torch.tensor([place[name] for name in subset.table["file_name"].to_pylist()])
-        shares = [f"{100 * values[rows].float().mean():.1f}" for values in (shown.recognised, agreed)]
+        shares = [f"{100 * values[rows].float().mean():.1f}" for values in (shown.recognized, agreed)]
         lines.append((label, f"{len(rows):,}", *shares, f"{alike(shown.features[rows], labels[rows]):.3f}"))
-    heads = ("images", "number", "recognised, %", "consistent, %", "alike (cosine)")
+    heads = ("images", "number", "recognized, %", "consistent, %", "alike (cosine)")
     return table("Whom the generated images show", heads, lines)
 
 
 def people_table(generated: Manifest, shown: Shown) -> str:
-    """People by how many of their images are recognised: whether the errors are of people or of images."""
+    """People by how many of their images are recognized: whether the errors are of people or of images."""
     labels, agreed = _agreed(generated, shown)
-    shares = torch.stack([shown.recognised[labels == label].float().mean() for label in labels.unique()])
+    shares = torch.stack([shown.recognized[labels == label].float().mean() for label in labels.unique()])
     lines = []
     for low, high in itertools.pairwise(_SHARES):
         people = (shares >= low) & (shares < high)
@@ -141,7 +141,7 @@ def people_table(generated: Manifest, shown: Shown) -> str:
             share = f"{100 * agreed[rows].float().mean():.1f}"
             words = f"{100 * low:.0f} to {100 * min(high, 1):.0f} %"
             lines.append((words, int(people.sum()), share, f"{alike(shown.features[rows], labels[rows]):.3f}"))
-    return table("People, by the share of their images that is recognised", _HEADS, lines)
+    return table("People, by the share of their images that is recognized", _HEADS, lines)
 
 
 def _run(given: argparse.Namespace) -> None:

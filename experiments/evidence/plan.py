@@ -20,8 +20,8 @@ class Plan:
         images_per_identity: generated images.
         halved: images of each identity in the equal-count subsets.
         floor: images that an identity keeps whatever they score.
-        personalise_steps: batches of personalisation.
-        personalise_batch: images in such a batch.
+        personalize_steps: batches of personalization.
+        personalize_batch: images in such a batch.
         prior_images_per_identity: images that the base model shall still draw afterwards.
         scorer_iterations: batches of the scorer's training.
         identities_per_batch: P of the Re-ID batches.
@@ -42,8 +42,8 @@ class Plan:
     images_per_identity: int = 12
     halved: int = 6
     floor: int = 2
-    personalise_steps: int = 600
-    personalise_batch: int = 16
+    personalize_steps: int = 600
+    personalize_batch: int = 16
     prior_images_per_identity: int = 2
     scorer_iterations: int = 600
     identities_per_batch: int = 16

@@ -64,7 +64,7 @@ class Row:
     def tuned(self, work: Work, share: Share, seed: int, *, test: bool) -> Path:
         """Start, fine-tune, and search query and gallery where ``test`` says so; returns the run's step."""
         chosen, large = work.settings, self.backbone == LARGE
-        if self.scratch:  # the rate is that of pipeline/transfer
+        if self.scratch:  # the rate is that of stages/transfer
             iterations = chosen.large_scratch_iterations if large else chosen.scratch_iterations
             rate = Settings.tune_rate
         else:

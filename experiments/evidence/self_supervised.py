@@ -1,7 +1,7 @@
 """Momentum contrast (He et al., arXiv 1911.05722; v2: Chen et al., 2003.04297) by the PyPI package lightly.
 
 What Re-ID pre-training without labels does (LUPerson: Fu et al., arXiv 2012.03753). The networks' halves, the loss and
-its memory are lightly's; data, optimiser, schedule and export are those of the supervised rows.
+its memory are lightly's; data, optimizer, schedule and export are those of the supervised rows.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from diffreid_lightning.errors import UserError
 from diffreid_lightning.reid.datamodule import PersonBatch
 
 
-class UnlabelledSampler(ShuffledRows):
+class UnlabeledSampler(ShuffledRows):
     """Every row once an epoch, whoever it shows.
 
     Args:
@@ -54,8 +54,8 @@ class MomentumContrast(LightningModule):
         temperature: of the contrast.
         momentum: share that the slow network keeps of itself at each step, 0 to 1.
         memory: how many images seen lately are remembered.
-        optimizer: makes the optimiser from the parameters.
-        scheduler: makes the schedule from the optimiser; None keeps the rate.
+        optimizer: makes the optimizer from the parameters.
+        scheduler: makes the schedule from the optimizer; None keeps the rate.
 
     Raises:
         UserError: lightly is not installed.
@@ -91,7 +91,7 @@ class MomentumContrast(LightningModule):
         self.scheduler = scheduler
 
     def configure_optimizers(self) -> Any:
-        """Build optimiser and schedule."""
+        """Build optimizer and schedule."""
         optimizer = self.optimizer([*self.backbone.parameters(), *self.head.parameters()])
         if self.scheduler is None:
             return optimizer

@@ -19,7 +19,7 @@ class Settings:
     """What the rows are made with; the values here are where the search starts.
 
     Args:
-        prior_weight: lambda, the weight of the prior images in personalisation.
+        prior_weight: lambda, the weight of the prior images in personalization.
         threshold: confidence below which a generated image is not used.
         generated_share: share of generated images in the batches of pre-training; None: generated images alone.
         pretrain_iterations: batches of pre-training.

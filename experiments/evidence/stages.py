@@ -1,7 +1,7 @@
 """The stages of the package as steps: from a training subset to what a row is pre-trained on, and the trainings.
 
 Everything upstream reads the manifest that :meth:`Stages.subset` writes, which holds the subset's training rows and no
-other: captions, personalisation, prior, generation and scores of a row see nothing else.
+other: captions, personalization, prior, generation and scores of a row see nothing else.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _HERE = Path(__file__).parent
 _UNTRACKED = "--trainer.logger=false"
 _ROOT = f"--trainer.default_root_dir={OUT}"
 _NEVER = 1_000_000
-_CONFIGS = ("caption", "personalise", "generate", "score", "score_generated", "pretrain", "transfer")
+_CONFIGS = ("caption", "personalize", "generate", "score", "score_generated", "pretrain", "transfer")
 
 
 class Stages:
@@ -75,12 +75,12 @@ class Stages:
     def captioned(self, share: Share) -> Path:
         """The same rows with captions and what they agree on."""
         return self._step(
-            "caption", named(share), ["predict", "--config", "pipeline/caption", f"--data.source={self.subset(share)}"]
+            "caption", named(share), ["predict", "--config", "stages/caption", f"--data.source={self.subset(share)}"]
         )
 
-    def personalised(self, share: Share, variant: Variant, prior_weight: float) -> Path:
+    def personalized(self, share: Share, variant: Variant, prior_weight: float) -> Path:
         """A model that knows the subset's identities by name; DI comes after it."""
-        words = ["fit", "--config", "pipeline/personalise", _UNTRACKED, f"--model.model={self.base}"]
+        words = ["fit", "--config", "stages/personalize", _UNTRACKED, f"--model.model={self.base}"]
         source = self._described(share, variant)
         rows = Manifest.read(source)
         prior = self.plan.prior_images_per_identity
@@ -91,37 +91,37 @@ class Stages:
             words += [f"--data.template={RARE_TEMPLATE}"]
         else:
             words += [f"--data.prior.init_args.images_per_identity={prior}"]
-        batch = self.plan.personalise_batch
+        batch = self.plan.personalize_batch
         words += [
             f"--data.source={source}",
             f"--data.batch_size={batch}",
             f"--model.prior_weight={prior_weight}",
-            f"--trainer.max_epochs={epochs_for(self.plan.personalise_steps, max(1, len(rows) // batch))}",
+            f"--trainer.max_epochs={epochs_for(self.plan.personalize_steps, max(1, len(rows) // batch))}",
         ]
-        return self._step("personalise", named(share), words) / FIRST_RUN / "personalised"
+        return self._step("personalize", named(share), words) / FIRST_RUN / "personalized"
 
     def generated(self, share: Share, variant: Variant, prior_weight: float, images: int) -> Path:
         """Images of the subset's identities."""
-        words = ["predict", "--config", "pipeline/generate", f"--data.images_per_identity={images}"]
+        words = ["predict", "--config", "stages/generate", f"--data.images_per_identity={images}"]
         words += [f"--data.source={self._described(share, variant)}", f"--data.vocabulary={self.plan.vocabulary}"]
         if variant == "frozen base":
             words += [f"--model.model={self.base}", f"--model.template={TEMPLATE}"]
         else:
-            words += [f"--model.model={self.personalised(share, variant, prior_weight)}"]
+            words += [f"--model.model={self.personalized(share, variant, prior_weight)}"]
         if variant == "without DI":
             words += ["--model.diversity=NoDiversity"]
         return self._step("generate", named(share), words)
 
     def scorer(self, share: Share) -> Path:
-        """A network that recognises the subset's identities."""
+        """A network that recognizes the subset's identities."""
         source = str(self.captioned(share))
-        words = ["fit", "--config", "pipeline/score", _UNTRACKED, f"--data.train={source}", *self._batch_words()]
+        words = ["fit", "--config", "stages/score", _UNTRACKED, f"--data.train={source}", *self._batch_words()]
         words += self._length(self.plan.scorer_iterations, self.batches([source]))
         return self._step("score", named(share), words) / FIRST_RUN / "scorer"
 
     def scored(self, share: Share, variant: Variant, prior_weight: float, images: int) -> Path:
         """The generated images with their scores."""
-        words = ["predict", "--config", "pipeline/score_generated", f"--model.scorer={self.scorer(share)}"]
+        words = ["predict", "--config", "stages/score_generated", f"--model.scorer={self.scorer(share)}"]
         words += [f"--data.source={self.generated(share, variant, prior_weight, images)}"]
         return self._step("score_generated", named(share), words)
 
@@ -155,7 +155,7 @@ class Stages:
         backbone: str = SMALL, init_from: str | None = None, generated_share: float | None = None,
     ) -> Path:  # fmt: skip
         """A backbone trained with labels on sources: paths, or classes with their arguments."""
-        words = ["fit", "--config", "pipeline/pretrain", "--config", str(_HERE / "reid.yaml")]
+        words = ["fit", "--config", "stages/pretrain", "--config", str(_HERE / "reid.yaml")]
         words += [*self._length(iterations, self.batches(sources)), f"--data.train={json.dumps(list(sources))}"]
         words += [*self._batch_words(), *_network(backbone, init_from), f"--seed_everything={seed}"]
         if generated_share is not None:
@@ -165,7 +165,7 @@ class Stages:
     def self_supervised(self, source: Path, iterations: int, seed: int) -> Path:
         """A backbone trained on the images of a manifest without their labels."""
         size = self.plan.identities_per_batch * self.plan.images_per_batch_identity
-        words = ["fit", "--config", "pipeline/pretrain", "--config", str(_HERE / "reid.yaml")]
+        words = ["fit", "--config", "stages/pretrain", "--config", str(_HERE / "reid.yaml")]
         words += [
             "--config",
             str(_HERE / "self_supervised.yaml"),
@@ -182,7 +182,7 @@ class Stages:
     ) -> Path:  # fmt: skip
         """A network trained on the subset's real images; ``test`` reads query and gallery at its end."""
         source = self.described_subset(share)
-        words = ["fit", "--config", "pipeline/transfer", "--config", str(_HERE / "reid.yaml")]
+        words = ["fit", "--config", "stages/transfer", "--config", str(_HERE / "reid.yaml")]
         words += [f"--data.train={json.dumps(source)}", f"--data.test={self.plan.dataset}"]
         words += self._length(iterations, self.batches([source]), validations=self.plan.validations)
         words += [*self._batch_words(), *_network(backbone, init_from)]
@@ -243,7 +243,7 @@ def configs_key() -> str:
 
 def _prior_sampling() -> dict[str, Any]:
     """How the shipped config draws prior images: the same for both kinds of them."""
-    config: Any = load_config(find_config("pipeline/personalise"))
+    config: Any = load_config(find_config("stages/personalize"))
     shipped = config["data"]["init_args"]["prior"]["init_args"]
     return {name: shipped[name] for name in ("steps", "guidance", "scheduler")}
 

@@ -5,7 +5,7 @@
 1. Classifiers of colors and view (:mod:`experiments.instruments.attribute_reader`) and of the sex
    (:mod:`experiments.instruments.figure_reader`) are trained on the corpus's ``train`` rows and measured on identities
    they have not seen, and on the ``val`` rows, whose pairs of colors they have not seen.
-2. 1,000 images are sampled for prompts that ask for pairs of colours which ``train`` does not hold.
+2. 1,000 images are sampled for prompts that ask for pairs of colors which ``train`` does not hold.
 3. The classifiers read these images. The share that it reads as asked is given with its 95 % Wilson interval.
 4. KID (Binkowski et al., arXiv 1801.01401) is measured in pooled features of timm's ``tf_efficientnet_lite0`` with
    ImageNet weights at 128 x 64 pixels, so it cannot be compared with values in Inception's features. All sets are
@@ -104,7 +104,7 @@ def _feed(metric: KernelInceptionDistance, pictures: Tensor, real: bool) -> None
 
 
 def agreement_by_pair(read: Tensor, prompts: Sequence[Prompt]) -> dict[str, dict[str, Share]]:
-    """Agreement on the prompts of each colour pair.
+    """Agreement on the prompts of each color pair.
 
     Args:
         read: (N, 4) what the classifier reads.
@@ -185,7 +185,7 @@ def sheet_prompts(prompts: Sequence[Prompt], count: int = 12) -> list[Prompt]:
 
 
 def everything_read(classifier: AttributeNet, figure: FigureReader, pictures: Tensor) -> Tensor:
-    """Read colours and view by one classifier, the sex by the other: (N, 4) int64 in the order of :data:`VALUES`."""
+    """Read colors and view by one classifier, the sex by the other: (N, 4) int64 in the order of :data:`VALUES`."""
     read = read_attributes(classifier, pictures)
     read[:, list(VALUES).index("sex")] = figure.sex(pictures)
     return read
@@ -200,16 +200,16 @@ def report(
 ) -> str:
     """The tables."""
     attributes = table(
-        "Attributes: read as labelled or as asked, with 95 % intervals",
-        ["", "renders of unseen people", "renders of unseen colour pairs", "generated from prompts"],
+        "Attributes: read as labeled or as asked, with 95 % intervals",
+        ["", "renders of unseen people", "renders of unseen color pairs", "generated from prompts"],
         [(name, on_renders["held_out"][name], on_renders["val"][name], share) for name, share in generated.items()],
     )
     note = (
-        f"\nThe classifier of colours and view ({classifier.parameters / 1e6:.1f} million parameters) was trained on "
+        f"\nThe classifier of colors and view ({classifier.parameters / 1e6:.1f} million parameters) was trained on "
         f"{classifier.training_images:,} renders for {classifier.epochs} epochs in {classifier.seconds / 60:.1f} "
         f"minutes, that of the sex ({figure.parameters / 1e6:.1f} million) for {figure.epochs} in "
         f"{figure.seconds / 60:.1f}. Renders in which the person is partly hidden are left out, "
-        f"{classifier.occluded:,} in all. They are measured on the colours of plain "
+        f"{classifier.occluded:,} in all. They are measured on the colors of plain "
         "garments, which prompts ask for, where no coat covers them."
     )
     distances = table(
@@ -276,7 +276,7 @@ def main(args: list[str] | None = None) -> int:
         "--work", type=Path, default=Path("runs/experiments/tiny_sd"), help="folder for all that is kept"
     )
     parser.add_argument("--sheet", type=Path, default=None, help="PNG file of 12 prompts with 6 samples each")
-    parser.add_argument("--images", type=int, default=1000, help="prompts with colour pairs that were held out")
+    parser.add_argument("--images", type=int, default=1000, help="prompts with color pairs that were held out")
     parser.add_argument("--epochs", type=int, default=30, help="of the attribute classifier")
     parser.add_argument("--figure-epochs", type=int, default=25, help="of the classifier of the sex")
     parser.add_argument("--steps", type=int, default=25, help="of the sampler")

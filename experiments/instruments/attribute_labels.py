@@ -22,10 +22,10 @@ VALUES: Values = {
     "view": ("front", "back", "left", "right"),
     "sex": ("female", "male"),
 }
-"""What is read, and the words for it. The lower colour of a dress is that of its upper part."""
+"""What is read, and the words for it. The lower color of a dress is that of its upper part."""
 
-ONE_COLOUR = ("plain", "print", "side_stripe", "none")
-"""Patterns under which a garment's colour is one colour to the eye; stripes and checks have two of equal area."""
+ONE_COLOR = ("plain", "print", "side_stripe", "none")
+"""Patterns under which a garment's color is one color to the eye; stripes and checks have two of equal area."""
 
 PLAIN = ("plain", "none")
 """Patterns of the garments that prompts ask for, on which the classifier is measured."""
@@ -65,16 +65,16 @@ def hides_lower(upper: str, lower: str) -> bool:
     return upper == "coat" and lower in COVERED_BY_COAT
 
 
-def encode_rows(rows: Manifest, patterns: tuple[str, ...] = ONE_COLOUR) -> Tensor:
-    """Number the attributes of renders, (N, 4) int64; colours of garments that are covered are unknown, -100.
+def encode_rows(rows: Manifest, patterns: tuple[str, ...] = ONE_COLOR) -> Tensor:
+    """Number the attributes of renders, (N, 4) int64; colors of garments that are covered are unknown, -100.
 
     Args:
         rows: N renders.
-        patterns: the colour of a garment with another pattern is unknown too.
+        patterns: the color of a garment with another pattern is unknown too.
     """
     numbered = encode({name: rows.numpy(name) for name in VALUES})
     for name in ("upper_colour", "lower_colour"):
-        shown = rows.table[name.replace("_colour", "_pattern")].to_pylist()
+        shown = rows.table[name.replace("_color", "_pattern")].to_pylist()
         numbered[torch.tensor([pattern not in patterns for pattern in shown]), list(VALUES).index(name)] = UNKNOWN
     worn = zip(rows.table["upper"].to_pylist(), rows.table["lower"].to_pylist(), strict=True)
     numbered[torch.tensor([hides_lower(*outfit) for outfit in worn]), list(VALUES).index("lower_colour")] = UNKNOWN

@@ -1,4 +1,4 @@
-"""A classifier that reads colours, view and sex off pictures of rendered people."""
+"""A classifier that reads colors, view and sex off pictures of rendered people."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from diffreid_lightning.manifest.manifest import Manifest
 from experiments.instruments import augment
 from experiments.instruments.attribute_labels import (
     COVERED_BY_COAT,
-    ONE_COLOUR,
+    ONE_COLOR,
     PLAIN,
     UNKNOWN,
     VALUES,
@@ -58,7 +58,7 @@ class _Block(nn.Module):
 class AttributeNet(nn.Module):
     """A residual network for pictures of 128 x 64 pixels; 2.1 million parameters as it stands.
 
-    The last map, 8 x 4 positions, is not pooled: which garment a colour belongs to is a matter of where it is.
+    The last map, 8 x 4 positions, is not pooled: which garment a color belongs to is a matter of where it is.
 
     Args:
         channels: of the stem and the three stages.
@@ -125,7 +125,7 @@ def training_view(pictures: Tensor, targets: Tensor, generator: Generator) -> tu
     """Augment a batch.
 
     Half the images are mirrored, and left and right change names. Four in ten get the lower half of another one, with
-    its lower colour: the colours of upper and lower garment then tell nothing of each other, and pairs that no training
+    its lower color: the colors of upper and lower garment then tell nothing of each other, and pairs that no training
     image shows are as likely as any.
 
     Args:
@@ -154,7 +154,7 @@ def training_view(pictures: Tensor, targets: Tensor, generator: Generator) -> tu
 
 
 def row_weights(targets: Tensor) -> npt.NDArray[np.float64]:
-    """How often each row is drawn: rare colours more often, by the square root of their rarity, at most tenfold.
+    """How often each row is drawn: rare colors more often, by the square root of their rarity, at most tenfold.
 
     Args:
         targets: (N, 4) int64.
@@ -167,7 +167,7 @@ def row_weights(targets: Tensor) -> npt.NDArray[np.float64]:
         column = targets[:, list(VALUES).index(name)].numpy()
         known = column != UNKNOWN
         weights[known] /= np.sqrt(np.bincount(column[known], minlength=len(VALUES[name]))[column[known]])
-        weights[~known] /= np.sqrt(max(1.0, known.mean() * len(column) / len(VALUES[name])))  # as a middling colour
+        weights[~known] /= np.sqrt(max(1.0, known.mean() * len(column) / len(VALUES[name])))  # as a middling color
     return np.minimum(weights, 10 * np.median(weights)) if len(weights) else weights
 
 
@@ -224,14 +224,14 @@ class TrainedClassifier:
 
 
 def measured_on_renders(read: Callable[[Tensor], Tensor], parts: Mapping[str, Manifest]) -> dict[str, dict[str, Share]]:
-    """Measure how well renders are read, :func:`agreement`, colours on those of plain garments.
+    """Measure how well renders are read, :func:`agreement`, colors on those of plain garments.
 
     Args:
         read: (N, 3, 128, 64) uint8 to (N, 4) int64.
         parts: of the corpus, see :func:`~experiments.instruments.corpus_parts.parts_of_world`.
 
     Returns:
-        ``held_out``: on people like those of training, but others; ``val``: on people whose colour pairs were not seen.
+        ``held_out``: on people like those of training, but others; ``val``: on people whose color pairs were not seen.
     """
     return {
         name: agreement(read(read_pictures(parts[name])), encode_rows(parts[name], PLAIN))
@@ -253,7 +253,7 @@ def train_classifier(world: Manifest, work: Path, epochs: int) -> TrainedClassif
     parts = parts_of_world(world)
     targets = encode_rows(parts["training"])
     recipe = replace(_RECIPE, epochs=epochs)
-    key = content_key(world.content_hash, asdict(recipe), ONE_COLOUR, COVERED_BY_COAT)
+    key = content_key(world.content_hash, asdict(recipe), ONE_COLOR, COVERED_BY_COAT)
     file = work / f"attributes-{key}.safetensors"
     network, seconds = train_reader(
         AttributeNet, parts["training"], targets, training_view, file, recipe, row_weights(targets)

@@ -84,8 +84,8 @@ def tone(images: Tensor, light: float, tint: float, generator: Generator) -> Ten
     return (contrasted * factor(1, light) * factor(3, tint)).clamp(0, 1)
 
 
-def strange_colours(images: Tensor, generator: Generator) -> Tensor:
-    """Take the colours from most images, but not what they show.
+def strange_colors(images: Tensor, generator: Generator) -> Tensor:
+    """Take the colors from most images, but not what they show.
 
     The channels of each change places, three images in ten become grey, and then each channel is inverted with
     probability 0.15. Seven in a hundred come out as they were.
@@ -107,7 +107,7 @@ def strange_colours(images: Tensor, generator: Generator) -> Tensor:
 
 
 def erase(images: Tensor, share: float, generator: Generator, largest: float = 0.5) -> Tensor:
-    """Cover a rectangle with the image's mean colour (Zhong et al., arXiv 1708.04896).
+    """Cover a rectangle with the image's mean color (Zhong et al., arXiv 1708.04896).
 
     Args:
         images: (B, C, H, W) in 0..1.

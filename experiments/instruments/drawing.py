@@ -1,4 +1,4 @@
-"""Images of people by a personalised model: drawn by the package's own stage, with the time it took."""
+"""Images of people by a personalized model: drawn by the package's own stage, with the time it took."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def draw_people(model: Path, people: Manifest, diversity: Diversity, drawing: Dr
     """Draw everybody, or read what was drawn before; a killed run goes on with the batch it was at.
 
     Args:
-        model: folder of a personalised model, or of its base.
+        model: folder of a personalized model, or of its base.
         people: captioned images of everybody.
         diversity: the strategy of Diversity Injection.
         drawing: how.

@@ -1,4 +1,4 @@
-"""What personalising does to prompts that name nobody: how far a model drifts from its base."""
+"""What personalizing does to prompts that name nobody: how far a model drifts from its base."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def draw_nobody(model: Path, prompts: list[Prompt], drawing: Drawing, work: Path
     """Draw prompts without a name, or read what was drawn before; a killed run goes on with the batch it was at.
 
     Args:
-        model: folder of a personalised model, or of its base.
+        model: folder of a personalized model, or of its base.
         prompts: N of them, each with its seed.
         drawing: how.
         work: folder where the images are kept, under the content of all of these.
@@ -85,7 +85,7 @@ def measure_drift(
     a model has become is better seen against the base model's own images of the same prompts from the same noise.
 
     Args:
-        model: folder of a personalised model, or of its base.
+        model: folder of a personalized model, or of its base.
         base: folder of its base.
         world: the corpus that the base model learnt from.
         count: prompts, and as many renders of the corpus's ``val`` people to compare with.
@@ -97,7 +97,7 @@ def measure_drift(
     Returns:
         ``kid`` to the renders and ``kid_base`` to the base model's images; ``moved``, the mean cosine distance from the
         base model's image of the same prompt and noise, 0 to 2; ``agreement``, the share of images on which both
-        colours and the view are read as asked. The sex is left out: this classifier often misreads it.
+        colors and the view are read as asked. The sex is left out: this classifier often misreads it.
     """
     prompts = draw_prompts(world, count)
     images, before = (draw_nobody(folder, prompts, drawing, work) for folder in (model, base))

@@ -1,8 +1,8 @@
-"""A classifier that reads a person's sex off a picture, by what colours say nothing about: figure, hair and clothes.
+"""A classifier that reads a person's sex off a picture, by what colors say nothing about: figure, hair and clothes.
 
 It is the one of :mod:`experiments.instruments.attribute_reader` with other things to read and wider layers. A sex shows
-in little of a picture of 128 x 64 pixels, and a network that sees colours learns those of its training people by heart
-instead. So this one is also asked for age, hair, clothes, bag and view, and most pictures lose their colours: channels
+in little of a picture of 128 x 64 pixels, and a network that sees colors learns those of its training people by heart
+instead. So this one is also asked for age, hair, clothes, bag and view, and most pictures lose their colors: channels
 change places, are inverted or become grey.
 """
 
@@ -67,14 +67,14 @@ def training_view(values: Values, pictures: Tensor, targets: Tensor, generator: 
         generator: source of the draws.
 
     Returns:
-        images: (B, 3, 128, 64) in 0..1; half are mirrored, few have their colours.
+        images: (B, 3, 128, 64) in 0..1; half are mirrored, few have their colors.
         targets: (B, A); left and right have changed names where the image is mirrored.
     """
     place = list(values).index("view")
     pictures, mirrored = augment.shift_and_mirror(pictures, 6, generator)
     targets = targets.clone()
     targets[mirrored, place] = MIRRORED_VIEW[targets[mirrored, place]]
-    images = augment.strange_colours(to_floats(pictures), generator)
+    images = augment.strange_colors(to_floats(pictures), generator)
     return augment.tone(images, 0.3, 0.25, generator), targets
 
 

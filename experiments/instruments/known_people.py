@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from lightning.pytorch import Callback, Trainer
 
-from diffreid_lightning.captioning.color_captioner import ColourCaptioner
+from diffreid_lightning.captioning.color_captioner import ColorCaptioner
 from diffreid_lightning.captioning.datamodule import CaptioningDataModule
 from diffreid_lightning.captioning.writer import CaptionWriter
 from diffreid_lightning.errors import UserError
@@ -59,7 +59,7 @@ def caption_people(rows: Manifest, work: Path) -> Manifest:
         rows.write(folder)
         data = CaptioningDataModule(str(folder), batch_size=64, num_workers=0)
         trainer = quiet_trainer([CaptionWriter(str(captioned))])
-        trainer.predict(ColourCaptioner(), datamodule=data, return_predictions=False)
+        trainer.predict(ColorCaptioner(), datamodule=data, return_predictions=False)
     return Manifest.read(captioned)
 
 

@@ -41,7 +41,7 @@ class Instruments:
 
     Args:
         nearest: whom a picture is taken for.
-        attributes: reads view, colours and sex.
+        attributes: reads view, colors and sex.
         scenes: reads ground, wall and light.
         features: of the ImageNet network, for KID and variety.
     """
@@ -111,21 +111,21 @@ def measure(images: Portrayed, real: Portrayed, instruments: Instruments) -> dic
 
     Args:
         images: generated ones, or ``real`` itself, of which copies and KID mean nothing.
-        real: the real images that the model was personalised with.
+        real: the real images that the model was personalized with.
         instruments: what measures.
 
     Returns:
-        ``recognised``, ``copies`` and ``agreement`` are shares, ``kid`` is KID to the real images; ``views`` and
-        ``scenes`` are entropies in bits and ``vendi`` the Vendi score, of sets of :data:`SET` recognised images of one
+        ``recognized``, ``copies`` and ``agreement`` are shares, ``kid`` is KID to the real images; ``views`` and
+        ``scenes`` are entropies in bits and ``vendi`` the Vendi score, of sets of :data:`SET` recognized images of one
         person, means over the ``varied`` people who have so many, None where nobody has.
     """
-    recognised = instruments.nearest.recognised(images.pictures, images.keys)
+    recognized = instruments.nearest.recognized(images.pictures, images.keys)
     read = read_circumstances(instruments, images.pictures)
     found: dict[str, Any] = {
         "images": len(images.keys),
-        "recognised": float(recognised.mean()),
+        "recognized": float(recognized.mean()),
         "agreement": agreement_with(images.asked, read),
-        **variety(images, recognised, read, instruments.features),
+        **variety(images, recognized, read, instruments.features),
     }
     if images is not real:
         found["copies"] = copies(images.pictures, real.pictures)

@@ -31,7 +31,7 @@ class Recipe:
         epochs: passes over the rows.
         batch_size: rows in a step.
         rate: largest learning rate.
-        weight_decay: of matrices and kernels; biases and normalisations have none.
+        weight_decay: of matrices and kernels; biases and normalizations have none.
         warm_up: share of the steps.
         seed: of order and augmentation.
     """

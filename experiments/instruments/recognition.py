@@ -36,7 +36,7 @@ class Nearest:
         """Name the nearest person of each picture, (N, 3, H, W) uint8."""
         return [self.people[place] for place in outputs(self.network, pictures).argmax(dim=1).tolist()]
 
-    def recognised(self, pictures: Tensor, keys: Sequence[IdentityKey]) -> npt.NDArray[np.bool_]:
+    def recognized(self, pictures: Tensor, keys: Sequence[IdentityKey]) -> npt.NDArray[np.bool_]:
         """Tell which of N pictures are taken for the person they are to show."""
         return np.array([found == key for found, key in zip(self.name(pictures), keys, strict=True)], dtype=bool)
 

@@ -48,9 +48,9 @@ def wilson(right: int, count: int, z: float = 1.959964) -> Share:
     if count < 1 or not 0 <= right <= count:
         raise ValueError(f"{right} of {count} is not a share")
     share = right / count
-    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
+    center = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / (1 + z * z / count)
-    return Share(right, count, share, max(0.0, centre - half), min(1.0, centre + half))
+    return Share(right, count, share, max(0.0, center - half), min(1.0, center + half))
 
 
 def share_of(hits: npt.NDArray[np.bool_]) -> Share:

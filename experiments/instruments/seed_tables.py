@@ -31,11 +31,11 @@ class Column:
 
 
 QUALITY = (
-    Column("recognised, %", "recognised", 100),
+    Column("recognized, %", "recognized", 100),
     Column("near-copies, %", "copies", 100),
     Column("KID × 1000", "kid", 1000),
     Column("as asked, %", "agreement", 100),
-    Column("people with four recognised", "varied", digits=0),
+    Column("people with four recognized", "varied", digits=0),
     Column("views, bits", "views", digits=2),
     Column("scenes, bits", "scenes", digits=2),
     Column("Vendi", "vendi", digits=2),

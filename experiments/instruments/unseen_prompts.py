@@ -1,4 +1,4 @@
-"""Prompts for pairs of garment colours that a generator has never seen together."""
+"""Prompts for pairs of garment colors that a generator has never seen together."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Prompt:
     Args:
         text: the prompt.
         sex: female or male.
-        upper_colour: colour of the upper garment.
-        lower_colour: colour of the lower garment.
+        upper_colour: color of the upper garment.
+        lower_colour: color of the lower garment.
         view: front, back, left or right.
         seed: of the noise.
     """
@@ -36,7 +36,7 @@ class Prompt:
 
     @property
     def pair(self) -> tuple[str, str]:
-        """Colours of upper and lower garment."""
+        """Colors of upper and lower garment."""
         return self.upper_colour, self.lower_colour
 
 
@@ -54,13 +54,13 @@ def phrase(sex: str, upper_colour: str, upper: str, lower_colour: str, lower: st
 
 
 def draw_prompts(world: Manifest, count: int, seed: int = 0) -> list[Prompt]:
-    """Draw prompts from the outfits of a corpus's ``val`` people, as many of each colour pair and of each view.
+    """Draw prompts from the outfits of a corpus's ``val`` people, as many of each color pair and of each view.
 
     Pairs take turns; each time a pair has had all its turns, it goes on to the next view. Dresses are left out: they
-    have one colour; and so is what a coat would cover.
+    have one color; and so is what a coat would cover.
 
     Args:
-        world: manifest of a rendered corpus whose ``val`` people wear pairs of colours that no one in ``train`` wears.
+        world: manifest of a rendered corpus whose ``val`` people wear pairs of colors that no one in ``train`` wears.
         count: how many.
         seed: of the draws.
 
@@ -80,7 +80,7 @@ def draw_prompts(world: Manifest, count: int, seed: int = 0) -> list[Prompt]:
     if not outfits or seen:
         raise UserError(
             f"{world.root} holds no outfits to ask for that training has not shown.",
-            looked_for="val rows whose colours of upper and lower garment no train row has",
+            looked_for="val rows whose colors of upper and lower garment no train row has",
             found=f"{seen[0][0]} and {seen[0][1]} in both" if seen else "no val row without a dress",
             remedy="render the corpus: python -m tools.miniperson.render --domain world --out DIR",
         )

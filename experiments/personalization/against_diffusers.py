@@ -5,7 +5,7 @@
 (a) Training. All people are taught to one model (full LPE but for its prior: neither side has prior images, whose cost
     would be the same). Some of them are taught by DreamBooth-LoRA, each to a model of their own
     (:mod:`experiments.personalization.dreambooth`); that is tried after more and more steps. Seconds per person are
-    compared where as many images are recognised as of the same people by the joint model, between two tries by
+    compared where as many images are recognized as of the same people by the joint model, between two tries by
     interpolation. Both train in single precision. Loading the base model and encoding the pictures counts on neither
     side.
 (b) Generation. The joint model draws the same prompts with the same sampler: by the package's ``predict``, and by a
@@ -37,7 +37,7 @@ from diffreid_lightning.diffusion.checkpoints import locate_pipeline, weights_ha
 from diffreid_lightning.diffusion.noise_scheduler import Sampler
 from diffreid_lightning.generation.diversity import NoDiversity, WordsOnly
 from diffreid_lightning.manifest.manifest import Manifest
-from diffreid_lightning.personalization.checkpoint import fused, load_personalised
+from diffreid_lightning.personalization.checkpoint import fused, load_personalized
 from experiments.instruments.devices import device_name, elsewhere
 from experiments.instruments.drawing import Drawing, draw_people, steps_for
 from experiments.instruments.measures import Portrayed, portrayed
@@ -45,7 +45,7 @@ from experiments.instruments.pictures import SIZE, content_key, to_bytes
 from experiments.instruments.report import table, write_json
 from experiments.instruments.script import run_script
 from experiments.personalization.bench import Bench, add_options, in_turn, kept, open_bench, results_file
-from experiments.personalization.cells import Cell, personalise
+from experiments.personalization.cells import Cell, personalize
 from experiments.personalization.dreambooth import Alone, train_alone
 
 JOINT = Cell(caption=True, tokens="free", prior="none")
@@ -71,7 +71,7 @@ def equal_recognition(curve: Mapping[int, tuple[float, float]], wanted: float) -
     """Find where a curve first reaches a share, linear between its points and from nothing to the first.
 
     Args:
-        curve: mean seconds and mean share recognised, by steps.
+        curve: mean seconds and mean share recognized, by steps.
         wanted: the share.
 
     Returns:
@@ -90,18 +90,18 @@ def equal_recognition(curve: Mapping[int, tuple[float, float]], wanted: float) -
 
 
 def mean_curve(persons: Sequence[Sequence[Mapping[str, float]]]) -> dict[int, tuple[float, float]]:
-    """Average the points of several people's curves: seconds and share recognised, by steps."""
+    """Average the points of several people's curves: seconds and share recognized, by steps."""
     return {
         int(points[0]["steps"]): (
             statistics.fmean(point["seconds"] for point in points),
-            statistics.fmean(point["recognised"] for point in points),
+            statistics.fmean(point["recognized"] for point in points),
         )
         for points in zip(*persons, strict=True)
     }
 
 
 def taught_alone(bench: Bench, key: IdentityKey, alone: Alone, seed: int) -> dict[str, Any]:
-    """Teach one person alone and see after each checkpoint how many of its images are recognised; kept."""
+    """Teach one person alone and see after each checkpoint how many of its images are recognized; kept."""
     rows = [row for row, shown in enumerate(bench.real.keys) if shown == key]
     name = content_key(
         weights_hash(locate_pipeline(bench.base)), list(key), bench.people.content_hash, asdict(alone),
@@ -113,8 +113,8 @@ def taught_alone(bench: Bench, key: IdentityKey, alone: Alone, seed: int) -> dic
         points = []
         for steps, seconds, pipeline, prompt in train_alone(bench.base, bench.real.pictures[rows], alone, seed):
             images = _sample(pipeline, [prompt] * bench.drawing.images, bench, list(range(bench.drawing.images)))
-            recognised = bench.instruments.nearest.recognised(images, [key] * len(images))
-            points.append({"steps": steps, "seconds": seconds, "recognised": float(recognised.mean())})
+            recognized = bench.instruments.nearest.recognized(images, [key] * len(images))
+            points.append({"steps": steps, "seconds": seconds, "recognized": float(recognized.mean())})
         return {"person": list(key), "points": points}
 
     return kept(bench.work / "alone" / f"{name}.json", compute)
@@ -136,7 +136,7 @@ def _sample(pipeline: Any, prompts: list[str], bench: Bench, seeds: list[int]) -
 
 def compare_training(bench: Bench, ways: Sequence[Alone], chosen: int, seed: int) -> dict[str, Any]:
     """Part (a), for several ways of teaching one person alone."""
-    trained = personalise(bench.base, bench.people, JOINT, bench.settings, seed, bench.work)
+    trained = personalize(bench.base, bench.people, JOINT, bench.settings, seed, bench.work)
     drawing = replace(bench.drawing, dtype="float32")  # as the others are
     drawn = draw_people(trained.folder, bench.people, NoDiversity(), drawing, seed, bench.work)
     keys = sorted(set(bench.real.keys))
@@ -150,20 +150,20 @@ def compare_training(bench: Bench, ways: Sequence[Alone], chosen: int, seed: int
         points = {str(step): list(point) for step, point in curve.items()}
         found.append({"rate": alone.rate, **met._asdict(), "ratio": met.seconds / per_person, "curve": points})
     return {
-        "people": len(keys), "some": len(some), "seconds": per_person, "recognised": shown, "alone": found,
+        "people": len(keys), "some": len(some), "seconds": per_person, "recognized": shown, "alone": found,
     }  # fmt: skip
 
 
 def joint_share(bench: Bench, images: Portrayed, some: Sequence[IdentityKey]) -> float:
-    """Share of the joint model's images of some people that are recognised."""
+    """Share of the joint model's images of some people that are recognized."""
     rows = [row for row, key in enumerate(images.keys) if key in set(some)]
     keys = [images.keys[row] for row in rows]
-    return float(bench.instruments.nearest.recognised(images.pictures[rows], keys).mean())
+    return float(bench.instruments.nearest.recognized(images.pictures[rows], keys).mean())
 
 
 def compare_generation(bench: Bench, rounds: int, seed: int) -> dict[str, dict[str, list[float]]]:
     """Part (b): images per second of both ways in turn, by precision."""
-    model = personalise(bench.base, bench.people, JOINT, bench.settings, seed, bench.work).folder
+    model = personalize(bench.base, bench.people, JOINT, bench.settings, seed, bench.work).folder
     rates: dict[str, dict[str, list[float]]] = {dtype: {"ours": [], "stock": []} for dtype in PRECISIONS}
     scratch = bench.work / "rounds"
     for number in range(rounds):
@@ -186,7 +186,7 @@ def compare_generation(bench: Bench, rounds: int, seed: int) -> dict[str, dict[s
 
 def stock_rate(drawing: Drawing, model: Path, wanted: Manifest, folder: Path) -> float:
     """Draw the same prompts person by person with a stock pipeline, as a user's loop does; images per second."""
-    pipeline: Any = fused(load_personalised(model).pipeline).to(fastest_device(), getattr(torch, drawing.dtype))
+    pipeline: Any = fused(load_personalized(model).pipeline).to(fastest_device(), getattr(torch, drawing.dtype))
     steps = steps_for(WordsOnly(), drawing)
     pipeline.scheduler = Sampler(pipeline.scheduler, drawing.scheduler, {}, steps).scheduler
     pipeline.set_progress_bar_config(disable=True)
@@ -210,13 +210,13 @@ def report(
 ) -> str:
     """The tables."""
     people, some = training["people"], training["some"]
-    rows = [(f"{people} people at once", f"{training['seconds']:.2f}", f"{100 * training['recognised']:.1f}", "")]
+    rows = [(f"{people} people at once", f"{training['seconds']:.2f}", f"{100 * training['recognized']:.1f}", "")]
     for alone in training["alone"]:
         way = f"one at a time, rate {alone['rate']:g}, {alone['steps']:.0f} steps each ({some} people)"
         more = "" if alone["reached"] else "> "
         shown = f"{100 * alone['share']:.1f}"
         rows.append((way, f"{alone['seconds']:.2f}", shown, f"{more}{alone['ratio']:.1f}"))
-    taught = table("Training", ["", "seconds per person", "recognised, %", "times as long"], rows)
+    taught = table("Training", ["", "seconds per person", "recognized, %", "times as long"], rows)
     medians = {
         dtype: {way: statistics.median(rates) for way, rates in both.items()} for dtype, both in generation.items()
     }

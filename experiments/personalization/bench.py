@@ -30,7 +30,7 @@ from experiments.instruments.pictures import content_key
 from experiments.instruments.recognition import nearest_person
 from experiments.instruments.report import write_json
 from experiments.instruments.scene_reader import train_scene_reader
-from experiments.personalization.cells import Cell, Settings, personalise
+from experiments.personalization.cells import Cell, Settings, personalize
 
 Item = TypeVar("Item")
 
@@ -115,7 +115,7 @@ def measure_cell(
 
     Args:
         bench: what it is done with.
-        cell: how the model is personalised.
+        cell: how the model is personalized.
         diversity: how images are drawn.
         seed: of training, design and noise.
         drift: measure prompts without a name too.
@@ -139,7 +139,7 @@ def measure_cell(
     def compute() -> dict[str, Any]:
         print(f"{label}, seed {seed}", flush=True)
         with in_turn(bench.work / "turns" / f"{cell.label.replace(' ', '-')}-{seed}"):
-            trained = personalise(bench.base, bench.people, cell, bench.settings, seed, bench.work)
+            trained = personalize(bench.base, bench.people, cell, bench.settings, seed, bench.work)
         drawn = draw_people(trained.folder, bench.people, diversity, bench.drawing, seed, bench.work)
         found = {
             **measure(portrayed(drawn.manifest), bench.real, bench.instruments),

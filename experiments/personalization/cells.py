@@ -19,12 +19,12 @@ from diffreid_lightning.diffusion.checkpoints import locate_pipeline, weights_ha
 from diffreid_lightning.diffusion.lr_schedule import Schedule
 from diffreid_lightning.diffusion.prompt_template import PromptTemplate
 from diffreid_lightning.manifest.manifest import Manifest
-from diffreid_lightning.personalization.callbacks import FOLDER, PersonalisationExport
-from diffreid_lightning.personalization.datamodule import PersonalisationDataModule
+from diffreid_lightning.personalization.callbacks import FOLDER, PersonalizationExport
+from diffreid_lightning.personalization.datamodule import PersonalizationDataModule
 from diffreid_lightning.personalization.identity_features import IdentityFeatures
 from diffreid_lightning.personalization.identity_tokens import FreeTokens, IdentityTokens, MappedTokens, RareWord
 from diffreid_lightning.personalization.lora import LoRA
-from diffreid_lightning.personalization.module import Personalisation
+from diffreid_lightning.personalization.module import Personalization
 from diffreid_lightning.personalization.prior_images import CoarsePrior, FineGrainedPrior, PriorImages, Words
 from diffreid_lightning.personalization.row_adamw import RowAdamW
 from experiments.instruments.devices import elsewhere, wait_for
@@ -81,7 +81,7 @@ class Settings:
     """What the cells of a table share, chosen on ``val`` people.
 
     Args:
-        steps: of the optimiser.
+        steps: of the optimizer.
         images_per_step: evaluations of the denoiser in a step, the same in every cell.
         prior_share: share of them that goes to prior images, in cells that have such.
         rank: of the LoRA.
@@ -122,11 +122,11 @@ class Settings:
 
 @dataclass(frozen=True)
 class Trained:
-    """A personalised model.
+    """A personalized model.
 
     Args:
         folder: where it lies.
-        seconds: time of the optimiser's steps.
+        seconds: time of the optimizer's steps.
         losses: mean loss on images of people in each tenth of the steps.
     """
 
@@ -154,7 +154,7 @@ class CaptionedPrior(FineGrainedPrior):
 
 
 class StepClock(Callback):
-    """Times the optimiser's steps and keeps their losses."""
+    """Times the optimizer's steps and keeps their losses."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -181,7 +181,7 @@ class StepClock(Callback):
         self.seconds = time.perf_counter() - self._started
 
 
-def personalise(base: Path, people: Manifest, cell: Cell, settings: Settings, seed: int, work: Path) -> Trained:
+def personalize(base: Path, people: Manifest, cell: Cell, settings: Settings, seed: int, work: Path) -> Trained:
     """Train a cell, or find it trained; a killed training starts again.
 
     Args:
@@ -196,7 +196,7 @@ def personalise(base: Path, people: Manifest, cell: Cell, settings: Settings, se
         weights_hash(locate_pipeline(base)), people.content_hash, asdict(cell), asdict(settings), seed, SIZE,
         *elsewhere(),
     )  # fmt: skip
-    run = work / "personalised" / key
+    run = work / "personalized" / key
     if not (run / _NOTE).exists():
         clock = _train(base, people, cell, settings, seed, work, run)
         losses = [float(np.mean(part)) for part in np.array_split(clock.losses, 10) if len(part)]
@@ -211,19 +211,19 @@ def _train(base: Path, people: Manifest, cell: Cell, settings: Settings, seed: i
     source = run / "people"
     shown.write(source)
     batch_size, prior_batch_size = settings.split(cell.prior)
-    data = PersonalisationDataModule(
+    data = PersonalizationDataModule(
         source=str(source), model=str(base), template=RARE_TEMPLATE if cell.tokens == "rare" else TEMPLATE,
         prior=_prior(people, cell.prior, settings, work), prior_batch_size=prior_batch_size, image_size=SIZE,
         batch_size=batch_size, cache_dir=str(work / "cache" / "latents"), seed=seed,
     )  # fmt: skip
-    module = Personalisation(
+    module = Personalization(
         model=str(base), tokens=_tokens(cell.tokens, settings, work), fine_tuning=LoRA(settings.rank), image_size=SIZE,
         snr_gamma=settings.snr_gamma, schedule=settings.schedule, warmup_steps=min(20, settings.steps // 4),
         token_lr=settings.mapper_rate if cell.tokens == "mapped" else settings.token_rate,
         optimizer=lambda groups: RowAdamW(groups, lr=settings.rate, weight_decay=1e-2),
     )  # fmt: skip
     clock = StepClock()
-    callbacks = [EMAWeightAveraging(fastest_device(), decay=settings.averaged), clock, PersonalisationExport()]
+    callbacks = [EMAWeightAveraging(fastest_device(), decay=settings.averaged), clock, PersonalizationExport()]
     trainer = quiet_trainer(
         callbacks, max_steps=settings.steps, max_epochs=-1, gradient_clip_val=1.0, default_root_dir=run,
         limit_val_batches=0, precision=settings.precision,

@@ -8,15 +8,15 @@ The first chooses settings on people whom no table is about, the second makes th
 with the same number of steps and evaluations of the denoiser, and draws each person as often and with as many
 evaluations. Its prompts ask for a view, the same number of each, in words.
 
-1. Recognised: share of the images that the judge (:mod:`experiments.instruments.judge`) takes for the right person.
+1. Recognized: share of the images that the judge (:mod:`experiments.instruments.judge`) takes for the right person.
 2. Near-copies: share of the images whose thumbnail is nearer to a real image than the filter allows.
 3. KID to the people's real images, in features of ImageNet.
 4. As asked: share of the views read as asked, by the classifier of :mod:`experiments.instruments.attribute_reader`.
-5. Variety of one person's recognised images, in sets of four, over the people who have so many: entropy of the views
+5. Variety of one person's recognized images, in sets of four, over the people who have so many: entropy of the views
    and scenes that are read off them, Vendi score of their ImageNet features.
 6. Nobody: images of prompts without a name; what a prior is for. How far each has moved from the base model's image of
    the same prompt and noise (cosine distance in features of ImageNet), KID to the base model's images and to held-out
-   renders, and colours and view as asked.
+   renders, and colors and view as asked.
 
 Key rows differ from full LPE in one thing, or are plain DreamBooth; they have more seeds, and paired differences from
 full LPE with 95 % intervals. Everything is kept in the work folder: a killed run goes on where it was. Machines share
@@ -82,7 +82,7 @@ def report(results: Results, references: Results, bench: Bench) -> str:
     settings = bench.settings
     note = (
         f"\n{len(set(bench.real.keys))} people, {bench.drawing.images} images each at {bench.drawing.evaluations} "
-        f"evaluations of the denoiser; {settings.steps} steps of {settings.images_per_step} images. Recognised: "
+        f"evaluations of the denoiser; {settings.steps} steps of {settings.images_per_step} images. Recognized: "
         f"{bench.instruments.nearest.way}."
     )
     tables = [means_table("LPE on MiniPerson", {**results, **references}, (*QUALITY, *DRIFT)), note]

@@ -64,11 +64,11 @@ def _configured(command: str, needs: tuple[str, ...]) -> Target:
     return Target(f"{command}-config", words, needs, (place,), often=3)
 
 
-_GENERATING = ("in/people", "in/model", "in/words.yaml", "in/personalised")
+_GENERATING = ("in/people", "in/model", "in/words.yaml", "in/personalized")
 _SCORING = ("in/generated", "in/market", "runs/score/fit-001/scorer")
 _NEEDS = {
     "fit": ("in/market",), "caption": ("in/market",), "score": ("in/market",), "score_generated": _SCORING,
-    "personalise": ("in/people", "in/model"), "generate": _GENERATING, "select": ("runs/scored", *_SCORING),
+    "personalize": ("in/people", "in/model"), "generate": _GENERATING, "select": ("runs/scored", *_SCORING),
 }  # fmt: skip
 
 TARGETS: tuple[Target, ...] = (
@@ -95,8 +95,8 @@ TARGETS: tuple[Target, ...] = (
     Target("caption-manifest", (*words_of("caption"), "--data.source=in/people"), ("in/people",),
            ("in/people/metadata.parquet",)),
     Target("generate-manifest", tuple(words_of("generate")), _GENERATING, ("in/people/metadata.parquet",)),
-    Target("personalised", tuple(words_of("generate")), _GENERATING,
-           ("in/personalised/*.json", "in/personalised/*.safetensors", "in/personalised/lora/*", "in/words.yaml"),
+    Target("personalized", tuple(words_of("generate")), _GENERATING,
+           ("in/personalized/*.json", "in/personalized/*.safetensors", "in/personalized/lora/*", "in/words.yaml"),
            often=2),
     Target("diffusers-folder", tuple(words_of("generate")), _GENERATING, ("in/model/*.json", "in/model/*/*")),
     Target("scorer", tuple(words_of("score_generated")), _SCORING,
@@ -106,11 +106,11 @@ TARGETS: tuple[Target, ...] = (
            ("runs/scored/*.*", "runs/scored/metadata.parquet"), often=2),
     Target("selected", tuple(words_of("select")), ("runs/scored", "runs/select", *_SCORING),
            ("runs/select/*/*.*", "runs/select/*")),
-    Target("people", ("fit", *words_of("personalise")[1:]), ("in/people", "in/model"), ("in/people/metadata.parquet",)),
-    Target("caches", tuple(words_of("personalise")), ("in/people", "in/model", "runs/cache"), ("runs/cache/*/*",)),
-    Target("personalise-continue", (*words_of("personalise"), "--ckpt_path=last", "--trainer.max_epochs=2"),
-           ("in/people", "in/model", "runs/cache", "runs/personalise"),
-           ("runs/personalise/fit-001/checkpoints/last.ckpt", "runs/personalise/fit-001/*")),
+    Target("people", ("fit", *words_of("personalize")[1:]), ("in/people", "in/model"), ("in/people/metadata.parquet",)),
+    Target("caches", tuple(words_of("personalize")), ("in/people", "in/model", "runs/cache"), ("runs/cache/*/*",)),
+    Target("personalize-continue", (*words_of("personalize"), "--ckpt_path=last", "--trainer.max_epochs=2"),
+           ("in/people", "in/model", "runs/cache", "runs/personalize"),
+           ("runs/personalize/fit-001/checkpoints/last.ckpt", "runs/personalize/fit-001/*")),
     Target("chain", (*words_of("pipeline"), "--dry-run"), ("in/market", "runs/chain"),
            ("in/chain.yaml", "in/chain.yaml", "runs/chain/.stages/*", "runs/chain/*/*", "runs/chain/train/fit-001/*"),
            often=2),

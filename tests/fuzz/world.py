@@ -18,7 +18,7 @@ from diffreid_lightning.pipeline import runner
 from tests.fixtures.checkpoint_layouts import write_checkpoint, write_people
 from tests.fixtures.dataset_layouts import write_market1501, zip_folder
 from tests.fixtures.diffusion import CAPTIONS
-from tests.fixtures.drawing import TEMPLATE, write_personalised_model, write_vocabulary
+from tests.fixtures.drawing import TEMPLATE, write_personalized_model, write_vocabulary
 from tests.unit.filtering.conftest import write_generated
 
 _QUICK = "--trainer.accelerator=cpu --trainer.enable_progress_bar=false --trainer.logger=false --data.num_workers=0"
@@ -35,20 +35,20 @@ COMMANDS: dict[str, str] = {
     "fit": f"fit {_REID} --data.train=in/market",
     "test": "test --ckpt_path last --trainer.enable_progress_bar=false",
     "features": "predict --ckpt_path last --trainer.enable_progress_bar=false",
-    "caption": f"predict --config pipeline/caption {_QUICK} --data.source=in/market --data.batch_size=8 "
+    "caption": f"predict --config stages/caption {_QUICK} --data.source=in/market --data.batch_size=8 "
     f"--trainer.default_root_dir=runs/caption {_CALLBACKS}=runs/caption",
-    "score": f"fit --config pipeline/score {_SCORE}",
-    "score_generated": f"predict --config pipeline/score_generated {_QUICK} --data.source=in/generated "
+    "score": f"fit --config stages/score {_SCORE}",
+    "score_generated": f"predict --config stages/score_generated {_QUICK} --data.source=in/generated "
     f"--data.batch_size=12 --model.scorer=runs/score/fit-001/scorer {_CALLBACKS}=runs/scored "
     "--trainer.default_root_dir=runs/scored",
     "select": "select --scored=runs/scored --out=runs/select --tracker=null --rules.threshold=0.1",
-    "personalise": f"fit --config pipeline/personalise {_FIT} --data.source=in/people --model.model=in/model "
+    "personalize": f"fit --config stages/personalize {_FIT} --data.source=in/people --model.model=in/model "
     f"--data.image_size=[32,16] --data.batch_size=4 --data.cache_dir=runs/cache/latents "
     f"--data.prior.init_args.cache_dir=runs/cache/prior --data.prior.init_args.steps=2 --data.prior_batch_size=2 "
     f"--data.template='{TEMPLATE}' --model.fine_tuning.init_args.rank=2 --model.tokens.init_args.word=man "
     "--model.tokens.init_args.vectors=1 --trainer.callbacks.steps=1 --trainer.callbacks.images=1 "
-    "--trainer.default_root_dir=runs/personalise",
-    "generate": f"predict --config pipeline/generate {_QUICK} --data.source=in/people --model.model=in/personalised "
+    "--trainer.default_root_dir=runs/personalize",
+    "generate": f"predict --config stages/generate {_QUICK} --data.source=in/people --model.model=in/personalized "
     f"--data.vocabulary=in/words.yaml --data.image_size=[32,16] --data.images_per_identity=2 --data.batch_size=3 "
     f"--model.steps=1 --model.template='{TEMPLATE}' --trainer.default_root_dir=runs/generate "
     "--trainer.callbacks='[GeneratedImagesWriter]' --trainer.callbacks.folder=runs/generate "
@@ -64,7 +64,7 @@ _CHAIN = {
     "variables": {"root": "runs/chain", "data": "in/market"},
     "stages": {
         "caption": {
-            "run": f"predict --config pipeline/caption {_QUICK} --data.source=in/market --data.batch_size=64",
+            "run": f"predict --config stages/caption {_QUICK} --data.source=in/market --data.batch_size=64",
             "data": ["data"],
             "makes": ["metadata.parquet"],
         },
@@ -78,7 +78,7 @@ _CHAIN = {
     "pictures": {"rank lists": "train/fit-001/rank_lists_test.png"},
 }
 #: Commands whose whole configuration is written down, to be damaged.
-CONFIGURED = ("fit", "caption", "score", "score_generated", "personalise", "generate", "select")
+CONFIGURED = ("fit", "caption", "score", "score_generated", "personalize", "generate", "select")
 _PARTIAL = {"caption": "caption", "generate": "generate", "score_generated": "scored"}
 
 
@@ -120,7 +120,7 @@ def _write_models(folder: Path) -> None:
     diffusers_logging.disable_progress_bar()
     train_tokenizer(CAPTIONS * 5, folder / "tokenizer", size=700, length=24)
     write_checkpoint(folder / "model", "sd1", folder / "tokenizer")
-    write_personalised_model(folder / "personalised", folder / "model")
+    write_personalized_model(folder / "personalized", folder / "model")
 
 
 def _partly(command: str) -> None:
@@ -150,7 +150,7 @@ def build_stages() -> None:
     _run("score")
     for command in _PARTIAL:
         _partly(command)
-    _run("caption", "score_generated", "select", "generate", "personalise")
+    _run("caption", "score_generated", "select", "generate", "personalize")
 
 
 def _run(*commands: str) -> None:

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from diffreid_lightning.captioning.caption_parser import read_caption
-from diffreid_lightning.captioning.color_captioner import ColourCaptioner, describe_colours
+from diffreid_lightning.captioning.color_captioner import ColorCaptioner, describe_colors
 from diffreid_lightning.captioning.consensus import find_consensus
 from diffreid_lightning.captioning.datamodule import CaptioningDataModule
 from diffreid_lightning.captioning.writer import CaptionWriter
@@ -28,8 +28,8 @@ from tests.fixtures.dataset_layouts import write_market1501
 
 Command = Callable[..., int]
 
-#: Colours that differ by how the light falls on them.
-NEIGHBOURS = {
+#: Colors that differ by how the light falls on them.
+NEIGHBORS = {
     frozenset(pair)
     for pair in (
         ("navy", "blue"), ("navy", "black"), ("beige", "brown"), ("beige", "white"), ("beige", "grey"),
@@ -38,7 +38,7 @@ NEIGHBOURS = {
         ("brown", "red"), ("yellow", "beige"), ("orange", "yellow"), ("green", "black"),
     )
 }  # fmt: skip
-SMALL = ("predict", "--config=pipeline/caption", "--data.num_workers=0", "--data.batch_size=8")
+SMALL = ("predict", "--config=stages/caption", "--data.num_workers=0", "--data.batch_size=8")
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def captioned(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr("sys.argv", ["diffreid_lightning"])
-        words = ["predict", "--config", "pipeline/caption", "--data.source=miniperson", "--data.num_workers=0"]
+        words = ["predict", "--config", "stages/caption", "--data.source=miniperson", "--data.num_workers=0"]
         assert main(words) == 0
     return Manifest.read(folder / "runs/tour/caption")
 
@@ -84,8 +84,8 @@ def encoded(image: Image.Image, kind: str) -> bytes:
     return buffer.getvalue()
 
 
-def colours_said(row: dict[str, object], kinds: tuple[str, ...]) -> list[str]:
-    """The colours that a caption gives a garment, in its own order."""
+def colors_said(row: dict[str, object], kinds: tuple[str, ...]) -> list[str]:
+    """The colors that a caption gives a garment, in its own order."""
     text = str(row["caption"])
     (item,) = [item for item in read_caption(text).items if item.kind.common in kinds]
     return sorted(item.said, key=text.index)
@@ -112,15 +112,15 @@ def test_an_identity_has_one_description(captioned: Manifest) -> None:
     assert rows["circumstances"].to_pylist() == expected.circumstances
 
 
-def test_colours_are_those_that_were_rendered(captioned: Manifest) -> None:
-    """The columns that the captioner does not read say what colours the garments have."""
+def test_colors_are_those_that_were_rendered(captioned: Manifest) -> None:
+    """The columns that the captioner does not read say what colors the garments have."""
     exact, near = Counter[str](), Counter[str]()
     rows = captioned.table.to_pylist()
     for row in rows:
         for part, kinds in (("upper", ("top",)), ("lower", ("trousers", "shorts"))):
-            said, truth = colours_said(row, kinds)[0], row[f"{part}_colour"]
+            said, truth = colors_said(row, kinds)[0], row[f"{part}_color"]
             exact[part] += said == truth
-            near[part] += said == truth or frozenset((said, truth)) in NEIGHBOURS
+            near[part] += said == truth or frozenset((said, truth)) in NEIGHBORS
     shares = {part: (exact[part] / len(rows), near[part] / len(rows)) for part in exact}
     assert shares["upper"][0] >= 0.6 and shares["lower"][0] >= 0.65, shares
     assert shares["upper"][1] >= 0.78 and shares["lower"][1] >= 0.8, shares
@@ -129,13 +129,13 @@ def test_colours_are_those_that_were_rendered(captioned: Manifest) -> None:
 def test_the_captioner_reads_nothing_but_pixels(captioned: Manifest) -> None:
     for row in captioned.table.take(list(range(0, len(captioned), 97))).to_pylist():
         picture = Image.fromarray(np.asarray(captioned.images.image(row["file_name"])))
-        assert describe_colours(picture) == row["caption"]
+        assert describe_colors(picture) == row["caption"]
 
 
 @pytest.mark.parametrize("size", [(4, 8), (5, 200), (300, 9), (64, 128), (700, 1400)])
 @pytest.mark.parametrize("level", [0, 3, 128, 255])
 def test_any_size_and_any_light_has_a_caption(size: tuple[int, int], level: int) -> None:
-    caption = describe_colours(Image.new("RGB", size, (level, level, level)))
+    caption = describe_colors(Image.new("RGB", size, (level, level, level)))
     assert caption.startswith("a person wearing a ")
     assert ("in the dark" in caption) == (level < 50)
     assert ("in bright light" in caption) == (level > 200)
@@ -145,17 +145,17 @@ def test_the_person_is_described_and_not_the_wall() -> None:
     pixels = np.full((120, 60, 3), (90, 110, 130), np.uint8)
     pixels[12:60, 22:38] = (190, 30, 40)
     pixels[60:112, 24:36] = (40, 70, 170)
-    assert describe_colours(Image.fromarray(pixels)) == "a person wearing a red top and blue trousers"
+    assert describe_colors(Image.fromarray(pixels)) == "a person wearing a red top and blue trousers"
     pixels[84:104, 24:36] = (215, 170, 145)
-    assert describe_colours(Image.fromarray(pixels)) == "a person wearing a red top and blue shorts"
+    assert describe_colors(Image.fromarray(pixels)) == "a person wearing a red top and blue shorts"
 
 
 def test_a_hundred_images_a_second() -> None:
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (128, 64, 3), np.uint8))
-    describe_colours(image)
+    describe_colors(image)
     began = time.process_time()
     for _ in range(30):
-        describe_colours(image)
+        describe_colors(image)
     assert time.process_time() - began < 0.3
 
 
@@ -187,22 +187,22 @@ def test_an_interrupted_run_goes_on_and_ends_in_the_same_bytes(
     flag = "--trainer.callbacks.init_args.folder={}".format
     assert command(*words, flag(whole)) == 0
     seen: list[int] = []
-    original = ColourCaptioner.predict_step
+    original = ColorCaptioner.predict_step
 
-    def failing(self: ColourCaptioner, batch: object, batch_idx: int) -> object:
+    def failing(self: ColorCaptioner, batch: object, batch_idx: int) -> object:
         if len(seen) == 2:
             raise OSError(28, "No space left on device")
         seen.append(batch.number)  # type: ignore[attr-defined]
         return original(self, batch, batch_idx)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(ColourCaptioner, "predict_step", failing)
+        patch.setattr(ColorCaptioner, "predict_step", failing)
         assert command(*words, flag(cut)) == 1
     assert not (cut / "metadata.parquet").exists()
     done: list[int] = []
     with monkeypatch.context() as patch:
         patch.setattr(
-            ColourCaptioner,
+            ColorCaptioner,
             "predict_step",
             lambda self, batch, batch_idx: done.append(batch.number) or original(self, batch, batch_idx),
         )
@@ -219,7 +219,7 @@ def test_two_processes_that_share_the_batches_write_the_same_bytes(
     flag = "--trainer.callbacks.init_args.folder={}".format
     assert command(*SMALL, f"--data.source={market}", flag(alone)) == 0
     data = CaptioningDataModule(str(market), batch_size=8, num_workers=0)
-    captioner = ColourCaptioner()
+    captioner = ColorCaptioner()
     parts = Parts(shared, {**data.work, **captioner.work, **CaptionWriter(str(shared)).work})
     parts.begin()
     shares = [list(RemainingBatches(range(data.batches), rank, 2)) for rank in (1, 0)]
@@ -243,7 +243,7 @@ def test_batches_make_no_difference(market: Path) -> None:
     def captions(batch_size: int) -> pa.Table:
         data = CaptioningDataModule(str(market), batch_size=batch_size, num_workers=0)
         loads = (range(n * batch_size, min((n + 1) * batch_size, data.rows)) for n in range(data.batches))
-        module = ColourCaptioner()
+        module = ColorCaptioner()
         return pa.concat_tables([module.predict_step(data.load(n, rows), n).rows for n, rows in enumerate(loads)])
 
     assert captions(1).to_pylist() == captions(7).to_pylist()
@@ -271,7 +271,7 @@ def test_a_part_of_the_identities_and_those_of_val(command: Command, tmp_path: P
         (["--data.batch_size=-3"], ["data.batch_size must be at least 1"]),
         (["--trainer.callbacks.init_args.agreement=2"], ["agreement"]),
         (["--data.source=nowhere"], ["nowhere"]),
-        (["--model=ColourCaptionr"], ["did you mean 'ColourCaptioner'"]),
+        (["--model=ColorCaptionr"], ["did you mean 'ColorCaptioner'"]),
     ],
 )
 def test_mistakes_are_named(

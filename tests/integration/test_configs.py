@@ -34,7 +34,7 @@ def left_open(node: Any, key: str = "") -> Iterator[str]:
 
 
 def test_configs_are_found() -> None:
-    assert {"experiment/bot_market1501", "tiny_sd/denoiser", "pipeline/pretrain"} <= set(_TRAINER_CONFIGS)
+    assert {"recipes/bot_market1501", "tiny_sd/denoiser", "stages/pretrain"} <= set(_TRAINER_CONFIGS)
 
 
 @pytest.mark.parametrize("name", _TRAINER_CONFIGS)
@@ -95,7 +95,7 @@ def test_a_sweeps_command_line_parses(
 
 
 def test_a_trial_logs_what_its_sweep_looks_at(tracked: Callable[..., int], market: Path, tmp_path: Path) -> None:
-    sweep = yaml.safe_load((configs_folder() / "sweep/supervised.yaml").read_text(encoding="utf-8"))
+    sweep = yaml.safe_load((configs_folder() / "sweeps/supervised.yaml").read_text(encoding="utf-8"))
     assert tracked(*trial(sweep, min)[4:], f"--data.train={market}", *TINY) == 0
     (record,) = runs_under(tmp_path / "runs/reid/fit-001")
     assert sweep["metric"]["name"] in read_run(record)["history"]
@@ -104,7 +104,7 @@ def test_a_trial_logs_what_its_sweep_looks_at(tracked: Callable[..., int], marke
 def test_both_captioners_are_given_the_chains_data(
     command: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Else a chain with pipeline/caption_blip2 would caption everybody, whatever its variables say."""
+    """Else a chain with stages/caption_blip2 would caption everybody, whatever its variables say."""
     monkeypatch.setenv("DIFFREID_DATA", "/data/people")
     monkeypatch.setenv("DIFFREID_IDENTITIES", "7")
     for name in ("caption", "caption_blip2"):

@@ -205,10 +205,10 @@ OTHERS: dict[str, Other] = {
     D + "sampler.init_args.generated_share": Other(0.0),
     D + "train_view.init_args.flip": Other(0.25, lambda s: s.t.datamodule.train_view._flip.p),
     D + "train_view.init_args.pad": Other(1),
-    D + "train_view.init_args.colour": Other(
-        0.5, lambda s: s.t.datamodule.train_view._colour.transforms[0].contrast[1] - 1
+    D + "train_view.init_args.color": Other(
+        0.5, lambda s: s.t.datamodule.train_view._color.transforms[0].contrast[1] - 1
     ),
-    D + "train_view.init_args.colour_probability": Other(0.25, lambda s: s.t.datamodule.train_view._colour.p),
+    D + "train_view.init_args.color_probability": Other(0.25, lambda s: s.t.datamodule.train_view._color.p),
     D + "train_view.init_args.erasing": Other(0.5, lambda s: s.t.datamodule.train_view._erase.p),
     D + "train_view.init_args.erasing_area": Other([0.1, 0.2], lambda s: s.t.datamodule.train_view._erase.scale),
     D + "sample_weight": Other("confidence", refused=BOTH),

@@ -23,7 +23,7 @@ from diffreid_lightning.generation.module import GenerationModule
 from diffreid_lightning.manifest.manifest import Manifest
 from tests.fixtures.command_line import start
 from tests.fixtures.diffusion import SIZE, checkpoints, people, tokenizer_folder  # noqa: F401
-from tests.fixtures.drawing import write_personalised_model, write_vocabulary
+from tests.fixtures.drawing import write_personalized_model, write_vocabulary
 
 Command = Callable[..., int]
 MADE = Path("runs/tour/generate")
@@ -33,7 +33,7 @@ MADE = Path("runs/tour/generate")
 def words(tmp_path: Path, checkpoints: dict[str, Path], people: Path) -> list[str]:  # noqa: F811
     """The shipped config on four people and a model of a few thousand weights: 12 images in 4 batches."""
     return [
-        "predict", "--config=pipeline/generate", f"--data.source={people}", f"--model.model={checkpoints['sd1']}",
+        "predict", "--config=stages/generate", f"--data.source={people}", f"--model.model={checkpoints['sd1']}",
         f"--data.vocabulary={write_vocabulary(tmp_path / 'words.yaml')}", f"--data.image_size=[{SIZE[0]},{SIZE[1]}]",
         "--data.identities=null", "--data.images_per_identity=3", "--data.batch_size=3", "--model.steps=2",
         "--model.template={identity} {description}, {circumstances}", "--trainer.accelerator=cpu",
@@ -200,14 +200,14 @@ def test_a_full_disk_loses_nothing(
     assert files(MADE) == files(tmp_path / "whole" / MADE)
 
 
-def test_a_personalised_model_names_its_people(
+def test_a_personalized_model_names_its_people(
     command: Command,
     words: list[str],
     tmp_path: Path,
     checkpoints: dict[str, Path],  # noqa: F811
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    folder = write_personalised_model(tmp_path / "run" / "personalised", checkpoints["sd1"])
+    folder = write_personalized_model(tmp_path / "run" / "personalized", checkpoints["sd1"])
     assert command(*words, f"--model.model={folder.parent}") == 2
     assert f"did you mean {folder}?" in " ".join(capsys.readouterr().err.split())
     assert command(*words, f"--model.model={folder}", "--model.template=a photo of {description}") == 2
@@ -218,12 +218,12 @@ def test_a_personalised_model_names_its_people(
     assert rows[3]["prompt"].startswith("<toy-0004> a man in 4, "), "described by the model, not by the manifest"
 
 
-def test_a_whole_model_may_have_a_personalised_one_in_its_folder(
+def test_a_whole_model_may_have_a_personalized_one_in_its_folder(
     checkpoints: dict[str, Path],  # noqa: F811
     tmp_path: Path,
 ) -> None:
     whole = shutil.copytree(checkpoints["sd1"], tmp_path / "whole")
-    write_personalised_model(whole / "personalised", checkpoints["sd1"])
+    write_personalized_model(whole / "personalized", checkpoints["sd1"])
     assert GenerationModule(str(whole), image_size=SIZE, steps=2).generator == weights_hash(checkpoints["sd1"])
 
 
@@ -293,9 +293,9 @@ def test_identities_a_model_does_not_know_are_refused(
     command: Command, words: list[str], tmp_path: Path, checkpoints: dict[str, Path],  # noqa: F811
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    folder = write_personalised_model(tmp_path / "model", checkpoints["sd1"])
+    folder = write_personalized_model(tmp_path / "model", checkpoints["sd1"])
     assert command(*words, f"--model.model={folder}", "--data.splits=[query]") == 2
-    assert "not personalised for 2 of 2 identities" in capsys.readouterr().err
+    assert "not personalized for 2 of 2 identities" in capsys.readouterr().err
 
 
 def test_a_plain_model_needs_descriptions(
@@ -309,4 +309,4 @@ def test_a_plain_model_needs_descriptions(
     Manifest(real.table.drop_columns(["description", "circumstances"]), real.root).write(tmp_path / "plain.parquet")
     assert command(*words, f"--data.source={tmp_path / 'plain.parquet'}") == 2
     error = capsys.readouterr().err
-    assert "'description'" in error and "pipeline/caption" in error
+    assert "'description'" in error and "stages/caption" in error

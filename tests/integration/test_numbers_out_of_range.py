@@ -41,11 +41,11 @@ NEEDED: dict[str, dict[str, Any]] = {
     "ImageDataModule": {"source": "miniperson"},
     "SupervisedReID": {"backbone": "test_resnet", "image_size": (64, 32)},
     "ScorerTraining": {"backbone": "test_resnet", "image_size": (64, 32)},
-    "PersonalisationDataModule": {"image_size": (64, 32)},
+    "PersonalizationDataModule": {"image_size": (64, 32)},
 }
 #: Made of folders of weights, whose numbers the tests of their modules try; and not named by configurations.
 LEFT_OUT = {
-    "TransformersCaptioner", "GenerationModule", "Personalisation", "TextToImageTraining", "AutoencoderTraining",
+    "TransformersCaptioner", "GenerationModule", "Personalization", "TextToImageTraining", "AutoencoderTraining",
     "CaptionedLatentsDataModule", "PerceptualDistance", "ReIDScorer", "PersonImages", "ManifestImages", "ShuffledRows",
     "RemainingBatches", "PlannedDataModule", "CaptionReader", "IdentityTokens", "InjectedEmbedding", "PriorImages",
     "PromptCache", "Sampler", "TokenMapper", "FileLock", "Calibration", "FoldNetwork", "Selection", "NearestEntries",
@@ -56,7 +56,7 @@ _NONE, _MANY, _NONE_OR_MANY = (0,), (10**9,), (0, 10**9)
 #: By argument, or by class and argument, the odd numbers that have a meaning: 0 switches off, many are all there are.
 TAKEN: dict[str, tuple[float, ...]] = {
     **dict.fromkeys(("agreement", "drop", "drop_circumstances", "drop_path_rate", "dropout", "erasing"), _NONE),
-    **dict.fromkeys(("flip", "pad", "colour", "colour_probability", "erasing_area", "smoothing", "quantile"), _NONE),
+    **dict.fromkeys(("flip", "pad", "color", "color_probability", "erasing_area", "smoothing", "quantile"), _NONE),
     **dict.fromkeys(("guidance", "threads", "waiting", "num_workers", "val_share", "generated_share", "betas"), _NONE),
     **dict.fromkeys(("near_copy", "real", "generated", "full", "prior_batch_size", "spread"), _NONE),
     **dict.fromkeys(("attribute_weight", "identity_weight", "reading_weight"), _NONE),

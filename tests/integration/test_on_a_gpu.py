@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from diffreid_lightning.manifest.manifest import Manifest
-from diffreid_lightning.personalization.checkpoint import load_personalised
+from diffreid_lightning.personalization.checkpoint import load_personalized
 from tests.fixtures.command_line import TINY
 from tests.fixtures.diffusion import SIZE, checkpoints, people, tokenizer_folder  # noqa: F401
 
@@ -32,20 +32,20 @@ def test_people_are_learnt_and_drawn(
 ) -> None:
     size = str(list(SIZE))
     words = [
-        "fit", "--config=pipeline/personalise", "--trainer.logger=false", "--trainer.accelerator=gpu",
+        "fit", "--config=stages/personalize", "--trainer.logger=false", "--trainer.accelerator=gpu",
         "--trainer.max_epochs=2", "--trainer.enable_progress_bar=false", "--trainer.default_root_dir=runs/test",
         f"--data.source={people}", "--data.identities=null", f"--data.image_size={size}", "--data.batch_size=4",
         "--data.prior.init_args.images_per_identity=1", "--data.prior.init_args.steps=2",
         f"--model.model={checkpoints['sd1']}", "--model.warmup_steps=1", "--model.tokens.init_args.word=man",
     ]  # fmt: skip
     assert command(*words, *precision) == 0
-    model = tmp_path / "runs/test/fit-001/personalised"
-    assert len(load_personalised(model).identities) == 4
+    model = tmp_path / "runs/test/fit-001/personalized"
+    assert len(load_personalized(model).identities) == 4
     drawn, plans = {}, []
     for device in ("gpu", "cpu"):
         out = tmp_path / device
         draw = [
-            "predict", "--config=pipeline/generate", f"--model.model={model}", f"--data.source={people}",
+            "predict", "--config=stages/generate", f"--model.model={model}", f"--data.source={people}",
             "--data.images_per_identity=2", f"--data.image_size={size}", "--model.steps=3",
             "--model.diversity=NoDiversity", f"--trainer.accelerator={device}", f"--trainer.default_root_dir={out}",
             "--trainer.logger=false",

@@ -1,4 +1,4 @@
-"""Personalisation by the command line, as shipped, on a random checkpoint and four people."""
+"""Personalization by the command line, as shipped, on a random checkpoint and four people."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from diffreid_lightning.diffusion.pipeline_io import load_pipeline
 from diffreid_lightning.manifest.manifest import Manifest
-from diffreid_lightning.personalization.checkpoint import load_personalised
+from diffreid_lightning.personalization.checkpoint import load_personalized
 from tests.fixtures.diffusion import SIZE, checkpoints, people, tokenizer_folder  # noqa: F401
 from tests.fixtures.original_layout import write_single_file
 
@@ -25,7 +25,7 @@ RUN = Path("runs/test/fit-001")
 @pytest.fixture
 def words(tmp_path: Path, checkpoints: dict[str, Path], people: Path) -> list[str]:  # noqa: F811
     """The shipped config, with everything small."""
-    shipped = yaml.safe_load((Path(__file__).parents[2] / "configs/pipeline/personalise.yaml").read_text())
+    shipped = yaml.safe_load((Path(__file__).parents[2] / "configs/stages/personalize.yaml").read_text())
     shipped["trainer"] |= {
         "default_root_dir": "runs/test", "max_epochs": 2, "precision": "32", "enable_progress_bar": False,
         "accelerator": "cpu", "log_every_n_steps": 1,
@@ -43,14 +43,14 @@ def words(tmp_path: Path, checkpoints: dict[str, Path], people: Path) -> list[st
     shipped["model"]["init_args"] |= {"model": str(checkpoints["sd1"]), "warmup_steps": 1}
     shipped["model"]["init_args"]["fine_tuning"]["init_args"] |= {"rank": 2}
     shipped["model"]["init_args"]["tokens"]["init_args"] |= {"word": "man"}
-    file = tmp_path / "personalise.yaml"
+    file = tmp_path / "personalize.yaml"
     file.write_text(yaml.safe_dump(shipped))
     return ["fit", "--config", str(file)]
 
 
 def test_people_are_learnt_drawn_and_saved(command: Command, words: list[str], tmp_path: Path) -> None:
     assert command(*words) == 0
-    model = load_personalised(tmp_path / RUN / "personalised")
+    model = load_personalized(tmp_path / RUN / "personalized")
     assert [identity.key[2] for identity in model.identities] == [1, 2, 3, 4]
     sheet = Image.open(tmp_path / RUN / "samples/epoch-0002.png")
     assert sheet.width > 4 * SIZE[1]
@@ -71,10 +71,10 @@ def test_a_continued_run_comes_to_the_same_weights(
     assert command(*words, "--trainer.max_epochs=1") == 0
     assert command(*words, "--trainer.max_epochs=3", "--ckpt_path=last") == 0
     # Killed between its last epoch and its end, it is taken up with nothing left to train.
-    shutil.rmtree(RUN / "personalised")
+    shutil.rmtree(RUN / "personalized")
     assert command(*words, "--trainer.max_epochs=3", "--ckpt_path=last") == 0
     for name in ("tokens.safetensors", "lora/pytorch_lora_weights.safetensors"):
-        one, two = (load_file(folder / RUN / "personalised" / name) for folder in (whole, cut))
+        one, two = (load_file(folder / RUN / "personalized" / name) for folder in (whole, cut))
         assert one.keys() == two.keys()
         assert all(torch.equal(one[key], two[key]) for key in one)
 
@@ -125,7 +125,7 @@ def test_another_layout_or_other_data_than_the_models_are_refused(
     assert command(*words, "--data=ReIDDataModule") == 2
 
 
-def test_a_single_file_is_personalised_and_generates(
+def test_a_single_file_is_personalized_and_generates(
     command: Command,
     words: list[str],
     tmp_path: Path,
@@ -134,10 +134,10 @@ def test_a_single_file_is_personalised_and_generates(
 ) -> None:
     file = write_single_file(load_pipeline(checkpoints["sd1"]), tmp_path / "one.safetensors")
     shutil.copytree(checkpoints["sd1"], tmp_path / "one", ignore=shutil.ignore_patterns("*.safetensors"))
-    callbacks = "--trainer.callbacks=[{class_path: PersonalisationExport}]"
+    callbacks = "--trainer.callbacks=[{class_path: PersonalizationExport}]"
     assert command(*words, f"--model.model={file}", "--trainer.max_epochs=1", callbacks) == 0
     drawing = [
-        "predict", "--config=pipeline/generate", f"--data.source={people}", f"--model.model={RUN / 'personalised'}",
+        "predict", "--config=stages/generate", f"--data.source={people}", f"--model.model={RUN / 'personalized'}",
         f"--data.image_size=[{SIZE[0]},{SIZE[1]}]", "--data.identities=null", "--data.images_per_identity=1",
         "--model.steps=1", "--model.diversity=NoDiversity", "--data.batch_size=4", "--trainer.accelerator=cpu",
         "--trainer.default_root_dir=runs/drawn",
@@ -155,7 +155,7 @@ def test_a_tokenizer_that_is_missing_is_named_before_anything_is_done(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     model = shutil.copytree(checkpoints["sd1"], tmp_path / "notok", ignore=shutil.ignore_patterns("tokenizer"))
-    generate = ["predict", "--config=pipeline/generate", f"--data.source={people}"]
+    generate = ["predict", "--config=stages/generate", f"--data.source={people}"]
     for stage in (words, generate):
         assert command(*stage, f"--model.model={model}", "--trainer.default_root_dir=runs/none") == 2
         errors = capsys.readouterr().err
@@ -173,4 +173,4 @@ def test_a_source_without_training_images_is_refused(
     manifest = Manifest.read(people)
     manifest.filter(manifest.numpy("split") != "train").write(tmp_path / "test_only.parquet")
     assert command(*words, f"--data.source={tmp_path / 'test_only.parquet'}") == 2
-    assert "nobody to personalise" in capsys.readouterr().err
+    assert "nobody to personalize" in capsys.readouterr().err

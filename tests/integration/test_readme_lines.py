@@ -1,4 +1,4 @@
-"""The lines of the README that load a personalised model without this package."""
+"""The lines of the README that load a personalized model without this package."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from diffreid_lightning.diffusion.prompt_encoding import text_encoders
-from diffreid_lightning.personalization.checkpoint import load_personalised, read_tokens
+from diffreid_lightning.personalization.checkpoint import load_personalized, read_tokens
 from tests.fixtures.diffusion import SIZE
-from tests.fixtures.drawing import write_personalised_model
+from tests.fixtures.drawing import write_personalized_model
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -29,12 +29,12 @@ def shown_lines(base: Path, folder: Path) -> str:
 def test_they_load_what_generation_loads(
     checkpoints: dict[str, Path], tmp_path: Path, layout: str, people: int, vectors: int
 ) -> None:
-    folder = write_personalised_model(tmp_path, checkpoints[layout], people, vectors)
+    folder = write_personalized_model(tmp_path, checkpoints[layout], people, vectors)
     found: dict[str, Any] = {}
     exec(shown_lines(checkpoints[layout], folder), found)
     names, _ = read_tokens(folder)
     assert found["names"] == names and len(names) == people
-    ours = text_encoders(load_personalised(folder).pipeline)
+    ours = text_encoders(load_personalized(folder).pipeline)
     for (tokenizer, encoder), (wanted, trained) in zip(text_encoders(found["pipeline"]), ours, strict=True):
         assert [tokenizer.convert_tokens_to_ids(name) for name in names] == wanted.convert_tokens_to_ids(names)
         table, other = (each.get_input_embeddings().weight[-people * vectors :] for each in (encoder, trained))

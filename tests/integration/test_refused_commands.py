@@ -50,7 +50,7 @@ def test_a_refused_resume_changes_nothing(
         "--model.backbone=test_vit": "--model.backbone",
         f"--data.train={fewer}": "other training data",
         "--data.sampler.init_args.identities_per_batch=1000": "1000",
-        "--model.optimizer=torch.optim.SGD": "another optimiser",
+        "--model.optimizer=torch.optim.SGD": "another optimizer",
     }
     resume = f"--ckpt_path={run}/checkpoints/last.ckpt"
     for wrong, named in refusals.items():
@@ -120,7 +120,7 @@ def test_a_recipe_that_wants_the_hub_says_how_to_do_without(
     monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
     words = ["--trainer.accelerator=cpu", "--data.num_workers=0"]
-    assert command("fit", "--config=experiment/bot_market1501", f"--data.train={market}", *words) == 2
+    assert command("fit", "--config=recipes/bot_market1501", f"--data.train={market}", *words) == 2
     error = capfd.readouterr().err
     for way in ("--model.init_from null", "--model.init_from local-dir:", "efficientnet-lite0", "[imagenet]"):
         assert way in error

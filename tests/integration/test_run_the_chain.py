@@ -25,11 +25,11 @@ from tests.fixtures.checkpoint_layouts import write_checkpoint
 from tests.fixtures.dataset_layouts import write_market1501
 
 TINY = str(Path(__file__).parents[1] / "fixtures/tiny_chain.yaml")
-STAGES = ("caption", "personalise", "generate", "score", "score_generated", "select", "pretrain", "transfer")
+STAGES = ("caption", "personalize", "generate", "score", "score_generated", "select", "pretrain", "transfer")
 
 
 def test_the_tour_consists_of_every_stage_and_its_rivals() -> None:
-    chain = read_chain(["pipeline/tour"], {})
+    chain = read_chain(["chains/tour"], {})
     assert [stage.name for stage in chain.stages] == [*STAGES, "scratch", "imagenet"]
     assert set(chain.table.values()) == {"scratch", "transfer", "imagenet"}
     assert {"contact sheet", "score histogram", "dataset card", "W&B run"} <= set(chain.pictures)
@@ -42,7 +42,7 @@ def test_the_tour_consists_of_every_stage_and_its_rivals() -> None:
 def test_other_pixels_under_the_same_names_reach_every_stage_that_reads_them(tmp_path: Path) -> None:
     """Captions may come out the same, so the manifest between would not tell."""
     data = write_market1501(tmp_path / "data", train_ids=range(2, 8))
-    chain = read_chain(["pipeline/tour"], {"data": str(data), "root": str(tmp_path / "out")})
+    chain = read_chain(["chains/tour"], {"data": str(data), "root": str(tmp_path / "out")})
     outputs = dict.fromkeys((stage.name for stage in chain.stages), "the same")
 
     def keys() -> dict[str, str]:
@@ -57,7 +57,7 @@ def test_other_pixels_under_the_same_names_reach_every_stage_that_reads_them(tmp
     assert changed == after.keys() - {"select", "pretrain"}, "these two read what was generated"
 
 
-@pytest.mark.parametrize("more", [[], ["--config", "pipeline/tour", "--config", "pipeline/quick"]])
+@pytest.mark.parametrize("more", [[], ["--config", "chains/tour", "--config", "chains/quick"]])
 def test_the_plan_names_every_stage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], more: list[str]
 ) -> None:
@@ -70,13 +70,13 @@ def test_the_plan_names_every_stage(
     by_hand = [shlex.split(line) for line in said.partition("by hand:")[2].splitlines() if line.strip()]
     assert by_hand[0][0] == "export"
     assert {word.partition("=")[0] for word in by_hand[0][1:]} >= {"DIFFREID_ROOT", "DIFFREID_DATA"}
-    chain = read_chain(more[1::2] or ["pipeline/tour"], {})
+    chain = read_chain(more[1::2] or ["chains/tour"], {})
     commands = [tuple(words[3:]) for words in by_hand[1:]]
     assert commands == [stage.words for stage in chain.stages if stage.available]
     assert not any(tmp_path.iterdir()), "a plan makes nothing"
 
 
-@pytest.mark.parametrize("stage", read_chain(["pipeline/tour", "pipeline/market1501"], {}).stages, ids=lambda s: s.name)
+@pytest.mark.parametrize("stage", read_chain(["chains/tour", "chains/market1501"], {}).stages, ids=lambda s: s.name)
 def test_the_chain_for_photographs_consists_of_commands_the_parser_takes(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -135,7 +135,7 @@ def tour(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tour]:
         patch.setattr(logging, "raiseExceptions", False)
         patch.setattr(runner, "run_logged", here)
         asked = ["--root", str(folder / "out"), "--data", str(data), "--model", str(model)]
-        assert main(["pipeline", "--config", "pipeline/tour", "--config", TINY, *asked]) == 0
+        assert main(["pipeline", "--config", "chains/tour", "--config", TINY, *asked]) == 0
         assert {path.name for path in folder.iterdir()} == {"data", "model", "out"}, "nothing lies outside the root"
         yield Tour(folder / "out", data)
 
@@ -175,7 +175,7 @@ def test_parents_lead_back_to_the_subset_and_nowhere_else(tour: Tour) -> None:
 
 def test_every_training_names_the_manifest_it_saw(tour: Tour) -> None:
     captioned, kept = (tour.made[name].content_hash for name in ("caption", "kept"))
-    assert tour.training_data("personalise/fit-001/personalised/provenance.json")["manifest"] == captioned
+    assert tour.training_data("personalize/fit-001/personalized/provenance.json")["manifest"] == captioned
     for place, parent in {
         "score/fit-001/scorer/scorer.json": captioned,
         "pretrain/fit-001/backbone/provenance.json": kept,

@@ -25,11 +25,11 @@ OWN = {
     "torch.optim.AdamW": {"betas": (0.9, 0.999)},
     "RMSprop": {"alpha": 0.99},
 }
-#: every class of the package that has an optimiser as the default of an argument, with what it needs beside
+#: every class of the package that has an optimizer as the default of an argument, with what it needs beside
 TRAINED: dict[str, dict[str, Any]] = {
     "SupervisedReID": {},
     "ScorerTraining": {},
-    "Personalisation": {"model": "somewhere"},
+    "Personalization": {"model": "somewhere"},
     "AutoencoderTraining": {"architecture": {}},
 }
 
@@ -50,7 +50,7 @@ def parsed(parser: HouseParser, optimizer: Any, owner: str = "SupervisedReID") -
 @pytest.mark.parametrize("owner", TRAINED)
 @pytest.mark.parametrize("form", ["mapping", "text"])
 @pytest.mark.parametrize("name", OWN)
-def test_a_named_optimiser_has_its_own_defaults(parser: HouseParser, owner: str, form: str, name: str) -> None:
+def test_a_named_optimizer_has_its_own_defaults(parser: HouseParser, owner: str, form: str, name: str) -> None:
     found = parsed(parser, {"class_path": name} if form == "mapping" else name, owner)
     own = inspect.signature(getattr(torch.optim, name.rpartition(".")[2])).parameters
     for argument in ("lr", "weight_decay"):
@@ -65,7 +65,7 @@ def test_the_hidden_default_stays_where_no_class_is_named(parser: HouseParser) -
 
 
 @pytest.mark.parametrize("words", [["--model.optimizer=AdamW"], ["--config=other.yaml"]])
-def test_a_named_optimiser_keeps_nothing_of_the_default_config(
+def test_a_named_optimizer_keeps_nothing_of_the_default_config(
     words: list[str], command: Command, capfd: pytest.CaptureFixture[str]
 ) -> None:
     Path("other.yaml").write_text("model:\n  optimizer:\n    class_path: torch.optim.AdamW\n")

@@ -66,7 +66,7 @@ Command = Callable[..., int]
         (["fit", "--trainer.gradient_clip_val=abc"], ["--trainer.gradient_clip_val", "a number or null"]),
         (["fit", "--data.sampler.identities_per_batch=2.5"], ["identities_per_batch", "a whole number"]),
         (["fit", "--trainer.devices=abc"], ["devices"]),
-        (["fit", "--config=bot_market.yaml"], ["did you mean --config experiment/bot_market1501"]),
+        (["fit", "--config=bot_market.yaml"], ["did you mean --config recipes/bot_market1501"]),
         (["fit", "--model.backbone=resnet51"], ["resnet51", "resnet50"]),
         (
             ["fit", "--trainer.callbacks=[../../evil.Writer]"],
@@ -94,7 +94,7 @@ Command = Callable[..., int]
             ],
             ["max_epochs", "many"],
         ),
-        (["fit", "--config=experiment/bot_market1501"], ["--data.train", "???"]),
+        (["fit", "--config=recipes/bot_market1501"], ["--data.train", "???"]),
     ],
 )
 def test_mistakes_are_named_with_their_remedy(
@@ -360,7 +360,7 @@ def test_a_disk_that_may_not_be_written_is_the_users_to_change(
     assert "a place that can be written" in capfd.readouterr().err
 
 
-def test_an_optimisers_state_that_does_not_fit_is_the_checkpoints_fault() -> None:
+def test_an_optimizers_state_that_does_not_fit_is_the_checkpoints_fault() -> None:
     one, two = (torch.nn.Parameter(torch.zeros(1)) for _ in range(2))
     state = torch.optim.SGD([{"params": [one]}, {"params": [two]}], lr=1.0).state_dict()
     with pytest.raises(ValueError, match="parameter groups") as caught:
@@ -455,7 +455,7 @@ def test_a_printed_config_follows_later_overrides(
         assert shown["model"]["init_args"]["scheduler"]["init_args"]["T_max"] == period
 
 
-def test_a_fused_optimiser_that_cannot_clip_is_named(
+def test_a_fused_optimizer_that_cannot_clip_is_named(
     command: Command, market: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     words = [

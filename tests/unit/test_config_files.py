@@ -46,7 +46,7 @@ def test_config_flag_without_file() -> None:
         config_files.split_config_flags(["--config"])
 
 
-@pytest.mark.parametrize("name", ["experiment/bot_market1501", "experiment/bot_market1501.yaml", "default"])
+@pytest.mark.parametrize("name", ["recipes/bot_market1501", "recipes/bot_market1501.yaml", "default"])
 def test_packaged_configs_are_found_by_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert config_files.find_config(name).is_file()
@@ -55,8 +55,8 @@ def test_packaged_configs_are_found_by_name(name: str, tmp_path: Path, monkeypat
 def test_unknown_config_names_the_nearest() -> None:
     with pytest.raises(UserError) as caught:
         config_files.find_config("experiment/bot_market")
-    assert "did you mean --config experiment/bot_market1501?" in str(caught.value)
-    for name, guess in (("bot_market.yaml", "experiment/bot_market1501"), ("pretrane", "stages/pretrain")):
+    assert "did you mean --config recipes/bot_market1501?" in str(caught.value)
+    for name, guess in (("bot_market.yaml", "recipes/bot_market1501"), ("pretrane", "stages/pretrain")):
         with pytest.raises(UserError) as caught:
             config_files.find_config(name)
         assert f"did you mean --config {guess}?" in str(caught.value)

@@ -54,7 +54,7 @@ def view(place: Place, camera: Camera, samples: int = 2) -> Backdrop:
     Args:
         place: the scene.
         camera: the camera.
-        samples: rays per pixel side; the colours are averaged, the depth is taken from one ray.
+        samples: rays per pixel side; the colors are averaged, the depth is taken from one ray.
 
     Returns:
         The backdrop.
@@ -111,7 +111,7 @@ def _window(solid: Solid, camera: Camera) -> tuple[int, int, int, int] | None:
         spread = np.array([solid.radius, solid.radius, 0])
         low, high = np.asarray(solid.base) - spread, np.asarray(solid.base) + spread + [0, 0, solid.height]
     else:
-        low, high = np.asarray(solid.centre) - solid.radii, np.asarray(solid.centre) + solid.radii
+        low, high = np.asarray(solid.center) - solid.radii, np.asarray(solid.center) + solid.radii
     corners = np.array([[x, y, z] for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])])
     pixel, depth = camera.project(corners)
     if depth.max() <= 0.1:
@@ -184,7 +184,7 @@ def _hit_column(column: Column, eye: Array, rays: Array) -> _Hit:
 
 def _hit_ball(ball: Ball, eye: Array, rays: Array) -> _Hit:
     radii = np.asarray(ball.radii, dtype=np.float32)
-    origin = (eye - np.asarray(ball.centre, dtype=np.float32)) / radii
+    origin = (eye - np.asarray(ball.center, dtype=np.float32)) / radii
     local = rays / radii
     a, b, c = (local**2).sum(axis=1), local @ origin, float(origin @ origin) - 1
     root = b * b - a * c

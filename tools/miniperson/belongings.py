@@ -48,8 +48,8 @@ def _hair_parts(model: BodyModel, rest: RestBody, look: Look) -> list[Mesh]:
         return [_on_head(model, rest, HAIR, *solids.tube(path, 0.034 * np.sin(0.5 + 2.4 * t), 8))]
     if look.cut == "bun":
         high = look.seed % 2
-        centre = (0.0, 0.02 if high else 0.065, 1.03 if high else 0.93)
-        return [_on_head(model, rest, HAIR, *solids.superellipsoid(centre, (0.045, 0.042, 0.04)))]
+        center = (0.0, 0.02 if high else 0.065, 1.03 if high else 0.93)
+        return [_on_head(model, rest, HAIR, *solids.superellipsoid(center, (0.045, 0.042, 0.04)))]
     return []
 
 
@@ -126,10 +126,10 @@ def _bag_parts(model: BodyModel, rest: RestBody, look: Look) -> list[Mesh]:
         chest = trunk[(np.abs(trunk[:, 0]) < 0.1) & (above > 0.0) & (above < 0.15)]
         back = float(chest[:, 1].max()) + THICKNESS[look.upper] * 0.5
         shift = back - 0.07
-        centre = (0.0, 0.07 + 0.075 * size, 0.5)
-        vertices, faces = solids.superellipsoid(centre, (0.145 * size, 0.085 * size, 0.21 * size), 0.45, 16)
+        center = (0.0, 0.07 + 0.075 * size, 0.5)
+        vertices, faces = solids.superellipsoid(center, (0.145 * size, 0.085 * size, 0.21 * size), 0.45, 16)
         pocket, pocket_faces = solids.superellipsoid(
-            (0.0, centre[1] + 0.085 * size, 0.42), (0.105 * size, 0.035, 0.095 * size), 0.45, 12
+            (0.0, center[1] + 0.085 * size, 0.42), (0.105 * size, 0.035, 0.095 * size), 0.45, 12
         )
         shifted = [part + np.array([0, shift, 0], dtype=np.float32) for part in (vertices, pocket)]
         return [
@@ -140,8 +140,8 @@ def _bag_parts(model: BodyModel, rest: RestBody, look: Look) -> list[Mesh]:
     if look.bag == "shoulder":
         hip = trunk[np.abs(trunk[:, 2] - rest.heads[model.bone("spine05")][2]) < 0.05]
         reach = float(np.abs(hip[np.abs(hip[:, 0]) < 0.3, 0]).max())
-        centre = (side * (reach + 0.045), 0.0, 0.12)
-        vertices, faces = solids.superellipsoid(centre, (0.05, 0.15 * size, 0.115 * size), 0.45, 14)
+        center = (side * (reach + 0.045), 0.0, 0.12)
+        vertices, faces = solids.superellipsoid(center, (0.05, 0.15 * size, 0.115 * size), 0.45, 14)
         return [_rigid(model, rest, BAG, "spine05", vertices, faces)]
     slot = "carry.L" if side > 0 else "carry.R"
     hand = rest.heads[model.bone("wrist.L" if side > 0 else "wrist.R")]

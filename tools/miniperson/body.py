@@ -1,7 +1,7 @@
 """The parametric body: rest shapes from `anny`, reduced to the surfaces a dressed person shows, and their skinning.
 
 Three of the model's surfaces are used: the *skin* of head, neck and hands; the *suit*, a smooth envelope of trunk,
-arms, legs and feet that carries the clothes (bare limbs too: it is then coloured as skin); and the *skirt*, a tube
+arms, legs and feet that carries the clothes (bare limbs too: it is then colored as skin); and the *skirt*, a tube
 around both legs for skirts and the tails of coats. All three follow every change of body shape and share one skeleton.
 """
 
@@ -53,7 +53,7 @@ class Mesh:
     """Vertices with skinning weights and the coordinates that garments are drawn in.
 
     Attributes:
-        vertices: (V, 3) rest position in metres; x to the person's left, y backwards, z up.
+        vertices: (V, 3) rest position in meters; x to the person's left, y backwards, z up.
         canonical: (V, 3) the same vertex on the average body, so that a hem sits equally on everyone.
         weights: (V, J) bone weights, rows sum to 1.
         faces: (F, 3) vertex indices.
@@ -111,8 +111,8 @@ class BodyModel:
         self.canonical = vertices
 
     @cached_property
-    def neighbours(self) -> sparse.csr_array:
-        """(V, V) matrix that replaces each vertex by the mean of its neighbours."""
+    def neighbors(self) -> sparse.csr_array:
+        """(V, V) matrix that replaces each vertex by the mean of its neighbors."""
         edges = np.concatenate([self._faces[:, [0, 1]], self._faces[:, [1, 2]], self._faces[:, [2, 0]]])
         edges = np.unique(np.concatenate([edges, edges[:, ::-1]]), axis=0)
         count = np.bincount(edges[:, 0], minlength=len(self.canonical))

@@ -16,7 +16,7 @@ from tools.miniperson import backdrop as empty
 from tools.miniperson import lighting
 from tools.miniperson.body import BodyModel, body_model
 from tools.miniperson.look import Look
-from tools.miniperson.materials import colour_of
+from tools.miniperson.materials import color_of
 from tools.miniperson.poses import pose_figure
 from tools.miniperson.raster import Fragments, downsample, rasterize
 from tools.miniperson.shots import Shot, Stance
@@ -140,10 +140,10 @@ class Studio:
         top, bottom, side = shot.margin
         full = tall * (1 + top + bottom)
         across = float(np.clip(wide * (1 + 2 * side), 0.36 * full, 0.62 * full))
-        centre_x = (low[0] + high[0]) / 2 + shot.shift[0] * across
+        center_x = (low[0] + high[0]) / 2 + shot.shift[0] * across
         upper = low[1] - top * tall + shot.shift[1] * tall
         return Window(
-            float(centre_x - across / 2), float(upper), across, float(full),
+            float(center_x - across / 2), float(upper), across, float(full),
             self.height * self.samples, self.width * self.samples,
         )  # fmt: skip
 
@@ -195,8 +195,8 @@ class _Canvas:
         # The sky's light is missing too right under the feet.
         feet = vertices[vertices[:, 2] < 0.12]
         low = self.world[:, 2] < 0.4
-        for centre in (feet[feet @ stance.turn(np.array([[1, 0, 0]], dtype=np.float32))[0] > 0], feet):
-            middle = centre[:, :2].mean(axis=0) if len(centre) else np.asarray(stance.at)
+        for center in (feet[feet @ stance.turn(np.array([[1, 0, 0]], dtype=np.float32))[0] > 0], feet):
+            middle = center[:, :2].mean(axis=0) if len(center) else np.asarray(stance.at)
             gap = (self.world[:, 0] - middle[0]) ** 2 + (self.world[:, 1] - middle[1]) ** 2
             dark = np.where(low, 0.35 * np.exp(-gap / 0.08), 0).astype(np.float32)[:, None]
             self.soft, self.key = self.soft * (1 - dark), self.key * (1 - 0.7 * dark)
@@ -209,15 +209,15 @@ class _Canvas:
             self.window.to_samples(pixels), depth, figure.mesh.faces, self.window.rows, self.window.columns
         )
         front = fragments.depth < self.depth[fragments.sample]
-        colour = self._colour(figure, vertices, fragments, cast)
+        color = self._color(figure, vertices, fragments, cast)
         seen = fragments.sample[front]
-        self.painted[seen] = colour[front]
+        self.painted[seen] = color[front]
         self.depth[seen] = fragments.depth[front]
         self.owner[seen] = self.count
         self.count += 1
         return len(front)
 
-    def _colour(self, figure: Figure, vertices: Array, fragments: Fragments, cast: _Shadow) -> Array:
+    def _color(self, figure: Figure, vertices: Array, fragments: Fragments, cast: _Shadow) -> Array:
         mesh, light = figure.mesh, self.backdrop.place.light
         attributes = np.concatenate(
             [
@@ -239,7 +239,7 @@ class _Canvas:
         normal = normal / (np.linalg.norm(normal, axis=1, keepdims=True) + 1e-9)
         facing = (normal * towards_eye).sum(axis=1, keepdims=True)
         normal = np.where(facing < 0, -normal, normal)  # hair and skirts are open sheets
-        albedo, gloss = colour_of(figure.look, mesh.layer[fragments.face], canonical, arm, on_arm, leg)
+        albedo, gloss = color_of(figure.look, mesh.layer[fragments.face], canonical, arm, on_arm, leg)
 
         middle = vertices.mean(axis=0, keepdims=True)
         direction, irradiance = lighting.key_light(light, middle)
@@ -294,7 +294,7 @@ class _Shadow:
         return cls(basis, origin, nearest)
 
     def at(self, points: Array, bias: float) -> Array:
-        """Share of the light (0 to 1) that points (N, 3) lack, softened over neighbouring texels."""
+        """Share of the light (0 to 1) that points (N, 3) lack, softened over neighboring texels."""
         local = (points - self.origin) @ self.basis.T
         place = (local[:, :2] / _SHADOW_REACH * 0.5 + 0.5) * _SHADOW_TEXELS - 0.5
         first = np.floor(place).astype(np.int64)

@@ -42,10 +42,10 @@ class Corpus:
         bystanders: people in the gallery whom nobody asks for; Market's pid 0 with ``bad_boxes``.
         bad_boxes: gallery pictures of badly cut people, also pid 0.
         junk: gallery pictures that count neither way, Market's pid -1.
-        twins: chance that an identity shares sex and colours with an earlier one of its split.
+        twins: chance that an identity shares sex and colors with an earlier one of its split.
         captions: whether the manifest describes each picture in words.
         avoid: outfits that nobody here may wear.
-        unseen: pairs of colours (upper, lower); whoever wears one of them is in ``val`` and not in ``train``.
+        unseen: pairs of colors (upper, lower); whoever wears one of them is in ``val`` and not in ``train``.
         crowd: chance that someone else comes into a picture.
     """
 
@@ -125,8 +125,8 @@ def domain(name: str, identities: int | None = None) -> Corpus:
 def world(identities: int = 3000, cameras: int = 48) -> Corpus:
     """A captioned corpus to learn pedestrians in general from.
 
-    It shares no camera, background, colour cast or pose clip with MiniPerson, and nobody in it wears the outfit (sex,
-    garments and their colours, hair, bag) of anybody there; bodies are drawn anew. People whose colours of upper and
+    It shares no camera, background, color cast or pose clip with MiniPerson, and nobody in it wears the outfit (sex,
+    garments and their colors, hair, bag) of anybody there; bodies are drawn anew. People whose colors of upper and
     lower garment are one of 20 pairs make up ``val``: a generator trained on ``train`` has never seen these together.
 
     Args:
@@ -143,7 +143,7 @@ def world(identities: int = 3000, cameras: int = 48) -> Corpus:
 
 
 def _unseen_pairs(seed: int, count: int = 20) -> frozenset[tuple[str, str]]:
-    """Pairs of two different garment colours, drawn at random."""
+    """Pairs of two different garment colors, drawn at random."""
     pairs = [(upper, lower) for upper in GARMENT for lower in GARMENT if upper != lower]
     order = np.random.default_rng([seed, _UNSEEN]).permutation(len(pairs))
     return frozenset(pairs[index] for index in order[:count])

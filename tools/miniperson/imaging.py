@@ -1,4 +1,4 @@
-"""From light to file: exposure, colour cast, blur, noise and JPEG, as one camera makes them."""
+"""From light to file: exposure, color cast, blur, noise and JPEG, as one camera makes them."""
 
 from __future__ import annotations
 

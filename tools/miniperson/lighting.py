@@ -25,12 +25,12 @@ def key_light(light: Light, at: NDArray[np.floating]) -> tuple[Array, Array]:
     if not light.lamps:
         sun = np.asarray(light.sun) / np.linalg.norm(light.sun)
         shape = (len(at), 3)
-        direction, colour = np.broadcast_to(sun, shape), np.broadcast_to(light.sun_colour, shape)
-        return direction.astype(np.float32), colour.astype(np.float32)
-    towards, strength, colours = _lamp_light(light, at)
+        direction, color = np.broadcast_to(sun, shape), np.broadcast_to(light.sun_colour, shape)
+        return direction.astype(np.float32), color.astype(np.float32)
+    towards, strength, colors = _lamp_light(light, at)
     best = strength.argmax(axis=1)
     row = np.arange(len(at))
-    return towards[row, best], (strength[row, best, None] * colours[best]).astype(np.float32)
+    return towards[row, best], (strength[row, best, None] * colors[best]).astype(np.float32)
 
 
 def fill_light(light: Light, at: NDArray[np.floating], normal: Array) -> Array:
@@ -38,21 +38,21 @@ def fill_light(light: Light, at: NDArray[np.floating], normal: Array) -> Array:
     up = normal[:, 2:3] * 0.5 + 0.5
     total = up * np.asarray(light.sky) + (1 - up) * np.asarray(light.bounce)
     if len(light.lamps) > 1:
-        towards, strength, colours = _lamp_light(light, at)
+        towards, strength, colors = _lamp_light(light, at)
         best = strength.argmax(axis=1)
         facing = np.clip(np.einsum("nlc,nc->nl", towards, normal), 0, 1) * strength
         facing[np.arange(len(at)), best] = 0
-        total = total + facing @ colours
+        total = total + facing @ colors
     return total.astype(np.float32)
 
 
 def _lamp_light(light: Light, at: NDArray[np.floating]) -> tuple[Array, Array, Array]:
     place = np.array([lamp.position for lamp in light.lamps], dtype=np.float32)
-    colours = np.array([lamp.colour for lamp in light.lamps], dtype=np.float32)
+    colors = np.array([lamp.color for lamp in light.lamps], dtype=np.float32)
     power = np.array([lamp.strength for lamp in light.lamps], dtype=np.float32)
     towards = place[None] - at[:, None].astype(np.float32)
     distance = np.linalg.norm(towards, axis=2)
-    return towards / (distance[:, :, None] + 1e-6), power / (1.0 + distance**2), colours
+    return towards / (distance[:, :, None] + 1e-6), power / (1.0 + distance**2), colors
 
 
 def lit(place: Place, point: Array, direction: Array, owner: int = -1) -> Array:
@@ -76,14 +76,14 @@ def lit(place: Place, point: Array, direction: Array, owner: int = -1) -> Array:
 def _near_shadow(solid: Solid, start: Array, towards: Array) -> NDArray[np.bool_]:
     """Quick test: does the line towards the sun pass the solid's bounding sphere?"""
     if isinstance(solid, Box):
-        centre = np.asarray(solid.base) + np.array([0, 0, solid.size[2] / 2])
+        center = np.asarray(solid.base) + np.array([0, 0, solid.size[2] / 2])
         radius = float(np.linalg.norm(solid.size)) / 2
     elif isinstance(solid, Column):
-        centre = np.asarray(solid.base) + np.array([0, 0, solid.height / 2])
+        center = np.asarray(solid.base) + np.array([0, 0, solid.height / 2])
         radius = float(np.hypot(solid.radius, solid.height / 2))
     else:
-        centre, radius = np.asarray(solid.centre), max(solid.radii)
-    away = centre.astype(np.float32) - start
+        center, radius = np.asarray(solid.center), max(solid.radii)
+    away = center.astype(np.float32) - start
     along = away @ towards
     return (along > -radius) & ((away**2).sum(axis=1) - along**2 < radius**2)
 
@@ -113,7 +113,7 @@ def _blocks(solid: Solid, start: Array, towards: Array) -> NDArray[np.bool_]:
         z = origin[:, 2] + towards[2] * near
         return (root > 0) & (near > 0.01) & (z > 0) & (z < solid.height)
     radii = np.asarray(solid.radii, dtype=np.float32)
-    origin = (start - np.asarray(solid.centre, dtype=np.float32)) / radii
+    origin = (start - np.asarray(solid.center, dtype=np.float32)) / radii
     local = rays / radii
     a, b = (local**2).sum(axis=1), (local * origin).sum(axis=1)
     c = (origin**2).sum(axis=1) - 1

@@ -10,26 +10,26 @@ import numpy as np
 from tools.miniperson import palette
 from tools.miniperson.body import BodyShape
 
-Colour = tuple[float, float, float]
+Color = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
 class Fabric:
-    """Colour and pattern of one garment; colours are sRGB in [0, 255].
+    """Color and pattern of one garment; colors are sRGB in [0, 255].
 
     Args:
-        name: colour name of the ground, a key of ``palette.GARMENT``.
-        ground: main colour.
+        name: color name of the ground, a key of ``palette.GARMENT``.
+        ground: main color.
         pattern: plain, stripes, pinstripes, checks, two_tone, band, sleeves, print, dots, floral or side_stripe.
-        second: colour of the pattern.
-        period: size of one repeat in metres.
+        second: color of the pattern.
+        period: size of one repeat in meters.
         seed: draws the pattern's free details.
     """
 
     name: str
-    ground: Colour
+    ground: Color
     pattern: str
-    second: Colour
+    second: Color
     period: float
     seed: int
 
@@ -38,7 +38,7 @@ class Fabric:
 class Look:
     """One identity: body, hair, clothes, things carried and manner of walking.
 
-    Lengths such as ``hem`` are heights on the average body in metres (0.75 the neck, 0.28 the waist, 0.16 the hips,
+    Lengths such as ``hem`` are heights on the average body in meters (0.75 the neck, 0.28 the waist, 0.16 the hips,
     -0.29 the knees, -0.82 the ground); ``sleeve`` and ``leg`` run from 0 (shoulder, hip) over 1 (elbow, knee) to 2
     (wrist, ankle).
     """
@@ -46,15 +46,15 @@ class Look:
     sex: str
     age: str
     shape: BodyShape
-    skin: Colour
+    skin: Color
     hair_name: str
-    hair: Colour
+    hair: Color
     cut: str
     beard: bool
     glasses: bool
     upper: str
     upper_fabric: Fabric
-    inner: Colour
+    inner: Color
     sleeve: float
     hem: float
     neckline: float
@@ -63,15 +63,15 @@ class Look:
     leg: float
     width: float
     shoes: str
-    shoe_colour: Colour
+    shoe_colour: Color
     shoe_name: str
     hat: str
-    hat_colour: Colour
+    hat_colour: Color
     bag: str
-    bag_colour: Colour
+    bag_colour: Color
     bag_name: str
     scarf: bool
-    scarf_colour: Colour
+    scarf_colour: Color
     stride: float
     swing: float
     stoop: float
@@ -80,12 +80,12 @@ class Look:
 
     @property
     def coarse(self) -> tuple[str, str, str]:
-        """What a short description says: sex, colour of the upper and of the lower garment."""
+        """What a short description says: sex, color of the upper and of the lower garment."""
         return self.sex, self.upper_fabric.name, self.lower_fabric.name
 
     @property
     def outfit(self) -> tuple[str, ...]:
-        """What a long description says: sex, both garments with their colours, hair and bag."""
+        """What a long description says: sex, both garments with their colors, hair and bag."""
         upper, lower = self.upper_fabric.name, self.lower_fabric.name
         return self.sex, self.upper, upper, self.lower, lower, self.hair_name, self.cut, self.bag
 
@@ -97,15 +97,15 @@ def _pick(rng: np.random.Generator, weights: Mapping[str, float]) -> str:
 
 
 # Streets are darker and greyer than a paint box.
-_UPPER_COLOURS = {
+_UPPER_COLORS = {
     "black": 22, "white": 13, "grey": 14, "red": 6, "orange": 3, "yellow": 3, "green": 6, "blue": 8, "navy": 11,
     "teal": 3, "purple": 3, "pink": 4, "brown": 5, "beige": 6,
 }  # fmt: skip
-_LOWER_COLOURS = {
+_LOWER_COLORS = {
     "black": 28, "navy": 18, "blue": 15, "grey": 14, "beige": 9, "brown": 6, "white": 4, "green": 3, "red": 1.5,
     "pink": 1, "teal": 1, "purple": 1,
 }  # fmt: skip
-_SHOE_COLOURS = {"black": 8, "white": 8, "brown": 5, "grey": 4, "red": 3, "blue": 3, "beige": 2, "green": 1, "pink": 1}
+_SHOE_COLORS = {"black": 8, "white": 8, "brown": 5, "grey": 4, "red": 3, "blue": 3, "beige": 2, "green": 1, "pink": 1}
 _PATTERNS = {
     "plain": 48, "stripes": 11, "checks": 9, "two_tone": 8, "band": 7, "sleeves": 7, "print": 13, "dots": 4,
     "floral": 4, "pinstripes": 3,
@@ -126,13 +126,13 @@ def draw_look(rng: np.random.Generator, coarse: tuple[str, str, str] | None = No
 
     Args:
         rng: source of every draw.
-        coarse: (sex, upper colour, lower colour) to keep, so that a short description fits two people.
+        coarse: (sex, upper color, lower color) to keep, so that a short description fits two people.
 
     Returns:
         The identity's look.
     """
     sex, upper_colour, lower_colour = coarse or (
-        _pick(rng, {"female": 1, "male": 1}), _pick(rng, _UPPER_COLOURS), _pick(rng, _LOWER_COLOURS),
+        _pick(rng, {"female": 1, "male": 1}), _pick(rng, _UPPER_COLORS), _pick(rng, _LOWER_COLORS),
     )  # fmt: skip
     female = sex == "female"
     age = _pick(rng, {"child": 0.07, "young": 0.45, "adult": 0.34, "old": 0.14})
@@ -160,7 +160,7 @@ def draw_look(rng: np.random.Generator, coarse: tuple[str, str, str] | None = No
     tucked = upper in ("tshirt", "shirt", "vest") and rng.random() < 0.3
     leg = {"trousers": 2.1, "jeans": 2.06, "leggings": 1.93, "shorts": rng.uniform(0.55, 1.0), "skirt": 0.0}
     cut, hat = _draw_hair(rng, female, age)
-    shoe_name = _pick(rng, _SHOE_COLOURS)
+    shoe_name = _pick(rng, _SHOE_COLORS)
     bag_name = _pick(rng, {"black": 7, "brown": 4, "grey": 3, "red": 3, "blue": 3, "green": 2, "beige": 2, "pink": 1,
                            "yellow": 1, "white": 1})  # fmt: skip
     hair_name = _pick(rng, {"grey": 6, "white": 4, "black": 1} if age == "old" else {
@@ -183,11 +183,11 @@ def draw_look(rng: np.random.Generator, coarse: tuple[str, str, str] | None = No
         width=float(rng.uniform(0.0, 1.0)),
         shoes=_pick(rng, {"sneakers": 10, "shoes": 6, "boots": 4 if age != "child" else 1}),
         shoe_colour=palette.shade(garment[shoe_name], rng), shoe_name=shoe_name,
-        hat=hat, hat_colour=palette.shade(garment[_pick(rng, _UPPER_COLOURS)], rng),
+        hat=hat, hat_colour=palette.shade(garment[_pick(rng, _UPPER_COLORS)], rng),
         bag=_pick(rng, {"none": 42, "backpack": 22, "shoulder": 16, "handbag": 14 if female else 4, "shopper": 6}),
         bag_colour=palette.shade(garment[bag_name], rng), bag_name=bag_name,
         scarf=upper in ("jacket", "coat", "jumper") and rng.random() < 0.2,
-        scarf_colour=palette.shade(garment[_pick(rng, _UPPER_COLOURS)], rng),
+        scarf_colour=palette.shade(garment[_pick(rng, _UPPER_COLORS)], rng),
         stride=float(rng.uniform(0.55, 0.95)), swing=float(rng.uniform(0.4, 1.25)),
         stoop=float(rng.uniform(0, 4) + (6 if age == "old" else 0)), toe_out=float(rng.uniform(0, 9)),
         seed=int(rng.integers(2**31)),
@@ -197,8 +197,8 @@ def draw_look(rng: np.random.Generator, coarse: tuple[str, str, str] | None = No
 def resembling(look: Look, other: Look) -> Look:
     """Dress ``look`` in the same kinds of things as ``other``, so that only looking closely tells them apart.
 
-    The kinds of garments, pattern and bag and the hair's colour become the other's; shades, the pattern's second colour
-    and size, build, skin, cut of the hair, hat, shoes, the bag's colour and the gait stay.
+    The kinds of garments, pattern and bag and the hair's color become the other's; shades, the pattern's second color
+    and size, build, skin, cut of the hair, hat, shoes, the bag's color and the gait stay.
     """
     fabric = replace(look.upper_fabric, pattern=other.upper_fabric.pattern)
     return replace(

@@ -1,4 +1,4 @@
-"""The colour of every visible point of a person: skin, face, hair, cloth with its pattern, shoes and bags.
+"""The color of every visible point of a person: skin, face, hair, cloth with its pattern, shoes and bags.
 
 Everything is decided per fragment from coordinates on the average body, so hems and patterns stay crisp however coarse
 the mesh is, and sit on the body rather than on the image.
@@ -20,10 +20,10 @@ Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 
-def colour_of(
+def color_of(
     look: Look, layer: NDArray[np.int64], canonical: Array, arm: Array, on_arm: Mask, leg: Array
 ) -> tuple[Array, Array]:
-    """Colour the fragments of one person.
+    """Color the fragments of one person.
 
     Args:
         look: the identity.
@@ -46,8 +46,8 @@ def colour_of(
     albedo[hair] = _hair_colour(look, canonical[hair])
     gloss[hair] = 0.35
     albedo[layer == EYE] = np.where(canonical[layer == EYE, 1:2] < -0.136, 0.02, 0.5)
-    for name, colour in ((HAT, look.hat_colour), (SCARF, look.scarf_colour)):
-        albedo[layer == name] = linear(colour)
+    for name, color in ((HAT, look.hat_colour), (SCARF, look.scarf_colour)):
+        albedo[layer == name] = linear(color)
     bag = layer == BAG
     seam = np.abs(np.mod(canonical[bag, 2] * 9, 1) - 0.5) < 0.08
     albedo[bag] = linear(look.bag_colour) * np.where(seam, 0.55, 1.0)[:, None]
@@ -63,25 +63,25 @@ def _hair_colour(look: Look, canonical: Array) -> Array:
 
 def _paint_skin(look: Look, canonical: Array, arm: Array, on_arm: Mask, leg: Array) -> tuple[Array, Array]:
     x, y, z = canonical.T
-    colour = np.broadcast_to(linear(look.skin), canonical.shape).copy()
+    color = np.broadcast_to(linear(look.skin), canonical.shape).copy()
     gloss = np.full(len(x), 0.12, dtype=np.float32)
     head = z > 0.8
-    colour *= np.where(head | on_arm, 1.0, 0.92)[:, None]
+    color *= np.where(head | on_arm, 1.0, 0.92)[:, None]
     face = head & (y < -0.11)
-    colour[face & (np.abs(np.abs(x) - 0.032) < 0.019) & (np.abs(z - 0.925) < 0.008)] *= 0.45  # brows
-    colour[face & (np.abs(np.abs(x) - 0.03) < 0.017) & (np.abs(z - 0.904) < 0.009)] *= 0.5  # eye sockets
+    color[face & (np.abs(np.abs(x) - 0.032) < 0.019) & (np.abs(z - 0.925) < 0.008)] *= 0.45  # brows
+    color[face & (np.abs(np.abs(x) - 0.03) < 0.017) & (np.abs(z - 0.904) < 0.009)] *= 0.5  # eye sockets
     lips = face & (np.abs(x) < 0.024) & (np.abs(z - 0.83) < 0.008)
-    colour[lips] *= np.array([0.8, 0.5, 0.5], dtype=np.float32)
+    color[lips] *= np.array([0.8, 0.5, 0.5], dtype=np.float32)
     if look.beard:
         beard = head & (y < -0.07) & (z < 0.852 + 0.3 * np.maximum(np.abs(x) - 0.04, 0)) & ~lips
-        colour[beard] = 0.35 * colour[beard] + 0.65 * linear(look.hair)
+        color[beard] = 0.35 * color[beard] + 0.65 * linear(look.hair)
     if look.glasses:
-        colour[head & (y < -0.085) & (np.abs(z - 0.905) < 0.008) & (np.abs(x) > 0.01)] *= 0.25
+        color[head & (y < -0.085) & (np.abs(z - 0.905) < 0.008) & (np.abs(x) > 0.01)] *= 0.25
     haired = head & (z > hairline(y)) & ~((np.abs(x) > 0.082) & (z < 0.93))
     if look.cut != "bald":
         sparse = 0.55 if look.cut == "buzz" else 1.0
         hair = _hair_colour(look, canonical[haired])
-        colour[haired] = sparse * hair + (1 - sparse) * colour[haired]
+        color[haired] = sparse * hair + (1 - sparse) * color[haired]
         gloss[haired] = 0.3
     if look.hat != "none":
         covered = head & (z > 0.955)
@@ -89,31 +89,31 @@ def _paint_skin(look: Look, canonical: Array, arm: Array, on_arm: Mask, leg: Arr
             covered = (head & (y > -0.105) & (z > 0.83)) | ((z < 0.84) & (y > -0.06) & (np.abs(x) < 0.12))
         rib = 0.85 + 0.15 * np.sin(np.arctan2(x, -y - 0.055) * 40) if look.hat == "beanie" else np.ones_like(x)
         shade = linear(look.hat_colour if look.hat != "hood" else look.upper_fabric.ground)
-        colour[covered] = (shade * rib[:, None])[covered]
+        color[covered] = (shade * rib[:, None])[covered]
         gloss[covered] = 0.0
     if look.upper in ("jumper", "coat") and look.neckline > 0.6:  # turtleneck
         collar = (z < 0.8) & (np.abs(x) < 0.12)
-        colour[collar] = linear(look.upper_fabric.ground) * 0.9
-    return colour, gloss
+        color[collar] = linear(look.upper_fabric.ground) * 0.9
+    return color, gloss
 
 
 def _paint_suit(look: Look, canonical: Array, arm: Array, on_arm: Mask, leg: Array) -> tuple[Array, Array]:
     x, y, z = canonical.T
-    colour = np.broadcast_to(linear(look.skin), canonical.shape).copy()
+    color = np.broadcast_to(linear(look.skin), canonical.shape).copy()
     gloss = np.full(len(x), 0.1, dtype=np.float32)
 
     if look.lower in ("skirt", "long_skirt"):
         hips = ~on_arm & (z < WAIST + 0.04) & (z > 0.0)
-        colour[hips] = _fabric_colour(look.lower_fabric, canonical[hips], z[hips])
+        color[hips] = _fabric_colour(look.lower_fabric, canonical[hips], z[hips])
     if look.lower not in ("skirt", "long_skirt", "dress"):
         worn = ~on_arm & (z < WAIST + 0.03) & (leg < look.leg)
-        colour[worn] = _fabric_colour(look.lower_fabric, canonical[worn], leg[worn] * 0.45, jeans=look.lower == "jeans")
+        color[worn] = _fabric_colour(look.lower_fabric, canonical[worn], leg[worn] * 0.45, jeans=look.lower == "jeans")
         belt = worn & (np.abs(z - WAIST) < 0.018)
-        colour[belt] *= 0.35
+        color[belt] *= 0.35
         gloss[worn] = 0.15 if look.lower == "leggings" else 0.03
     elif look.seed % 3:  # tights under a skirt
         bare = ~on_arm & (z < 0.0)
-        colour[bare] = linear((40, 38, 42)) if look.seed % 3 == 1 else colour[bare] * 0.8
+        color[bare] = linear((40, 38, 42)) if look.seed % 3 == 1 else color[bare] * 0.8
 
     hem = 0.1 if look.upper in ("coat", "dress") else look.hem
     trunk = ~on_arm & (z > hem) & ~_neck_opening(look, x, y, z)
@@ -121,40 +121,40 @@ def _paint_suit(look: Look, canonical: Array, arm: Array, on_arm: Mask, leg: Arr
         trunk &= (np.abs(x) < 0.165) | (z < 0.6)
     sleeves = on_arm & (arm < look.sleeve)
     upper = trunk | sleeves
-    colour[upper] = upper_colour(look, canonical[upper], arm[upper], on_arm[upper])
+    color[upper] = upper_colour(look, canonical[upper], arm[upper], on_arm[upper])
     gloss[upper] = {"jacket": 0.18, "coat": 0.04}.get(look.upper, 0.02)
     edge = (trunk & (z < hem + 0.012)) | (sleeves & (arm > look.sleeve - 0.07) & (look.sleeve < 1.3))
-    colour[edge] *= 0.75
+    color[edge] *= 0.75
     if look.upper in ("jumper", "hoodie", "jacket"):
         cuffs = (sleeves & (arm > 1.83)) | (trunk & (z < hem + 0.045))
-        colour[cuffs] *= 0.78
+        color[cuffs] *= 0.78
 
     shaft = {"sneakers": 1.97, "shoes": 1.99, "boots": 1.62}[look.shoes]
     shoe = ~on_arm & (leg > shaft)
     if not boots_outside(look):
         shoe &= leg > look.leg  # the trouser leg falls over the shoe
-    colour[shoe] = linear(look.shoe_colour)
+    color[shoe] = linear(look.shoe_colour)
     gloss[shoe] = {"sneakers": 0.08, "shoes": 0.4, "boots": 0.25}[look.shoes]
     sole = shoe & (z < GROUND + 0.022)
-    colour[sole] = linear((225, 225, 220)) if look.shoes == "sneakers" and look.seed % 2 else linear((30, 28, 28))
+    color[sole] = linear((225, 225, 220)) if look.shoes == "sneakers" and look.seed % 2 else linear((30, 28, 28))
     if look.shoes == "sneakers":
-        colour[shoe & (y < -0.1) & (y > -0.14) & (z > GROUND + 0.05)] = linear((210, 210, 210))
+        color[shoe & (y < -0.1) & (y > -0.14) & (z > GROUND + 0.05)] = linear((210, 210, 210))
     strap = _strap(look, x, y, z) & ~on_arm
-    colour[strap] = linear(look.bag_colour) * 0.7
-    return colour, gloss
+    color[strap] = linear(look.bag_colour) * 0.7
+    return color, gloss
 
 
 def _paint_skirt(look: Look, canonical: Array, arm: Array, on_arm: Mask, leg: Array) -> tuple[Array, Array]:
     z = canonical[:, 2]
     if look.upper == "coat":
-        colour = upper_colour(look, canonical, arm, on_arm)
-        return colour, np.full(len(z), 0.04, dtype=np.float32)
-    colour = _fabric_colour(look.lower_fabric, canonical, z)
+        color = upper_colour(look, canonical, arm, on_arm)
+        return color, np.full(len(z), 0.04, dtype=np.float32)
+    color = _fabric_colour(look.lower_fabric, canonical, z)
     if look.upper != "dress":
-        # Below a loose upper garment the two surfaces nearly touch: both wear its colour there, so no seam flickers.
+        # Below a loose upper garment the two surfaces nearly touch: both wear its color there, so no seam flickers.
         under = z > look.hem
-        colour[under] = upper_colour(look, canonical[under], arm[under], on_arm[under])
-    return colour, np.full(len(z), 0.05, dtype=np.float32)
+        color[under] = upper_colour(look, canonical[under], arm[under], on_arm[under])
+    return color, np.full(len(z), 0.05, dtype=np.float32)
 
 
 def _neck_opening(look: Look, x: Array, y: Array, z: Array) -> Mask:
@@ -173,30 +173,30 @@ def _neck_opening(look: Look, x: Array, y: Array, z: Array) -> Mask:
 
 
 def upper_colour(look: Look, canonical: Array, arm: Array, on_arm: Mask) -> Array:
-    """Colour of the upper garment with its openings, buttons and sleeves, (N, 3) in linear light."""
+    """Color of the upper garment with its openings, buttons and sleeves, (N, 3) in linear light."""
     x, y, z = canonical.T
     along = np.where(on_arm, 0.64 - arm * 0.2, z).astype(np.float32)
-    colour = _fabric_colour(look.upper_fabric, canonical, along)
+    color = _fabric_colour(look.upper_fabric, canonical, along)
     if look.upper_fabric.pattern == "sleeves":
-        colour[on_arm] = linear(look.upper_fabric.second)
+        color[on_arm] = linear(look.upper_fabric.second)
     front = (y < -0.02) & ~on_arm
     if look.upper in ("jacket", "coat"):
         gap = 0.012 + 0.05 * (look.neckline > 0.45) * np.clip((z + 0.1) / 0.6, 0.3, 1)
         opened = front & (np.abs(x) < gap)
-        colour[opened] = linear(look.inner) if look.neckline > 0.45 else colour[opened] * 0.4
+        color[opened] = linear(look.inner) if look.neckline > 0.45 else color[opened] * 0.4
         lapel = front & (z > 0.62) & (np.abs(x) < 0.03 + (z - 0.62) * 0.45) & ~opened
-        colour[lapel] *= 0.75
+        color[lapel] *= 0.75
         pocket = front & (np.abs(np.abs(x) - 0.11) < 0.04) & (np.abs(z - 0.3) < 0.006)
-        colour[pocket] *= 0.5
+        color[pocket] *= 0.5
     if look.upper == "shirt":
-        colour[front & (np.abs(x) < 0.007)] *= 0.6
-        colour[front & (z > 0.7) & (np.abs(x) > 0.03)] *= 1.12
+        color[front & (np.abs(x) < 0.007)] *= 0.6
+        color[front & (z > 0.7) & (np.abs(x) > 0.03)] *= 1.12
     if look.upper == "hoodie":
         pouch = front & (np.abs(np.abs(x) - (0.13 - 0.25 * (z - 0.2))) < 0.006) & (z > 0.17) & (z < 0.33)
-        colour[pouch | (front & (np.abs(z - 0.33) < 0.005) & (np.abs(x) < 0.1))] *= 0.6
-        colour[front & (np.abs(np.abs(x) - 0.03) < 0.005) & (z > 0.6)] = linear((220, 220, 215))
-        colour[(y > 0.0) & (z > 0.63) & ~on_arm & (np.abs(x) < 0.12 - (0.75 - z) * 0.4)] *= 0.7
-    return colour
+        color[pouch | (front & (np.abs(z - 0.33) < 0.005) & (np.abs(x) < 0.1))] *= 0.6
+        color[front & (np.abs(np.abs(x) - 0.03) < 0.005) & (z > 0.6)] = linear((220, 220, 215))
+        color[(y > 0.0) & (z > 0.63) & ~on_arm & (np.abs(x) < 0.12 - (0.75 - z) * 0.4)] *= 0.7
+    return color
 
 
 def _strap(look: Look, x: Array, y: Array, z: Array) -> Mask:
@@ -211,7 +211,7 @@ def _strap(look: Look, x: Array, y: Array, z: Array) -> Mask:
 
 
 def _fabric_colour(fabric: Fabric, canonical: Array, along: Array, *, jeans: bool = False) -> Array:
-    """Ground and pattern of a cloth; ``along`` (N,) is the height or the length along the limb in metres."""
+    """Ground and pattern of a cloth; ``along`` (N,) is the height or the length along the limb in meters."""
     x, y, z = canonical.T
     ground, second = linear(fabric.ground), linear(fabric.second)
     around = np.arctan2(x, -(y + 0.03)) * 0.16
@@ -239,11 +239,11 @@ def _fabric_colour(fabric: Fabric, canonical: Array, along: Array, *, jeans: boo
         second_here = _print(fabric, x, y, z)
     elif fabric.pattern == "side_stripe":
         second_here = ((np.abs(y + 0.025) < 0.02) & (np.abs(x) > 0.1)).astype(np.float32)
-    colour = ground + (second - ground) * second_here[:, None]
+    color = ground + (second - ground) * second_here[:, None]
     if jeans:
         worn = np.exp(-(((y + 0.12) / 0.07) ** 2)) * (0.3 + 0.7 * ((fabric.seed % 3) > 0))
-        colour = colour * (1 + 0.55 * worn)[:, None]
-    return colour.astype(np.float32)
+        color = color * (1 + 0.55 * worn)[:, None]
+    return color.astype(np.float32)
 
 
 def _print(fabric: Fabric, x: Array, y: Array, z: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Colour names of garments, hair and skin, and the shades that bear them."""
+"""Color names of garments, hair and skin, and the shades that bear them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import colorsys
 import numpy as np
 from numpy.typing import NDArray
 
-# sRGB centres in [0, 255].
+# sRGB centers in [0, 255].
 GARMENT = {
     "black": (28, 28, 31),
     "white": (226, 226, 222),
@@ -53,18 +53,18 @@ def encode(light: NDArray[np.floating]) -> NDArray[np.float32]:
     return (255 * np.where(value <= 0.0031308, value * 12.92, 1.055 * value ** (1 / 2.4) - 0.055)).astype(np.float32)
 
 
-def shade(centre: tuple[int, int, int], rng: np.random.Generator, amount: float = 1.0) -> tuple[float, float, float]:
-    """Draw a shade around a named colour: hue, saturation and lightness vary little enough to keep the name.
+def shade(center: tuple[int, int, int], rng: np.random.Generator, amount: float = 1.0) -> tuple[float, float, float]:
+    """Draw a shade around a named color: hue, saturation and lightness vary little enough to keep the name.
 
     Args:
-        centre: sRGB in [0, 255].
+        center: sRGB in [0, 255].
         rng: source of the draw.
-        amount: 0 returns the centre, 1 the full variation.
+        amount: 0 returns the center, 1 the full variation.
 
     Returns:
         sRGB in [0, 255].
     """
-    hue, saturation, value = colorsys.rgb_to_hsv(*(channel / 255 for channel in centre))
+    hue, saturation, value = colorsys.rgb_to_hsv(*(channel / 255 for channel in center))
     hue += amount * rng.uniform(-0.018, 0.018)
     saturation = float(np.clip(saturation * (1 + amount * rng.uniform(-0.25, 0.15)), 0, 1))
     value = float(np.clip(value * (1 + amount * rng.uniform(-0.2, 0.16)), 0.06, 0.93))

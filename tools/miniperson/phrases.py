@@ -106,9 +106,9 @@ def _hair(row: Row) -> str:
     return "a bald head" if row["hair_cut"] == "bald" else f"{CUT[row['hair_cut']]} {row['hair_colour']} hair"
 
 
-def _garment(colour: str, pattern: str, noun: str, rng: Rng) -> str:
+def _garment(color: str, pattern: str, noun: str, rng: Rng) -> str:
     patterned = PATTERN.get(pattern) if rng.random() < 0.7 else None
-    return " ".join(word for word in (colour, patterned, noun) if word)
+    return " ".join(word for word in (color, patterned, noun) if word)
 
 
 def _garments(row: Row, rng: Rng) -> list[str]:

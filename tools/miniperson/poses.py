@@ -200,7 +200,7 @@ def pose_figure(model: BodyModel, figure: Figure, pose: Pose) -> Array:
     """Bring a dressed person into a posture, its lowest point on the ground.
 
     Returns:
-        (V, 3) vertices in metres, z up from the ground, facing -y.
+        (V, 3) vertices in meters, z up from the ground, facing -y.
     """
     transforms = bone_transforms(model, figure.rest, pose)
     mesh = figure.mesh

@@ -1,6 +1,6 @@
-"""A z-buffer rasteriser in NumPy: triangles in, nearest face and barycentric weights per sample out.
+"""A z-buffer rasterizer in NumPy: triangles in, nearest face and barycentric weights per sample out.
 
-No OpenGL, so it runs on any machine that has NumPy. Anti-aliasing is by supersampling: rasterise at a multiple of the
+No OpenGL, so it runs on any machine that has NumPy. Anti-aliasing is by supersampling: rasterize at a multiple of the
 wanted size, shade every covered sample and average blocks with :func:`downsample`.
 """
 
@@ -45,7 +45,7 @@ class Fragments:
         """Spread a per-vertex attribute over the fragments.
 
         Args:
-            faces: (F, 3) vertex indices, the same array that was rasterised.
+            faces: (F, 3) vertex indices, the same array that was rasterized.
             attribute: (V,) or (V, C) values at the vertices.
 
         Returns:
@@ -62,7 +62,7 @@ class Fragments:
 def rasterize(points: Real, depth: Real, faces: NDArray[np.int64], height: int, width: int) -> Fragments:
     """Find the nearest triangle under every sample of a ``height`` x ``width`` grid.
 
-    A sample sits at the centre of its cell, (column + 0.5, row + 0.5). Triangles with a corner at or behind the eye
+    A sample sits at the center of its cell, (column + 0.5, row + 0.5). Triangles with a corner at or behind the eye
     (depth <= 0) are left out.
 
     Args:
@@ -81,7 +81,7 @@ def rasterize(points: Real, depth: Real, faces: NDArray[np.int64], height: int, 
     z0, z1, z2 = (flat_depth[faces[:, k]] for k in range(3))
     area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
     keep = (_least(z0, z1, z2) > 0) & (area != 0)
-    # First and one-past-last sample centres inside each bounding box, clipped to the grid.
+    # First and one-past-last sample centers inside each bounding box, clipped to the grid.
     left = np.clip(np.ceil(_least(x0, x1, x2) - 0.5), 0, width).astype(np.int64)
     right = np.clip(np.floor(_most(x0, x1, x2) - 0.5) + 1, 0, width).astype(np.int64)
     top = np.clip(np.ceil(_least(y0, y1, y2) - 0.5), 0, height).astype(np.int64)

@@ -18,7 +18,7 @@ class Camera:
     """A fixed pinhole camera.
 
     Args:
-        position: place in metres; z is the height above the ground.
+        position: place in meters; z is the height above the ground.
         yaw: viewing direction in degrees, 0 along +y, positive towards +x.
         pitch: degrees below the horizon.
         focal: focal length in pixels of the full frame.
@@ -49,7 +49,7 @@ class Camera:
         return pixel.astype(np.float32), depth.astype(np.float32)
 
     def rays(self, columns: NDArray[np.floating], rows: NDArray[np.floating]) -> Array:
-        """World directions (N, 3) through pixels, scaled so that one unit is one metre of depth."""
+        """World directions (N, 3) through pixels, scaled so that one unit is one meter of depth."""
         x = (columns - self.width / 2) / self.focal
         y = (rows - self.height / 2) / self.focal
         right, down, forward = self.axes()
@@ -58,7 +58,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class Box:
-    """A box standing on its ``base`` centre, ``size`` along its own x, y, z, turned by ``yaw`` degrees."""
+    """A box standing on its ``base`` center, ``size`` along its own x, y, z, turned by ``yaw`` degrees."""
 
     base: Vector
     size: Vector
@@ -68,7 +68,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Column:
-    """An upright cylinder on its ``base`` centre."""
+    """An upright cylinder on its ``base`` center."""
 
     base: Vector
     radius: float
@@ -80,7 +80,7 @@ class Column:
 class Ball:
     """An ellipsoid (tree crown, bush, lamp globe)."""
 
-    centre: Vector
+    center: Vector
     radii: Vector
     surface: Surface
 
@@ -90,10 +90,10 @@ Solid = Box | Column | Ball
 
 @dataclass(frozen=True)
 class Lamp:
-    """A point light: place, colour in linear light and strength in radiance at one metre."""
+    """A point light: place, color in linear light and strength in radiance at one meter."""
 
     position: Vector
-    colour: Vector
+    color: Vector
     strength: float
 
 
@@ -102,11 +102,11 @@ class Light:
     """Light of a place in linear light.
 
     Args:
-        sun: direction towards the sun (unnormalised).
+        sun: direction towards the sun (unnormalized).
         sun_colour: irradiance of the sun; zero by night.
         sky: irradiance from above.
         bounce: irradiance from below.
-        air: colour of the sky behind everything, at the horizon and overhead.
+        air: color of the sky behind everything, at the horizon and overhead.
         lamps: point lights.
     """
 

@@ -17,7 +17,7 @@ Rng = np.random.Generator
 
 @dataclass(frozen=True)
 class Stance:
-    """A person put into the world: posture, ground position in metres and heading in radians (0 faces -y)."""
+    """A person put into the world: posture, ground position in meters and heading in radians (0 faces -y)."""
 
     look: Look
     pose: Pose
@@ -45,7 +45,7 @@ class Shot:
         clip: what the person does.
         view: the side the camera sees: front, back, left or right.
         margin: detector's slack around the person, of its height: top, bottom, and to each side of the width.
-        shift: error of the box's centre, of its width and height.
+        shift: error of the box's center, of its width and height.
         motion: motion blur in pixels of a 128 pixel high picture.
         quality: JPEG quality.
     """

@@ -19,13 +19,13 @@ def grid_faces(rows: int, columns: int, *, wrap: bool) -> Index:
 
 
 def superellipsoid(
-    centre: tuple[float, float, float], radii: tuple[float, float, float], roundness: float = 1.0, detail: int = 12
+    center: tuple[float, float, float], radii: tuple[float, float, float], roundness: float = 1.0, detail: int = 12
 ) -> tuple[Array, Index]:
     """A ball (``roundness`` 1) that turns into a box as ``roundness`` falls to 0.
 
     Args:
-        centre: position in metres.
-        radii: half sizes along x, y, z in metres.
+        center: position in meters.
+        radii: half sizes along x, y, z in meters.
         roundness: exponent of sine and cosine, in (0, 1].
         detail: number of meridians; half as many parallels.
 
@@ -42,7 +42,7 @@ def superellipsoid(
     y = power(np.cos(latitude)) * power(np.sin(longitude))
     z = power(np.sin(latitude)) * np.ones_like(longitude)
     unit = np.stack([x, y, z], axis=-1).reshape(-1, 3)
-    vertices = unit * np.asarray(radii) + np.asarray(centre)
+    vertices = unit * np.asarray(radii) + np.asarray(center)
     return vertices.astype(np.float32), grid_faces(latitude.shape[0], detail, wrap=True)
 
 

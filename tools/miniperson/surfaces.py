@@ -15,20 +15,20 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Surface:
-    """How a solid looks; colours are sRGB in [0, 255].
+    """How a solid looks; colors are sRGB in [0, 255].
 
     Args:
         kind: plain, tiles, bricks, planks, grass, asphalt, foliage, glass, facade, livery, posters or shelves.
-        colour: main colour.
+        color: main color.
         second: joints, panes, painted lines or whatever the kind has beside its ground.
-        scale: size of one repeat in metres.
-        glow: share of the colour that is emitted, 0 none.
+        scale: size of one repeat in meters.
+        glow: share of the color that is emitted, 0 none.
         seed: draws the surface's free details.
-        lines: paint lines in the second colour on asphalt, ``scale`` apart.
+        lines: paint lines in the second color on asphalt, ``scale`` apart.
     """
 
     kind: str
-    colour: tuple[int, int, int]
+    color: tuple[int, int, int]
     second: tuple[int, int, int] = (60, 60, 60)
     scale: float = 0.5
     glow: float = 0.0
@@ -50,7 +50,7 @@ class _Spot:
 
     @property
     def plain(self) -> Array:
-        """The ground colour with a little wear."""
+        """The ground color with a little wear."""
         wear = noise.fractal(self.uv * 3.0, self.surface.seed, 3)[:, None]
         return self.base * (1 + 0.1 * wear)
 
@@ -65,11 +65,11 @@ class _Spot:
 
 
 def paint(surface: Surface, uv: Array, normal: Array, rays: Array, depth: Array) -> tuple[Array, Array]:
-    """Colour points of one surface.
+    """Color points of one surface.
 
     Args:
         surface: what is painted.
-        uv: (N, 2) metres on the surface; v is the height on walls.
+        uv: (N, 2) meters on the surface; v is the height on walls.
         normal: (N, 3) unit normals.
         rays: (N, 3) viewing directions.
         depth: (N,) distance, which fades detail finer than a pixel.
@@ -78,7 +78,7 @@ def paint(surface: Surface, uv: Array, normal: Array, rays: Array, depth: Array)
         Albedo (N, 3) and emitted light (N, 3), both linear.
     """
     fine = np.clip(14 * surface.scale / np.maximum(depth, 0.1), 0, 1)[:, None].astype(np.float32)
-    spot = _Spot(surface, uv, normal, rays, fine, linear(surface.colour), linear(surface.second))
+    spot = _Spot(surface, uv, normal, rays, fine, linear(surface.color), linear(surface.second))
     if surface.kind in _GLAZED:
         albedo, glow = _panes(surface, uv, normal, rays)
     elif surface.kind in _PRINTED:
@@ -131,7 +131,7 @@ def _foliage(spot: _Spot) -> Array:
 
 
 def _printed(spot: _Spot) -> tuple[Array, Array]:
-    """Posters, or shelves full of goods: cells with a picture each, mostly muted, a few in strong colours."""
+    """Posters, or shelves full of goods: cells with a picture each, mostly muted, a few in strong colors."""
     scale, seed = spot.surface.scale, spot.surface.seed
     wide, tall = (scale, scale * 1.35) if spot.surface.kind == "posters" else (scale * 0.4, scale * 0.45)
     u, v = spot.uv.T
@@ -157,7 +157,7 @@ def _joint(u: Array, v: Array, wide: float, tall: float, share: float) -> Array:
 
 def _panes(surface: Surface, uv: Array, normal: Array, rays: Array) -> tuple[Array, Array]:
     """Walls with glass in them: a curtain wall, a facade with windows, or the side of a train."""
-    base, second = linear(surface.colour), linear(surface.second)
+    base, second = linear(surface.color), linear(surface.second)
     u, v = uv[:, 0], uv[:, 1]
     scale = surface.scale
     upright = np.abs(normal[:, 2]) < 0.5

@@ -57,11 +57,11 @@ class Viewpoint:
     light_name: str
 
 
-def daylight(azimuth: float, height: float, colour: Vector, sky: Vector, bounce: Vector = (0.16, 0.15, 0.13)) -> Light:
+def daylight(azimuth: float, height: float, color: Vector, sky: Vector, bounce: Vector = (0.16, 0.15, 0.13)) -> Light:
     """Daylight; azimuth 0 is from behind the scene (+y), 90 from the right."""
     angle, up = np.deg2rad([azimuth, height])
     sun = (float(np.sin(angle) * np.cos(up)), float(np.cos(angle) * np.cos(up)), float(np.sin(up)))
-    return Light(sun, colour, sky, bounce, ((0.72, 0.78, 0.85), (0.35, 0.52, 0.82)))
+    return Light(sun, color, sky, bounce, ((0.72, 0.78, 0.85), (0.35, 0.52, 0.82)))
 
 
 def lamplight(lamps: list[Lamp], sky: Vector, bounce: Vector, air: Vector = (0.01, 0.012, 0.02)) -> Light:

@@ -1,7 +1,7 @@
 """Dressing: clothes as shaped layers over the body.
 
 Garments are not laid over the body as second surfaces, which would fight with it for the same depth: the suit itself
-is pushed out where cloth lies and coloured there, so that nothing can poke through.
+is pushed out where cloth lies and colored there, so that nothing can poke through.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def _drape(
     bridged = mesh.vertices
     clothed = np.clip((offset - 0.004) / 0.012, 0, 1)[:, None] * np.where(leg < 1.9, 1, 0)[:, None]
     for _ in range(8):
-        sag = ((model.neighbours @ bridged - bridged) * normals).sum(axis=1, keepdims=True)
+        sag = ((model.neighbors @ bridged - bridged) * normals).sum(axis=1, keepdims=True)
         bridged = bridged + 0.6 * clothed * sag * normals  # along the normals only, or patterns would be dragged along
     shaped = bridged + normals * np.where(on_suit, offset * (1 + 0.15 * clothed[:, 0]), 0)[:, None]
     # Soles reach below the foot and a little beyond the toes.
@@ -181,8 +181,8 @@ def _cut_skirt(mesh: Mesh, normals: Array, on_skirt: NDArray[np.bool_], look: Lo
     vertices[:, 2] += below
     depth = np.clip((0.1 - np.maximum(z, tail)) / 0.5, 0, 1)
     flare = (0.05 if look.upper == "coat" else 0.18 * look.width - 0.04) * depth
-    centre = vertices[:, :2].mean(axis=0)
-    vertices[:, :2] = centre + (vertices[:, :2] - centre) * (1 + flare[:, None])
+    center = vertices[:, :2].mean(axis=0)
+    vertices[:, :2] = center + (vertices[:, :2] - center) * (1 + flare[:, None])
     thick = 0.03 if look.upper == "coat" else 0.012
     angle = np.arctan2(vertices[:, 0], -vertices[:, 1])
     pleats = 0.012 * np.sin(angle * 9 + look.seed % 7) * depth
@@ -213,7 +213,7 @@ _HAT_VOLUME = {"cap": 0.018, "beanie": 0.02, "brimmed": 0.022, "hood": 0.03}
 
 
 def _hair_volume(model: BodyModel, mesh: Mesh, look: Look) -> Array:
-    """How far the scalp is pushed out by hair or hat, (V,) metres."""
+    """How far the scalp is pushed out by hair or hat, (V,) meters."""
     y, z = mesh.canonical[:, 1], mesh.canonical[:, 2]
     on_head = mesh.weights[:, model.bone("head")] > 0.6
     above = z - hairline(y)

@@ -42,9 +42,9 @@ _WALL = {
 _PAINTED = ((160, 44, 40), (46, 78, 128), (52, 104, 74), (206, 170, 60), (70, 72, 76), (206, 206, 202), (120, 84, 56))
 
 
-def _near(rng: Rng, colours: tuple[tuple[int, int, int], ...]) -> tuple[int, int, int]:
-    """A colour near one of ``colours``, lighter or darker as a whole."""
-    base = np.asarray(colours[int(rng.integers(len(colours)))], dtype=np.float64)
+def _near(rng: Rng, colors: tuple[tuple[int, int, int], ...]) -> tuple[int, int, int]:
+    """A color near one of ``colors``, lighter or darker as a whole."""
+    base = np.asarray(colors[int(rng.integers(len(colors)))], dtype=np.float64)
     red, green, blue = np.clip(base * rng.uniform(0.7, 1.15) + rng.normal(0, 9, 3), 10, 240).astype(int)
     return int(red), int(green), int(blue)
 
@@ -55,12 +55,12 @@ def _surface(rng: Rng, kinds: list[str], scale: tuple[float, float]) -> Surface:
         return Surface(
             "grass", _near(rng, ((84, 112, 52),)), _near(rng, ((124, 124, 66),)), seed=int(rng.integers(9999))
         )
-    colour = _near(rng, _BUILT)
+    color = _near(rng, _BUILT)
     darker = rng.uniform(0.5, 0.75)
-    joints = (int(colour[0] * darker), int(colour[1] * darker), int(colour[2] * darker))
+    joints = (int(color[0] * darker), int(color[1] * darker), int(color[2] * darker))
     if kind in ("glass", "facade"):
         joints = _near(rng, ((86, 108, 120), (60, 70, 78), (104, 116, 112)))
-    return Surface(kind, colour, joints, float(rng.uniform(*scale)), seed=int(rng.integers(9999)))
+    return Surface(kind, color, joints, float(rng.uniform(*scale)), seed=int(rng.integers(9999)))
 
 
 def _viewpoint(rng: Rng, camid: int) -> Viewpoint:
@@ -162,12 +162,12 @@ def _daylight(rng: Rng) -> Light:
 
 def _lamps(rng: Rng) -> tuple[Light, list[Solid]]:
     tint = np.exp(rng.normal(0, 0.08, 3))
-    colour: Vector = (float(tint[0]), float(tint[1]), float(tint[2] * rng.uniform(0.7, 1.05)))
+    color: Vector = (float(tint[0]), float(tint[1]), float(tint[2] * rng.uniform(0.7, 1.05)))
     places = [(float(rng.uniform(-4, 4)), float(rng.uniform(6.5, 18))) for _ in range(int(rng.integers(3, 6)))]
     high = float(rng.uniform(3.4, 5.0))
     glow = Surface("plain", (255, 250, 238), glow=2.0)
     solids: list[Solid] = [Box((x, y, high), (0.3, 1.0, 0.08), glow) for x, y in places]
-    lamps = tuple(Lamp((x, y, high), colour, float(rng.uniform(9, 17))) for x, y in places)
+    lamps = tuple(Lamp((x, y, high), color, float(rng.uniform(9, 17))) for x, y in places)
     ambient = float(rng.uniform(0.04, 0.08))
     dark = (0.012, 0.013, 0.02)
     return Light((0, 0, 1), (0, 0, 0), (ambient,) * 3, (ambient / 2,) * 3, (dark, dark), lamps), solids

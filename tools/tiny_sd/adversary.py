@@ -42,7 +42,7 @@ def balance(error: Tensor, deceit: Tensor, rebuilt: Tensor) -> Tensor:
 
 
 class PatchAdversary(nn.Module):
-    """A network that scores overlapping patches (PatchGAN, Isola et al., arXiv 1611.07004), unnormalised.
+    """A network that scores overlapping patches (PatchGAN, Isola et al., arXiv 1611.07004), unnormalized.
 
     Args:
         channels: width of its first layer; it doubles twice.

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 from torchmetrics.image import PeakSignalNoiseRatio
 
-from diffreid_lightning.diffusion.lr_schedule import Schedule, optimise_by_step
+from diffreid_lightning.diffusion.lr_schedule import Schedule, optimize_by_step
 from diffreid_lightning.diffusion.pipeline_io import load_autoencoder
 from diffreid_lightning.errors import check_range
 from tools.tiny_sd.adversary import PatchAdversary, balance, discriminator_loss
@@ -28,7 +28,7 @@ class AutoencoderTraining(LightningModule):
 
     The loss is the mean absolute error, plus a perceptual distance, plus a slight pull of the latents towards a
     standard normal distribution, plus, with an adversary, what it costs not to deceive it. The adversary learns in the
-    same step, by the same optimiser.
+    same step, by the same optimizer.
 
     Args:
         architecture: arguments of ``diffusers.AutoencoderKL``.
@@ -39,7 +39,7 @@ class AutoencoderTraining(LightningModule):
         adversary_weight: its weight, once its gradient has been brought to the size of the errors'.
         freeze_encoder: train the decoder alone, so that a denoiser of these latents stays valid.
         init_from: folder of an autoencoder of the same architecture to start from.
-        optimizer: makes the optimiser from the parameters.
+        optimizer: makes the optimizer from the parameters.
         schedule: course of the learning rate after the warm-up.
         warmup_steps: steps over which the rate rises from zero.
     """
@@ -97,9 +97,9 @@ class AutoencoderTraining(LightningModule):
         self.psnr = PeakSignalNoiseRatio(data_range=1.0)
 
     def configure_optimizers(self) -> Any:
-        """Build optimiser and schedule."""
+        """Build optimizer and schedule."""
         trained = [each for each in self.parameters() if each.requires_grad]
-        return optimise_by_step(self, trained, self.optimizer, self.schedule, self.warmup_steps)
+        return optimize_by_step(self, trained, self.optimizer, self.schedule, self.warmup_steps)
 
     def autoencoder(self) -> AutoencoderKL:
         """Return the autoencoder, its config with the scale that brings latents to unit variance, as last measured."""

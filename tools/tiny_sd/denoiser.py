@@ -17,7 +17,7 @@ from transformers import CLIPTokenizer
 
 from diffreid_lightning.diffusion.denoising_loop import scale_latents
 from diffreid_lightning.diffusion.losses import check_gamma, denoising_loss, noise_latents, timestep_weights
-from diffreid_lightning.diffusion.lr_schedule import Schedule, optimise_by_step
+from diffreid_lightning.diffusion.lr_schedule import Schedule, optimize_by_step
 from diffreid_lightning.diffusion.pipeline_io import assemble_pipeline, load_autoencoder, load_pipeline
 from diffreid_lightning.errors import UserError, check_range
 from diffreid_lightning.paths import user_path
@@ -44,7 +44,7 @@ class TextToImageTraining(LightningModule):
         attributes: what a linear layer reads from the encoded captions beside, in training: the data's ``attributes``.
         reading_weight: weight of that task in the loss.
         init_from: a pipeline folder of the same architecture to start from.
-        optimizer: makes the optimiser from the parameters.
+        optimizer: makes the optimizer from the parameters.
         schedule: course of the learning rate after the warm-up.
         warmup_steps: steps over which the rate rises from zero.
     """
@@ -106,8 +106,8 @@ class TextToImageTraining(LightningModule):
         return assemble_pipeline(self.unet, vae, self.text_encoder, self.tokenizer, self.scheduler)
 
     def configure_optimizers(self) -> Any:
-        """Build optimiser and schedule."""
-        return optimise_by_step(self, self.parameters(), self.optimizer, self.schedule, self.warmup_steps)
+        """Build optimizer and schedule."""
+        return optimize_by_step(self, self.parameters(), self.optimizer, self.schedule, self.warmup_steps)
 
     def on_fit_start(self) -> None:
         """Choose the attention that trains fastest here."""

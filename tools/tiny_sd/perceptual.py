@@ -10,7 +10,7 @@ from diffreid_lightning.errors import check_range
 
 
 class PerceptualDistance(nn.Module):
-    """Squared distance of normalised features (after Johnson et al., arXiv 1603.08155; Zhang et al., 1801.03924).
+    """Squared distance of normalized features (after Johnson et al., arXiv 1603.08155; Zhang et al., 1801.03924).
 
     Features are scaled to unit length per position, so that every depth counts alike.
 

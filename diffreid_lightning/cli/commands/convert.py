@@ -63,7 +63,7 @@ def convert_command(words: Sequence[str]) -> int:
     mean, std = backbone.normalization
     if backbone.variant is not None:
         print(f"a variation of timm's architecture: {backbone.variant}")
-    print(f"normalised with mean {mean} and deviation {std}, as the weights expect")
+    print(f"normalized with mean {mean} and deviation {std}, as the weights expect")
     print(f"start from it: --model.backbone {args.backbone} --model.init_from {folder}")
     return 0
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from diffreid_lightning.errors import UserError, nearest
 
-DEFAULT = "pipeline/tour"
+DEFAULT = "chains/tour"
 _OPTIONS = ("config", "from", "until")
 
 HELP = f"""usage: python -m diffreid_lightning pipeline [options]
 
-Run a chain of stages: caption, personalise, generate, score, select, pre-train, transfer. A stage whose input, config
+Run a chain of stages: caption, personalize, generate, score, select, pre-train, transfer. A stage whose input, config
 and code are unchanged is skipped; a chain that was killed goes on where it was.
 
   --config NAME    the chain: a YAML file or a packaged one (default: {DEFAULT}); several are laid over each other

@@ -17,12 +17,12 @@ from diffreid_lightning.cli.lightning_parser import PROGRAM, HouseParser
 from diffreid_lightning.filtering.selection import DATASET, REPORT, DiffPersonSelection
 from diffreid_lightning.packaged import configs_folder
 
-DEFAULT = "pipeline/select.yaml"
+DEFAULT = "stages/select.yaml"
 DESCRIPTION = "Choose among scored images and write Diff-Person."
 
 
 def select_command(words: Sequence[str]) -> int:
-    """Run the command; ``configs/pipeline/select.yaml`` is what no arguments mean.
+    """Run the command; ``configs/stages/select.yaml`` is what no arguments mean.
 
     Args:
         words: the command line after ``select``.
@@ -60,6 +60,6 @@ def select_command(words: Sequence[str]) -> int:
 
 def _parser(written: Mapping[str, Any]) -> HouseParser:
     parser = HouseParser(prog=f"{PROGRAM} select", description=DESCRIPTION, written=written)
-    parser.add_argument("--config", action=ActionConfigFile, help="YAML laid over configs/pipeline/select.yaml")
+    parser.add_argument("--config", action=ActionConfigFile, help="YAML laid over configs/stages/select.yaml")
     parser.add_class_arguments(DiffPersonSelection)
     return parser

@@ -56,7 +56,7 @@ class Selection:
                 f"The manifest of {self.manifest.root} has no {name}.",
                 looked_for="confidence, similarity and margin, as scoring writes them",
                 found=", ".join(self.manifest.columns),
-                remedy="score it first: python -m diffreid_lightning predict --config pipeline/score_generated",
+                remedy="score it first: python -m diffreid_lightning predict --config stages/score_generated",
             )
         return self.manifest.numpy(name)
 

@@ -11,7 +11,7 @@ from diffreid_lightning.filtering.similarity import later_copies
 
 
 class NearDuplicates(SelectionRule):
-    """Drop what is too near to a real image (memorised) or to a better generated image of the same identity.
+    """Drop what is too near to a real image (memorized) or to a better generated image of the same identity.
 
     Distances are those of :mod:`~diffreid_lightning.filtering.similarity`, from 0 (the same thumbnail) to 1: pixels,
     not Re-ID features, which are made to bring all images of a person together. The scoring stage wrote the distance to

@@ -1,4 +1,4 @@
-"""The k nearest neighbours of every image among all images, from half of the pairwise products.
+"""The k nearest neighbors of every image among all images, from half of the pairwise products.
 
 The distance between two images is computed once and offered to both. A panel of rows against all columns from the
 panel's first row on covers the upper triangle; nothing larger than a panel is ever held.
@@ -99,8 +99,8 @@ class PooledFeatures:
 
 
 @dataclass(frozen=True, eq=False)
-class Neighbourhoods:
-    """Nearest neighbours in a pool of N images, each image itself among its own.
+class Neighborhoods:
+    """Nearest neighbors in a pool of N images, each image itself among its own.
 
     Args:
         indices: (N, k) int64, nearest first, ties by index.
@@ -113,16 +113,16 @@ class Neighbourhoods:
     farthest: np.ndarray
 
 
-def nearest_neighbours(pool: PooledFeatures, k: int, query_gallery: np.ndarray) -> Neighbourhoods:
+def nearest_neighbors(pool: PooledFeatures, k: int, query_gallery: np.ndarray) -> Neighborhoods:
     """Find the ``k`` nearest images of every image by cosine distance.
 
     Args:
         pool: the images.
-        k: neighbours to keep, 1 .. N.
+        k: neighbors to keep, 1 .. N.
         query_gallery: (Q, G) float32, overwritten with the distances between queries and gallery.
 
     Returns:
-        The neighbours; the same for every number of threads.
+        The neighbors; the same for every number of threads.
     """
     search = _TriangleSearch(pool, k, query_gallery)
     with exact_products(), ThreadPoolExecutor(torch.get_num_threads()) as workers:
@@ -257,10 +257,10 @@ class _TriangleSearch:
         row, owner = row[order], owner[order]
         self._nearest.offer(start, owner, entry_keys(block[row, owner], first + row))
 
-    def result(self) -> Neighbourhoods:
-        """The neighbours found, numbered without padding."""
+    def result(self) -> Neighborhoods:
+        """The neighbors found, numbered without padding."""
         keys = self._nearest.keys[self._real]
         indices = key_indices(keys)
         padding = self._offsets[1] - self._columns[0].count
         indices[indices >= self._offsets[1]] -= padding
-        return Neighbourhoods(indices, key_distances(keys), self._farthest[self._real])
+        return Neighborhoods(indices, key_distances(keys), self._farthest[self._real])

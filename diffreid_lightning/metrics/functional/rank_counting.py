@@ -82,7 +82,7 @@ def _rank_rows(
         columns: (P,) the entries.
         ranks: (P,) overwritten.
     """
-    # Neighbouring rows are read in place; rows with gaps between them are copied.
+    # Neighboring rows are read in place; rows with gaps between them are copied.
     contiguous = rows[-1] - rows[0] + 1 == len(rows)
     block = distances[rows[0] : rows[-1] + 1] if contiguous else distances[rows]
     row = np.repeat(np.arange(len(rows)), np.diff(starts))

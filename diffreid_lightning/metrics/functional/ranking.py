@@ -53,7 +53,7 @@ def rank_list(
     Queries without a match are listed like any other. Give only the queries of interest: the others cost time.
 
     Args:
-        query_features: (Q, D), any floating dtype; need not be normalised.
+        query_features: (Q, D), any floating dtype; need not be normalized.
         gallery_features: (G, D), on the same device.
         query_pids: (Q,) integer person ids.
         gallery_pids: (G,) integer person ids.

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.metrics.functional.checks import check_features
-from diffreid_lightning.metrics.functional.knn import Neighbourhoods, PooledFeatures, nearest_neighbours
+from diffreid_lightning.metrics.functional.knn import Neighborhoods, PooledFeatures, nearest_neighbors
 
 _IMAGES_AT_ONCE = 2048
 _PAIRS_AT_ONCE = 1 << 20
@@ -37,10 +37,10 @@ def k_reciprocal_rerank(
     0.6 GiB at the size of MSMT17.
 
     Args:
-        query_features: (Q, D), any floating dtype; need not be normalised.
+        query_features: (Q, D), any floating dtype; need not be normalized.
         gallery_features: (G, D), on the same device.
-        k1: size of the neighbourhood whose reciprocal members encode an image (eq. 4), at least 1.
-        k2: neighbours over which encodings are averaged (eq. 11), at least 1; 1 switches the averaging off.
+        k1: size of the neighborhood whose reciprocal members encode an image (eq. 4), at least 1.
+        k2: neighbors over which encodings are averaged (eq. 11), at least 1; 1 switches the averaging off.
         lambda_value: weight of the original distance, 0 .. 1 (eq. 12).
 
     Returns:
@@ -58,48 +58,48 @@ def k_reciprocal_rerank(
     pool = PooledFeatures(query_features, gallery_features)
     queries, images = len(query_features), len(query_features) + len(gallery_features)
 
-    # 1. Neighbours, each image the first among its own. 2. Reciprocal sets. 3. Encodings. 4. Local query expansion.
+    # 1. Neighbors, each image the first among its own. 2. Reciprocal sets. 3. Encodings. 4. Local query expansion.
     result = np.empty((queries, len(gallery_features)), dtype=np.float32)
-    neighbourhoods = nearest_neighbours(pool, min(max(k1 + 1, k2), images), result)
-    sets = expanded_reciprocal_sets(neighbourhoods.indices[:, : k1 + 1], round(k1 / 2) + 1)
-    encodings = _encode(sets, pool, neighbourhoods)
+    neighborhoods = nearest_neighbors(pool, min(max(k1 + 1, k2), images), result)
+    sets = expanded_reciprocal_sets(neighborhoods.indices[:, : k1 + 1], round(k1 / 2) + 1)
+    encodings = _encode(sets, pool, neighborhoods)
     if k2 > 1:
-        encodings = _average(encodings, neighbourhoods.indices[:, :k2])
+        encodings = _average(encodings, neighborhoods.indices[:, :k2])
 
     # 5. The final distance: Jaccard distance of the encodings, mixed with the original distance.
-    _mix(result, neighbourhoods.farthest[:queries], encodings, lambda_value)
+    _mix(result, neighborhoods.farthest[:queries], encodings, lambda_value)
     return torch.from_numpy(result).to(query_features.device)
 
 
-def reciprocal_members(neighbours: np.ndarray) -> np.ndarray:
-    """Which of an image's neighbours have the image among theirs (eq. 3).
+def reciprocal_members(neighbors: np.ndarray) -> np.ndarray:
+    """Which of an image's neighbors have the image among theirs (eq. 3).
 
     Args:
-        neighbours: (N, k) int64 indices, without repeats in a row.
+        neighbors: (N, k) int64 indices, without repeats in a row.
 
     Returns:
         (N, k) bool.
     """
-    reciprocal = np.empty(neighbours.shape, dtype=np.bool_)
-    for start in range(0, len(neighbours), _IMAGES_AT_ONCE):
-        some = neighbours[start : start + _IMAGES_AT_ONCE]
+    reciprocal = np.empty(neighbors.shape, dtype=np.bool_)
+    for start in range(0, len(neighbors), _IMAGES_AT_ONCE):
+        some = neighbors[start : start + _IMAGES_AT_ONCE]
         images = np.arange(start, start + len(some))
-        reciprocal[start : start + len(some)] = (neighbours[some] == images[:, None, None]).any(axis=-1)
+        reciprocal[start : start + len(some)] = (neighbors[some] == images[:, None, None]).any(axis=-1)
     return reciprocal
 
 
-def expanded_reciprocal_sets(neighbours: np.ndarray, half: int) -> sparse.csr_array:
+def expanded_reciprocal_sets(neighbors: np.ndarray, half: int) -> sparse.csr_array:
     """The reciprocal set of each image, widened by those of its members that mostly agree with it (eq. 5).
 
     Args:
-        neighbours: (N, k1 + 1) int64 indices, nearest first.
+        neighbors: (N, k1 + 1) int64 indices, nearest first.
         half: how many of them count for a member's own, narrower set.
 
     Returns:
         (N, N) int32 matrix; row i is non-zero at the members of i's set, sorted.
     """
-    sets = _as_rows(neighbours, reciprocal_members(neighbours))
-    narrow = neighbours[:, :half]
+    sets = _as_rows(neighbors, reciprocal_members(neighbors))
+    narrow = neighbors[:, :half]
     narrow_sets = _as_rows(narrow, reciprocal_members(narrow))
     shared = (sets @ narrow_sets.T).multiply(sets).tocsr()
     sizes = np.diff(narrow_sets.indptr)
@@ -110,33 +110,33 @@ def expanded_reciprocal_sets(neighbours: np.ndarray, half: int) -> sparse.csr_ar
     return expanded
 
 
-def _as_rows(neighbours: np.ndarray, chosen: np.ndarray) -> sparse.csr_array:
-    """A 0/1 matrix (N, N) whose row i marks the chosen neighbours of i."""
+def _as_rows(neighbors: np.ndarray, chosen: np.ndarray) -> sparse.csr_array:
+    """A 0/1 matrix (N, N) whose row i marks the chosen neighbors of i."""
     indptr = np.concatenate([[0], np.cumsum(chosen.sum(axis=1))])
-    members = neighbours[chosen]
+    members = neighbors[chosen]
     return sparse.csr_array(
-        (np.ones(len(members), dtype=np.int32), members, indptr), shape=(len(neighbours), len(neighbours))
+        (np.ones(len(members), dtype=np.int32), members, indptr), shape=(len(neighbors), len(neighbors))
     )
 
 
-def _encode(sets: sparse.csr_array, pool: PooledFeatures, neighbourhoods: Neighbourhoods) -> sparse.csr_array:
+def _encode(sets: sparse.csr_array, pool: PooledFeatures, neighborhoods: Neighborhoods) -> sparse.csr_array:
     """Weigh each member of a set by exp(-distance) and let a row sum to 1 (eq. 7), (N, N) float32."""
-    images = len(neighbourhoods.indices)
+    images = len(neighborhoods.indices)
     owner = np.repeat(np.arange(images), np.diff(sets.indptr))
-    distances = _member_distances(owner, sets.indices.astype(np.int64), pool, neighbourhoods)
-    weights = np.exp(-np.square(distances) / _positive(neighbourhoods.farthest**2)[owner])
+    distances = _member_distances(owner, sets.indices.astype(np.int64), pool, neighborhoods)
+    weights = np.exp(-np.square(distances) / _positive(neighborhoods.farthest**2)[owner])
     totals = np.bincount(owner, weights, minlength=images).astype(np.float32)
     return sparse.csr_array((weights / totals[owner], sets.indices, sets.indptr), shape=sets.shape)
 
 
 def _member_distances(
-    owner: np.ndarray, member: np.ndarray, pool: PooledFeatures, neighbourhoods: Neighbourhoods
+    owner: np.ndarray, member: np.ndarray, pool: PooledFeatures, neighborhoods: Neighborhoods
 ) -> np.ndarray:
-    """Distances of pairs: those of neighbours are known, the others (members of members) are computed."""
-    images = len(neighbourhoods.indices)
-    order = np.argsort(neighbourhoods.indices, axis=1)
-    known = np.take_along_axis(neighbourhoods.indices, order, axis=1) + np.arange(images)[:, None] * images
-    values = np.take_along_axis(neighbourhoods.distances, order, axis=1).ravel()
+    """Distances of pairs: those of neighbors are known, the others (members of members) are computed."""
+    images = len(neighborhoods.indices)
+    order = np.argsort(neighborhoods.indices, axis=1)
+    known = np.take_along_axis(neighborhoods.indices, order, axis=1) + np.arange(images)[:, None] * images
+    values = np.take_along_axis(neighborhoods.distances, order, axis=1).ravel()
     wanted = owner * images + member
     place = np.minimum(np.searchsorted(known.ravel(), wanted), known.size - 1)
     distances = values[place]
@@ -145,11 +145,11 @@ def _member_distances(
     return distances
 
 
-def _average(encodings: sparse.csr_array, neighbours: np.ndarray) -> sparse.csr_array:
-    """Average the encodings of each image's nearest neighbours (eq. 11)."""
-    images, k = neighbours.shape
+def _average(encodings: sparse.csr_array, neighbors: np.ndarray) -> sparse.csr_array:
+    """Average the encodings of each image's nearest neighbors (eq. 11)."""
+    images, k = neighbors.shape
     weights = sparse.csr_array(
-        (np.full(images * k, 1 / k, dtype=np.float32), neighbours.ravel(), np.arange(0, images * k + 1, k)),
+        (np.full(images * k, 1 / k, dtype=np.float32), neighbors.ravel(), np.arange(0, images * k + 1, k)),
         shape=(images, images),
     )
     return weights @ encodings

@@ -47,7 +47,7 @@ def retrieval_metrics(
     CPU, precision is summed in float64. No id is special: drop junk images (Market-1501's −1) when reading the dataset.
 
     Args:
-        query_features: (Q, D), any floating dtype; need not be normalised.
+        query_features: (Q, D), any floating dtype; need not be normalized.
         gallery_features: (G, D), on the same device.
         query_pids: (Q,) integer person ids.
         gallery_pids: (G,) integer person ids.
@@ -119,7 +119,7 @@ def retrieval_metrics_from_distances(
 
 
 def _queries_to_rank(pairs: IdentityPairs) -> np.ndarray:
-    """Queries that have a match, most matches first: neighbours then share a group of comparisons without waste."""
+    """Queries that have a match, most matches first: neighbors then share a group of comparisons without waste."""
     order = np.argsort(-pairs.matches, kind="stable")
     queries = order[: np.count_nonzero(pairs.matches)]
     if not len(queries):
@@ -148,7 +148,7 @@ def _copied_tiles(distances: Tensor, queries: np.ndarray, layout: RowLayout, row
 def _evaluate(
     tiles: Iterable[tuple[int, Tensor]], layout: RowLayout, pairs: IdentityPairs, queries: np.ndarray, max_rank: int
 ) -> RetrievalResult:
-    """Rank the matches of every tile and summarise them.
+    """Rank the matches of every tile and summarize them.
 
     Args:
         tiles: position of a tile's first row in ``queries``, and its distances; junk is overwritten.
@@ -169,7 +169,7 @@ def _evaluate(
             distances[row[junk], column[junk]] = np.inf
             row, column = row[~junk], column[~junk]
             ranks = counter.ranks(distances, row, column)
-            ap[some], inp[some], first_ranks[start : start + len(tile)] = _summarise(row, ranks)
+            ap[some], inp[some], first_ranks[start : start + len(tile)] = _summarize(row, ranks)
     valid = np.sort(queries)
     hits = np.bincount(np.minimum(first_ranks, max_rank + 1), minlength=max_rank + 2)[1 : max_rank + 1]
     return RetrievalResult(
@@ -182,7 +182,7 @@ def _evaluate(
     )
 
 
-def _summarise(rows: np.ndarray, ranks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _summarize(rows: np.ndarray, ranks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Average precision, inverse negative penalty and first rank of each row from the ranks of its matches.
 
     Args:

@@ -44,7 +44,7 @@ class RowLayout:
         return 16 * (-(-self.columns // 16) | 1)
 
     def allocate(self, rows: int, *, dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> Tensor:
-        """Return an uninitialised (rows, stride) buffer whose rows start on 64-byte boundaries."""
+        """Return an uninitialized (rows, stride) buffer whose rows start on 64-byte boundaries."""
         size, spare = rows * self.stride, 64
         if device is None or device.type == "cpu":
             # numpy asks for huge pages: first touching a large buffer is several times cheaper than torch's.
@@ -171,7 +171,7 @@ class DistanceTiles:
     """Tiles of a distance that ranks the gallery for each query: smaller is nearer.
 
     Cosine gives ``-cos``; Euclidean gives ``|g|² - 2 q·g``, the squared distance less what does not depend on g. Norms
-    are applied to the product, so no normalised copy of the gallery is made.
+    are applied to the product, so no normalized copy of the gallery is made.
 
     Args:
         query_features: (Q, D) float32, contiguous.

@@ -2,7 +2,7 @@
 
 An entry is held as one 64-bit key, its distance in the upper half and its index in the lower, so that keys sort by
 distance and then by index and no two are equal: the k smallest keys are the same however the distances were cut into
-blocks. Few entries ever become keys. A bound that at least k entries of a row do not exceed lets one vectorised
+blocks. Few entries ever become keys. A bound that at least k entries of a row do not exceed lets one vectorized
 comparison drop nearly all others, and costs one pass of minima.
 """
 

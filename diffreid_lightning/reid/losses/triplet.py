@@ -34,7 +34,7 @@ def batch_hard_triplet(
     """
     if features.itemsize < 4:
         features = features.float()
-    # Differences are formed pair by pair: |a|² + |b|² − 2ab loses near neighbours to rounding, and its root has no
+    # Differences are formed pair by pair: |a|² + |b|² − 2ab loses near neighbors to rounding, and its root has no
     # gradient at 0, where two copies of one image lie.
     distances = torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist")
 

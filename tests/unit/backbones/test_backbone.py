@@ -1,4 +1,4 @@
-"""Backbones: every family at every size, pooling, normalisation, state."""
+"""Backbones: every family at every size, pooling, normalization, state."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_last_stride_one_doubles_the_map_and_two_is_stock() -> None:
     assert (one.last_stride, two.last_stride) == (1, 2)
 
 
-def test_normalisation_can_be_given_and_moves_with_the_module() -> None:
+def test_normalization_can_be_given_and_moves_with_the_module() -> None:
     backbone = Backbone("resnet18", image_size=(64, 32), mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
     assert backbone.normalization == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     assert {"mean", "std"} <= set(backbone.state_dict())

@@ -7,7 +7,7 @@ import torch
 from diffreid_lightning.backbones import BNNeck, IdentityClassifier
 
 
-def test_neck_normalises_in_training_and_has_no_shift() -> None:
+def test_neck_normalizes_in_training_and_has_no_shift() -> None:
     neck = BNNeck(6)
     embeddings = neck(torch.randn(64, 6) * 3 + 5)
     torch.testing.assert_close(embeddings.mean(0), torch.zeros(6), atol=1e-5, rtol=0)

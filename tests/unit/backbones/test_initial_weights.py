@@ -299,7 +299,7 @@ def test_cached_hub_files_load_without_asking_the_network(tmp_path: Path, monkey
 
 
 def natural_images(count: int, seed: int = 0) -> torch.Tensor:
-    """Noise with the amplitude spectrum 1/f, the colour statistics and the channel correlation of photographs."""
+    """Noise with the amplitude spectrum 1/f, the color statistics and the channel correlation of photographs."""
     generator = torch.Generator().manual_seed(seed)
     shared = torch.randn(count, 1, 128, 128, generator=generator)
     noise = 0.95 * shared + 0.3 * torch.randn(count, 3, 128, 128, generator=generator)
@@ -330,8 +330,8 @@ def test_lite0_maps_every_tensor_in_order() -> None:
 
 
 @needs_lite0
-def test_lite0_normalisation_is_the_one_its_first_batch_norm_remembers() -> None:
-    """The stem's running variance is that of normalised photographs: the right deviation comes near it, others not."""
+def test_lite0_normalization_is_the_one_its_first_batch_norm_remembers() -> None:
+    """The stem's running variance is that of normalized photographs: the right deviation comes near it, others not."""
     backbone = Backbone("tf_efficientnet_lite0", image_size=(128, 128)).eval()
     report = load_initial_weights(backbone, "efficientnet-lite0")
     assert report.mean == pytest.approx([127 / 255] * 3)

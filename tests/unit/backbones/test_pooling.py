@@ -1,4 +1,4 @@
-"""Generalised-mean pooling against its formula and its two limits."""
+"""Generalized-mean pooling against its formula and its two limits."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def under(prefix: str, state: State) -> State:
 
 
 def moco(state: State) -> dict[str, Any]:
-    """MoCo's own checkpoint: query and key encoder in a DDP wrapping, a queue, the optimiser's state."""
+    """MoCo's own checkpoint: query and key encoder in a DDP wrapping, a queue, the optimizer's state."""
     other = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
     both = under("module.encoder_q.", state) | under("module.encoder_k.", other)
     return {"epoch": 200, "arch": NAME, "state_dict": both | {"module.queue": torch.rand(4, 4)}, "optimizer": {}}

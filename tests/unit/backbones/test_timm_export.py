@@ -159,7 +159,7 @@ def test_files_say_what_the_weights_are(tmp_path: Path) -> None:
     assert record["gem_exponent"] == pytest.approx(2.7182817)
     config = json.loads((folder / "config.json").read_text())
     assert (config["architecture"], config["num_classes"], config["num_features"]) == (TINY, 0, TINY_FEATURES)
-    assert config["pretrained_cfg"]["license"] is None  # timm's licence is that of timm's weights
+    assert config["pretrained_cfg"]["license"] is None  # timm's license is that of timm's weights
 
 
 def test_equal_backbones_give_equal_bytes(tmp_path: Path) -> None:
@@ -202,7 +202,9 @@ def test_earlier_export_is_replaced_whole(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["export"]
 
 
-@pytest.mark.parametrize("step", ["backbones.timm_export._write_model", "backbones.timm_export._write_head", "storage.atomic.exchange"])
+@pytest.mark.parametrize(
+    "step", ["backbones.timm_export._write_model", "backbones.timm_export._write_head", "storage.atomic.exchange"]
+)
 @pytest.mark.parametrize("failure", [OSError("no space left"), KeyboardInterrupt()], ids=["full-disk", "interrupt"])
 def test_failure_leaves_the_earlier_export(
     step: str, failure: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

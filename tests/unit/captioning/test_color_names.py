@@ -1,4 +1,4 @@
-"""Colour words for colours everybody would call so, in white and in tinted light."""
+"""Color words for colors everybody would call so, in white and in tinted light."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import ImageColor
 
-from diffreid_lightning.captioning.color_names import COLOURS, lab_in_neutral_light, lab_of, name_colours
+from diffreid_lightning.captioning.color_names import COLORS, lab_in_neutral_light, lab_of, name_colors
 
-# CSS colours by the word they are called by; none of them is used by the package.
+# CSS colors by the word they are called by; none of them is used by the package.
 CALLED = {
     "black": ["black", "#1c1c1c"],
     "white": ["white", "whitesmoke", "snow"],
@@ -27,18 +27,18 @@ CALLED = {
 }
 
 
-def pixels(colour: str) -> np.ndarray:
-    return np.full((4, 4, 3), ImageColor.getrgb(colour)[:3], np.uint8)
+def pixels(color: str) -> np.ndarray:
+    return np.full((4, 4, 3), ImageColor.getrgb(color)[:3], np.uint8)
 
 
-@pytest.mark.parametrize(("word", "colour"), [(word, colour) for word, names in CALLED.items() for colour in names])
-def test_a_colour_has_the_name_everybody_gives_it(word: str, colour: str) -> None:
-    named = name_colours(lab_of(pixels(colour)))
-    assert {COLOURS[number] for number in named.ravel()} == {word}
+@pytest.mark.parametrize(("word", "color"), [(word, color) for word, names in CALLED.items() for color in names])
+def test_a_color_has_the_name_everybody_gives_it(word: str, color: str) -> None:
+    named = name_colors(lab_of(pixels(color)))
+    assert {COLORS[number] for number in named.ravel()} == {word}
 
 
 def test_every_word_is_tried() -> None:
-    assert set(CALLED) == set(COLOURS)
+    assert set(CALLED) == set(COLORS)
 
 
 def test_lab_is_that_of_published_values() -> None:
@@ -48,14 +48,14 @@ def test_lab_is_that_of_published_values() -> None:
         "#00ff00": (87.73, -86.18, 83.18),
         "#0000ff": (32.30, 79.19, -107.86),
     }
-    for colour, expected in published.items():
-        assert np.allclose(lab_of(pixels(colour))[0, 0], expected, atol=0.05)
+    for color, expected in published.items():
+        assert np.allclose(lab_of(pixels(color))[0, 0], expected, atol=0.05)
     assert np.allclose(lab_of(pixels("white"))[0, 0], (100, 0, 0), atol=0.05)
 
 
-def test_any_colour_has_a_name() -> None:
+def test_any_color_has_a_name() -> None:
     grid = np.stack(np.meshgrid(*[np.arange(0, 256, 15, dtype=np.uint8)] * 3), -1).reshape(-1, 1, 3)
-    assert set(np.unique(name_colours(lab_of(grid)))) == set(range(len(COLOURS)))
+    assert set(np.unique(name_colors(lab_of(grid)))) == set(range(len(COLORS)))
 
 
 @pytest.mark.parametrize("tint", [(1.0, 0.85, 0.6), (0.5, 0.75, 1.0), (0.35, 0.35, 0.35)])
@@ -66,7 +66,7 @@ def test_a_tinted_or_dim_lamp_changes_few_names(tint: tuple[float, float, float]
     )
     light = (scene / 255) ** 2.2 * np.asarray(tint)
     lit = np.round(255 * light ** (1 / 2.2)).astype(np.uint8)
-    truth = name_colours(lab_in_neutral_light(scene.astype(np.uint8)))
-    unmoved = (name_colours(lab_of(lit)) == truth).mean()
-    corrected = (name_colours(lab_in_neutral_light(lit)) == truth).mean()
+    truth = name_colors(lab_in_neutral_light(scene.astype(np.uint8)))
+    unmoved = (name_colors(lab_of(lit)) == truth).mean()
+    corrected = (name_colors(lab_in_neutral_light(lit)) == truth).mean()
     assert corrected >= max(unmoved, 0.8)

@@ -61,7 +61,7 @@ def test_a_description_describes_itself() -> None:
         assert find_consensus([description]).description == description
 
 
-def test_one_odd_caption_of_the_colour_captioner_changes_nothing() -> None:
+def test_one_odd_caption_of_the_color_captioner_changes_nothing() -> None:
     captions = ["a person wearing a navy top and grey trousers"] * 3
     odd = "a person wearing a black top and brown shorts, in the dark"
     found = find_consensus([*captions, odd])
@@ -69,12 +69,12 @@ def test_one_odd_caption_of_the_colour_captioner_changes_nothing() -> None:
     assert found.circumstances == ["", "", "", "in the dark"]
 
 
-def test_where_colours_differ_none_is_told() -> None:
-    captions = [f"a person wearing a {colour} top and black trousers" for colour in ("red", "pink", "purple")]
+def test_where_colors_differ_none_is_told() -> None:
+    captions = [f"a person wearing a {color} top and black trousers" for color in ("red", "pink", "purple")]
     assert find_consensus(captions).description == "a person wearing a top and black trousers"
 
 
-def test_two_colours_of_one_garment_are_both_told() -> None:
+def test_two_colors_of_one_garment_are_both_told() -> None:
     captions = ["a person wearing a red and white top and navy trousers"] * 2 + [
         "a person wearing a red top and navy trousers"
     ]

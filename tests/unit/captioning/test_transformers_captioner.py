@@ -41,7 +41,7 @@ def blip2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def images() -> list[Image.Image]:
     noise = np.random.default_rng(0).integers(0, 255, (64, 32, 3), np.uint8)
     plain = [((128, 64), "black"), ((31, 17), "red"), ((9, 5), "white"), ((256, 128), "blue")]
-    return [Image.fromarray(noise), *(Image.new("RGB", size[::-1], colour) for size, colour in plain)]
+    return [Image.fromarray(noise), *(Image.new("RGB", size[::-1], color) for size, color in plain)]
 
 
 @torch.inference_mode()
@@ -156,7 +156,7 @@ def test_what_cannot_be_loaded_is_named(blip2: Path, tmp_path: Path, monkeypatch
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError) as offline:
         TransformersCaptioner("nobody/no-such-captioner")
-    for text in ("config.json", "nobody/no-such-captioner", "--model.model", "*.safetensors", "ColourCaptioner"):
+    for text in ("config.json", "nobody/no-such-captioner", "--model.model", "*.safetensors", "ColorCaptioner"):
         assert text in str(offline.value)
     with pytest.raises(UserError, match="no captioner"):
         TransformersCaptioner(str(tmp_path / "missing"))
@@ -175,7 +175,7 @@ def test_a_folder_is_captioned_through_the_command_line(blip2: Path, tmp_path: P
     market = write_market1501(tmp_path / "market1501", train_ids=(2, 7))
     broken = sorted((market / "bounding_box_train").glob("0007*"))[0]
     broken.write_bytes(b"")
-    words = ["predict", "--config=pipeline/caption_blip2", f"--data.source={market}", f"--model.model={blip2}"]
+    words = ["predict", "--config=stages/caption_blip2", f"--data.source={market}", f"--model.model={blip2}"]
     assert command(*words, "--model.dtype=float32", "--data.num_workers=0", "--trainer.accelerator=cpu") == 0
     manifest = Manifest.read(tmp_path / "runs/tour/caption")
     rows = {row["file_name"]: row for row in manifest.table.to_pylist()}

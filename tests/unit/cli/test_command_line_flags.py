@@ -67,7 +67,7 @@ def test_lists_are_replaced_or_added_to() -> None:
 
 def test_plain_text_stays_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("words.yaml").write_text("colours: [red]\n")
+    Path("words.yaml").write_text("colors: [red]\n")
     for text in ("{identity}", "[V] person", "words.yaml", "1e3", "", "/data/market", "${trainer.max_epochs}"):
         assert laid_over(f"--model.prompt={text}")["model"]["init_args"]["prompt"] == text
     assert laid_over("--model.source=/data/market")["model"]["init_args"]["source"] == "/data/market"

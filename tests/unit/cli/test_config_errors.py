@@ -33,7 +33,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         "data: {train: [{class_path: Subset, init_args: {dataset: miniperson, images: many}}]}",
         ["--data.train.images", "'many'", "a number"],
     ),
-    "an optimiser's number": ("model: {optimizer: {lr: fast}}", ["--model.optimizer.lr", "a number"]),
+    "an optimizer's number": ("model: {optimizer: {lr: fast}}", ["--model.optimizer.lr", "a number"]),
     "init_args misspelt": ("model: {optimizer: {class_path: SGD, init_arg: {lr: 1}}}", ["did you mean 'init_args'"]),
     "arguments beside class_path": (
         "model: {optimizer: {class_path: SGD, lr: 1}}",

@@ -46,7 +46,7 @@ class TestManifestDataset(DatasetContract):
 def test_a_folder_of_no_known_layout_lists_the_known_ones(tmp_path: Path) -> None:
     put(tmp_path / "set" / "a.jpg", 1, 1)
     (tmp_path / "set" / "notes.txt").write_text("x")
-    with pytest.raises(UserError, match="No dataset is recognised") as error:
+    with pytest.raises(UserError, match="No dataset is recognized") as error:
         detect(tmp_path / "set")
     text = str(error.value)
     assert all(known.__name__ in text and known.layout in text for known in FORMATS) and "a.jpg" in text
@@ -56,7 +56,7 @@ def test_a_folder_of_no_known_layout_lists_the_known_ones(tmp_path: Path) -> Non
 def test_an_incomplete_copy_does_not_pass_for_a_folder_of_people(tmp_path: Path, missing: str) -> None:
     root = write_market1501(tmp_path / "set")
     (root / missing).rename(tmp_path / "elsewhere")
-    with pytest.raises(UserError, match="No dataset is recognised"):
+    with pytest.raises(UserError, match="No dataset is recognized"):
         detect(root)
 
 
@@ -64,7 +64,7 @@ def test_msmt17_without_lists_does_not_pass_for_a_folder_of_people(tmp_path: Pat
     root = write_msmt17(tmp_path / "set")
     for file in root.glob("*.txt"):
         file.unlink()
-    with pytest.raises(UserError, match="No dataset is recognised"):
+    with pytest.raises(UserError, match="No dataset is recognized"):
         detect(root)
 
 

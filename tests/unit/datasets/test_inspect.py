@@ -127,7 +127,7 @@ def test_decoding_finds_copies(root: Path) -> None:
         warnings.simplefilter("ignore")
         decoded = decode_all(Market1501(root).manifest())
     assert decoded.train_test_copies == ("query/0001_c6s1_900000_00.jpg",)
-    assert set(decoded.mislabelled_copies) == {
+    assert set(decoded.mislabeled_copies) == {
         "query/0001_c6s1_900000_00.jpg",
         "bounding_box_train/0007_c6s1_900000_00.jpg",
     }
@@ -173,7 +173,7 @@ def test_decoding_counts_an_image_that_is_there_again_and_again(tmp_path: Path) 
     report = check(PersonFolder(tmp_path, pattern=r"cam(?P<camera>\d+)"), decode=True)
     decoded = report.decoded
     assert decoded is not None and decoded.most_repeated == 4
-    assert decoded.repeated == ("0/cam1.png", "0/cam2.png") and decoded.mislabelled_copies == ("2/cam1.png",)
+    assert decoded.repeated == ("0/cam1.png", "0/cam2.png") and decoded.mislabeled_copies == ("2/cam1.png",)
     assert report.ok and "one and the same image is there 4 times" in report.hints
     buffer = io.StringIO()
     print_report(report, Console(file=buffer, width=200))

@@ -93,8 +93,8 @@ def test_the_archive_is_uncompressed_and_small(dataset):
         assert {info.compress_type for info in archive.infolist()} == {zipfile.ZIP_STORED}
 
 
-def test_the_colours_of_the_picture_do_not_identify(dataset):
-    """Matching colour histograms must stay poor, or the benchmark would measure nothing but colour."""
+def test_the_colors_of_the_picture_do_not_identify(dataset):
+    """Matching color histograms must stay poor, or the benchmark would measure nothing but color."""
     manifest = dataset.manifest()
     histograms = []
     for name in manifest.numpy("file_name"):

@@ -14,7 +14,7 @@ from diffreid_lightning.diffusion.noise_process import training_scheduler
 from diffreid_lightning.diffusion.noise_scheduler import Sampler
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.generation.diversity import NoDiversity
-from diffreid_lightning.personalization.module import Personalisation
+from diffreid_lightning.personalization.module import Personalization
 from tests.fixtures.checkpoint_layouts import with_scheduler
 from tests.unit.generation.test_module import PROMPTS, SEEDS, build, draw, stock_images, stock_pipeline
 
@@ -75,7 +75,7 @@ def test_a_preconditioned_checkpoint_is_not_trained_and_samples_as_stock_does(
     folder = shutil.copytree(checkpoints["sdxl"], tmp_path / "model")
     with_scheduler(folder, diffusers.EDMDPMSolverMultistepScheduler(**PLAYGROUND))
     with pytest.raises(UserError, match="cannot be trained") as refused:
-        Personalisation(str(folder))
+        Personalization(str(folder))
     assert "--model.scheduler null" in str(refused.value)
     with pytest.raises(UserError, match="EDM") as refused:
         build(folder, NoDiversity(), scheduler="DPMSolverMultistepScheduler")

@@ -14,7 +14,7 @@ from diffreid_lightning.diffusion.prompt_encoding import (
     encode_nothing,
     encode_prompts,
     take_rows,
-    tokenise,
+    tokenize,
     unet_arguments,
 )
 from diffreid_lightning.errors import UserError
@@ -77,7 +77,7 @@ def test_rows_are_taken_and_put_together(checkpoints: dict[str, Path]) -> None:
 def test_a_prompt_beyond_the_limit_is_named_with_the_limit(checkpoints: dict[str, Path]) -> None:
     pipeline = load_pipeline(checkpoints["sd1"])
     add_tokens(pipeline, ["<long>"], [torch.zeros(1, 20, 16)])
-    assert tokenise(pipeline.tokenizer, ["<long> a man"]).shape == (1, 24)
+    assert tokenize(pipeline.tokenizer, ["<long> a man"]).shape == (1, 24)
     for prompt in ("red " * 23, "<long> a man in a red coat"):
         with pytest.raises(UserError) as refused:
             encode_prompts(pipeline, ["a man", prompt], SIZE)

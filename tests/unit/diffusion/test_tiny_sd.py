@@ -47,17 +47,17 @@ def test_it_is_small(folder: Path, stock: Any) -> None:
     assert sum(file.stat().st_size for file in folder.rglob("*.safetensors")) <= 22e6
 
 
-def test_garments_have_the_colours_that_were_asked_for(stock: Any) -> None:
+def test_garments_have_the_colors_that_were_asked_for(stock: Any) -> None:
     chest, legs = np.s_[:, 32:56, 22:42], np.s_[:, 80:108, 22:42]
     drawn = {
         (upper, lower): draw(stock, f"a man wearing a {upper} jumper and {lower} trousers, seen from the front")
         for upper, lower in [("red", "blue"), ("blue", "red"), ("white", "black"), ("black", "white")]
     }
     for (upper, lower), images in drawn.items():
-        for colour, part in ((upper, images[chest]), (lower, images[legs])):
+        for color, part in ((upper, images[chest]), (lower, images[legs])):
             red, _, blue = part.mean(axis=(0, 1, 2))
-            if colour in ("red", "blue"):
-                assert (red > blue + 0.1) if colour == "red" else (blue > red + 0.1), (upper, lower, colour)
+            if color in ("red", "blue"):
+                assert (red > blue + 0.1) if color == "red" else (blue > red + 0.1), (upper, lower, color)
         if "white" in (upper, lower):
             bright = images[chest].mean() - images[legs].mean()
             assert bright > 0.2 if upper == "white" else bright < -0.2

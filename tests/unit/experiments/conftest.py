@@ -31,7 +31,7 @@ from tools.tiny_sd.architectures import (
 from tools.tiny_sd.tokenizer import train_tokenizer
 
 _DRESS = ("dress", "teal", "dress", "teal")
-#: Outfits by split; the pairs of colours of ``val`` are not among those of ``train``.
+#: Outfits by split; the pairs of colors of ``val`` are not among those of ``train``.
 OUTFITS = {
     "train": [("tshirt", "red", "jeans", "black"), ("shirt", "orange", "skirt", "navy"), _DRESS],
     "val": [("vest", "red", "long_skirt", "navy"), ("jumper", "orange", "shorts", "black")],
@@ -50,7 +50,7 @@ def process_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def write_world(folder: Path, people_per_outfit: int = 3) -> Manifest:
-    """Two flat colours per picture, one picture per person and view."""
+    """Two flat colors per picture, one picture per person and view."""
     rows = []
     people = [(split, outfit) for split, outfits in OUTFITS.items() for outfit in outfits * people_per_outfit]
     (folder / "images").mkdir(parents=True)

@@ -16,7 +16,7 @@ CURVE = {50: (1.0, 0.2), 100: (2.0, 0.6), 200: (4.0, 0.5), 400: (8.0, 0.7)}
 @pytest.mark.parametrize(
     ("wanted", "steps", "seconds"), [(0.1, 25, 0.5), (0.2, 50, 1.0), (0.5, 87.5, 1.75), (0.65, 350, 7.0)]
 )
-def test_sides_are_compared_where_they_recognise_as_many(wanted, steps, seconds):
+def test_sides_are_compared_where_they_recognize_as_many(wanted, steps, seconds):
     met = equal_recognition(CURVE, wanted)
     assert (met.steps, met.seconds, met.share) == pytest.approx((steps, seconds, wanted))
     assert met.reached
@@ -29,8 +29,8 @@ def test_what_is_never_reached_is_said_to_be():
 
 def test_curves_are_averaged_point_by_point():
     persons = [
-        [{"steps": 1, "seconds": 1.0, "recognised": 0.0}, {"steps": 3, "seconds": 3.0, "recognised": 1.0}],
-        [{"steps": 1, "seconds": 2.0, "recognised": 0.5}, {"steps": 3, "seconds": 5.0, "recognised": 0.5}],
+        [{"steps": 1, "seconds": 1.0, "recognized": 0.0}, {"steps": 3, "seconds": 3.0, "recognized": 1.0}],
+        [{"steps": 1, "seconds": 2.0, "recognized": 0.5}, {"steps": 3, "seconds": 5.0, "recognized": 0.5}],
     ]
     assert mean_curve(persons) == {1: (1.5, 0.25), 3: (4.0, 0.75)}
 

@@ -75,7 +75,7 @@ def test_a_training_view_is_named_after_what_it_shows():
     assert (named[~whole, 1] != targets[~whole, 1]).any()
 
 
-def test_rare_colours_are_drawn_more_often():
+def test_rare_colors_are_drawn_more_often():
     targets = torch.zeros(101, 4, dtype=torch.int64)
     targets[100, 1] = 5
     weights = attribute_reader.row_weights(targets)
@@ -118,7 +118,7 @@ def test_the_classifier_is_measured_on_people_it_has_not_seen(world, tmp_path):
     assert again == found
 
 
-def test_a_garment_of_two_colours_has_no_colour_to_read(world):
+def test_a_garment_of_two_colors_has_no_color_to_read(world):
     patterns = (["plain", "stripes"] * len(world))[: len(world)]
     rows = world.with_columns({"upper": "shirt", "upper_pattern": patterns, "lower_pattern": "plain"})
     numbered = attribute_labels.encode_rows(rows)
@@ -138,7 +138,7 @@ def test_the_classifier_is_measured_on_plain_garments(world, tmp_path, monkeypat
     assert found["upper_colour"].count == (counted & (np.array(patterns) == "plain")).sum()
 
 
-def test_what_a_coat_covers_has_no_colour_to_read(world):
+def test_what_a_coat_covers_has_no_color_to_read(world):
     lower = (["shorts", "jeans", "long_skirt", "skirt"] * len(world))[: len(world)]
     plain = {"upper_pattern": "plain", "lower_pattern": "plain", "lower": lower}
     under_coat = attribute_labels.encode_rows(world.with_columns({**plain, "upper": "coat"}))

@@ -112,7 +112,7 @@ def test_a_step_is_known_by_contents_and_not_by_places(tmp_path: Path) -> None:
 def test_a_step_is_known_by_what_lies_below_its_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     below, mine = tmp_path / "default.yaml", tmp_path / "mine.yaml"
     (tmp_path / "pipeline").mkdir()
-    for file in (below, mine, tmp_path / "pipeline/select.yaml"):
+    for file in (below, mine, tmp_path / "stages/select.yaml"):
         file.write_text("view: [a, b]\n", encoding="utf-8")
     monkeypatch.setattr(lab, "configs_folder", lambda: tmp_path)
     commands = (["fit"], ["select"], ["predict", "--data.vocabulary", str(mine)])
@@ -122,7 +122,7 @@ def test_a_step_is_known_by_what_lies_below_its_configs(tmp_path: Path, monkeypa
 
     first = keys()
     assert keys() == first
-    for file, others in ((below, [0, 2]), (tmp_path / "pipeline/select.yaml", [1]), (mine, [2])):
+    for file, others in ((below, [0, 2]), (tmp_path / "stages/select.yaml", [1]), (mine, [2])):
         before = keys()
         file.write_text("view: [a, c]\n", encoding="utf-8")
         assert [place for place, (old, new) in enumerate(zip(before, keys(), strict=True)) if old != new] == others
@@ -251,7 +251,7 @@ def write_rows(folder: Path, names: Sequence[str], split: str = "train", parents
 
 
 def test_both_kinds_of_prior_images_are_drawn_alike() -> None:
-    shipped = yaml.safe_load((Path(__file__).parents[3] / "configs/pipeline/personalise.yaml").read_text())
+    shipped = yaml.safe_load((Path(__file__).parents[3] / "configs/stages/personalize.yaml").read_text())
     settings = shipped["data"]["init_args"]["prior"]["init_args"]
     assert _prior_sampling() == {name: settings[name] for name in ("steps", "guidance", "scheduler")}
     assert settings["guidance"] == 1.0
@@ -352,7 +352,7 @@ def test_every_goal_is_about_rows_of_its_table() -> None:
 def test_momentum_contrast_learns_without_labels() -> None:
     pytest.importorskip("lightly")
     from diffreid_lightning.reid.datamodule import PersonBatch
-    from experiments.evidence.self_supervised import MomentumContrast, TwoViews, UnlabelledSampler
+    from experiments.evidence.self_supervised import MomentumContrast, TwoViews, UnlabeledSampler
 
     torch.manual_seed(0)
     module = MomentumContrast("test_resnet", (32, 16), memory=16)
@@ -381,7 +381,7 @@ def test_momentum_contrast_learns_without_labels() -> None:
     views = TwoViews(pad=2, erasing=0.0)(picture, (32, 16), seed=3)
     assert views.shape == (2, 3, 32, 16) and not torch.equal(views[0], views[1])
     assert torch.equal(views, TwoViews(pad=2, erasing=0.0)(picture, (32, 16), seed=3))
-    rows = [draw.row for draw in UnlabelledSampler([0] * 10, batch_size=4)]
+    rows = [draw.row for draw in UnlabeledSampler([0] * 10, batch_size=4)]
     assert len(rows) == len(set(rows)) == 8
 
 

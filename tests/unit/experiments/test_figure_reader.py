@@ -8,10 +8,10 @@ from experiments.instruments.attribute_labels import VALUES
 from experiments.instruments.pictures import read_pictures, to_floats
 
 
-def test_strange_colours_keep_what_is_shown_and_lose_the_colours():
+def test_strange_colors_keep_what_is_shown_and_lose_the_colors():
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(200, 3, 8, 4, generator=generator)
-    strange = augment.strange_colours(images, generator)
+    strange = augment.strange_colors(images, generator)
     assert strange.shape == images.shape
     assert strange.min() >= 0 and strange.max() <= 1
     made_of = {"own": 0, "grey": 0, "inverse": 0}

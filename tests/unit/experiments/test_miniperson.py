@@ -14,11 +14,11 @@ from diffreid_lightning.manifest.manifest import Manifest
 from experiments.dataset import miniperson
 
 
-def manifest(folder: Path, colours: list[tuple[int, int, int]], pids: list[int], splits: list[str]) -> Manifest:
+def manifest(folder: Path, colors: list[tuple[int, int, int]], pids: list[int], splits: list[str]) -> Manifest:
     names = []
-    for number, colour in enumerate(colours):
+    for number, color in enumerate(colors):
         names.append(f"{number}.png")
-        Image.new("RGB", (6, 12), colour).save(folder / names[-1])
+        Image.new("RGB", (6, 12), color).save(folder / names[-1])
     count = len(names)
     return Manifest.from_columns(
         folder,
@@ -43,13 +43,13 @@ def test_histograms_sum_to_one_and_stripes_tell_top_from_bottom(tmp_path: Path) 
     made = manifest(tmp_path, [(0, 0, 0)] * 2, [1, 1], ["query", "gallery"])
     Image.fromarray(picture).save(tmp_path / "0.png")
     Image.fromarray(picture[::-1].copy()).save(tmp_path / "1.png")
-    whole, striped = (miniperson.colour_histograms(made, stripes) for stripes in (1, 2))
+    whole, striped = (miniperson.color_histograms(made, stripes) for stripes in (1, 2))
     np.testing.assert_allclose((whole**2).sum(axis=1), 1, rtol=1e-5)
     np.testing.assert_allclose(whole[0], whole[1])
     assert float(striped[0] @ striped[1]) == pytest.approx(0)
 
 
-def test_matching_by_colour_finds_who_keeps_it(tmp_path: Path) -> None:
+def test_matching_by_color_finds_who_keeps_it(tmp_path: Path) -> None:
     red, blue, green = (250, 0, 0), (0, 0, 250), (0, 250, 0)
     made = manifest(tmp_path, [red, blue, red, blue, green], [1, 2, 1, 2, 0], ["query"] * 2 + ["gallery"] * 3)
     assert miniperson.histogram_map(made, 1) == pytest.approx(100)

@@ -163,7 +163,7 @@ def test_the_factorial_is_measured_kept_and_taken_up(words, tmp_path, monkeypatc
         assert row["images"] == 8
         assert row["steps"] == 2
         assert row["images_per_second"] > 0
-        assert {"recognised", "copies", "kid", "agreement", *(f"drift_{name}" for name in drift.MEASURES)} <= set(row)
+        assert {"recognized", "copies", "kid", "agreement", *(f"drift_{name}" for name in drift.MEASURES)} <= set(row)
     assert abs(found["references"]["the base model"]["0"]["drift_moved"]) < 1e-6
     assert "| real images |" in printed
     assert "| the base model |" in printed
@@ -219,7 +219,7 @@ def test_strategies_are_measured_at_equal_cost(words, tmp_path, capsys):
         assert seeds["0"]["evaluations"] <= 6
     assert found["NoDiversity"]["0"]["agreement"] is None
     assert found["WordsOnly"]["0"]["agreement"] is not None
-    assert len(list((tmp_path / "work" / "personalised").iterdir())) == 1
+    assert len(list((tmp_path / "work" / "personalized").iterdir())) == 1
     # Of five processes one sees to one strategy, which is all that it writes down.
     assert injection.main([*words, "--seeds", "1", "--evaluations", "6", "--parts", "5", "--part", "2"]) == 0
     assert "Paired" not in capsys.readouterr().out

@@ -83,7 +83,7 @@ def offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def scorer(offline: Path, real: Path) -> Path:
     """The folder of a scorer, trained by the packaged config for a moment."""
-    words = ["fit", "--config", "pipeline/score", f"--data.train={real}", *TINY, "--trainer.max_epochs=4"]
+    words = ["fit", "--config", "stages/score", f"--data.train={real}", *TINY, "--trainer.max_epochs=4"]
     words += ["--data.sampler.init_args.identities_per_batch=4", "--data.sampler.init_args.images_per_identity=4"]
     words += [f"--trainer.default_root_dir={offline / 'score'}", "--trainer.accelerator=cpu"]
     assert main(words) == 0
@@ -97,7 +97,7 @@ def score(offline: Path, scorer: Path) -> Callable[..., int]:
     def run(source: Path, folder: Path, *words: str) -> int:
         given = [f"--data.source={source}", f"--model.scorer={scorer}", f"--trainer.callbacks.folder={folder}"]
         given += [f"--trainer.default_root_dir={offline / 'predict'}", "--trainer.accelerator=cpu"]
-        return main(["predict", "--config", "pipeline/score_generated", *given, *TINY, "--data.batch_size=7", *words])
+        return main(["predict", "--config", "stages/score_generated", *given, *TINY, "--data.batch_size=7", *words])
 
     return run
 

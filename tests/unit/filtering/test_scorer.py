@@ -85,7 +85,7 @@ def test_the_folder_holds_plain_tensors_and_json(scorer: Path) -> None:
     assert calibration["held_out_nll"][1] <= calibration["held_out_nll"][0]
     timm.create_model(f"local-dir:{scorer / 'backbone'}", pretrained=True)
     folder = load_scorer(scorer)
-    assert folder.image_size == SIZE and folder.recogniser.centroids.norm(dim=1).allclose(torch.ones(4), atol=1e-5)
+    assert folder.image_size == SIZE and folder.recognizer.centroids.norm(dim=1).allclose(torch.ones(4), atol=1e-5)
 
 
 def test_every_row_has_scores_or_the_reason(scored: Path, generated: Path, scorer: Path) -> None:
@@ -113,7 +113,7 @@ def test_scores_are_those_of_the_image_alone(scored: Path, scorer: Path) -> None
     folder = load_scorer(scorer)
     row = 2 * PER_PERSON + 3
     view = evaluation_view(found.images.image(found.numpy("file_name")[row]), SIZE)[None].float() / 255
-    by_hand = folder.recogniser(view, torch.tensor([PEOPLE.index(4)]))
+    by_hand = folder.recognizer(view, torch.tensor([PEOPLE.index(4)]))
     for name, value in by_hand._asdict().items():
         assert found.numpy(name)[row] == pytest.approx(float(value), abs=1e-4)
 
@@ -171,9 +171,9 @@ def test_nothing_to_score_is_refused(
 
 def test_real_images_are_made_ready_once(scorer: Path, generated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = ReIDScorer(str(scorer))
-    ready = similarity.centred
+    ready = similarity.centerd
     calls: list[int] = []
-    monkeypatch.setattr(similarity, "centred", lambda thumbs: calls.append(len(thumbs)) or ready(thumbs))
+    monkeypatch.setattr(similarity, "centerd", lambda thumbs: calls.append(len(thumbs)) or ready(thumbs))
     data = ScoringDataModule(str(generated), image_size=SIZE, batch_size=2, num_workers=0)
     for number in range(2):
         batch = data.load(number, range(2 * number, 2 * number + 2))
@@ -256,7 +256,7 @@ def test_scores_of_broken_weights_are_a_reason(scored: Path, scorer: Path, gener
 
 
 def test_a_scorer_continues_a_stopped_fit(offline: Path, real: Path, tmp_path: Path) -> None:
-    words = ["fit", "--config", "pipeline/score", f"--data.train={real}", *TINY, "--trainer.accelerator=cpu"]
+    words = ["fit", "--config", "stages/score", f"--data.train={real}", *TINY, "--trainer.accelerator=cpu"]
     # A schedule over the number of epochs would differ between a run of one and a run of two.
     words += ["--data.sampler.init_args.identities_per_batch=4", "--model.scheduler=null", "--model.warmup_epochs=0"]
     stopped, whole = (f"--trainer.default_root_dir={tmp_path / name}" for name in ("stopped", "whole"))
@@ -277,11 +277,11 @@ def test_only_a_scorer_can_be_exported_as_one(real: Path, tmp_path: Path, capsys
 
 
 def test_scores_are_in_single_precision_whatever_the_trainer_made_of_the_network(scorer: Path) -> None:
-    recogniser = load_scorer(scorer).recogniser.eval()
+    recognizer = load_scorer(scorer).recognizer.eval()
     images, identities = torch.rand(2, 3, *SIZE), torch.tensor([0, 1])
     with torch.no_grad():
-        wanted = recogniser(images, identities)
-        found = recogniser.to(torch.bfloat16)(images, identities)
+        wanted = recognizer(images, identities)
+        found = recognizer.to(torch.bfloat16)(images, identities)
     for one, two in zip(wanted, found, strict=True):
         assert two.dtype == torch.float32
         torch.testing.assert_close(one, two, atol=0.05, rtol=0)

@@ -39,8 +39,8 @@ def test_the_temperature_that_the_labels_were_drawn_at_is_found(temperature: flo
 
 def test_temperatures_stay_in_their_range() -> None:
     logits = torch.eye(4) * 30
-    assert fit_temperature(logits, torch.arange(4)) == TEMPERATURES[0], "all recognised"
-    assert fit_temperature(logits, torch.tensor([1, 2, 3, 0])) == TEMPERATURES[1], "none recognised"
+    assert fit_temperature(logits, torch.arange(4)) == TEMPERATURES[0], "all recognized"
+    assert fit_temperature(logits, torch.tensor([1, 2, 3, 0])) == TEMPERATURES[1], "none recognized"
 
 
 @pytest.mark.parametrize("logits", [torch.empty(0, 3), torch.tensor([[1.0, float("nan")]])])

@@ -96,7 +96,7 @@ def test_the_card_has_the_hubs_header_and_every_number(selected: Path, scored: P
         if line.startswith("!["):
             assert (selected / "diff_person" / line.partition("(")[2].rstrip(")")).is_file()
     assert "Near-copies" in body and "nearest_real.png" in body
-    assert main(["select", f"--scored={scored}", "--tracker=null", *RULES, f"--out={selected}", "--licence=mit"]) == 0
+    assert main(["select", f"--scored={scored}", "--tracker=null", *RULES, f"--out={selected}", "--license=mit"]) == 0
     header = (selected / "diff_person" / "README.md").read_text().split("---\n", 2)[1]
     assert yaml.safe_load(header)["license"] == "mit" and "license_name" not in header
 
@@ -170,7 +170,7 @@ def test_nothing_that_passes_leaves_the_earlier_selection(
         (("--rules=[{class_path: FixedThreshold, init_args: {treshold: 1}}]",), "did you mean 'threshold'"),
         (("--scord=x",), "did you mean"),
         (("--rules=[{class_path: IdentityQuantile, init_args: {quantile: 2}}]",), "quantile is 2"),
-        (("--config", "pipeline/selekt"), "did you mean --config pipeline/select"),
+        (("--config", "pipeline/selekt"), "did you mean --config stages/select"),
         (("--scored=nowhere",), "There is nothing at"),
     ],
 )

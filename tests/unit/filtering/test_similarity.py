@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from diffreid_lightning.filtering import similarity
-from diffreid_lightning.filtering.similarity import LENGTH, centred, later_copies, mirrored, nearest, thumbnails
+from diffreid_lightning.filtering.similarity import LENGTH, centerd, later_copies, mirrored, nearest, thumbnails
 
 
 def pictures(count: int, seed: int) -> np.ndarray:
@@ -43,11 +43,11 @@ def test_the_nearest_against_plain_numpy(count: int) -> None:
         assert rows[i] == int(np.argmin(expected))
         assert float(found[i]) == pytest.approx(min(expected), abs=1e-6)
     assert found[0] == 0 and found[1] == 0
-    again = nearest(torch.from_numpy(thumbs), centred(torch.from_numpy(others)))
+    again = nearest(torch.from_numpy(thumbs), centerd(torch.from_numpy(others)))
     assert torch.equal(again[0], found) and torch.equal(again[1], rows)
 
 
-def test_an_image_is_not_its_own_neighbour() -> None:
+def test_an_image_is_not_its_own_neighbor() -> None:
     others = torch.from_numpy(pictures(20, 3))
     found, rows = nearest(others, others, exclude=torch.arange(20))
     assert (rows != torch.arange(20)).all() and (found > 0).all()

@@ -35,11 +35,11 @@ from diffreid_lightning.generation.diversity import (
     WordsOnly,
 )
 from diffreid_lightning.generation.module import GenerationModule
-from diffreid_lightning.personalization.checkpoint import load_personalised
+from diffreid_lightning.personalization.checkpoint import load_personalized
 from diffreid_lightning.personalization.prior_images import FineGrainedPrior
 from tests.fixtures.checkpoint_layouts import LAYOUTS
 from tests.fixtures.diffusion import SIZE
-from tests.fixtures.drawing import NAMES, write_personalised_model
+from tests.fixtures.drawing import NAMES, write_personalized_model
 
 PROMPTS = ["a woman in a red coat", "a man in blue jeans", "a boy, at night"]
 SEEDS = [3, 2**62 + 5, 11]
@@ -117,10 +117,10 @@ def test_every_sampler_is_the_stock_one_the_stochastic_ones_too(
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_personalised_model_draws_what_stock_calls_load(
+def test_a_personalized_model_draws_what_stock_calls_load(
     checkpoints: dict[str, Path], tmp_path: Path, layout: str
 ) -> None:
-    folder = write_personalised_model(tmp_path, checkpoints[layout])
+    folder = write_personalized_model(tmp_path, checkpoints[layout])
     ours = build(folder, NoDiversity())
     request = ImageRequest(("toy", "train", 2), 0, 5, "", {"view": "walking"}, "", "")
     assert ours.prompts(request) == ("<toy-0002> a man in 2",)
@@ -353,7 +353,7 @@ def test_pictures_that_are_not_finite_are_not_drawn_black(checkpoints: dict[str,
         ({"scaling_factor": 0.5, "latents_mean": [2.0] * 4, "latents_std": [4.0] * 4}, 2.0, 0.125),
     ],
 )
-def test_latents_are_normalised_alike_on_every_way(
+def test_latents_are_normalized_alike_on_every_way(
     checkpoints: dict[str, Path], settings: dict[str, Any], shift: float, scale: float
 ) -> None:
     vae = stock_pipeline(checkpoints["sd1"]).vae
@@ -376,7 +376,7 @@ def test_every_prompt_is_checked_once_and_few_are_held(
 ) -> None:
     ours = build(checkpoints["sd1"], WordsOnly())
     checked: list[list[str]] = []
-    monkeypatch.setattr(module, "tokenise", lambda tokenizer, prompts: checked.append(list(prompts)))
+    monkeypatch.setattr(module, "tokenize", lambda tokenizer, prompts: checked.append(list(prompts)))
     monkeypatch.setattr(module, "_CHECKED_TOGETHER", 3)
 
     def request(row: int) -> ImageRequest:
@@ -393,7 +393,7 @@ def test_every_prompt_is_checked_once_and_few_are_held(
 
 
 def test_it_says_what_its_model_was_trained_on(checkpoints: dict[str, Path], tmp_path: Path) -> None:
-    folder = write_personalised_model(tmp_path, checkpoints["sd1"])
+    folder = write_personalized_model(tmp_path, checkpoints["sd1"])
     assert build(folder, NoDiversity()).trained_on == ()
     (folder / "provenance.json").write_text(json.dumps({"training_data": {"manifest": "a" * 64}}))
     assert build(folder, NoDiversity()).trained_on == ("a" * 64,)
@@ -403,10 +403,10 @@ def test_it_says_what_its_model_was_trained_on(checkpoints: dict[str, Path], tmp
 
 
 def test_the_generator_is_named_by_its_weights(checkpoints: dict[str, Path], tmp_path: Path) -> None:
-    folder = write_personalised_model(tmp_path, checkpoints["sd1"])
+    folder = write_personalized_model(tmp_path, checkpoints["sd1"])
     names = [build(each, NoDiversity()).generator for each in (checkpoints["sd1"], checkpoints["sd2"], folder)]
     assert len(set(names)) == 3
-    assert names[2] == load_personalised(folder).content_hash
+    assert names[2] == load_personalized(folder).content_hash
     settings = json.loads(json.dumps(build(folder, ComposedGuidance()).work))
     assert settings["diversity"]["attribute_weight"] == 3.0
     assert settings["scheduler"]["class"] == "DDIMScheduler"

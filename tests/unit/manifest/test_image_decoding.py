@@ -30,15 +30,15 @@ def grey(values: npt.NDArray[Any], kind: str = "PNG") -> bytes:
     return encode(Image.fromarray(values), kind)
 
 
-def png(depth: int, colour_type: int, samples: npt.NDArray[Any]) -> bytes:
-    """Write a PNG that Pillow cannot write: 16 bits per channel in colour; ``samples`` is (H, W, channels)."""
+def png(depth: int, color_type: int, samples: npt.NDArray[Any]) -> bytes:
+    """Write a PNG that Pillow cannot write: 16 bits per channel in color; ``samples`` is (H, W, channels)."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
     height, width = samples.shape[:2]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
-    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, depth, color_type, 0, 0, 0)
     parts = (chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
@@ -94,9 +94,9 @@ SHALLOW = {
     "negative": grey(RAMP.astype(np.int32) - 100, "TIFF"),
     "signed": tiff(16, (RAMP.astype("<i2") * 100 - 9000).tobytes(), (64, 32), kind=2),
     "not finite": grey(np.where(RAMP == 0, np.nan, RAMP / 255).astype(np.float32), "TIFF"),
-    "12 bits in 16, colour": png(16, 2, np.repeat(RAMP[..., None].astype(np.uint16) * 16, 3, 2)),
+    "12 bits in 16, color": png(16, 2, np.repeat(RAMP[..., None].astype(np.uint16) * 16, 3, 2)),
     "8 bits in 16, grey and alpha": png(16, 4, np.stack([RAMP.astype(np.uint16), RAMP.astype(np.uint16) * 0 - 1], 2)),
-    "12 bits in 16, colour of a PPM": b"P6 64 32 65535\n"
+    "12 bits in 16, color of a PPM": b"P6 64 32 65535\n"
     + np.repeat(RAMP.astype(np.uint16) * 16, 3).astype(">u2").tobytes(),
 }
 
@@ -139,7 +139,7 @@ def test_other_modes() -> None:
     )
     for data in (encode(lab, "TIFF"), encode(red.convert("YCbCr"), "TIFF"), encode(red.convert("CMYK"), "TIFF")):
         assert np.abs(decoded(data).astype(int) - (200, 30, 60)).max() <= 2
-    keyed = decoded(encode(red, transparency=(200, 30, 60)))  # a colour that stands for transparent
+    keyed = decoded(encode(red, transparency=(200, 30, 60)))  # a color that stands for transparent
     assert set(np.unique(keyed)) == {255}
     assert decoded(encode(Image.new("L", (1, 1), 7))).tolist() == [[[7, 7, 7]]]
 

@@ -321,17 +321,17 @@ def test_roots_can_be_pickled(folder: Path, archive: Path) -> None:
 def test_modes_become_rgb() -> None:
     ramp = np.tile(np.arange(0, 256, 16, dtype=np.uint8), (8, 1))
     grey = Image.fromarray(ramp)
-    colour = Image.merge("RGB", (grey, grey.transpose(Image.Transpose.FLIP_LEFT_RIGHT), grey))
-    expected = np.asarray(colour)
-    assert np.array_equal(np.asarray(decode_image(encode(colour), "x")), expected)
-    assert np.array_equal(np.asarray(decode_image(encode(colour.quantize(256)), "x")), expected)
+    color = Image.merge("RGB", (grey, grey.transpose(Image.Transpose.FLIP_LEFT_RIGHT), grey))
+    expected = np.asarray(color)
+    assert np.array_equal(np.asarray(decode_image(encode(color), "x")), expected)
+    assert np.array_equal(np.asarray(decode_image(encode(color.quantize(256)), "x")), expected)
     assert np.array_equal(np.asarray(decode_image(encode(grey), "x")), np.repeat(ramp[..., None], 3, 2))
-    assert np.array_equal(np.asarray(decode_image(encode(colour.convert("RGBA")), "x")), expected)
+    assert np.array_equal(np.asarray(decode_image(encode(color.convert("RGBA")), "x")), expected)
     deep = Image.fromarray(ramp.astype(np.uint16) * 256)
     assert np.array_equal(np.asarray(decode_image(encode(deep), "x")), np.repeat(ramp[..., None], 3, 2))
     one_bit = decode_image(encode(grey.point(lambda value: 255 * (value > 100), "1")), "x")
     assert set(np.unique(np.asarray(one_bit))) == {0, 255}
-    for image in (decode_image(encode(colour.convert("CMYK"), "JPEG", quality=95), "x"), one_bit):
+    for image in (decode_image(encode(color.convert("CMYK"), "JPEG", quality=95), "x"), one_bit):
         assert image.mode == "RGB" and image.size == (16, 8)
     cmyk = np.asarray(decode_image(encode(Image.new("RGB", (16, 16), (200, 30, 60)).convert("CMYK"), "JPEG"), "x"))
     assert np.abs(cmyk.astype(int) - (200, 30, 60)).max() < 12

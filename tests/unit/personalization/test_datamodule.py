@@ -12,13 +12,13 @@ import torch
 from diffreid_lightning.diffusion.pipeline_io import load_autoencoder
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest.manifest import Manifest
-from diffreid_lightning.personalization.datamodule import PersonalisationDataModule, mirrored_words
+from diffreid_lightning.personalization.datamodule import PersonalizationDataModule, mirrored_words
 from diffreid_lightning.personalization.prior_images import CoarsePrior
 from tests.fixtures.diffusion import SIZE, checkpoints, people, tokenizer_folder  # noqa: F401
 
 
-def data_of(source: Path, model: Path, folder: Path, **settings: Any) -> PersonalisationDataModule:
-    data = PersonalisationDataModule(
+def data_of(source: Path, model: Path, folder: Path, **settings: Any) -> PersonalizationDataModule:
+    data = PersonalizationDataModule(
         source=str(source), model=str(model), image_size=SIZE, cache_dir=str(folder / "latents"),
         **{"batch_size": 4} | settings,
     )  # fmt: skip
@@ -26,7 +26,7 @@ def data_of(source: Path, model: Path, folder: Path, **settings: Any) -> Persona
     return data
 
 
-def prompts_of(data: PersonalisationDataModule, epochs: int = 1) -> list[str]:
+def prompts_of(data: PersonalizationDataModule, epochs: int = 1) -> list[str]:
     loader = data.train_dataloader()
     prompts = []
     for epoch in range(epochs):

@@ -1,4 +1,4 @@
-"""A few steps of personalisation on random checkpoints of each layout, and what stock diffusers makes of it."""
+"""A few steps of personalization on random checkpoints of each layout, and what stock diffusers makes of it."""
 
 from __future__ import annotations
 
@@ -24,48 +24,48 @@ from diffreid_lightning.errors import RunError, UserError
 from diffreid_lightning.manifest.lineage import manifests_named
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.personalization import add_identities
-from diffreid_lightning.personalization.callbacks import IdentitySheets, PersonalisationExport
-from diffreid_lightning.personalization.checkpoint import load_personalised, read_tokens
-from diffreid_lightning.personalization.datamodule import PersonalisationBatch, PersonalisationDataModule
+from diffreid_lightning.personalization.callbacks import IdentitySheets, PersonalizationExport
+from diffreid_lightning.personalization.checkpoint import load_personalized, read_tokens
+from diffreid_lightning.personalization.datamodule import PersonalizationBatch, PersonalizationDataModule
 from diffreid_lightning.personalization.fine_tuning import CrossAttentionKV, FineTuning, FullFineTuning, TokensOnly
 from diffreid_lightning.personalization.identity_features import IdentityFeatures
 from diffreid_lightning.personalization.identity_tokens import FreeTokens, MappedTokens, RareWord
 from diffreid_lightning.personalization.lora import LoRA
-from diffreid_lightning.personalization.module import Personalisation
+from diffreid_lightning.personalization.module import Personalization
 from diffreid_lightning.personalization.prior_images import FineGrainedPrior
 from diffreid_lightning.personalization.row_adamw import RowAdamW
 from tests.fixtures.checkpoint_layouts import LAYOUTS
 from tests.fixtures.diffusion import SIZE
 
 PROMPT = "a photo of <toy-0002>, a man in blue jeans"
-Train = Callable[..., tuple[Personalisation, Path]]
+Train = Callable[..., tuple[Personalization, Path]]
 
 
 @pytest.fixture
 def train(people: Path, checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
-    """Personalise a checkpoint; returns the module as training left it, and the folder it was saved in."""
+    """Personalize a checkpoint; returns the module as training left it, and the folder it was saved in."""
     monkeypatch.chdir(tmp_path)
 
     def run(
         base: Path, name: str = "run", precision: Any = "32", callbacks: Sequence[Callback] = (), **arguments: Any
-    ) -> tuple[Personalisation, Path]:
+    ) -> tuple[Personalization, Path]:
         seed_everything(0, verbose=False)
         settings = {"fine_tuning": LoRA(rank=4), "tokens": FreeTokens(word="man"), "warmup_steps": 0, "token_lr": 0.05}
-        module = Personalisation(
+        module = Personalization(
             model=str(base), image_size=SIZE, optimizer=lambda groups: RowAdamW(groups, lr=0.02), **settings | arguments
         )
-        data = PersonalisationDataModule(
+        data = PersonalizationDataModule(
             source=str(people), model=str(base), image_size=SIZE, batch_size=4,
             prior=FineGrainedPrior(images_per_identity=1, steps=2), template="a photo of {identity}, {description}",
         )  # fmt: skip
         trainer = Trainer(
             accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-            enable_model_summary=False, callbacks=[*callbacks, PersonalisationExport()],
+            enable_model_summary=False, callbacks=[*callbacks, PersonalizationExport()],
             default_root_dir=tmp_path / name, gradient_clip_val=1.0, accumulate_grad_batches=2,
             precision=precision,
         )  # fmt: skip
         trainer.fit(module, datamodule=data)
-        return module, tmp_path / name / "personalised"
+        return module, tmp_path / name / "personalized"
 
     return run
 
@@ -105,7 +105,7 @@ def test_stock_diffusers_draws_the_same_image_from_what_is_saved(
     module, folder = train(base, tokens=tokens, fine_tuning=lora, drop_prompt=0.3, gradient_checkpointing=vectors == 3)
     ours, theirs = module.pipeline(), stock(base, folder)
     torch.testing.assert_close(draw(theirs), draw(ours), atol=2e-4, rtol=0)
-    torch.testing.assert_close(draw(load_personalised(folder).pipeline), draw(theirs), atol=1e-5, rtol=0)
+    torch.testing.assert_close(draw(load_personalized(folder).pipeline), draw(theirs), atol=1e-5, rtol=0)
     assert float((draw(load_pipeline(base)) - draw(theirs)).abs().max()) > 0.01
     # Every row, each under its own name, and nothing else in the vocabulary moved.
     names, saved = read_tokens(folder)
@@ -132,8 +132,8 @@ def test_other_weights_than_a_lora_are_saved_as_a_pipeline(
 ) -> None:
     base = checkpoints[layout]
     module, folder = train(base, fine_tuning=fine_tuning)
-    personalised = load_personalised(folder)
-    torch.testing.assert_close(draw(personalised.pipeline), draw(module.pipeline()), atol=0.02, rtol=0)
+    personalized = load_personalized(folder)
+    torch.testing.assert_close(draw(personalized.pipeline), draw(module.pipeline()), atol=0.02, rtol=0)
     before, after = load_pipeline(base), AutoPipelineForText2Image.from_pretrained(folder / "pipeline")
     for suffix in ["", "_2"] if layout == "sdxl" else [""]:
         one, two = (getattr(each, f"text_encoder{suffix}") for each in (before, after))
@@ -156,12 +156,12 @@ def test_names_alone_can_be_trained_and_networks_alone_too(train: Train, checkpo
     module, folder = train(base, "tokens", fine_tuning=TokensOnly())
     assert not (folder / "lora").exists()
     assert len(module.trained) == 0
-    first = load_personalised(folder)
+    first = load_personalized(folder)
     assert float((draw(load_pipeline(base)) - draw(first.pipeline)).abs().max()) > 0.001
     module, folder = train(base, "networks", tokens=RareWord())
     vocabulary = load_pipeline(base).text_encoder.get_input_embeddings().weight
     assert torch.isin(load_file(folder / "tokens.safetensors")["tokens"], vocabulary).all()
-    assert load_personalised(folder).content_hash != first.content_hash
+    assert load_personalized(folder).content_hash != first.content_hash
     with pytest.raises(UserError, match="Nothing is trained"):
         train(base, "nothing", tokens=RareWord(), fine_tuning=TokensOnly())
 
@@ -180,19 +180,19 @@ def test_weights_that_diverged_are_not_saved(
     monkeypatch.setattr(RowAdamW, "step", diverge)
     with pytest.raises(RunError, match="weights are no longer finite"):
         train(checkpoints["sd1"])
-    assert not (tmp_path / "run/personalised").exists()
+    assert not (tmp_path / "run/personalized").exists()
 
 
 def test_the_folder_says_who_is_in_it_and_where_it_comes_from(train: Train, checkpoints: dict[str, Path]) -> None:
     module, folder = train(checkpoints["sd1"])
-    model = load_personalised(folder)
+    model = load_personalized(folder)
     assert model.template.text == "a photo of {identity}, {description}"
     assert [identity.description for identity in model.identities] == [
         "a woman in a red coat", "a man in blue jeans", "a boy", "",
     ]  # fmt: skip
     record = json.loads((folder / "provenance.json").read_text())
     assert (record["training_data"]["identities"], record["training_data"]["images"]) == (4, 16)
-    assert load_personalised(folder).content_hash == model.content_hash
+    assert load_personalized(folder).content_hash == model.content_hash
 
     # A checkpoint knows them again.
     checkpoint: dict[str, Any] = {}
@@ -206,18 +206,18 @@ def test_the_folder_says_who_is_in_it_and_where_it_comes_from(train: Train, chec
 def test_a_folder_that_does_not_fit_says_why(train: Train, checkpoints: dict[str, Path], tmp_path: Path) -> None:
     _, folder = train(checkpoints["sd1"])
     with pytest.raises(UserError, match="another base model"):
-        load_personalised(folder, base=checkpoints["sd2"])
+        load_personalized(folder, base=checkpoints["sd2"])
     moved = shutil.copytree(checkpoints["sd1"], tmp_path / "moved")
-    load_personalised(folder, base=moved)
-    for name, told in (("tokens.safetensors", "tensor tokens"), ("identities.json", "There is no personalised model")):
+    load_personalized(folder, base=moved)
+    for name, told in (("tokens.safetensors", "tensor tokens"), ("identities.json", "There is no personalized model")):
         broken = shutil.copytree(folder, tmp_path / f"without-{name}")
         (broken / name).unlink()
         with pytest.raises(UserError, match=told):
-            load_personalised(broken)
+            load_personalized(broken)
     damaged = shutil.copytree(folder, tmp_path / "damaged")
     (damaged / "lora/pytorch_lora_weights.safetensors").write_bytes(b"no weights")
     with pytest.raises(UserError, match="pytorch_lora_weights"):
-        load_personalised(damaged)
+        load_personalized(damaged)
 
 
 def test_half_precision_wants_a_trainer_that_mixes(train: Train, checkpoints: dict[str, Path]) -> None:
@@ -277,7 +277,7 @@ def test_people_it_was_never_trained_on_get_tokens_from_the_mapper(
     words = [str(folder), str(people), "--out", str(tmp_path / "more")]
     assert add_identities.main([*words, "--split", "gallery"]) == 0
     assert "2 newcomers, <toy-test-0005> to <toy-test-0006>" in capsys.readouterr().out
-    model = load_personalised(tmp_path / "more")
+    model = load_personalized(tmp_path / "more")
     assert [identity.name for identity in model.identities][4:] == ["<toy-test-0005>", "<toy-test-0006>"]
     assert model.identities[4].description == "somebody else"
     # What it was shown is noted, after what it was trained on.
@@ -317,16 +317,16 @@ def test_people_it_was_never_trained_on_get_tokens_from_the_mapper(
     assert "is damaged" in capsys.readouterr().err
     (folder / "identities.json").unlink()
     assert add_identities.main([*words, "--split", "gallery"]) == 2
-    assert "no personalised model at" in capsys.readouterr().err
+    assert "no personalized model at" in capsys.readouterr().err
 
 
-def test_latents_are_normalised_as_the_autoencoder_asks(
+def test_latents_are_normalized_as_the_autoencoder_asks(
     checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = Personalisation(model=str(checkpoints["sd1"]), image_size=SIZE)
+    module = Personalization(model=str(checkpoints["sd1"]), image_size=SIZE)
     module._held.pipeline.vae.register_to_config(latents_mean=[1, 2, 3, 4], latents_std=[2, 2, 4, 4])
     mean = torch.arange(8.0).view(1, 4, 2, 1)
-    batch = PersonalisationBatch(
+    batch = PersonalizationBatch(
         torch.cat([mean, torch.full_like(mean, -99)], dim=1), [""], torch.empty(0, 4, 2, 1), []
     )
     monkeypatch.setattr(torch, "randn_like", torch.zeros_like)

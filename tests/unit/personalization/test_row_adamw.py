@@ -32,16 +32,16 @@ def test_it_is_adamw_where_every_row_has_a_gradient(shape: tuple[int, ...], by_r
         (theirs, AdamW([theirs], **SETTINGS)),
     ]
     for gradient in gradients(shape, 7):
-        for parameter, optimiser in pairs:
+        for parameter, optimizer in pairs:
             parameter.grad = gradient.clone()
-            optimiser.step()
+            optimizer.step()
         torch.testing.assert_close(ours, theirs)
 
 
 def test_each_row_moves_as_if_the_others_and_its_idle_steps_did_not_exist() -> None:
     rows, steps = 6, 40
     ours = table(rows, 3)
-    optimiser = RowAdamW([{"params": [ours], "by_row": True}], **SETTINGS)
+    optimizer = RowAdamW([{"params": [ours], "by_row": True}], **SETTINGS)
     alone = [torch.nn.Parameter(row.detach().clone()) for row in table(rows, 3)]
     each = [AdamW([row], **SETTINGS) for row in alone]
     chance = torch.Generator().manual_seed(2)
@@ -50,7 +50,7 @@ def test_each_row_moves_as_if_the_others_and_its_idle_steps_did_not_exist() -> N
         touched[-1] = False
         before = ours.detach().clone()
         ours.grad = gradient * touched[:, None]
-        optimiser.step()
+        optimizer.step()
         assert torch.equal(ours[~touched], before[~touched])
         for number in touched.nonzero().flatten().tolist():
             alone[number].grad = gradient[number].clone()
@@ -61,21 +61,21 @@ def test_each_row_moves_as_if_the_others_and_its_idle_steps_did_not_exist() -> N
 
 def test_a_row_first_seen_late_moves_by_no_more_than_the_learning_rate() -> None:
     ours = table(2, 8)
-    optimiser = RowAdamW([{"params": [ours], "by_row": True}], lr=0.01)
+    optimizer = RowAdamW([{"params": [ours], "by_row": True}], lr=0.01)
     ours.grad = torch.tensor([[1.0], [0.0]]).expand(2, 8).clone()
     for _ in range(200):
-        optimiser.step()
+        optimizer.step()
     before = ours[1].detach().clone()
     ours.grad = gradients((2, 8), 1)[0]
-    optimiser.step()
+    optimizer.step()
     assert float((ours[1].detach() - before).abs().max()) == pytest.approx(0.01, rel=1e-3)
 
 
-def test_a_saved_optimiser_goes_on_where_it_was() -> None:
+def test_a_saved_optimizer_goes_on_where_it_was() -> None:
     ours = table(4, 3)
     weight = table(2)
     groups = [{"params": [ours], "by_row": True}, {"params": [weight]}]
-    optimiser = RowAdamW(groups, **SETTINGS)
+    optimizer = RowAdamW(groups, **SETTINGS)
     steps = gradients((4, 3), 6)
 
     def go(parameters: tuple[torch.nn.Parameter, torch.nn.Parameter], used: RowAdamW, part: slice) -> None:
@@ -84,11 +84,11 @@ def test_a_saved_optimiser_goes_on_where_it_was() -> None:
             parameters[1].grad = gradient[0, :2].clone()
             used.step()
 
-    go((ours, weight), optimiser, slice(0, 3))
+    go((ours, weight), optimizer, slice(0, 3))
     copies = (torch.nn.Parameter(ours.detach().clone()), torch.nn.Parameter(weight.detach().clone()))
     again = RowAdamW([{"params": [copies[0]], "by_row": True}, {"params": [copies[1]]}], **SETTINGS)
-    again.load_state_dict(copy.deepcopy(optimiser.state_dict()))
-    go((ours, weight), optimiser, slice(3, 6))
+    again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    go((ours, weight), optimizer, slice(3, 6))
     go(copies, again, slice(3, 6))
     assert torch.equal(ours, copies[0])
     assert torch.equal(weight, copies[1])

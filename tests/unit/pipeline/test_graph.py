@@ -383,7 +383,7 @@ def test_from_until_and_dry_run(work: Work, capsys: pytest.CaptureFixture[str]) 
     [
         (["--config", "chain.yaml", "--dta", "x"], "--data"),
         (["--config", "chain.yaml", "--until", "secnd"], "'second'"),
-        (["--config", "pipelin/tour"], "pipeline/tour"),
+        (["--config", "pipelin/tour"], "chains/tour"),
         (["--config", "chain.yaml", "--strength"], "--strength VALUE"),
         (["--config", "chain.yaml", "--data", "nowhere"], "nowhere"),
         (["--config", "chain.yaml", "--root", "chain.yaml"], "There can be no folder chain.yaml"),
@@ -410,7 +410,7 @@ def test_mistakes_are_answered(work: Work, capsys: pytest.CaptureFixture[str], w
         ("run: predict --config two.yaml", "run: ''", "empty"),
         ('{root: ROOT, data: DATA, model: MODEL, strength: "1"}', "[root]", "variables: {NAME: ...}"),
         ("pictures: {a sheet: second/folder/*.txt}", "pictures: [a]", "pictures: {NAME: ...}"),
-        (", makes: [folder]", "", "lies over it: --config pipeline/tour"),
+        (", makes: [folder]", "", "lies over it: --config chains/tour"),
         ("scratch: third", "scratch: thrid", "'third'"),
         ("{run: predict --config two.yaml, reads: [first], makes: [folder]}", "{reads: [first]}", "run: COMMAND"),
     ],
@@ -458,7 +458,7 @@ def test_a_real_command_is_shown_and_logged(tmp_path: Path, capfdbinary: pytest.
     assert capfdbinary.readouterr().out == b""
 
 
-def test_a_notebook_gets_text_without_colours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_notebook_gets_text_without_colors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = io.StringIO()  # as a notebook's, it has no buffer for bytes
     monkeypatch.setattr(sys, "stdout", said)
     monkeypatch.setenv("FORCE_COLOR", "1")

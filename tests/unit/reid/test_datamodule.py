@@ -83,7 +83,7 @@ def test_equal_pids_of_two_sources_are_two_people_and_two_cameras(market: Path, 
 def test_a_training_view_follows_its_seed_alone(market: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seeded: list[int] = []
     monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
-    module = ReIDDataModule(str(market), image_size=(64, 32), train_view=TrainView(colour=0.3))
+    module = ReIDDataModule(str(market), image_size=(64, 32), train_view=TrainView(color=0.3))
     before = torch.random.get_rng_state()
     views = [module.train_set[Draw(3, seed)].images for seed in (5, 5, 6)]
     assert torch.equal(views[0], views[1])

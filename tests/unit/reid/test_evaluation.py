@@ -11,7 +11,7 @@ from lightning.pytorch import Trainer
 
 from diffreid_lightning.reid.datamodule import ReIDDataModule
 from diffreid_lightning.reid.evaluation import RetrievalEvaluator
-from tests.fixtures.color_features import Colours
+from tests.fixtures.color_features import Colors
 
 MakeTrainer = Callable[..., Trainer]
 
@@ -19,7 +19,7 @@ MakeTrainer = Callable[..., Trainer]
 def test_every_image_seen_is_a_result(data: ReIDDataModule, trainer: MakeTrainer) -> None:
     evaluator = RetrievalEvaluator()
     run = trainer(evaluator)
-    run.test(Colours(), datamodule=data, verbose=False)
+    run.test(Colors(), datamodule=data, verbose=False)
     assert run.callback_metrics["test/mAP"] == pytest.approx(100 * float(evaluator.results["test"].mAP))
 
 
@@ -31,7 +31,7 @@ def test_part_of_the_set_is_a_warning_and_no_number(
     evaluator = RetrievalEvaluator()
     run = trainer(evaluator, limit_test_batches=limit)
     with pytest.warns(UserWarning, match=r"Only \d+ of \d+ images of the test set"):
-        run.test(Colours(), datamodule=data, verbose=False)
+        run.test(Colors(), datamodule=data, verbose=False)
     assert not evaluator.results
     assert not run.callback_metrics
 
@@ -39,15 +39,15 @@ def test_part_of_the_set_is_a_warning_and_no_number(
 def test_a_limit_that_leaves_nothing_out_is_a_result(data: ReIDDataModule, trainer: MakeTrainer) -> None:
     batches = -(-len(data.test_set) // 4)
     evaluator = RetrievalEvaluator()
-    trainer(evaluator, limit_test_batches=batches).test(Colours(), datamodule=data, verbose=False)
+    trainer(evaluator, limit_test_batches=batches).test(Colors(), datamodule=data, verbose=False)
     assert "test" in evaluator.results
 
 
 def test_an_older_result_does_not_outlive_a_partial_evaluation(data: ReIDDataModule, trainer: MakeTrainer) -> None:
     evaluator = RetrievalEvaluator()
-    trainer(evaluator).test(Colours(), datamodule=data, verbose=False)
+    trainer(evaluator).test(Colors(), datamodule=data, verbose=False)
     with pytest.warns(UserWarning, match="were seen"):
-        trainer(evaluator, limit_test_batches=1).test(Colours(), datamodule=data, verbose=False)
+        trainer(evaluator, limit_test_batches=1).test(Colors(), datamodule=data, verbose=False)
     assert not evaluator.results
 
 

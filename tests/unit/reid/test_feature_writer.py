@@ -18,13 +18,13 @@ from diffreid_lightning.errors import UserError
 from diffreid_lightning.reid.datamodule import PersonBatch, ReIDDataModule
 from diffreid_lightning.reid.feature_writer import FeatureWriter, feature_table, merge_shards
 from diffreid_lightning.reid.outputs import FeatureBatch
-from tests.fixtures.color_features import Colours
+from tests.fixtures.color_features import Colors
 
 
 def test_row_i_of_the_table_names_the_image_of_feature_i(
     data: ReIDDataModule, market: Path, trainer: Callable[..., Trainer], tmp_path: Path
 ) -> None:
-    trainer(FeatureWriter()).predict(Colours(), datamodule=data, return_predictions=False)
+    trainer(FeatureWriter()).predict(Colors(), datamodule=data, return_predictions=False)
     tensors, table = load_file(tmp_path / "features.safetensors"), pq.read_table(tmp_path / "features.parquet")
     assert table.column_names == ["file_name", "source", "partition", "pid", "camid", "is_query"]
     assert len(table) == len(tensors["features"]) == len(data.test_set)
@@ -44,7 +44,7 @@ def test_row_i_of_the_table_names_the_image_of_feature_i(
 def test_features_that_are_not_finite_are_not_written(
     data: ReIDDataModule, trainer: Callable[..., Trainer], tmp_path: Path
 ) -> None:
-    class Diverged(Colours):
+    class Diverged(Colors):
         def predict_step(self, batch: PersonBatch, batch_idx: int) -> FeatureBatch:
             found: FeatureBatch = self.test_step(batch, batch_idx)
             return found._replace(features=found.features / 0)
@@ -62,7 +62,7 @@ def test_batches_of_a_killed_run_are_not_mixed_in(
     columns = {"labels": torch.zeros(1).long(), "camids": torch.zeros(1).long(), "is_query": torch.ones(1).bool()}
     stale = {"features": torch.full((1, 12), 9.0), "indices": torch.zeros(1).long(), **columns}
     save_file(stale, left / "00000-99999999.safetensors")
-    trainer(FeatureWriter()).predict(Colours(), datamodule=data, return_predictions=False)
+    trainer(FeatureWriter()).predict(Colors(), datamodule=data, return_predictions=False)
     assert load_file(tmp_path / "features.safetensors")["features"].max() <= 1
 
 

@@ -14,7 +14,7 @@ from diffreid_lightning.reid.datamodule import ReIDDataModule
 from diffreid_lightning.reid.evaluation import RetrievalEvaluator
 from diffreid_lightning.reid.rank_lists import RankLists, RankRow, choose_queries, draw_rank_lists
 from diffreid_lightning.tracking import WandbTracker
-from tests.fixtures.color_features import Colours
+from tests.fixtures.color_features import Colors
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 50])
@@ -62,5 +62,5 @@ def test_a_table_that_wandb_cannot_take_does_not_stop_the_run(
     run = trainer(RetrievalEvaluator(), RankLists(queries=2))
     run.logger = WandbTracker(save_dir=str(tmp_path))
     with pytest.warns(UserWarning, match="W&B failed while logging"):
-        run.test(Colours(), datamodule=data, verbose=False)
+        run.test(Colors(), datamodule=data, verbose=False)
     assert (tmp_path / "rank_lists_test.png").is_file()

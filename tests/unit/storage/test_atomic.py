@@ -12,7 +12,7 @@ from diffreid_lightning.diffusion.checkpoints import locate_pipeline
 from diffreid_lightning.diffusion.pipeline_io import load_autoencoder
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.filtering.scorer_checkpoint import load_scorer
-from diffreid_lightning.personalization.checkpoint import load_personalised
+from diffreid_lightning.personalization.checkpoint import load_personalized
 from diffreid_lightning.storage.atomic import refuse_foreign, replacing, replacing_file
 
 
@@ -38,7 +38,7 @@ def test_the_predecessor_survives_a_failure_after_a_kill(killed: Path) -> None:
     assert [path.name for path in killed.parent.iterdir()] == ["made"]
 
 
-@pytest.mark.parametrize("read", [load_personalised, load_scorer, locate_pipeline, load_autoencoder, open_dataset])
+@pytest.mark.parametrize("read", [load_personalized, load_scorer, locate_pipeline, load_autoencoder, open_dataset])
 def test_whoever_looks_for_it_is_told_where_it_is(killed: Path, read: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(killed.parent.parent)
     asked = f"{killed.parent.name}/made"  # which has the form of a name on the hub

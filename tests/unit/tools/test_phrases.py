@@ -39,14 +39,14 @@ def draws(row: dict[str, object], count: int = 200) -> list[str]:
 
 
 def test_no_draw_contradicts_its_row(rows: list[dict[str, object]]) -> None:
-    colours = set(palette.GARMENT) | set(palette.HAIR)
+    colors = set(palette.GARMENT) | set(palette.HAIR)
     for row in rows:
         named = {str(row[key]) for key in ("upper_colour", "lower_colour", "shoe_colour", "hair_colour", "bag_colour")}
         other_sex = {"female": {"man", "boy"}, "male": {"woman", "girl"}}[str(row["sex"])]
         sides = set(VIEWS) - {row["view"]}
         for caption in draws(row, 60):
             words = set(caption.replace(",", "").split())
-            mentioned = words & colours
+            mentioned = words & colors
             # "a grey sky" is no garment.
             assert mentioned <= named | {"grey"}, caption
             assert not words & other_sex, caption
@@ -88,7 +88,7 @@ def test_places_are_named_in_a_world_and_not_in_the_benchmark() -> None:
         assert not any(view.place.setting for view in plan.domain(name).viewpoints)
 
 
-def test_unseen_colour_pairs_are_held_out() -> None:
+def test_unseen_color_pairs_are_held_out() -> None:
     world = plan.world(400, cameras=2)
     assert len(world.unseen) == 20
     splits: dict[str, set[tuple[str, str]]] = {"train": set(), "val": set()}
@@ -99,7 +99,7 @@ def test_unseen_colour_pairs_are_held_out() -> None:
     assert splits["val"]
     assert splits["val"] <= world.unseen
     assert not splits["train"] & world.unseen
-    # Each colour of a held-out pair is seen in other pairs.
+    # Each color of a held-out pair is seen in other pairs.
     uppers, lowers = ({pair[side] for pair in splits["train"]} for side in (0, 1))
     assert {pair[0] for pair in splits["val"]} <= uppers
     assert {pair[1] for pair in splits["val"]} <= lowers

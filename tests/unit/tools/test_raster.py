@@ -1,4 +1,4 @@
-"""The rasteriser against hand-made scenes and a slow reference that asks every triangle at every sample."""
+"""The rasterizer against hand-made scenes and a slow reference that asks every triangle at every sample."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def test_another_picture_person_or_seed_gives_other_pixels(corpus, studio):
 
 
 @pytest.mark.parametrize("name", ["red", "green", "blue", "yellow", "purple", "orange"])
-def test_the_chest_has_the_colour_the_manifest_names(corpus, studio, name):
+def test_the_chest_has_the_color_the_manifest_names(corpus, studio, name):
     drawn = studio.draw(_shot(_plain(_simple_look(), name)))
     chest = drawn.light[36:56, 27:37].reshape(-1, 3).mean(axis=0)
     chroma = chest / chest.sum()

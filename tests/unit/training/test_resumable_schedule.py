@@ -128,7 +128,7 @@ def test_states_of_something_else_are_refused() -> None:
     state = training(cosine(9)).state_dict()
     here = training(cosine(9))
     for other, named in (
-        ({**state, "optimizer": "SGD"}, "another optimiser"),
+        ({**state, "optimizer": "SGD"}, "another optimizer"),
         ({**state, "interval": "epoch"}, "stepped once per epoch"),
         (lr_scheduler.StepLR(here.optimizer, 3).state_dict(), "another kind of schedule"),
     ):

@@ -26,7 +26,7 @@ def test_another_optimizers_options_are_refused() -> None:
     """A checkpoint without a schedule, or of an earlier version, does not name its optimizer."""
     optimizer = adam()
     optimizer.load_state_dict(torch.optim.SGD([torch.nn.Parameter(torch.zeros(2))]).state_dict())
-    with pytest.raises(UserError, match=r"belongs to another optimiser\.\n.*\n.*none of betas, eps"):
+    with pytest.raises(UserError, match=r"belongs to another optimizer\.\n.*\n.*none of betas, eps"):
         begin(optimizer)
 
 

@@ -18,7 +18,7 @@ from diffreid_lightning.filtering.rules import (
     select_rows,
 )
 from diffreid_lightning.filtering.similarity import LENGTH
-from diffreid_lightning.filtering.statistics import summarise
+from diffreid_lightning.filtering.statistics import summarize
 from tests.unit.filtering.rules.conftest import MakeSelection
 
 PEOPLE = [1, 1, 1, 1, 2, 2, 2, 3]
@@ -149,7 +149,7 @@ def test_rows_without_a_score_are_out_with_their_reason(scored: MakeSelection) -
         "passed every rule",
         "below 0.5, kept as one of the best 5 of its identity",
     ]
-    report = summarise(selection)
+    report = summarize(selection)
     assert [key for key, _ in report.lost] == [("market1501", "train", 1)], "nobody is lost without being named"
 
 
@@ -192,7 +192,7 @@ def test_the_report_counts_before_and_after(scored: MakeSelection, tmp_path: Pat
     attributes = ['{"view": "back", "light": "night"}', '{"view": "front"}', "not json", '{"view": "back"}']
     selection = scored([1, 1, 2, 3], [0.9, 0.1, 0.2, 0.8], attributes=attributes)
     select_rows(selection, [FixedThreshold(0.5)])
-    report = summarise(selection)
+    report = summarize(selection)
     assert (report.images, report.kept, report.kept_share) == (4, 2, 0.5)
     assert report.before.spread == "1 / 1 / 2" and report.after.spread == "1 / 1 / 1"
     assert list(report.lost) == [(("market1501", "train", 2), "confidence below 0.5")]

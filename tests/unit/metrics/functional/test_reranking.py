@@ -44,7 +44,7 @@ def test_matches_the_reference(k1: int, k2: int, lambda_value: float) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_ties_go_to_the_smaller_index(seed: int) -> None:
-    # Cosines are exact multiples of 1/4 here: nearly every neighbourhood is decided by ties.
+    # Cosines are exact multiples of 1/4 here: nearly every neighborhood is decided by ties.
     assert_matches_reference(exact_case(seed, queries=14, gallery=70), 9, 4, 0.3)
 
 

@@ -65,7 +65,7 @@ def test_copies_of_one_image_have_a_finite_gradient(margin: float | None) -> Non
     assert torch.isfinite(features.grad).all()
 
 
-def test_near_neighbours_far_from_the_origin_keep_their_distance() -> None:
+def test_near_neighbors_far_from_the_origin_keep_their_distance() -> None:
     """|a|² + |b|² − 2ab would round these distances away."""
     offset = torch.full((4, 64), 100.0)
     features = offset + torch.tensor([0.0, 0.001, 0.01, 0.012])[:, None]
