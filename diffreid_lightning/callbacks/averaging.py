@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 
 from diffreid_lightning.errors import UserError
+from diffreid_lightning.training.trainer_parts import callbacks_of
 
 
 class TendAveraging(Callback):
@@ -26,7 +27,7 @@ class TendAveraging(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Choose the average's device, where none was chosen."""
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        for callback in callbacks_of(trainer):
             if isinstance(callback, WeightAveraging) and getattr(callback, "_device", "of its own") is None:
                 callback._device = trainer.strategy.root_device
 
@@ -36,7 +37,7 @@ class TendAveraging(Callback):
         Raises:
             UserError: they are, and the optimizer's state belongs to those that were trained.
         """
-        averages = any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+        averages = any(isinstance(callback, WeightAveraging) for callback in callbacks_of(trainer))
         if "current_model_state" in checkpoint and not averages and trainer.state.fn == TrainerFn.FITTING:
             raise UserError(
                 "The checkpoint holds averaged weights, and this training averages none.",
@@ -47,6 +48,6 @@ class TendAveraging(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let the averaging end."""
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        for callback in callbacks_of(trainer):
             if isinstance(callback, WeightAveraging):
                 callback.on_train_end(trainer, pl_module)

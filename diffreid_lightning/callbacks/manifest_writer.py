@@ -15,6 +15,7 @@ from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest.manifest import FILE_NAME, Manifest
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.storage.batch_store import Parts
+from diffreid_lightning.training.trainer_parts import datamodule_of
 
 
 class ManifestWriter(BasePredictionWriter):
@@ -131,7 +132,7 @@ def planned(trainer: Trainer) -> PlannedDataModule:
     Raises:
         UserError: it has no plan.
     """
-    data = trainer.datamodule  # type: ignore[attr-defined]
+    data = datamodule_of(trainer)
     if not isinstance(data, PlannedDataModule):
         raise UserError(
             f"{type(data).__name__} has no plan of batches.",

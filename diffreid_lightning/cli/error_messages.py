@@ -19,6 +19,7 @@ from diffreid_lightning.cli import config_errors, uncaught_errors, value_errors
 from diffreid_lightning.cli.lightning_parser import TOP_LEVEL, has_setting
 from diffreid_lightning.errors import DiffReIDError, UserError, nearest, shorten
 from diffreid_lightning.reid.evaluation import RetrievalEvaluator
+from diffreid_lightning.training.trainer_parts import callbacks_of
 
 _NO_SUCH_PATH = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
 _OF_MONITORS = ("lr-", "DeviceStatsMonitor", "batch_", "gpu_id")  # what Lightning's own monitors log
@@ -113,7 +114,7 @@ def refuse_unknown_monitors(trainer: Trainer, model: LightningModule, no_validat
     Raises:
         UserError: a callback's ``monitor`` is not among what is logged.
     """
-    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    callbacks: list[Any] = callbacks_of(trainer)
     known = {type(part).__module__.partition(".")[0] for part in (model, *callbacks)} <= {
         "diffreid_lightning",
         "lightning",

@@ -19,6 +19,7 @@ from diffreid_lightning import config_files
 from diffreid_lightning.cli import resume_settings, run_folder
 from diffreid_lightning.storage.atomic import replacing_file
 from diffreid_lightning.tracking import WandbTracker, recorded_as, tracking_mode
+from diffreid_lightning.training.trainer_parts import callbacks_of
 
 _LIGHTNINGS_NAME = "lightning_logs"  # what Lightning's loggers are called where nobody has named them
 
@@ -82,7 +83,7 @@ class RunRecord(SaveConfigCallback):
             return
         if run == self.run.path.resolve():
             resume_settings.refuse_another_root(changes, self.run.path)
-        resume_settings.give_arguments(trainer.callbacks, checkpoint.get("callbacks", {}), changes)  # type: ignore[attr-defined]
+        resume_settings.give_arguments(callbacks_of(trainer), checkpoint.get("callbacks", {}), changes)
         self._changes, self._schedules = changes, len(checkpoint.get("lr_schedulers", ()))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -30,6 +30,7 @@ from diffreid_lightning.reid.losses import ReIDLoss
 from diffreid_lightning.reid.outputs import ReIDOutputs
 from diffreid_lightning.reid.supervised import SupervisedReID
 from diffreid_lightning.training.resumable_schedule import Interval
+from diffreid_lightning.training.trainer_parts import datamodule_of
 
 #: what the module predicts beside the manifest's columns; the writer keeps it apart
 THUMBNAIL = "thumbnail"
@@ -116,7 +117,7 @@ class ScorerTraining(SupervisedReID):
         super().setup(stage)
         if stage != "fit":
             return
-        labels = self.trainer.datamodule.train_set.rows.labels  # type: ignore[attr-defined]
+        labels = datamodule_of(self.trainer).train_set.rows.labels
         if self._num_identities() < 2:
             raise UserError(
                 "A scorer needs at least two identities to tell apart.",

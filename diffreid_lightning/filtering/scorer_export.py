@@ -17,6 +17,7 @@ from diffreid_lightning.errors import UserError
 from diffreid_lightning.filtering.scorer import ScorerTraining, describe_calibration, said
 from diffreid_lightning.filtering.scorer_checkpoint import RealImages, save_scorer
 from diffreid_lightning.filtering.similarity import nearest
+from diffreid_lightning.training.trainer_parts import datamodule_of
 
 _BLOCK = 1024
 
@@ -43,7 +44,7 @@ class ScorerExport(Callback):
             )
         if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
             return
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data: Any = datamodule_of(trainer)
         recognizer, fitted, thumbs = pl_module.calibrated(data.seen_dataloader())
         rows = data.train_set.rows
         calibration = describe_calibration(fitted, pl_module.calibration, list(rows.identities))

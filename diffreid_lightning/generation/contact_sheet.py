@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
-from PIL import Image, ImageDraw, ImageFont
 
 from diffreid_lightning.callbacks.manifest_writer import planned
 from diffreid_lightning.datasets.identities import identity_name
@@ -17,83 +14,10 @@ from diffreid_lightning.errors import UserError, check_range
 from diffreid_lightning.generation.writer import GeneratedImagesWriter
 from diffreid_lightning.manifest.manifest import FILE_NAME, Manifest
 from diffreid_lightning.storage.atomic import replacing_file
+from diffreid_lightning.training.trainer_parts import callbacks_of
+from diffreid_lightning.visualization.grid import Cell, GridRow, draw_grid
 
-_GAP, _MARGIN, _TEXT, _LINE = 6, 14, 11, 14
-_INK, _PALE = (30, 30, 30), (110, 110, 110)
-
-
-@dataclass(frozen=True)
-class SheetRow:
-    """One identity.
-
-    Args:
-        title: a line above its images.
-        real: real images.
-        generated: generated images.
-        words: what each generated image was asked to show, a list of phrases each.
-    """
-
-    title: str
-    real: Sequence[Image.Image]
-    generated: Sequence[Image.Image]
-    words: Sequence[Sequence[str]]
-
-
-def draw_contact_sheet(rows: Sequence[SheetRow], height: int = 192) -> Image.Image:
-    """Draw identities one below the other: real images | generated ones, under each what it was asked to show.
-
-    Args:
-        rows: the identities; all images in them have one shape.
-        height: of the images in pixels.
-    """
-    font = ImageFont.load_default(_TEXT)
-    first = next(image for row in rows for image in (*row.real, *row.generated))
-    width = max(1, round(height * first.width / first.height))
-    step = width + _GAP
-    wrapped = [
-        [[line for phrase in words for line in wrap(phrase, width, font)] for words in row.words] for row in rows
-    ]
-    depths = [_LINE + height + _LINE * max(map(len, lines), default=0) + _MARGIN for lines in wrapped]
-    reals, columns = max(len(row.real) for row in rows), max(len(row.generated) for row in rows)
-    divide = _MARGIN + reals * step + _MARGIN // 2
-    sheet = Image.new(
-        "RGB", (divide + _MARGIN + columns * step + _MARGIN, 2 * _MARGIN + _LINE + sum(depths)), (255, 255, 255)
-    )
-    pen = ImageDraw.Draw(sheet)
-    left_of = [
-        *(_MARGIN + place * step for place in range(reals)),
-        *(divide + _MARGIN + n * step for n in range(columns)),
-    ]
-    pen.text((left_of[0], _MARGIN), "real", fill=_PALE, font=font)
-    if columns:
-        pen.text((left_of[reals], _MARGIN), "generated, and what was asked for", fill=_PALE, font=font)
-    top = _MARGIN + _LINE
-    for row, lines, depth in zip(rows, wrapped, depths, strict=True):
-        pen.text((_MARGIN, top), _cut(row.title, sheet.width - 2 * _MARGIN, font), fill=_INK, font=font)
-        below = top + _LINE + 2
-        for place, image in enumerate(row.real):
-            sheet.paste(_sized(image, (width, height)), (left_of[place], below))
-        for place, (image, said) in enumerate(zip(row.generated, lines, strict=True)):
-            left = left_of[reals + place]
-            sheet.paste(_sized(image, (width, height)), (left, below))
-            pen.multiline_text(
-                (left, below + height + 1), "\n".join(said), fill=_PALE, font=font, spacing=_LINE - _TEXT
-            )
-        pen.line((divide, below, divide, below + height), fill=_PALE)
-        top += depth
-    return sheet
-
-
-def wrap(phrase: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
-    """Break a phrase into lines of at most ``width`` pixels, between words; a longer word is cut."""
-    lines: list[str] = []
-    for word in phrase.split():
-        longer = f"{lines[-1]} {word}" if lines else word
-        if lines and font.getlength(longer) <= width:
-            lines[-1] = longer
-        else:
-            lines.append(_cut(word, width, font))
-    return lines
+_HEADINGS = ("real", "generated, and what was asked for")
 
 
 class ContactSheet(Callback):
@@ -128,7 +52,7 @@ class ContactSheet(Callback):
         Raises:
             UserError: there is none before this callback.
         """
-        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        callbacks: list[Callback] = callbacks_of(trainer)
         before = callbacks[: callbacks.index(self)]
         self._writer = next((each for each in before if isinstance(each, GeneratedImagesWriter)), None)
         if stage == "predict" and self._writer is None:
@@ -146,10 +70,12 @@ class ContactSheet(Callback):
         rows = self.rows(planned(trainer).manifest, Manifest.read(writer.folder / FILE_NAME))
         path = writer.folder / "contact_sheet.png"
         with replacing_file(path) as staged:
-            draw_contact_sheet(rows, self.height).save(staged, "PNG")
+            first = (rows[0].left or rows[0].right)[0].image
+            size = (max(1, round(self.height * first.width / first.height)), self.height)
+            draw_grid(rows, size, _HEADINGS).save(staged, "PNG")
         rank_zero_info(f"Contact sheet: {path}")
 
-    def rows(self, real: Manifest, generated: Manifest) -> list[SheetRow]:
+    def rows(self, real: Manifest, generated: Manifest) -> list[GridRow]:
         """Choose identities and images.
 
         Args:
@@ -168,27 +94,17 @@ class ContactSheet(Callback):
             for label in chosen.tolist()
         ]
 
-    def _row(self, name: str, real: Manifest, generated: Manifest) -> SheetRow:
+    def _row(self, name: str, real: Manifest, generated: Manifest) -> GridRow:
         _, first = np.unique(real.numpy("camid"), return_index=True)
         others = np.setdiff1d(np.arange(len(real)), first)
         shown = np.concatenate([first, others])[: self.real].tolist()
         names, made = real.table["file_name"], generated.table["file_name"]
         described = real.table["description"][0].as_py() if "description" in real.columns else None
-        return SheetRow(
+        asked = [list(json.loads(each.as_py()).values()) for each in generated.table["attributes"]]
+        return GridRow(
             title=f"{name}   {described or ''}",
-            real=[real.images.image(names[row].as_py()) for row in shown],
-            generated=[generated.images.image(each.as_py()) for each in made],
-            words=[list(json.loads(each.as_py()).values()) for each in generated.table["attributes"]],
+            left=[Cell(real.images.image(names[row].as_py())) for row in shown],
+            right=[
+                Cell(generated.images.image(each.as_py()), words=words) for each, words in zip(made, asked, strict=True)
+            ],
         )
-
-
-def _sized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    return image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
-
-
-def _cut(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + "…") > width:
-        text = text[:-1]
-    return text + "…"

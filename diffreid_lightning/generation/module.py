@@ -33,6 +33,7 @@ from diffreid_lightning.generation.diversity import ComposedGuidance, Diversity,
 from diffreid_lightning.manifest.lineage import manifests_named, read_provenance
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.personalization.checkpoint import Identity, fused, is_personalized, load_personalized
+from diffreid_lightning.training.trainer_parts import datamodule_of
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _CHECKED_TOGETHER = 1024  # prompts that are tokenized at a time before the run
@@ -154,7 +155,7 @@ class GenerationModule(LightningModule):
 
     def on_predict_start(self) -> None:
         """Refuse what cannot be drawn before anything is."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = datamodule_of(self.trainer)
         if not isinstance(data, PromptsDataModule):
             raise UserError(
                 f"{type(data).__name__} does not say what to generate.",

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from PIL import Image
 
 from diffreid_lightning.errors import check_at_least, check_range
+from diffreid_lightning.training.trainer_parts import datamodule_of
 from diffreid_lightning.visualization.sample_sheets import draw_samples, log_sheet, sample_images
 
 FOLDER = "personalized"
@@ -28,7 +29,7 @@ class PersonalizationExport(Callback):
         if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
             return
         provenance: dict[str, Any] = {
-            "training_data": trainer.datamodule.provenance,  # type: ignore[attr-defined]
+            "training_data": datamodule_of(trainer).provenance,
             "steps": trainer.global_step,
             "epochs": trainer.current_epoch,
             "module": type(pl_module).__name__,
@@ -95,7 +96,7 @@ class IdentitySheets(Callback):
         return trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False)
 
     def _draw(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data: Any = datamodule_of(trainer)
         pipeline = pl_module.pipeline()  # type: ignore[operator]
         labels, _ = data.rows.identities()
         rows = []

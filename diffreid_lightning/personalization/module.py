@@ -46,6 +46,7 @@ from diffreid_lightning.personalization.lora import LoRA
 from diffreid_lightning.personalization.row_adamw import RowAdamW
 from diffreid_lightning.personalization.token_embedding import inject
 from diffreid_lightning.training.finite_weights import check_finite_weights
+from diffreid_lightning.training.trainer_parts import datamodule_of
 
 _BASE = "base_model"  # where a checkpoint keeps the hash of the base model's weights
 _MIXED = {"bfloat16": "bf16-mixed", "float16": "16-mixed"}
@@ -322,7 +323,7 @@ class Personalization(LightningModule):
 
     @property
     def _data(self) -> PersonalizationDataModule:
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = datamodule_of(self.trainer)
         if not isinstance(data, PersonalizationDataModule):
             raise UserError(
                 f"{type(data).__name__} says nothing about identities and their prompts.",

@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from diffreid_lightning.backbones import save_backbone
+from diffreid_lightning.training.trainer_parts import datamodule_of
 
 
 class BackboneExport(Callback):
@@ -30,7 +31,7 @@ class BackboneExport(Callback):
         if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False) or backbone is None:
             return
         provenance: dict[str, Any] = {
-            "training_data": getattr(trainer.datamodule, "provenance", {}),  # type: ignore[attr-defined]
+            "training_data": getattr(datamodule_of(trainer), "provenance", {}),
             "epochs": trainer.current_epoch,
             "module": type(pl_module).__name__,
             "init_from": getattr(pl_module, "init_from", None),

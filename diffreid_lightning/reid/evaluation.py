@@ -12,6 +12,7 @@ from diffreid_lightning.errors import check_range
 from diffreid_lightning.metrics import RetrievalMetrics
 from diffreid_lightning.metrics.functional import RetrievalResult
 from diffreid_lightning.reid.outputs import FeatureBatch
+from diffreid_lightning.training.trainer_parts import callbacks_of, datamodule_of
 
 _PREFIX = {"validate": "val", "test": "test"}
 _LOGGED = ("mAP", "rank1", "rank5", "rank10", "mINP")
@@ -66,7 +67,7 @@ class RetrievalEvaluator(Callback):
 
     def _complete(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> bool:
         """Tell whether the processes together saw every image, before the metric meets a set without matches."""
-        images = trainer.datamodule.retrieval_set(stage)  # type: ignore[attr-defined]
+        images = datamodule_of(trainer).retrieval_set(stage)
         if images is None:
             return False
         times_seen = torch.zeros(len(images), dtype=torch.int32)
@@ -115,4 +116,4 @@ class RetrievalEvaluator(Callback):
 
 def evaluator_of(trainer: Trainer) -> RetrievalEvaluator | None:
     """Return the trainer's evaluator, for callbacks that report what it measured."""
-    return next((c for c in trainer.callbacks if isinstance(c, RetrievalEvaluator)), None)  # type: ignore[attr-defined]
+    return next((c for c in callbacks_of(trainer) if isinstance(c, RetrievalEvaluator)), None)

@@ -25,6 +25,7 @@ from diffreid_lightning.metrics.functional.tiled_matmul import norms
 from diffreid_lightning.reid.outputs import FeatureBatch
 from diffreid_lightning.storage.atomic import replacing_file
 from diffreid_lightning.storage.resumable_array import reserve
+from diffreid_lightning.training.trainer_parts import datamodule_of
 
 _DTYPES = {"float32": "F32", "int64": "I64", "bool": "BOOL"}  # as the safetensors format calls them
 
@@ -174,7 +175,7 @@ class FeatureWriter(BasePredictionWriter):
         if not trainer.is_global_zero:
             return
         target = self._root / self.name
-        chain = trainer.datamodule.retrieval_set("test").rows  # type: ignore[attr-defined]
+        chain = datamodule_of(trainer).retrieval_set("test").rows
         # The table comes to its place first: whoever waits for the features finds the table beside them.
         with replacing_file(target) as staged, replacing_file(target.with_suffix(".parquet")) as staged_table:
             rows, is_query = merge_shards(sorted(self._shards.glob("*.safetensors")), staged)

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
-from PIL import Image, ImageDraw
+from PIL import Image
 from rich.console import Console
 
 from diffreid_lightning.errors import check_at_least, check_range
@@ -18,9 +18,11 @@ from diffreid_lightning.metrics.functional import rank_list
 from diffreid_lightning.reid.datamodule import PersonImages
 from diffreid_lightning.reid.evaluation import RetrievalEvaluator, evaluator_of
 from diffreid_lightning.tracking import spared
+from diffreid_lightning.training.trainer_parts import datamodule_of
+from diffreid_lightning.visualization.grid import Cell, GridRow, draw_grid, frame_image
 
 _RIGHT, _WRONG, _QUERY = (34, 160, 70), (214, 50, 48), (60, 60, 60)
-_HEIGHT, _FRAME, _GAP, _LABEL = 128, 3, 6, 16
+_HEIGHT = 128
 
 
 @dataclass(frozen=True)
@@ -58,27 +60,18 @@ def choose_queries(average_precisions: np.ndarray, count: int) -> np.ndarray:
 def draw_rank_lists(rows: list[RankRow], images: PersonImages) -> Image.Image:
     """Draw rank lists one below the other: query | nearest gallery images, each 128 pixels high."""
     width = max(1, round(_HEIGHT * images.image_size[1] / images.image_size[0]))
-    cell = (width + 2 * _FRAME, _HEIGHT + 2 * _FRAME)
-    columns = 1 + max(len(row.gallery) for row in rows)
-    sheet = Image.new(
-        "RGB", (columns * (cell[0] + _GAP) + 3 * _GAP, len(rows) * (cell[1] + _GAP + _LABEL) + _GAP), (255, 255, 255)
-    )
-    pen = ImageDraw.Draw(sheet)
-    for line, row in enumerate(rows):
-        top = _GAP + line * (cell[1] + _GAP + _LABEL)
-        pen.text((_GAP, top), f"AP {100 * row.average_precision:.0f} %", fill=_QUERY)
-        colors = [_QUERY, *(_RIGHT if right else _WRONG for right in row.correct)]
-        for column, (index, color) in enumerate(zip([row.query, *row.gallery], colors, strict=True)):
-            left = _GAP + column * (cell[0] + _GAP) + (2 * _GAP if column else 0)
-            sheet.paste(framed(images.picture(index), (width, _HEIGHT), color), (left, top + _LABEL))
-    return sheet
-
-
-def framed(image: Image.Image, size: tuple[int, int], color: tuple[int, int, int]) -> Image.Image:
-    """Resize an image to ``size`` (width, height) and put a colored frame around it."""
-    frame = Image.new("RGB", (size[0] + 2 * _FRAME, size[1] + 2 * _FRAME), color)
-    frame.paste(image.resize(size, Image.Resampling.BICUBIC), (_FRAME, _FRAME))
-    return frame
+    lines = [
+        GridRow(
+            title=f"AP {100 * row.average_precision:.0f} %",
+            left=[Cell(images.picture(row.query), _QUERY)],
+            right=[
+                Cell(images.picture(index), _RIGHT if right else _WRONG)
+                for index, right in zip(row.gallery, row.correct, strict=True)
+            ],
+        )
+        for row in rows
+    ]
+    return draw_grid(lines, (width, _HEIGHT), ("query", "nearest gallery images: right green, wrong red"))
 
 
 class RankLists(Callback):
@@ -118,7 +111,7 @@ class RankLists(Callback):
         evaluator = evaluator_of(trainer)
         if evaluator is None or stage not in evaluator.results or not trainer.is_global_zero:
             return
-        images = trainer.datamodule.retrieval_set(stage)  # type: ignore[attr-defined]
+        images = datamodule_of(trainer).retrieval_set(stage)
         rows = self.rows(evaluator, stage)
         path = Path(trainer.default_root_dir) / f"rank_lists_{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -167,9 +160,11 @@ class RankLists(Callback):
         table = wandb.Table(columns=columns)
         for row in rows:
             cells = [
-                wandb.Image(framed(images.picture(index), size, _RIGHT if right else _WRONG))
+                wandb.Image(frame_image(images.picture(index), size, _RIGHT if right else _WRONG))
                 for index, right in zip(row.gallery, row.correct, strict=True)
             ]
             cells += [None] * (len(columns) - 2 - len(cells))
-            table.add_data(wandb.Image(framed(images.picture(row.query), size, _QUERY)), row.average_precision, *cells)
+            table.add_data(
+                wandb.Image(frame_image(images.picture(row.query), size, _QUERY)), row.average_precision, *cells
+            )
         logger.experiment.log({key: table, "trainer/global_step": step})

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from diffreid_lightning.metrics.functional import RetrievalResult
 from diffreid_lightning.reid.evaluation import evaluator_of
+from diffreid_lightning.training.trainer_parts import datamodule_of
 
 _COLUMNS = ("mAP", "Rank-1", "Rank-5", "Rank-10", "mINP")
 
@@ -36,7 +37,7 @@ class ResultsTable(Callback):
             return
         result = evaluator.results[stage]
         folder = Path(trainer.default_root_dir)
-        name = getattr(trainer.datamodule, "test_name", "data") if stage == "test" else "train"  # type: ignore[attr-defined]
+        name = getattr(datamodule_of(trainer), "test_name", "data") if stage == "test" else "train"
         loaded = trainer.ckpt_path
         weights = f"epoch {trainer.current_epoch} (the last)" if loaded is None else Path(str(loaded)).name
         numbers = _numbers(result)

@@ -21,6 +21,7 @@ from diffreid_lightning.reid.lr_warmup import optimize_with_warm_up
 from diffreid_lightning.reid.outputs import FeatureBatch, ReIDOutputs
 from diffreid_lightning.training.finite_weights import check_finite_weights, stop_unless_finite
 from diffreid_lightning.training.resumable_schedule import Interval
+from diffreid_lightning.training.trainer_parts import datamodule_of
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -140,7 +141,7 @@ class SupervisedReID(LightningModule):
         self._initialized = True
 
     def _num_identities(self) -> int:
-        count = getattr(self.trainer.datamodule, "num_identities", None)  # type: ignore[attr-defined]
+        count = getattr(datamodule_of(self.trainer), "num_identities", None)
         if count is None:
             raise UserError("The data do not say how many identities they hold.", remedy="use --data ReIDDataModule")
         return int(count)
@@ -201,7 +202,7 @@ class SupervisedReID(LightningModule):
         rows = self._training_rows()
         if rows is not None:
             checkpoint[KEY] = rows
-            checkpoint[IDENTITIES] = self.trainer.datamodule.training_identities  # type: ignore[attr-defined]
+            checkpoint[IDENTITIES] = datamodule_of(self.trainer).training_identities
 
     def _training_rows(self) -> str | None:
         """Return the digest of what is trained on; None outside of training, or where the data have none."""

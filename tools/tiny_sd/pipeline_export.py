@@ -9,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from diffreid_lightning.diffusion.pipeline_io import save_autoencoder, save_pipeline
 from diffreid_lightning.errors import check_at_least
+from diffreid_lightning.training.trainer_parts import datamodule_of
 
 
 class DiffusionExport(Callback):
@@ -41,7 +42,7 @@ class DiffusionExport(Callback):
         if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
             return
         provenance = {
-            "training_data": getattr(trainer.datamodule, "provenance", {}),  # type: ignore[attr-defined]
+            "training_data": getattr(datamodule_of(trainer), "provenance", {}),
             "steps": trainer.global_step,
             "epochs": trainer.current_epoch,
             "module": type(pl_module).__name__,
