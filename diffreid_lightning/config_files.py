@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from yaml import safe_load
 
+from diffreid_lightning import former_names
 from diffreid_lightning.errors import UserError, nearest, shorten
 from diffreid_lightning.packaged import configs_folder
 from diffreid_lightning.paths import user_path
@@ -75,7 +76,7 @@ def load_config(path: Path) -> dict[str, Any]:
             found=f"a {type(loaded).__name__}",
             remedy="start from the default: python -m diffreid_lightning fit --print_config > my.yaml",
         )
-    return {str(key): value for key, value in loaded.items()}
+    return {str(key): value for key, value in former_names.current(loaded).items()}
 
 
 def merge_layers(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,8 +152,11 @@ def changed_settings(before: str, now: str) -> list[Change]:
         return []
     if not isinstance(loaded, dict):
         return []
-    old = dict(_leaves(loaded))
-    new = dict(_leaves(safe_load(now)))
+    old, new = (dict(_leaves(former_names.current(settings))) for settings in (loaded, safe_load(now)))
+    for key in old.keys() & new.keys():
+        # A class that moved to another module is the same class.
+        if key.endswith("class_path") and str(old[key]).rpartition(".")[2] == str(new[key]).rpartition(".")[2]:
+            old[key] = new[key]
     keys = [key for key in {**old, **new} if key != "ckpt_path" and old.get(key) != new.get(key)]
     return [Change(key, old.get(key), new.get(key)) for key in keys]
 

@@ -38,6 +38,7 @@ HELP = """usage: python -m diffreid_lightning COMMAND [options]
   python -m diffreid_lightning fit --config recipes/bot_market1501 --data.train /data/market1501     your own data
   python -m diffreid_lightning COMMAND --help                        a command's own options, and the trainer's
   python -m diffreid_lightning fit --model.help SupervisedReID       a class's; also --data.help ReIDDataModule
+  python -m diffreid_lightning --version                             the versions that a bug report needs
 """
 
 
@@ -134,6 +135,11 @@ def _dispatch(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(HELP)
         return 0 if words else 2
+    if words[0] == "--version":
+        from diffreid_lightning.cli.versions import describe_versions
+
+        print(describe_versions())
+        return 0
     if words[0] == "data":
         from diffreid_lightning.cli.commands.data import data_command
 

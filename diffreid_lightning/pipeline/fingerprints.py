@@ -1,7 +1,8 @@
 """What a finished stage was made from and came to, as hashes: the reason to run it again or not.
 
-A stage's key covers its command, its configs and the vocabularies they name, the chain's variables, the package's code
-and its own configs, the datasets and diffusion models it reads and the outputs of the stages it reads. Of a dataset's
+A stage's key covers its command, its configs and the vocabularies they name, the chain's variables it reads, the code
+of the classes its configs name with all that they import (without docstrings and comments), the datasets and diffusion
+models it reads and the outputs of the stages it reads. Of a dataset's
 images it holds sizes and times, or an archive's checksums, for reading them all would take too long; of the rest, the
 content. It holds no absolute paths of the machine.
 """
@@ -17,15 +18,19 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from diffreid_lightning.config_files import DEFAULT, load_config
 from diffreid_lightning.datasets import open_dataset
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.packaged import configs_folder
 from diffreid_lightning.paths import user_path
+from diffreid_lightning.pipeline import code_closure
 from diffreid_lightning.pipeline.graph import PREFIX, Chain, Stage
 from diffreid_lightning.storage.atomic import replacing_file
 from diffreid_lightning.storage.json_notes import DamagedFile, read_json
 
 RECORDS = ".stages"
+_COMMAND_MODULES = {"select": ("diffreid_lightning.cli.commands.select",)}
+_LIGHTNING_MODULES = ("diffreid_lightning.cli.lightning_cli",)
 _BLOCK = 1 << 20
 
 
@@ -87,13 +92,15 @@ def stage_key(chain: Chain, stage: Stage, outputs: Mapping[str, str]) -> str:
         UserError: a config, a dataset or a diffusion model cannot be read.
     """
     configs = stage.settings()
+    if stage.words[0] != "select":  # the other commands lay their configs over the default
+        configs = [load_config(configs_folder() / DEFAULT), *configs]
     variables = _variables_read(chain, [configs, stage.words])
     made_from = {
         "command": stage.words,
         "configs": configs,
         "vocabularies": vocabulary_hashes([*configs, variables], stage.words),
         "variables": variables,
-        "code": code_hash(),
+        "code": code_hash(stage.words, configs),
         "data": {name: dataset_hash(chain.variables[name]) for name in stage.data},
         "models": {name: model_hash(chain.variables[name]) for name in stage.models},
         "reads": {name: outputs[name] for name in stage.reads},
@@ -121,22 +128,19 @@ def output_hash(folder: Path, makes: Iterable[str]) -> str | None:
 
 def forget_hashes() -> None:
     """Read code, datasets and models anew when they are next asked for."""
-    for remembered in (code_hash, dataset_hash, model_hash):
+    code_closure.forget()
+    for remembered in (dataset_hash, model_hash):
         remembered.cache_clear()
 
 
-@functools.cache
-def code_hash() -> str:
-    """Hash the package's own Python files and the configs that come with it, which lie below a stage's own."""
-    digest = hashlib.sha256()
-    for folder, suffix in ((Path(__file__).resolve().parents[1], "py"), (configs_folder(), "yaml")):
-        for file in sorted(folder.rglob(f"*.{suffix}")):
-            digest.update(file.relative_to(folder).as_posix().encode() + b"\0" + file.read_bytes())
-    return digest.hexdigest()
+def code_hash(words: Sequence[str], configs: Sequence[Mapping[str, Any]]) -> str:
+    """Hash the code that a command runs: its own, and that of the classes its words and configs name."""
+    texts = [*_texts(configs), *re.split(r"[^\w.]+", " ".join(words))]
+    return code_closure.code_hash(texts, _COMMAND_MODULES.get(words[0], _LIGHTNING_MODULES))
 
 
 def vocabulary_hashes(settings: Iterable[Mapping[str, Any]], words: Sequence[str]) -> list[str]:
-    """Hash the vocabularies of the user's own that a command reads; packaged ones are part of the package.
+    """Hash the vocabularies that a command reads, the user's own or packaged.
 
     Args:
         settings: its configs.
@@ -147,7 +151,8 @@ def vocabulary_hashes(settings: Iterable[Mapping[str, Any]], words: Sequence[str
         flag, _, value = word.partition("=")
         if flag.startswith("--") and flag.rpartition(".")[2] == "vocabulary":
             named.append(value or following)
-    files = (user_path(name) for name in named)
+    packaged = configs_folder() / "vocabulary"
+    files = (own if (own := user_path(name)).is_file() else packaged / f"{name}.yaml" for name in named)
     return [_hash_file(file) for file in files if file.is_file()]
 
 
@@ -185,6 +190,17 @@ def _values_of(key: str, settings: Any) -> Iterator[str]:
     elif isinstance(settings, list):
         for value in settings:
             yield from _values_of(key, value)
+
+
+def _texts(settings: Any) -> Iterator[str]:
+    """Find texts at any depth."""
+    if isinstance(settings, Mapping):
+        settings = list(settings.values())
+    if isinstance(settings, (list, tuple)):
+        for value in settings:
+            yield from _texts(value)
+    elif isinstance(settings, str):
+        yield settings
 
 
 def _variables_read(chain: Chain, texts: Sequence[Any]) -> dict[str, str]:

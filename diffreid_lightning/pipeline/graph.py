@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import json
 import os
+import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,8 @@ from diffreid_lightning.paths import user_path
 PREFIX = "DIFFREID_"
 #: Below the root: what earlier configurations made.
 PREVIOUS = "previous"
+#: How a config names what a stage makes: the folder of that stage below the root.
+_EDGE = re.compile(r"\$\{oc\.env:" + PREFIX + r"ROOT\b[^}]*\}/([^/\s'\"}\],]+)")
 _STAGE_KEYS = ("run", "reads", "data", "models", "makes", "needs_package")
 _CHAIN_KEYS = ("variables", "stages", "table", "pictures")
 
@@ -29,7 +34,7 @@ class Stage:
     Args:
         name: what it is called; its folder below the root has the same name.
         words: the command after ``python -m diffreid_lightning``.
-        reads: stages whose outputs it reads.
+        reads: stages whose outputs it reads: those whose folders its configs name, and any that its entry adds.
         data: variables that hold a dataset it reads.
         models: variables that hold a diffusion model it reads.
         makes: what it leaves in its folder: files, or folders with all that is in them.
@@ -62,6 +67,12 @@ class Stage:
         """
         names, _ = split_config_flags(self.words)
         return [load_config(find_config(name)) for name in names]
+
+    def names(self) -> tuple[str, ...]:
+        """Return the folders below the root that its configs and words name, its own left out."""
+        merged = functools.reduce(merge_layers, self.settings(), {})
+        found = _EDGE.findall(json.dumps(merged, default=str)) + _EDGE.findall(" ".join(self.words))
+        return tuple(sorted(set(found) - {self.name}))
 
 
 @dataclass(frozen=True)
@@ -140,7 +151,8 @@ def read_chain(names: Sequence[str], overrides: Mapping[str, str]) -> Chain:
         raise UserError(
             f"The chain of {where} has no variable 'root'.", remedy="say where it works: variables: {root: DIR}"
         )
-    stages = tuple(_stage(str(name), command, where) for name, command in commands.items() if command)
+    declared = [_stage(str(name), command, where) for name, command in commands.items() if command]
+    stages = tuple(_with_edges(stage, declared) for stage in declared)
     chain = Chain(variables, stages, *({label: str(name) for label, name in of.items() if name} for of in shown))
     _check(chain, where)
     return chain
@@ -171,6 +183,13 @@ def _stage(name: str, given: Any, where: str) -> Stage:
         raise UserError(f"The command of {where} is empty.", looked_for="run: COMMAND --config CONFIG")
     lists = {key: _names(given, key, where) for key in ("reads", "data", "models", "makes")}
     return Stage(name=name, words=words, **lists, needs_package=given.get("needs_package"))
+
+
+def _with_edges(stage: Stage, stages: Sequence[Stage]) -> Stage:
+    """Add the stages whose folders a stage's configs name to those it reads."""
+    named = stage.names() if stage.available else ()
+    found = [other.name for other in stages if other.name in named and other.name not in stage.reads]
+    return replace(stage, reads=(*stage.reads, *found))
 
 
 def _mapping(given: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:

@@ -31,7 +31,7 @@ LAYERS = (
     "manifest",
     "config_files tracking",
     "storage",
-    "paths devices packaged",
+    "former_names paths devices packaged",
     "errors",
 )
 MAY_REPEAT = {"__init__", "module", "datamodule", "base", "writer", "callbacks"}

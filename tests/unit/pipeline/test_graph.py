@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import json
 import shlex
@@ -17,6 +16,7 @@ import pytest
 from diffreid_lightning import config_files
 from diffreid_lightning.cli import main
 from diffreid_lightning.pipeline import fingerprints, runner
+from diffreid_lightning.pipeline.graph import read_chain
 from diffreid_lightning.pipeline.stage_process import last_words, run_logged
 from tests.fixtures.dataset_layouts import write_market1501
 
@@ -144,7 +144,7 @@ def test_what_counts_as_a_change(work: Work, tmp_path: Path, monkeypatch: pytest
         (tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"others")
         expected = ["first"]
     elif change == "code":
-        monkeypatch.setattr(fingerprints, "code_hash", functools.cache(lambda: "another"))
+        monkeypatch.setattr(fingerprints, "code_hash", lambda *_: "another")
     elif change == "variable":
         words = ("--strength", "2")
         expected = ["second", "third"]
@@ -184,7 +184,7 @@ def test_what_was_just_run_is_shown_whatever_was_read(
     work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pipeline()
-    monkeypatch.setattr(fingerprints, "code_hash", functools.cache(lambda: "another"))
+    monkeypatch.setattr(fingerprints, "code_hash", lambda *_: "another")
     shutil.rmtree(tmp_path / "data")  # another machine, to which the folder was copied
     capsys.readouterr()
     assert pipeline("--from", "third") == 0
@@ -472,17 +472,51 @@ def test_the_end_of_a_log_is_without_progress(tmp_path: Path) -> None:
     assert last_words(log) == "begin\n 100% done\nerror: x"
 
 
-def test_the_packages_own_configs_count_as_its_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """configs/default.yaml lies below every stage's own configs, and a vocabulary is named by a word alone."""
+def test_the_default_and_packaged_vocabularies_count(
+    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """configs/default.yaml lies below a stage's own configs, and a vocabulary is named by a word alone."""
     configs = tmp_path / "configs"
     shutil.copytree(fingerprints.configs_folder(), configs)
     monkeypatch.setattr(fingerprints, "configs_folder", lambda: configs)
-    hashes = [fingerprints.code_hash.__wrapped__()]
-    for name in (config_files.DEFAULT, "vocabulary/rendered.yaml"):
-        with (configs / name).open("a", encoding="utf-8") as file:
-            file.write("\n# changed\n")
-        hashes.append(fingerprints.code_hash.__wrapped__())
-    assert len(set(hashes)) == 3
+    (tmp_path / "two.yaml").write_text("data: {init_args: {vocabulary: rendered}}\n", encoding="utf-8")
+    pipeline()
+    work.names  # noqa: B018
+    vocabulary = configs / "vocabulary/rendered.yaml"
+    vocabulary.write_text(vocabulary.read_text() + "\n# changed\n", encoding="utf-8")
+    pipeline()
+    assert work.names == ["second", "third"]
+    default = configs / config_files.DEFAULT
+    default.write_text(default.read_text() + "\nunused: 1\n", encoding="utf-8")
+    pipeline()
+    assert work.names == ["first", "second", "third"]
+
+
+def test_an_edge_is_read_off_the_config(work: Work, tmp_path: Path) -> None:
+    text = (tmp_path / "chain.yaml").read_text(encoding="utf-8").replace("reads: [first], ", "")
+    (tmp_path / "chain.yaml").write_text(text, encoding="utf-8")
+    (tmp_path / "two.yaml").write_text("data: '${oc.env:DIFFREID_ROOT,out}/first/made.txt'\n", encoding="utf-8")
+    chain = read_chain(["chain.yaml"], {})
+    assert {stage.name: stage.reads for stage in chain.stages if stage.available} == {
+        "first": (),
+        "second": ("first",),
+        "third": ("second", "first"),
+    }
+
+
+def test_the_packaged_chain_has_the_edges_of_the_method() -> None:
+    chain = read_chain(["chains/tour"], {})
+    assert {stage.name: set(stage.reads) for stage in chain.stages if stage.name != "imagenet"} == {
+        "caption": set(),
+        "personalize": {"caption"},
+        "generate": {"caption", "personalize"},
+        "score": {"caption"},
+        "score_generated": {"generate", "score"},
+        "select": {"score_generated"},
+        "pretrain": {"select"},
+        "transfer": {"caption", "pretrain"},
+        "scratch": {"caption"},
+    }
 
 
 @pytest.mark.parametrize("where", ["config", "word", "joined", "variable"])

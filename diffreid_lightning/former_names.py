@@ -1,0 +1,46 @@
+"""Read configurations that earlier versions wrote: classes that moved or were renamed, and renamed arguments."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from collections.abc import Mapping
+from typing import Any
+
+_PACKAGE = __name__.partition(".")[0]
+_CLASSES = {
+    "ColourCaptioner": "ColorCaptioner",
+    "Personalisation": "Personalization",
+    "PersonalisationDataModule": "PersonalizationDataModule",
+    "PersonalisationExport": "PersonalizationExport",
+}
+_ARGUMENTS = {"colour": "color", "colour_probability": "color_probability", "licence": "license"}
+
+
+def current(value: Any) -> Any:
+    """Return settings with the classes and arguments of this version in place of former ones; nothing is changed."""
+    if isinstance(value, Mapping):
+        renamed = {_ARGUMENTS.get(key, key): current(below) for key, below in value.items()}
+        if isinstance(renamed.get("class_path"), str):
+            renamed["class_path"] = current_class(renamed["class_path"])
+        return renamed
+    return [current(below) for below in value] if isinstance(value, list) else value
+
+
+@functools.cache
+def current_class(path: str) -> str:
+    """Return the name under which a class is found now; a path that is not this package's stays as it is."""
+    module, _, name = path.rpartition(".")
+    name = _CLASSES.get(name, name)
+    if not module:
+        return name
+    if module.partition(".")[0] != _PACKAGE or _exists(module):
+        return f"{module}.{name}"
+    return name  # the registry knows it by this
+
+
+def _exists(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False

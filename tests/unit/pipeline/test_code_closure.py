@@ -1,0 +1,69 @@
+"""Which code a stage's key covers."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from diffreid_lightning.pipeline import code_closure
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of the package's code, which the hash reads instead of the package."""
+    copy = tmp_path / "diffreid_lightning"
+    shutil.copytree(code_closure._ROOT, copy, ignore=shutil.ignore_patterns("__pycache__", "assets", "tiny_sd"))
+    monkeypatch.setattr(code_closure, "_ROOT", copy)
+    code_closure.forget()
+    yield copy
+    code_closure.forget()
+
+
+@pytest.fixture
+def changed(package: Path) -> Callable[[str, str, str], set[str]]:
+    """Return whose hashes change with a change of a file."""
+    parts = ("SupervisedReID", "GenerationModule", "Market1501")
+
+    def hashes() -> dict[str, str]:
+        code_closure.forget()
+        return {part: code_closure.code_hash([part, "nothing"], []) for part in parts}
+
+    before = hashes()
+
+    def change(name: str, old: str, new: str) -> set[str]:
+        file = package / name
+        text = file.read_text(encoding="utf-8")
+        assert old in text
+        file.write_text(text.replace(old, new, 1), encoding="utf-8")
+        after = hashes()
+        file.write_text(text, encoding="utf-8")
+        return {part for part in parts if after[part] != before[part]}
+
+    return change
+
+
+def test_code_counts_for_what_imports_it(changed: Callable[[str, str, str], set[str]]) -> None:
+    assert changed("reid/supervised.py", "import torch\n", "import torch\n\nMORE = 1\n") == {"SupervisedReID"}
+    assert changed("diffusion/denoising_loop.py", "import torch\n", "import torch\nMORE = 1\n") == {"GenerationModule"}
+    assert changed("errors.py", "class UserError", "MORE = 1\n\n\nclass UserError") == {
+        "SupervisedReID",
+        "GenerationModule",
+        "Market1501",
+    }
+    assert not changed("cli/main.py", "import sys\n", "import sys\nMORE = 1\n")
+    assert not changed("filtering/scores.py", "import torch\n", "import torch\nMORE = 1\n")
+
+
+def test_docstrings_and_comments_do_not_count(changed: Callable[[str, str, str], set[str]]) -> None:
+    assert not changed("errors.py", '"""', '"""Further words. ')
+    assert not changed("reid/supervised.py", "import torch\n", "import torch  # of course\n")
+
+
+def test_a_class_is_found_by_its_path_and_a_format_by_its_name() -> None:
+    of_nothing = code_closure.code_hash([], [])
+    named = code_closure.code_hash(["diffreid_lightning.reid.supervised.SupervisedReID"], [])
+    assert named == code_closure.code_hash(["SupervisedReID"], []) != of_nothing
+    assert code_closure.code_hash(["PersonTable"], []) != of_nothing
