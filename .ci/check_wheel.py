@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 EXPECTED = (
     "diffreid_lightning/configs/default.yaml",
-    "diffreid_lightning/configs/experiment/bot_market1501.yaml",
+    "diffreid_lightning/configs/recipes/bot_market1501.yaml",
     "diffreid_lightning/py.typed",
 )
 

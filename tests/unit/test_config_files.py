@@ -54,7 +54,7 @@ def test_packaged_configs_are_found_by_name(name: str, tmp_path: Path, monkeypat
 
 def test_unknown_config_names_the_nearest() -> None:
     with pytest.raises(UserError) as caught:
-        config_files.find_config("experiment/bot_market")
+        config_files.find_config("recipes/bot_market")
     assert "did you mean --config recipes/bot_market1501?" in str(caught.value)
     for name, guess in (("bot_market.yaml", "recipes/bot_market1501"), ("pretrane", "stages/pretrain")):
         with pytest.raises(UserError) as caught:
