@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from diffreid_lightning.datasets.concat import Chain, chain
+from diffreid_lightning.datasets.concat import ConcatRows, concatenate
 from diffreid_lightning.datasets.holdout import hold_out_identities, trainable_rows
 from diffreid_lightning.datasets.samplers import PKSampler
 from diffreid_lightning.filtering.rules import (
@@ -123,7 +123,7 @@ def select(manifest: Manifest) -> Selection:
     return selection
 
 
-def draw_epoch(rows: Chain) -> int:
+def draw_epoch(rows: ConcatRows) -> int:
     """Draw one epoch of P×K batches, half of each generated."""
     sampler = PKSampler(rows.labels, 64, 4, generated_share=0.5)  # type: ignore[arg-type]
     sampler.generated = rows.generated
@@ -142,12 +142,12 @@ def make_dataset(clock: Clock, folder: Path) -> tuple[Manifest, SelectionReport]
     return clock("filter", lambda: marked.filter(selection.kept)), report
 
 
-def joined_rows(clock: Clock, real: Manifest, kept: Manifest) -> Chain:
-    """Chain real and chosen rows, nobody held out among them."""
+def joined_rows(clock: Clock, real: Manifest, kept: Manifest) -> ConcatRows:
+    """ConcatRows real and chosen rows, nobody held out among them."""
     barred = clock("hold out identities", lambda: hold_out_identities(real, 0.1, 0))
     held_out = set(real.filter(barred).identities()[1])
     parts = clock("trainable rows", lambda: [m.filter(trainable_rows(m, held_out)) for m in (real, kept)])
-    return clock("chain and relabel", lambda: chain(parts))
+    return clock("chain and relabel", lambda: concatenate(parts))
 
 
 def main() -> None:

@@ -131,17 +131,17 @@ class WandbTracker(WandbLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log numbers; a failure of W&B is a warning."""
-        with self.spared():
+        with self.tolerate_failures():
             super().log_metrics(metrics, step)
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
         """Log the configuration; a failure of W&B is a warning."""
-        with self.spared():
+        with self.tolerate_failures():
             super().log_hyperparams(params)
 
     @contextmanager
-    def spared(self) -> Iterator[None]:
+    def tolerate_failures(self) -> Iterator[None]:
         """Turn failures of W&B and of its disk into one warning per tracker; every other error passes."""
         try:
             yield
@@ -179,9 +179,9 @@ class WandbTracker(WandbLogger):
         return run
 
 
-def spared(logger: WandbLogger) -> AbstractContextManager[None]:
-    """Spare a run the failures of whichever W&B logger it has: see :meth:`WandbTracker.spared`."""
-    return logger.spared() if isinstance(logger, WandbTracker) else nullcontext()
+def tolerate_failures(logger: WandbLogger) -> AbstractContextManager[None]:
+    """Spare a run the failures of whichever W&B logger it has: see :meth:`WandbTracker.tolerate_failures`."""
+    return logger.tolerate_failures() if isinstance(logger, WandbTracker) else nullcontext()
 
 
 def recorded_as(logger: WandbLogger) -> dict[str, str]:

@@ -12,7 +12,7 @@ from diffreid_lightning.errors import UserError
 from diffreid_lightning.training.trainer_parts import callbacks_of
 
 
-class TendAveraging(Callback):
+class FinishAveraging(Callback):
     """Look after a ``WeightAveraging`` callback, where there is one.
 
     1. Its average is kept where training runs. Lightning makes it before the module is brought there, on the CPU, and

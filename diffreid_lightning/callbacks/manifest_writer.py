@@ -10,11 +10,11 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_info
 
-from diffreid_lightning.datasets.stage_data import PlannedDataModule, PlannedRows
+from diffreid_lightning.datasets.stage_data import StageDataModule, StageRows
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest.manifest import FILE_NAME, Manifest
 from diffreid_lightning.paths import user_path
-from diffreid_lightning.storage.batch_store import Parts
+from diffreid_lightning.storage.batch_store import BatchStore
 from diffreid_lightning.training.trainer_parts import datamodule_of
 
 
@@ -32,16 +32,16 @@ class ManifestWriter(BasePredictionWriter):
     def __init__(self, folder: str) -> None:
         super().__init__(write_interval="batch")
         self.folder = user_path(folder)
-        self._parts: Parts | None = None
+        self._parts: BatchStore | None = None
 
     @property
-    def parts(self) -> Parts:
+    def parts(self) -> BatchStore:
         """The batches that are finished."""
         assert self._parts is not None
         return self._parts
 
     @property
-    def work(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         """What the result follows from beside data and module, as plain JSON values."""
         return {}
 
@@ -49,9 +49,9 @@ class ManifestWriter(BasePredictionWriter):
         """Take up earlier work, and leave it out of the plan."""
         if stage != "predict":
             return
-        data = planned(trainer)
-        work = {**data.work, **getattr(pl_module, "work", {}), **self.work}
-        self._parts = Parts(self.folder, work, data.rows_of)
+        data = stage_datamodule(trainer)
+        work = {**data.cache_key, **getattr(pl_module, "cache_key", {}), **self.cache_key}
+        self._parts = BatchStore(self.folder, work, data.rows_of)
         if trainer.is_global_zero:
             self._look_at_result()
             self.parts.begin()
@@ -76,7 +76,7 @@ class ManifestWriter(BasePredictionWriter):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        prediction: PlannedRows,
+        prediction: StageRows,
         batch_indices: Sequence[int] | None,
         batch: Any,
         batch_idx: int,
@@ -103,7 +103,7 @@ class ManifestWriter(BasePredictionWriter):
             self._parts.release()
 
     def _put_together(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        data = planned(trainer)
+        data = stage_datamodule(trainer)
         left = data.batches - len(self.parts.done())
         if left:  # trainer.limit_predict_batches
             rank_zero_info(f"{left} of {data.batches} batches are left for another run: {self.folder}")
@@ -126,14 +126,14 @@ class ManifestWriter(BasePredictionWriter):
         return read.with_columns(columns).with_parents([read.content_hash])
 
 
-def planned(trainer: Trainer) -> PlannedDataModule:
+def stage_datamodule(trainer: Trainer) -> StageDataModule:
     """Return the trainer's data module.
 
     Raises:
         UserError: it has no plan.
     """
     data = datamodule_of(trainer)
-    if not isinstance(data, PlannedDataModule):
+    if not isinstance(data, StageDataModule):
         raise UserError(
             f"{type(data).__name__} has no plan of batches.",
             looked_for="a data module of a predict stage",

@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
-from diffreid_lightning.callbacks.manifest_writer import planned
+from diffreid_lightning.callbacks.manifest_writer import stage_datamodule
 from diffreid_lightning.errors import check_range
 
 
@@ -29,7 +29,7 @@ class PlanProgress(Callback):
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at the clock."""
-        data = planned(trainer)
+        data = stage_datamodule(trainer)
         self._began = self._said = time.monotonic()
         self._mine, self._total = 0, data.rows
         self._before = data.rows - data.rows_left

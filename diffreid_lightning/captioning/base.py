@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule
 from PIL import Image
 
 from diffreid_lightning.captioning.datamodule import CaptionBatch
-from diffreid_lightning.datasets.stage_data import PlannedRows
+from diffreid_lightning.datasets.stage_data import StageRows
 
 CAPTION, PROBLEM = "caption", "caption_problem"
 _SMALLEST = (8, 4)  # height and width in pixels below which nothing can be made out
@@ -35,11 +35,11 @@ class Captioner(LightningModule, ABC):
         """
 
     @property
-    def work(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         """What the captions follow from beside the images, as plain JSON values."""
         return {"captioner": f"{type(self).__module__}.{type(self).__qualname__}"}
 
-    def predict_step(self, batch: CaptionBatch, batch_idx: int) -> PlannedRows:
+    def predict_step(self, batch: CaptionBatch, batch_idx: int) -> StageRows:
         """Caption a batch; an unreadable image gets the reason in the place of a caption."""
         problems = [
             problem or (_too_small(image) if image is not None else None)
@@ -51,7 +51,7 @@ class Captioner(LightningModule, ABC):
         texts = iter(self.captions(readable) if readable else [])
         captions = [None if problem else next(texts) for problem in problems]
         columns = {CAPTION: pa.array(captions, pa.string()), PROBLEM: pa.array(problems, pa.string())}
-        return PlannedRows(batch.number, pa.table(columns))
+        return StageRows(batch.number, pa.table(columns))
 
 
 def _too_small(image: Image.Image) -> str | None:

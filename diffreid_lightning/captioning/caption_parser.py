@@ -35,7 +35,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Said:
+class ParsedCaption:
     """What a caption says.
 
     Args:
@@ -71,12 +71,12 @@ class _Reader:
         self.outfit = False  # whether they follow "in" or "wearing": without a noun they are all that is worn
         self.negated = False
 
-    def read(self) -> Said:
+    def read(self) -> ParsedCaption:
         place = 0
         while place < len(self.tokens):
             place = self._step(place)
         self._drop_pending()
-        return Said(self.person, self.age, tuple(self.items), self._circumstances())
+        return ParsedCaption(self.person, self.age, tuple(self.items), self._circumstances())
 
     def _step(self, place: int) -> int:
         """Understand what begins at a token; return where the next thing begins."""
@@ -203,7 +203,7 @@ class _Reader:
         return " ".join(self.text[slice(*span)].split())
 
 
-def read_caption(caption: str) -> Said:
+def read_caption(caption: str) -> ParsedCaption:
     """Take a caption apart.
 
     Args:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from diffreid_lightning.captioning import lexicon
-from diffreid_lightning.captioning.caption_parser import Item, Said, read_caption
+from diffreid_lightning.captioning.caption_parser import Item, ParsedCaption, read_caption
 from diffreid_lightning.captioning.lexicon import Kind
 from diffreid_lightning.errors import UserError
 
@@ -47,7 +47,7 @@ def find_consensus(captions: Sequence[str | None], agreement: float = 0.5) -> Co
     return Consensus(description, ["" if caption is None else caption.circumstances for caption in read])
 
 
-def _describe(said: list[Said], agreement: float) -> str:
+def _describe(said: list[ParsedCaption], agreement: float) -> str:
     """Word what the captions agree on, from the person to the bag."""
     parts = [_with_article(_person(said, agreement))]
     hair = _agreed_items((lexicon.HAIR,), said, agreement)
@@ -63,7 +63,7 @@ def _describe(said: list[Said], agreement: float) -> str:
     return " ".join(parts)
 
 
-def _person(said: list[Said], agreement: float) -> str:
+def _person(said: list[ParsedCaption], agreement: float) -> str:
     persons = [caption.person for caption in said if caption.person]
     ages = [caption.age for caption in said if caption.age]
     sex = _winner((_SEX.get(person) for person in persons), len(said), agreement)
@@ -74,7 +74,7 @@ def _person(said: list[Said], agreement: float) -> str:
     return f"{age} {sex or _SOMEBODY}" if age else sex or _SOMEBODY
 
 
-def _agreed_items(kinds: tuple[Kind, ...], said: list[Said], agreement: float) -> list[str]:
+def _agreed_items(kinds: tuple[Kind, ...], said: list[ParsedCaption], agreement: float) -> list[str]:
     """Word the items of kinds that captioners take for each other: each kind that is agreed on, or all as one."""
     mentions = {kind.common: _mentions((kind,), said) for kind in kinds}
     agreed = [items for items in mentions.values() if _holds(len(items), len(said), agreement)]
@@ -84,7 +84,7 @@ def _agreed_items(kinds: tuple[Kind, ...], said: list[Said], agreement: float) -
     return [_word(items, agreement) for items in agreed]
 
 
-def _mentions(kinds: tuple[Kind, ...], said: list[Said]) -> list[Item]:
+def _mentions(kinds: tuple[Kind, ...], said: list[ParsedCaption]) -> list[Item]:
     """Return the first item of these kinds in each caption that has one."""
     found = ([item for item in caption.items if item.kind in kinds] for caption in said)
     return [items[0] for items in found if items]

@@ -10,7 +10,7 @@ from PIL import Image
 
 from diffreid_lightning.datasets import PersonDataset, open_dataset
 from diffreid_lightning.datasets.identities import choose_people
-from diffreid_lightning.datasets.stage_data import PlannedDataModule
+from diffreid_lightning.datasets.stage_data import StageDataModule
 from diffreid_lightning.errors import UserError, check_at_least
 from diffreid_lightning.manifest.manifest import Manifest
 
@@ -23,7 +23,7 @@ class CaptionBatch(NamedTuple):
     problems: list[str | None]  #: B reasons why an image cannot be read; None where it can
 
 
-class CaptioningDataModule(PlannedDataModule):
+class CaptioningDataModule(StageDataModule):
     """The training images of a dataset, for ``predict`` with a captioner.
 
     Other rows are left out, here and in the manifest that is written: what is learnt from captions must not have seen

@@ -107,10 +107,10 @@ class TransformersCaptioner(Captioner):
         return _TASKS.get(model_type, "")
 
     @property
-    def work(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         """Weights and settings."""
         return {
-            **super().work,
+            **super().cache_key,
             "weights": _content_hash(self._folder),
             "prompt": self.prompt,
             "max_new_tokens": self.max_new_tokens,

@@ -34,7 +34,7 @@ class CaptionWriter(ManifestWriter):
         self.agreement = agreement
 
     @property
-    def work(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         """The share that must agree, which the descriptions follow from."""
         return {"agreement": self.agreement}
 

@@ -18,7 +18,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 
 import diffreid_lightning.registry  # noqa: F401 (its classes can be named without a module from here on)
-from diffreid_lightning.callbacks.averaging import TendAveraging
+from diffreid_lightning.callbacks.averaging import FinishAveraging
 from diffreid_lightning.callbacks.epoch_seed import EpochSeed
 from diffreid_lightning.cli import config_errors, linked_settings, run_folder, trainer_checks
 from diffreid_lightning.cli.checkpoint_checks import check_own
@@ -31,7 +31,7 @@ from diffreid_lightning.cli.error_messages import (
     worded_parsing,
     worded_running,
 )
-from diffreid_lightning.cli.lightning_parser import PROGRAM, HouseParser, TestWith
+from diffreid_lightning.cli.lightning_parser import PROGRAM, LayeredParser, TestWith
 from diffreid_lightning.cli.run_record import RunProgress, RunRecord, place_logger
 from diffreid_lightning.errors import DiffReIDError, UserError
 from diffreid_lightning.paths import user_path
@@ -41,7 +41,7 @@ from diffreid_lightning.tracking import WandbTracker, finish_tracking
 from diffreid_lightning.training.training_state import TrainingState
 
 
-class HouseCLI(LightningCLI):
+class DiffReIDCLI(LightningCLI):
     """The four Lightning subcommands; a run folder is opened before the classes are built."""
 
     run: run_folder.RunFolder
@@ -210,7 +210,7 @@ class HouseCLI(LightningCLI):
         if not own_writer and not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(AtomicCheckpointIO())
         callbacks = config.callbacks or []
-        callbacks = [TrainingState(), TendAveraging(), *(callbacks if isinstance(callbacks, list) else [callbacks])]
+        callbacks = [TrainingState(), FinishAveraging(), *(callbacks if isinstance(callbacks, list) else [callbacks])]
         wants_bar = config.enable_progress_bar is not False and not config.barebones
         if wants_bar and not any(isinstance(callback, ProgressBar) for callback in callbacks):
             callbacks.append(RunProgress())
@@ -285,12 +285,12 @@ def run_command(subcommand: str, words: list[str]) -> None:
     configuration = read_configuration(subcommand, words)
     _quieten()
     try:
-        HouseCLI(
+        DiffReIDCLI(
             LightningModule,
             LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
-            parser_class=HouseParser,
+            parser_class=LayeredParser,
             parser_kwargs={subcommand: {"written": configuration.written}},
             auto_configure_optimizers=False,
             save_config_callback=RunRecord,
@@ -314,7 +314,9 @@ def run_command(subcommand: str, words: list[str]) -> None:
 
 def _links_seed(parser: LightningArgumentParser) -> bool:
     """Tell whether the data's seed follows ``seed_everything``: nobody wrote one for the data."""
-    return isinstance(parser, HouseParser) and not linked_settings.is_written(parser.written, linked_settings.DATA_SEED)
+    return isinstance(parser, LayeredParser) and not linked_settings.is_written(
+        parser.written, linked_settings.DATA_SEED
+    )
 
 
 def _seed(value: bool | int) -> int:

@@ -34,7 +34,7 @@ def has_setting(subcommand: str, key: str) -> bool:
     return subcommand in _ONLY_FOR.get(key, (subcommand,))
 
 
-class HouseParser(LightningArgumentParser):
+class LayeredParser(LightningArgumentParser):
     """Raises on errors (``main`` words them), takes no abbreviated flags, and lets no class inherit from another.
 
     A setting whose default is a class with arguments, such as ``optimizer: OptimizerCallable = lambda params:

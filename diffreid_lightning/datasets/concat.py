@@ -24,7 +24,7 @@ IdentityKey = tuple[str, str, int]
 
 
 @dataclass(frozen=True)
-class Chain:
+class ConcatRows:
     """Rows of one or more manifests, in order.
 
     Args:
@@ -124,7 +124,7 @@ def warn_of_unnamed_sources(manifests: Sequence[Manifest]) -> None:
         )
 
 
-def chain(manifests: Sequence[Manifest]) -> Chain:
+def concatenate(manifests: Sequence[Manifest]) -> ConcatRows:
     """Put manifests one behind the other.
 
     Two rows are the same identity exactly when source, partition and pid agree, whichever manifest they come from; two
@@ -144,7 +144,7 @@ def chain(manifests: Sequence[Manifest]) -> Chain:
     combined = (2 * source_numbers + generated) * max(len(cameras), 1) + camera_numbers.reshape(-1)
     _, camids = np.unique(combined, return_inverse=True)
     names = [manifest.table.column("file_name").combine_chunks() for manifest in manifests]
-    return Chain(
+    return ConcatRows(
         roots=tuple(manifest.images for manifest in manifests),
         root_of=np.repeat(np.arange(len(manifests)), [len(manifest) for manifest in manifests]),
         file_names=pa.concat_arrays([pa.array(name) if isinstance(name, pa.ChunkedArray) else name for name in names]),

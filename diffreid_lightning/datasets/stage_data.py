@@ -16,7 +16,7 @@ from diffreid_lightning.errors import check_at_least, check_workers
 from diffreid_lightning.manifest.manifest import Manifest
 
 
-class PlannedRows(NamedTuple):
+class StageRows(NamedTuple):
     """What a stage's module predicts for one batch of a plan."""
 
     number: int  #: of the batch
@@ -47,10 +47,10 @@ class RemainingBatches(DistributedSampler[Any]):
         return iter(self._mine)
 
 
-class PlannedBatches(Dataset[Any]):
+class StageBatches(Dataset[Any]):
     """Whole batches by their number; what a stage's data module loads."""
 
-    def __init__(self, module: PlannedDataModule) -> None:
+    def __init__(self, module: StageDataModule) -> None:
         self.module = module
 
     def __getitem__(self, number: int) -> Any:
@@ -58,7 +58,7 @@ class PlannedBatches(Dataset[Any]):
         return self.module.load(number, range(number * size, min((number + 1) * size, self.module.rows)))
 
 
-class PlannedDataModule(LightningDataModule):
+class StageDataModule(LightningDataModule):
     """Base of the data modules of ``predict`` stages: rows in consecutive batches, those already done left out.
 
     A subclass gives ``manifest`` (what is read), ``rows`` (how many rows the plan covers) and ``load``; its batches
@@ -97,7 +97,7 @@ class PlannedDataModule(LightningDataModule):
         return -(-self.rows // self.batch_size)
 
     @property
-    def work(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         """What the batches follow from, as plain JSON values."""
         return {"manifest": self.manifest.content_hash, "batch_size": self.batch_size}
 
@@ -129,7 +129,7 @@ class PlannedDataModule(LightningDataModule):
         trainer = self.trainer
         rank, world = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
         return DataLoader(
-            PlannedBatches(self),
+            StageBatches(self),
             batch_size=None,
             sampler=RemainingBatches(left, rank, world),
             num_workers=self.num_workers,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffreid_lightning.datasets import PersonDataset, open_dataset
 from diffreid_lightning.datasets.concat import IdentityKey
-from diffreid_lightning.datasets.stage_data import PlannedDataModule
+from diffreid_lightning.datasets.stage_data import StageDataModule
 from diffreid_lightning.datasets.transforms import evaluation_view
 from diffreid_lightning.errors import UserError, check_image_size
 from diffreid_lightning.manifest.manifest import Manifest
@@ -25,7 +25,7 @@ class ScoringBatch(NamedTuple):
     problems: list[str | None]  #: why an image cannot be read
 
 
-class ScoringDataModule(PlannedDataModule):
+class ScoringDataModule(StageDataModule):
     """The rows of a manifest for ``predict`` with a :class:`~diffreid_lightning.filtering.scorer.ReIDScorer`.
 
     Args:

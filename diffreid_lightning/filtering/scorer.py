@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from diffreid_lightning.backbones import Backbone, BNNeck, IdentityClassifier
 from diffreid_lightning.backbones.timm_folder import Pooling, Stride
-from diffreid_lightning.datasets.stage_data import PlannedRows
+from diffreid_lightning.datasets.stage_data import StageRows
 from diffreid_lightning.errors import UserError, shorten
 from diffreid_lightning.filtering import similarity
 from diffreid_lightning.filtering.calibration import Calibration, Fitted, FoldNetworks, calibrate
@@ -253,7 +253,7 @@ class ReIDScorer(LightningModule):
         self._real_sources = self.folder.real.table["source"].combine_chunks()
 
     @property
-    def work(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         """What the scores follow from beside the images."""
         return {"scorer": self.folder.content_hash}
 
@@ -272,7 +272,7 @@ class ReIDScorer(LightningModule):
         """The images that copies are looked for among."""
         return self.folder.real
 
-    def predict_step(self, batch: ScoringBatch, batch_idx: int) -> PlannedRows:
+    def predict_step(self, batch: ScoringBatch, batch_idx: int) -> StageRows:
         """Score one batch of the plan."""
         problems = list(batch.problems)
         keys = [(source, partition, pid) for source, partition, pid in batch.identities]  # transfer makes lists of them
@@ -299,7 +299,7 @@ class ReIDScorer(LightningModule):
             NEAREST_SOURCE: _masked(self._real_sources.take(pa.array(rows)), unreadable),
             THUMBNAIL: pa.array([row.tobytes() for row in thumbs.cpu().numpy()], pa.binary()),
         }
-        return PlannedRows(batch.number, pa.table(found))
+        return StageRows(batch.number, pa.table(found))
 
 
 def describe_calibration(fitted: Fitted, how: Calibration, identities: list[Any]) -> Mapping[str, Any]:

@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from diffreid_lightning.datasets.concat import Chain
+from diffreid_lightning.datasets.concat import ConcatRows
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.filtering.scorer import ScorerTraining, describe_calibration, said
 from diffreid_lightning.filtering.scorer_checkpoint import RealImages, save_scorer
@@ -58,7 +58,7 @@ class ScorerExport(Callback):
         rank_zero_info(f"Scorer saved: {target}; {said(calibration)}")
 
 
-def real_images(rows: Chain, thumbs: Tensor) -> RealImages:
+def real_images(rows: ConcatRows, thumbs: Tensor) -> RealImages:
     """Name the images a scorer was trained on, and measure how near they are to one another.
 
     Args:

@@ -220,7 +220,7 @@ def _log(tracker: WandbTracker, report: SelectionReport, folder: Path, rules: Se
         "images_per_identity": report.after.median,
     }
     tracker.log_metrics({f"select/{name}": float(value) for name, value in numbers.items()}, step=0)
-    with tracker.spared():
+    with tracker.tolerate_failures():
         shown = {f"select/pictures/{file.stem}": wandb.Image(str(file)) for file in sorted(folder.glob("*.png"))}
         for file in sorted(folder.glob("*.csv")):
             table = read_csv(file)

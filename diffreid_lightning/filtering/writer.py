@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 from lightning.pytorch import LightningModule, Trainer
 
-from diffreid_lightning.callbacks.manifest_writer import ManifestWriter, planned
-from diffreid_lightning.datasets.stage_data import PlannedRows
+from diffreid_lightning.callbacks.manifest_writer import ManifestWriter, stage_datamodule
+from diffreid_lightning.datasets.stage_data import StageRows
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.filtering.scored_manifest import REAL, THUMBNAILS
 from diffreid_lightning.filtering.scorer import THUMBNAIL, ReIDScorer
@@ -43,14 +43,14 @@ class ScoreWriter(ManifestWriter):
             raise UserError(f"{type(pl_module).__name__} does not score.", remedy="use ManifestWriter, or ReIDScorer")
         self._real, self._calibration = pl_module.real, pl_module.calibration_in_words
         if trainer.is_global_zero and not self.parts.finished:
-            self._begin(planned(trainer).rows)
+            self._begin(stage_datamodule(trainer).rows)
         trainer.strategy.barrier()
 
     def write_on_batch_end(
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        prediction: PlannedRows,
+        prediction: StageRows,
         batch_indices: Sequence[int] | None,
         batch: Any,
         batch_idx: int,
@@ -59,7 +59,7 @@ class ScoreWriter(ManifestWriter):
         """Keep one batch: its thumbnails first, then the part that says it is done."""
         thumbs = np.frombuffer(b"".join(prediction.rows[THUMBNAIL].to_pylist()), np.uint8).reshape(-1, LENGTH)
         store = np.lib.format.open_memmap(self._unfinished(), "r+")
-        first = prediction.number * planned(trainer).batch_size
+        first = prediction.number * stage_datamodule(trainer).batch_size
         store[first : first + len(thumbs)] = thumbs
         store.flush()
         self.parts.put(prediction.number, prediction.rows.drop_columns([THUMBNAIL]))

@@ -8,7 +8,7 @@ import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
-from diffreid_lightning.callbacks.manifest_writer import planned
+from diffreid_lightning.callbacks.manifest_writer import stage_datamodule
 from diffreid_lightning.datasets.identities import identity_name
 from diffreid_lightning.errors import UserError, check_range
 from diffreid_lightning.generation.writer import GeneratedImagesWriter
@@ -67,7 +67,7 @@ class ContactSheet(Callback):
         writer = self._writer
         if stage != "predict" or writer is None or not trainer.is_global_zero or not writer.parts.finished:
             return
-        rows = self.rows(planned(trainer).manifest, Manifest.read(writer.folder / FILE_NAME))
+        rows = self.rows(stage_datamodule(trainer).manifest, Manifest.read(writer.folder / FILE_NAME))
         path = writer.folder / "contact_sheet.png"
         with replacing_file(path) as staged:
             first = (rows[0].left or rows[0].right)[0].image

@@ -14,7 +14,7 @@ from torch import Tensor
 from diffreid_lightning.datasets import PersonDataset, open_dataset
 from diffreid_lightning.datasets.concat import IdentityKey
 from diffreid_lightning.datasets.identities import choose_people, describe_people, identity_name, identity_names
-from diffreid_lightning.datasets.stage_data import PlannedDataModule
+from diffreid_lightning.datasets.stage_data import StageDataModule
 from diffreid_lightning.datasets.transforms import evaluation_view
 from diffreid_lightning.errors import UserError, check_image_size, check_range, check_seed
 from diffreid_lightning.generation.attribute_design import balanced_design, dealt, image_seed
@@ -39,7 +39,7 @@ class _Person(NamedTuple):
     description: str
 
 
-class PromptsDataModule(PlannedDataModule):
+class PromptsDataModule(StageDataModule):
     """Requests for ``predict`` with a :class:`~diffreid_lightning.generation.module.GenerationModule`.
 
     The images of all identities with index 0 come first, then those with index 1 and so on, so a batch mixes
@@ -104,10 +104,10 @@ class PromptsDataModule(PlannedDataModule):
         return len(self.people) * self.images_per_identity
 
     @property
-    def work(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         """The manifest, whom of it, and how."""
         return {
-            **super().work,
+            **super().cache_key,
             "identities": f"{len(self.people)} ({self._whom})",
             "images_per_identity": self.images_per_identity,
             "vocabulary": {name: list(phrases) for name, phrases in self.vocabulary.phrases.items()},

@@ -130,11 +130,11 @@ class GenerationModule(LightningModule):
         self._prompts = PromptCache(self._pipeline, self.image_size, kept_prompts)
 
     @property
-    def work(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         """What the images follow from besides the requests."""
         return {
             "generator": self.generator,
-            "scheduler": self.sampler.work,
+            "scheduler": self.sampler.cache_key,
             "guidance": self.guidance,
             "rescale": self.rescale,
             "diversity": {"class": type(self.diversity).__qualname__, **self.diversity.settings},

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 
-from diffreid_lightning.callbacks.manifest_writer import ManifestWriter, planned
+from diffreid_lightning.callbacks.manifest_writer import ManifestWriter, stage_datamodule
 from diffreid_lightning.errors import RunError, UserError, check_range, check_workers, shorten
 from diffreid_lightning.generation.module import GeneratedBatch
 from diffreid_lightning.manifest.manifest import Manifest
@@ -56,7 +56,7 @@ class GeneratedImagesWriter(ManifestWriter):
         self._camids: dict[str, int] = {}
 
     @property
-    def work(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         """The files follow from their quality."""
         return {"jpeg_quality": self.quality}
 
@@ -67,11 +67,11 @@ class GeneratedImagesWriter(ManifestWriter):
             UserError: images of different sources would lie in one folder.
         """
         if stage == "predict":
-            _refuse_shared_folders(planned(trainer).manifest.table)
+            _refuse_shared_folders(stage_datamodule(trainer).manifest.table)
         super().setup(trainer, pl_module, stage)
         if stage != "predict":
             return
-        largest = planned(trainer).manifest.table.group_by("source").aggregate([("camid", "max")])
+        largest = stage_datamodule(trainer).manifest.table.group_by("source").aggregate([("camid", "max")])
         self._camids = {row["source"]: row["camid_max"] + 1 for row in largest.to_pylist()}
         self._pool = ThreadPoolExecutor(self.threads, "jpeg") if self.threads else None
 

@@ -28,7 +28,7 @@ from diffreid_lightning.personalization.token_mapper import load_mapper
 from diffreid_lightning.storage.atomic import replacing
 
 
-def introduce(folder: Path, rows: Manifest, out: Path) -> list[str]:
+def add_identities(folder: Path, rows: Manifest, out: Path) -> list[str]:
     """Write a personalized model that also knows the identities of these images, by the mapper it was trained with.
 
     Nothing is trained; whom the model knows already keeps name and vectors.
@@ -128,7 +128,7 @@ def main(args: list[str] | None = None) -> int:
     given = parser.parse_args(args)
     try:
         rows = _rows_of(open_dataset(given.source).manifest(), given.split)
-        names = introduce(user_path(given.model), rows, user_path(given.out))
+        names = add_identities(user_path(given.model), rows, user_path(given.out))
     except DiffReIDError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -61,7 +61,7 @@ def run_chain(chain: Chain, stages: tuple[Stage, ...], dry_run: bool) -> None:
     if dry_run:
         _print_commands(console, chain, stages)
         return
-    with alone(chain.root):
+    with lock_folder(chain.root):
         aside = Aside(chain.root, [stage.name for stage in chain.stages])
         for number, stage in enumerate(stages, 1):
             planned = _plan_one(chain, stage)
@@ -251,7 +251,7 @@ def _variables(chain: Chain) -> str:
 
 
 @contextlib.contextmanager
-def alone(root: Path) -> Iterator[None]:
+def lock_folder(root: Path) -> Iterator[None]:
     """Keep a second run out of a folder; the lock goes with the process, however it ends.
 
     Raises:

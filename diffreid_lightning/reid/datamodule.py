@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from diffreid_lightning.datasets import PersonDataset, open_dataset
-from diffreid_lightning.datasets.concat import Chain, chain, refuse_clashing_sources, warn_of_unnamed_sources
+from diffreid_lightning.datasets.concat import ConcatRows, concatenate, refuse_clashing_sources, warn_of_unnamed_sources
 from diffreid_lightning.datasets.holdout import first_per_camera, hold_out_identities, trainable_rows
 from diffreid_lightning.datasets.inspect import count_unmatched
 from diffreid_lightning.datasets.samplers import Draw, PKSampler, begun_at
@@ -61,7 +61,7 @@ class PersonImages(Dataset[PersonBatch]):
 
     def __init__(
         self,
-        rows: Chain,
+        rows: ConcatRows,
         image_size: tuple[int, int],
         is_query: npt.NDArray[np.bool_] | None = None,
         train_view: TrainView | None = None,
@@ -165,7 +165,7 @@ class ReIDDataModule(LightningDataModule):
         """The rows trained on."""
         held_out = {key for manifest, mask in self._train_manifests for key in manifest.filter(mask).identities()[1]}
         chosen = [manifest.filter(trainable_rows(manifest, held_out)) for manifest, _ in self._train_manifests]
-        rows = chain(chosen)
+        rows = concatenate(chosen)
         if len(rows.identities) < 2:
             raise self._too_few()
         weights = None if self.sample_weight is None else generated_weights(chosen, self.sample_weight)
@@ -182,7 +182,7 @@ class ReIDDataModule(LightningDataModule):
         asked = sum(map(len, queries))
         if not asked:
             return None
-        rows = chain([*queries, *held_out])
+        rows = concatenate([*queries, *held_out])
         return PersonImages(rows, self.image_size, is_query=np.arange(len(rows)) < asked)
 
     @cached_property
@@ -193,7 +193,7 @@ class ReIDDataModule(LightningDataModule):
         for name in ("query", "gallery"):
             if not (split == name).any():
                 raise self._empty(name, [manifest])
-        rows = chain([manifest.filter(split == "query"), manifest.filter(split == "gallery")])
+        rows = concatenate([manifest.filter(split == "query"), manifest.filter(split == "gallery")])
         return PersonImages(rows, self.image_size, is_query=np.arange(len(rows)) < int((split == "query").sum()))
 
     @property
@@ -272,7 +272,7 @@ class ReIDDataModule(LightningDataModule):
     def _too_few(self) -> UserError:
         """Word the error for fewer than two identities to train on."""
         manifests = [manifest for manifest, _ in self._train_manifests]
-        everybody = chain([manifest.filter(trainable_rows(manifest, ())) for manifest in manifests])
+        everybody = concatenate([manifest.filter(trainable_rows(manifest, ())) for manifest in manifests])
         people = len(everybody.identities)
         if not people:
             return self._empty("train", manifests)

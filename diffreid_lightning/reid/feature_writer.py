@@ -20,7 +20,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
-from diffreid_lightning.datasets.concat import Chain
+from diffreid_lightning.datasets.concat import ConcatRows
 from diffreid_lightning.metrics.functional.tiled_matmul import norms
 from diffreid_lightning.reid.outputs import FeatureBatch
 from diffreid_lightning.storage.atomic import replacing_file
@@ -30,7 +30,7 @@ from diffreid_lightning.training.trainer_parts import datamodule_of
 _DTYPES = {"float32": "F32", "int64": "I64", "bool": "BOOL"}  # as the safetensors format calls them
 
 
-def feature_table(rows: Chain, indices: npt.NDArray[np.int64], is_query: npt.NDArray[np.bool_]) -> pa.Table:
+def feature_table(rows: ConcatRows, indices: npt.NDArray[np.int64], is_query: npt.NDArray[np.bool_]) -> pa.Table:
     """Name the images behind features, in the words of their manifest.
 
     Args:

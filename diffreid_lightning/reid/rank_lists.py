@@ -17,7 +17,7 @@ from diffreid_lightning.errors import check_at_least, check_range
 from diffreid_lightning.metrics.functional import rank_list
 from diffreid_lightning.reid.datamodule import PersonImages
 from diffreid_lightning.reid.evaluation import RetrievalEvaluator, evaluator_of
-from diffreid_lightning.tracking import spared
+from diffreid_lightning.tracking import tolerate_failures
 from diffreid_lightning.training.trainer_parts import datamodule_of
 from diffreid_lightning.visualization.grid import Cell, GridRow, draw_grid, frame_image
 
@@ -121,7 +121,7 @@ class RankLists(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 # Images pass through files of W&B's own before the table is logged: both can fail.
-                with spared(logger):
+                with tolerate_failures(logger):
                     self._log_table(logger, f"{name}/rank_lists", rows, images, trainer.global_step)
 
     def rows(self, evaluator: RetrievalEvaluator, stage: str) -> list[RankRow]:

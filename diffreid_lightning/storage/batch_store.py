@@ -30,7 +30,7 @@ NOTE = "stage.json"
 _LOCK = ".lock"
 
 
-class Parts:
+class BatchStore:
     """Finished batches of one piece of work.
 
     Once the result is there, the note stays beside it as ``stage.json``.
@@ -38,7 +38,7 @@ class Parts:
     Args:
         folder: where the result is made; the parts lie in ``.parts`` inside it.
         work: what the work consists of: content hashes and settings that the result follows from, as plain JSON
-            values. Parts of other work are never mixed in.
+            values. BatchStore of other work are never mixed in.
         rows_of: tells how many rows a batch has, by its number; 0 for one that is not in the plan. None takes any.
     """
 
@@ -49,7 +49,7 @@ class Parts:
         rows_of: Callable[[int], int] | None = None,
     ) -> None:
         self.folder = Path(folder)
-        self.work = json.loads(json.dumps(work))
+        self.cache_key = json.loads(json.dumps(work))
         self._rows_of = rows_of
         self._parts = self.folder / ".parts"
         self._lock: locks.FileLock | None = None
@@ -78,7 +78,7 @@ class Parts:
         try:
             self._parts.mkdir(parents=True, exist_ok=True)
             with replacing_file(self._parts / NOTE) as staged:
-                staged.write_text(json.dumps(self.work, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+                staged.write_text(json.dumps(self.cache_key, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         except OSError as error:
             raise _refused(self.folder, error) from error
 
@@ -182,12 +182,12 @@ class Parts:
 
     def _refuse_other_work(self, note: Path) -> None:
         found = read_json(note, remedy=f"choose another folder, or remove {note.parent} to do its batches again")
-        changed = [name for name in sorted({*found, *self.work}) if found.get(name) != self.work.get(name)]
+        changed = [name for name in sorted({*found, *self.cache_key}) if found.get(name) != self.cache_key.get(name)]
         if changed:
             raise UserError(
                 f"{self.folder} holds work of another kind.",
                 looked_for="work on the same inputs with the same settings",
-                found="; ".join(f"{name}: {found.get(name)!r}, now {self.work.get(name)!r}" for name in changed),
+                found="; ".join(f"{name}: {found.get(name)!r}, now {self.cache_key.get(name)!r}" for name in changed),
                 remedy="choose another folder, or remove this one to give that work up",
             )
 

@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import WandbLogger
 from PIL import Image
 
 from diffreid_lightning.errors import check_at_least, check_image_size, check_range
-from diffreid_lightning.tracking import spared
+from diffreid_lightning.tracking import tolerate_failures
 from diffreid_lightning.visualization.grid import draw_samples
 
 
@@ -49,7 +49,7 @@ def log_sheet(trainer: Trainer, sheet: Image.Image, epoch: int) -> None:
     sheet.save(path)
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
-            with spared(logger):
+            with tolerate_failures(logger):
                 import wandb
 
                 logger.experiment.log({"samples": wandb.Image(sheet), "trainer/global_step": trainer.global_step})

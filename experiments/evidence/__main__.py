@@ -32,7 +32,7 @@ from diffreid_lightning.diffusion.pipeline_io import PROVENANCE
 from diffreid_lightning.errors import DiffReIDError, UserError
 from diffreid_lightning.manifest.lineage import manifests_named, read_provenance
 from diffreid_lightning.manifest.manifest import Manifest
-from diffreid_lightning.pipeline.runner import alone
+from diffreid_lightning.pipeline.runner import lock_folder
 from experiments.evidence import settings as frozen
 from experiments.evidence import tables
 from experiments.evidence.ancestry import Training, refuse_leaks, refuse_strange_training
@@ -261,7 +261,7 @@ def main(args: list[str] | None = None) -> int:
     try:
         world = given.world and given.world.resolve()
         evidence = Evidence(Plan(), given.pipeline, world, given.work, given.jobs)
-        with alone(given.work):
+        with lock_folder(given.work):
             evidence.claim()
             if given.earlier is not None:
                 evidence.take(given.earlier)

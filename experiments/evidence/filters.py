@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from diffreid_lightning.manifest.manifest import Manifest
-from diffreid_lightning.pipeline.runner import alone
+from diffreid_lightning.pipeline.runner import lock_folder
 from experiments.evidence import settings as frozen
 from experiments.evidence.__main__ import Evidence
 from experiments.evidence.outcomes import val_curve
@@ -128,7 +128,7 @@ class Filters:
 def _run(given: argparse.Namespace) -> None:
     evidence = Evidence(Plan(), given.pipeline, None, given.work, given.jobs)
     filters = Filters(evidence, given.seeds)
-    with alone(given.work):
+    with lock_folder(given.work):
         evidence.claim()
         text = filters.table(filters.run(list(FILTERS)))
         (given.work / "filters.md").write_text(text + "\n", encoding="utf-8")

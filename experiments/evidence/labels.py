@@ -29,7 +29,7 @@ from torch import Tensor
 from diffreid_lightning.datasets.transforms import evaluation_view
 from diffreid_lightning.filtering.scorer import ReIDScorer
 from diffreid_lightning.manifest.manifest import Manifest
-from diffreid_lightning.pipeline.runner import alone
+from diffreid_lightning.pipeline.runner import lock_folder
 from experiments.evidence import settings as frozen
 from experiments.evidence.__main__ import Evidence
 from experiments.evidence.plan import Plan
@@ -148,7 +148,7 @@ def _run(given: argparse.Namespace) -> None:
     evidence = Evidence(Plan(), given.pipeline, None, given.work, jobs=1)
     chosen, _ = frozen.load(evidence.settings_file, evidence.made_for)
     stages, count = evidence.stages, evidence.plan.images_per_identity
-    with alone(given.work):
+    with lock_folder(given.work):
         generated = Manifest.read(stages.generated(FEW, "full", chosen.prior_weight, count))
         shown = look(generated, stages.scorer(None))
         subsets = {

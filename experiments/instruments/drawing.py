@@ -146,7 +146,7 @@ def draw_people(model: Path, people: Manifest, diversity: Diversity, drawing: Dr
         model=str(model), image_size=SIZE, scheduler=drawing.scheduler, steps=steps_for(diversity, drawing),
         guidance=drawing.guidance, diversity=diversity, dtype=drawing.dtype,
     )  # fmt: skip
-    folder = work / "drawn" / content_key(module.work, people.content_hash, drawing.content, seed, *elsewhere())
+    folder = work / "drawn" / content_key(module.cache_key, people.content_hash, drawing.content, seed, *elsewhere())
     if not (folder / FILE_NAME).exists():
         people.write(folder / "people")
         data = PromptsDataModule(

@@ -148,7 +148,7 @@ def measure_cell(
             "folder": drawn.manifest.root.name, "device": device_name(), "done": done,
         }  # fmt: skip
         if drift:
-            found |= {f"drift_{name}": value for name, value in nobody(bench, trained.folder).items()}
+            found |= {f"drift_{name}": value for name, value in drift_of(bench, trained.folder).items()}
         return found
 
     return kept(
@@ -157,7 +157,7 @@ def measure_cell(
     )
 
 
-def nobody(bench: Bench, model: Path) -> dict[str, float]:
+def drift_of(bench: Bench, model: Path) -> dict[str, float]:
     """Measure a model's images of prompts without a name, see :func:`~experiments.instruments.drift.measure_drift`."""
     return measure_drift(
         model, bench.base, bench.world, bench.nobody, bench.drawing, bench.instruments.attributes,

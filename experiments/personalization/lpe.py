@@ -42,9 +42,9 @@ from experiments.personalization.bench import (
     Bench,
     add_options,
     add_parts,
+    drift_of,
     kept,
     measure_cell,
-    nobody,
     open_bench,
     own_part,
     results_file,
@@ -70,7 +70,7 @@ def reference_rows(bench: Bench) -> Results:
     base_key = content_key(
         weights_hash(locate_pipeline(bench.base)), [bench.nobody, *MEASURES], bench.drawing.content, bench.fingerprint
     )
-    drift = kept(bench.work / "results" / f"base-{base_key}.json", lambda: dict(nobody(bench, bench.base)))
+    drift = kept(bench.work / "results" / f"base-{base_key}.json", lambda: dict(drift_of(bench, bench.base)))
     return {
         "real images": {0: measure(bench.real, bench.real, bench.instruments)},
         "the base model": {0: {f"drift_{name}": value for name, value in drift.items()}},

@@ -23,7 +23,7 @@ from diffreid_lightning.cli import main
 from diffreid_lightning.datasets import open_dataset
 from diffreid_lightning.datasets.stage_data import RemainingBatches
 from diffreid_lightning.manifest.manifest import Manifest
-from diffreid_lightning.storage.batch_store import Parts
+from diffreid_lightning.storage.batch_store import BatchStore
 from tests.fixtures.dataset_layouts import write_market1501
 
 Command = Callable[..., int]
@@ -220,7 +220,7 @@ def test_two_processes_that_share_the_batches_write_the_same_bytes(
     assert command(*SMALL, f"--data.source={market}", flag(alone)) == 0
     data = CaptioningDataModule(str(market), batch_size=8, num_workers=0)
     captioner = ColorCaptioner()
-    parts = Parts(shared, {**data.work, **captioner.work, **CaptionWriter(str(shared)).work})
+    parts = BatchStore(shared, {**data.cache_key, **captioner.cache_key, **CaptionWriter(str(shared)).cache_key})
     parts.begin()
     shares = [list(RemainingBatches(range(data.batches), rank, 2)) for rank in (1, 0)]
     assert sorted(number for share in shares for number in share) == list(range(data.batches)) and all(shares)

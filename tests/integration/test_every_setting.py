@@ -18,7 +18,7 @@ import torch
 import yaml
 from lightning.pytorch import Trainer
 
-from diffreid_lightning.cli.lightning_cli import HouseCLI
+from diffreid_lightning.cli.lightning_cli import DiffReIDCLI
 from diffreid_lightning.cli.resume_settings import refuse_start_only
 from diffreid_lightning.config_files import Change, _leaves
 from diffreid_lightning.errors import UserError
@@ -297,18 +297,18 @@ class Walk:
         self.spied: Any = None
         words = [*TINY, f"--data.train={market}", "--data.val_share=0", "--test_with=none"]
         saved: list[str] = []
-        fit = {"fit": HouseCLI.subcommands()["fit"]}
-        monkeypatch.setattr(HouseCLI, "subcommands", staticmethod(lambda: fit))  # the other parsers take their time
-        monkeypatch.setattr(HouseCLI, "before_fit", lambda cli: saved.append(cli.save_config_kwargs["text"]))
+        fit = {"fit": DiffReIDCLI.subcommands()["fit"]}
+        monkeypatch.setattr(DiffReIDCLI, "subcommands", staticmethod(lambda: fit))  # the other parsers take their time
+        monkeypatch.setattr(DiffReIDCLI, "before_fit", lambda cli: saved.append(cli.save_config_kwargs["text"]))
         assert command("fit", *words, "--trainer.max_epochs=1", "--trainer.limit_train_batches=1") == 0
         self.run = folder / "runs/reid/fit-001"
         self.base: dict[str, Any] = yaml.safe_load(saved[0])
         self.base["trainer"].update(max_epochs=3, limit_train_batches=None)
         self.launches = False
-        monkeypatch.setattr(HouseCLI, "before_fit", lambda cli: self._look(cli))
+        monkeypatch.setattr(DiffReIDCLI, "before_fit", lambda cli: self._look(cli))
         monkeypatch.setattr(SupervisedReID, "on_train_start", self._stop)
 
-    def _look(self, cli: HouseCLI) -> None:
+    def _look(self, cli: DiffReIDCLI) -> None:
         self.spied = SimpleNamespace(cli=cli)
         if self.launches:
             self._stop()

@@ -47,10 +47,10 @@ NEEDED: dict[str, dict[str, Any]] = {
 LEFT_OUT = {
     "TransformersCaptioner", "GenerationModule", "Personalization", "TextToImageTraining", "AutoencoderTraining",
     "CaptionedLatentsDataModule", "PerceptualDistance", "ReIDScorer", "PersonImages", "ManifestImages", "ShuffledRows",
-    "RemainingBatches", "PlannedDataModule", "CaptionReader", "IdentityTokens", "InjectedEmbedding", "PriorImages",
+    "RemainingBatches", "StageDataModule", "CaptionReader", "IdentityTokens", "InjectedEmbedding", "PriorImages",
     "PromptCache", "Sampler", "TokenMapper", "FileLock", "Calibration", "FoldNetwork", "Selection", "NearestEntries",
-    "BNNeck", "IdentityClassifier", "ReIDLoss", "WarmUp", "HouseCLI", "RunProgress", "RunFolder",
-    "Parts",
+    "BNNeck", "IdentityClassifier", "ReIDLoss", "WarmUp", "DiffReIDCLI", "RunProgress", "RunFolder",
+    "BatchStore",
 }  # fmt: skip
 _NONE, _MANY, _NONE_OR_MANY = (0,), (10**9,), (0, 10**9)
 #: By argument, or by class and argument, the odd numbers that have a meaning: 0 switches off, many are all there are.

@@ -15,7 +15,7 @@ from lightning.pytorch import LightningDataModule, LightningModule
 
 from diffreid_lightning.cli import lightning_cli, run_folder
 from diffreid_lightning.cli.command_config import read_configuration
-from diffreid_lightning.cli.lightning_parser import HouseParser
+from diffreid_lightning.cli.lightning_parser import LayeredParser
 from diffreid_lightning.cli.run_record import place_logger
 from diffreid_lightning.errors import UserError
 
@@ -35,14 +35,14 @@ TRAINED: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def parser() -> HouseParser:
-    made = HouseParser()
+def parser() -> LayeredParser:
+    made = LayeredParser()
     made.add_subclass_arguments(LightningModule, "model", fail_untyped=False)
     made.add_subclass_arguments(LightningDataModule, "data", fail_untyped=False)
     return made
 
 
-def parsed(parser: HouseParser, optimizer: Any, owner: str = "SupervisedReID") -> Any:
+def parsed(parser: LayeredParser, optimizer: Any, owner: str = "SupervisedReID") -> Any:
     model = {"class_path": owner, "init_args": {**TRAINED[owner], "optimizer": optimizer}}
     return parser.parse_object({"model": model, "data": {"class_path": "ReIDDataModule"}}).model.init_args.optimizer
 
@@ -50,14 +50,14 @@ def parsed(parser: HouseParser, optimizer: Any, owner: str = "SupervisedReID") -
 @pytest.mark.parametrize("owner", TRAINED)
 @pytest.mark.parametrize("form", ["mapping", "text"])
 @pytest.mark.parametrize("name", OWN)
-def test_a_named_optimizer_has_its_own_defaults(parser: HouseParser, owner: str, form: str, name: str) -> None:
+def test_a_named_optimizer_has_its_own_defaults(parser: LayeredParser, owner: str, form: str, name: str) -> None:
     found = parsed(parser, {"class_path": name} if form == "mapping" else name, owner)
     own = inspect.signature(getattr(torch.optim, name.rpartition(".")[2])).parameters
     for argument in ("lr", "weight_decay"):
         assert found.init_args[argument] == own[argument].default
 
 
-def test_the_hidden_default_stays_where_no_class_is_named(parser: HouseParser) -> None:
+def test_the_hidden_default_stays_where_no_class_is_named(parser: LayeredParser) -> None:
     assert parsed(parser, {"lr": 0.2}).init_args.weight_decay == 5e-4
     assert parsed(parser, {"init_args": {"weight_decay": 0.1}}).init_args.lr == 3.5e-4
     again = parsed(parser, {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.2}}).init_args
@@ -115,8 +115,8 @@ def test_what_says_the_same_is_left_out() -> None:
 
 
 def test_a_seed_of_the_datas_own_is_taken_and_saved(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    built: list[lightning_cli.HouseCLI] = []
-    monkeypatch.setattr(lightning_cli.HouseCLI, "_run_subcommand", lambda self, _: built.append(self))
+    built: list[lightning_cli.DiffReIDCLI] = []
+    monkeypatch.setattr(lightning_cli.DiffReIDCLI, "_run_subcommand", lambda self, _: built.append(self))
     for more in (["--data.seed=5"], ["--seed_everything=true"]):
         assert command("fit", "--trainer.logger=false", "--trainer.accelerator=cpu", *more) == 0
     own, drawn = built

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from diffreid_lightning.cli.commands.parser import WordedParser
+from diffreid_lightning.cli.commands.parser import CommandParser
 
 _USAGE = "python -m diffreid_lightning convert FILE --form luperson --backbone resnet50 --out DIR"
 
@@ -68,6 +68,6 @@ def convert_command(words: Sequence[str]) -> int:
     return 0
 
 
-class _Parser(WordedParser):
+class _Parser(CommandParser):
     command = "convert"
     to_write = _USAGE

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from diffreid_lightning.cli.commands.data_export import export_command
 from diffreid_lightning.cli.commands.data_sheet import sheet_command
-from diffreid_lightning.cli.commands.parser import WordedParser
+from diffreid_lightning.cli.commands.parser import CommandParser
 from diffreid_lightning.datasets import FORMATS, Counts, PersonDataset, open_dataset
 from diffreid_lightning.datasets.inspect import Report, SplitReport, check
 from diffreid_lightning.errors import UserError, nearest
@@ -81,7 +81,7 @@ def data_command(words: Sequence[str]) -> int:
     return _check(args, left_over)
 
 
-class _Parser(WordedParser):
+class _Parser(CommandParser):
     command = "data check"
     to_write = f"{_PROGRAM} check PATH [options]"
 

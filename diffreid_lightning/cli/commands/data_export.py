@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from diffreid_lightning.cli.commands.parser import WordedParser
+from diffreid_lightning.cli.commands.parser import CommandParser
 from diffreid_lightning.datasets import open_dataset
 from diffreid_lightning.datasets.market_export import export_market1501
 from diffreid_lightning.paths import user_path
@@ -47,6 +47,6 @@ def export_command(words: Sequence[str]) -> int:
     return 0
 
 
-class _Parser(WordedParser):
+class _Parser(CommandParser):
     command = "data export"
     to_write = _USAGE

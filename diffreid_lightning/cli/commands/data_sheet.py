@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from diffreid_lightning.cli.commands.parser import WordedParser
+from diffreid_lightning.cli.commands.parser import CommandParser
 from diffreid_lightning.datasets import open_dataset
 from diffreid_lightning.errors import RunError, UserError
 from diffreid_lightning.paths import user_path
@@ -61,6 +61,6 @@ def sheet_command(words: Sequence[str]) -> int:
     return 0
 
 
-class _Parser(WordedParser):
+class _Parser(CommandParser):
     command = "data sheet"
     to_write = _USAGE

@@ -8,7 +8,7 @@ from typing import ClassVar, NoReturn
 from diffreid_lightning.errors import UserError
 
 
-class WordedParser(argparse.ArgumentParser):
+class CommandParser(argparse.ArgumentParser):
     """Raises a :class:`UserError` where argparse would print its own; for commands that build no module."""
 
     command: ClassVar[str]  #: as it stands in the message

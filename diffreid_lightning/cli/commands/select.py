@@ -13,7 +13,7 @@ from jsonargparse import ActionConfigFile
 from diffreid_lightning import config_files
 from diffreid_lightning.cli import command_line_flags, config_errors, references
 from diffreid_lightning.cli.error_messages import own_error
-from diffreid_lightning.cli.lightning_parser import PROGRAM, HouseParser
+from diffreid_lightning.cli.lightning_parser import PROGRAM, LayeredParser
 from diffreid_lightning.filtering.selection import DATASET, REPORT, DiffPersonSelection
 from diffreid_lightning.packaged import configs_folder
 
@@ -58,8 +58,8 @@ def select_command(words: Sequence[str]) -> int:
     return 0
 
 
-def _parser(written: Mapping[str, Any]) -> HouseParser:
-    parser = HouseParser(prog=f"{PROGRAM} select", description=DESCRIPTION, written=written)
+def _parser(written: Mapping[str, Any]) -> LayeredParser:
+    parser = LayeredParser(prog=f"{PROGRAM} select", description=DESCRIPTION, written=written)
     parser.add_argument("--config", action=ActionConfigFile, help="YAML laid over configs/stages/select.yaml")
     parser.add_class_arguments(DiffPersonSelection)
     return parser

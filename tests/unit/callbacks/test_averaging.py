@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 
-from diffreid_lightning.callbacks.averaging import TendAveraging
+from diffreid_lightning.callbacks.averaging import FinishAveraging
 from diffreid_lightning.errors import UserError
 
 
@@ -22,7 +22,7 @@ class Linear(LightningModule):
 def average_of(callback: EMAWeightAveraging) -> set[str]:
     """On which devices it is kept once fit has begun, where training runs on ``meta`` and the module is on the CPU."""
     trainer: Any = SimpleNamespace(
-        callbacks=[TendAveraging(), callback], strategy=SimpleNamespace(root_device=torch.device("meta"))
+        callbacks=[FinishAveraging(), callback], strategy=SimpleNamespace(root_device=torch.device("meta"))
     )
     module = Linear()
     for each in trainer.callbacks:
@@ -41,13 +41,13 @@ def test_a_device_that_was_chosen_stays() -> None:
 
 
 def test_averaged_weights_are_not_gone_on_with_as_if_they_were_trained() -> None:
-    trainer: Any = SimpleNamespace(callbacks=[TendAveraging()], state=SimpleNamespace(fn=TrainerFn.FITTING))
+    trainer: Any = SimpleNamespace(callbacks=[FinishAveraging()], state=SimpleNamespace(fn=TrainerFn.FITTING))
     checkpoint: dict[str, Any] = {"state_dict": {}, "current_model_state": {}}
     with pytest.raises(UserError, match="averaged weights"):
-        TendAveraging().on_load_checkpoint(trainer, Linear(), checkpoint)
-    TendAveraging().on_load_checkpoint(trainer, Linear(), {"state_dict": {}})
+        FinishAveraging().on_load_checkpoint(trainer, Linear(), checkpoint)
+    FinishAveraging().on_load_checkpoint(trainer, Linear(), {"state_dict": {}})
     trainer.callbacks.append(EMAWeightAveraging(decay=0.9))
-    TendAveraging().on_load_checkpoint(trainer, Linear(), checkpoint)
+    FinishAveraging().on_load_checkpoint(trainer, Linear(), checkpoint)
     trainer.callbacks.pop()
     trainer.state.fn = TrainerFn.TESTING
-    TendAveraging().on_load_checkpoint(trainer, Linear(), checkpoint)
+    FinishAveraging().on_load_checkpoint(trainer, Linear(), checkpoint)

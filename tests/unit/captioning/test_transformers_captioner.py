@@ -85,7 +85,7 @@ def test_models_that_cannot_begin_by_themselves_are_asked(
     with torch.inference_mode():
         captions = captioner.captions(images)
         assert captions == [captioner.captions([image])[0] for image in images]
-    assert captioner.prompt and captioner.work["prompt"] == captioner.prompt, "what was asked is noted"
+    assert captioner.prompt and captioner.cache_key["prompt"] == captioner.prompt, "what was asked is noted"
     captioner.prompt = ""
     with pytest.raises(UserError, match=r"--model\.prompt"), torch.inference_mode():
         captioner.captions(images)
@@ -141,15 +141,15 @@ def test_half_precision_and_placement_by_transformers(blip2: Path, images: list[
 
 
 def test_settings_and_weights_are_other_work(blip2: Path, tmp_path: Path) -> None:
-    plain = TransformersCaptioner(str(blip2)).work
-    assert TransformersCaptioner(str(blip2)).work == plain
-    assert TransformersCaptioner(str(blip2), prompt="a photo of").work != plain
+    plain = TransformersCaptioner(str(blip2)).cache_key
+    assert TransformersCaptioner(str(blip2)).cache_key == plain
+    assert TransformersCaptioner(str(blip2), prompt="a photo of").cache_key != plain
     other = save_blip2(tmp_path)
     model = Blip2ForConditionalGeneration.from_pretrained(other)
     with torch.no_grad():
         model.query_tokens[0, 0, 0] += 1
     model.save_pretrained(other)
-    assert TransformersCaptioner(str(other)).work != plain
+    assert TransformersCaptioner(str(other)).cache_key != plain
 
 
 def test_what_cannot_be_loaded_is_named(blip2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

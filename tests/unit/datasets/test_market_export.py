@@ -11,7 +11,7 @@ import pytest
 
 from diffreid_lightning.cli import main
 from diffreid_lightning.datasets import Market1501, PersonDataset, market_export, open_dataset
-from diffreid_lightning.datasets.concat import chain
+from diffreid_lightning.datasets.concat import concatenate
 from diffreid_lightning.datasets.market_export import export_market1501
 from diffreid_lightning.errors import RunError, UserError
 from diffreid_lightning.manifest.manifest import Manifest
@@ -74,7 +74,7 @@ def test_numbers_that_train_and_test_share_are_told_apart(tmp_path: Path) -> Non
     assert export_market1501(read, tmp_path / "out").renumbered
     back = Market1501(tmp_path / "out").manifest()
     assert len(back.identities()[1]) == len(read.identities()[1]) == 7
-    assert chain([back]).labels.max() == 6 and (back.numpy("role") == "identity").all()
+    assert concatenate([back]).labels.max() == 6 and (back.numpy("role") == "identity").all()
 
 
 def test_generated_people_alone_open_without_query_and_gallery(tmp_path: Path) -> None:

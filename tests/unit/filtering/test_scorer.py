@@ -241,7 +241,7 @@ def test_the_hash_follows_the_weights_and_not_the_place(scorer: Path, tmp_path: 
     note = json.loads((copied / "scorer.json").read_text())
     (copied / "scorer.json").write_text(json.dumps({**note, "image_roots": ["/elsewhere"]}))
     assert load_scorer(copied).content_hash == load_scorer(scorer).content_hash
-    assert ReIDScorer(str(copied)).work == ReIDScorer(str(scorer)).work
+    assert ReIDScorer(str(copied)).cache_key == ReIDScorer(str(scorer)).cache_key
     (copied / "scorer.json").write_text(json.dumps({**note, "flip_average": True}))
     assert load_scorer(copied).content_hash != load_scorer(scorer).content_hash
 

@@ -407,6 +407,6 @@ def test_the_generator_is_named_by_its_weights(checkpoints: dict[str, Path], tmp
     names = [build(each, NoDiversity()).generator for each in (checkpoints["sd1"], checkpoints["sd2"], folder)]
     assert len(set(names)) == 3
     assert names[2] == load_personalized(folder).content_hash
-    settings = json.loads(json.dumps(build(folder, ComposedGuidance()).work))
+    settings = json.loads(json.dumps(build(folder, ComposedGuidance()).cache_key))
     assert settings["diversity"]["attribute_weight"] == 3.0
     assert settings["scheduler"]["class"] == "DDIMScheduler"

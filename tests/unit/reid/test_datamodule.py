@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from diffreid_lightning.datasets import DukeMTMCReID, Market1501, PersonFolder
-from diffreid_lightning.datasets.concat import chain
+from diffreid_lightning.datasets.concat import concatenate
 from diffreid_lightning.datasets.holdout import first_per_camera, hold_out_identities, trainable_rows
 from diffreid_lightning.datasets.samplers import Draw, PKSampler
 from diffreid_lightning.datasets.transforms import TrainView
@@ -71,11 +71,11 @@ def test_validation_has_market_like_queries(market: Path) -> None:
 def test_equal_pids_of_two_sources_are_two_people_and_two_cameras(market: Path, tmp_path: Path) -> None:
     duke = write_dukemtmcreid(tmp_path / "duke", train_ids=range(2, 12))
     one, two = Market1501(market).manifest(), DukeMTMCReID(duke).manifest()
-    both = chain([one, two])
+    both = concatenate([one, two])
     split = len(one)
     assert not set(both.labels[:split]) & set(both.labels[split:])
     assert not set(both.camids[:split]) & set(both.camids[split:])
-    again = chain([one, one])
+    again = concatenate([one, one])
     assert (again.labels[:split] == again.labels[split:]).all(), "the same source twice is the same people"
     assert both.image(split).size == (16, 32)
 
@@ -164,11 +164,11 @@ def train_rows(market: Path) -> Manifest:
 
 def test_a_generated_image_has_a_camera_of_its_own(market: Path) -> None:
     train = train_rows(market)
-    both = chain([train, as_generated(train)])  # with the very numbers of the real cameras
+    both = concatenate([train, as_generated(train)])  # with the very numbers of the real cameras
     assert both.generated.tolist() == [False] * len(train) + [True] * len(train)
     assert not set(both.camids[: len(train)]) & set(both.camids[len(train) :])
     assert (both.labels[: len(train)] == both.labels[len(train) :]).all()
-    np.testing.assert_array_equal(both.camids[: len(train)], chain([train]).camids)
+    np.testing.assert_array_equal(both.camids[: len(train)], concatenate([train]).camids)
 
 
 def test_generated_images_count_by_their_score_and_real_ones_fully(market: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from diffreid_lightning.errors import UserError
-from diffreid_lightning.storage.batch_store import NOTE, Parts
+from diffreid_lightning.storage.batch_store import NOTE, BatchStore
 
 WORK = {"manifest": "abc", "batch_size": 2}
 
@@ -20,13 +20,13 @@ def rows(number: int) -> pa.Table:
     return pa.table({"caption": [f"{number}a", f"{number}b"]})
 
 
-def begun(folder: Path, batches: int = 3) -> Parts:
-    parts = Parts(folder, WORK, lambda number: 2)
+def begun(folder: Path, batches: int = 3) -> BatchStore:
+    parts = BatchStore(folder, WORK, lambda number: 2)
     parts.begin()
     for number in range(batches):
         parts.put(number, rows(number))
     parts.release()
-    return Parts(folder, WORK, lambda number: 2)
+    return BatchStore(folder, WORK, lambda number: 2)
 
 
 @pytest.mark.parametrize(
@@ -92,4 +92,4 @@ def test_a_damaged_note_is_refused_and_the_batches_stay(tmp_path: Path, content:
 def test_a_folder_in_the_locks_place_is_named(tmp_path: Path) -> None:
     (tmp_path / ".lock").mkdir()
     with pytest.raises(UserError, match=r"place of a lock: .*\.lock"):
-        Parts(tmp_path, WORK).begin()
+        BatchStore(tmp_path, WORK).begin()
