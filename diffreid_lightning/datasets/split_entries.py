@@ -67,7 +67,8 @@ def place(images: ImageRoot, names: Sequence[str], wanted: Mapping[str, Iterable
 
 def is_list(images: ImageRoot, entry: str) -> bool:
     """Tell whether an entry is a list file and no folder, glob or image."""
-    return not is_image_name(entry) and "*" not in entry and entry.strip("/") not in ("", ".") and images.exists(entry)
+    file = _plain(entry)
+    return not is_image_name(file) and "*" not in file and file not in ("", ".") and images.exists(file)
 
 
 def entry_exists(images: ImageRoot, entry: str) -> bool:
@@ -110,7 +111,7 @@ def _listed(images: ImageRoot, names: Sequence[str], split: str, entry: str) -> 
     found: list[Placed] = []
     unclear: list[Placed] = []
     missing: list[str] = []
-    lines = images.read(entry).decode("utf-8-sig", "replace").splitlines()
+    lines = images.read(_plain(entry)).decode("utf-8-sig", "replace").splitlines()
     for line in filter(None, (line.strip().replace("\\", "/").removeprefix("./") for line in lines)):
         head, _, tail = line.rpartition(" ")
         first, *rest = re.split(r"[\s,;]+", line, maxsplit=1)

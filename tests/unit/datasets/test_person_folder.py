@@ -117,6 +117,16 @@ def test_flat_folders_with_person_and_camera_in_the_name(tmp_path: Path) -> None
     }
 
 
+@pytest.mark.parametrize("train", ["a/", "./a", "./a/", "a\\", "lists/a.txt", "./lists/a.txt"])
+def test_a_split_is_named_as_shells_complete_it(tmp_path: Path, train: str) -> None:
+    for number in range(2):
+        put(tmp_path / "a" / f"{number}_c1.jpg", number, 1)
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "a.txt").write_text("0_c1.jpg\n1_c1.jpg\n")
+    manifest = PersonFolder(tmp_path, pattern=r"^(?P<pid>\d+)_c(?P<camera>\d+)", train=train).manifest()
+    assert set(rows(manifest)) == {"a/0_c1.jpg", "a/1_c1.jpg"}
+
+
 def test_the_pattern_sees_the_file_name_only(tmp_path: Path) -> None:
     root = write_person_folder(tmp_path / "cam99_set", people=["cam77_0"])
     assert set(PersonFolder(root, pattern=CAMERA).manifest().numpy("camid")) == {1, 2, 6}
