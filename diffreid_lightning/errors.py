@@ -61,6 +61,12 @@ class RunError(DiffReIDError, RuntimeError):
     """The run itself failed through no mistake in its input; exit code 1."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's message, or its type where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 def check_at_least(name: str, value: float | None, least: float = 1) -> None:
     """Refuse a number that is too small or not finite; None, where an argument may be left out, passes.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from timm.models import split_model_name_tag
@@ -26,30 +27,30 @@ class WeightsReport:
 
     Args:
         source: where the weights came from, in words; ``scratch`` for none.
+        mean: per-channel mean the backbone normalizes with.
+        std: per-channel deviation the backbone normalizes with.
+        last_stride: stride of the last downsampling in force, None where the architecture has none to change.
+        pooling: pooling in force.
         loaded: tensors that were filled.
         missing: tensors of the backbone that the source lacks; they keep their random values.
         unexpected: tensors of the source that the backbone has no place for.
         mismatched: tensors of another shape, with both shapes.
         dropped_head: tensors of the source that are no backbone's: a classifier, a second network beside the first.
         overridden: what the weights were made with and an explicit argument of the backbone contradicts.
-        mean: per-channel mean the backbone normalizes with.
-        std: per-channel deviation the backbone normalizes with.
-        last_stride: stride of the last downsampling in force, None where the architecture has none to change.
-        pooling: pooling in force.
         with_neck: whether the neck was filled as well.
     """
 
     source: str
-    loaded: tuple[str, ...]
-    missing: tuple[str, ...]
-    unexpected: tuple[str, ...]
-    mismatched: tuple[str, ...]
-    dropped_head: tuple[str, ...]
-    overridden: tuple[str, ...]
     mean: RGB
     std: RGB
     last_stride: Stride | None
     pooling: Pooling
+    loaded: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    mismatched: tuple[str, ...] = ()
+    dropped_head: tuple[str, ...] = ()
+    overridden: tuple[str, ...] = ()
     with_neck: bool = False
 
     @property
@@ -100,7 +101,7 @@ def load_initial_weights(
     if init_from is None:
         if neck is not None:
             neck.resize(backbone.num_features)
-        return _report(backbone, "scratch")
+        return WeightsReport("scratch", **_in_force(backbone))
     return fill_backbone(backbone, open_checkpoint(init_from, backbone), neck=neck, allow_partial=allow_partial)
 
 
@@ -134,16 +135,7 @@ def fill_backbone(
             backbone.pool.p.copy_(checkpoint.gem_exponent)
     state = {} if overridden else checkpoint.neck
     with_neck = neck is not None and _fill_neck(neck, backbone, state, checkpoint.source)
-    mean, std = backbone.normalization
-    return replace(
-        report,
-        overridden=overridden,
-        mean=mean,
-        std=std,
-        last_stride=backbone.last_stride,
-        pooling=backbone.pooling,
-        with_neck=with_neck,
-    )
+    return replace(report, overridden=overridden, with_neck=with_neck, **_in_force(backbone))
 
 
 def _fill_neck(neck: BNNeck, backbone: Backbone, state: Mapping[str, Tensor], source: str) -> bool:
@@ -225,9 +217,9 @@ def _without_classifier(backbone: Backbone, checkpoint: Checkpoint) -> Checkpoin
 def _compare(backbone: Backbone, checkpoint: Checkpoint) -> tuple[WeightsReport, dict[str, Tensor]]:
     expected, given = backbone.model.state_dict(), checkpoint.tensors
     fitting = {name: given[name] for name in expected if name in given and given[name].shape == expected[name].shape}
-    report = _report(
-        backbone,
+    report = WeightsReport(
         checkpoint.source,
+        **_in_force(backbone),
         loaded=tuple(fitting),
         # Counters of batches seen came late to batch norm, and affect nothing with a fixed momentum.
         missing=tuple(name for name in expected if name not in given and not name.endswith("num_batches_tracked")),
@@ -242,30 +234,9 @@ def _compare(backbone: Backbone, checkpoint: Checkpoint) -> tuple[WeightsReport,
     return report, fitting
 
 
-def _report(
-    backbone: Backbone,
-    source: str,
-    *,
-    loaded: tuple[str, ...] = (),
-    missing: tuple[str, ...] = (),
-    unexpected: tuple[str, ...] = (),
-    mismatched: tuple[str, ...] = (),
-    dropped_head: tuple[str, ...] = (),
-) -> WeightsReport:
+def _in_force(backbone: Backbone) -> dict[str, Any]:
     mean, std = backbone.normalization
-    return WeightsReport(
-        source=source,
-        loaded=loaded,
-        missing=missing,
-        unexpected=unexpected,
-        mismatched=mismatched,
-        dropped_head=dropped_head,
-        overridden=(),
-        mean=mean,
-        std=std,
-        last_stride=backbone.last_stride,
-        pooling=backbone.pooling,
-    )
+    return {"mean": mean, "std": std, "last_stride": backbone.last_stride, "pooling": backbone.pooling}
 
 
 def _check_values(tensors: Mapping[str, Tensor], source: str) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
 from diffreid_lightning.captioning.base import Captioner
-from diffreid_lightning.errors import UserError, check_range, shorten
+from diffreid_lightning.errors import UserError, check_range, first_line, shorten
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.storage.hub import hub_file, is_hub_id
 
@@ -133,7 +133,7 @@ class TransformersCaptioner(Captioner):
             raise UserError(
                 f"{type(model).__name__} does not caption under the prompt {self.prompt!r}.",
                 looked_for="an answer to images and prompt",
-                found=f"{type(error).__name__}: {_first_line(error)}",
+                found=f"{type(error).__name__}: {first_line(error)}",
                 remedy="give --model.prompt in the form of this model's card, or choose another model, such as BLIP-2",
             ) from error
         given = inputs.get("input_ids")
@@ -183,7 +183,7 @@ def _locate(model: str) -> Path:
         raise UserError(
             f"The captioner {model} cannot be had from the hub.",
             looked_for=_NEEDED,
-            found=_first_line(error),
+            found=first_line(error),
             remedy=remedy,
         ) from error
 
@@ -213,11 +213,6 @@ def _cannot_caption(model: str, folder: Path, error: Exception) -> UserError:
     return UserError(
         f"The captioner {model} cannot be loaded.",
         looked_for=f"{_NEEDED} of an image-to-text model, in {folder}",
-        found=f"{shorten(sorted(entry.name for entry in folder.iterdir()))}; {_first_line(error)}",
+        found=f"{shorten(sorted(entry.name for entry in folder.iterdir()))}; {first_line(error)}",
         remedy="choose another model or copy this one again; weights must be in safetensors",
     )
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

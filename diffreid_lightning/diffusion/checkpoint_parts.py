@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from diffreid_lightning.errors import UserError, shorten
+from diffreid_lightning.errors import UserError, first_line, shorten
+from diffreid_lightning.storage.torch_file import mistaken_for
 
 INDEX = "model_index.json"
 NETWORKS = ("text_encoder", "text_encoder_2", "unet", "vae")
@@ -32,7 +33,6 @@ LAYOUTS: dict[str, dict[str, tuple[str, ...] | None]] = {
 }
 _STEMS = ("diffusion_pytorch_model", "model")  # of diffusers' networks and of transformers'
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth")
-_LFS = b"version https://git-lfs"
 _COPY = "copy the checkpoint again, whole (hf download OWNER/NAME --local-dir FOLDER)"
 
 
@@ -159,26 +159,9 @@ def refuse_placeholder(file: Path, model: str | Path) -> None:
     """
     if not file.is_file():
         raise _incomplete(model, str(file), _what_is_in(file.parent))
-    try:
-        with file.open("rb") as handle:
-            start = handle.read(len(_LFS))
-    except OSError as error:
-        raise _incomplete(model, str(file), first_line(error)) from error
-    if not start:
-        raise _incomplete(model, f"content in {file}", "an empty file")
-    if start == _LFS:
-        raise UserError(
-            f"The diffusion model at {model} was cloned without its large files.",
-            looked_for=f"the content of {file}",
-            found="a placeholder of git-lfs",
-            remedy="fetch them: git lfs install, then git lfs pull inside the clone",
-        )
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an exception's message, or its type where it has none."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    found = mistaken_for(file)
+    if found is not None:
+        raise _incomplete(model, f"the content of {file}", found)
 
 
 def _singles(folder: Path, stem: str) -> dict[str | None, Path]:

@@ -12,7 +12,7 @@ from diffusers import DiffusionPipeline
 
 from diffreid_lightning.diffusion.checkpoint_parts import INDEX, NETWORKS, TOKENIZERS, part_weights
 from diffreid_lightning.diffusion.single_file import configs_of, refuse_pickle
-from diffreid_lightning.errors import UserError, nearest
+from diffreid_lightning.errors import UserError, first_line, nearest
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.storage.atomic import left_behind, what_is_there
 from diffreid_lightning.storage.hub import hub_file, is_hub_id
@@ -139,6 +139,6 @@ def _from_hub(model: str) -> Path:
         raise UserError(
             f"The diffusion model {model} cannot be had from the hub.",
             looked_for=f"{model}, in the cache or on the hub, with weights in safetensors",
-            found=str(error).splitlines()[0],
+            found=first_line(error),
             remedy=remedy,
         ) from error

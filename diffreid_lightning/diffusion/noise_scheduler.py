@@ -19,7 +19,7 @@ from diffreid_lightning.diffusion.noise_process import (
     process_kind,
     samples_process,
 )
-from diffreid_lightning.errors import UserError, nearest, shorten
+from diffreid_lightning.errors import UserError, first_line, nearest, shorten
 
 _STEP = ("model_output", "timestep", "sample")
 
@@ -62,7 +62,7 @@ class Sampler:
             raise UserError(
                 f"{found.__name__} refuses its settings.",
                 looked_for=f"{steps} steps" + (f" with {dict(options)}" if options else ""),
-                found=str(error).splitlines()[0] if str(error) else type(error).__name__,
+                found=first_line(error),
                 remedy="change model.steps, model.scheduler_options or model.scheduler",
             ) from error
 

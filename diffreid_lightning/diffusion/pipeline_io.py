@@ -17,11 +17,11 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 from transformers.utils import logging as transformers_logging
 
-from diffreid_lightning.diffusion.checkpoint_parts import LAYOUTS, check_network, check_parts, first_line
+from diffreid_lightning.diffusion.checkpoint_parts import LAYOUTS, check_network, check_parts
 from diffreid_lightning.diffusion.checkpoints import locate_pipeline
 from diffreid_lightning.diffusion.compatibility import check_pipeline
 from diffreid_lightning.diffusion.single_file import configs_of
-from diffreid_lightning.errors import DiffReIDError, RunError, UserError, shorten
+from diffreid_lightning.errors import DiffReIDError, RunError, UserError, first_line, shorten
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.storage.atomic import replacing, what_is_there
 

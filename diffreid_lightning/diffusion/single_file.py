@@ -15,9 +15,9 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from diffreid_lightning.diffusion.checkpoint_parts import INDEX, first_line, refuse_placeholder
+from diffreid_lightning.diffusion.checkpoint_parts import INDEX, refuse_placeholder
 from diffreid_lightning.diffusion.published_configs import Family, write_configs
-from diffreid_lightning.errors import UserError, shorten
+from diffreid_lightning.errors import UserError, first_line, shorten
 
 _UNET = "model.diffusion_model."
 _ATTENTION = f"{_UNET}input_blocks.2.1.transformer_blocks.0.attn2.to_k.weight"  # of SD 1.x and 2.x

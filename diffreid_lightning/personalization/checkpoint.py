@@ -36,7 +36,7 @@ from diffreid_lightning.diffusion.checkpoints import locate_pipeline, weights_ha
 from diffreid_lightning.diffusion.pipeline_io import Pipeline, load_pipeline
 from diffreid_lightning.diffusion.prompt_encoding import text_encoders
 from diffreid_lightning.diffusion.prompt_template import PromptTemplate
-from diffreid_lightning.errors import UserError, shorten
+from diffreid_lightning.errors import UserError, first_line, shorten
 from diffreid_lightning.paths import not_a_file, user_path
 from diffreid_lightning.storage.atomic import what_is_there
 from diffreid_lightning.storage.json_notes import mismatch, parse_json, read_json
@@ -272,7 +272,7 @@ def _load_lora(pipeline: Any, file: Path) -> None:
     try:
         pipeline.load_lora_weights(file.parent, weight_name=file.name)
     except (OSError, SafetensorError, ValueError, RuntimeError) as error:
-        raise _damaged(file, "a LoRA of the base model", str(error).splitlines()[0]) from error
+        raise _damaged(file, "a LoRA of the base model", first_line(error)) from error
 
 
 def _damaged(file: Path, looked_for: str, found: str) -> UserError:

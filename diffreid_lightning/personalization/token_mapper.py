@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from diffreid_lightning.backbones.timm_folder import read_safetensors
-from diffreid_lightning.errors import UserError
+from diffreid_lightning.errors import UserError, first_line
 from diffreid_lightning.storage.json_notes import read_json
 
 MAPPER_FILE = "mapper.safetensors"
@@ -124,7 +124,7 @@ def load_mapper(folder: Path) -> tuple[TokenMapper, dict[str, Any]]:
     except (ValueError, RuntimeError) as error:
         raise UserError(
             f"The mapper at {folder} cannot be read.",
-            found=str(error).splitlines()[0],
+            found=first_line(error),
             remedy=_REMEDY,
         ) from error
 
