@@ -21,20 +21,13 @@ _BETAS = {
     "steps_offset": 1,
 }
 _CLIP = {
-    "attention_dropout": 0.0,
     "bos_token_id": 0,
     "eos_token_id": 2,
     "pad_token_id": 1,
-    "initializer_factor": 1.0,
-    "initializer_range": 0.02,
-    "layer_norm_eps": 1e-05,
-    "max_position_embeddings": 77,
     "model_type": "clip_text_model",
-    "vocab_size": 49408,
 }
 _CLIP_L = {
     **_CLIP,
-    "architectures": ["CLIPTextModel"],
     "hidden_act": "quick_gelu",
     "hidden_size": 768,
     "intermediate_size": 3072,
@@ -44,7 +37,6 @@ _CLIP_L = {
 }
 _CLIP_H = {  # without its last layer
     **_CLIP,
-    "architectures": ["CLIPTextModel"],
     "hidden_act": "gelu",
     "hidden_size": 1024,
     "intermediate_size": 4096,
@@ -54,7 +46,6 @@ _CLIP_H = {  # without its last layer
 }
 _CLIP_G = {
     **_CLIP,
-    "architectures": ["CLIPTextModelWithProjection"],
     "hidden_act": "gelu",
     "hidden_size": 1280,
     "intermediate_size": 5120,
@@ -62,32 +53,18 @@ _CLIP_G = {
     "num_hidden_layers": 32,
     "projection_dim": 1280,
 }
+# What is left out stands at the default of its class.
 _UNET: dict[str, Any] = {
-    "act_fn": "silu",
-    "center_input_sample": False,
-    "down_block_types": [*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"],
-    "up_block_types": ["UpBlock2D", *["CrossAttnUpBlock2D"] * 3],
-    "block_out_channels": [320, 640, 1280, 1280],
-    "downsample_padding": 1,
-    "flip_sin_to_cos": True,
-    "freq_shift": 0,
     "in_channels": 4,
     "out_channels": 4,
     "layers_per_block": 2,
-    "mid_block_scale_factor": 1,
-    "norm_eps": 1e-05,
-    "norm_num_groups": 32,
 }
 _VAE: dict[str, Any] = {
-    "act_fn": "silu",
     "block_out_channels": [128, 256, 512, 512],
     "down_block_types": ["DownEncoderBlock2D"] * 4,
     "up_block_types": ["UpDecoderBlock2D"] * 4,
-    "in_channels": 3,
-    "out_channels": 3,
     "latent_channels": 4,
     "layers_per_block": 2,
-    "norm_num_groups": 32,
 }
 _PIPELINE = {
     "_class_name": "StableDiffusionPipeline",
