@@ -17,7 +17,7 @@ from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from diffreid_lightning.errors import UserError
+from diffreid_lightning.errors import UserError, first_line
 from diffreid_lightning.paths import user_path
 
 _PUBLIC_HOST = "https://api.wandb.ai"
@@ -149,7 +149,9 @@ class WandbTracker(WandbLogger):
             if not _is_tracking_failure(error):
                 raise
             if not self._failed:
-                rank_zero_warn(f"W&B failed while logging ({_told(error)}); the run goes on, its W&B record has gaps.")
+                rank_zero_warn(
+                    f"W&B failed while logging ({first_line(error)}); the run goes on, its W&B record has gaps."
+                )
             self._failed = True
 
     def _start(self) -> None:
@@ -162,7 +164,7 @@ class WandbTracker(WandbLogger):
                     return
                 self.mode = _FALLBACK.get(self.mode, "offline")
                 instead = "is recorded offline" if self.mode == "offline" else "goes on without it"
-                rank_zero_warn(f"W&B could not start ({_told(error)}); this run {instead}.")
+                rank_zero_warn(f"W&B could not start ({first_line(error)}); this run {instead}.")
 
     def _init(self) -> Any:
         import wandb
@@ -214,7 +216,7 @@ def finish_tracking() -> None:
                     f"W&B is offline; send this run with: wandb sync {' '.join(map(str, parts or [offline]))}"
                 )
         except Exception as error:
-            rank_zero_warn(f"W&B could not close its run ({_told(error)}); the end of its record may be missing.")
+            rank_zero_warn(f"W&B could not close its run ({first_line(error)}); the end of its record may be missing.")
 
 
 def _is_tracking_failure(error: BaseException) -> bool:
@@ -222,7 +224,3 @@ def _is_tracking_failure(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return True
     return any(kind.__module__.partition(".")[0] == "wandb" for kind in type(error).__mro__)
-
-
-def _told(error: BaseException) -> str:
-    return str(error) or type(error).__name__

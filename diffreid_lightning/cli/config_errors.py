@@ -47,23 +47,12 @@ def explain(settings: Mapping[str, Any], top_level: Iterable[str]) -> UserError 
         if key in SECTIONS:
             error = _walk(value, key, (SECTIONS[key],))
         elif key == "trainer" and isinstance(value, Mapping):
-            error = _walk_arguments(value, key, Trainer)
+            error = explain_arguments(value, key, Trainer)
         else:
             error = None
         if error is not None:
             return error
     return None
-
-
-def explain_class(settings: Mapping[str, Any], command: str, owner: type) -> UserError | None:
-    """Find the first setting without a taker where one class takes them all, as ``select`` does.
-
-    Args:
-        settings: the merged configuration, flags applied (:func:`~.flags.with_flags`).
-        command: what the settings belong to, for the message.
-        owner: the class.
-    """
-    return _walk_arguments(settings, command, owner)
 
 
 def missing(settings: Mapping[str, Any], path: str = "") -> str | None:
@@ -137,7 +126,7 @@ def _walk_section(node: Any, path: str, owner: type, passed: int) -> UserError |
     signature = inspect.signature(owner).parameters
     if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in signature.values()):
         given = {**given, **(section.get("dict_kwargs") or {})}
-    error = _walk_arguments(given, path, owner)
+    error = explain_arguments(given, path, owner)
     if error is not None:
         return error
     required = [name for name, parameter in signature.items() if parameter.default is inspect.Parameter.empty]
@@ -203,7 +192,8 @@ def looks_like_a_class(value: Any) -> bool:
     return isinstance(value, str) and value.isprintable() and value.rpartition(".")[2][:1].isupper()
 
 
-def _walk_arguments(given: Mapping[str, Any], path: str, owner: type) -> UserError | None:
+def explain_arguments(given: Mapping[str, Any], path: str, owner: type) -> UserError | None:
+    """Find the first argument that a class does not have, or that cannot be what is given for it."""
     if not isinstance(given, Mapping):
         return UserError(
             f"The arguments of {path!r} are no mapping.",

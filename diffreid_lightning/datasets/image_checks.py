@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -190,11 +189,8 @@ def _range(data: bytes) -> tuple[float, float] | None:
 
 
 def _whole_range(ranges: Iterable[tuple[float, float] | None]) -> tuple[float, float] | None:
-    low, high = math.inf, -math.inf
-    for found in ranges:
-        if found is not None:
-            low, high = min(low, found[0]), max(high, found[1])
-    return (low, high) if low <= high else None
+    known = [found for found in ranges if found is not None]
+    return (min(low for low, _ in known), max(high for _, high in known)) if known else None
 
 
 def _copies(manifest: Manifest, names: list[str], digests: list[bytes]) -> tuple[tuple[str, ...], ...]:

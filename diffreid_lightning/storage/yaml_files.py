@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +27,10 @@ def read_yaml(file: Path) -> Any:
     found = not_a_file(file)
     if found is not None:
         raise OSError(found)
-    try:
-        text = file.read_text(encoding="utf-8")
-        _refuse_unbounded(yaml.compose(text, Loader=yaml.SafeLoader))
-        return OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-    except RecursionError as error:
-        raise ValueError(f"nested deeper than {_DEEPEST} levels") from error
-    except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
-        raise ValueError(" ".join(str(error).split())) from error
+    return _read(
+        file.read_text(encoding="utf-8"),
+        lambda text: OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False),
+    )
 
 
 def parse_yaml(text: str) -> Any:
@@ -41,12 +39,16 @@ def parse_yaml(text: str) -> Any:
     Raises:
         ValueError: as :func:`read_yaml`.
     """
+    return _read(text, yaml.safe_load)
+
+
+def _read(text: str, load: Callable[[str], Any]) -> Any:
     try:
         _refuse_unbounded(yaml.compose(text, Loader=yaml.SafeLoader))
-        return yaml.safe_load(text)
+        return load(text)
     except RecursionError as error:
         raise ValueError(f"nested deeper than {_DEEPEST} levels") from error
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
         raise ValueError(" ".join(str(error).split())) from error
 
 

@@ -49,7 +49,7 @@ def select_command(words: Sequence[str]) -> int:
     except (ArgumentError, ValueError) as error:
         raise (
             own_error(error)
-            or config_errors.explain_class(resolved, "select", DiffPersonSelection)
+            or config_errors.explain_arguments(resolved, "select", DiffPersonSelection)
             or config_errors.refused("select", error)
         ) from error
     report = stage.run()
