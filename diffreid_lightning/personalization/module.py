@@ -124,6 +124,8 @@ class Personalization(LightningModule):
         self.schedule = schedule
         self.warmup_steps = warmup_steps
         pipeline = load_pipeline(model, getattr(torch, frozen_dtype))
+        # Now: by the time a checkpoint is saved its files may be other ones, or the hub out of reach.
+        self._base_weights = weights_hash(locate_pipeline(model))
         decodable_size(pipeline.vae, self.image_size)
         self._held = _Held(pipeline, self.image_size)
         self.scheduler = training_scheduler(pipeline.scheduler, model)
@@ -166,7 +168,7 @@ class Personalization(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Note whom the vectors stand for, and which model the rest was learnt beside."""
         checkpoint[KEY] = self._data.training_rows
-        checkpoint[_BASE] = weights_hash(locate_pipeline(self.model))
+        checkpoint[_BASE] = self._base_weights
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse what was learnt for other people, or beside another base model.
@@ -178,7 +180,7 @@ class Personalization(LightningModule):
             return
         remedy = "other people are learnt in a new run, without --ckpt_path"
         refuse_other_rows(checkpoint, self._data.training_rows, "vectors", remedy)
-        if checkpoint.get(_BASE) not in (None, weights_hash(locate_pipeline(self.model))):
+        if checkpoint.get(_BASE) not in (None, self._base_weights):
             raise UserError(
                 "The checkpoint was learnt beside another base model.",
                 found=f"model.model {self.model}, which has other weights",
@@ -315,7 +317,7 @@ class Personalization(LightningModule):
         """
         plain = copy.copy(self.pipeline())
         plain.register_modules(**self._held.tokenizers)
-        base = {"model": _portable(self.model), "weights": weights_hash(locate_pipeline(self.model))}
+        base = {"model": _portable(self.model), "weights": self._base_weights}
         data = self._data
         write_personalized(
             folder, plain, self.fine_tuning, self.tokens, data.identities, data.template, base, provenance
@@ -334,7 +336,7 @@ class Personalization(LightningModule):
 
     def _check_base(self) -> None:
         theirs = self._data.model
-        if theirs != self.model and weights_hash(locate_pipeline(theirs)) != weights_hash(locate_pipeline(self.model)):
+        if theirs != self.model and weights_hash(locate_pipeline(theirs)) != self._base_weights:
             raise UserError(
                 "Model and data name different base models.",
                 found=f"model.model {self.model}, data.model {theirs}",

@@ -183,8 +183,11 @@ def test_weights_that_diverged_are_not_saved(
     assert not (tmp_path / "run/personalized").exists()
 
 
-def test_the_folder_says_who_is_in_it_and_where_it_comes_from(train: Train, checkpoints: dict[str, Path]) -> None:
-    module, folder = train(checkpoints["sd1"])
+def test_the_folder_says_who_is_in_it_and_where_it_comes_from(
+    train: Train, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    base = shutil.copytree(checkpoints["sd1"], tmp_path / "base")
+    module, folder = train(base)
     model = load_personalized(folder)
     assert model.template.text == "a photo of {identity}, {description}"
     assert [identity.description for identity in model.identities] == [
@@ -194,7 +197,8 @@ def test_the_folder_says_who_is_in_it_and_where_it_comes_from(train: Train, chec
     assert (record["training_data"]["identities"], record["training_data"]["images"]) == (4, 16)
     assert load_personalized(folder).content_hash == model.content_hash
 
-    # A checkpoint knows them again.
+    # A checkpoint knows them again, whatever has become of the base model's files.
+    shutil.rmtree(base)
     checkpoint: dict[str, Any] = {}
     module.on_save_checkpoint(checkpoint)
     module.on_load_checkpoint(checkpoint)
