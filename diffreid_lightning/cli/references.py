@@ -40,6 +40,11 @@ def resolve_references(written: Mapping[str, Any], links: Mapping[str, str] | No
         UserError: a reference leads nowhere or in a circle, or cannot be read.
     """
     tree: dict[str, Any] = copy.deepcopy(dict(written))
+    # A class that is named alone has settings that can be referred to as well.
+    named = {
+        key: tree[key] for key in config_errors.SECTIONS if isinstance(tree.get(key), str) and "${" not in tree[key]
+    }
+    tree |= {key: {"class_path": name} for key, name in named.items()}
     added: set[str] = set()
     while True:
         try:

@@ -90,6 +90,12 @@ def test_a_reference_follows_flags_and_links(tmp_path: Path) -> None:
     assert resolved["data"]["init_args"]["num_workers"] == "9", "which the data's seed follows"
 
 
+def test_a_class_that_is_named_alone_has_its_defaults() -> None:
+    written = {"model": "SupervisedReID", "trainer": {"max_epochs": "${model.init_args.warmup_epochs}"}}
+    resolved = resolve_references(written)
+    assert (resolved["model"]["class_path"], resolved["trainer"]) == ("SupervisedReID", {"max_epochs": 0})
+
+
 def test_references_come_back_where_they_still_hold() -> None:
     written = {
         "n": "${trainer.epochs}",
