@@ -73,7 +73,7 @@ class Sampler:
         self.scheduler.set_timesteps(self.steps)
 
     @property
-    def work(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         """What its pictures follow from, as plain JSON values."""
         kept = {name: value for name, value in self.scheduler.config.items() if not name.startswith("_")}
         return {"class": type(self.scheduler).__name__, "steps": self.steps, **kept}

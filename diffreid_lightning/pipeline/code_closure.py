@@ -47,7 +47,7 @@ def forget() -> None:
 @functools.cache
 def _classes() -> dict[str, str]:
     """Map each public class to its module, by the registry's imports; formats are named in the datasets' room."""
-    found = {}
+    found: dict[str, str] = {}
     for module in (f"{_PACKAGE}.datasets", _REGISTRY):
         for node in _tree(module).body:
             if isinstance(node, ast.ImportFrom) and node.module:

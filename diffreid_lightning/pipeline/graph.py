@@ -70,7 +70,8 @@ class Stage:
 
     def names(self) -> tuple[str, ...]:
         """Return the folders below the root that its configs and words name, its own left out."""
-        merged = functools.reduce(merge_layers, self.settings(), {})
+        nothing: dict[str, Any] = {}
+        merged = functools.reduce(merge_layers, self.settings(), nothing)
         found = _EDGE.findall(json.dumps(merged, default=str)) + _EDGE.findall(" ".join(self.words))
         return tuple(sorted(set(found) - {self.name}))
 
