@@ -34,6 +34,8 @@ PATTERNS = (
 )
 """Patterns of names that are common in this field, the most telling first."""
 
+_FIRST_WEAK = PATTERNS[-3]  # from here on a running number or a word of a frame fits, too: folders of people go before
+
 _PRCC = r"(?=.*/(?P<camera>[ABC])[/_])(?:.*/)?(?P<pid>\d+)/"
 _KNOWN: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     # VehicleID: a line is "<image> <vehicle>"; no cameras.
@@ -111,13 +113,15 @@ def derive(images: ImageRoot) -> dict[str, Any] | None:
         return None
     sample = names[:: max(1, len(names) // _PROBE)]
     for pattern in PATTERNS:
+        if pattern == _FIRST_WEAK and _reads(images, splits):
+            return splits
+        if "/" in pattern and _people_above_cameras(sample):
+            return _with_camera_folders(images, names, splits)
         option, search = {"pattern": pattern}, re.compile(pattern).search
         # The sample spares the rest; a name of another form somewhere is found when the whole is read.
         fits = all(search(name if "/" in pattern else name.rpartition("/")[2]) for name in sample)
         if fits and _reads(images, {**option, **splits}):
             return {**option, **splits}
-    if _reads(images, splits):
-        return splits
     return _with_camera_folders(images, names, splits)
 
 
@@ -197,6 +201,15 @@ def has_lists(images: ImageRoot) -> bool:
     return any(split_word(name.rpartition("/")[2].rpartition(".")[0]) for name in lists)
 
 
+def _people_above_cameras(names: Iterable[str]) -> bool:
+    """Tell whether all images lie in folders named as cameras, below folders that may be people."""
+    folders = [name.split("/")[:-1] for name in names]
+    if not all(len(path) > 1 and re.fullmatch(r"cam(?:era)?[_-]?\w+", path[-1]) for path in folders):
+        return False
+    above = {path[-2] for path in folders}
+    return len(above) > 1 and not are_no_people(above) and not any(map(split_word, above))
+
+
 def _with_camera_folders(images: ImageRoot, names: Iterable[str], splits: dict[str, Any]) -> dict[str, Any] | None:
     """Return arguments for images in ``<person>/<camera>/`` or ``<camera>/<person>/``, or None.
 
@@ -212,7 +225,11 @@ def _with_camera_folders(images: ImageRoot, names: Iterable[str], splits: dict[s
     upper, lower = ({pair[level] for pair in pairs} for level in (0, 1))
     if are_no_people(upper) and 1 < len(upper) < len(lower):
         options = {"pattern": r"^(?P<camera>[^/]+)/(?P<pid>[^/]+)/"}
-    elif not are_no_people(upper) and len(lower) < len(upper) and len(lower) < len(pairs):
+    elif (
+        not are_no_people(upper)
+        and len(lower) < len(pairs)
+        and (len(lower) < len(upper) or _people_above_cameras(names))
+    ):
         options = {"camera_folders": True}
     else:
         return None

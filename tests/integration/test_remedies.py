@@ -82,6 +82,27 @@ def test_the_command_that_is_printed_for_a_folder(
     assert module.num_identities == people
 
 
+@pytest.mark.parametrize(
+    ("names", "people", "cameras"),
+    [
+        ([f"{p:03d}/cam{c}/{i}.jpg" for p in range(4) for c in range(2) for i in range(2)], 4, 2),
+        ([f"{p}/cam_{c}/{i}.jpg" for p in ("anna", "bob") for c in "ab" for i in range(3)], 2, 2),
+        ([f"train/{p:03d}/cam{c}/{i}.jpg" for p in range(3) for c in range(2) for i in range(2)], 3, 2),
+        (
+            [f"{s}/{p:03d}/{i}_x.jpg" for s in ("training", "probe", "gallery") for p in range(4) for i in range(2)],
+            4,
+            8,
+        ),
+        ([f"shots/cam_{c}/{p:03d}_45.jpg" for p in range(4) for c in "ab"], 4, 2),
+    ],
+)
+def test_running_numbers_in_folders_of_people_are_no_people(
+    tmp_path: Path, names: list[str], people: int, cameras: int
+) -> None:
+    error = refused(lambda: open_dataset(files(tmp_path / "set", *names)))
+    assert f"{people} ids, {people * 2 if cameras == 8 else len(names)} images, {cameras} cameras" in str(error.remedy)
+
+
 @pytest.mark.parametrize("inside", [["1", "2"], ["1"]], ids=["some", "all"])
 def test_suffixes_are_renamed_as_it_is_said(tmp_path: Path, inside: list[str]) -> None:
     root = write_person_folder(tmp_path / "set", people=["1", "2"], camera_in="none")
