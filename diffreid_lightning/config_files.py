@@ -22,6 +22,7 @@ from diffreid_lightning.storage.yaml_files import parse_yaml, read_yaml
 
 DEFAULT = "default.yaml"
 _FLAGS = ("--config", "-c")
+_SECTIONS = ("trainer", "model", "data")
 #: the keys by which a mapping says which class it configures, and how
 STRUCTURE = ("class_path", "init_args", "dict_kwargs")
 
@@ -76,7 +77,9 @@ def load_config(path: Path) -> dict[str, Any]:
             found=f"a {type(loaded).__name__}",
             remedy="start from the default: python -m diffreid_lightning fit --print_config > my.yaml",
         )
-    return {str(key): value for key, value in former_names.current(loaded).items()}
+    # A section whose lines are all commented out is no order to forget the layers below it.
+    settings = former_names.current(loaded)
+    return {str(key): value for key, value in settings.items() if value is not None or key not in _SECTIONS}
 
 
 def merge_layers(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
