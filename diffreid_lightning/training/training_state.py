@@ -49,6 +49,7 @@ class TrainingState(Callback):
         Raises:
             UserError: a state is of another shape than its parameter, or lacks options of the optimizer.
         """
+        _begin_the_next_epoch(trainer)
         for optimizer in trainer.optimizers:
             for group in optimizer.param_groups:
                 for parameter in group["params"]:
@@ -57,6 +58,16 @@ class TrainingState(Callback):
                         raise _unusable(f"the state of {type(optimizer).__name__} for this network", wrong)
         _refuse_another_optimizer(trainer)
         _raise_eps(trainer)
+
+
+def _begin_the_next_epoch(trainer: Trainer) -> None:
+    """Go on behind a finished epoch: given max_steps, Lightning takes it for the next one, which it then leaves out."""
+    if trainer.max_steps >= 0 and trainer.fit_loop.restarted_on_epoch_end:
+        loop = trainer.fit_loop
+        loop.epoch_progress.increment_completed()
+        loop._restarting = False  # its setter refuses, where max_steps is given
+        loop.epoch_loop.restarting = False
+        loop.reset_restart_stage()
 
 
 def _refuse_another_optimizer(trainer: Trainer) -> None:

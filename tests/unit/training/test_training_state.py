@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.demos.boring_classes import BoringModel
 
+from diffreid_lightning.callbacks.run_checkpoint import RunCheckpoint
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.training.training_state import TrainingState
 
 
 def begin(optimizer: torch.optim.Optimizer) -> None:
-    trainer: Any = SimpleNamespace(optimizers=[optimizer], precision="16-true")
+    trainer: Any = SimpleNamespace(optimizers=[optimizer], precision="16-true", max_steps=-1)
     TrainingState().on_train_start(trainer, cast(LightningModule, None))
 
 
@@ -35,3 +38,28 @@ def test_an_eps_that_is_zero_in_the_weights_type_is_raised(dtype: torch.dtype, e
     optimizer = adam(dtype)
     begin(optimizer)
     assert optimizer.param_groups[0]["eps"] == eps
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_no_epoch_is_left_out_where_the_steps_are_limited(tmp_path: Path) -> None:
+    def fit(epochs: int, steps: int, checkpoint: str | None = None) -> Trainer:
+        trainer = Trainer(
+            max_epochs=epochs,
+            max_steps=steps,
+            limit_train_batches=3,
+            limit_val_batches=1,
+            accelerator="cpu",
+            logger=False,
+            default_root_dir=tmp_path,
+            callbacks=[TrainingState(), RunCheckpoint()],
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(BoringModel(), ckpt_path=checkpoint, weights_only=True)
+        return trainer
+
+    fit(1, -1)
+    last = str(next(tmp_path.rglob("last.ckpt")))
+    going_on = fit(3, 100, last)
+    assert (going_on.global_step, going_on.current_epoch) == (9, 3)
+    assert fit(4, 11, last).global_step == 11
