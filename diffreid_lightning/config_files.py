@@ -88,6 +88,8 @@ def merge_layers(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str
     for name, value in upper.items():
         key = name.removesuffix("+")
         below = merged.get(key)
+        if value is None and key == "init_args" and isinstance(below, Mapping):
+            continue  # nothing stands under it: its lines are commented out
         if key != name:
             merged[key] = [*_listed(below), *_listed(value)]
         elif isinstance(value, Mapping) and isinstance(below, Mapping) and "class_path" not in value:

@@ -96,3 +96,8 @@ def test_changed_settings_are_named_with_both_values() -> None:
 def test_a_section_without_lines_keeps_what_lies_below(tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text("trainer:\n#  max_epochs: 3\ndata:\nmodel:\n  init_args: {feature: before_bn}\n")
     assert config_files.load_config(tmp_path / "own.yaml") == {"model": {"init_args": {"feature": "before_bn"}}}
+
+
+def test_arguments_without_lines_keep_what_lies_below() -> None:
+    lower = {"model": {"class_path": "A", "init_args": {"x": 1}}}
+    assert config_files.merge_layers(lower, {"model": {"init_args": None}}) == lower
