@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import random
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +14,7 @@ import pytest
 import torch
 
 from tests.fixtures.command_line import TINY, start
+from tests.fixtures.command_process import CommandProcess
 from tests.fixtures.dataset_layouts import write_market1501
 from tests.fixtures.wandb_records import read_run, runs_under
 
@@ -28,16 +27,13 @@ def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
     return torch.load(checkpoint, weights_only=True)["state_dict"]
 
 
-def end_at(last: Path, process: subprocess.Popen[str], how: signal.Signals) -> str:
+def end_at(last: Path, process: CommandProcess, how: signal.Signals, to_group: bool = False) -> str:
     """Send a signal once a checkpoint is there, and return what the process said."""
     deadline = time.monotonic() + 120
     while not last.exists() and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.02)
-    if os.getpgid(process.pid) == process.pid:
-        os.killpg(process.pid, how)
-    else:
-        process.send_signal(how)
-    return process.communicate(timeout=60)[0]
+    process.send_signal(how, to_group)
+    return process.communicate(timeout=60)
 
 
 @pytest.mark.parametrize("validated", ["every epoch", "at the end"])
@@ -75,8 +71,9 @@ def test_kill_and_continue_ends_in_the_same_weights_and_the_same_wandb_run(
 
 def test_a_run_that_is_told_to_end_with_its_workers_says_that_it_has_not_finished(market: Path, tmp_path: Path) -> None:
     words = ["fit", f"--data.train={market}", *TINY, "--trainer.max_epochs=1000", "--trainer.logger=false"]
-    process = start([*words, "--data.num_workers=1"], tmp_path, own_group=True)
-    output = end_at(tmp_path / "runs/reid/fit-001/checkpoints/last.ckpt", process, signal.SIGTERM)
+    process = start([*words, "--data.num_workers=1"], tmp_path)
+    last = tmp_path / "runs/reid/fit-001/checkpoints/last.ckpt"
+    output = end_at(last, process, signal.SIGTERM, to_group=True)
     assert process.returncode == 143, output
     assert "--ckpt_path last" in output
     assert "Traceback" not in output
@@ -89,13 +86,8 @@ def test_a_full_disk_keeps_the_previous_checkpoint(command: Command, market: Pat
     before = last.read_bytes()
     assert len(before) > 100_000
 
-    # No file may grow beyond 100 kB: what a full disk looks like to a writer.
-    script = (
-        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000));"
-        "from diffreid_lightning.cli import main; sys.exit(main(sys.argv[1:]))"
-    )
-    process = start([*words, "--trainer.max_epochs=3", "--ckpt_path=last"], tmp_path, script=script)
-    output, _ = process.communicate(timeout=240)
+    process = start([*words, "--trainer.max_epochs=3", "--ckpt_path=last"], tmp_path, file_size=100_000)
+    output = process.communicate(timeout=240)
     assert process.returncode == 1, output
     assert "disk refused" in output
     assert "Traceback" not in output
@@ -121,18 +113,12 @@ def confusing(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-LAUNCHERS = {
-    "lightning": (),
-    "torchrun": ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
-}
-
-
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("launcher", ["lightning", "torchrun"])
 def test_two_processes_report_what_one_does(launcher: str, confusing: Path, command: Command, tmp_path: Path) -> None:
     words = ["fit", f"--data.train={confusing}", *TINY, "--trainer.max_epochs=1"]
     words += ["--trainer.devices=2", "--trainer.strategy=ddp"]
-    process = start(words, tmp_path, launcher=LAUNCHERS[launcher])
-    output, _ = process.communicate(timeout=300)
+    process = start(words, tmp_path, processes=2 if launcher == "torchrun" else 0)
+    output = process.communicate(timeout=300)
     assert process.returncode == 0, output
     root = tmp_path / "runs/reid"
     assert [path.name for path in root.iterdir()] == ["fit-001"], "both processes write to one run folder"

@@ -16,6 +16,7 @@ from diffreid_lightning.metrics.functional import (
     retrieval_metrics,
     retrieval_metrics_from_distances,
 )
+from tests.fixtures.command_process import FORKED
 from tests.fixtures.retrieval_cases import Case, exact_case, random_case
 
 
@@ -184,7 +185,9 @@ def evaluate_in_a_process(rank: int, folder: str) -> None:
 
 @pytest.mark.slow
 def test_two_processes_agree_with_one(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(evaluate_in_a_process, args=(str(tmp_path),), nprocs=2)
+    torch.multiprocessing.start_processes(
+        evaluate_in_a_process, args=(str(tmp_path),), nprocs=2, start_method=FORKED.get_start_method()
+    )
     expected = as_dict(retrieval_metrics(*exact_case(10).all))
     for rank in range(2):
         found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
