@@ -58,7 +58,10 @@ class DiffReIDCLI(LightningCLI):
         return {name: {*skipped, *linked_settings.DECIDED} for name, skipped in LightningCLI.subcommands().items()}
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
-        """Add what belongs to no class and to this command alone."""
+        """Add what belongs to no class and to this command alone; one that was not asked for is but named."""
+        if subcommand not in self.parser_kwargs:
+            self._subcommand_method_arguments[subcommand] = []
+            return self.init_parser(**kwargs)
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         if subcommand == "fit":
             parser.add_argument(

@@ -93,7 +93,9 @@ class LayeredParser(LightningArgumentParser):
         """Write a configuration as YAML; what was given as ``${trainer.max_epochs}`` still follows that setting.
 
         A default that YAML cannot hold, such as a device or a function, is left out: whoever reads it has it again.
+        What is written was parsed, which is not done once more.
         """
+        kwargs.setdefault("skip_validation", True)
         text: str = super().dump(_plain(namespace), *args, **kwargs)
         if not self.written or kwargs.get("with_comments"):
             return text
