@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -18,7 +19,7 @@ from diffreid_lightning.datasets import Market1501
 from diffreid_lightning.errors import RunError, UserError
 from diffreid_lightning.manifest.manifest import Manifest
 from experiments.evidence import __main__ as evidence
-from experiments.evidence import filters, lab
+from experiments.evidence import filters, lab, stages
 from experiments.evidence.plan import Plan
 from experiments.evidence.rows import FEW, FULL, WORLD
 from experiments.evidence.settings import Question, Settings
@@ -63,8 +64,11 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """Run commands in this process, one at a time, and list them."""
+    """Run commands in this process, one at a time, and list them; what configs say is read once."""
     monkeypatch.chdir(tmp_path)
+    read_once = functools.cache(lab.load_config)
+    for module in (lab, stages):
+        monkeypatch.setattr(module, "load_config", read_once)
     monkeypatch.setattr(logging, "raiseExceptions", False)
     ran: list[list[str]] = []
 
