@@ -58,7 +58,7 @@ def _classes() -> dict[str, str]:
 @functools.cache
 def _imported(module: str) -> tuple[str, ...]:
     """Name the package's modules that a module imports, inside functions too, and the packages around it."""
-    found = set()
+    found: set[str] = set()
     for node in ast.walk(_tree(module)):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
