@@ -1,4 +1,4 @@
-"""Whether a chain that is killed again and again ends in what an undisturbed one ends in.
+"""Check that a chain that is killed again and again ends with the outputs of an undisturbed one.
 
     python -m benchmarks.killed_chain [--kills 10] [--config chains/tour --config chains/quick]
 

@@ -1,4 +1,4 @@
-"""Whether MiniPerson, rendered again from its seed, is the MiniPerson in the package.
+"""Check that MiniPerson, rendered again from its seed, equals the one in the package.
 
     python -m tools.miniperson.render --domain campus --out data/campus
     python -m benchmarks.rendered_again --campus data/campus [--station data/station]

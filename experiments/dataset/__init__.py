@@ -1,1 +1,1 @@
-"""How hard MiniPerson is."""
+"""Measure how hard MiniPerson is."""

@@ -1,4 +1,4 @@
-"""What MiniPerson demands: the figures of its card.
+"""Measure the figures of MiniPerson's card.
 
     python -m experiments.dataset.miniperson [--seeds 3] [--work runs/experiments/miniperson]
 

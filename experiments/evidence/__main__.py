@@ -79,12 +79,12 @@ class Evidence:
 
     @property
     def settings_file(self) -> Path:
-        """Where the choice is written down."""
+        """File that holds the chosen settings."""
         return self.lab.work / frozen.FILE
 
     @property
     def made_for(self) -> dict[str, Any]:
-        """What a choice belongs to."""
+        """Return the inputs that a choice was made for."""
         return {**self.inputs, "sizes": self.plan.sizes, "configs": configs_key()}
 
     def take(self, folder: Path) -> None:
@@ -100,7 +100,7 @@ class Evidence:
 
     @property
     def taken(self) -> Kept:
-        """What was taken from other machines."""
+        """Return the outcomes taken from other machines."""
         return read_outcomes(self.lab.work / _TAKEN, self.outcomes_made_for)
 
     def claim(self) -> None:
@@ -123,7 +123,7 @@ class Evidence:
 
     @property
     def outcomes_made_for(self) -> dict[str, Any]:
-        """What outcomes belong to."""
+        """Return the inputs that outcomes were measured for."""
         chosen, _ = frozen.load(self.settings_file, self.made_for)
         return {**self.made_for, "settings": asdict(chosen), "device": device_name()}
 

@@ -53,7 +53,7 @@ def refuse_leaks(
 
 
 class Training(NamedTuple):
-    """What a training may have been.
+    """Inputs that a training is allowed to have.
 
     Args:
         backbone: folder of the weights that it came to.

@@ -1,4 +1,4 @@
-"""Whom the generated images show, and how alike those of one label are: what there is to filter.
+"""Measure the label noise of generated images, and how alike those of one label are.
 
     python -m experiments.evidence.labels --pipeline PIPELINE --work WORK
 
@@ -43,7 +43,7 @@ _HEADS = ("recognized", "people", "consistent, %", "alike (cosine)")
 
 
 class Shown(NamedTuple):
-    """What a network sees in images.
+    """Features and predictions of a network for images.
 
     Args:
         features: (N, D) unit vectors.

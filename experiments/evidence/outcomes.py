@@ -1,4 +1,4 @@
-"""What a run came to, read from its folder; and what all runs came to, in a file that other machines go on from."""
+"""Read the outcome of a run from its folder; keep all outcomes in a file that other machines continue from."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Outcome:
 
 
 class Kept(NamedTuple):
-    """What is known of a comparison."""
+    """Outcomes of a comparison, with the inputs they were measured for."""
 
     outcomes: dict[Run, Outcome]
     seconds: dict[str, float]  #: that its steps took, by name

@@ -1,4 +1,4 @@
-"""How large the comparison is: sizes that no choice is made about."""
+"""Set the sizes of the comparison, about which no choice is made."""
 
 from __future__ import annotations
 

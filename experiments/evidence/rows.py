@@ -16,7 +16,7 @@ IMAGENET = "efficientnet-lite0"
 
 @dataclass(frozen=True)
 class Work:
-    """What a row is made with.
+    """Tools that a row is made with.
 
     Args:
         stages: asks for steps.

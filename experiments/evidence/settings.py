@@ -1,4 +1,4 @@
-"""What is chosen on the held-out identities before query and gallery are read, and how it is chosen."""
+"""Choose settings on the held-out identities, before query and gallery are read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FILE = "settings.json"
 
 @dataclass(frozen=True)
 class Settings:
-    """What the rows are made with; the values here are where the search starts.
+    """Settings of the rows; the values here are where the search starts.
 
     Args:
         prior_weight: lambda, the weight of the prior images in personalization.
@@ -46,7 +46,7 @@ class Settings:
 
 
 class Question(NamedTuple):
-    """What is asked about one setting."""
+    """Question about one setting, with its candidate values."""
 
     setting: str  #: field of :class:`Settings`
     row: str  #: whose mAP on the held-out identities answers it

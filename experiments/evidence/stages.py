@@ -126,7 +126,7 @@ class Stages:
         return self._step("score_generated", named(share), words)
 
     def diff_person(self, share: Share, variant: Variant, settings: Settings, images: int) -> Path:
-        """What the filter leaves."""
+        """Select Diff-Person from scored images."""
         scored = self.scored(share, variant, settings.prior_weight, images)
         return self.selected(share, scored, self.filter_rules(settings))
 
@@ -143,7 +143,7 @@ class Stages:
         return self.selected(share, scored, rules)
 
     def selected(self, share: Share, scored: Path, rules: Sequence[str]) -> Path:
-        """What rules leave of scored images."""
+        """Apply selection rules to scored images."""
         words = ["select", f"--scored={scored}", f"--out={OUT}/selection", f"--rules=[{', '.join(rules)}]"]
         step = self._step("select", named(share), [*words, "--tracker=null"], rooted=False)
         return step / "selection" / "diff_person"
@@ -212,7 +212,7 @@ class Stages:
         return self.subset(share) if variant == "without LPE" else self.captioned(share)
 
     def _length(self, iterations: int, batches: int, validations: int | None = None) -> list[str]:
-        """How long to train, and how often to validate: not at all, or at most about so often."""
+        """Return the options for training length and validation interval."""
         of_epoch = min(batches, self.plan.epoch_batches)
         epochs = epochs_for(iterations, of_epoch)
         interval = _NEVER if validations is None else validation_interval(epochs, validations)
@@ -242,7 +242,7 @@ def configs_key() -> str:
 
 
 def _prior_sampling() -> dict[str, Any]:
-    """How the shipped config draws prior images: the same for both kinds of them."""
+    """Return the arguments by which the shipped config samples prior images, the same for both kinds."""
     config: Any = load_config(find_config("stages/personalize"))
     shipped = config["data"]["init_args"]["prior"]["init_args"]
     return {name: shipped[name] for name in ("steps", "guidance", "scheduler")}

@@ -37,7 +37,7 @@ class Goal(NamedTuple):
     least: float = 0.0
 
     def verdict(self, found: Estimate) -> str:
-        """What an estimate of the difference says; undecided where its interval leaves both, or is none."""
+        """Return the verdict on a difference; undecided if its interval holds both signs, or is missing."""
         return "yes" if found.low > self.least else "no" if found.high < self.least else "undecided"
 
 
@@ -94,7 +94,7 @@ def convergence_table(outcomes: Outcomes) -> str:
 
 
 def goals_table(outcomes: Mapping[Share, Outcomes]) -> str:
-    """What was hoped for beside what was measured."""
+    """Set the goals beside the measured differences."""
     lines = []
     for goal in GOALS:
         rows = outcomes.get(goal.share, {})
@@ -106,7 +106,7 @@ def goals_table(outcomes: Mapping[Share, Outcomes]) -> str:
 
 
 def choices_table(trials: Sequence[Trial], plan: Plan) -> str:
-    """What was tried on the held-out identities."""
+    """List the trials on the held-out identities."""
     lines = [(trial.setting, trial.value, f"{trial.val_mAP:.1f}", "chosen" if trial.chosen else "") for trial in trials]
     caption = (
         f"At {FEW:.0%}, means of {len(plan.choice_seeds)} seeds, {plan.choice_images} generated images of each person "

@@ -1,1 +1,1 @@
-"""How well tiny-sd follows its prompts."""
+"""Measure how well tiny-sd follows its prompts."""

@@ -1,4 +1,4 @@
-"""How well a text-to-image model of rendered people does what its prompts say, and how like renders its images are.
+"""Measure how well a text-to-image model follows prompts about rendered people, and its distance (KID) from renders.
 
     python -m experiments.generator.tiny_sd --world data/world --pipeline PIPELINE --sheet sheet.png
 
@@ -119,7 +119,7 @@ def agreement_by_pair(read: Tensor, prompts: Sequence[Prompt]) -> dict[str, dict
 
 
 def encode_prompts(prompts: Sequence[Prompt]) -> Tensor:
-    """What prompts ask for, (N, 4) int64 in the order of :data:`~experiments.instruments.attribute_labels.VALUES`."""
+    """Encode what prompts ask for, (N, 4) int64 in the order of :data:`~experiments.instruments.attribute_labels.VALUES`."""
     return encode({name: [getattr(prompt, name) for prompt in prompts] for name in VALUES})
 
 

@@ -1,4 +1,4 @@
-"""What is read off pictures of rendered people, and its words as numbers."""
+"""Encode the attributes of rendered people as class indices."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def encode(columns: Mapping[str, npt.ArrayLike], values: Values = VALUES) -> Ten
 
 
 def hides_lower(upper: str, lower: str) -> bool:
-    """Whether nothing is to be seen of the lower garment."""
+    """Return true if the lower garment is hidden."""
     return upper == "coat" and lower in COVERED_BY_COAT
 
 

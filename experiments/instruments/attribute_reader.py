@@ -154,7 +154,7 @@ def training_view(pictures: Tensor, targets: Tensor, generator: Generator) -> tu
 
 
 def row_weights(targets: Tensor) -> npt.NDArray[np.float64]:
-    """How often each row is drawn: rare colors more often, by the square root of their rarity, at most tenfold.
+    """Weigh rows for sampling: rare colors more often, by the square root of their rarity, at most tenfold.
 
     Args:
         targets: (N, 4) int64.

@@ -1,4 +1,4 @@
-"""Which of a rendered corpus's people classifiers learn from, and on whom they are measured."""
+"""Split a rendered corpus into the identities that classifiers learn from and those they are measured on."""
 
 from __future__ import annotations
 

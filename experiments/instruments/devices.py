@@ -13,7 +13,7 @@ def device_name() -> str:
 
 
 def elsewhere() -> list[str]:
-    """What keys of images and times hold beside the work itself: nothing on a CPU, the name of a GPU."""
+    """Return what cache keys of images and times must hold about the device: nothing on a CPU, the name of a GPU."""
     return [] if device_name() == "CPU" else [device_name()]
 
 

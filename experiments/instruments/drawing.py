@@ -26,7 +26,7 @@ _CLOCK = "seconds.jsonl"
 
 @dataclass(frozen=True)
 class Drawing:
-    """How images of people are drawn.
+    """Settings by which images of people are generated.
 
     Args:
         images: of each person.
@@ -48,7 +48,7 @@ class Drawing:
 
     @property
     def content(self) -> dict[str, Any]:
-        """What the images follow from, as plain JSON values."""
+        """Return the settings that images depend on, as plain JSON values."""
         phrases = Vocabulary.read(self.vocabulary).phrases
         return {**asdict(self), "vocabulary": {name: list(words) for name, words in phrases.items()}}
 

@@ -1,4 +1,4 @@
-"""What personalizing does to prompts that name nobody: how far a model drifts from its base."""
+"""Measure drift: how far a personalized model departs from its base on prompts without identity tokens."""
 
 from __future__ import annotations
 

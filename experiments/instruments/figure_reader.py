@@ -52,7 +52,7 @@ class FigureReader:
 
 
 def values_of(world: Manifest) -> Values:
-    """What is read and the words for it, as a corpus has them; those for sex and view are :data:`VALUES`'."""
+    """Return the attributes to read and their values in a corpus; those for sex and view are :data:`VALUES`'."""
     found = {name: tuple(sorted(set(np.asarray(world.numpy(name), dtype=str).tolist()))) for name in ASKED}
     return {**found, "sex": VALUES["sex"], "view": VALUES["view"]}
 

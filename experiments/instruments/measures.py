@@ -1,4 +1,4 @@
-"""What the tables of stage 1 measure on images of people: identity, copies, KID, attributes, variety."""
+"""Measure images of people for the tables of stage 1: identity, copies, KID, attributes, variety."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from experiments.instruments.pictures import SIZE, content_key, to_bytes
 
 @dataclass(frozen=True)
 class Sampler:
-    """How images are sampled.
+    """Settings by which images are sampled.
 
     Args:
         steps: of the sampler.

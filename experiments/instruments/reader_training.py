@@ -25,7 +25,7 @@ BatchLoss = Callable[[Tensor, Generator], Tensor]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained: AdamW, a short linear warm-up, then a cosine down to zero.
+    """Training recipe: AdamW, a short linear warm-up, then a cosine down to zero.
 
     Args:
         epochs: passes over the rows.
@@ -51,7 +51,7 @@ class Recipe:
 
 
 def runs_bfloat16(device: torch.device) -> bool:
-    """Whether a GPU, or else this processor, has instructions for bfloat16 products."""
+    """Return true if the GPU, or else this processor, has instructions for bfloat16 products."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
     return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())

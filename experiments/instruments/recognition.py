@@ -1,4 +1,4 @@
-"""Whom the judge takes a picture for."""
+"""Recognize people in pictures with the judge."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from experiments.instruments.pictures import outputs, read_pictures
 
 @dataclass(frozen=True)
 class Nearest:
-    """How the nearest person is found.
+    """Nearest-identity classifier on the judge's features.
 
     Args:
         network: images (B, 3, H, W) in 0..1 to (B, C), the higher the nearer.

@@ -1,4 +1,4 @@
-"""How results are written down: shares with their intervals, Markdown tables, JSON."""
+"""Write results: shares with their intervals, Markdown tables, JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a script under benchmarks/ ends."""
+"""Run a script and turn errors into messages and exit codes."""
 
 from __future__ import annotations
 

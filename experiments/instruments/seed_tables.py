@@ -50,7 +50,7 @@ DRIFT = (
 
 
 def values_of(seeds: Mapping[int, Mapping[str, Any]], name: str) -> dict[int, float]:
-    """What was measured under a name, by seed; what is None is left out."""
+    """Return the values measured under a name, by seed, without missing ones."""
     return {seed: float(found[name]) for seed, found in seeds.items() if found.get(name) is not None}
 
 

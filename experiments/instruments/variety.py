@@ -1,4 +1,4 @@
-"""How much the images of one person differ: entropy of what is read off them, and the Vendi score of their features.
+"""Measure the diversity of one person's images: entropy of their attributes, and the Vendi score of their features.
 
 The Vendi score (Friedman and Dieng, arXiv 2210.02410) is the effective number of different images: the exponential of
 the entropy of the eigenvalues of K / n, K being the images' similarities. Both it and an entropy grow with the number

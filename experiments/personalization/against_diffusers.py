@@ -59,7 +59,7 @@ def people_apart(count: int, chosen: int) -> list[int]:
 
 
 class Meeting(NamedTuple):
-    """Where a curve reaches a share."""
+    """Point at which a curve reaches a share."""
 
     steps: float
     seconds: float

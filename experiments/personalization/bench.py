@@ -1,4 +1,4 @@
-"""What the scripts about stage 1 share: their options, the people and instruments, and a cell measured and kept."""
+"""Share options, identities, instruments and cached measurements between the scripts about stage 1."""
 
 from __future__ import annotations
 

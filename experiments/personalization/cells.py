@@ -56,7 +56,7 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """What a table calls it, such as ``caption free fine``."""
+        """Return its label in tables, such as ``caption free fine``."""
         return f"{'caption' if self.caption else 'wordless'} {self.tokens} {self.prior}"
 
 
@@ -71,14 +71,14 @@ CELLS: tuple[Cell, ...] = tuple(
 
 
 def is_key(cell: Cell) -> bool:
-    """Whether a cell is plain DreamBooth, or differs from full LPE in one thing at most."""
+    """Return true if a cell is plain DreamBooth, or differs from full LPE in one factor at most."""
     differences = sum(getattr(cell, name) != getattr(FULL, name) for name in ("caption", "tokens", "prior"))
     return differences <= 1 or cell == DREAMBOOTH
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the cells of a table share, chosen on ``val`` people.
+    """Settings that all cells of a table share, chosen on ``val`` identities.
 
     Args:
         steps: of the optimizer.

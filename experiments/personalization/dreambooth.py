@@ -30,7 +30,7 @@ _TARGETS = ["to_k", "to_q", "to_v", "to_out.0"]
 
 @dataclass(frozen=True)
 class Alone:
-    """How one person is learnt.
+    """Settings for training on one person.
 
     Args:
         checkpoints: numbers of steps after which the model is tried.

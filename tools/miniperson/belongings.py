@@ -1,4 +1,4 @@
-"""What a person wears or carries beside the clothes: loose hair, hats, scarves and bags, as meshes of their own."""
+"""Build meshes of what is worn or carried beside the clothes: loose hair, hats, scarves and bags."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ _SKIN_BONES = ("head", "neck", "wrist", "finger", "metacarpal")
 
 @dataclass(frozen=True)
 class BodyShape:
-    """What the body model needs to know of a person; every value lies in [0, 1].
+    """Parameters of the body model for one person, each in [0, 1].
 
     Args:
         gender: 0 male, 1 female.

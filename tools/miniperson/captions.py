@@ -1,4 +1,4 @@
-"""What a training image is called: the manifest's caption as it stands, or less of it each time."""
+"""Choose the caption of a training image: the manifest's as it stands, or a random part of it."""
 
 from __future__ import annotations
 

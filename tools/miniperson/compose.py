@@ -176,7 +176,7 @@ class _Canvas:
 
     @property
     def light(self) -> Array:
-        """What the camera sees so far."""
+        """Light that has reached the camera so far."""
         return np.where((self.owner >= 0)[:, None], self.painted, self.soft + self.key)
 
     def light_direction(self, vertices: Array) -> Array:
@@ -273,7 +273,7 @@ def _bilinear(image: Array, x: Array, y: Array) -> Array:
 
 @dataclass(frozen=True)
 class _Shadow:
-    """What a person hides from a distant light: the nearest depth along the light, on a square grid."""
+    """Shadow map of a person for a distant light: the nearest depth along the light, on a square grid."""
 
     basis: Array
     origin: Array

@@ -8,7 +8,7 @@ from tools.miniperson.look import Look
 
 
 def attributes(look: Look) -> dict[str, Any]:
-    """What is known of a person, as manifest columns."""
+    """Return a person's attributes as manifest columns."""
     sleeve = "none" if look.sleeve <= 0.1 else "short" if look.sleeve < 1.3 else "long"
     return {
         "sex": look.sex,

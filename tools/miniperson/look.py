@@ -1,4 +1,4 @@
-"""What a person looks like: the attributes of an identity, and how they are drawn."""
+"""Draw the attributes of an identity at random."""
 
 from __future__ import annotations
 
@@ -80,12 +80,12 @@ class Look:
 
     @property
     def coarse(self) -> tuple[str, str, str]:
-        """What a short description says: sex, color of the upper and of the lower garment."""
+        """Short description: sex, color of the upper and of the lower garment."""
         return self.sex, self.upper_fabric.name, self.lower_fabric.name
 
     @property
     def outfit(self) -> tuple[str, ...]:
-        """What a long description says: sex, both garments with their colors, hair and bag."""
+        """Long description: sex, both garments with their colors, hair and bag."""
         upper, lower = self.upper_fabric.name, self.lower_fabric.name
         return self.sex, self.upper, upper, self.lower, lower, self.hair_name, self.cut, self.bag
 

@@ -158,7 +158,7 @@ def _paint_skirt(look: Look, canonical: Array, arm: Array, on_arm: Mask, leg: Ar
 
 
 def _neck_opening(look: Look, x: Array, y: Array, z: Array) -> Mask:
-    """Where the throat shows."""
+    """Mark the neck opening, in which the throat shows."""
     front = y < -0.02
     if look.upper in ("tshirt", "vest", "dress"):
         depth = 0.03 + 0.09 * look.neckline

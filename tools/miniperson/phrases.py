@@ -131,7 +131,7 @@ def _garments(row: Row, rng: Rng) -> list[str]:
 
 
 def _around(row: Row, rng: Rng) -> list[str]:
-    """What the person does, from where it is seen, where and in what light; in any order."""
+    """Return phrases for pose, view, place and light, in random order."""
     parts = []
     if rng.random() < 0.5:
         parts.append(_DOING[row["pose"]])

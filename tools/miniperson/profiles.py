@@ -1,4 +1,4 @@
-"""How thick cloth lies, and the smooth steps its edges are made of."""
+"""Compute the thickness of cloth, and the smooth steps of its edges."""
 
 from __future__ import annotations
 

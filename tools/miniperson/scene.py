@@ -1,4 +1,4 @@
-"""What a place is made of: a fixed camera, solids with surfaces, and light."""
+"""Describe a place: a fixed camera, solids with surfaces, and light."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Surface:
-    """How a solid looks; colors are sRGB in [0, 255].
+    """Appearance of a solid; colors are sRGB in [0, 255].
 
     Args:
         kind: plain, tiles, bricks, planks, grass, asphalt, foliage, glass, facade, livery, posters or shelves.

@@ -13,7 +13,7 @@ Lane = tuple[tuple[float, float], tuple[float, float]]
 
 @dataclass(frozen=True)
 class Sensor:
-    """How a camera turns light into a picture.
+    """Parameters by which a camera turns light into a picture.
 
     Args:
         gain: exposure.

@@ -106,7 +106,7 @@ def skirt_hem(look: Look) -> float | None:
 
 
 def boots_outside(look: Look) -> bool:
-    """Whether the shoes are worn over the trouser legs."""
+    """Return true if the shoes are worn over the trouser legs."""
     return look.lower in ("leggings", "skirt", "dress") or (look.lower == "jeans" and look.width < 0.4)
 
 
@@ -190,7 +190,7 @@ def _cut_skirt(mesh: Mesh, normals: Array, on_skirt: NDArray[np.bool_], look: Lo
 
 
 def _visible(mesh: Mesh, look: Look, tail: float | None) -> NDArray[np.bool_]:
-    """Which faces remain: no skirt where none is worn, no legs inside one."""
+    """Mark the faces that remain: no skirt unless one is worn, no legs inside one."""
     top = mesh.canonical[mesh.faces, 2]
     if tail is None:
         return mesh.layer != SKIRT
@@ -213,7 +213,7 @@ _HAT_VOLUME = {"cap": 0.018, "beanie": 0.02, "brimmed": 0.022, "hood": 0.03}
 
 
 def _hair_volume(model: BodyModel, mesh: Mesh, look: Look) -> Array:
-    """How far the scalp is pushed out by hair or hat, (V,) meters."""
+    """Compute by how many meters hair or hat push the scalp out, (V,)."""
     y, z = mesh.canonical[:, 1], mesh.canonical[:, 2]
     on_head = mesh.weights[:, model.bone("head")] > 0.6
     above = z - hairline(y)

@@ -23,7 +23,7 @@ def discriminator_loss(real: Tensor, rebuilt: Tensor) -> Tensor:
 
 
 def balance(error: Tensor, deceit: Tensor, rebuilt: Tensor) -> Tensor:
-    """How much louder the error speaks to the decoder than the adversary does.
+    """Compute the weight at which the adversary's gradient equals the reconstruction error's.
 
     After Esser et al. (arXiv 2012.09841, eq. 7), who compare the gradients at the decoder's last layer; compared at the
     reconstruction they cost no pass through the decoder.

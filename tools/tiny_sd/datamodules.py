@@ -191,7 +191,7 @@ class _SplitRows(LightningDataModule):
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Which rows were trained on."""
+        """Return the rows that were trained on, for provenance."""
         return {"manifest": self.manifest.content_hash, "images": len(self.rows("train")), "seed": self.seed}
 
     def _loader(self, images: Dataset[Any], training: bool, **kwargs: Any) -> DataLoader[Any]:
