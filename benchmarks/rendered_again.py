@@ -75,9 +75,15 @@ def _compare(given: argparse.Namespace) -> None:
     for domain, folder in folders.items():
         found = compare(MiniPerson(domain).manifest(), Manifest.read(folder))
         rows.append(
-            [domain, "the same" if found.same_manifest else "another", f"{found.same_files:,} of {found.images:,}",
-             f"{100 * found.same_files / found.images:.0f} %", found.largest, f"{100 * found.changed:.1f} %"]
-        )  # fmt: skip
+            [
+                domain,
+                "the same" if found.same_manifest else "another",
+                f"{found.same_files:,} of {found.images:,}",
+                f"{100 * found.same_files / found.images:.0f} %",
+                found.largest,
+                f"{100 * found.changed:.1f} %",
+            ]
+        )
     heads = ["", "manifest", "files with the same bytes", "", "largest difference, levels", "their pixels that differ"]
     print(table("MiniPerson rendered again", heads, rows))
 

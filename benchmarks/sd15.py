@@ -46,24 +46,40 @@ Architecture = Mapping[str, Mapping[str, Any]]
 
 SD15: Architecture = {  # as published with the weights (Rombach et al., arXiv 2112.10752)
     "unet": {
-        "sample_size": 64, "in_channels": 4, "out_channels": 4, "block_out_channels": [320, 640, 1280, 1280],
+        "sample_size": 64,
+        "in_channels": 4,
+        "out_channels": 4,
+        "block_out_channels": [320, 640, 1280, 1280],
         "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
-        "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3, "layers_per_block": 2,
-        "attention_head_dim": 8, "cross_attention_dim": 768,
+        "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
+        "layers_per_block": 2,
+        "attention_head_dim": 8,
+        "cross_attention_dim": 768,
     },
     "vae": {
-        "block_out_channels": [128, 256, 512, 512], "down_block_types": ["DownEncoderBlock2D"] * 4,
-        "up_block_types": ["UpDecoderBlock2D"] * 4, "layers_per_block": 2, "latent_channels": 4, "sample_size": 512,
+        "block_out_channels": [128, 256, 512, 512],
+        "down_block_types": ["DownEncoderBlock2D"] * 4,
+        "up_block_types": ["UpDecoderBlock2D"] * 4,
+        "layers_per_block": 2,
+        "latent_channels": 4,
+        "sample_size": 512,
     },
     "text": {
-        "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
         "projection_dim": 768,
     },
     "noise": {
-        "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1,
-        "clip_sample": False, "set_alpha_to_one": False,
+        "beta_schedule": "scaled_linear",
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "steps_offset": 1,
+        "clip_sample": False,
+        "set_alpha_to_one": False,
     },
-}  # fmt: skip
+}
 
 _PROMPT = "a photo of a person wearing a red top and navy trousers, seen from behind, in bright sunlight"
 
@@ -135,12 +151,18 @@ def measure(module: GenerationModule, device: str, batch_size: int, rounds: int,
     rate = batch_size / statistics.median(seconds)
     operations = count_operations(module, prompts[: min(4, batch_size)])
     return {
-        "device": device, "batch_size": batch_size, "steps": module.sampler.steps, "evaluations": module.evaluations,
-        "seconds": seconds, "images_per_second": rate, "teraflop_per_image": operations / 1e12,
-        "teraflop_per_second": rate * operations / 1e12, "peak": peak,
+        "device": device,
+        "batch_size": batch_size,
+        "steps": module.sampler.steps,
+        "evaluations": module.evaluations,
+        "seconds": seconds,
+        "images_per_second": rate,
+        "teraflop_per_image": operations / 1e12,
+        "teraflop_per_second": rate * operations / 1e12,
+        "peak": peak,
         "share_of_peak": None if peak is None else rate * operations / 1e12 / peak,
         "hours": IMAGES / rate / 3600,
-    }  # fmt: skip
+    }
 
 
 def report(found: Mapping[str, Any]) -> str:
@@ -172,9 +194,13 @@ def run(given: argparse.Namespace) -> None:
             remedy="run this on a machine with one; on a CPU the numbers would say nothing",
         )
     module = GenerationModule(
-        model=str(write_random(SD15, given.work)), image_size=(256, 128), steps=given.steps, guidance=5.0,
-        diversity=strategy(given.diversity), dtype="bfloat16",
-    )  # fmt: skip
+        model=str(write_random(SD15, given.work)),
+        image_size=(256, 128),
+        steps=given.steps,
+        guidance=5.0,
+        diversity=strategy(given.diversity),
+        dtype="bfloat16",
+    )
     module = module.cuda()
     if given.compile:
         module.unet.compile()

@@ -151,9 +151,16 @@ class Stages:
     # Trainings.
 
     def pretrained(
-        self, name: str, sources: Sequence[Any], iterations: int, seed: int, *,
-        backbone: str = SMALL, init_from: str | None = None, generated_share: float | None = None,
-    ) -> Path:  # fmt: skip
+        self,
+        name: str,
+        sources: Sequence[Any],
+        iterations: int,
+        seed: int,
+        *,
+        backbone: str = SMALL,
+        init_from: str | None = None,
+        generated_share: float | None = None,
+    ) -> Path:
         """A backbone trained with labels on sources: paths, or classes with their arguments."""
         words = ["fit", "--config", "stages/pretrain", "--config", str(_HERE / "reid.yaml")]
         words += [*self._length(iterations, self.batches(sources)), f"--data.train={json.dumps(list(sources))}"]
@@ -177,9 +184,17 @@ class Stages:
         return self._step("pretrain-self_supervised", f"seed{seed}", words) / FIRST_RUN / "backbone"
 
     def tuned(
-        self, name: str, share: Share, iterations: int, rate: float, seed: int, *,
-        backbone: str, init_from: str | None, test: bool,
-    ) -> Path:  # fmt: skip
+        self,
+        name: str,
+        share: Share,
+        iterations: int,
+        rate: float,
+        seed: int,
+        *,
+        backbone: str,
+        init_from: str | None,
+        test: bool,
+    ) -> Path:
         """A network trained on the subset's real images; ``test`` reads query and gallery at its end."""
         source = self.described_subset(share)
         words = ["fit", "--config", "stages/transfer", "--config", str(_HERE / "reid.yaml")]

@@ -119,7 +119,7 @@ def agreement_by_pair(read: Tensor, prompts: Sequence[Prompt]) -> dict[str, dict
 
 
 def encode_prompts(prompts: Sequence[Prompt]) -> Tensor:
-    """Encode what prompts ask for, (N, 4) int64 in the order of :data:`~experiments.instruments.attribute_labels.VALUES`."""
+    """Encode the asked values of prompts, (N, 4) int64, in the order of ``VALUES``."""
     return encode({name: [getattr(prompt, name) for prompt in prompts] for name in VALUES})
 
 

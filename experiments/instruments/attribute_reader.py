@@ -259,10 +259,13 @@ def train_classifier(world: Manifest, work: Path, epochs: int) -> TrainedClassif
         AttributeNet, parts["training"], targets, training_view, file, recipe, row_weights(targets)
     )
     return TrainedClassifier(
-        network, training_images=len(parts["training"]), seconds=seconds,
-        occluded=int(world.numpy("occluded").sum()), epochs=epochs,
+        network,
+        training_images=len(parts["training"]),
+        seconds=seconds,
+        occluded=int(world.numpy("occluded").sum()),
+        epochs=epochs,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
-    )  # fmt: skip
+    )
 
 
 def train_reader(

@@ -143,16 +143,26 @@ def draw_people(model: Path, people: Manifest, diversity: Diversity, drawing: Dr
         work: folder where the images are kept, under the content of all of these.
     """
     module = GenerationModule(
-        model=str(model), image_size=SIZE, scheduler=drawing.scheduler, steps=steps_for(diversity, drawing),
-        guidance=drawing.guidance, diversity=diversity, dtype=drawing.dtype,
-    )  # fmt: skip
+        model=str(model),
+        image_size=SIZE,
+        scheduler=drawing.scheduler,
+        steps=steps_for(diversity, drawing),
+        guidance=drawing.guidance,
+        diversity=diversity,
+        dtype=drawing.dtype,
+    )
     folder = work / "drawn" / content_key(module.cache_key, people.content_hash, drawing.content, seed, *elsewhere())
     if not (folder / FILE_NAME).exists():
         people.write(folder / "people")
         data = PromptsDataModule(
-            source=str(folder / "people"), vocabulary=drawing.vocabulary, images_per_identity=drawing.images,
-            references=diversity.uses_reference, image_size=SIZE, batch_size=drawing.batch_size, seed=seed,
-        )  # fmt: skip
+            source=str(folder / "people"),
+            vocabulary=drawing.vocabulary,
+            images_per_identity=drawing.images,
+            references=diversity.uses_reference,
+            image_size=SIZE,
+            batch_size=drawing.batch_size,
+            seed=seed,
+        )
         writer = GeneratedImagesWriter(str(folder), threads=1)
         trainer = quiet_trainer([writer, BatchClock(folder / _CLOCK)])
         trainer.predict(module, datamodule=data, return_predictions=False)

@@ -44,16 +44,25 @@ def draw_nobody(model: Path, prompts: list[Prompt], drawing: Drawing, work: Path
         (N, 3, H, W) uint8.
     """
     module = GenerationModule(
-        model=str(model), image_size=SIZE, scheduler=drawing.scheduler, steps=steps_for(NoDiversity(), drawing),
-        guidance=drawing.guidance, diversity=NoDiversity(), dtype=drawing.dtype,
-    )  # fmt: skip
+        model=str(model),
+        image_size=SIZE,
+        scheduler=drawing.scheduler,
+        steps=steps_for(NoDiversity(), drawing),
+        guidance=drawing.guidance,
+        diversity=NoDiversity(),
+        dtype=drawing.dtype,
+    )
     key = content_key(module.cache_key, [asdict(prompt) for prompt in prompts], SIZE, drawing.batch_size, *elsewhere())
     file = work / "nobody" / f"{key}.npy"
     if not file.exists():
         fill_array(
-            file, (len(prompts), 3, *SIZE), np.uint8, drawing.batch_size, _batches(module, prompts),
+            file,
+            (len(prompts), 3, *SIZE),
+            np.uint8,
+            drawing.batch_size,
+            _batches(module, prompts),
             f"drawing {len(prompts)} prompts of nobody",
-        )  # fmt: skip
+        )
     return torch.from_numpy(np.load(file))
 
 

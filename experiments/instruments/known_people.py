@@ -21,9 +21,15 @@ _WORDS = ("caption", "description", "circumstances")
 def quiet_trainer(callbacks: list[Callback], **settings: Any) -> Trainer:
     """A trainer on one device that leaves nothing behind but what its callbacks write."""
     return Trainer(
-        accelerator="auto", devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, callbacks=callbacks, **settings,
-    )  # fmt: skip
+        accelerator="auto",
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=callbacks,
+        **settings,
+    )
 
 
 def choose_people(everybody: Manifest, split: str, identities: int | None) -> Manifest:

@@ -62,10 +62,14 @@ def _sample_to(file: Path, pipeline: Path, prompts: Sequence[str], seeds: Sequen
 
     def images(start: int, end: int) -> npt.NDArray[np.uint8]:
         drawn = model(
-            list(prompts[start:end]), num_inference_steps=sampler.steps, guidance_scale=sampler.guidance,
-            height=SIZE[0], width=SIZE[1], output_type="np",
+            list(prompts[start:end]),
+            num_inference_steps=sampler.steps,
+            guidance_scale=sampler.guidance,
+            height=SIZE[0],
+            width=SIZE[1],
+            output_type="np",
             generator=[torch.Generator().manual_seed(seed) for seed in seeds[start:end]],
-        ).images  # fmt: skip
+        ).images
         return to_bytes(torch.from_numpy(drawn)).numpy()
 
     count = len(prompts)

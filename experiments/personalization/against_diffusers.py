@@ -104,10 +104,15 @@ def taught_alone(bench: Bench, key: IdentityKey, alone: Alone, seed: int) -> dic
     """Teach one person alone and see after each checkpoint how many of its images are recognized; kept."""
     rows = [row for row, shown in enumerate(bench.real.keys) if shown == key]
     name = content_key(
-        weights_hash(locate_pipeline(bench.base)), list(key), bench.people.content_hash, asdict(alone),
+        weights_hash(locate_pipeline(bench.base)),
+        list(key),
+        bench.people.content_hash,
+        asdict(alone),
         [getattr(bench.drawing, name) for name in ("images", "evaluations", "guidance", "scheduler")],
-        bench.fingerprint, seed, *elsewhere(),
-    )  # fmt: skip
+        bench.fingerprint,
+        seed,
+        *elsewhere(),
+    )
 
     def compute() -> dict[str, Any]:
         points = []
@@ -127,9 +132,14 @@ def _sample(pipeline: Any, prompts: list[str], bench: Bench, seeds: list[int]) -
     pipeline.scheduler = Sampler(own, bench.drawing.scheduler, {}, steps).scheduler
     pipeline.set_progress_bar_config(disable=True)
     images = pipeline(
-        prompts, num_inference_steps=steps, guidance_scale=bench.drawing.guidance, height=SIZE[0], width=SIZE[1],
-        generator=[torch.Generator().manual_seed(seed) for seed in seeds], output_type="pt",
-    ).images  # fmt: skip
+        prompts,
+        num_inference_steps=steps,
+        guidance_scale=bench.drawing.guidance,
+        height=SIZE[0],
+        width=SIZE[1],
+        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+        output_type="pt",
+    ).images
     pipeline.scheduler = own
     return to_bytes(images.cpu())
 
@@ -150,8 +160,12 @@ def compare_training(bench: Bench, ways: Sequence[Alone], chosen: int, seed: int
         points = {str(step): list(point) for step, point in curve.items()}
         found.append({"rate": alone.rate, **met._asdict(), "ratio": met.seconds / per_person, "curve": points})
     return {
-        "people": len(keys), "some": len(some), "seconds": per_person, "recognized": shown, "alone": found,
-    }  # fmt: skip
+        "people": len(keys),
+        "some": len(some),
+        "seconds": per_person,
+        "recognized": shown,
+        "alone": found,
+    }
 
 
 def joint_share(bench: Bench, images: Portrayed, some: Sequence[IdentityKey]) -> float:
@@ -197,9 +211,13 @@ def stock_rate(drawing: Drawing, model: Path, wanted: Manifest, folder: Path) ->
     for person in range(len(keys)):
         rows = [row for row, label in enumerate(labels.tolist()) if label == person]
         images = pipeline(
-            [prompts[row] for row in rows], num_inference_steps=steps, guidance_scale=drawing.guidance,
-            height=SIZE[0], width=SIZE[1], generator=[torch.Generator().manual_seed(seeds[row]) for row in rows],
-        ).images  # fmt: skip
+            [prompts[row] for row in rows],
+            num_inference_steps=steps,
+            guidance_scale=drawing.guidance,
+            height=SIZE[0],
+            width=SIZE[1],
+            generator=[torch.Generator().manual_seed(seeds[row]) for row in rows],
+        ).images
         for row, image in zip(rows, images, strict=True):
             image.save(folder / f"{row:06d}.jpg", quality=95)
     return len(prompts) / (time.perf_counter() - started)
@@ -245,10 +263,12 @@ def run(given: argparse.Namespace) -> None:
         generation = compare_generation(bench, given.rounds, given.seed)
     print(report(training, generation, bench.drawing))
     made_by = {
-        "device": device_name(), "threads": given.threads, "settings": asdict(settings),
+        "device": device_name(),
+        "threads": given.threads,
+        "settings": asdict(settings),
         "alone": [asdict(alone) for alone in ways],
         "drawing": asdict(bench.drawing),
-    }  # fmt: skip
+    }
     measured = {"training": training, "generation": generation}
     write_json(results_file("against_diffusers", given), {**measured, "made_by": made_by})
 

@@ -130,9 +130,15 @@ def measure_cell(
     label = label or cell.label
     strategy = [type(diversity).__name__, diversity.settings]
     done = content_key(
-        weights_hash(locate_pipeline(bench.base)), bench.people.content_hash, asdict(cell), asdict(bench.settings),
-        strategy, bench.drawing.content, [bench.nobody, *MEASURES] if drift else 0, seed,
-    )  # fmt: skip
+        weights_hash(locate_pipeline(bench.base)),
+        bench.people.content_hash,
+        asdict(cell),
+        asdict(bench.settings),
+        strategy,
+        bench.drawing.content,
+        [bench.nobody, *MEASURES] if drift else 0,
+        seed,
+    )
     if done in bench.earlier:
         return bench.earlier[done]
 
@@ -143,10 +149,15 @@ def measure_cell(
         drawn = draw_people(trained.folder, bench.people, diversity, bench.drawing, seed, bench.work)
         found = {
             **measure(portrayed(drawn.manifest), bench.real, bench.instruments),
-            "images_per_second": drawn.images_per_second, "steps": drawn.steps, "evaluations": drawn.evaluations,
-            "training_seconds": trained.seconds, "losses": trained.losses,
-            "folder": drawn.manifest.root.name, "device": device_name(), "done": done,
-        }  # fmt: skip
+            "images_per_second": drawn.images_per_second,
+            "steps": drawn.steps,
+            "evaluations": drawn.evaluations,
+            "training_seconds": trained.seconds,
+            "losses": trained.losses,
+            "folder": drawn.manifest.root.name,
+            "device": device_name(),
+            "done": done,
+        }
         if drift:
             found |= {f"drift_{name}": value for name, value in drift_of(bench, trained.folder).items()}
         return found
@@ -160,9 +171,15 @@ def measure_cell(
 def drift_of(bench: Bench, model: Path) -> dict[str, float]:
     """Measure a model's images of prompts without a name, see :func:`~experiments.instruments.drift.measure_drift`."""
     return measure_drift(
-        model, bench.base, bench.world, bench.nobody, bench.drawing, bench.instruments.attributes,
-        bench.instruments.features, bench.work,
-    )  # fmt: skip
+        model,
+        bench.base,
+        bench.world,
+        bench.nobody,
+        bench.drawing,
+        bench.instruments.attributes,
+        bench.instruments.features,
+        bench.work,
+    )
 
 
 def add_options(parser: argparse.ArgumentParser, work: str) -> None:
@@ -238,13 +255,27 @@ def open_bench(given: argparse.Namespace, vocabulary: str) -> Bench:
         instruments, fingerprint = _instruments(given, world, everybody, rows)
         people = caption_people(rows, given.work)
     drawing = replace(
-        Drawing(), images=given.images, evaluations=given.evaluations, guidance=given.draw_guidance,
-        vocabulary=vocabulary, dtype=given.draw_dtype, batch_size=given.draw_batch_size,
-    )  # fmt: skip
+        Drawing(),
+        images=given.images,
+        evaluations=given.evaluations,
+        guidance=given.draw_guidance,
+        vocabulary=vocabulary,
+        dtype=given.draw_dtype,
+        batch_size=given.draw_batch_size,
+    )
     return Bench(
-        given.base, people, portrayed(people), world, instruments, settings_of(given), drawing, given.nobody,
-        given.work, fingerprint, read_earlier(given.earlier),
-    )  # fmt: skip
+        given.base,
+        people,
+        portrayed(people),
+        world,
+        instruments,
+        settings_of(given),
+        drawing,
+        given.nobody,
+        given.work,
+        fingerprint,
+        read_earlier(given.earlier),
+    )
 
 
 def _instruments(

@@ -193,9 +193,14 @@ def personalize(base: Path, people: Manifest, cell: Cell, settings: Settings, se
         work: folder where the models are kept, under the content of all of these.
     """
     key = content_key(
-        weights_hash(locate_pipeline(base)), people.content_hash, asdict(cell), asdict(settings), seed, SIZE,
+        weights_hash(locate_pipeline(base)),
+        people.content_hash,
+        asdict(cell),
+        asdict(settings),
+        seed,
+        SIZE,
         *elsewhere(),
-    )  # fmt: skip
+    )
     run = work / "personalized" / key
     if not (run / _NOTE).exists():
         clock = _train(base, people, cell, settings, seed, work, run)
@@ -212,22 +217,38 @@ def _train(base: Path, people: Manifest, cell: Cell, settings: Settings, seed: i
     shown.write(source)
     batch_size, prior_batch_size = settings.split(cell.prior)
     data = PersonalizationDataModule(
-        source=str(source), model=str(base), template=RARE_TEMPLATE if cell.tokens == "rare" else TEMPLATE,
-        prior=_prior(people, cell.prior, settings, work), prior_batch_size=prior_batch_size, image_size=SIZE,
-        batch_size=batch_size, cache_dir=str(work / "cache" / "latents"), seed=seed,
-    )  # fmt: skip
+        source=str(source),
+        model=str(base),
+        template=RARE_TEMPLATE if cell.tokens == "rare" else TEMPLATE,
+        prior=_prior(people, cell.prior, settings, work),
+        prior_batch_size=prior_batch_size,
+        image_size=SIZE,
+        batch_size=batch_size,
+        cache_dir=str(work / "cache" / "latents"),
+        seed=seed,
+    )
     module = Personalization(
-        model=str(base), tokens=_tokens(cell.tokens, settings, work), fine_tuning=LoRA(settings.rank), image_size=SIZE,
-        snr_gamma=settings.snr_gamma, schedule=settings.schedule, warmup_steps=min(20, settings.steps // 4),
+        model=str(base),
+        tokens=_tokens(cell.tokens, settings, work),
+        fine_tuning=LoRA(settings.rank),
+        image_size=SIZE,
+        snr_gamma=settings.snr_gamma,
+        schedule=settings.schedule,
+        warmup_steps=min(20, settings.steps // 4),
         token_lr=settings.mapper_rate if cell.tokens == "mapped" else settings.token_rate,
         optimizer=lambda groups: RowAdamW(groups, lr=settings.rate, weight_decay=1e-2),
-    )  # fmt: skip
+    )
     clock = StepClock()
     callbacks = [EMAWeightAveraging(fastest_device(), decay=settings.averaged), clock, PersonalizationExport()]
     trainer = quiet_trainer(
-        callbacks, max_steps=settings.steps, max_epochs=-1, gradient_clip_val=1.0, default_root_dir=run,
-        limit_val_batches=0, precision=settings.precision,
-    )  # fmt: skip
+        callbacks,
+        max_steps=settings.steps,
+        max_epochs=-1,
+        gradient_clip_val=1.0,
+        default_root_dir=run,
+        limit_val_batches=0,
+        precision=settings.precision,
+    )
     trainer.fit(module, datamodule=data)
     return clock
 
@@ -243,9 +264,11 @@ def _tokens(kind: TokenKind, settings: Settings, work: Path) -> IdentityTokens:
 
 def _prior(people: Manifest, kind: PriorKind, settings: Settings, work: Path) -> PriorImages | None:
     arguments: dict[str, Any] = {
-        "steps": settings.prior_steps, "guidance": settings.guidance, "scheduler": "DPMSolverMultistepScheduler",
+        "steps": settings.prior_steps,
+        "guidance": settings.guidance,
+        "scheduler": "DPMSolverMultistepScheduler",
         "cache_dir": str(work / "cache" / "prior"),
-    }  # fmt: skip
+    }
     labels, keys = people.identities()
     if kind == "coarse":
         return CoarsePrior(len(keys) * settings.prior_per_person, **arguments)

@@ -54,9 +54,12 @@ def strategies(attribute_weight: float, identity_weight: float, window: float, s
         strength: of SDEdit.
     """
     rows: list[Diversity] = [
-        NoDiversity(), WordsOnly(), ComposedGuidance(attribute_weight, identity_weight, (0.0, window)),
-        GuidanceJitter(), SDEdit(strength),
-    ]  # fmt: skip
+        NoDiversity(),
+        WordsOnly(),
+        ComposedGuidance(attribute_weight, identity_weight, (0.0, window)),
+        GuidanceJitter(),
+        SDEdit(strength),
+    ]
     return {type(row).__name__: row for row in rows}
 
 

@@ -58,9 +58,16 @@ def _standing(rng: Rng, look: Look) -> Pose:
     other = Leg(7 * max(-shift, 0), 12 * max(-shift, 0), 4 * max(-shift, 0), 4.0)
     arms = [Arm(float(rng.uniform(-3, 8)), spread, float(rng.uniform(8, 24))) for _ in range(2)]
     return Pose(
-        arms[0], arms[1], loose, other, lean=1 + look.stoop, twist=float(rng.uniform(-8, 8)), sway=2.5 * shift,
-        nod=float(rng.uniform(-3, 10)), turn=float(rng.normal(0, 18)),
-    )  # fmt: skip
+        arms[0],
+        arms[1],
+        loose,
+        other,
+        lean=1 + look.stoop,
+        twist=float(rng.uniform(-8, 8)),
+        sway=2.5 * shift,
+        nod=float(rng.uniform(-3, 10)),
+        turn=float(rng.normal(0, 18)),
+    )
 
 
 def _one_arm(rng: Rng, pose: Pose, arm: Arm) -> Pose:

@@ -143,9 +143,13 @@ class Studio:
         center_x = (low[0] + high[0]) / 2 + shot.shift[0] * across
         upper = low[1] - top * tall + shot.shift[1] * tall
         return Window(
-            float(center_x - across / 2), float(upper), across, float(full),
-            self.height * self.samples, self.width * self.samples,
-        )  # fmt: skip
+            float(center_x - across / 2),
+            float(upper),
+            across,
+            float(full),
+            self.height * self.samples,
+            self.width * self.samples,
+        )
 
 
 @dataclass
@@ -232,8 +236,13 @@ class _Canvas:
         )
         spread = fragments.interpolate(mesh.faces, attributes.astype(np.float32))
         normal, point, canonical, arm, on_arm, leg = (
-            spread[:, :3], spread[:, 3:6], spread[:, 6:9], spread[:, 9], spread[:, 10] > 0.5, spread[:, 11],
-        )  # fmt: skip
+            spread[:, :3],
+            spread[:, 3:6],
+            spread[:, 6:9],
+            spread[:, 9],
+            spread[:, 10] > 0.5,
+            spread[:, 11],
+        )
         towards_eye = np.asarray(self.backdrop.camera.position, dtype=np.float32) - point
         towards_eye /= np.linalg.norm(towards_eye, axis=1, keepdims=True)
         normal = normal / (np.linalg.norm(normal, axis=1, keepdims=True) + 1e-9)

@@ -136,10 +136,22 @@ def world(identities: int = 3000, cameras: int = 48) -> Corpus:
     worn = frozenset(person.look.outfit for name in ("campus", "station") for person in people(domain(name)))
     worn |= frozenset(look.outfit for name in ("campus", "station") for look in extras(domain(name)))
     return Corpus(
-        "world", _WORLD, world_viewpoints(_WORLD, cameras), CLIPS["world"], train=identities, val=0, test=0,
-        images=(5, 7), bystanders=0, bad_boxes=0, junk=0, captions=True, avoid=worn, unseen=_unseen_pairs(_WORLD),
+        "world",
+        _WORLD,
+        world_viewpoints(_WORLD, cameras),
+        CLIPS["world"],
+        train=identities,
+        val=0,
+        test=0,
+        images=(5, 7),
+        bystanders=0,
+        bad_boxes=0,
+        junk=0,
+        captions=True,
+        avoid=worn,
+        unseen=_unseen_pairs(_WORLD),
         crowd=0.2,
-    )  # fmt: skip
+    )
 
 
 def _unseen_pairs(seed: int, count: int = 20) -> frozenset[tuple[str, str]]:

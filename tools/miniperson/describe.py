@@ -33,23 +33,42 @@ def attributes(look: Look) -> dict[str, Any]:
 
 
 UPPER = {
-    "tshirt": "t-shirt", "shirt": "shirt", "jumper": "jumper", "hoodie": "hoodie", "jacket": "jacket", "coat": "coat",
-    "vest": "sleeveless top", "dress": "dress",
-}  # fmt: skip
+    "tshirt": "t-shirt",
+    "shirt": "shirt",
+    "jumper": "jumper",
+    "hoodie": "hoodie",
+    "jacket": "jacket",
+    "coat": "coat",
+    "vest": "sleeveless top",
+    "dress": "dress",
+}
 PATTERN = {
-    "stripes": "striped", "pinstripes": "pinstriped", "checks": "checked", "two_tone": "two-tone", "dots": "dotted",
-    "floral": "flowered", "side_stripe": "side-striped",
-}  # fmt: skip
+    "stripes": "striped",
+    "pinstripes": "pinstriped",
+    "checks": "checked",
+    "two_tone": "two-tone",
+    "dots": "dotted",
+    "floral": "flowered",
+    "side_stripe": "side-striped",
+}
 CUT = {
-    "long": "long", "bob": "chin-length", "ponytail": "tied-back", "bun": "pinned-up", "short": "short",
-    "curly": "curly", "buzz": "very short", "crop": "cropped",
-}  # fmt: skip
+    "long": "long",
+    "bob": "chin-length",
+    "ponytail": "tied-back",
+    "bun": "pinned-up",
+    "short": "short",
+    "curly": "curly",
+    "buzz": "very short",
+    "crop": "cropped",
+}
 HAT = {"cap": "a cap", "beanie": "a beanie", "brimmed": "a brimmed hat", "hood": "a hood"}
 BAG = {"backpack": "backpack", "shoulder": "shoulder bag", "handbag": "handbag", "shopper": "shopping bag"}
 VIEW = {
-    "front": "seen from the front", "back": "seen from behind", "left": "seen from the left",
+    "front": "seen from the front",
+    "back": "seen from behind",
+    "left": "seen from the left",
     "right": "seen from the right",
-}  # fmt: skip
+}
 
 
 def describe(look: Look, view: str, doing: str, setting: str = "", light: str = "") -> str:

@@ -98,18 +98,48 @@ def _pick(rng: np.random.Generator, weights: Mapping[str, float]) -> str:
 
 # Streets are darker and greyer than a paint box.
 _UPPER_COLORS = {
-    "black": 22, "white": 13, "grey": 14, "red": 6, "orange": 3, "yellow": 3, "green": 6, "blue": 8, "navy": 11,
-    "teal": 3, "purple": 3, "pink": 4, "brown": 5, "beige": 6,
-}  # fmt: skip
+    "black": 22,
+    "white": 13,
+    "grey": 14,
+    "red": 6,
+    "orange": 3,
+    "yellow": 3,
+    "green": 6,
+    "blue": 8,
+    "navy": 11,
+    "teal": 3,
+    "purple": 3,
+    "pink": 4,
+    "brown": 5,
+    "beige": 6,
+}
 _LOWER_COLORS = {
-    "black": 28, "navy": 18, "blue": 15, "grey": 14, "beige": 9, "brown": 6, "white": 4, "green": 3, "red": 1.5,
-    "pink": 1, "teal": 1, "purple": 1,
-}  # fmt: skip
+    "black": 28,
+    "navy": 18,
+    "blue": 15,
+    "grey": 14,
+    "beige": 9,
+    "brown": 6,
+    "white": 4,
+    "green": 3,
+    "red": 1.5,
+    "pink": 1,
+    "teal": 1,
+    "purple": 1,
+}
 _SHOE_COLORS = {"black": 8, "white": 8, "brown": 5, "grey": 4, "red": 3, "blue": 3, "beige": 2, "green": 1, "pink": 1}
 _PATTERNS = {
-    "plain": 48, "stripes": 11, "checks": 9, "two_tone": 8, "band": 7, "sleeves": 7, "print": 13, "dots": 4,
-    "floral": 4, "pinstripes": 3,
-}  # fmt: skip
+    "plain": 48,
+    "stripes": 11,
+    "checks": 9,
+    "two_tone": 8,
+    "band": 7,
+    "sleeves": 7,
+    "print": 13,
+    "dots": 4,
+    "floral": 4,
+    "pinstripes": 3,
+}
 
 
 def _fabric(rng: np.random.Generator, name: str, patterns: Mapping[str, float]) -> Fabric:
@@ -132,8 +162,10 @@ def draw_look(rng: np.random.Generator, coarse: tuple[str, str, str] | None = No
         The identity's look.
     """
     sex, upper_colour, lower_colour = coarse or (
-        _pick(rng, {"female": 1, "male": 1}), _pick(rng, _UPPER_COLORS), _pick(rng, _LOWER_COLORS),
-    )  # fmt: skip
+        _pick(rng, {"female": 1, "male": 1}),
+        _pick(rng, _UPPER_COLORS),
+        _pick(rng, _LOWER_COLORS),
+    )
     female = sex == "female"
     age = _pick(rng, {"child": 0.07, "young": 0.45, "adult": 0.34, "old": 0.14})
     shape = _draw_shape(rng, female, age)
@@ -142,9 +174,19 @@ def draw_look(rng: np.random.Generator, coarse: tuple[str, str, str] | None = No
         {"tshirt": 24, "shirt": 11, "jumper": 14, "hoodie": 12, "jacket": 15, "coat": 9, "vest": 5}
         | ({"dress": 8} if female and (coarse is None or upper_colour == lower_colour) else {}),
     )
-    upper_fabric = _fabric(rng, upper_colour, _PATTERNS if upper not in ("jacket", "coat") else {
-        "plain": 60, "two_tone": 14, "sleeves": 10, "band": 8, "checks": 8,
-    })  # fmt: skip
+    upper_fabric = _fabric(
+        rng,
+        upper_colour,
+        _PATTERNS
+        if upper not in ("jacket", "coat")
+        else {
+            "plain": 60,
+            "two_tone": 14,
+            "sleeves": 10,
+            "band": 8,
+            "checks": 8,
+        },
+    )
     if upper == "dress":
         # A dress has one fabric; the description still names both parts.
         lower, lower_colour = "dress", upper_colour
@@ -161,37 +203,71 @@ def draw_look(rng: np.random.Generator, coarse: tuple[str, str, str] | None = No
     leg = {"trousers": 2.1, "jeans": 2.06, "leggings": 1.93, "shorts": rng.uniform(0.55, 1.0), "skirt": 0.0}
     cut, hat = _draw_hair(rng, female, age)
     shoe_name = _pick(rng, _SHOE_COLORS)
-    bag_name = _pick(rng, {"black": 7, "brown": 4, "grey": 3, "red": 3, "blue": 3, "green": 2, "beige": 2, "pink": 1,
-                           "yellow": 1, "white": 1})  # fmt: skip
-    hair_name = _pick(rng, {"grey": 6, "white": 4, "black": 1} if age == "old" else {
-        "black": 10, "brown": 9, "blond": 5, "red": 2,
-    })  # fmt: skip
+    bag_name = _pick(
+        rng,
+        {
+            "black": 7,
+            "brown": 4,
+            "grey": 3,
+            "red": 3,
+            "blue": 3,
+            "green": 2,
+            "beige": 2,
+            "pink": 1,
+            "yellow": 1,
+            "white": 1,
+        },
+    )
+    hair_name = _pick(
+        rng,
+        {"grey": 6, "white": 4, "black": 1}
+        if age == "old"
+        else {
+            "black": 10,
+            "brown": 9,
+            "blond": 5,
+            "red": 2,
+        },
+    )
     garment = palette.GARMENT
     return Look(
-        sex=sex, age=age, shape=shape,
+        sex=sex,
+        age=age,
+        shape=shape,
         skin=palette.shade(
             palette.SKIN[_pick(rng, {"pale": 3, "light": 4, "tan": 3, "brown": 2, "dark": 2})], rng, 0.5
         ),
-        hair_name=hair_name, hair=palette.shade(palette.HAIR[hair_name], rng), cut=cut,
+        hair_name=hair_name,
+        hair=palette.shade(palette.HAIR[hair_name], rng),
+        cut=cut,
         beard=not female and age in ("adult", "young") and rng.random() < 0.22,
         glasses=rng.random() < 0.15,
-        upper=upper, upper_fabric=upper_fabric,
+        upper=upper,
+        upper_fabric=upper_fabric,
         inner=palette.shade(garment[str(rng.choice(["white", "black", "grey", "red", "blue"]))], rng),
-        sleeve=sleeve, hem=0.27 if tucked else float(hem.get(upper, 0.1) + rng.uniform(-0.03, 0.03)),
+        sleeve=sleeve,
+        hem=0.27 if tucked else float(hem.get(upper, 0.1) + rng.uniform(-0.03, 0.03)),
         neckline=float(rng.uniform(0.0, 1.0)),
-        lower=lower, lower_fabric=lower_fabric, leg=float(leg.get(lower, 0.0)),
+        lower=lower,
+        lower_fabric=lower_fabric,
+        leg=float(leg.get(lower, 0.0)),
         width=float(rng.uniform(0.0, 1.0)),
         shoes=_pick(rng, {"sneakers": 10, "shoes": 6, "boots": 4 if age != "child" else 1}),
-        shoe_colour=palette.shade(garment[shoe_name], rng), shoe_name=shoe_name,
-        hat=hat, hat_colour=palette.shade(garment[_pick(rng, _UPPER_COLORS)], rng),
+        shoe_colour=palette.shade(garment[shoe_name], rng),
+        shoe_name=shoe_name,
+        hat=hat,
+        hat_colour=palette.shade(garment[_pick(rng, _UPPER_COLORS)], rng),
         bag=_pick(rng, {"none": 42, "backpack": 22, "shoulder": 16, "handbag": 14 if female else 4, "shopper": 6}),
-        bag_colour=palette.shade(garment[bag_name], rng), bag_name=bag_name,
+        bag_colour=palette.shade(garment[bag_name], rng),
+        bag_name=bag_name,
         scarf=upper in ("jacket", "coat", "jumper") and rng.random() < 0.2,
         scarf_colour=palette.shade(garment[_pick(rng, _UPPER_COLORS)], rng),
-        stride=float(rng.uniform(0.55, 0.95)), swing=float(rng.uniform(0.4, 1.25)),
-        stoop=float(rng.uniform(0, 4) + (6 if age == "old" else 0)), toe_out=float(rng.uniform(0, 9)),
+        stride=float(rng.uniform(0.55, 0.95)),
+        swing=float(rng.uniform(0.4, 1.25)),
+        stoop=float(rng.uniform(0, 4) + (6 if age == "old" else 0)),
+        toe_out=float(rng.uniform(0, 9)),
         seed=int(rng.integers(2**31)),
-    )  # fmt: skip
+    )
 
 
 def resembling(look: Look, other: Look) -> Look:
@@ -202,10 +278,19 @@ def resembling(look: Look, other: Look) -> Look:
     """
     fabric = replace(look.upper_fabric, pattern=other.upper_fabric.pattern)
     return replace(
-        look, upper=other.upper, upper_fabric=fabric, sleeve=other.sleeve, hem=other.hem, lower=other.lower,
-        leg=other.leg, lower_fabric=fabric if other.upper == "dress" else look.lower_fabric,
-        hair_name=other.hair_name, hair=other.hair, bag=other.bag, scarf=other.scarf,
-    )  # fmt: skip
+        look,
+        upper=other.upper,
+        upper_fabric=fabric,
+        sleeve=other.sleeve,
+        hem=other.hem,
+        lower=other.lower,
+        leg=other.leg,
+        lower_fabric=fabric if other.upper == "dress" else look.lower_fabric,
+        hair_name=other.hair_name,
+        hair=other.hair,
+        bag=other.bag,
+        scarf=other.scarf,
+    )
 
 
 def _draw_shape(rng: np.random.Generator, female: bool, age: str) -> BodyShape:

@@ -29,13 +29,23 @@ _LIGHT = {
 }
 # Other words for a garment, which name several kinds of it.
 _UPPER_ALSO = {
-    "tshirt": ("shirt", "top"), "shirt": ("top",), "jumper": ("sweater", "top"), "hoodie": ("sweatshirt", "top"),
-    "jacket": ("jacket",), "coat": ("overcoat",), "vest": ("top", "tank top"), "dress": ("dress",),
-}  # fmt: skip
+    "tshirt": ("shirt", "top"),
+    "shirt": ("top",),
+    "jumper": ("sweater", "top"),
+    "hoodie": ("sweatshirt", "top"),
+    "jacket": ("jacket",),
+    "coat": ("overcoat",),
+    "vest": ("top", "tank top"),
+    "dress": ("dress",),
+}
 _LOWER_ALSO = {
-    "trousers": ("pants",), "jeans": ("pants", "trousers"), "leggings": ("tights", "pants"), "shorts": ("shorts",),
-    "skirt": ("skirt",), "long_skirt": ("skirt", "maxi skirt"),
-}  # fmt: skip
+    "trousers": ("pants",),
+    "jeans": ("pants", "trousers"),
+    "leggings": ("tights", "pants"),
+    "shorts": ("shorts",),
+    "skirt": ("skirt",),
+    "long_skirt": ("skirt", "maxi skirt"),
+}
 _DOING = {clip.name: clip.words for clips in CLIPS.values() for clip in clips}
 
 
@@ -51,10 +61,27 @@ class RenderedPhrases(CaptionSource):
     """
 
     columns = (
-        "caption", "sex", "age", "upper", "upper_colour", "upper_pattern", "lower", "lower_colour", "lower_pattern",
-        "shoes", "shoe_colour", "hair_colour", "hair_cut", "hat", "bag", "bag_colour", "view", "pose", "setting",
+        "caption",
+        "sex",
+        "age",
+        "upper",
+        "upper_colour",
+        "upper_pattern",
+        "lower",
+        "lower_colour",
+        "lower_pattern",
+        "shoes",
+        "shoe_colour",
+        "hair_colour",
+        "hair_cut",
+        "hat",
+        "bag",
+        "bag_colour",
+        "view",
+        "pose",
+        "setting",
         "light",
-    )  # fmt: skip
+    )
 
     def __init__(self, full: float = 0.15) -> None:
         check_range("RenderedPhrases.full", full, 0, 1)

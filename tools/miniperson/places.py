@@ -9,13 +9,22 @@ from tools.miniperson.viewpoint import Viewpoint
 
 _PLACES = {
     "campus": (
-        campus.brick_hall, campus.lawn, campus.glass_entrance, campus.car_park, campus.arcade, campus.square,
+        campus.brick_hall,
+        campus.lawn,
+        campus.glass_entrance,
+        campus.car_park,
+        campus.arcade,
+        campus.square,
     ),
     "station": (
-        station.platform, station.concourse, station.underpass, station.forecourt, station.shelter,
+        station.platform,
+        station.concourse,
+        station.underpass,
+        station.forecourt,
+        station.shelter,
         station.ticket_gates,
     ),
-}  # fmt: skip
+}
 
 
 @cache

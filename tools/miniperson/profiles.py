@@ -9,9 +9,15 @@ Array = NDArray[np.float32]
 
 # Distance of the cloth from the skin on the chest, in meters, by kind of upper garment.
 THICKNESS = {
-    "tshirt": 0.015, "shirt": 0.016, "jumper": 0.021, "hoodie": 0.026, "jacket": 0.030, "coat": 0.029, "vest": 0.010,
+    "tshirt": 0.015,
+    "shirt": 0.016,
+    "jumper": 0.021,
+    "hoodie": 0.026,
+    "jacket": 0.030,
+    "coat": 0.029,
+    "vest": 0.010,
     "dress": 0.010,
-}  # fmt: skip
+}
 
 
 def ramp(value: Array, start: float, end: float) -> Array:

@@ -207,8 +207,17 @@ def hairline(y: Array) -> Array:
     return line.astype(np.float32)
 
 
-_VOLUME = {"bald": 0.0, "buzz": 0.002, "crop": 0.008, "short": 0.014, "curly": 0.04, "long": 0.014, "bob": 0.018,
-           "ponytail": 0.008, "bun": 0.008}  # fmt: skip
+_VOLUME = {
+    "bald": 0.0,
+    "buzz": 0.002,
+    "crop": 0.008,
+    "short": 0.014,
+    "curly": 0.04,
+    "long": 0.014,
+    "bob": 0.018,
+    "ponytail": 0.008,
+    "bun": 0.008,
+}
 _HAT_VOLUME = {"cap": 0.018, "beanie": 0.02, "brimmed": 0.022, "hood": 0.03}
 
 

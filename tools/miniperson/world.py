@@ -31,14 +31,26 @@ def world_viewpoints(seed: int, count: int = 16) -> tuple[Viewpoint, ...]:
 
 # What towns are built of: concrete, slate, sandstone, brick, clay, timber, plaster, painted metal.
 _BUILT = (
-    (150, 150, 148), (104, 108, 112), (186, 168, 136), (142, 86, 66), (168, 120, 92), (128, 98, 70), (206, 196, 176),
-    (196, 206, 204), (120, 134, 140), (174, 160, 158),
-)  # fmt: skip
+    (150, 150, 148),
+    (104, 108, 112),
+    (186, 168, 136),
+    (142, 86, 66),
+    (168, 120, 92),
+    (128, 98, 70),
+    (206, 196, 176),
+    (196, 206, 204),
+    (120, 134, 140),
+    (174, 160, 158),
+)
 _GROUND = {"tiles": "paving", "asphalt": "asphalt", "planks": "wooden boards", "bricks": "bricks", "grass": "grass"}
 _WALL = {
-    "facade": "a building", "bricks": "a brick wall", "planks": "a wooden wall", "glass": "a glass front",
-    "plain": "a plain wall", "tiles": "a tiled wall",
-}  # fmt: skip
+    "facade": "a building",
+    "bricks": "a brick wall",
+    "planks": "a wooden wall",
+    "glass": "a glass front",
+    "plain": "a plain wall",
+    "tiles": "a tiled wall",
+}
 _PAINTED = ((160, 44, 40), (46, 78, 128), (52, 104, 74), (206, 170, 60), (70, 72, 76), (206, 206, 202), (120, 84, 56))
 
 
@@ -96,9 +108,8 @@ def _walls(rng: Rng) -> list[Solid]:
     far = float(rng.uniform(15, 26))
     scale = (0.25, 0.5) if rng.random() < 0.4 else (1.0, 3.2)
     walls: list[Solid] = [
-        Box((float(rng.uniform(-3, 3)), far, 0.0), (60, 1.0, float(rng.uniform(2.4, 11))),
-            _surface(rng, kinds, scale)),
-    ]  # fmt: skip
+        Box((float(rng.uniform(-3, 3)), far, 0.0), (60, 1.0, float(rng.uniform(2.4, 11))), _surface(rng, kinds, scale)),
+    ]
     if rng.random() < 0.6:
         front = _surface(rng, ["glass", "shelves", "posters", "planks"], (0.5, 1.4))
         walls.append(Box((float(rng.uniform(-4, 4)), far - 0.7, 0.0), (float(rng.uniform(2, 6)), 0.5, 2.7), front))

@@ -127,9 +127,12 @@ class TextToImageTraining(LightningModule):
             tokens: (B, L) int64.
         """
         tokens = self.tokenizer(
-            captions, padding="max_length", truncation=True, max_length=self.tokenizer.model_max_length,
+            captions,
+            padding="max_length",
+            truncation=True,
+            max_length=self.tokenizer.model_max_length,
             return_tensors="pt",
-        ).input_ids.to(self.device)  # fmt: skip
+        ).input_ids.to(self.device)
         return self.text_encoder(tokens).last_hidden_state, tokens
 
     def forward(self, noisy: Tensor, timesteps: Tensor, states: Tensor) -> Tensor:
