@@ -151,6 +151,27 @@ def _fabric(rng: np.random.Generator, name: str, patterns: Mapping[str, float]) 
     return Fabric(name, ground, pattern, palette.shade(second, rng), period, int(rng.integers(2**31)))
 
 
+_BAG_COLORS = {
+    "black": 7,
+    "brown": 4,
+    "grey": 3,
+    "red": 3,
+    "blue": 3,
+    "green": 2,
+    "beige": 2,
+    "pink": 1,
+    "yellow": 1,
+    "white": 1,
+}
+_OLD_HAIR = {"grey": 6, "white": 4, "black": 1}
+_HAIR = {
+    "black": 10,
+    "brown": 9,
+    "blond": 5,
+    "red": 2,
+}
+
+
 def draw_look(rng: np.random.Generator, coarse: tuple[str, str, str] | None = None) -> Look:
     """Draw an identity.
 
@@ -203,32 +224,8 @@ def draw_look(rng: np.random.Generator, coarse: tuple[str, str, str] | None = No
     leg = {"trousers": 2.1, "jeans": 2.06, "leggings": 1.93, "shorts": rng.uniform(0.55, 1.0), "skirt": 0.0}
     cut, hat = _draw_hair(rng, female, age)
     shoe_name = _pick(rng, _SHOE_COLORS)
-    bag_name = _pick(
-        rng,
-        {
-            "black": 7,
-            "brown": 4,
-            "grey": 3,
-            "red": 3,
-            "blue": 3,
-            "green": 2,
-            "beige": 2,
-            "pink": 1,
-            "yellow": 1,
-            "white": 1,
-        },
-    )
-    hair_name = _pick(
-        rng,
-        {"grey": 6, "white": 4, "black": 1}
-        if age == "old"
-        else {
-            "black": 10,
-            "brown": 9,
-            "blond": 5,
-            "red": 2,
-        },
-    )
+    bag_name = _pick(rng, _BAG_COLORS)
+    hair_name = _pick(rng, _OLD_HAIR if age == "old" else _HAIR)
     garment = palette.GARMENT
     return Look(
         sex=sex,
