@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 _PACKAGE = __name__.partition(".")[0]
@@ -34,13 +35,15 @@ def current_class(path: str) -> str:
     name = _CLASSES.get(name, name)
     if not module:
         return name
-    if module.partition(".")[0] != _PACKAGE or _exists(module):
+    if module.partition(".")[0] != _PACKAGE or _has(module, name):
         return f"{module}.{name}"
     return name  # the registry knows it by this
 
 
-def _exists(module: str) -> bool:
+def _has(module: str, name: str) -> bool:
+    """Return true if the source of a module names a class; nothing is imported."""
     try:
-        return importlib.util.find_spec(module) is not None
+        spec = importlib.util.find_spec(module)
     except ModuleNotFoundError:
         return False
+    return spec is not None and spec.origin is not None and name in Path(spec.origin).read_text(encoding="utf-8")

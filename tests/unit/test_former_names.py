@@ -19,7 +19,7 @@ data:
     train_view: {class_path: diffreid_lightning.data.transforms.TrainView, init_args: {colour: 0.2}}
 trainer:
   callbacks:
-  - class_path: diffreid_lightning.callbacks.export.BackboneExport
+  - class_path: diffreid_lightning.callbacks.BackboneExport
   - class_path: lightning.pytorch.callbacks.LearningRateMonitor
 """
 
@@ -43,7 +43,9 @@ def test_a_moved_class_is_no_change() -> None:
     assert str(change) == "data.init_args.train_view.init_args.color 0.2 -> 0.3"
 
 
-@pytest.mark.parametrize("path", ["a.b.Mine", "Mine", "torch.optim.Adam", "diffreid_lightning.reid.supervised.X"])
+@pytest.mark.parametrize(
+    "path", ["a.b.Mine", "Mine", "torch.optim.Adam", "diffreid_lightning.reid.supervised.SupervisedReID"]
+)
 def test_other_paths_stay(path: str) -> None:
     assert former_names.current_class(path) == path
 
