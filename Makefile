@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 # The environment is made anew when the list of dependencies changes, and only then.
 STAMP := $(VENV)/.dependencies-$(shell cat setup.cfg pyproject.toml | cksum | cut -d' ' -f1)
 
-.PHONY: demo test fuzz lint types wheel notebooks check install clean
+.PHONY: demo test fuzz lint types wheel notebooks docs check install clean
 
 demo: install
 	$(PY) -m diffreid_lightning pipeline
@@ -33,7 +33,12 @@ notebooks: install
 	rm -rf build/notebooks && mkdir -p build/notebooks && cp notebooks/*.ipynb build/notebooks
 	cd build/notebooks && DIFFREID_QUICKSTART=chains/quick WANDB_MODE=offline $(abspath $(VENV))/bin/jupyter-execute *.ipynb
 
-check: lint types test fuzz wheel notebooks
+# The site in build/site; `make docs DOCS=serve` shows it at http://127.0.0.1:8000 and rebuilds it on every change.
+DOCS ?= build --strict
+docs: install
+	$(PY) -m mkdocs $(DOCS)
+
+check: lint types test fuzz wheel notebooks docs
 
 install: $(STAMP)
 	@# An environment shared by several checkouts must serve this one.
@@ -43,7 +48,7 @@ install: $(STAMP)
 $(STAMP):
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --upgrade pip "setuptools>=69" wheel
-	$(PY) -m pip install --quiet -e ".[dev,imagenet]"
+	$(PY) -m pip install --quiet -e ".[dev,docs,imagenet]"
 	@rm -f $(VENV)/.dependencies-* && touch $(STAMP) && printf '%s' "$(CURDIR)" > $(VENV)/.checkout
 
 clean:
