@@ -55,7 +55,7 @@ def test_stock_timm_gives_the_same_features(name: str, pooling: str, tmp_path: P
         assert torch.equal(backbone(IMAGES), head)
 
 
-README = Path(__file__).parents[3] / "README.md"
+PAGE = Path(__file__).parents[3] / "docs" / "guide" / "your_own_crops.md"
 
 
 @pytest.mark.parametrize(
@@ -71,17 +71,16 @@ README = Path(__file__).parents[3] / "README.md"
         ("swin_tiny_patch4_window7_224", "gem"),
     ],
 )
-def test_readme_gives_the_measured_features_without_this_package(name: str, pooling: str, tmp_path: Path) -> None:
+def test_docs_give_the_measured_features_without_this_package(name: str, pooling: str, tmp_path: Path) -> None:
     backbone = Backbone(name, image_size=SIZE, pooling=pooling).eval()
     if backbone.pool is not None:
         torch.nn.init.constant_(backbone.pool.p, 2.7182817)
     save_backbone(backbone, tmp_path / "export", provenance={})
-    section = README.read_text(encoding="utf-8").partition("### Features without this package")[2]
-    lines = re.search(r"```python\n(.*?)```", section, re.DOTALL).group(1)
+    lines = re.search(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL).group(1)
     assert "diffreid_lightning" not in lines
     names = {"images": IMAGES}
     with torch.no_grad():
-        exec(lines.replace("runs/reid/fit-001/backbone", str(tmp_path / "export")), names)
+        exec(lines.replace("runs/bot_market1501/fit-001/backbone", str(tmp_path / "export")), names)
         expected = backbone(IMAGES)
     assert names["features"].shape == expected.shape and torch.isfinite(expected).all() and expected.std() > 0
     torch.testing.assert_close(names["features"], expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
