@@ -36,7 +36,7 @@ notebooks: install
 # The site in build/site; `make docs DOCS=serve` shows it at http://127.0.0.1:8000 and rebuilds it on every change.
 DOCS ?= build --strict
 docs: install
-	$(PY) -m mkdocs $(DOCS)
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs $(DOCS)
 
 check: lint types test fuzz wheel notebooks docs
 

@@ -6,6 +6,7 @@ MkDocs calls the functions below by their names. Nothing is written into ``docs/
 from __future__ import annotations
 
 import io
+import os
 import re
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -82,6 +83,7 @@ def help_text(words: tuple[str, ...]) -> str:
     """
     from diffreid_lightning.cli import main  # torch and Lightning take seconds to import
 
+    os.environ["COLUMNS"] = "100"
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
         code = main([*words, "--help"])
