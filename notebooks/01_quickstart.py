@@ -5,7 +5,7 @@
 # who they are, let it draw more of them, keep what a Re-ID network recognizes, pre-train on that and fine-tune. No
 # network, no account and no GPU are needed; the chain takes some minutes on two cores.
 #
-# Every stage is an ordinary command with a config of its own (`configs/pipeline/`). A stage whose input, config and
+# Every stage is an ordinary command with a config of its own (`configs/stages/`). A stage whose input, config and
 # code are unchanged is skipped, so running a cell again costs seconds.
 
 # %%

@@ -61,7 +61,7 @@ def load_autoencoder(path: str | Path) -> AutoencoderKL:
             path,
             "autoencoder",
             looked_for="config.json of an AutoencoderKL, or a pipeline folder with vae/config.json",
-            remedy="train one: python -m diffreid_lightning fit --config tiny_sd/autoencoder",
+            remedy="train one: python -m diffreid_lightning fit --config tools/tiny_sd/configs/autoencoder.yaml",
         )
     with _loading(path, "autoencoder"):
         vae = _load_network(AutoencoderKL, folder, torch.float32)

@@ -251,7 +251,7 @@ class Stages:
 
 def configs_key() -> str:
     """Hash what the stages' configs say."""
-    files = [find_config(f"pipeline/{name}") for name in _CONFIGS]
+    files = [find_config(f"stages/{name}") for name in _CONFIGS]
     files += [configs_folder() / DEFAULT, configs_folder() / select.DEFAULT, *sorted(_HERE.glob("*.yaml"))]
     return content_key([load_config(file) for file in files])
 

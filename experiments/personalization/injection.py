@@ -9,7 +9,7 @@ many. The columns are those of :mod:`experiments.personalization.lpe`; asked for
 packaged vocabulary ``rendered`` (poses are not read), by the strategies that ask at all. Models are shared with
 :mod:`experiments.personalization.lpe` in the same work folder; a killed run goes on where it was. Machines share the
 work by ``--earlier``: what stands in another's ``injection-SPLIT.json`` is taken from there. What was measured so far
-lies in ``benchmarks/results``.
+lies in ``experiments/personalization/results``.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ evaluations. Its prompts ask for a view, the same number of each, in words.
 Key rows differ from full LPE in one thing, or are plain DreamBooth; they have more seeds, and paired differences from
 full LPE with 95 % intervals. Everything is kept in the work folder: a killed run goes on where it was. Machines share
 the work by ``--earlier``: what stands in another's ``lpe-SPLIT.json`` is taken from there. What was measured
-so far lies in ``benchmarks/results``.
+so far lies in ``experiments/personalization/results``.
 """
 
 from __future__ import annotations

@@ -15,13 +15,14 @@ from diffreid_lightning.packaged import configs_folder
 from tests.fixtures.command_line import TINY
 from tests.fixtures.wandb_records import read_run, runs_under
 
-_COMMAND = re.compile(r"python -m diffreid_lightning (fit|predict|test)((?: --config [\w/]+)+)")
-_TRAINER_CONFIGS = sorted(
-    path.relative_to(configs_folder()).with_suffix("").as_posix()
-    for path in configs_folder().rglob("*.yaml")
-    if _COMMAND.search(path.read_text(encoding="utf-8"))
-)
-_SWEEPS = sorted((configs_folder() / "sweep").glob("*.yaml"))
+_COMMAND = re.compile(r"python -m diffreid_lightning (fit|predict|test)((?: --config [\w/.]+)+)")
+_ROOT = configs_folder().parent
+_FILES = {
+    path.relative_to(configs_folder()).with_suffix("").as_posix(): path for path in configs_folder().rglob("*.yaml")
+}
+_FILES |= {path.relative_to(_ROOT).as_posix(): path for path in _ROOT.glob("tools/*/configs/*.yaml")}
+_TRAINER_CONFIGS = sorted(name for name, path in _FILES.items() if _COMMAND.search(path.read_text(encoding="utf-8")))
+_SWEEPS = sorted((configs_folder() / "sweeps").glob("*.yaml"))
 
 
 def left_open(node: Any, key: str = "") -> Iterator[str]:
@@ -34,25 +35,28 @@ def left_open(node: Any, key: str = "") -> Iterator[str]:
 
 
 def test_configs_are_found() -> None:
-    assert {"recipes/bot_market1501", "tiny_sd/denoiser", "stages/pretrain"} <= set(_TRAINER_CONFIGS)
+    assert {"recipes/bot_market1501", "stages/pretrain", "tools/tiny_sd/configs/decoder.yaml"} <= set(_TRAINER_CONFIGS)
 
 
 @pytest.mark.parametrize("name", _TRAINER_CONFIGS)
 def test_the_command_at_its_head_parses(
-    name: str, command: Callable[..., int], capsys: pytest.CaptureFixture[str]
+    name: str, command: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    text = (configs_folder() / f"{name}.yaml").read_text(encoding="utf-8")
+    (tmp_path / "tools").symlink_to(_ROOT / "tools")
+    text = _FILES[name].read_text(encoding="utf-8")
     commands = {found[2].split()[-1]: found for found in _COMMAND.finditer(text)}
     assert name in commands, "its head shows how it is run"
     verb, layers = commands[name][1], commands[name][2].split()
-    texts = [(configs_folder() / f"{layer}.yaml").read_text(encoding="utf-8") for layer in layers[1::2]]
+    texts = [_FILES[layer].read_text(encoding="utf-8") for layer in layers[1::2]]
     given = [f"--{key}=somewhere" for each in texts for key in left_open(yaml.safe_load(each))]
     assert command(verb, *layers, *given, "--print_config") == 0, capsys.readouterr().err
     printed = yaml.safe_load(capsys.readouterr().out)
     written = yaml.safe_load(text)
     for section in ("data", "model"):
         if "class_path" in written.get(section, {}):
-            assert printed[section]["class_path"].rpartition(".")[2] == written[section]["class_path"]
+            assert (
+                printed[section]["class_path"].rpartition(".")[2] == written[section]["class_path"].rpartition(".")[2]
+            )
 
 
 def trial(sweep: Mapping[str, Any], choose: Callable[[list[Any]], Any]) -> list[str]:

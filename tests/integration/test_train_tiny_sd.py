@@ -24,10 +24,12 @@ from tools.tiny_sd.architectures import build_autoencoder
 Command = Callable[..., int]
 RUN = Path("runs/test/fit-001")
 
+TOOLS = Path(__file__).parents[2] / "tools/tiny_sd/configs"
+
 
 def config(path: Path, name: str, **model: Any) -> Path:
     """The shipped config with networks of a few thousand parameters in place of its own."""
-    shipped = yaml.safe_load((Path(__file__).parents[2] / "configs/tiny_sd" / f"{name}.yaml").read_text())
+    shipped = yaml.safe_load((TOOLS / f"{name}.yaml").read_text())
     shipped["trainer"] |= {
         "default_root_dir": "runs/test", "max_epochs": 2, "check_val_every_n_epoch": 1, "precision": "32",
         "enable_progress_bar": False, "accelerator": "cpu", "log_every_n_steps": 1,
@@ -109,7 +111,7 @@ def test_a_decoder_is_sharpened_under_the_latents_that_are_there(
     first.register_to_config(scaling_factor=0.75)
     save_autoencoder(first, tmp_path / "first", {})
     small = [
-        "--config=tiny_sd/decoder",
+        f"--config={TOOLS / 'decoder.yaml'}",
         "--trainer.max_epochs=2",
         "--trainer.default_root_dir=runs/test",
         "--model.adversary.channels=4",
