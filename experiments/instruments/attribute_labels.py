@@ -74,7 +74,7 @@ def encode_rows(rows: Manifest, patterns: tuple[str, ...] = ONE_COLOR) -> Tensor
     """
     numbered = encode({name: rows.numpy(name) for name in VALUES})
     for name in ("upper_colour", "lower_colour"):
-        shown = rows.table[name.replace("_color", "_pattern")].to_pylist()
+        shown = rows.table[name.replace("_colour", "_pattern")].to_pylist()
         numbered[torch.tensor([pattern not in patterns for pattern in shown]), list(VALUES).index(name)] = UNKNOWN
     worn = zip(rows.table["upper"].to_pylist(), rows.table["lower"].to_pylist(), strict=True)
     numbered[torch.tensor([hides_lower(*outfit) for outfit in worn]), list(VALUES).index("lower_colour")] = UNKNOWN

@@ -118,7 +118,7 @@ def test_colors_are_those_that_were_rendered(captioned: Manifest) -> None:
     rows = captioned.table.to_pylist()
     for row in rows:
         for part, kinds in (("upper", ("top",)), ("lower", ("trousers", "shorts"))):
-            said, truth = colors_said(row, kinds)[0], row[f"{part}_color"]
+            said, truth = colors_said(row, kinds)[0], row[f"{part}_colour"]
             exact[part] += said == truth
             near[part] += said == truth or frozenset((said, truth)) in NEIGHBORS
     shares = {part: (exact[part] / len(rows), near[part] / len(rows)) for part in exact}

@@ -30,7 +30,7 @@ TRAINED: dict[str, dict[str, Any]] = {
     "SupervisedReID": {},
     "ScorerTraining": {},
     "Personalization": {"model": "somewhere"},
-    "AutoencoderTraining": {"architecture": {}},
+    "tools.tiny_sd.autoencoder.AutoencoderTraining": {"architecture": {}},
 }
 
 

@@ -287,9 +287,9 @@ def test_what_nobody_foresaw_is_one_error_with_the_traceback_in_a_file(
     file = tmp_path / "runs/reid/fit-001/traceback.txt"
     assert f"{file.relative_to(tmp_path)}" in error and "Traceback" in file.read_text()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    for name, verb in {"data": "data", "select": "select", "convert": "convert", "pipeline": "pipeline"}.items():
+    for name, verb in {"data": "data", "select": "select", "convert": "convert", "run_pipeline": "pipeline"}.items():
         with monkeypatch.context() as patch:
-            patch.setattr(f"diffreid_lightning.cli.{name}.{verb}_command", fail)
+            patch.setattr(f"diffreid_lightning.cli.commands.{name}.{verb}_command", fail)
             assert command(verb) == 1
     named = re.findall(r"is in (\S+);", capfd.readouterr().err)
     assert len(named) == 4 and all("nobody" in Path(path).read_text() for path in named)
