@@ -1,4 +1,4 @@
-"""Where work runs that no trainer places."""
+"""Choose the device for work outside a trainer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the files lie that come with the package beside its code."""
+"""Find the files that come with the package besides its code."""
 
 from __future__ import annotations
 

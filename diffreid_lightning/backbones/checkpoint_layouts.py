@@ -52,7 +52,7 @@ def _keep(checkpoint: Checkpoint, tensors: Tensors) -> Checkpoint:
 
 @dataclass(frozen=True)
 class ForeignForm:
-    """How a project wraps its state dicts.
+    """Layout of one project's checkpoints.
 
     Args:
         traits: what the project's network has around the weights.

@@ -1,4 +1,4 @@
-"""Where training starts: initial weights for a backbone, checked name by name and shape by shape."""
+"""Load initial weights into a backbone, checked name by name and shape by shape."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from diffreid_lightning.errors import UserError, shorten
 
 @dataclass(frozen=True)
 class WeightsReport:
-    """What loading the initial weights did, by names inside the timm model.
+    """Report of loading initial weights, by names inside the timm model.
 
     Args:
         source: where the weights came from, in words; ``scratch`` for none.
@@ -55,7 +55,7 @@ class WeightsReport:
 
     @property
     def is_partial(self) -> bool:
-        """Whether something other than a classifier was left over on either side."""
+        """Return true if anything but a classifier was left over on either side."""
         return bool(self.missing or self.unexpected or self.mismatched)
 
     def __str__(self) -> str:

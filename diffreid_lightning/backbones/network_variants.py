@@ -24,7 +24,7 @@ _STEM: tuple[tuple[str, int | bool], ...] = (("padding", 0), ("ceil_mode", True)
 
 
 def is_variant(name: object) -> bool:
-    """Whether a value, read from a file, names a variation."""
+    """Return true if a value read from a file names a variant."""
     return isinstance(name, str) and (name == CEIL_STEM or name.removeprefix(FULL_WINDOWS).isdecimal())
 
 

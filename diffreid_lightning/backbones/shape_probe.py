@@ -1,4 +1,4 @@
-"""What a network reveals when a blank image is sent through it: the layout of its map, the parameters it uses.
+"""Probe a network with a blank image for the layout of its feature map and the parameters it uses.
 
 Blank images draw no random numbers, so probing does not shift anyone's seed.
 """
@@ -57,7 +57,7 @@ def map_size(model: TimmModel, features: object) -> tuple[int, int] | None:
 
 @dataclass
 class PatchCover:
-    """How far the patches of a network cover an image, per axis (down, across).
+    """Part of an image that a network's patches cover, per axis (down, across).
 
     Args:
         left_out: pixels at the far edge that no patch covers; 0 where all is seen.
@@ -102,7 +102,7 @@ def watching_patches(model: TimmModel, image_size: tuple[int, int]) -> Iterator[
 
 
 def needs_contiguous(model: nn.Module) -> bool:
-    """Whether a network must not run channels-last on the CPU.
+    """Return true if a network must not run channels-last on the CPU.
 
     oneDNN writes beyond its memory in the backward pass of a strided convolution of 1x1 over few channels (FastViT's,
     RepVGG's and MobileOne's stems).

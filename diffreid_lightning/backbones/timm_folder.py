@@ -34,7 +34,7 @@ RGB: TypeAlias = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class WeightTraits:
-    """What weights expect of the network around them; None where their source does not say.
+    """Properties that weights expect of their network; None if the source does not state them.
 
     Args:
         mean: per-channel mean that inputs in [0, 1] were normalized with.
@@ -101,7 +101,7 @@ class TimmFolder:
 
     @property
     def traits(self) -> WeightTraits:
-        """What the weights of this folder expect around them."""
+        """Return the properties that the folder's weights expect."""
         return traits_of(self.config, self.provenance)
 
 

@@ -1,4 +1,4 @@
-"""What a ``predict`` stage leaves behind: the manifest it read with further columns, or a new one."""
+"""Write the manifest of a ``predict`` stage: the one it read with further columns, or a new one."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ManifestWriter(BasePredictionWriter):
 
     @property
     def cache_key(self) -> dict[str, Any]:
-        """What the result follows from beside data and module, as plain JSON values."""
+        """Return the settings that the result depends on besides data and module, as plain JSON values."""
         return {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

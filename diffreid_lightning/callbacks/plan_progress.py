@@ -1,4 +1,4 @@
-"""How far a ``predict`` stage is, in images: lines that also read well in a log file."""
+"""Report the progress of a ``predict`` stage in images, as lines that suit a log file."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from diffreid_lightning.paths import user_path
 
 @dataclass(frozen=True)
 class Configuration:
-    """What a command line and its config files say.
+    """Configuration of a command: its files and flags, merged.
 
     Args:
         written: all layers and flags in one mapping, with references.

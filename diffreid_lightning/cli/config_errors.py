@@ -1,4 +1,4 @@
-"""What was meant by a key or a class name that nobody knows: the answer to a misspelt config.
+"""Suggest the intended key or class for an unknown one in a config.
 
 The parser's own message for a key it does not know in a nested class is a tree of union types. This file is asked only
 after the parser has refused a configuration: it walks the settings that were given, file by file and flag by flag,

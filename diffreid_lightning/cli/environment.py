@@ -1,4 +1,4 @@
-"""What the surroundings of a command must allow: variables of launchers, and streams that take its words."""
+"""Check the environment of a command: launcher variables and output streams."""
 
 from __future__ import annotations
 

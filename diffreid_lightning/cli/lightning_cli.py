@@ -169,7 +169,7 @@ class DiffReIDCLI(LightningCLI):
 
     @property
     def _test_with(self) -> str:
-        """Which weights are evaluated after this fit; ``none`` where it is but tried out."""
+        """Return the weights to evaluate after fit; ``none`` under ``fast_dev_run``."""
         return "none" if getattr(self.trainer, "fast_dev_run", False) else str(self._get(self.config, "test_with"))
 
     def _no_best(self, data: ReIDDataModule) -> str | None:

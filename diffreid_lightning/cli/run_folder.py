@@ -1,4 +1,4 @@
-"""Where a run lives: ``<root>/<subcommand>-<number>``, one folder for everything that run writes.
+"""Create, find and lock run folders: ``<root>/<subcommand>-<number>`` holds everything a run writes.
 
 ``--ckpt_path last`` means the newest run under the root that has a last checkpoint; a ``fit`` that continues from it
 goes on in the same folder, under the same W&B run id. A ``fit`` whose SLURM job was requeued does so unasked.

@@ -1,4 +1,4 @@
-"""What a run writes down about itself, and when: not before it has made something."""
+"""Save the resolved config after the first completed batch, and record the run's attempts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a setting takes, in words: the answer to a value of the wrong kind.
+"""Explain which values a setting takes, after one of the wrong type.
 
 Like :mod:`~diffreid_lightning.cli.config_errors`, which has first looked at the names, this file is asked only after
 the parser has refused a configuration. It knows plain values (numbers, words, choices, lists of them); where a class

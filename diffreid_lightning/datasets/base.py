@@ -1,4 +1,4 @@
-"""What every on-disk format has in common: find the layout, read the names, check the counts, give a manifest."""
+"""Base class of the on-disk formats: find the layout, read the names, check the counts, build a manifest."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ENCLOSING_FOLDERS = 3  # archives often unpack to name/name/..., never deeper t
 
 @dataclass(frozen=True)
 class Counts:
-    """How many persons, images and cameras a split has.
+    """Numbers of identities, images and cameras in a split.
 
     Args:
         ids: distinct (source, partition, pid), distractors' pid included, as publications count them.
@@ -179,12 +179,12 @@ class PersonDataset(ABC):
 
     @property
     def junk(self) -> int:
-        """How many images the dataset itself calls junk; they are not in the manifest."""
+        """Return the number of images that the dataset calls junk; they are not in the manifest."""
         return self.scan()[1]
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was left out of the manifest beside junk, and what else deserves a look, in words."""
+        """Return notes on what the manifest leaves out besides junk, and on what to look at."""
         self.scan()
         return self._notes
 

@@ -1,4 +1,4 @@
-"""Which dataset lies in a folder, told by its layout and file names."""
+"""Detect the format of a dataset by its layout and file names."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ _FEW_LEVELS = "of few levels"
 
 @dataclass(frozen=True)
 class Decoded:
-    """What reading every image brought to light.
+    """Findings of decoding every image.
 
     Args:
         images: how many were read.
@@ -58,7 +58,7 @@ class Decoded:
 
     @property
     def problems(self) -> list[str]:
-        """What has to be mended before the images are used."""
+        """Return the faults that must be fixed before the images are used."""
         found = []
         if self.broken:
             found.append(f"{len(self.broken):,} images cannot be read")
@@ -69,7 +69,7 @@ class Decoded:
 
     @property
     def hints(self) -> list[str]:
-        """What deserves a look and may be as it should be."""
+        """Return findings to look at, which may be correct."""
         found = []
         for names, what in (
             (self.few_levels, f"images have at most {_FEW} levels per channel"),
@@ -97,7 +97,7 @@ class Decoded:
 
 
 class _Look(NamedTuple):
-    """What one image is like."""
+    """Properties of one decoded image."""
 
     digest: bytes = b""  # of its pixels; empty where it shows nothing
     broken: str | None = None

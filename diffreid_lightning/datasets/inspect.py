@@ -19,7 +19,7 @@ from diffreid_lightning.manifest.schema import SPLITS
 
 @dataclass(frozen=True)
 class SplitReport:
-    """What one split holds.
+    """Contents of one split.
 
     Args:
         split: its name.
@@ -38,7 +38,7 @@ class SplitReport:
 
 @dataclass(frozen=True)
 class Report:
-    """What ``check`` found.
+    """Report of ``data check``.
 
     Args:
         place: where the images lie.
@@ -76,7 +76,7 @@ class Report:
 
     @property
     def problems(self) -> list[str]:
-        """What has to be mended before the dataset is used; empty when ``ok``."""
+        """Return the faults that must be fixed before the dataset is used; empty if ``ok``."""
         found = []
         if self.strict and self.differences:
             found += self._worded_differences()
@@ -122,7 +122,7 @@ class Report:
 
     @property
     def hints(self) -> list[str]:
-        """What deserves a look and may be as it should be."""
+        """Return findings to look at, which may be correct."""
         found = [*self.notes]
         if self.differences and not self.strict:
             found += self._worded_differences()
@@ -148,7 +148,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether there is no problem."""
+        """Return true if there is no fault."""
         return not self.problems
 
 

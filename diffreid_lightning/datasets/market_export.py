@@ -26,7 +26,7 @@ _PLACES = {"train": "train", "val": "train", "generated": "train", "query": "que
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export came to.
+    """Result of an export.
 
     Args:
         images: how many images were placed.

@@ -17,7 +17,7 @@ from diffreid_lightning.manifest.manifest import Manifest
 
 
 class StageRows(NamedTuple):
-    """What a stage's module predicts for one batch of a plan."""
+    """Prediction of a stage's module for one batch of a plan."""
 
     number: int  #: of the batch
     rows: pa.Table  #: one row for each row of the batch, in its order
@@ -84,7 +84,7 @@ class StageDataModule(LightningDataModule):
     @property
     @abstractmethod
     def manifest(self) -> Manifest:
-        """What is read."""
+        """Return the manifest that the stage reads."""
 
     @property
     def rows(self) -> int:
@@ -98,7 +98,7 @@ class StageDataModule(LightningDataModule):
 
     @property
     def cache_key(self) -> dict[str, Any]:
-        """What the batches follow from, as plain JSON values."""
+        """Return the settings that the batches depend on, as plain JSON values."""
         return {"manifest": self.manifest.content_hash, "batch_size": self.batch_size}
 
     @abstractmethod

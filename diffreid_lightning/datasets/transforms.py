@@ -1,4 +1,4 @@
-"""What a network sees of an image: the training view and the evaluation view."""
+"""Turn images into tensors: the augmented training view and the evaluation view."""
 
 from __future__ import annotations
 

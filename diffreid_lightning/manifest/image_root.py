@@ -1,4 +1,4 @@
-"""Where images lie: a folder or a .zip archive, read by name, the same way from every process.
+"""Read images by name from a folder or a .zip archive, from any process.
 
 Names are POSIX paths below the root (``"query/0001_c1s1_001051_00.jpg"``) and never leave it.
 """
@@ -80,7 +80,7 @@ class ImageRoot:
 
     @property
     def in_archive(self) -> bool:
-        """Whether the images are read from a zip file."""
+        """Return true if the images are read from a zip file."""
         return self._archive is not None
 
     def below(self, folder: str) -> ImageRoot:

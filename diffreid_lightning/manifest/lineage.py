@@ -1,4 +1,4 @@
-"""What networks note of their training, as JSON beside their weights: which manifests they were shown."""
+"""Record the manifests that a network was trained on, as JSON beside its weights."""
 
 from __future__ import annotations
 

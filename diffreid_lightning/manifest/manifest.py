@@ -176,7 +176,7 @@ class Manifest:
 
     @functools.cached_property
     def images(self) -> ImageRoot:
-        """Where the images are read from. Raises UserError when the image root is not there."""
+        """Return the root that images are read from. Raises UserError if it is missing."""
         return ImageRoot(self.root)
 
     @functools.cached_property

@@ -1,4 +1,4 @@
-"""What the rows of a manifest may hold: its columns, the check of a whole table at once, and the hash of the rows.
+"""Define a manifest's columns, validate a whole table, and hash its rows.
 
 Pure functions on Arrow tables; ``manifest.Manifest`` is the object around them.
 """

@@ -26,7 +26,7 @@ from diffreid_lightning.metrics.functional.tiled_matmul import Distance
 
 @dataclass(frozen=True, eq=False)
 class RetrievalFeatures:
-    """What a metric has collected on all processes: each image once, in the dataset's order, on the CPU.
+    """Features that a metric collected on all processes: each image once, in the dataset's order, on the CPU.
 
     Args:
         query_features: (Q, D) float32.

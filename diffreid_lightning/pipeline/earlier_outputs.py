@@ -1,4 +1,4 @@
-"""What an earlier configuration made: kept, out of the way.
+"""Move the outputs of an earlier configuration aside, and keep them readable.
 
 All that one run of a chain puts aside lies in ``<root>/previous/<number>``, with its records as the chain keeps them.
 Its manifests still find the images they were made of, or say that these are gone; never others under the same names.
@@ -21,7 +21,7 @@ _MENDED = ".mended"
 
 
 class Aside:
-    """Where a run of a chain puts what it replaces.
+    """Folder into which one run of a chain moves the outputs it replaces.
 
     A kill at any moment loses nothing and mixes nothing: what is put aside moves in one step, and the manifests that
     must be mended then lie beside it already, under a hidden name. Who comes next completes or forgets them.

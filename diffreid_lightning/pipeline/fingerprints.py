@@ -1,4 +1,4 @@
-"""What a finished stage was made from and came to, as hashes: the reason to run it again or not.
+"""Hash the inputs and outputs of a stage, to decide if it must run again.
 
 A stage's key covers its command, its configs and the vocabularies they name, the chain's variables it reads, the code
 of the classes its configs name with all that they import (without docstrings and comments), the datasets and diffusion
@@ -68,12 +68,12 @@ class Record:
 
 
 def record_file(root: Path, name: str) -> Path:
-    """Where the record of a finished stage lies, below the chain's folder."""
+    """Return the file that records a finished stage."""
     return root / RECORDS / f"{name}.json"
 
 
 def begun_file(root: Path, name: str) -> Path:
-    """Where the record of a stage that is under way lies."""
+    """Return the file that records a running stage."""
     return root / RECORDS / f"{name}.begun.json"
 
 

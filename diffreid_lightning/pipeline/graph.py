@@ -1,4 +1,4 @@
-"""What a chain consists of, as its YAML says it: stages in order, what each reads and what it makes."""
+"""Read a chain from YAML: its stages in order, their inputs and outputs."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Stage:
 
     @property
     def available(self) -> bool:
-        """Whether the optional package it needs is installed."""
+        """Return true if the optional package it needs is installed."""
         return self.needs_package is None or importlib.util.find_spec(self.needs_package) is not None
 
     @property

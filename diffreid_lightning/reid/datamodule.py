@@ -214,12 +214,12 @@ class ReIDDataModule(LightningDataModule):
 
     @property
     def has_test(self) -> bool:
-        """Whether the test source has a query or a gallery at all."""
+        """Return true if the test source has a query or a gallery split."""
         return bool(np.isin(np.asarray(self._test_source.manifest().numpy("split")), ["query", "gallery"]).any())
 
     @property
     def names_test(self) -> bool:
-        """Whether a test source was asked for, and is not just the first that is trained on."""
+        """Return true if a test source was given, other than the first training source."""
         return self._test_source is not self._train_sources[0]
 
     def refuse_unanswerable(self) -> None:
@@ -245,7 +245,7 @@ class ReIDDataModule(LightningDataModule):
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What the training set was made of: each source's content hash, and how identities were held out."""
+        """Return the sources of the training set, with content hashes, and the choice of held-out identities."""
         sources = [
             {"sources": sorted(set(m.numpy("source").tolist())), "manifest": m.content_hash}
             for m, _ in self._train_manifests

@@ -1,4 +1,4 @@
-"""What ``predict`` writes for a Re-ID module: the features of every image, and which image each belongs to."""
+"""Write the features that ``predict`` computes, and the image of each."""
 
 from __future__ import annotations
 

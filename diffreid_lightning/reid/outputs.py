@@ -1,4 +1,4 @@
-"""What a Re-ID network hands to its losses, and to what evaluates it."""
+"""Outputs of a Re-ID network for its losses and its evaluation."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def replacing(folder: Path) -> Iterator[Path]:
 
 
 def backup_of(folder: Path) -> Path:
-    """Where the predecessor lies for the moment of the exchange."""
+    """Return the path of the old folder during the exchange."""
     return folder.with_name(f".{folder.name}.previous")
 
 

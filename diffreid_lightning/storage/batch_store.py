@@ -84,7 +84,7 @@ class BatchStore:
 
     @property
     def finished(self) -> bool:
-        """Whether the result was made before."""
+        """Return true if the result is complete."""
         return os.path.lexists(self.folder / NOTE)
 
     def reopen(self) -> None:

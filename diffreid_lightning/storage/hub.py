@@ -25,7 +25,7 @@ _REMEDY = (
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a name has the form of a hub repository's: ``owner/name``, optionally with ``@revision``."""
+    """Return true if a name has a hub repository's form: ``owner/name``, optionally with ``@revision``."""
     return _HUB_ID.fullmatch(name) is not None
 
 

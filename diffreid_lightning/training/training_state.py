@@ -1,4 +1,4 @@
-"""What a training goes on from: refused in words where a checkpoint does not hold it whole."""
+"""Check the training state of a checkpoint before it is restored."""
 
 from __future__ import annotations
 

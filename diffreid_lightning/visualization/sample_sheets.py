@@ -1,4 +1,4 @@
-"""What a diffusion model draws for fixed prompts, as a picture, while it learns."""
+"""Draw sheets of samples for fixed prompts during training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which gallery entries show a query's person, and which of them from the query's own camera."""
+"""Mark the gallery entries of a query's identity, and those of them from the query's camera."""
 
 from __future__ import annotations
 

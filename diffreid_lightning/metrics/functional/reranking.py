@@ -72,7 +72,7 @@ def k_reciprocal_rerank(
 
 
 def reciprocal_members(neighbors: np.ndarray) -> np.ndarray:
-    """Which of an image's neighbors have the image among theirs (eq. 3).
+    """Find the reciprocal neighbors of each image (eq. 3).
 
     Args:
         neighbors: (N, k) int64 indices, without repeats in a row.

@@ -27,7 +27,7 @@ TILE = 64
 
 @dataclass(frozen=True)
 class RowLayout:
-    """How one row of distances lies in memory: ``stride`` floats, the last ones padding.
+    """Memory layout of one row of distances: ``stride`` floats, the last ones padding.
 
     Every row starts on a cache line. The row's length keeps away from powers of two, at which rows compete for the same
     cache sets and a product runs up to half slower.
