@@ -1,4 +1,4 @@
-"""The files of a diffusers folder that are loaded, and the check that none of them is missing."""
+"""Find the files that are loaded from a diffusers folder, and check that all are there."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ class Weights(NamedTuple):
     """The weight files of one network."""
 
     variant: str | None  #: ``fp16`` and the like, as ``from_pretrained`` takes it; None for plain names
-    files: tuple[Path, ...]  #: safetensors, in order of their names
+    files: tuple[Path, ...]  #: safetensors, sorted by name
 
 
 def part_weights(folder: Path) -> Weights | None:
     """Find the files that ``from_pretrained`` loads a network from.
 
-    Plain names come first, then the variant ``fp16``, then any other. Files beside them (another variant, pickles,
+    Plain names come first, then the variant ``fp16``, then any other. Other files beside them (variants, pickles,
     shards of an earlier export) are not loaded.
 
     Args:
         folder: of the network, such as ``unet``.
 
     Returns:
-        None where there is no weight file in safetensors.
+        None if there is no weight file in safetensors.
 
     Raises:
         UserError: the list of shards is damaged.
@@ -70,18 +70,18 @@ def part_weights(folder: Path) -> Weights | None:
 
 
 def check_parts(folder: Path, model: str | Path, weights: bool = True) -> str:
-    """Check that everything is there that a pipeline is loaded from; weights are not read.
+    """Check that all files of a pipeline are there; weights are not read.
 
     Args:
         folder: of the pipeline.
-        model: what the user called it.
-        weights: whether the weights are to be there as well.
+        model: name of the checkpoint, for error messages.
+        weights: also check the weight files.
 
     Returns:
         The name of the pipeline's class.
 
     Raises:
-        UserError: another layout, a missing, empty or unreadable file, weights in pickles alone.
+        UserError: another layout, a missing, empty or unreadable file, or weights only in pickles.
     """
     index = read_config(folder / INDEX, model)
     name = str(index.get("_class_name"))
@@ -114,11 +114,11 @@ def check_parts(folder: Path, model: str | Path, weights: bool = True) -> str:
 
 
 def check_network(folder: Path, model: str | Path) -> Weights:
-    """Check that a network has its configuration and its weights, and return the latter.
+    """Check that a network has its configuration and its weights; return the weights.
 
     Args:
         folder: of the network.
-        model: what the user called the checkpoint.
+        model: name of the checkpoint, for error messages.
 
     Raises:
         UserError: a file is missing, damaged or a placeholder of git-lfs, or the weights are pickles.
@@ -139,7 +139,7 @@ def read_config(file: Path, model: str | Path) -> dict[str, Any]:
     """Read a JSON object of a checkpoint.
 
     Raises:
-        UserError: it is missing, damaged, a placeholder of git-lfs, or no object.
+        UserError: it is missing, damaged, a placeholder of git-lfs, or not an object.
     """
     refuse_placeholder(file, model)
     try:
@@ -152,10 +152,10 @@ def read_config(file: Path, model: str | Path) -> dict[str, Any]:
 
 
 def refuse_placeholder(file: Path, model: str | Path) -> None:
-    """Refuse a file that is missing, empty, or stands for one that git-lfs has not fetched.
+    """Refuse a missing or empty file, and a placeholder of git-lfs.
 
     Raises:
-        UserError: it is.
+        UserError: it is one of these.
     """
     if not file.is_file():
         raise _incomplete(model, str(file), _what_is_in(file.parent))
@@ -165,14 +165,14 @@ def refuse_placeholder(file: Path, model: str | Path) -> None:
 
 
 def _singles(folder: Path, stem: str) -> dict[str | None, Path]:
-    return _matching(folder, rf"{stem}(?:\.(?P<variant>[\w-]+))?\.safetensors", r"-\d+-of-\d+$")
+    return _find_variants(folder, rf"{stem}(?:\.(?P<variant>[\w-]+))?\.safetensors", r"-\d+-of-\d+$")
 
 
 def _indices(folder: Path, stem: str) -> dict[str | None, Path]:
-    return _matching(folder, rf"{stem}\.safetensors\.index(?:\.(?P<variant>[\w-]+))?\.json", r"$^")
+    return _find_variants(folder, rf"{stem}\.safetensors\.index(?:\.(?P<variant>[\w-]+))?\.json", r"$^")
 
 
-def _matching(folder: Path, pattern: str, excluded: str) -> dict[str | None, Path]:
+def _find_variants(folder: Path, pattern: str, excluded: str) -> dict[str | None, Path]:
     """Find files by the variant in their names."""
     found: dict[str | None, Path] = {}
     for file in sorted(folder.glob("*")):
@@ -215,7 +215,7 @@ def _byte_pairs(folder: Path, model: str | Path) -> tuple[list[str], list[str]]:
 
 
 def _check_merges(vocabulary: list[str], merges: list[str], folder: Path, model: str | Path) -> None:
-    """Refuse a list of merges that was cut off: words would fall apart into other tokens without an error."""
+    """Refuse a truncated list of merges: it would silently give other tokens."""
     merged = {line.replace(" ", "") for line in merges if line.count(" ") == 1}
     names = [each for each in vocabulary if each not in merged and len(each.removesuffix("</w>")) > 1]
     unmerged = [each for each in names if not (each.startswith("<") and each.endswith(">"))]  # special tokens

@@ -1,4 +1,4 @@
-"""Where a Stable Diffusion checkpoint comes from: a folder, the hub, or this package; and what its weights are."""
+"""Locate a Stable Diffusion checkpoint (a folder, the hub, or this package), and hash its weights."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from diffreid_lightning.storage.atomic import left_behind, what_is_there
 from diffreid_lightning.storage.hub import hub_file, is_hub_id
 
 TINY_SD = "tiny-sd"
-#: in configurations, what changes when a checkpoint is only saved again
+#: configuration entries that change when a checkpoint is only saved again
 _WRITERS_NOTES = ("_diffusers_version", "transformers_version", "_name_or_path", "name_or_path")
 
 
 def locate_pipeline(model: str | Path) -> Path:
-    """Find a checkpoint in diffusers' layout, downloading it if it is the hub's and the cache lacks it.
+    """Find a checkpoint in diffusers' layout; download a hub checkpoint that is not cached.
 
     Args:
         model: a folder, a hub id (``owner/name``, optionally ``@revision``), or ``tiny-sd``, which ships with the
             package; or a single file in the original layout, as
-            :mod:`~diffreid_lightning.diffusion.single_file` reads it. A folder of that name wins.
+            :mod:`~diffreid_lightning.diffusion.single_file` reads it. A local folder of that name has priority.
 
     Returns:
-        The folder, which has a ``model_index.json``, or the file.
+        The folder, with a ``model_index.json``, or the file.
 
     Raises:
         UserError: there is none.
@@ -58,13 +58,13 @@ def locate_pipeline(model: str | Path) -> Path:
 
 
 def weights_hash(folder: Path) -> str:
-    """SHA-256 over what is loaded from a checkpoint, 64 hexadecimal digits: weights, configurations, tokenizers.
+    """Hash the loaded files of a checkpoint: weights, configurations, tokenizers; SHA-256, 64 hexadecimal digits.
 
-    Of each network the files count that are loaded, whatever variant they are. The noise schedule counts, since other
-    images are drawn by another one; versions of the libraries that wrote the configurations do not.
+    The noise schedule is part of it, since it changes the images; the versions of the libraries that wrote the
+    configurations are not.
 
     Args:
-        folder: as :func:`locate_pipeline` gives it; of a single file, its bytes and its configurations count.
+        folder: from :func:`locate_pipeline`; of a single file, its bytes and configurations are hashed.
 
     Raises:
         UserError: the list of shards, or the single file, is damaged.
@@ -78,12 +78,12 @@ def weights_hash(folder: Path) -> str:
 
 def _hash(root: Path, files: Iterable[Path], named: bool = True) -> str:
     stats = [(file, file.stat()) for file in files]
-    return _hashed(root, named, tuple((file, stat.st_size, stat.st_mtime_ns) for file, stat in stats))
+    return _hash_cached(root, named, tuple((file, stat.st_size, stat.st_mtime_ns) for file, stat in stats))
 
 
 @functools.lru_cache(maxsize=64)
-def _hashed(root: Path, named: bool, files: tuple[tuple[Path, int, int], ...]) -> str:
-    """Hash files once, as long as neither size nor time of any has changed."""
+def _hash_cached(root: Path, named: bool, files: tuple[tuple[Path, int, int], ...]) -> str:
+    """Hash files, cached by their sizes and modification times."""
     digest = hashlib.sha256()
     for file, _, _ in files:
         if named:
@@ -98,7 +98,7 @@ def _hashed(root: Path, named: bool, files: tuple[tuple[Path, int, int], ...]) -
 
 
 def _settings(content: bytes) -> bytes:
-    """A JSON file without layout and what its writer noted of itself; as it is where it is damaged."""
+    """Normalize a JSON file, without its writer's version notes; a damaged one stays as it is."""
     try:
         read = json.loads(content)
     except ValueError:
@@ -127,7 +127,7 @@ def _from_hub(model: str) -> Path:
         f"there is no folder {model} here either: give the folder of a local copy in diffusers' layout, "
         "or fetch the model once where there is a network"
     )
-    hub_file(model, INDEX, remedy=remedy)  # fails fast, with the reason, where there is no network
+    hub_file(model, INDEX, remedy=remedy)  # without a network this fails fast, with the reason
     name, _, revision = model.partition("@")
     try:
         return Path(

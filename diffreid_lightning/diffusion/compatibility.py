@@ -1,4 +1,4 @@
-"""What a pipeline's parts must have in common, and what a denoiser may ask for, to be trained and sampled here."""
+"""Check that a pipeline's parts fit each other, and that its denoiser needs no other input than text."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _OTHER = "choose an SD 1.x, SD 2.x or SDXL checkpoint for text to image"
 
 
 def check_pipeline(pipeline: Any, model: str | Path) -> None:
-    """Check that a loaded pipeline draws from text alone, and that its parts fit each other.
+    """Check that a loaded pipeline generates from text only, and that its parts fit each other.
 
     Args:
         pipeline: a ``StableDiffusionPipeline`` or ``StableDiffusionXLPipeline``.
-        model: what the user called it.
+        model: name of the checkpoint, for error messages.
 
     Raises:
-        UserError: the denoiser needs an input that is not given here, or parts do not go together.
+        UserError: the denoiser needs an unsupported input, or parts do not fit each other.
     """
     unet, vae = pipeline.unet.config, pipeline.vae.config
     _check_channels(unet, vae, model)
@@ -58,7 +58,7 @@ def _check_channels(unet: Any, vae: Any, model: str | Path) -> None:
 
 
 def _check_scale(vae: Any, model: str | Path) -> None:
-    """Refuse numbers between latents and denoiser that are none: pictures would be black, or not numbers."""
+    """Refuse an invalid latent scale or shift: images would be black or NaN."""
     columns = [getattr(vae, name, None) for name in ("latents_mean", "latents_std")]
     numbers = [vae.scaling_factor, getattr(vae, "shift_factor", None) or 0.0]
     for column in columns:
@@ -78,7 +78,7 @@ def _check_scale(vae: Any, model: str | Path) -> None:
 
 
 def _check_inputs(unet: Any, second: Any, model: str | Path) -> None:
-    """Refuse a denoiser that would get fewer inputs than it was trained with."""
+    """Refuse a denoiser that was trained with further inputs."""
     addition = None if second is None else "text_time"
     reasons = {
         "time_cond_proj_dim": (
@@ -115,7 +115,7 @@ def _check_inputs(unet: Any, second: Any, model: str | Path) -> None:
 
 
 def _check_tokenizer(tokenizer: Any, encoder: Any, model: str | Path) -> None:
-    """Refuse a tokenizer whose token numbers or lengths are not the text encoder's."""
+    """Refuse a tokenizer whose ids or lengths do not fit the text encoder."""
     length, count = tokenizer.model_max_length, len(tokenizer)
     special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     lacking = [name for name, number in special.items() if number is None]

@@ -1,4 +1,4 @@
-"""From noise to pictures: guidance by any number of prompts, each step of a batch in one pass of the denoiser."""
+"""Denoising loop: guidance by any number of prompts, one forward pass of the denoiser per step and batch."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from diffreid_lightning.diffusion.prompt_encoding import Conditioning, unet_argu
 from diffreid_lightning.errors import RunError, UserError
 
 Weights = npt.NDArray[np.float32]
-_MOST_GUIDANCE = 100  # what is drawn is long past all recognition
+_MOST_GUIDANCE = 100  # images are unrecognizable far below this scale
 
 
 class Guidance(NamedTuple):
-    """What leads a batch of B images from noise to picture."""
+    """Encoded prompts of a batch of B images, and their weights at every call of the denoiser."""
 
     nothing: Conditioning  #: B rows without a prompt
     prompts: list[Conditioning]  #: K times B rows
     weights: Weights  #: (calls, K, B)
-    rescale: float = 0.0  #: how far contrast is brought back to that of the first prompt, 0 to 1
+    rescale: float = 0.0  #: guidance rescale, 0 to 1
 
 
-def evaluated(weights: Weights) -> npt.NDArray[np.bool_]:
-    """Tell what is evaluated at each call.
+def find_evaluated(weights: Weights) -> npt.NDArray[np.bool_]:
+    """Find the predictions that each call evaluates.
 
     Args:
         weights: (calls, K, B).
 
     Returns:
-        (calls, 1 + K): first the prediction without a prompt, which is not needed where the weights of all images sum
-        to one, then the prompts.
+        (calls, 1 + K): first the unconditional prediction, which is not needed if the weights of every image sum to
+        one, then the prompts.
     """
     unprompted = (weights.sum(axis=1) != 1).any(axis=1)
     return np.column_stack([unprompted, (weights != 0).any(axis=2)])
@@ -50,22 +50,22 @@ def denoise(
     timesteps: Tensor,
     generators: Sequence[torch.Generator],
 ) -> Tensor:
-    """Run the process; numbers in the comments are its steps.
+    """Denoise a batch of latents; the numbered comments are the steps.
 
     Args:
         unet: the denoiser.
-        sampler: which has begun a batch.
-        guidance: prompts and weights; what no image gives weight to is left out of a pass.
-        latents: (B, C, h, w) float32, as :meth:`~.samplers.Sampler.start` gives them.
-        timesteps: (calls,) as :meth:`~.samplers.Sampler.begin` gave them.
-        generators: B of them.
+        sampler: after :meth:`~.noise_scheduler.Sampler.begin`.
+        guidance: prompts and weights; prompts without weight in a call are not evaluated.
+        latents: (B, C, h, w) float32, from :meth:`~.noise_scheduler.Sampler.start`.
+        timesteps: (calls,) from :meth:`~.noise_scheduler.Sampler.begin`.
+        generators: one per image.
 
     Returns:
         (B, C, h, w) float32 latents of the images.
     """
-    asked = evaluated(guidance.weights)
+    asked = find_evaluated(guidance.weights)
     weights = torch.tensor(np.ascontiguousarray(guidance.weights), device=latents.device)[..., None, None, None]
-    # 1. What goes into a pass beside the latents is the same at every call with the same prompts.
+    # 1. Concatenate the conditioning once for each set of evaluated prompts.
     everything = [guidance.nothing, *guidance.prompts]
     arguments: dict[bytes, dict[str, Any]] = {}
     for row in asked:
@@ -74,31 +74,31 @@ def denoise(
             arguments[row.tobytes()] = unet_arguments(Conditioning.cat(chosen))
     on_device = timesteps.to(latents.device)
     for call, timestep in enumerate(timesteps):
-        # 2. One pass predicts for every image under every prompt.
+        # 2. Predict for every image under every prompt, in one pass.
         passes = int(asked[call].sum())
-        seen = sampler.scaled(latents, timestep).to(unet.dtype).repeat(passes, 1, 1, 1)
+        seen = sampler.scale_input(latents, timestep).to(unet.dtype).repeat(passes, 1, 1, 1)
         answer = unet(seen, on_device[call], **arguments[asked[call].tobytes()], return_dict=False)[0]
-        # 3. The predictions are composed (arXiv 2206.01714, eq. 11), 4. and the sampler takes its step.
+        # 3. Compose the predictions (arXiv 2206.01714, eq. 11). 4. Take the sampler's step.
         predicted = compose(answer.float().chunk(passes), asked[call], weights[call], guidance.rescale)
         latents = sampler.step(predicted, timestep, latents, generators)
     return latents
 
 
 def compose(predictions: Sequence[Tensor], asked: Sequence[bool], weights: Tensor, rescale: float) -> Tensor:
-    """Compose the predictions of one call.
+    """Compose the predictions of one call: ``e(x) + sum_k w_k (e(x, c_k) - e(x))`` (arXiv 2206.01714, eq. 11).
 
     Args:
-        predictions: (B, C, h, w) each, of what was asked, in order.
-        asked: 1 + K; whether there is a prediction without a prompt, then for each prompt.
-        weights: (K, B, 1, 1, 1) or whatever multiplies K times (B, C, h, w).
-        rescale: share of the first prompt's contrast in the outcome (Lin et al., arXiv 2305.08891, section 3.4).
+        predictions: (B, C, h, w) each, of the evaluated prompts, in order.
+        asked: 1 + K; whether the unconditional prediction was evaluated, then for each prompt.
+        weights: (K, B, 1, 1, 1), or a shape that broadcasts to K times (B, C, h, w).
+        rescale: guidance rescale to the first prompt's contrast (Lin et al., arXiv 2305.08891, section 3.4).
 
     Returns:
         (B, C, h, w).
     """
     prompted = list(predictions[1:] if asked[0] else predictions)
     used = [weight for weight, wanted in zip(weights, asked[1:], strict=True) if wanted]
-    if not asked[0] and len(prompted) == 1:  # the weight of every image is one
+    if not asked[0] and len(prompted) == 1:  # every image has weight one
         return prompted[0]
     if asked[0]:
         base = predictions[0]
@@ -113,7 +113,7 @@ def compose(predictions: Sequence[Tensor], asked: Sequence[bool], weights: Tenso
 
 
 def encode_images(vae: Any, images: Tensor) -> Tensor:
-    """Encode pictures as the denoiser sees them.
+    """Encode images to scaled latents.
 
     Args:
         vae: the autoencoder.
@@ -146,13 +146,13 @@ def decode_latents(vae: Any, latents: Tensor, chunk: int) -> Tensor:
 
 
 def scale_latents(vae: Any, latents: Tensor) -> Tensor:
-    """Turn latents as the autoencoder encodes them, (B, C, h, w), into what the denoiser sees."""
+    """Scale (B, C, h, w) latents of the autoencoder for the denoiser."""
     shift, scale = _scale(vae, latents.device)
     return (latents - shift) * scale
 
 
 def unscale_latents(vae: Any, latents: Tensor) -> Tensor:
-    """Turn latents as the denoiser gives them, (B, C, h, w), into what the autoencoder decodes."""
+    """Invert :func:`scale_latents`."""
     shift, scale = _scale(vae, latents.device)
     return latents / scale + shift
 
@@ -161,8 +161,8 @@ def guidance_scale(name: str, scale: float) -> float:
     """Check a scale of classifier-free guidance (Ho and Salimans, arXiv 2207.12598).
 
     Args:
-        name: what the reader calls it.
-        scale: 1 or more; 1 is no guidance, and so is 0, as in diffusers.
+        name: of the setting, for the error message.
+        scale: 1 or more; 1 and 0 mean no guidance, as in diffusers.
 
     Returns:
         The scale, 1 or more.
@@ -189,7 +189,7 @@ def decodable_size(vae: Any, image_size: tuple[int, int]) -> tuple[int, int]:
         image_size: height and width in pixels.
 
     Raises:
-        UserError: its reduction does not divide both.
+        UserError: a side is not a multiple of its downsampling factor.
     """
     unit = 2 ** (len(vae.config.block_out_channels) - 1)
     height, width = int(image_size[0]), int(image_size[1])
@@ -216,7 +216,7 @@ def _to_bytes(decoded: Tensor) -> Tensor:
 
 
 def _scale(vae: Any, device: torch.device) -> tuple[Tensor | float, Tensor | float]:
-    """Shift and factor between what the autoencoder encodes and what the denoiser sees."""
+    """Return shift and factor between the autoencoder's latents and the denoiser's."""
     mean, spread = getattr(vae.config, "latents_mean", None), getattr(vae.config, "latents_std", None)
     factor = vae.config.scaling_factor
     if mean is None or spread is None:

@@ -1,4 +1,4 @@
-"""Latents on disk: images encoded once by a frozen autoencoder, kept under its weights, the rows and their files."""
+"""Disk cache of latents: images encoded once by a frozen autoencoder."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from diffreid_lightning.paths import user_path
 from diffreid_lightning.storage.resumable_array import fill_array, holds_array, map_array
 
 _BATCH = 64
-#: settings of an autoencoder that its tensors do not tell, with the values of the published ones
+#: autoencoder settings that its tensors do not show, with the published values
 _SETTINGS = {"act_fn": "silu", "norm_num_groups": 32}
 
 
 class LatentStore:
-    """Mean and log-variance of an autoencoder's posterior for each row of a manifest: half-precision arrays on disk.
+    """Cache the mean and log-variance of an autoencoder's posterior for each row of a manifest, in half precision.
 
-    A killed encoding goes on where it was; the finished file is renamed into place. Images that were changed in their
-    place (by size and time; in an archive, by checksum) are encoded anew.
+    Files are named by a hash of the weights, the rows and their image files, so that changed images (by size and time;
+    in an archive, by checksum) are encoded again. An interrupted encoding resumes.
 
     Args:
         autoencoder: folder of an ``AutoencoderKL``, or of a pipeline that has one.
-        cache_dir: where the files are kept.
+        cache_dir: folder of the cache.
     """
 
     def __init__(self, autoencoder: str, cache_dir: str) -> None:
@@ -42,7 +42,7 @@ class LatentStore:
         self.cache_dir = user_path(cache_dir)
 
     def encode(self, rows: Manifest, image_size: tuple[int, int], mirrored: bool = False) -> Path:
-        """Encode the rows, unless they are.
+        """Encode the rows that are not cached yet.
 
         Args:
             rows: the images.
@@ -80,7 +80,7 @@ class LatentStore:
         return path
 
     def open(self, rows: Manifest, image_size: tuple[int, int], mirrored: bool = False) -> npt.NDArray[np.float16]:
-        """Map the rows' latents, (N, 2C, h, w), without reading them; they must have been encoded."""
+        """Memory-map the latents of encoded rows, (N, 2C, h, w)."""
         path = self._path(rows, image_size, mirrored)
         return map_array(path, np.float16, (len(rows), None, None, None), remedy=f"remove {path}: it is made again")
 
@@ -90,7 +90,7 @@ class LatentStore:
 
     @cached_property
     def _weights(self) -> bytes:
-        """Names and values of the autoencoder's tensors, and unusual settings, hashed."""
+        """Hash of the autoencoder's tensors and unusual settings."""
         unusual = {name: self._vae.config[name] for name, usual in _SETTINGS.items() if self._vae.config[name] != usual}
         digest = hashlib.sha256(json.dumps(unusual, sort_keys=True).encode() if unusual else b"")
         for name, tensor in sorted(self._vae.state_dict().items()):

@@ -1,4 +1,4 @@
-"""What a denoising network learns: the target of its prediction and the weight of each timestep."""
+"""Denoising loss with min-SNR weights, and the prior-preservation loss of personalization."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from diffreid_lightning.errors import UserError
 
 
 def noise_latents(scheduler: Any, latents: Tensor, noise: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
-    """Add noise, and say what the network should answer.
+    """Add noise to latents, and return the training target.
 
     Args:
         scheduler: a diffusers scheduler; its ``prediction_type`` decides the target.
@@ -21,7 +21,7 @@ def noise_latents(scheduler: Any, latents: Tensor, noise: Tensor, timesteps: Ten
         timesteps: (B,) int64 in 0..num_train_timesteps - 1.
 
     Returns:
-        noisy: (B, C, h, w) what the network sees.
+        noisy: (B, C, h, w) input of the network.
         target: (B, C, h, w): the noise for ``epsilon`` (Ho et al., arXiv 2006.11239, eq. 14), the velocity for
             ``v_prediction`` (Salimans and Ho, arXiv 2202.00512, section 4), the latents for ``sample``.
 
@@ -42,7 +42,7 @@ def noise_latents(scheduler: Any, latents: Tensor, noise: Tensor, timesteps: Ten
 
 
 def check_gamma(snr_gamma: float | None) -> None:
-    """Refuse what would weigh no timestep, or turn the loss around.
+    """Check that gamma is positive and finite.
 
     Raises:
         UserError: ``snr_gamma`` is not positive.
@@ -60,7 +60,7 @@ def timestep_weights(scheduler: Any, timesteps: Tensor, gamma: float | None) -> 
     Args:
         scheduler: a diffusers scheduler.
         timesteps: (B,) int64.
-        gamma: where the signal-to-noise ratio is cut off; the paper uses 5. None weighs all alike.
+        gamma: upper limit of the signal-to-noise ratio; the paper uses 5. None weighs all alike.
 
     Returns:
         (B,) weights of the squared error of the prediction.
@@ -76,7 +76,7 @@ def timestep_weights(scheduler: Any, timesteps: Tensor, gamma: float | None) -> 
 
 
 def denoising_errors(prediction: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-    """Weighted mean squared error of each row.
+    """Compute the weighted mean squared error of each row.
 
     Args:
         prediction: (B, C, h, w).
@@ -90,7 +90,7 @@ def denoising_errors(prediction: Tensor, target: Tensor, weights: Tensor) -> Ten
 
 
 def denoising_loss(prediction: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-    """Weighted mean squared error.
+    """Compute the weighted mean squared error.
 
     Args:
         prediction: (B, C, h, w).
@@ -104,11 +104,11 @@ def denoising_loss(prediction: Tensor, target: Tensor, weights: Tensor) -> Tenso
 
 
 def prior_preserving_loss(errors: Tensor, instances: int, prior_weight: float) -> tuple[Tensor, Tensor, Tensor]:
-    """L = L_identity + lambda * L_prior (DreamBooth, Ruiz et al., arXiv 2208.12242, eq. 2).
+    """Compute L = L_identity + lambda * L_prior (DreamBooth, Ruiz et al., arXiv 2208.12242, eq. 2).
 
     Args:
-        errors: (B,) of each row: first the images of identities, then the prior images.
-        instances: how many rows are images of identities.
+        errors: (B,) denoising error of each row: first the images of identities, then the prior images.
+        instances: number of images of identities.
         prior_weight: lambda.
 
     Returns:

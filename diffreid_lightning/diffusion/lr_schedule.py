@@ -1,4 +1,4 @@
-"""Optimizer and learning rate of the diffusion side: stepped per batch, warmed up, known by diffusers' names."""
+"""Optimizer and learning-rate schedule of diffusion training, per step, with warm-up and diffusers' names."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def optimize_by_step(
     schedule: Schedule,
     warmup_steps: int,
 ) -> dict[str, Any]:
-    """Build what ``configure_optimizers`` returns, with a schedule over all steps of the trainer.
+    """Build the return value of ``configure_optimizers``, with a schedule over all steps of the trainer.
 
     Args:
         module: the module, attached to its trainer.
-        parameters: what is trained, or groups of it.
-        optimizer: makes the optimizer.
-        schedule: course of the rate after the warm-up.
-        warmup_steps: optimizer steps over which the rate rises from zero.
+        parameters: trained parameters or parameter groups.
+        optimizer: builds the optimizer.
+        schedule: learning-rate schedule after the warm-up.
+        warmup_steps: optimizer steps of linear warm-up from zero.
 
     Raises:
-        UserError: the schedule falls towards an end, and the training has none.
+        UserError: the schedule needs the number of steps, and training has no end.
     """
     made = optimizer(parameters)
     steps = module.trainer.estimated_stepping_batches

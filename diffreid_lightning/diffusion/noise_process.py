@@ -1,4 +1,4 @@
-"""The noise process that a checkpoint was trained with: read from its scheduler, handed on to samplers and training."""
+"""Noise process of a checkpoint: read from its scheduler, passed on to samplers and training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from diffreid_lightning.errors import UserError
 
 Kind = Literal["betas", "edm", "continuous", "other"]
 
-#: scheduler arguments that describe the process, by kind; the others describe one way of sampling it
+#: scheduler arguments that describe the process, by kind; the others describe its sampling
 _ARGUMENTS: dict[Kind, tuple[str, ...]] = {
     "betas": (
         "num_train_timesteps",
@@ -37,7 +37,7 @@ _WORDS: dict[Kind, str] = {
 
 
 def process_kind(config: Mapping[str, Any]) -> Kind:
-    """Tell which kind of noise process a scheduler's configuration describes.
+    """Return the kind of noise process in a scheduler's configuration.
 
     Args:
         config: of a diffusers scheduler, with the defaults of its class.
@@ -45,7 +45,7 @@ def process_kind(config: Mapping[str, Any]) -> Kind:
     Returns:
         ``betas`` for discrete variance-preserving noise (Ho et al., arXiv 2006.11239); ``edm`` for preconditioned
         networks (Karras et al., arXiv 2206.00364); ``continuous`` for timesteps that are logarithms of sigma;
-        ``other`` for flow matching and whatever else there is.
+        ``other`` for flow matching and the rest.
     """
     if all(name in config for name in _REQUIRED["edm"]):
         return "edm"
@@ -58,8 +58,7 @@ def process_kind(config: Mapping[str, Any]) -> Kind:
 def process_arguments(config: Mapping[str, Any], accepted: Mapping[str, Any]) -> dict[str, Any]:
     """Return a checkpoint's noise process as arguments for another scheduler class.
 
-    ``from_config`` of diffusers drops what stood at the first class's default in favor of the second class's, and the
-    classes' defaults differ.
+    ``from_config`` of diffusers replaces values at the first class's defaults by the second class's, which differ.
 
     Args:
         config: of the checkpoint's scheduler.
@@ -70,7 +69,7 @@ def process_arguments(config: Mapping[str, Any], accepted: Mapping[str, Any]) ->
 
 
 def samples_process(kind: Kind, accepted: Mapping[str, Any]) -> bool:
-    """Tell whether a scheduler class with these parameters can be given a process of this kind."""
+    """Tell whether a scheduler class with these parameters supports a process of this kind."""
     return kind in _REQUIRED and all(name in accepted for name in _REQUIRED[kind])
 
 
@@ -88,7 +87,7 @@ def training_scheduler(scheduler: Any, model: str) -> DDPMScheduler:
         model: name of the checkpoint, for error messages.
 
     Raises:
-        UserError: the process is not one that the training implements, or its numbers do not go together.
+        UserError: training does not support the process, or its numbers contradict each other.
     """
     config = scheduler.config
     remedy = "choose a base model whose scheduler has betas, such as Stable Diffusion 1.5, 2.1 or SDXL base"

@@ -1,4 +1,4 @@
-"""Any diffusers scheduler as the sampler of a checkpoint: found by name, given the checkpoint's noise schedule."""
+"""Sampler of a checkpoint: any diffusers scheduler, by name, with the checkpoint's noise schedule."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ _STEP = ("model_output", "timestep", "sample")
 
 
 class Sampler:
-    """A scheduler with its number of steps; used for one batch after the other.
+    """Diffusers scheduler with a number of steps, reused for every batch.
 
     Args:
         scheduler: of the checkpoint.
-        name: of the class to sample with: one of diffusers' (``UniPCMultistepScheduler``) or an importable path; None
-            keeps the checkpoint's own.
-        options: arguments of that class which differ from the checkpoint's configuration.
-        steps: how many are taken from noise to image.
+        name: scheduler class: one of diffusers' (``UniPCMultistepScheduler``) or an importable path; None keeps the
+            checkpoint's own.
+        options: arguments of that class that differ from the checkpoint's configuration.
+        steps: number of steps from noise to image.
 
     Raises:
-        UserError: there is no such class or argument, the class cannot sample this checkpoint, it draws noise that no
-            seed reaches, or it refuses the arguments or the number of steps.
+        UserError: there is no such class or argument, the class cannot sample this checkpoint, its noise cannot be
+            seeded, or it refuses the arguments or the number of steps.
     """
 
     def __init__(self, scheduler: Any, name: str | None, options: Mapping[str, Any], steps: int) -> None:
@@ -67,14 +67,14 @@ class Sampler:
             ) from error
 
     def _try_out(self) -> None:
-        """Take one step from zeros: some classes refuse a kind of prediction, or a setting, there and not before."""
+        """Take one step from zeros: some classes refuse a prediction type or a setting only there."""
         timestep, latents = self.scheduler.timesteps[0], torch.zeros(1, 4, 8, 8)
-        self.step(self.scaled(latents, timestep), timestep, latents, [torch.Generator()])
+        self.step(self.scale_input(latents, timestep), timestep, latents, [torch.Generator()])
         self.scheduler.set_timesteps(self.steps)
 
     @property
     def cache_key(self) -> dict[str, Any]:
-        """What its pictures follow from, as plain JSON values."""
+        """Settings that determine the images, as plain JSON values."""
         kept = {name: value for name, value in self.scheduler.config.items() if not name.startswith("_")}
         return {"class": type(self.scheduler).__name__, "steps": self.steps, **kept}
 
@@ -85,8 +85,8 @@ class Sampler:
             skipped: steps that are left out at the noisy end.
 
         Returns:
-            (calls,) timesteps at which the denoiser is asked, noisiest first. They stay on the CPU, with everything
-            that is computed from them, so that no step waits for a GPU.
+            (calls,) timesteps of the denoiser's calls, noisiest first. They stay on the CPU, so that no step waits for
+            a GPU.
         """
         self.scheduler.set_timesteps(self.steps, device="cpu")
         first = skipped * self.scheduler.order
@@ -96,33 +96,33 @@ class Sampler:
         return timesteps
 
     def start(self, noise: Tensor, timesteps: Tensor, image: Tensor | None = None) -> Tensor:
-        """Return what the process starts from.
+        """Return the initial latents.
 
         Args:
             noise: (B, C, h, w) standard normal.
-            timesteps: as :meth:`begin` gave them.
-            image: (B, C, h, w) latents that the noise is added to; None starts from noise alone.
+            timesteps: from :meth:`begin`.
+            image: (B, C, h, w) latents that the noise is added to; None starts from pure noise.
         """
         if image is None:
             return noise * self.scheduler.init_noise_sigma
         started: Tensor = self.scheduler.add_noise(image, noise, timesteps[:1].repeat(len(noise)))
         return started
 
-    def scaled(self, latents: Tensor, timestep: Tensor) -> Tensor:
-        """Bring latents to the scale at which the denoiser expects them."""
+    def scale_input(self, latents: Tensor, timestep: Tensor) -> Tensor:
+        """Scale latents for the denoiser at a timestep."""
         scaled: Tensor = self.scheduler.scale_model_input(latents, timestep)
         return scaled
 
     def step(
         self, predicted: Tensor, timestep: Tensor, latents: Tensor, generators: Sequence[torch.Generator]
     ) -> Tensor:
-        """Take one step towards the image; what it draws comes from the images' own generators.
+        """Take one step towards the image; stochastic samplers draw from the images' own generators.
 
         Args:
             predicted: (B, C, h, w) by the denoiser.
             timestep: a scalar.
             latents: (B, C, h, w).
-            generators: B of them, on the CPU.
+            generators: one per image, on the CPU.
         """
         drawing = {"generator": list(generators)} if self._takes_generator else {}
         stepped: Tensor = self.scheduler.step(predicted, timestep, latents, **drawing, return_dict=False)[0]
@@ -132,10 +132,10 @@ class Sampler:
 def initial_noise(generators: Sequence[torch.Generator], shape: tuple[int, int, int]) -> Tensor:
     """Draw each image's noise from its own generator: (B, C, h, w) float32 on the CPU.
 
-    It is the same on every device and in every batch.
+    It does not depend on device or batch.
 
     Args:
-        generators: B of them, on the CPU.
+        generators: one per image, on the CPU.
         shape: (C, h, w).
     """
     return torch.stack([torch.randn(shape, generator=generator) for generator in generators])
@@ -149,7 +149,7 @@ def _find(name: str) -> type:
         found = None
     if isinstance(found, type) and issubclass(found, SchedulerMixin):
         return found
-    # What diffusers puts in the place of a class whose packages it does not find.
+    # diffusers replaces a class with missing packages by a dummy.
     lacking = [package for package in getattr(found, "_backends", ()) if importlib.util.find_spec(package) is None]
     if lacking:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Diffusers folders: where a trained autoencoder or a whole pipeline is written to and read from."""
+"""Load and save pipelines and autoencoders as diffusers folders."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ def save_autoencoder(vae: AutoencoderKL, folder: Path, provenance: Mapping[str, 
 
     Args:
         vae: the autoencoder.
-        folder: where to; what is there is replaced.
-        provenance: how it came about, as ``provenance.json``.
+        folder: output folder; its content is replaced.
+        provenance: content of ``provenance.json``.
 
     Raises:
         RunError: the disk is full.
@@ -86,13 +86,13 @@ def save_autoencoder(vae: AutoencoderKL, folder: Path, provenance: Mapping[str, 
 def save_pipeline(pipeline: Pipeline, folder: Path, provenance: Mapping[str, Any]) -> None:
     """Write a pipeline as a diffusers folder that its class's ``from_pretrained`` loads without arguments.
 
-    The denoiser and the autoencoder are stored in half precision; the text encoders in single, because loaders keep it
-    as it is stored and would otherwise mix the two.
+    The denoiser and the autoencoder are stored in half precision; the text encoders in single precision, because
+    loaders keep their stored dtype and would otherwise mix the two.
 
     Args:
         pipeline: the pipeline; it is not changed.
-        folder: where to; what is there is replaced.
-        provenance: how it came about, as ``provenance.json``.
+        folder: output folder; its content is replaced.
+        provenance: content of ``provenance.json``.
 
     Raises:
         RunError: the disk is full.
@@ -105,7 +105,7 @@ def save_pipeline(pipeline: Pipeline, folder: Path, provenance: Mapping[str, Any
             for file in part.glob("*.safetensors"):
                 _recast(file, torch.float32)
             _note_single_precision(part / "config.json")
-        _name_as_published(target / "text_encoder" / "model.safetensors")
+        _add_published_prefix(target / "text_encoder" / "model.safetensors")
 
 
 def _recast(file: Path, dtype: torch.dtype) -> None:
@@ -115,14 +115,14 @@ def _recast(file: Path, dtype: torch.dtype) -> None:
 
 
 def _note_single_precision(config: Path) -> None:
-    """Say so in the configuration too, which loaders go by before they look at the tensors."""
+    """Set the dtype in the configuration, which loaders read before the tensors."""
     noted = json.loads(config.read_text(encoding="utf-8"))
     noted |= {name: "float32" for name in ("dtype", "torch_dtype") if name in noted}
     config.write_text(json.dumps(noted, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _name_as_published(file: Path) -> None:
-    """Give a text encoder's tensors the prefix of published checkpoints, which every version of the loader knows."""
+def _add_published_prefix(file: Path) -> None:
+    """Add the prefix of published checkpoints, which every loader version knows, to a text encoder's tensors."""
     tensors = load_file(file)
     prefix = "text_model."
     named = {name if name.startswith(prefix) else prefix + name: tensor for name, tensor in tensors.items()}
@@ -132,7 +132,7 @@ def _name_as_published(file: Path) -> None:
 def assemble_pipeline(
     unet: nn.Module, vae: nn.Module, text_encoder: nn.Module, tokenizer: Any, scheduler: Any
 ) -> StableDiffusionPipeline:
-    """Put the parts into a ``StableDiffusionPipeline`` without a safety checker.
+    """Build a ``StableDiffusionPipeline`` without a safety checker.
 
     Args:
         unet: the denoiser.
@@ -163,7 +163,7 @@ def load_pipeline(model: str | Path, dtype: torch.dtype = torch.float32) -> Pipe
         The pipeline, in evaluation mode, without safety checker and progress bar.
 
     Raises:
-        UserError: there is none, its layout is another one, or its files are damaged.
+        UserError: there is none, it has another layout, or its files are damaged.
     """
     folder = locate_pipeline(model)
     pipeline = _load_file(folder, model, dtype) if folder.is_file() else _load_folder(folder, model, dtype)
@@ -204,14 +204,14 @@ def _load_file(file: Path, model: str | Path, dtype: torch.dtype) -> Pipeline:
 
 
 def _load_network(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
-    """Load one network; a library left to itself would draw the tensors that its files lack.
+    """Load one network; missing tensors are an error, where diffusers would initialize them at random.
 
     Raises:
         UserError: files or tensors are missing.
     """
     weights = check_network(folder, folder.parent)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*torch_dtype.*")  # newer versions prefer another word for it
+        warnings.filterwarnings("ignore", message=".*torch_dtype.*")  # newer versions renamed it
         network, report = cls.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, torch_dtype=dtype, variant=weights.variant,
             output_loading_info=True,
@@ -221,7 +221,7 @@ def _load_network(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
 
 
 def _check_tensors(network: Any, where: str, missing: Iterable[str]) -> None:
-    """Refuse a network that was not loaded whole, or whose weights are not finite."""
+    """Refuse a network with missing tensors or weights that are not finite."""
     tensors = network.state_dict()
     lacking = sorted({*missing, *(name for name, tensor in tensors.items() if tensor.is_meta)})
     if lacking:
@@ -251,7 +251,7 @@ def _loading(path: str | Path, what: str) -> Iterator[None]:
     bars = [each for each in (diffusers_logging, transformers_logging) if each.is_progress_bar_enabled()]
     spoken = [(library, library.get_verbosity()) for library in (diffusers_logging, transformers_logging)]
     for library, _ in spoken:
-        library.set_verbosity_error()  # what they warn of is an error here
+        library.set_verbosity_error()  # their warnings are errors here
     for library in bars:
         library.disable_progress_bar()
     try:
@@ -274,7 +274,7 @@ def _loading(path: str | Path, what: str) -> Iterator[None]:
 
 @contextmanager
 def _replacing(folder: Path, provenance: Mapping[str, Any]) -> Iterator[Path]:
-    """Fill a model's folder and note where it came from."""
+    """Replace a model's folder, with its provenance."""
     try:
         with replacing(folder) as partial:
             yield partial

@@ -1,4 +1,4 @@
-"""Encoded prompts, kept from batch to batch."""
+"""LRU cache of encoded prompts."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 
 from diffreid_lightning.diffusion.prompt_encoding import Conditioning, encode_nothing, encode_prompts
 
-_TOGETHER = 8  # always so many at a time, so that a prompt's numbers do not depend on which others are new
+_TOGETHER = 8  # a fixed batch size, so that a prompt's encoding does not depend on the others
 
 
 class PromptCache:
-    """Encodes each distinct prompt once, and keeps those used last.
+    """Encode each distinct prompt once, and keep the most recently used ones.
 
     Args:
-        pipeline: whose prompts they are; on its device, in its precision, before the first call.
-        image_size: height and width in pixels of what is drawn.
-        capacity: how many are kept. One takes T x D numbers, 0.1 MB for SD 1.x in half precision.
+        pipeline: encodes the prompts; move and cast it before the first call.
+        image_size: height and width in pixels of the generated images.
+        capacity: number of cached prompts. One takes T x D numbers, 0.1 MB for SD 1.x in half precision.
     """
 
     def __init__(self, pipeline: Any, image_size: tuple[int, int], capacity: int) -> None:
@@ -50,7 +50,7 @@ class PromptCache:
         return found
 
     def nothing(self, count: int) -> Conditioning:
-        """Return the absence of a prompt, so many times."""
+        """Return ``count`` rows of the unconditional encoding."""
         if self._nothing is None:
             self._nothing = encode_nothing(self.pipeline, self.image_size)
         return self._nothing.take([0] * count)

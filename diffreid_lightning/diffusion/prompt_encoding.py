@@ -1,4 +1,4 @@
-"""Words as a denoiser sees them: the prompts of any Stable Diffusion layout, encoded as its stock pipeline does."""
+"""Encode prompts for any Stable Diffusion layout, as its diffusers pipeline does."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Conditioning(NamedTuple):
     time_ids: Tensor | None = None  #: (B, 6) original size, crop and target size in pixels, SDXL alone
 
     def take(self, rows: Tensor | Sequence[int]) -> Conditioning:
-        """Return the prompts of these rows, in this order and as often as they are named.
+        """Select rows, in this order and with repetitions.
 
         Args:
             rows: (M,) int64 row numbers.
@@ -29,27 +29,27 @@ class Conditioning(NamedTuple):
         return Conditioning(take_rows(self.states, chosen), pooled, time_ids)
 
     def to(self, dtype: torch.dtype) -> Conditioning:
-        """Return the prompts in another type of number."""
+        """Cast to another dtype."""
         pooled, time_ids = (part if part is None else part.to(dtype) for part in self[1:])
         return Conditioning(self.states.to(dtype), pooled, time_ids)
 
     @classmethod
     def cat(cls, parts: Sequence[Conditioning]) -> Conditioning:
-        """Put prompts of one model under each other."""
+        """Concatenate prompts of one model."""
         states, *others = zip(*parts, strict=True)
         pooled, time_ids = (None if column[0] is None else torch.cat(column) for column in others)
         return cls(torch.cat(states), pooled, time_ids)
 
 
 def encode_prompts(pipeline: Any, prompts: Sequence[str], image_size: tuple[int, int]) -> Conditioning:
-    """Encode prompts as the stock pipeline does, without truncating them; gradients flow if the caller lets them.
+    """Encode prompts as the diffusers pipeline does, without truncation and with gradients.
 
-    A name with several vectors stands for all of them, as after ``load_textual_inversion``.
+    A name with several vectors expands to all of them, as after ``load_textual_inversion``.
 
     Args:
         pipeline: a ``StableDiffusionPipeline`` or ``StableDiffusionXLPipeline``.
         prompts: B texts.
-        image_size: height and width in pixels of what is drawn; SDXL is told.
+        image_size: height and width in pixels of the images; an input of SDXL.
 
     Raises:
         UserError: a prompt is longer than the tokenizer allows.
@@ -65,9 +65,9 @@ def encode_prompts(pipeline: Any, prompts: Sequence[str], image_size: tuple[int,
 
 
 def encode_nothing(pipeline: Any, image_size: tuple[int, int]) -> Conditioning:
-    """Encode the absence of a prompt, one row: what guidance (Ho and Salimans, arXiv 2207.12598) is measured against.
+    """Encode the unconditional input of classifier-free guidance (Ho and Salimans, arXiv 2207.12598), one row.
 
-    The empty prompt, or zeros where the pipeline's configuration says so (``force_zeros_for_empty_prompt``, SDXL).
+    It is the empty prompt, or zeros if the pipeline has ``force_zeros_for_empty_prompt`` (SDXL).
 
     Args:
         pipeline: a ``StableDiffusionPipeline`` or ``StableDiffusionXLPipeline``.
@@ -80,10 +80,10 @@ def encode_nothing(pipeline: Any, image_size: tuple[int, int]) -> Conditioning:
 
 
 def take_rows(table: Tensor, rows: Tensor) -> Tensor:
-    """Look rows up so that training repeats bit for bit.
+    """Look rows up with a deterministic backward pass.
 
-    Plain indexing adds the gradients of a row named several times in whichever order the threads come; a lookup adds
-    them in the order of ``rows``.
+    Plain indexing adds the gradients of a repeated row in thread order; an embedding lookup adds them in the order of
+    ``rows``.
 
     Args:
         table: (N, ...).
@@ -97,7 +97,7 @@ def take_rows(table: Tensor, rows: Tensor) -> Tensor:
 
 
 def unet_arguments(conditioning: Conditioning) -> dict[str, Any]:
-    """Name the conditioning as ``UNet2DConditionModel.forward`` does."""
+    """Return the conditioning as arguments of ``UNet2DConditionModel.forward``."""
     arguments: dict[str, Any] = {"encoder_hidden_states": conditioning.states}
     if conditioning.pooled is not None:
         arguments["added_cond_kwargs"] = {"text_embeds": conditioning.pooled, "time_ids": conditioning.time_ids}
@@ -111,7 +111,7 @@ def text_encoders(pipeline: Any) -> list[tuple[Any, Any]]:
 
 
 def tokenize(tokenizer: Any, prompts: Sequence[str]) -> Tensor:
-    """Turn prompts into token numbers, padded to the tokenizer's length.
+    """Turn prompts into token ids, padded to the tokenizer's length.
 
     Args:
         tokenizer: a CLIP tokenizer. Names that were added to it with several vectors (``<x>``, ``<x>_1``, ...) are
@@ -143,7 +143,7 @@ def tokenize(tokenizer: Any, prompts: Sequence[str]) -> Tensor:
 
 
 def _all_vectors(tokenizer: Any, number: int) -> list[int]:
-    """Return the numbers of a name and of the further vectors that belong to it."""
+    """Return the ids of a name and of its further vectors."""
     name, numbers = tokenizer.convert_ids_to_tokens(number), [number]
     while (more := tokenizer.convert_tokens_to_ids(f"{name}_{len(numbers)}")) not in (None, tokenizer.unk_token_id):
         numbers.append(more)
@@ -151,17 +151,17 @@ def _all_vectors(tokenizer: Any, number: int) -> list[int]:
 
 
 def _mask(tokenizer: Any, ids: Tensor) -> Tensor:
-    """Mark the tokens up to the closing one, (B, T)."""
+    """Mask the tokens up to the first end token, (B, T)."""
     closing = (ids == tokenizer.eos_token_id).int().cumsum(dim=1)
     return ((closing == 0) | ((closing == 1) & (ids == tokenizer.eos_token_id))).long()
 
 
 def _encode_xl(pipeline: Any, prompts: Sequence[str], image_size: tuple[int, int]) -> Conditioning:
-    """Join the last hidden states but one of both encoders (Podell et al., arXiv 2307.01952, section 2.1).
+    """Concatenate the penultimate hidden states of both encoders (Podell et al., arXiv 2307.01952, section 2.1).
 
-    The pooled state is the stock pipelines'. Where an encoder's ``eos_token_id`` is 2, as in published checkpoints,
-    transformers takes it at the token of the highest number, which is a name where there is one: the words behind a
-    name reach the denoiser by the other states alone.
+    The pooled state is that of the diffusers pipeline. With an ``eos_token_id`` of 2, as in published checkpoints,
+    transformers takes it at the token with the highest id, which is the name if there is one: words after the name
+    then reach the denoiser only by the other states.
     """
     states, pooled = [], None
     for tokenizer, encoder in text_encoders(pipeline):

@@ -1,4 +1,4 @@
-"""The one prompt template of training and generation: fixed words with three named slots."""
+"""Prompt template of training and generation: fixed words with three named slots."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from diffreid_lightning.errors import UserError, nearest
 
 SLOTS = ("identity", "description", "circumstances")
-_SOMEBODY = "a person"  # the class noun of DreamBooth's coarse prompts, where nothing is known of whom
+_SOMEBODY = "a person"  # class noun for prompts without identity and description
 _SLOT = re.compile(r"\{([^{}]*)\}")
 _SEPARATOR = " ,\t\n"
 _CLOSING = (".", ";", ":", "!", "?")
@@ -17,12 +17,11 @@ _CLOSING = (".", ";", ":", "!", "?")
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """A prompt with named slots; an empty slot vanishes together with the comma or space that set it off.
+    """Prompt with named slots; an empty slot is removed together with its comma or space.
 
-    ``identity`` takes an identity's token (``<market1501-0002>``), ``description`` the words that are true of all its
-    images ("a woman wearing a red top"), ``circumstances`` those of one image ("seen from behind, at night"). Where the
-    template asks for the person and both ``identity`` and ``description`` are empty, "a person" stands in, so that a
-    prompt is a phrase whatever is left out.
+    ``identity`` takes an identity's token (``<market1501-0002>``), ``description`` the words that hold for all its
+    images ("a woman wearing a red top"), ``circumstances`` those of one image ("seen from behind, at night"). If the
+    template has a slot for the person and both ``identity`` and ``description`` are empty, "a person" is filled in.
 
     Args:
         text: the template; each slot may occur any number of times or not at all.
@@ -58,14 +57,14 @@ class PromptTemplate:
 
     @property
     def slots(self) -> frozenset[str]:
-        """The names of the slots that occur."""
+        """Names of the slots in the template."""
         return frozenset(_SLOT.findall(self.text))
 
-    def naming(self) -> PromptTemplate:
-        """Return the template itself, for prompts that must say who is shown.
+    def require_identity(self) -> PromptTemplate:
+        """Return the template itself, if it has the slot ``identity``.
 
         Raises:
-            UserError: it has no place for the identity, so everybody would be learnt or drawn as anybody.
+            UserError: it has no such slot, so all identities would share one prompt.
         """
         if "identity" not in self.slots:
             raise UserError(
@@ -76,12 +75,12 @@ class PromptTemplate:
         return self
 
     def __call__(self, *, identity: str = "", description: str = "", circumstances: str = "") -> str:
-        """Fill the slots; spaces and commas around a value do not count.
+        """Fill the slots; spaces and commas around a value are stripped.
 
         Args:
             identity: an identity's token, or a word in its place.
-            description: what is true of all images of the identity.
-            circumstances: what is true of this image.
+            description: words that hold for all images of the identity.
+            circumstances: words that hold for this image.
         """
         values = {"identity": identity, "description": description, "circumstances": circumstances}
         values = {name: value.strip(_SEPARATOR) for name, value in values.items()}
@@ -91,20 +90,20 @@ class PromptTemplate:
         return self._fill(values)
 
     def without_identity(self) -> PromptTemplate:
-        """Return the template for prompts of nobody in particular, such as those of the prior images."""
+        """Return the template without the identity, as for prior images."""
         return _without_identity(self)
 
     def _fill(self, values: dict[str, str]) -> str:
-        # Fixed words stand at even places, names of slots at odd ones.
+        # Fixed words have even indices, slot names odd ones.
         pieces = _SLOT.split(self.text)
         written = pieces[0]
-        value_before = False  # a value, then nothing but separators
+        value_before = False  # a value, then only separators
         for name, words in zip(pieces[1::2], pieces[2::2], strict=True):
             if values[name]:
                 written += values[name] + words
-            elif value_before or words[:1] in _CLOSING:  # "<name> {description}, at night": what stands before goes
+            elif value_before or words[:1] in _CLOSING:  # "<name> {description}, at night": drop separators before
                 written = written.rstrip(_SEPARATOR) + words
-            else:  # "a photo of {identity}, a woman": what stands after goes
+            else:  # "a photo of {identity}, a woman": drop separators after
                 written += words.lstrip(_SEPARATOR)
             value_before = (value_before or bool(values[name])) and not words.strip(_SEPARATOR)
         return " ".join(written.rstrip(_SEPARATOR).lstrip(_SEPARATOR + "".join(_CLOSING)).split())
@@ -112,7 +111,7 @@ class PromptTemplate:
 
 @functools.lru_cache(maxsize=64)
 def _without_identity(template: PromptTemplate) -> PromptTemplate:
-    """Made once for each template: a run asks for it at every image."""
+    """Build it once for each template: it is needed for every image."""
     somebody = "" if "description" in template.slots else _SOMEBODY
     others = {name: f"{{{name}}}" for name in ("description", "circumstances")}
     return PromptTemplate(template._fill({"identity": somebody, **others}))

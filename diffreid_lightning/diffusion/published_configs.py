@@ -1,4 +1,4 @@
-"""Configurations of the published Stable Diffusion families: what a single-file checkpoint does not carry."""
+"""Configurations of the published Stable Diffusion families, which single-file checkpoints lack."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _CLIP_G = {
     "num_hidden_layers": 32,
     "projection_dim": 1280,
 }
-# What is left out stands at the default of its class.
+# Omitted values are the defaults of the class.
 _UNET: dict[str, Any] = {
     "in_channels": 4,
     "out_channels": 4,
@@ -160,7 +160,7 @@ def write_configs(family: Family, prediction_type: str, zero_snr: bool, folder: 
     """Write the folder of a family's pipeline, without its weights.
 
     Args:
-        family: which one.
+        family: of checkpoints.
         prediction_type: ``epsilon`` or ``v_prediction``.
         zero_snr: whether the last timestep is pure noise (Lin et al., arXiv 2305.08891).
         folder: an empty folder.

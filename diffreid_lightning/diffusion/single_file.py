@@ -30,7 +30,7 @@ def refuse_pickle(file: Path) -> None:
     """Refuse a file that is not in safetensors.
 
     Raises:
-        UserError: it is a pickle, or something else.
+        UserError: it is a pickle or another format.
     """
     if file.suffix == ".safetensors":
         return
@@ -62,10 +62,10 @@ def configs_of(file: Path) -> Iterator[Path]:
         file: in safetensors.
 
     Yields:
-        A folder in diffusers' layout without weights, for as long as the block runs.
+        A folder in diffusers' layout without weights; temporary unless it lies beside the file.
 
     Raises:
-        UserError: the file is damaged, or of no family that is known.
+        UserError: the file is damaged, or of an unknown family.
     """
     shapes, notes = _header(file)
     beside = file.with_suffix("")

@@ -83,6 +83,6 @@ def test_the_template_without_identity_is_made_once() -> None:
 
 
 def test_a_template_that_must_name_somebody_has_a_place_for_the_name() -> None:
-    assert PromptTemplate().naming() is not None
+    assert PromptTemplate().require_identity() is not None
     with pytest.raises(UserError, match="does not name the identity"):
-        PromptTemplate("a photo of {description}").naming()
+        PromptTemplate("a photo of {description}").require_identity()
