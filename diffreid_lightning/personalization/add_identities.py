@@ -1,4 +1,4 @@
-"""Add identities that a personalized model was never trained on.
+"""Add identities to a personalized model without training.
 
 See ``python -m diffreid_lightning.personalization.add_identities --help``.
 """
@@ -29,25 +29,27 @@ from diffreid_lightning.storage.atomic import replacing
 
 
 def add_identities(folder: Path, rows: Manifest, out: Path) -> list[str]:
-    """Write a personalized model that also knows the identities of these images, by the mapper it was trained with.
+    """Write a personalized model with further identities, whose vectors its trained mapper computes.
 
-    Nothing is trained; whom the model knows already keeps name and vectors.
+    Nothing is trained; existing identities keep their names and vectors.
 
     Args:
         folder: a model personalized with :class:`~diffreid_lightning.personalization.identity_tokens.MappedTokens`.
-        rows: images of the newcomers.
-        out: where the new model is written; what is there is replaced.
+        rows: images of the new identities.
+        out: folder of the new model; its content is replaced.
 
     Returns:
-        The newcomers' names.
+        Names of the new identities.
 
     Raises:
-        UserError: there is no such model or it has no mapper, its features cannot be made again here, nobody is new,
-            or ``out`` lies in the model's folder or around it.
+        UserError: there is no such model or it has no mapper, its features cannot be computed here, no identity is new,
+            or one of ``out`` and the model's folder contains the other.
         RunError: the disk is full.
     """
     here, there = folder.resolve(), out.resolve()
-    if here in there.parents or there in here.parents:  # it would be copied into itself, or vanish with what out held
+    if (
+        here in there.parents or there in here.parents
+    ):  # else it is copied into itself, or deleted with the old content of out
         raise UserError(
             f"The new model cannot lie in the folder of the one it is made from, nor around it: {out}",
             looked_for=f"a place beside {folder}",
@@ -102,7 +104,7 @@ def _features(noted: dict[str, object], folder: Path) -> IdentityFeatures:
 
 
 def _rows_of(manifest: Manifest, split: str) -> Manifest:
-    """Take the rows of identities in a split."""
+    """Select the rows of identities in a split."""
     chosen = (manifest.numpy("split") == split) & (manifest.numpy("role") == "identity")
     if not chosen.any():
         splits = sorted(set(manifest.numpy("split").tolist()))
@@ -117,14 +119,14 @@ def _rows_of(manifest: Manifest, split: str) -> Manifest:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Write a personalized model that knows further people."""
+    """Write a personalized model with further identities."""
     parser = argparse.ArgumentParser(
-        description="Give names and tokens to people a model was never trained on, by the mapper of MappedTokens."
+        description="Add identities to a model personalized with MappedTokens, without training."
     )
     parser.add_argument("model", type=Path, help="folder of the personalized model")
-    parser.add_argument("source", help="their images: a dataset, a manifest, or miniperson")
+    parser.add_argument("source", help="images of the new identities: a dataset, a manifest, or miniperson")
     parser.add_argument("--out", type=Path, required=True, help="folder of the new model")
-    parser.add_argument("--split", default="train", help="the rows that are read (default: train)")
+    parser.add_argument("--split", default="train", help="split of the images (default: train)")
     given = parser.parse_args(args)
     try:
         rows = _rows_of(open_dataset(given.source).manifest(), given.split)

@@ -1,4 +1,4 @@
-"""What personalization leaves behind: the model's folder, and a picture of what it draws of whom."""
+"""Callbacks of personalization: export the model's folder, draw sheets of generated identities."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FOLDER = "personalized"
 class PersonalizationExport(Callback):
     """Save ``personalized/`` in the run folder when fit ends.
 
-    Weights that a ``WeightAveraging`` callback keeps are those that are saved. For the files see
+    With a ``WeightAveraging`` callback the averaged weights are saved. For the files see
     :mod:`diffreid_lightning.personalization.checkpoint`.
     """
 
@@ -40,15 +40,15 @@ class PersonalizationExport(Callback):
 
 
 class IdentitySheets(Callback):
-    """Draw a sheet into the run folder, and log it to W&B: of a few identities real images, then drawn ones.
+    """Save a sheet of real and generated images of a few identities in the run folder, and log it to W&B.
 
-    The prompts are those of training without circumstances; the noise is the same at every sheet. The last sheet is
-    drawn when fit ends, by averaged weights where a ``WeightAveraging`` callback keeps some.
+    The prompts are those of training without circumstances; all sheets share the noise. The last sheet is drawn when
+    fit ends, with averaged weights if there is a ``WeightAveraging`` callback.
 
     Args:
-        identities: how many, spread over all.
-        images: real and drawn images of each.
-        every_n_epochs: epochs between sheets within fit; None draws the last alone.
+        identities: number of identities, evenly spread.
+        images: real and generated images of each.
+        every_n_epochs: epochs between sheets; None draws only the last one.
         steps: sampler steps.
         guidance: classifier-free guidance scale (Ho and Salimans, arXiv 2207.12598).
 
@@ -76,23 +76,23 @@ class IdentitySheets(Callback):
         self.guidance = guidance
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw within fit."""
+        """Draw a sheet every ``every_n_epochs`` epochs."""
         epoch = trainer.current_epoch + 1
         due = self.every_n_epochs is not None and epoch % self.every_n_epochs == 0 and epoch != trainer.max_epochs
         if due and self._draws(trainer):
             self._draw(trainer, pl_module, epoch)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw the final weights."""
+        """Draw a sheet with the final weights."""
         if self._draws(trainer):
-            pl_module.to(trainer.strategy.root_device)  # Lightning has brought it back to the CPU
+            pl_module.to(trainer.strategy.root_device)  # Lightning has moved it back to the CPU
             self._draw(trainer, pl_module, trainer.current_epoch)
             pl_module.cpu()
-            pl_module.pipeline()  # type: ignore[operator]  # what of it is no part of the module follows
+            pl_module.pipeline()  # type: ignore[operator]  # moves the networks outside the module, too
 
     @staticmethod
     def _draws(trainer: Trainer) -> bool:
-        """Whether this process draws."""
+        """Tell whether this process draws."""
         return trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False)
 
     def _draw(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:

@@ -1,4 +1,4 @@
-"""A personalized diffusion model as a folder: which files it has, and how it becomes a pipeline again.
+"""Load a personalized diffusion model from its folder.
 
 ::
 
@@ -57,12 +57,12 @@ TENSORS = ("tokens", "tokens_2")  #: vectors for the first and the second text e
 
 @dataclass(frozen=True)
 class Identity:
-    """Somebody a personalized model knows.
+    """Identity of a personalized model.
 
     Args:
-        name: the word that stands for the identity in a prompt (``<market1501-0002>``).
+        name: the identity's word in prompts (``<market1501-0002>``).
         key: (source, partition, pid).
-        description: what is true of all its images, in words; may be "".
+        description: words that hold for all its images; may be "".
     """
 
     name: str
@@ -72,13 +72,13 @@ class Identity:
 
 @dataclass(frozen=True, eq=False)
 class PersonalizedModel:
-    """A pipeline that knows people by name.
+    """Pipeline with named identities.
 
     Args:
-        pipeline: an ordinary diffusers pipeline; the names are words of its tokenizer.
-        identities: whom it knows, in the order of their vectors.
-        template: the prompt it was trained with.
-        content_hash: SHA-256 of everything that the images follow from, 64 hexadecimal digits.
+        pipeline: a diffusers pipeline; the names are words of its tokenizer.
+        identities: in the order of their vectors.
+        template: prompt template of training.
+        content_hash: SHA-256 of everything that determines the images, 64 hexadecimal digits.
     """
 
     pipeline: Pipeline
@@ -88,12 +88,12 @@ class PersonalizedModel:
 
 
 def is_personalized(folder: str | Path) -> bool:
-    """Tell whether a path is a personalized model rather than a plain checkpoint."""
+    """Tell whether a path is a personalized model, not a plain checkpoint."""
     return (user_path(folder) / IDENTITIES_FILE).is_file()
 
 
-def fused(pipeline: Pipeline) -> Pipeline:
-    """Add a pipeline's LoRA, if it has one, to the weights that it belongs to; returns the pipeline."""
+def merge_lora(pipeline: Pipeline) -> Pipeline:
+    """Merge a pipeline's LoRA, if it has one, into its weights; return the pipeline."""
     if pipeline.get_list_adapters():
         pipeline.fuse_lora()
         pipeline.unload_lora_weights()
@@ -104,8 +104,8 @@ def load_personalized(folder: str | Path, base: str | Path | None = None) -> Per
     """Load a personalized model in float32.
 
     Args:
-        folder: what :class:`~diffreid_lightning.personalization.callbacks.PersonalizationExport` wrote.
-        base: where its base model is now: a folder, a hub id or ``tiny-sd``; None looks where it was in training.
+        folder: written by :class:`~diffreid_lightning.personalization.callbacks.PersonalizationExport`.
+        base: its base model: a folder, a hub id or ``tiny-sd``; None takes the path noted in training.
 
     Raises:
         UserError: the folder is missing or incomplete, or the base model is not the one it was trained from.
@@ -172,17 +172,17 @@ def read_tokens(folder: Path) -> tuple[list[str], list[Tensor]]:
 
 
 def add_tokens(pipeline: Any, names: list[str], tokens: list[Tensor]) -> None:
-    """Do what ``pipeline.load_textual_inversion(tokens, token=names)`` does, for each text encoder.
+    """Add tokens as ``pipeline.load_textual_inversion(tokens, token=names)`` does, for each text encoder.
 
-    Diffusers adds names one by one, looking through the whole vocabulary each time; ten thousand take it minutes.
+    Diffusers adds names one by one and scans the vocabulary each time: minutes for ten thousand names.
 
     Args:
-        pipeline: it learns the names.
+        pipeline: changed in place.
         names: N words.
         tokens: for each text encoder (N, dim) or (N, V, dim).
 
     Raises:
-        UserError: a name is taken, or the vectors are not this pipeline's.
+        UserError: a name is taken, or the vectors do not fit the pipeline.
     """
     encoders = text_encoders(pipeline)
     if len(encoders) != len(tokens):
@@ -194,7 +194,7 @@ def add_tokens(pipeline: Any, names: list[str], tokens: list[Tensor]) -> None:
         )
     for (tokenizer, encoder), vectors in zip(encoders, tokens, strict=True):
         flat = vectors.reshape(len(names), -1, vectors.shape[-1])
-        words = numbered_names(names, flat.shape[1])
+        words = number_names(names, flat.shape[1])
         width = encoder.get_input_embeddings().weight.shape[1]
         if width != flat.shape[2]:
             raise UserError(
@@ -210,13 +210,13 @@ def add_tokens(pipeline: Any, names: list[str], tokens: list[Tensor]) -> None:
 
 
 def add_words(tokenizer: Any, words: list[str]) -> int:
-    """Add words to a tokenizer, numbered in order.
+    """Add words to a tokenizer, with consecutive ids.
 
     Returns:
-        The number of the first.
+        The first id.
 
     Raises:
-        UserError: one of them is there already, or two are the same.
+        UserError: a word is taken, or occurs twice.
     """
     first = len(tokenizer)
     taken = [word for word in words if tokenizer.convert_tokens_to_ids(word) not in (None, tokenizer.unk_token_id)]
@@ -232,8 +232,8 @@ def add_words(tokenizer: Any, words: list[str]) -> int:
     return first
 
 
-def numbered_names(names: list[str], vectors: int) -> list[str]:
-    """Return the words of names with several vectors in diffusers' form: ``<x>``, ``<x>_1``, ``<x>_2``, ..."""
+def number_names(names: list[str], vectors: int) -> list[str]:
+    """Return one word per vector of each name, in diffusers' form: ``<x>``, ``<x>_1``, ``<x>_2``, ..."""
     return [name if number == 0 else f"{name}_{number}" for name in names for number in range(vectors)]
 
 

@@ -1,4 +1,4 @@
-"""Writing a personalized diffusion model; :mod:`diffreid_lightning.personalization.checkpoint` reads it."""
+"""Write a personalized diffusion model; :mod:`diffreid_lightning.personalization.checkpoint` reads it."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def write_personalized(
     """Write a personalized model's folder, whole or not at all.
 
     Args:
-        folder: where to; what is there is replaced.
+        folder: output folder; its content is replaced.
         pipeline: the trained networks, with the tokenizers of the base model.
-        fine_tuning: what of them was trained.
+        fine_tuning: saves the trained weights.
         tokens: the identities' vectors.
-        identities: who they are, in the same order.
-        template: the prompt of training.
+        identities: in the same order.
+        template: prompt template of training.
         base: ``model`` and hash of the ``weights`` of the base model.
-        provenance: how it came about, as ``provenance.json``.
+        provenance: content of ``provenance.json``.
 
     Raises:
         RunError: the disk is full.
@@ -54,7 +54,7 @@ def write_personalized(
         with replacing(folder) as target:
             fine_tuning.save(pipeline, target, provenance)
             tables = dict(zip(TENSORS, tokens.table(), strict=False))
-            # One key: several are written in any order, and equal work would not give equal bytes.
+            # One metadata key: the order of several is random, and equal runs would not give equal bytes.
             save_file(tables, target / TOKENS_FILE, metadata={"names": names})
             tokens.save(target)
             for name, content in ((IDENTITIES_FILE, note), (PROVENANCE, provenance)):

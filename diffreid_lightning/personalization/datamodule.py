@@ -1,4 +1,4 @@
-"""The DataModule of personalization: images of known identities, each under its prompt, beside prior images."""
+"""DataModule of personalization: images of known identities with prompts, and prior images."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.personalization.checkpoint import Identity
 from diffreid_lightning.personalization.prior_images import PriorImages, Words
 
-_UNIT = 8  # stock pipelines, which draw prior images and samples, take no other sizes
-#: what a picture follows from; captions may change without the picture being encoded again
+_UNIT = 8  # diffusers' pipelines, which generate prior images and samples, need multiples of it
+#: columns that determine an image's latents; captions may change without encoding it again
 _PICTURE = ("file_name", "source", "partition", "pid", "camid", "split", "role")
 
 
@@ -48,25 +48,24 @@ class PersonalizationBatch(NamedTuple):
 
 
 class PersonalizationDataModule(LightningDataModule):
-    """Training images of chosen identities, encoded once by the base model's autoencoder, and prior images.
+    """Training images of selected identities, encoded once by the base model's autoencoder, and prior images.
 
-    The manifest's columns ``description`` (what is true of the identity) and ``circumstances`` (what is true of the
-    image) fill the prompt; where there is no description the whole ``caption`` stands in, and where there is none
-    either, the name stands alone. Only ``train`` rows of identities are read (no distractors, nothing of query and
-    gallery).
+    The manifest's columns ``description`` (of the identity) and ``circumstances`` (of the image) fill the prompt;
+    without a description the ``caption`` is used, without a caption only the name. Only ``train`` rows of identities
+    are read: no distractors, no query or gallery rows.
 
     Args:
         source: a dataset class, the path of a dataset or manifest, or ``miniperson``.
         model: the base model: a folder, a hub id, or ``tiny-sd``; the same as the module's.
-        template: the prompt, see :class:`~diffreid_lightning.diffusion.prompt_template.PromptTemplate`.
-        identities: who: a number (the first so many), names (``market1501-0002``), or None for all.
-        drop_circumstances: chance of a prompt without circumstances, 0 to 1, so that the name does not depend on them.
-        flip: chance of a mirrored image; left and right change places in its prompt.
-        prior: the images that the base model shall still draw afterwards; None goes without.
+        template: prompt template, see :class:`~diffreid_lightning.diffusion.prompt_template.PromptTemplate`.
+        identities: a number (the first N), names (``market1501-0002``), or None for all.
+        drop_circumstances: probability of dropping the circumstances, 0 to 1, so that the name does not absorb them.
+        flip: probability of a mirrored image; left and right are swapped in its prompt.
+        prior: prior images for the prior-preservation loss; None for none.
         prior_batch_size: prior images per batch and process; None means ``batch_size``.
         image_size: height and width in pixels.
         batch_size: images of identities per batch and process.
-        cache_dir: where latents of images are kept.
+        cache_dir: folder of the cached latents.
         num_workers: loader processes.
         seed: seed of order, choice and prompts; the command line takes ``seed_everything`` unless this is written.
     """
@@ -106,7 +105,7 @@ class PersonalizationDataModule(LightningDataModule):
         check_workers("data.num_workers", num_workers)
         self._source = open_dataset(source)
         self.model = model
-        self.template = PromptTemplate(template).naming()
+        self.template = PromptTemplate(template).require_identity()
         self._chosen = identities
         self.drop_circumstances = drop_circumstances
         self.flip = flip
@@ -120,10 +119,10 @@ class PersonalizationDataModule(LightningDataModule):
 
     @cached_property
     def rows(self) -> Manifest:
-        """The images that are trained on.
+        """Training images.
 
         Raises:
-            UserError: there are none, or none of somebody who is asked for.
+            UserError: there are none, or none of a requested identity.
         """
         manifest = self._source.manifest()
         mask = (manifest.numpy("split") == "train") & (manifest.numpy("role") == "identity")
@@ -143,13 +142,13 @@ class PersonalizationDataModule(LightningDataModule):
 
     @cached_property
     def pictures(self) -> Manifest:
-        """The same rows without words."""
+        """The training rows without text columns."""
         columns = {name: self.rows.table[name] for name in _PICTURE}
         return Manifest.from_columns(self.rows.root, columns, parents=self.rows.parents)
 
     @cached_property
     def training_rows(self) -> str:
-        """Digest of the images and identities, by which a checkpoint knows them again."""
+        """Digest of the images and identities, compared on resume."""
         labels, keys = self.rows.identities()
         return digest_rows(keys, labels, self.rows.table["file_name"])
 
@@ -168,7 +167,7 @@ class PersonalizationDataModule(LightningDataModule):
 
     @cached_property
     def identities(self) -> list[Identity]:
-        """Who is trained on, in the order of ``rows.identities()``."""
+        """Trained identities, in the order of ``rows.identities()``."""
         _, keys = self.rows.identities()
         return [
             Identity(name, key, description)
@@ -176,7 +175,7 @@ class PersonalizationDataModule(LightningDataModule):
         ]
 
     def longest_prompts(self) -> list[str]:
-        """Return every prompt that training may ask for, in its longest form: of each row, and of prior images."""
+        """Return the longest form of every training prompt: of each row, and of prior images."""
         names = [self.identities[label].name for label in self.rows.identities()[0].tolist()]
         whole = [
             self.template(identity=name, description=description, circumstances=circumstances)
@@ -186,7 +185,7 @@ class PersonalizationDataModule(LightningDataModule):
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Which rows were trained on."""
+        """Training data, as plain JSON values."""
         return {
             "manifest": self.rows.content_hash,
             "identities": len(self.identities),
@@ -197,7 +196,7 @@ class PersonalizationDataModule(LightningDataModule):
 
     @cached_property
     def prior_prompts(self) -> list[str]:
-        """The prompt of each prior image."""
+        """Prompts of the prior images."""
         if self.prior is None:
             return []
         labels, keys = self.rows.identities()
@@ -207,7 +206,7 @@ class PersonalizationDataModule(LightningDataModule):
         return self.prior.prompts(people, self.template, self.seed)
 
     def prepare_data(self) -> None:
-        """Encode images and draw prior images that are not there yet; on one process."""
+        """Encode images and generate prior images that are not cached yet; on one process."""
         store = self._store()
         for mirrored in (False, True)[: 2 if self.flip else 1]:
             store.encode(self.pictures, self.image_size, mirrored)
@@ -215,10 +214,10 @@ class PersonalizationDataModule(LightningDataModule):
             self.prior.draw(self.model, self.prior_prompts, self.image_size, self.seed)
 
     def train_dataloader(self) -> DataLoader[PersonalizationBatch]:
-        """Every image once an epoch, each under a newly made prompt.
+        """Load every image once an epoch, each with a newly drawn prompt.
 
         Raises:
-            UserError: there are fewer images than a batch holds.
+            UserError: there are fewer images than the batch size.
         """
         return DataLoader(
             _PromptedRows(self, self._store()),
@@ -236,13 +235,13 @@ class PersonalizationDataModule(LightningDataModule):
         return LatentStore(str(locate_pipeline(self.model)), self.cache_dir)
 
 
-def mirrored_words(text: str) -> str:
-    """Say of a mirrored image what was said of the image: left and right change places."""
+def swap_left_right(text: str) -> str:
+    """Swap left and right in a text."""
     return re.sub(r"\b(left|right)\b", lambda found: "right" if found[0] == "left" else "left", text)
 
 
 class _PromptedRows(Dataset[PersonalizationBatch]):
-    """Rows by number, as batches of one; the draw's seed makes the prompt, and chooses what prior images go with it."""
+    """Rows as batches of one; the draw's seed chooses the prompt and the prior images beside it."""
 
     def __init__(self, data: PersonalizationDataModule, store: LatentStore) -> None:
         self._data = data
@@ -265,7 +264,7 @@ class _PromptedRows(Dataset[PersonalizationBatch]):
         description, circumstances = data.words[item.row]
         circumstances = "" if bare else circumstances
         if mirrored:
-            description, circumstances = mirrored_words(description), mirrored_words(circumstances)
+            description, circumstances = swap_left_right(description), swap_left_right(circumstances)
         prompt = data.template(identity=self._names[item.row], description=description, circumstances=circumstances)
         moments = _tensor(self._latents[int(mirrored)][item.row])
         if self._prior is None:
@@ -282,7 +281,7 @@ class _PromptedRows(Dataset[PersonalizationBatch]):
 
 
 class _Collate:
-    """Puts rows under each other, and as many of their prior images: the first of each, then the second."""
+    """Concatenate rows, and ``prior`` of their prior images: the first of each row, then the second."""
 
     def __init__(self, prior: int) -> None:
         self.prior = prior

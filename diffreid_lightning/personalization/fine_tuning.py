@@ -1,4 +1,4 @@
-"""What of a diffusion model's networks is trained: a choice by class path. The vocabulary never is."""
+"""Strategies that select the trained weights of a diffusion model. The text vocabulary is never trained."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 
 
 class FineTuning(ABC):
-    """Chooses the weights that are trained, and writes them.
+    """Select the network weights to train, and save them.
 
     Args:
         text_encoder: train the text encoders as well.
@@ -28,21 +28,21 @@ class FineTuning(ABC):
 
     @abstractmethod
     def prepare(self, pipeline: Any) -> None:
-        """Mark what is trained, in a pipeline whose weights are all frozen; networks may be added to."""
+        """Mark the trained weights of a frozen pipeline; may add layers."""
 
     @abstractmethod
     def save(self, pipeline: Any, folder: Path, provenance: Mapping[str, Any]) -> None:
-        """Write what was trained into a personalized model's folder.
+        """Write the trained weights into a personalized model's folder.
 
         Args:
-            pipeline: as ``prepare`` left it, trained; with the tokenizers of the base model.
+            pipeline: the trained pipeline, with the tokenizers of the base model.
             folder: of the personalized model.
-            provenance: how it came about.
+            provenance: content of ``provenance.json``.
         """
 
 
 class FullFineTuning(FineTuning):
-    """The whole denoiser (DreamBooth, Ruiz et al., arXiv 2208.12242), and the text encoders but for their vocabulary.
+    """The whole denoiser (DreamBooth, Ruiz et al., arXiv 2208.12242), and optionally the text encoders.
 
     The artifact is a whole pipeline.
 
@@ -80,22 +80,22 @@ class CrossAttentionKV(FullFineTuning):
 
 
 class TokensOnly(FineTuning):
-    """Nothing but the identities' vectors (Textual Inversion, Gal et al., arXiv 2208.01618)."""
+    """Only the identities' vectors (Textual Inversion, Gal et al., arXiv 2208.01618)."""
 
     def __init__(self) -> None:
         super().__init__(text_encoder=False)
 
     def prepare(self, pipeline: Any) -> None:
-        """Mark nothing."""
+        """Leave all networks frozen."""
 
     def save(self, pipeline: Any, folder: Path, provenance: Mapping[str, Any]) -> None:
-        """Write nothing: the vectors are saved beside."""
+        """Write no network; the vectors are saved separately."""
 
 
 def freeze_unread(pipeline: Any) -> None:
-    """Unmark what has no part in the answer: of SDXL's first text encoder the states before its last layer are read.
+    """Freeze layers without effect: of SDXL's first text encoder the last layer's output is not used.
 
-    Processes that train together wait for a gradient of everything that is marked.
+    DDP waits for a gradient of every trainable parameter.
     """
     if len(encoders := text_encoders(pipeline)) == 1:
         return
@@ -107,7 +107,7 @@ def freeze_unread(pipeline: Any) -> None:
 
 
 def trained_weights(pipeline: Any) -> dict[str, nn.Parameter]:
-    """Return the weights that are marked, named by network and place (``unet/down_blocks/0/...``)."""
+    """Return the trainable weights by network and path (``unet/down_blocks/0/...``)."""
     networks = {name: getattr(pipeline, name, None) for name in ("unet", *TEXT_ENCODERS)}
     return {
         f"{name}.{place}".replace(".", "/"): parameter

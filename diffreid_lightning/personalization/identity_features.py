@@ -1,4 +1,4 @@
-"""What an image network sees of each identity: the mean of its images' features, computed once and kept on disk."""
+"""Mean image feature of each identity, computed once and cached on disk."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _BATCH = 64
 
 
 class IdentityFeatures:
-    """Mean features of identities, by any network that a Re-ID training can start from.
+    """Mean features of identities, by any backbone that Re-ID training can start from.
 
     Args:
         backbone: a timm name, or ``local-dir:FOLDER`` of an exported backbone.
         init_from: its weights, as for :func:`~diffreid_lightning.backbones.load_initial_weights`; ``timm`` takes the
             folder's own.
-        image_size: height and width in pixels that images are brought to.
-        cache_dir: where the features of single images are kept.
+        image_size: height and width in pixels that images are resized to.
+        cache_dir: folder of the cached image features.
     """
 
     def __init__(
@@ -50,15 +50,15 @@ class IdentityFeatures:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What makes the same features again, as plain JSON values."""
+        """Return the settings that reproduce the features, as plain JSON values."""
         size = list(self.image_size)
         return {"backbone": self.backbone, "init_from": self.init_from, "image_size": size, "weights": self._weights}
 
     def encode(self, rows: Manifest) -> None:
-        """Compute the features of the rows, unless they are there; on one process.
+        """Compute the features of the rows that are not cached yet; on one process.
 
         Raises:
-            UserError: an image cannot be read, or the network cannot be had.
+            UserError: an image cannot be read, or the network is not available.
             RunError: the disk is full.
         """
         path = self._path(rows)

@@ -1,8 +1,9 @@
-"""IIR, the Identity Information Representer: vectors that stand for identities in a prompt, in three forms.
+"""Identity tokens (the paper's Identity Information Representer, IIR): trained prompt vectors of each identity.
 
-The paper represents an identity beside the words of its caption; how is open. Here an identity has a name, a word of
-its own (``<market1501-0002>``), and the name has one or more vectors where the text encoder looks its words up. Only
-these vectors, or what makes them, are trained.
+An identity's token is made in two steps. Its name (``<market1501-0002>``) is added to the tokenizer as a new word; and
+the text encoder's embedding lookup returns one or more vectors for it. The vectors are free parameters
+(:class:`FreeTokens`), the output of a trained network on image features (:class:`MappedTokens`), or a frozen rare word
+(:class:`RareWord`). The paper leaves this open.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ from diffreid_lightning.personalization.token_mapper import TokenMapper
 
 @dataclass(frozen=True)
 class People:
-    """Who is to be represented, and in which text encoders.
+    """Identities to represent, with the text encoders' tokenizers and vocabularies.
 
     Args:
-        rows: their images.
-        tokenizers: one for each text encoder, without names.
-        vocabularies: for each text encoder (rows, dim) the vectors of its words.
+        rows: images of the identities.
+        tokenizers: one for each text encoder, without the identities' names.
+        vocabularies: for each text encoder its (rows, dim) embedding table.
     """
 
     rows: Manifest
@@ -39,7 +40,7 @@ class People:
 
     @property
     def count(self) -> int:
-        """How many they are."""
+        """Number of identities."""
         return len(self.rows.identities()[1])
 
     def word(self, word: str) -> list[Tensor]:
@@ -53,40 +54,40 @@ class People:
         return vectors
 
     def spreads(self) -> list[Tensor]:
-        """Return by how much words differ in each number of their vectors, (dim,) for each text encoder."""
+        """Return the standard deviation of each embedding dimension, (dim,) for each text encoder."""
         return [vocabulary.float().std(dim=0) for vocabulary in self.vocabularies]
 
 
 class IdentityTokens(nn.Module, ABC):
-    """Vectors of N identities, V of each for every text encoder.
+    """Embedding vectors of N identities: V vectors each, for every text encoder.
+
+    A subclass builds its parameters in :meth:`_make` and returns the vectors in :meth:`forward`.
 
     Args:
-        vectors: V, vectors of an identity; each takes a token of the prompt.
-        features: what the vectors are made from, if anything.
+        vectors: V, vectors of an identity; each takes one token of the prompt.
+        features: image features that the vectors are made from; None for none.
     """
 
     def __init__(self, vectors: int, features: IdentityFeatures | None) -> None:
         super().__init__()
         check_range("tokens.vectors", vectors, 1, 64)
-        if vectors < 1:
-            raise UserError(f"An identity cannot have {vectors} vectors.", looked_for="at least 1")
         self.vectors = vectors
         self.features = features
         self.count = 0
 
     def prepare_data(self, rows: Manifest) -> None:
-        """Compute what takes long and lies on disk afterwards; on one process."""
+        """Compute and cache the features; on one process."""
         if self.features is not None:
             self.features.encode(rows)
 
     def begin(self, people: People) -> None:
-        """Make the vectors, or what makes them."""
+        """Create the parameters for these identities."""
         self.count = people.count
         self._make(people)
 
     @abstractmethod
     def _make(self, people: People) -> None:
-        """Make parameters and buffers."""
+        """Create parameters and buffers."""
 
     @abstractmethod
     def forward(self, identities: Tensor) -> list[Tensor]:
@@ -115,20 +116,20 @@ class IdentityTokens(nn.Module, ABC):
         return []
 
     def save(self, folder: Path) -> None:
-        """Write what can make the vectors of further identities, if there is any."""
+        """Write the network that makes vectors of further identities, if there is one."""
 
 
 class FreeTokens(IdentityTokens):
-    """A free embedding for each identity (Textual Inversion, Gal et al., arXiv 2208.01618, for many at once).
+    """A free trained embedding for each identity (Textual Inversion, Gal et al., arXiv 2208.01618, for many at once).
 
-    An identity starts at a word, off it by a little in a direction of its own. The direction is random, or follows
-    from the mean feature of its images, so that people who look alike start side by side.
+    It is initialized to a word's embedding plus a small offset. The offset's direction is random, or a projection of
+    the mean feature of the identity's images, so that people who look alike start close together.
 
     Args:
         vectors: vectors of an identity.
-        word: where identities start.
-        features: where the direction comes from; None draws it.
-        spread: how far off identities start, in standard deviations of the vocabulary.
+        word: word whose embedding initializes identities.
+        features: image features that give the direction; None draws it at random.
+        spread: size of the offset, in standard deviations of the vocabulary.
     """
 
     rows: nn.ParameterList
@@ -144,7 +145,7 @@ class FreeTokens(IdentityTokens):
 
     def _make(self, people: People) -> None:
         source = torch.Generator().manual_seed(0)
-        features = None if self.features is None else standardized(self.features.of_identities(people.rows))
+        features = None if self.features is None else standardize(self.features.of_identities(people.rows))
         self.rows = nn.ParameterList()
         for word, spread in zip(people.word(self.word), people.spreads(), strict=True):
             width = self.vectors * len(word)
@@ -162,23 +163,22 @@ class FreeTokens(IdentityTokens):
         return [each.unflatten(1, (self.vectors, -1)) for each in found]
 
     def groups(self, lr: float) -> list[dict[str, Any]]:
-        """Train the rows, each by its own count of steps."""
+        """Return the rows, each updated by its own step count (:class:`~.row_adamw.RowAdamW`)."""
         return [{"params": list(self.rows), "lr": lr, "by_row": True, "weight_decay": 0.0}]
 
 
 class MappedTokens(IdentityTokens):
-    """A network that maps the mean feature of an identity's images to its vectors.
+    """A trained network that maps the mean feature of an identity's images to its vectors.
 
-    What is trained is the network, so an identity it has never seen has vectors as well (after the encoders of
-    InstantBooth, Shi et al., arXiv 2304.03411, and E4T, Gal et al., arXiv 2302.12228).
+    The network also makes vectors for identities outside the training set (after the encoders of InstantBooth, Shi et
+    al., arXiv 2304.03411, and E4T, Gal et al., arXiv 2302.12228).
 
     Args:
-        features: what it sees of an identity; None takes the ImageNet network of
-            :class:`~.identity_features.IdentityFeatures` as it stands.
+        features: input features; None takes :class:`~.identity_features.IdentityFeatures` with its defaults.
         vectors: vectors of an identity.
-        hidden: width of its hidden layer.
-        word: what its answer is added to.
-        spread: how far off identities start, in standard deviations of the vocabulary.
+        hidden: width of the hidden layer.
+        word: word whose embedding the output is added to.
+        spread: size of the initial output, in standard deviations of the vocabulary.
     """
 
     seen: Tensor
@@ -209,16 +209,16 @@ class MappedTokens(IdentityTokens):
         self.mapper.begin(seen, people.word(self.word), people.spreads(), self.spread)
 
     def forward(self, identities: Tensor) -> list[Tensor]:
-        """Map their features; see the base class."""
+        """Map the identities' features; see the base class."""
         vectors: list[Tensor] = self.mapper(self.seen[identities])
         return vectors
 
     def groups(self, lr: float) -> list[dict[str, Any]]:
-        """Train the network."""
+        """Return the network's parameters."""
         return [{"params": list(self.mapper.parameters()), "lr": lr}]
 
     def save(self, folder: Path) -> None:
-        """Write the network, and what it sees of an identity."""
+        """Write the network and the settings of its input features."""
         assert self.features is not None
         self.mapper.save(folder, self.features.settings)
 
@@ -226,11 +226,11 @@ class MappedTokens(IdentityTokens):
 class RareWord(IdentityTokens):
     """A rare word of the vocabulary for each identity, frozen (DreamBooth, Ruiz et al., arXiv 2208.12242, section 3.1).
 
-    Rare are short words of consonants alone, those last that the tokenizer learnt. Where there are fewer of them than
-    identities, an identity's word is a sequence of several.
+    Rare words are short tokens of consonants only, from the end of the tokenizer's vocabulary. With more identities
+    than such tokens, an identity is a sequence of several.
 
     Args:
-        vectors: rare tokens in a row that make an identity's word; None takes as many as it needs for all to differ.
+        vectors: rare tokens per identity; None takes the smallest number that tells all identities apart.
     """
 
     def __init__(self, vectors: int | None = None) -> None:
@@ -260,7 +260,7 @@ class RareWord(IdentityTokens):
 
 
 def rare_tokens(tokenizer: Any) -> list[int]:
-    """Return the numbers of a CLIP tokenizer's short words without a vowel, those learnt last first."""
+    """Return the ids of a CLIP tokenizer's short words without a vowel, largest id first."""
     words = {token: number for token, number in tokenizer.get_vocab().items() if number < tokenizer.vocab_size}
     rare = [number for token, number in words.items() if re.fullmatch(r"[bcdfghjklmnpqrstvwxz]{1,4}</w>", token)]
     if len(rare) < 2:
@@ -273,7 +273,7 @@ def rare_tokens(tokenizer: Any) -> list[int]:
     return sorted(rare, reverse=True)
 
 
-def standardized(features: Tensor) -> Tensor:
-    """Bring features, (N, F), to mean 0 and deviation 1 over the identities; a constant becomes 0."""
-    centerd = features - features.mean(dim=0)
-    return centerd / centerd.square().mean(dim=0).sqrt().clamp(min=1e-6)
+def standardize(features: Tensor) -> Tensor:
+    """Standardize (N, F) features over the identities; a constant becomes 0."""
+    centered = features - features.mean(dim=0)
+    return centered / centered.square().mean(dim=0).sqrt().clamp(min=1e-6)

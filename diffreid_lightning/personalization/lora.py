@@ -1,4 +1,4 @@
-"""LoRA (Hu et al., arXiv 2106.09685) on a diffusion model, saved as stock diffusers loads it."""
+"""LoRA (Hu et al., arXiv 2106.09685) on a diffusion model, saved in the format of diffusers."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 
 from diffreid_lightning.diffusion.prompt_encoding import text_encoders
-from diffreid_lightning.errors import UserError, check_range
+from diffreid_lightning.errors import check_range
 from diffreid_lightning.personalization.checkpoint import LORA_FILE, LORA_FOLDER
 from diffreid_lightning.personalization.fine_tuning import TEXT_ENCODERS, FineTuning
 
-# Projections by the ends of their names, as peft matches them; a pattern where both kinds of attention share the end.
+# Projections by name suffix, as peft matches them; a pattern where both kinds of attention share the suffix.
 _UNET: dict[str, list[str] | str] = {
     "attention": ["to_q", "to_k", "to_v", "to_out.0"],
     "cross_attention": r".*attn2\.(to_q|to_k|to_v|to_out\.0)",
@@ -26,15 +26,15 @@ _PREFIX = "text_model."
 
 
 class LoRA(FineTuning):
-    """A low-rank addition to the projections of the denoiser's attention, and of the text encoders' if asked for.
+    """Low-rank updates of the attention projections in the denoiser, optionally in the text encoders.
 
-    The addition counts in full (alpha is the rank), so no loader needs to be told a scale.
+    Alpha equals the rank, so loaders need no scale.
 
     Args:
-        rank: of each addition.
+        rank: of each update.
         layers: ``attention`` adapts the attention to the image itself and to the text, ``cross_attention`` the latter.
         text_encoder: adapt the text encoders as well.
-        dropout: share of an addition's inputs that is dropped in training, 0 to 1.
+        dropout: share of the updates' inputs that is dropped in training, 0 to 1.
     """
 
     def __init__(
@@ -46,17 +46,13 @@ class LoRA(FineTuning):
     ) -> None:
         super().__init__(text_encoder)
         check_range("LoRA.rank", rank, 1, 4096)
-        if rank < 1 or not 0 <= dropout < 1:
-            raise UserError(
-                f"A LoRA of rank {rank} with dropout {dropout} cannot be made.",
-                looked_for="a rank of at least 1, a dropout from 0 to below 1",
-            )
+        check_range("LoRA.dropout", dropout, 0, 1, below=True)
         self.rank = rank
         self.layers = layers
         self.dropout = dropout
 
     def prepare(self, pipeline: Any) -> None:
-        """Add the layers, which change nothing yet, and mark them."""
+        """Add the trainable layers, initialized to no change."""
         pipeline.unet.add_adapter(self._config(_UNET[self.layers]))
         if self.text_encoder:
             for _, encoder in text_encoders(pipeline):
@@ -67,7 +63,7 @@ class LoRA(FineTuning):
         layers = {"unet_lora_layers": _state(pipeline.unet)}
         if self.text_encoder:
             for name, (_, encoder) in zip(TEXT_ENCODERS, text_encoders(pipeline), strict=False):
-                # Text encoders changed their names with transformers 5; every loader knows the published ones.
+                # transformers 5 renamed the text encoders' layers; all loaders know the published names.
                 layers[f"{name}_lora_layers"] = {
                     place if place.startswith(_PREFIX) else _PREFIX + place: tensor
                     for place, tensor in _state(encoder).items()
@@ -82,6 +78,6 @@ class LoRA(FineTuning):
 
 
 def _state(network: Any) -> dict[str, torch.Tensor]:
-    # Left to itself, peft asks the hub whether the vocabulary grew.
+    # By default peft asks the hub whether the vocabulary grew.
     state = convert_state_dict_to_diffusers(get_peft_model_state_dict(network, save_embedding_layers=False))
     return {name: tensor.detach().float().cpu().contiguous() for name, tensor in state.items()}

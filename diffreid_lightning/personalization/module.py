@@ -1,4 +1,4 @@
-"""LPE: teaching one diffusion model many people at once, by their names and their words."""
+"""LPE: fine-tune one diffusion model on many identities at once, each under a token of its own."""
 
 from __future__ import annotations
 
@@ -53,36 +53,39 @@ _MIXED = {"bfloat16": "bf16-mixed", "float16": "16-mixed"}
 
 
 class Personalization(LightningModule):
-    """A pre-trained diffusion model that learns who is who (Niu et al., arXiv 2406.06045, LPE).
+    """Fine-tune a text-to-image diffusion model on known identities (LPE, Niu et al., arXiv 2406.06045).
 
-    Each identity has a name, whose vectors are trained (``tokens``), beside a part of the networks (``fine_tuning``).
-    The loss is that of images of identities under prompts with names, plus that of prior images, which the base model
-    drew from prompts without names, so that it does not forget what it could do. The noise and the kind of prediction
-    are the base model's.
+    Identity tokens: each identity has a name in the prompt, and the name has trained embedding vectors (``tokens``).
+    ``fine_tuning`` selects the network weights that are trained beside them.
 
-    Only what is trained is part of checkpoints and averages; the base model's weights are on the disk already.
+    Loss: ``L_identity + prior_weight * L_prior`` (DreamBooth, Ruiz et al., arXiv 2208.12242, eq. 2). ``L_identity`` is
+    the denoising error on images of identities, under prompts with names; ``L_prior`` the same on prior images, which
+    the frozen base model generated from prompts without names, so that the model does not forget them. The noise
+    schedule and the prediction type are the base model's.
+
+    Checkpoints and averages hold only trained weights.
 
     Args:
         model: the base model, of the SD 1.x, SD 2.x or SDXL layout: a folder, a hub id, or ``tiny-sd``.
-        tokens: how identities are represented; None means :class:`FreeTokens` as it stands.
-        fine_tuning: what of the networks is trained; None means :class:`LoRA` as it stands.
+        tokens: identity tokens; None means :class:`FreeTokens` with its defaults.
+        fine_tuning: selects the trained network weights; None means :class:`LoRA` with its defaults.
         image_size: height and width in pixels; on the command line it is set as ``data.image_size``.
-        prior_weight: lambda, weight of the prior images' loss.
-        snr_gamma: where min-SNR weighting cuts the signal-to-noise ratio off; None weighs timesteps alike.
-        drop_prompt: chance of an emptied prompt, 0 to 1, for guidance without a classifier.
-        frozen_dtype: type of the weights that are not trained: ``bfloat16`` beside ``trainer.precision: bf16-mixed``
+        prior_weight: lambda, weight of the prior loss.
+        snr_gamma: clipping value of min-SNR weighting; None weighs timesteps alike.
+        drop_prompt: probability of dropping the prompt (classifier-free guidance training), 0 to 1.
+        frozen_dtype: dtype of the frozen weights: ``bfloat16`` beside ``trainer.precision: bf16-mixed``
             and ``float16`` beside ``16-mixed`` halve their memory.
-        gradient_checkpointing: compute the denoiser's activations again, not keep them: less memory, more time.
-        optimizer: makes the optimizer from the parameters.
+        gradient_checkpointing: recompute the denoiser's activations in the backward pass: less memory, more time.
+        optimizer: builds the optimizer from the parameters.
         token_lr: learning rate of the identities' vectors, or of the network that maps to them.
-        schedule: course of the learning rates after the warm-up.
-        warmup_steps: steps over which they rise from zero.
+        schedule: learning-rate schedule after the warm-up.
+        warmup_steps: steps of linear warm-up from zero.
 
     Raises:
-        UserError: the base model cannot be had, or arguments do not go together.
+        UserError: the base model is not available, or arguments contradict each other.
     """
 
-    #: arguments that a checkpoint overrules: a training that goes on from one cannot change them
+    #: arguments that a resumed checkpoint overrules
     start_only: ClassVar[tuple[str, ...]] = ("tokens",)
 
     def __init__(
@@ -124,7 +127,7 @@ class Personalization(LightningModule):
         self.schedule = schedule
         self.warmup_steps = warmup_steps
         pipeline = load_pipeline(model, getattr(torch, frozen_dtype))
-        # Now: by the time a checkpoint is saved its files may be other ones, or the hub out of reach.
+        # Hashed now: when a checkpoint is saved the files may have changed, or the hub be unreachable.
         self._base_weights = weights_hash(locate_pipeline(model))
         decodable_size(pipeline.vae, self.image_size)
         self._held = _Held(pipeline, self.image_size)
@@ -134,20 +137,20 @@ class Personalization(LightningModule):
     # Set-up.
 
     def prepare_data(self) -> None:
-        """Compute what the tokens are made from; on one process."""
+        """Compute the features that the tokens are made from; on one process."""
         self.tokens.prepare_data(self._data.pictures)
 
     def configure_model(self) -> None:
-        """Give the people their names and vectors, and choose what is trained; once.
+        """Add the identities' names and vectors, and mark the trained weights; once.
 
         Raises:
-            UserError: the data are no people, or were prepared for another base model, or a prompt is too long.
+            UserError: the DataModule is another kind, or for another base model; or a prompt is too long.
         """
         if self._begun:
             return
         self._check_base()
         self._check_precision()
-        with torch.device("cpu"):  # Lightning may have chosen the accelerator here; the base model is not there yet
+        with torch.device("cpu"):  # Lightning may set the accelerator here; the base model is still on the CPU
             self._begin(self._held.pipeline, self._data)
         self._begun = True
 
@@ -159,22 +162,22 @@ class Personalization(LightningModule):
         self.tokens.begin(People(data.pictures, [tokenizer for tokenizer, _ in encoders], vocabularies))
         inject(pipeline, self.tokens, [identity.name for identity in data.identities])
         for tokenizer, _ in text_encoders(pipeline):
-            tokenize(tokenizer, data.longest_prompts())  # one that is too long shall not stop a run halfway
+            tokenize(tokenizer, data.longest_prompts())  # refuse prompts that are too long now, not mid-run
         self.fine_tuning.prepare(pipeline)
-        cast_training_params(list(self._networks()), torch.float32)  # where the frozen weights are in half precision
-        freeze_unread(pipeline)  # not before: what is run beside it in single precision must be so too
+        cast_training_params(list(self._networks()), torch.float32)  # the frozen weights may be in half precision
+        freeze_unread(pipeline)  # after the cast, so that its dtype matches the trained layers beside it
         self.trained = nn.ParameterDict(trained_weights(pipeline))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note whom the vectors stand for, and which model the rest was learnt beside."""
+        """Save the digest of the training rows and the hash of the base model."""
         checkpoint[KEY] = self._data.training_rows
         checkpoint[_BASE] = self._base_weights
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse what was learnt for other people, or beside another base model.
+        """Refuse a checkpoint of other identities or of another base model.
 
         Raises:
-            UserError: it was.
+            UserError: the checkpoint does not match.
         """
         if self._trainer is None:
             return
@@ -189,7 +192,7 @@ class Personalization(LightningModule):
             )
 
     def configure_optimizers(self) -> Any:
-        """Build optimizer and schedule: one group for the networks, those of the tokens beside it."""
+        """Build optimizer and schedule: a parameter group for the networks, and those of the tokens."""
         networks = list(self.trained.values())
         groups: list[Any] = [{"params": networks}] if networks else []
         groups += self.tokens.groups(self.token_lr)
@@ -202,7 +205,7 @@ class Personalization(LightningModule):
         return optimize_by_step(self, groups, self.optimizer, self.schedule, self.warmup_steps)
 
     def on_fit_start(self) -> None:
-        """Bring the networks to the device, in the form that trains fastest there."""
+        """Move the networks to the device, in the memory layout that trains fastest there."""
         pipeline = self._held.pipeline
         for network in self._networks():
             network.to(self.device)
@@ -214,12 +217,12 @@ class Personalization(LightningModule):
             pipeline.unet.enable_gradient_checkpointing()
 
     def on_train_epoch_start(self) -> None:
-        """Turn on what only training does (dropout, checkpointing); :meth:`pipeline` turns it off."""
+        """Set the networks to training mode (dropout, checkpointing); :meth:`pipeline` resets it."""
         for network in self._networks():
             network.train()
 
     def on_train_epoch_end(self) -> None:
-        """Stop before weights that diverged are saved or exported.
+        """Stop before diverged weights are saved or exported.
 
         Raises:
             RunError: a trained weight is NaN or infinite.
@@ -247,7 +250,7 @@ class Personalization(LightningModule):
         return loss
 
     def forward(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
-        """Predict what the scheduler asks for.
+        """Predict the noise, velocity or latents, by the scheduler's prediction type.
 
         Args:
             noisy: (B, C, h, w) latents with noise.
@@ -264,13 +267,13 @@ class Personalization(LightningModule):
         return prediction
 
     def _latents(self, batch: PersonalizationBatch) -> Tensor:
-        """Draw latents from the images' posteriors, then append the prior images': (B + P, C, h, w)."""
+        """Sample latents from the images' posteriors and append the prior images': (B + P, C, h, w)."""
         mean, logvar = batch.moments.chunk(2, dim=1)
         drawn = mean + (0.5 * logvar.clamp(-30, 20)).exp() * torch.randn_like(mean)
         return torch.cat([scale_latents(self._held.pipeline.vae, drawn), batch.prior_latents])
 
     def _conditioning(self, batch: PersonalizationBatch) -> Conditioning:
-        """Encode the prompts, each distinct one once; those without a name only the first time they are met."""
+        """Encode each distinct prompt once; prompts without a name are cached across batches."""
         dropped = (torch.rand(len(batch.prompts)) < self.drop_prompt).tolist()
         prompts = ["" if empty else prompt for prompt, empty in zip(batch.prompts, dropped, strict=True)]
         if self.fine_tuning.text_encoder:
@@ -285,14 +288,14 @@ class Personalization(LightningModule):
     def _encode(self, prompts: list[str]) -> Conditioning:
         pipeline = self._held.pipeline
         distinct = sorted(set(prompts) - {""})
-        # The absence of a prompt comes first: it also looks an identity up, so no parameter is ever without a gradient.
+        # The empty prompt comes first: it also looks an identity up, so every parameter gets a gradient.
         parts = [encode_nothing(pipeline, self.image_size)] if "" in prompts else []
         if distinct:
             parts.append(encode_prompts(pipeline, distinct, self.image_size))
         places = {prompt: place for place, prompt in enumerate([""] * ("" in prompts) + distinct)}
         return Conditioning.cat(parts).take([places[prompt] for prompt in prompts])
 
-    # What comes of it.
+    # Results.
 
     @property
     def unet(self) -> Any:
@@ -300,7 +303,7 @@ class Personalization(LightningModule):
         return self._held.pipeline.unet
 
     def pipeline(self) -> Pipeline:
-        """Return the model as a pipeline that samples and knows the names; it shares the module's weights."""
+        """Return a sampling pipeline with the identities' names; it shares the module's weights."""
         for network in self._networks():
             network.to(self.device).eval()
         return self._held.pipeline
@@ -309,8 +312,8 @@ class Personalization(LightningModule):
         """Write the personalized model, whole or not at all.
 
         Args:
-            folder: where to; what is there is replaced.
-            provenance: how it came about.
+            folder: output folder; its content is replaced.
+            provenance: written as ``provenance.json``.
 
         Raises:
             RunError: the disk is full.
@@ -359,7 +362,7 @@ class Personalization(LightningModule):
 
 
 class _Held:
-    """The pipeline, kept out of the module's state; copies of the module (averages of its weights) share it."""
+    """The pipeline, outside the module's state dict; copies of the module (weight averages) share it."""
 
     def __init__(self, pipeline: Pipeline, image_size: tuple[int, int]) -> None:
         self.pipeline = pipeline
@@ -372,6 +375,6 @@ class _Held:
 
 
 def _portable(model: str) -> str:
-    """Write a base model so that it is found from another working folder."""
+    """Make a local base model's path absolute."""
     path = user_path(model)
     return str(path.resolve()) if path.exists() else model

@@ -1,4 +1,4 @@
-"""Prior preservation: images that the base model draws before it is trained, to be drawn alike afterwards."""
+"""Generate and cache prior images with the frozen base model, for the prior-preservation loss."""
 
 from __future__ import annotations
 
@@ -29,23 +29,26 @@ Words = tuple[str, str]  #: (description, circumstances) of an image
 
 
 class PriorImages(ABC):
-    """Images by the frozen base model from prompts without an identity, kept as latents.
+    """Images that the frozen base model generates from prompts without an identity, cached as latents.
 
-    They are drawn once; the file is named by the content of model, prompts and settings, so that later runs read it.
-    An interrupted run goes on where it was. An image's noise follows from seed and number alone.
+    Personalization trains on them beside the images of identities: their denoising error is ``L_prior`` in
+    ``L_identity + lambda * L_prior`` (DreamBooth, Ruiz et al., arXiv 2208.12242, eq. 2; the sum is
+    :func:`~diffreid_lightning.diffusion.losses.prior_preserving_loss`).
 
-    They should be drawn without guidance, as they are by default: such images are what the base model has learnt. Those
-    drawn with guidance are sharper and more saturated than that. A model that is trained on them learns so, and when
-    images are generated, guidance sharpens them once more: it has moved away from the base model further than without
-    any prior images (on tiny-sd, by the distance of its images from the base model's;
-    ``experiments.personalization.lpe`` measures it).
+    They are generated once: the cache file is named by a hash of model, prompts and settings. An interrupted run
+    resumes. An image's noise depends on seed and number only.
+
+    Keep ``guidance`` at 1: only such images follow the distribution that the base model learnt. Guided ones are sharper
+    and more saturated; a model trained on them learns this, guidance at generation adds to it, and the model ends up
+    further from the base model than without prior images (on tiny-sd, by the distance of its images from the base
+    model's; ``experiments.personalization.lpe`` measures it).
 
     Args:
         steps: sampler steps.
         guidance: classifier-free guidance scale (Ho and Salimans, arXiv 2207.12598); 1 is none.
         scheduler: name of a diffusers scheduler; None takes the base model's own.
         draw_at_once: images drawn at once.
-        cache_dir: where latents are kept.
+        cache_dir: folder of the cached latents.
 
     Raises:
         UserError: a number is out of its range.
@@ -66,12 +69,12 @@ class PriorImages(ABC):
 
         Args:
             people: for each identity the words of its images.
-            template: the prompt of training.
-            seed: source of every choice.
+            template: prompt template of training.
+            seed: of the random choices.
         """
 
     def draw(self, model: str, prompts: list[str], image_size: tuple[int, int], seed: int) -> None:
-        """Draw the images, unless they are there; on one process.
+        """Generate the images that are not cached yet; on one process.
 
         Args:
             model: the base model.
@@ -111,23 +114,23 @@ class PriorImages(ABC):
         rank_zero_info(f"{len(prompts)} prior images drawn by {model}: {path}")
 
     def open(self, model: str, prompts: list[str], image_size: tuple[int, int], seed: int) -> npt.NDArray[np.float16]:
-        """Map the latents of drawn images, (P, C, h, w), scaled as the denoiser sees them, without reading them."""
+        """Memory-map the cached latents, (P, C, h, w), scaled as the denoiser's input."""
         path = self._path(model, prompts, image_size, seed)
         return map_array(path, np.float16, (len(prompts), None, None, None), remedy=f"remove {path}: it is made again")
 
     def _path(self, model: str, prompts: list[str], image_size: tuple[int, int], seed: int) -> Path:
         settings = [list(image_size), seed, self.steps, self.guidance, self.scheduler, self.draw_at_once]
         if _precision() != torch.float32:
-            settings.append(str(_precision()))  # on another device they are other images
+            settings.append(str(_precision()))  # half precision gives other images
         work = json.dumps([weights_hash(locate_pipeline(model)), prompts, settings])
         return self.cache_dir / f"{hashlib.sha256(work.encode()).hexdigest()[:24]}.npy"
 
 
 class FineGrainedPrior(PriorImages):
-    """The fine-grain-specific prior: each identity's own description and circumstances, without its name.
+    """The paper's fine-grain-specific prior: prompts with each identity's own words, without its name.
 
     Args:
-        images_per_identity: prompts of each identity; their circumstances are those of its images in turn.
+        images_per_identity: prior images of each identity; their prompts take the words of its images in turn.
         steps: sampler steps.
         guidance: classifier-free guidance scale; 1 is none, see :class:`PriorImages`.
         scheduler: name of a diffusers scheduler; None takes the base model's own.
@@ -152,7 +155,7 @@ class FineGrainedPrior(PriorImages):
         self.images_per_identity = images_per_identity
 
     def prompts(self, people: Sequence[Sequence[Words]], template: PromptTemplate, seed: int) -> list[str]:
-        """Describe everybody; see the base class."""
+        """Write prompts from the identities' words; see the base class."""
         nameless = template.without_identity()
         written = []
         for number, words in enumerate(people):
@@ -166,11 +169,11 @@ class FineGrainedPrior(PriorImages):
 class CoarsePrior(PriorImages):
     """DreamBooth's class-specific prior (Ruiz et al., arXiv 2208.12242, section 3.2): one prompt for all images.
 
-    Scripts that train DreamBooth mostly draw them by a pipeline's own settings, with guidance; here it is none.
+    Most DreamBooth scripts generate them with guidance, the pipeline's default; here guidance is off.
 
     Args:
-        images: how many.
-        prompt: what they show.
+        images: number of prior images.
+        prompt: prompt of all of them.
         steps: sampler steps.
         guidance: classifier-free guidance scale; 1 is none, see :class:`PriorImages`.
         scheduler: name of a diffusers scheduler; None takes the base model's own.
@@ -206,7 +209,7 @@ def prompt_arguments(prompts: Conditioning, nothing: Conditioning) -> dict[str, 
 
     Args:
         prompts: B rows.
-        nothing: one row, what guidance is measured against.
+        nothing: one row, the empty prompt.
     """
     empty = nothing.take([0] * len(prompts.states))
     arguments: dict[str, Any] = {"prompt_embeds": prompts.states, "negative_prompt_embeds": empty.states}
@@ -216,7 +219,7 @@ def prompt_arguments(prompts: Conditioning, nothing: Conditioning) -> dict[str, 
 
 
 def _precision() -> torch.dtype:
-    """In which prior images are drawn."""
+    """Return the dtype that prior images are generated in."""
     return torch.bfloat16 if fastest_device().type == "cuda" else torch.float32
 
 

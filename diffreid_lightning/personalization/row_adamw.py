@@ -1,4 +1,4 @@
-"""AdamW that leaves alone the rows of a table which no batch has touched, and counts steps for each row."""
+"""AdamW with a step count per table row, which skips rows without a gradient."""
 
 from __future__ import annotations
 
@@ -27,23 +27,22 @@ def row_adamw_(
 ) -> None:
     """Step by AdamW (Loshchilov and Hutter, arXiv 1711.05101, algorithm 2), in place, in the rows with a gradient.
 
-    In a table of which each batch sees a few rows, the ordinary rule moves every row at every step, by momentum and by
-    decay. Its correction of the starting moments counts the steps of the whole table: a row that is seen late for the
-    first time moves by ``(1 - betas[0]) / sqrt(1 - betas[1])`` learning rates (3.2 by default) and drifts on while it
-    is not seen, to ``1 / sqrt(1 - betas[1])`` of them (32). Here a row that the batch did not touch stays what it is,
-    moments included, and its correction counts its own steps. Where all rows have a gradient at every step, the two
-    rules are one.
+    Plain AdamW moves every row of an embedding table at every step, by momentum and decay, although a batch has a
+    gradient for only a few rows. Its bias correction counts the steps of the whole table: a row that is first used late
+    moves by ``(1 - betas[0]) / sqrt(1 - betas[1])`` learning rates (3.2 by default), and drifts on while unused, by
+    ``1 / sqrt(1 - betas[1])`` of them in all (32). Here an unused row and its moments do not change, and the bias
+    correction counts the row's own steps. If all rows have a gradient at every step, the two rules are equal.
 
     Args:
         rows: (N, ...) the table.
-        gradient: (N, ...); a row that is zero throughout was not touched.
+        gradient: (N, ...); an all-zero row is skipped.
         mean: (N, ...) running mean of the gradient.
         square: (N, ...) running mean of its square.
         steps: (N,) float32, steps that each row has taken.
         lr: learning rate.
         betas: decay of the two running means, each from 0 to below 1.
         eps: added to the denominator.
-        weight_decay: decoupled decay of the rows that are touched.
+        weight_decay: decoupled weight decay, of rows with a gradient.
     """
     touched = gradient.flatten(1).ne(0).any(dim=1).nonzero().squeeze(1)
     if not len(touched):
@@ -54,7 +53,7 @@ def row_adamw_(
     second = square[touched].mul_(betas[1]).addcmul_(fresh, fresh, value=1 - betas[1])
     count = steps[touched] + 1
     mean[touched], square[touched], steps[touched] = first, second, count
-    # 2. Their correction for having started at zero, row by row.
+    # 2. Bias correction, row by row.
     shape = (-1, *[1] * (rows.dim() - 1))
     start_first = (1 - betas[0] ** count.double()).to(value.dtype).view(shape)
     start_second = (1 - betas[1] ** count.double()).to(value.dtype).view(shape)
@@ -65,16 +64,16 @@ def row_adamw_(
 
 
 class RowAdamW(Optimizer):
-    """AdamW; parameter groups with ``by_row: True`` are tables of which each batch touches a few rows.
+    """AdamW that steps parameter groups with ``by_row: True`` row by row (embedding tables).
 
-    Gradients stay dense, so processes, clipping and accumulation work as they always do.
+    Gradients stay dense, so DDP, clipping and accumulation work as usual.
 
     Args:
         params: parameters, or groups of them.
         lr: learning rate.
         betas: decay of the running means of the gradient and of its square.
         eps: added to the denominator.
-        weight_decay: decoupled weight decay; of a table's row only where it is touched.
+        weight_decay: decoupled weight decay; of table rows only with a gradient.
     """
 
     def __init__(
@@ -89,8 +88,6 @@ class RowAdamW(Optimizer):
             check_range(f"RowAdamW.{name}", value)
         for beta in betas:
             check_range("RowAdamW.betas", beta, 0, 1, below=True)
-        if not (lr >= 0 and eps >= 0 and weight_decay >= 0 and all(0 <= beta < 1 for beta in betas)):
-            raise ValueError(f"RowAdamW cannot use lr {lr}, betas {betas}, eps {eps}, weight_decay {weight_decay}")
         defaults = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay, "by_row": False}
         super().__init__(params, defaults)
 
@@ -99,7 +96,7 @@ class RowAdamW(Optimizer):
         """Take one step.
 
         Args:
-            closure: computes gradients and loss again.
+            closure: recomputes gradients and loss.
 
         Returns:
             The closure's loss.
@@ -117,7 +114,7 @@ class RowAdamW(Optimizer):
         for table in tables:
             state = self.state[table]
             if not state:
-                # Not "step": under that name torch and Lightning leave it on another device than the table.
+                # Not "step": torch and Lightning leave state of that name on another device than the table.
                 state["row_steps"] = torch.zeros(len(table), dtype=torch.float32, device=table.device)
                 state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(table), torch.zeros_like(table)
             assert table.grad is not None

@@ -1,4 +1,4 @@
-"""A text encoder's word lookup with identities beside the vocabulary, so that the vocabulary cannot be trained."""
+"""Embedding lookup of a text encoder that adds the identities' vectors to the frozen vocabulary."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import torch
 from torch import Tensor, nn
 
 from diffreid_lightning.diffusion.prompt_encoding import take_rows, text_encoders
-from diffreid_lightning.personalization.checkpoint import add_words, numbered_names
+from diffreid_lightning.personalization.checkpoint import add_words, number_names
 from diffreid_lightning.personalization.identity_tokens import IdentityTokens
 
 
 class InjectedEmbedding(nn.Module):
-    """Looks words up in the frozen vocabulary, and names in the identities' vectors.
+    """Look words up in the frozen vocabulary, and names in the identities' vectors.
 
-    ``weight`` is the vocabulary, so the encoder's own state stays what it was; the identities are not part of it.
+    ``weight`` is the vocabulary, so the encoder's state dict does not change; the identities are not part of it.
 
     Args:
-        vocabulary: the encoder's own lookup.
+        vocabulary: the encoder's embedding.
         tokens: the identities.
-        encoder: which text encoder this is, 0 or 1.
-        first: number of the first name; names and their further vectors are numbered in order from there.
+        encoder: index of the text encoder, 0 or 1.
+        first: token id of the first name; names and their further vectors follow in order.
     """
 
     weight: nn.Parameter
@@ -40,13 +40,13 @@ class InjectedEmbedding(nn.Module):
             ids: (B, T) int64.
 
         Returns:
-            (B, T, dim), gradients to the identities' vectors alone.
+            (B, T, dim), with gradients only to the identities' vectors.
         """
         tokens = self._tokens[0]
         named = ids >= self._first
         words = nn.functional.embedding(ids.clamp(max=self._first - 1), self.weight.detach())
-        # Where there is no name, identity 0 is looked up and dropped again: every process then has a gradient for
-        # every parameter, whichever prompts it has.
+        # Without a name, identity 0 is looked up and discarded: under DDP every process then has a gradient for
+        # every parameter.
         place = (ids - self._first).clamp(min=0)
         present, row = torch.unique(place // tokens.vectors, return_inverse=True)
         vectors = take_rows(tokens(present)[self._encoder].flatten(0, 1), row * tokens.vectors + place % tokens.vectors)
@@ -54,7 +54,7 @@ class InjectedEmbedding(nn.Module):
 
 
 def inject(pipeline: Any, tokens: IdentityTokens, names: list[str]) -> None:
-    """Teach a pipeline's tokenizers the names of identities, and its text encoders their vectors.
+    """Add identities' names to a pipeline's tokenizers, and their vectors to its text encoders.
 
     Args:
         pipeline: changed in place.
@@ -65,5 +65,5 @@ def inject(pipeline: Any, tokens: IdentityTokens, names: list[str]) -> None:
         UserError: a name is taken.
     """
     for number, (tokenizer, encoder) in enumerate(text_encoders(pipeline)):
-        first = add_words(tokenizer, numbered_names(names, tokens.vectors))
+        first = add_words(tokenizer, number_names(names, tokens.vectors))
         encoder.set_input_embeddings(InjectedEmbedding(encoder.get_input_embeddings(), tokens, number, first))

@@ -1,4 +1,4 @@
-"""A small network from an identity's image feature to the vectors that stand for it in a prompt."""
+"""Network that maps an identity's image feature to its prompt vectors."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _REMEDY = "export the model again, or restore the files"
 
 
 class TokenMapper(nn.Module):
-    """Two layers on standardized features; the answer is counted from a word, in deviations of the vocabulary.
+    """Two-layer MLP on standardized features; its output is an offset from a word's embedding.
 
     Args:
-        features: F, numbers in a feature.
+        features: F, dimensions of a feature.
         hidden: width of the hidden layer.
         vectors: V, vectors of an identity.
-        widths: numbers in a vector, for each text encoder.
+        widths: dimensions of a vector, for each text encoder.
     """
 
     mean: Tensor
@@ -45,18 +45,18 @@ class TokenMapper(nn.Module):
 
     @torch.no_grad()
     def begin(self, features: Tensor, words: Sequence[Tensor], spreads: Sequence[Tensor], amount: float) -> None:
-        """Set the constants.
+        """Set the standardization, the word and the scale of the last layer.
 
         Args:
-            features: (N, F) those it will be trained on.
-            words: (dim,) for each text encoder, what answers are added to.
-            spreads: (dim,) for each text encoder, the unit of answers.
-            amount: how far off the word identities start, in that unit; about.
+            features: (N, F) training features.
+            words: (dim,) for each text encoder, embedding that outputs are added to.
+            spreads: (dim,) for each text encoder, unit of the outputs.
+            amount: approximate standard deviation of the initial outputs, in that unit.
         """
         self.mean.copy_(features.mean(dim=0))
-        # One person alone does not say what varies.
+        # One identity has no deviation.
         deviation = (features - self.mean).square().mean(dim=0).sqrt() if len(features) > 1 else self.scale
-        # What never varied says nothing; what varies in somebody new is kept from dominating.
+        # A floor, so that a feature that is constant here does not dominate for new identities.
         self.scale.copy_(deviation.clamp(min=float(deviation.mean()) * 0.1 + 1e-6))
         self.get_buffer("word").copy_(torch.cat(list(words)))
         self.get_buffer("spread").copy_(torch.cat(list(spreads)))
@@ -84,8 +84,8 @@ class TokenMapper(nn.Module):
         """Write ``mapper.safetensors`` and ``mapper.json``.
 
         Args:
-            folder: where to.
-            features: what makes the features that it was trained on.
+            folder: output folder.
+            features: settings of the features that it was trained on.
         """
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         save_file(tensors, folder / MAPPER_FILE, metadata={"format": "pt"})
@@ -100,7 +100,7 @@ def load_mapper(folder: Path) -> tuple[TokenMapper, dict[str, Any]]:
         folder: of a personalized model.
 
     Returns:
-        The network in evaluation mode, and what makes the features it was trained on.
+        The network in evaluation mode, and the settings of the features it was trained on.
 
     Raises:
         UserError: there is none, or its files are damaged.

@@ -37,7 +37,7 @@ from diffreid_lightning.diffusion.checkpoints import locate_pipeline, weights_ha
 from diffreid_lightning.diffusion.noise_scheduler import Sampler
 from diffreid_lightning.generation.diversity import NoDiversity, WordsOnly
 from diffreid_lightning.manifest.manifest import Manifest
-from diffreid_lightning.personalization.checkpoint import fused, load_personalized
+from diffreid_lightning.personalization.checkpoint import load_personalized, merge_lora
 from experiments.instruments.devices import device_name, elsewhere
 from experiments.instruments.drawing import Drawing, draw_people, steps_for
 from experiments.instruments.measures import Portrayed, portrayed
@@ -200,7 +200,7 @@ def compare_generation(bench: Bench, rounds: int, seed: int) -> dict[str, dict[s
 
 def stock_rate(drawing: Drawing, model: Path, wanted: Manifest, folder: Path) -> float:
     """Draw the same prompts person by person with a stock pipeline, as a user's loop does; images per second."""
-    pipeline: Any = fused(load_personalized(model).pipeline).to(fastest_device(), getattr(torch, drawing.dtype))
+    pipeline: Any = merge_lora(load_personalized(model).pipeline).to(fastest_device(), getattr(torch, drawing.dtype))
     steps = steps_for(WordsOnly(), drawing)
     pipeline.scheduler = Sampler(pipeline.scheduler, drawing.scheduler, {}, steps).scheduler
     pipeline.set_progress_bar_config(disable=True)

@@ -12,7 +12,7 @@ import torch
 from diffreid_lightning.diffusion.pipeline_io import load_autoencoder
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest.manifest import Manifest
-from diffreid_lightning.personalization.datamodule import PersonalizationDataModule, mirrored_words
+from diffreid_lightning.personalization.datamodule import PersonalizationDataModule, swap_left_right
 from diffreid_lightning.personalization.prior_images import CoarsePrior
 from tests.fixtures.diffusion import SIZE, checkpoints, people, tokenizer_folder  # noqa: F401
 
@@ -102,7 +102,7 @@ def test_a_mirrored_image_has_its_own_latents_and_words(
     checkpoints: dict[str, Path],  # noqa: F811
     tmp_path: Path,
 ) -> None:
-    assert mirrored_words("from the left, a bag in her right hand, leftover") == (
+    assert swap_left_right("from the left, a bag in her right hand, leftover") == (
         "from the right, a bag in her left hand, leftover"
     )
     data = data_of(people, checkpoints["sd1"], tmp_path, flip=1.0)
