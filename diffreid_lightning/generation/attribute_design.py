@@ -1,7 +1,7 @@
-"""Which attributes, which noise and which reference each image of an identity gets: a balanced design from a seed.
+"""Balanced random design: attributes, noise seed and reference image of each generated image.
 
-Everything here follows from (run seed, identity, index) alone, so that neither the other identities of a run, nor their
-number of images, nor order or processes change any of it. More images of an identity continue the same design.
+Everything here depends only on (run seed, identity, index): not on the other identities of a run, the number of images,
+their order or the number of processes. More images of an identity continue the same design.
 """
 
 from __future__ import annotations
@@ -15,26 +15,25 @@ import numpy.typing as npt
 
 from diffreid_lightning.datasets.concat import IdentityKey
 
-_ATTRIBUTES, _REFERENCES, _NOISE = "attributes", "references", "noise"  # streams that share no random number
-_MEMORY = 1 << 26  # bytes: so many identities are drawn at a time as fit in
+_ATTRIBUTES, _REFERENCES, _NOISE = "attributes", "references", "noise"  # independent random streams
+_MEMORY = 1 << 26  # bytes per block of identities
 
 
 def balanced_design(keys: Sequence[IdentityKey], count: int, sizes: Sequence[int], seed: int) -> npt.NDArray[np.int64]:
     """Draw the attributes of the first ``count`` images of each identity.
 
-    Image by image, an attribute takes one of the values that the identity has had least often, and among these the one
-    that it has met least often together with the values just drawn for the attributes before it; ties are broken at
-    random. So at every index an identity has had any two values of an attribute equally often or with a difference of
-    one, and pairs of values of two attributes are spread out as well.
+    For each image in turn, an attribute takes the identity's least used value; among several, the one least often
+    combined with the values of the attributes before it; ties are broken at random. So at every index the counts of an
+    attribute's values differ by at most one, and pairs of values of two attributes are balanced as well.
 
     Args:
         keys: I identities.
         count: images of each.
-        sizes: how many values each of A attributes has.
+        sizes: number of values of each of A attributes.
         seed: the run's.
 
     Returns:
-        (I, count, A): the values, from 0 to below the attribute's size.
+        (I, count, A) values, from 0 to below the attribute's size.
     """
     pairs, rest = 4 * (len(sizes) * max(sizes)) ** 2, 8 * len(sizes) * (2 * max(sizes) + count)
     together = max(1, _MEMORY // (pairs + rest))
@@ -65,15 +64,15 @@ def _design(keys: Sequence[IdentityKey], count: int, sizes: Sequence[int], seed:
     return values
 
 
-def dealt(key: IdentityKey, count: int, cards: int, seed: int) -> npt.NDArray[np.int64]:
-    """Deal ``cards`` real images of an identity to its first ``count`` generated ones, each as often as any other.
+def deal_references(key: IdentityKey, count: int, available: int, seed: int) -> npt.NDArray[np.int64]:
+    """Assign an identity's ``available`` real images to its first ``count`` generated ones, evenly.
 
     Returns:
-        (count,) numbers from 0 to below ``cards``.
+        (count,) numbers from 0 to below ``available``.
     """
     generator = _generator(_REFERENCES, seed, key)
-    hands = [generator.permutation(cards) for _ in range(-(-count // cards))]
-    return np.concatenate(hands)[:count]
+    rounds = [generator.permutation(available) for _ in range(-(-count // available))]
+    return np.concatenate(rounds)[:count]
 
 
 def image_seed(key: IdentityKey, index: int, seed: int) -> int:

@@ -1,4 +1,4 @@
-"""The picture of a generated set: rows of identities, real images to the left, generated ones to the right."""
+"""Contact sheet of a generated set: one row per identity, real images left, generated ones right."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _HEADINGS = ("real", "generated, and what was asked for")
 class ContactSheet(Callback):
     """Draw some identities of a generated set beside their real images, as ``contact_sheet.png`` in its folder.
 
-    Needs a :class:`~.shard_writer.GeneratedImagesWriter`; draws when generation has ended.
+    Needs a :class:`~.writer.GeneratedImagesWriter` before it; draws when generation has ended.
 
     Args:
-        identities: rows, evenly over the identities.
-        real: real images each, of different cameras as far as there are.
-        generated: generated images each, the first ones.
+        identities: number of rows, evenly spread over the identities.
+        real: real images of each, of different cameras if possible.
+        generated: generated images of each, the first ones.
         height: of the images in pixels.
 
     Raises:
@@ -47,7 +47,7 @@ class ContactSheet(Callback):
         self._writer: GeneratedImagesWriter | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Look for the writer, whose work must be over when the sheet is drawn.
+        """Find the writer, which must have finished when the sheet is drawn.
 
         Raises:
             UserError: there is none before this callback.
@@ -63,7 +63,7 @@ class ContactSheet(Callback):
             )
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Draw, on rank zero, once the whole set is there."""
+        """Draw the sheet on rank zero, if the set is complete."""
         writer = self._writer
         if stage != "predict" or writer is None or not trainer.is_global_zero or not writer.parts.finished:
             return
@@ -79,8 +79,8 @@ class ContactSheet(Callback):
         """Choose identities and images.
 
         Args:
-            real: the images that the identities were learnt from.
-            generated: the images that were made of them.
+            real: the identities' real images.
+            generated: their generated images.
         """
         labels, keys = generated.identities()
         real_labels, real_keys = real.identities()

@@ -1,4 +1,4 @@
-"""What is to be generated: so many images of each identity, each with attributes, a seed and a reference image."""
+"""Requests for generated images: N per identity, each with attributes, a seed and a reference image."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from diffreid_lightning.datasets.identities import choose_people, describe_peopl
 from diffreid_lightning.datasets.stage_data import StageDataModule
 from diffreid_lightning.datasets.transforms import evaluation_view
 from diffreid_lightning.errors import UserError, check_image_size, check_range, check_seed
-from diffreid_lightning.generation.attribute_design import balanced_design, dealt, image_seed
+from diffreid_lightning.generation.attribute_design import balanced_design, deal_references, image_seed
 from diffreid_lightning.generation.diversity import ImageRequest
 from diffreid_lightning.generation.vocabulary import Vocabulary
 from diffreid_lightning.manifest.manifest import Manifest
@@ -28,11 +28,11 @@ class PromptBatch(NamedTuple):
 
     number: int  #: of the batch in the plan
     requests: list[ImageRequest]  #: B of them
-    references: Tensor | None  #: (B, 3, H, W) uint8, the real images dealt to them, where they are asked for
+    references: Tensor | None  #: (B, 3, H, W) uint8, their real images, if requested
 
 
 class _Person(NamedTuple):
-    """A real identity."""
+    """Identity with its real images."""
 
     key: IdentityKey
     rows: list[int]  #: of the manifest
@@ -42,23 +42,23 @@ class _Person(NamedTuple):
 class PromptsDataModule(StageDataModule):
     """Requests for ``predict`` with a :class:`~diffreid_lightning.generation.module.GenerationModule`.
 
-    The images of all identities with index 0 come first, then those with index 1 and so on, so a batch mixes
-    identities and a run that is stopped early has served everybody alike.
+    Images with index 0 of all identities come first, then those with index 1, and so on: a batch mixes identities, and
+    a run that is stopped early has equally many images of each.
 
     Args:
         source: the real images: a manifest with captions, or any dataset.
         vocabulary: a packaged vocabulary (``default``, ``rendered``) or the path of a YAML file.
-        images_per_identity: how many images are asked for of each.
-        identities: whom: all of them (None), the first so many, or those named (``market1501-0002``).
-        splits: the splits whose identities are meant.
-        references: load the real images that are dealt to the generated ones, for SDEdit.
+        images_per_identity: images to generate of each identity.
+        identities: all (None), the first N (a number), or names (``market1501-0002``).
+        splits: splits of the identities.
+        references: load the real images that the design assigns to the generated ones, for SDEdit.
         image_size: height and width in pixels.
-        batch_size: images per batch. It belongs to the plan.
+        batch_size: images per batch; part of the plan.
         num_workers: loader processes.
         seed: seed of design and noise; the command line takes ``seed_everything`` unless this is written.
 
     Raises:
-        UserError: there is no such vocabulary, or it has mistakes; the numbers are not positive.
+        UserError: there is no such vocabulary, or it is invalid; a number is out of its range.
     """
 
     def __init__(
@@ -90,22 +90,22 @@ class PromptsDataModule(StageDataModule):
         self.seed = seed
 
     def setup(self, stage: str) -> None:
-        """Draw the design before loader processes are started."""
+        """Compute the design before loader processes start."""
         _ = self._design
 
     @cached_property
     def manifest(self) -> Manifest:
-        """The real images."""
+        """Real images."""
         return self._source.manifest()
 
     @property
     def rows(self) -> int:
-        """Images of all identities."""
+        """Number of images to generate."""
         return len(self.people) * self.images_per_identity
 
     @property
     def cache_key(self) -> dict[str, Any]:
-        """The manifest, whom of it, and how."""
+        """Settings that determine the requests."""
         return {
             **super().cache_key,
             "identities": f"{len(self.people)} ({self._whom})",
@@ -119,10 +119,10 @@ class PromptsDataModule(StageDataModule):
 
     @cached_property
     def people(self) -> list[_Person]:
-        """The identities, by key.
+        """Identities, sorted by key.
 
         Raises:
-            UserError: there is none, one that is named has no image in the splits, or two share a name.
+            UserError: there is none, a requested one has no image in the splits, or two share a name.
         """
         wanted = np.isin(self.manifest.numpy("split").astype(str), self.splits)
         wanted &= self.manifest.numpy("role") == "identity"
@@ -136,13 +136,13 @@ class PromptsDataModule(StageDataModule):
             _Person(key, group.tolist(), description)
             for key, group, description in zip(keys, groups, describe_people(meant), strict=True)
         ]
-        return self._chosen(people)
+        return self._choose_people(people)
 
     def request(self, row: int) -> ImageRequest:
-        """Return what is asked for in a row of the plan."""
+        """Return the request in a row of the plan."""
         index, number = divmod(row, len(self.people))
         person = self.people[number]
-        reference = person.rows[self._dealt[number][index]]
+        reference = person.rows[self._reference_numbers[number][index]]
         return ImageRequest(
             key=person.key,
             number=index,
@@ -154,15 +154,15 @@ class PromptsDataModule(StageDataModule):
         )
 
     def load(self, number: int, rows: range) -> PromptBatch:
-        """Put a batch together."""
+        """Load one batch."""
         requests = [self.request(row) for row in rows]
         images = self.manifest.images
         views = [evaluation_view(images.image(each.reference), self.image_size) for each in requests * self.references]
         return PromptBatch(number, requests, torch.stack(views) if views else None)
 
     def transfer_batch_to_device(self, batch: PromptBatch, device: torch.device, dataloader_idx: int) -> PromptBatch:
-        """Move the pictures; the rest is words."""
-        # The loader makes lists of tuples, and a key must be one to be looked up.
+        """Move the reference images to the device."""
+        # The loader turns tuples into lists, but keys must be hashable.
         requests = [each._replace(key=(each.key[0], each.key[1], each.key[2])) for each in batch.requests]
         references = batch.references if batch.references is None else batch.references.to(device)
         return PromptBatch(batch.number, requests, references)
@@ -174,14 +174,14 @@ class PromptsDataModule(StageDataModule):
 
     @property
     def _whom(self) -> str:
-        """The identities' names, hashed: there may be thousands."""
+        """Hash of the identities' names."""
         names = "\n".join(identity_name(person.key) for person in self.people)
         return hashlib.sha256(names.encode()).hexdigest()[:16]
 
     @cached_property
-    def _dealt(self) -> list[list[int]]:
+    def _reference_numbers(self) -> list[list[int]]:
         count = self.images_per_identity
-        return [dealt(person.key, count, len(person.rows), self.seed).tolist() for person in self.people]
+        return [deal_references(person.key, count, len(person.rows), self.seed).tolist() for person in self.people]
 
     @cached_property
     def _names(self) -> Any:
@@ -194,7 +194,7 @@ class PromptsDataModule(StageDataModule):
         values: list[str | None] = self.manifest.table["circumstances"].to_pylist()
         return values
 
-    def _chosen(self, people: list[_Person]) -> list[_Person]:
+    def _choose_people(self, people: list[_Person]) -> list[_Person]:
         where = f"images of split {' or '.join(self.splits)} in {self.manifest.root}"
         if not people:
             raise UserError(

@@ -1,4 +1,4 @@
-"""Stage 1, last step: new images of identities, by a personalized model or by a plain one from descriptions."""
+"""Generate images of identities, with a personalized model or with a plain one from descriptions."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ from diffreid_lightning.generation.datamodule import PromptBatch, PromptsDataMod
 from diffreid_lightning.generation.diversity import ComposedGuidance, Diversity, ImageRequest
 from diffreid_lightning.manifest.lineage import manifests_named, read_provenance
 from diffreid_lightning.paths import user_path
-from diffreid_lightning.personalization.checkpoint import Identity, fused, is_personalized, load_personalized
+from diffreid_lightning.personalization.checkpoint import Identity, is_personalized, load_personalized, merge_lora
 from diffreid_lightning.training.trainer_parts import datamodule_of
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_CHECKED_TOGETHER = 1024  # prompts that are tokenized at a time before the run
+_CHECKED_TOGETHER = 1024  # prompts tokenized at a time before the run
 
 
 class GeneratedBatch(NamedTuple):
-    """Generated images and what is known of them."""
+    """Generated images with their manifest rows."""
 
     number: int  #: of the batch in the plan
     rows: pa.Table  #: B rows: source, partition, pid, number, caption, prompt, attributes, seed, generator
@@ -48,7 +48,7 @@ class GeneratedBatch(NamedTuple):
 
 
 class _Loaded(NamedTuple):
-    """What a model consists of."""
+    """Model with its template, hash and identities."""
 
     pipeline: Any
     template: PromptTemplate
@@ -57,27 +57,29 @@ class _Loaded(NamedTuple):
 
 
 class GenerationModule(LightningModule):
-    """Draws what a :class:`~diffreid_lightning.generation.datamodule.PromptsDataModule` asks for.
+    """Generate the images requested by a :class:`~diffreid_lightning.generation.datamodule.PromptsDataModule`.
 
-    An image's noise comes from its seed alone. Batches have the members that the plan gives them, so a run that is
-    repeated on one machine repeats every pixel.
+    Each batch is denoised from seeded noise (or reference images) under the prompts and per-timestep weights of the
+    diversity strategy, then decoded. An image's noise depends only on its seed, and batches are fixed by the plan, so a
+    repeated run on one machine gives the same pixels.
 
     Args:
-        model: a personalized model's folder; or a plain checkpoint (folder, hub id, ``tiny-sd``), whose identities are
-            then no more than their descriptions.
-        base: where a personalized model's base is now; None looks where it was in training.
+        model: a personalized model's folder; or a plain checkpoint (folder, hub id, ``tiny-sd``), which knows
+            identities only by their descriptions.
+        base: base model of a personalized model; None takes the path noted in training.
         image_size: height and width in pixels; on the command line it is set as ``data.image_size``.
-        scheduler: the sampler: a class of diffusers by name, or an importable path; None keeps the checkpoint's.
-        scheduler_options: its arguments that differ from the checkpoint's configuration.
+        scheduler: sampler: a class of diffusers by name, or an importable path; None keeps the checkpoint's.
+        scheduler_options: arguments that differ from the checkpoint's configuration.
         steps: sampler steps.
-        guidance: scale of classifier-free guidance (Ho and Salimans, arXiv 2207.12598), 1 or more; 1 is none, and 0 as
-            well, as model cards of distilled checkpoints have it.
-        rescale: how far the contrast is brought back that guidance adds (Lin et al., arXiv 2305.08891), 0 to 1.
-        diversity: the strategy of Diversity Injection; None is :class:`~.diversity.composed.ComposedGuidance`.
-        template: the prompt; None takes the one the model was trained with.
+        guidance: scale of classifier-free guidance (Ho and Salimans, arXiv 2207.12598), 1 or more; 1 and 0 turn it off,
+            as in model cards of distilled checkpoints.
+        rescale: guidance rescale, which reduces the added contrast (Lin et al., arXiv 2305.08891), 0 to 1.
+        diversity: strategy of Diversity Injection; None is
+            :class:`~.diversity.composed_guidance.ComposedGuidance`.
+        template: prompt template; None takes that of training.
         dtype: precision of the networks; the latents between steps are float32. The trainer's own precision stays 32.
-        channels_last: lay the convolutions' memory out by pixels, which is faster nearly everywhere.
-        kept_prompts: encoded prompts that are kept from batch to batch.
+        channels_last: use the channels-last memory format, which is faster on most devices.
+        kept_prompts: size of the cache of encoded prompts.
         decoded_together: latents that are decoded at a time.
 
     Raises:
@@ -109,14 +111,14 @@ class GenerationModule(LightningModule):
         self.generator = loaded.content_hash
         self.template = loaded.template if template is None else PromptTemplate(template)
         if loaded.people is not None:
-            self.template.naming()
-        # Registered, so that they move with the module and can be compiled by name.
+            self.template.require_identity()
+        # Registered, so that Lightning moves them and they can be compiled by name.
         self.unet, self.vae = pipeline.unet, pipeline.vae
         self.text_encoders = torch.nn.ModuleList(encoder for _, encoder in text_encoders(pipeline))
-        # A LoRA was added in single precision: it costs nothing per step and next to nothing in precision.
+        # The LoRA was merged in float32, before this cast.
         self.requires_grad_(False).eval().to(_DTYPES[dtype])
         if dtype == "float16" and self.vae.config.force_upcast:
-            self.vae.float()  # such an autoencoder overflows in half precision
+            self.vae.float()  # it overflows in half precision
         self.image_size = decodable_size(self.vae, image_size)
         self.sampler = Sampler(pipeline.scheduler, scheduler, scheduler_options or {}, steps)
         self.guidance = guidance_scale("model.guidance", guidance)
@@ -131,7 +133,7 @@ class GenerationModule(LightningModule):
 
     @property
     def cache_key(self) -> dict[str, Any]:
-        """What the images follow from besides the requests."""
+        """Settings that determine the images, besides the requests."""
         return {
             "generator": self.generator,
             "scheduler": self.sampler.cache_key,
@@ -144,17 +146,17 @@ class GenerationModule(LightningModule):
 
     @property
     def trained_on(self) -> tuple[str, ...]:
-        """Content hashes of the manifests that the model was trained on, as its folder notes them; not its base's."""
+        """Content hashes of the manifests in the model's provenance; not its base model's."""
         folder = user_path(self._model) if self._people is not None else locate_pipeline(self._model)
         return tuple(manifests_named(read_provenance(folder / PROVENANCE)))
 
     @property
     def evaluations(self) -> int:
-        """Evaluations of the denoiser per image."""
+        """Number of evaluations of the denoiser per image."""
         return self.diversity.evaluations(self.sampler.steps, self.guidance)
 
     def on_predict_start(self) -> None:
-        """Refuse what cannot be drawn before anything is."""
+        """Check data, precision, identities and prompts before the first batch."""
         data = datamodule_of(self.trainer)
         if not isinstance(data, PromptsDataModule):
             raise UserError(
@@ -177,50 +179,50 @@ class GenerationModule(LightningModule):
         rank_zero_info(f"{self.evaluations} evaluations of the denoiser per image")
 
     def prompts(self, request: ImageRequest) -> tuple[str, ...]:
-        """Word a request for this model.
+        """Write the prompts of a request for this model.
 
         Raises:
             KeyError: the model does not know the identity.
         """
         name = "" if self._people is None else self._people[request.key].name
-        return self.diversity.prompts(self.template, name, self._described(request))
+        return self.diversity.prompts(self.template, name, self._fill_description(request))
 
     def caption(self, request: ImageRequest) -> str:
-        """Say in plain words what an image is to show."""
-        described = self._described(request)
+        """Write the caption of an image, without an identity token."""
+        described = self._fill_description(request)
         plain = self.template.without_identity()
         return plain(description=described.description, circumstances=self.diversity.circumstances(described))
 
-    def _described(self, request: ImageRequest) -> ImageRequest:
-        """Take the model's description of somebody whom the data do not describe."""
+    def _fill_description(self, request: ImageRequest) -> ImageRequest:
+        """Add the model's description of an identity that the data do not describe."""
         if request.description or self._people is None:
             return request
         return request._replace(description=self._people[request.key].description)
 
     def predict_step(self, batch: PromptBatch, batch_idx: int) -> GeneratedBatch:
-        """Draw a batch."""
-        worded = [self.prompts(request) for request in batch.requests]
-        images = self.draw(worded, [request.seed for request in batch.requests], batch.references)
-        return GeneratedBatch(batch.number, self._rows(batch.requests, worded), images.cpu())
+        """Generate a batch."""
+        prompts = [self.prompts(request) for request in batch.requests]
+        images = self.draw(prompts, [request.seed for request in batch.requests], batch.references)
+        return GeneratedBatch(batch.number, self._rows(batch.requests, prompts), images.cpu())
 
     def draw(self, prompts: Sequence[Sequence[str]], seeds: Sequence[int], references: Tensor | None = None) -> Tensor:
-        """Draw images.
+        """Generate images.
 
         Args:
-            prompts: for each of B images as many as the strategy has.
+            prompts: for each of B images the strategy's prompts.
             seeds: of their noise.
-            references: (B, 3, H, W) uint8 real images to start from, where the strategy does.
+            references: (B, 3, H, W) uint8 real images, if the strategy starts from them.
 
         Returns:
             (B, 3, H, W) uint8 on the module's device.
         """
-        # 1. Every distinct prompt is encoded once, whichever image and slot it is for.
+        # 1. Encode every distinct prompt once.
         count = len(seeds)
         encoded = self._prompts([prompt for slot in zip(*prompts, strict=True) for prompt in slot])
         slots = [encoded.take(range(start, start + count)) for start in range(0, len(prompts[0]) * count, count)]
-        # 2. Noise comes from generators of the images' own, which stochastic samplers go on drawing from.
+        # 2. Draw the noise from one generator per image; stochastic samplers use it further.
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        skipped = self.diversity.skipped(self.sampler.steps)
+        skipped = self.diversity.count_skipped(self.sampler.steps)
         timesteps = self.sampler.begin(skipped)
         unit = 2 ** (len(self.vae.config.block_out_channels) - 1)
         shape = (self.unet.config.in_channels, self.image_size[0] // unit, self.image_size[1] // unit)
@@ -231,7 +233,7 @@ class GenerationModule(LightningModule):
             latents = self.sampler.start(noise, timesteps, encode_images(self.vae, references))
         else:
             latents = self.sampler.start(noise, timesteps)
-        # 3. Denoise under guidance, 4. decode.
+        # 3. Denoise with guidance. 4. Decode.
         weights = self.diversity.weights(len(timesteps), self.guidance, seeds)
         guidance = Guidance(self._prompts.nothing(count), slots, weights, self.rescale)
         latents = denoise(self.unet, self.sampler, guidance, latents, timesteps, generators)
@@ -247,7 +249,7 @@ class GenerationModule(LightningModule):
                 "pid": pa.array(pid, pa.int64()),
                 "number": pa.array([request.number for request in requests], pa.int64()),
                 "caption": pa.array([self.caption(request) for request in requests], pa.string()),
-                "prompt": pa.array([" AND ".join(worded) for worded in prompts], pa.string()),
+                "prompt": pa.array([" AND ".join(each) for each in prompts], pa.string()),
                 "attributes": pa.array([json.dumps(each, ensure_ascii=False) for each in asked], pa.string()),
                 "seed": pa.array([request.seed for request in requests], pa.int64()),
                 "generator": pa.array([self.generator] * len(requests), pa.string()),
@@ -255,7 +257,7 @@ class GenerationModule(LightningModule):
         )
 
     def _check_people(self, data: PromptsDataModule) -> None:
-        """Know everybody by name or at least by description."""
+        """Check that the model knows all identities, by name or by description."""
         unknown = [each.key for each in data.people if self._people is not None and each.key not in self._people]
         if unknown:
             names = ", ".join("/".join(map(str, key)) for key in unknown[:4])
@@ -273,7 +275,7 @@ class GenerationModule(LightningModule):
             )
 
     def _check_prompts(self, data: PromptsDataModule) -> None:
-        """Tokenize every distinct prompt once, so that a long run does not end at one that is too long."""
+        """Tokenize every distinct prompt once, to refuse one that is too long before the run."""
         if not data.rows_left:
             return
         tokenizers = [tokenizer for tokenizer, _ in text_encoders(self._pipeline)]
@@ -291,15 +293,15 @@ class GenerationModule(LightningModule):
 
 
 def _load(model: str, base: str | None) -> _Loaded:
-    """Load a model in single precision, its LoRA added to the weights."""
+    """Load a model in float32, with its LoRA merged."""
     if is_personalized(model):
         loaded = load_personalized(model, base)
         people = {identity.key: identity for identity in loaded.identities}
-        made = _Loaded(fused(loaded.pipeline), loaded.template, loaded.content_hash, people)
+        made = _Loaded(merge_lora(loaded.pipeline), loaded.template, loaded.content_hash, people)
     else:
         folder = user_path(model)
         inside = [] if (folder / INDEX).is_file() else sorted(filter(is_personalized, folder.glob("*/")))
-        if inside:  # the folder of a run was given
+        if inside:  # the path is a run folder
             raise UserError(f"There is no diffusion model at {model}", remedy=f"did you mean {inside[0]}?")
         made = _Loaded(load_pipeline(model), PromptTemplate(), weights_hash(locate_pipeline(model)), None)
     return made

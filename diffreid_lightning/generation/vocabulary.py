@@ -1,4 +1,4 @@
-"""The vocabulary of Diversity Injection: which attributes an image can have, and the phrases for each."""
+"""Vocabulary of Diversity Injection: attributes of an image and the phrases of each."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Vocabulary:
     """Attributes (view, pose, place, ...) with the phrases that name their values.
 
     Args:
-        phrases: by attribute, two or more of them; "" says nothing.
+        phrases: two or more for each attribute; "" leaves the attribute out.
 
     Raises:
-        UserError: no attribute, fewer than two phrases, a phrase that is no text or occurs twice.
+        UserError: no attribute, fewer than two phrases, or a phrase that is not text or occurs twice.
     """
 
     phrases: Mapping[str, tuple[str, ...]]
@@ -37,11 +37,11 @@ class Vocabulary:
         """Read a vocabulary.
 
         Args:
-            name: a path to a YAML file, or a packaged one: ``default`` (the words of Stable Diffusion) or ``rendered``
-                (those of tiny-sd).
+            name: path of a YAML file, or a packaged vocabulary: ``default`` (for Stable Diffusion) or ``rendered`` (for
+                tiny-sd).
 
         Raises:
-            UserError: there is none, or it is no mapping of attributes to lists of phrases.
+            UserError: there is none, or it does not map attributes to lists of phrases.
         """
         file = _find(name)
         try:
@@ -71,11 +71,11 @@ class Vocabulary:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """How many phrases each attribute has, in order."""
+        """Number of phrases of each attribute, in order."""
         return tuple(len(phrases) for phrases in self.phrases.values())
 
     def name(self, values: Sequence[int]) -> dict[str, str]:
-        """Put numbers into words.
+        """Look phrases up by number.
 
         Args:
             values: the number of a phrase for each attribute, in order.

@@ -1,4 +1,4 @@
-"""What generation leaves behind: JPEG files in Market-1501's naming, and the manifest of them."""
+"""Write generated images as JPEG files with Market-1501 names, and their manifest."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from diffreid_lightning.storage.atomic import replacing_file
 class GeneratedImagesWriter(ManifestWriter):
     """Write generated images and their manifest.
 
-    ``images/<source>/<pid>/0002_c7s1_000003_00.jpg`` is image 3 of identity 2: Market-1501's pattern, under a camera
-    whose number is one past the largest of the source in the rows that were read, so that none of their cameras is
-    mistaken for it. Identities outside the train partition lie in ``images/<source>-<partition>/``.
+    ``images/<source>/<pid>/0002_c7s1_000003_00.jpg`` is image 3 of identity 2 in Market-1501's pattern. The camera
+    number is one above the largest of the source's real images, so that it differs from all real cameras. Identities
+    outside the train partition are written to ``images/<source>-<partition>/``.
 
-    Images are encoded beside the generation of the next ones. A batch counts as done once all its images are on the
-    disk; until then it is made again by whoever runs the command again, with the same names. Each process keeps its own
-    batches, and rank zero writes the manifest at the end.
+    Images are encoded while the next ones are generated. A batch is done when all its images are on disk; otherwise the
+    next run generates it again, with the same names. Each process stores its own batches, and rank zero writes the
+    manifest at the end.
 
     Args:
-        folder: where images and manifest are written.
+        folder: output folder of images and manifest.
         quality: of the JPEG files, 1 to 100.
-        threads: that encode; 0 encodes in between.
-        waiting: batches that may wait to be encoded, in memory.
+        threads: encoder threads; 0 encodes between batches.
+        waiting: batches that may wait in memory to be encoded.
 
     Raises:
         UserError: a number is out of range.
@@ -57,14 +57,14 @@ class GeneratedImagesWriter(ManifestWriter):
 
     @property
     def cache_key(self) -> dict[str, Any]:
-        """The files follow from their quality."""
+        """JPEG quality."""
         return {"jpeg_quality": self.quality}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take up earlier work, and number the cameras.
+        """Resume an earlier run, and choose the camera numbers.
 
         Raises:
-            UserError: images of different sources would lie in one folder.
+            UserError: images of different sources would share a folder.
         """
         if stage == "predict":
             _refuse_shared_folders(stage_datamodule(trainer).manifest.table)
@@ -85,30 +85,30 @@ class GeneratedImagesWriter(ManifestWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Hand a batch over, and keep those whose images are written.
+        """Queue a batch for encoding, and store the batches whose images are written.
 
         Raises:
-            RunError: the disk refuses; every batch before is kept.
+            RunError: an image cannot be written; earlier batches are stored.
         """
-        rows = self._named(prediction.rows)
+        rows = self._add_columns(prediction.rows)
         pixels = prediction.images.permute(0, 2, 3, 1).numpy()
         jobs = []
         for name, image in zip(rows["file_name"].to_pylist(), pixels, strict=True):
             arguments = (self.folder / name, image, self.quality)
-            jobs.append(self._pool.submit(_save, *arguments) if self._pool else _done(_save, *arguments))
+            jobs.append(self._pool.submit(_save, *arguments) if self._pool else _run_now(_save, *arguments))
         self._queue.append((prediction.number, rows, jobs))
         while self._queue and (len(self._queue) > self.waiting or all(job.done() for job in self._queue[0][2])):
             self._keep_first()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Keep what is left, then write the manifest."""
+        """Store the remaining batches, then write the manifest."""
         while self._queue:
             self._keep_first()
         self._close()
         super().teardown(trainer, pl_module, stage)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Keep the batches that were drawn, as far as the disk takes them."""
+        """Store the generated batches, as far as they can be written."""
         with contextlib.suppress(RunError):
             while self._queue:
                 self._keep_first()
@@ -116,11 +116,11 @@ class GeneratedImagesWriter(ManifestWriter):
         super().on_exception(trainer, pl_module, exception)
 
     def result(self, read: Manifest, rows: pa.Table) -> Manifest:
-        """Make the manifest of the generated images."""
+        """Build the manifest of the generated images."""
         return Manifest(rows, self.folder, (read.content_hash,))
 
-    def _named(self, rows: pa.Table) -> pa.Table:
-        """Give rows their place in the folder and the columns of generated images."""
+    def _add_columns(self, rows: pa.Table) -> pa.Table:
+        """Add the file names and the columns of generated images."""
         names, camids = [], []
         for row in rows.select(["source", "partition", "pid", "number"]).to_pylist():
             camid = self._camids[row["source"]]
@@ -162,7 +162,7 @@ def _folder_of(source: str, partition: str) -> str:
 
 
 def _refuse_shared_folders(table: pa.Table) -> None:
-    """People of two sources may have one number, and their images would have one name."""
+    """Refuse sources whose images would get the same names."""
     sharing: dict[str, list[str]] = {}
     for row in table.group_by(["source", "partition"]).aggregate([]).to_pylist():
         sharing.setdefault(_folder_of(**row), []).append(f"{row['source']!r} ({row['partition']})")
@@ -176,10 +176,10 @@ def _refuse_shared_folders(table: pa.Table) -> None:
 
 
 def _save(path: Path, pixels: Any, quality: int) -> None:
-    """Write one image, whole or not at all.
+    """Write one image atomically.
 
     Args:
-        path: where to.
+        path: output file.
         pixels: (H, W, 3) uint8.
         quality: of the JPEG.
     """
@@ -189,8 +189,8 @@ def _save(path: Path, pixels: Any, quality: int) -> None:
         Image.fromarray(pixels).save(staged, "JPEG", quality=quality)
 
 
-def _done(function: Any, *arguments: Any) -> Future[None]:
-    """Do something now, and hold what came of it like a thread's."""
+def _run_now(function: Any, *arguments: Any) -> Future[None]:
+    """Run a function now, and return its result as a future."""
     done: Future[None] = Future()
     try:
         done.set_result(function(*arguments))

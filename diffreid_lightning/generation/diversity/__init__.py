@@ -1,4 +1,4 @@
-"""Diversity Injection: strategies that vary what is drawn of an identity, given in YAML by class path."""
+"""Diversity Injection: strategies that vary the generated images of an identity, given in YAML by class path."""
 
 from diffreid_lightning.generation.diversity.base import Diversity, ImageRequest
 from diffreid_lightning.generation.diversity.composed_guidance import ComposedGuidance

@@ -1,4 +1,4 @@
-"""What a strategy of Diversity Injection decides: prompts, their weights over the process, and where it starts."""
+"""Base of the Diversity Injection strategies: prompts, their weights per timestep, and the starting point."""
 
 from __future__ import annotations
 
@@ -9,60 +9,61 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from diffreid_lightning.datasets.concat import IdentityKey
-from diffreid_lightning.diffusion.denoising_loop import Weights, evaluated
+from diffreid_lightning.diffusion.denoising_loop import Weights, find_evaluated
 from diffreid_lightning.diffusion.prompt_template import PromptTemplate
 
 
 class ImageRequest(NamedTuple):
-    """What is asked for one image, before a strategy puts it into prompts."""
+    """Request for one image, before a strategy turns it into prompts."""
 
     key: IdentityKey  #: (source, partition, pid)
     number: int  #: of the image among the identity's, from 0
     seed: int  #: of its noise, see :func:`~diffreid_lightning.generation.attribute_design.image_seed`
-    description: str  #: what is true of all images of the identity; may be ""
+    description: str  #: words that hold for all images of the identity; may be ""
     attributes: Mapping[str, str]  #: the design's phrases by attribute
-    reference: str  #: file name of the real image that the design deals to this one
-    reference_circumstances: str  #: what that image shows besides the identity; may be ""
+    reference: str  #: file name of the real image that the design assigns to this one
+    reference_circumstances: str  #: circumstances of that image; may be ""
 
     @property
-    def wishes(self) -> str:
+    def attribute_words(self) -> str:
         """The attributes as one phrase."""
         return ", ".join(self.attributes.values())
 
 
 class Diversity(ABC):
-    """How the attributes of a request get into the process.
+    """Strategy that brings the attributes of a request into the denoising process.
 
-    The prediction of a step is that of guidance by several prompts (Liu et al., arXiv 2206.01714, eq. 11):
-    e(x) + sum_k w_k (e(x, c_k) - e(x)), where e(x) is the prediction without a prompt. A strategy gives the prompts
-    c_k, their weights w_k at every step, and where on the way from noise to image the process starts. With one prompt
-    it is classifier-free guidance (Ho and Salimans, arXiv 2207.12598). What has no weight is not evaluated.
+    At each timestep the prediction is guided by K prompts (Liu et al., arXiv 2206.01714, eq. 11):
+    ``e(x) + sum_k w_k (e(x, c_k) - e(x))``, where e(x) is the unconditional prediction. A strategy chooses the prompts
+    c_k (:meth:`prompts`), their weights w_k at each timestep (:meth:`weights`), and the starting point: pure noise, or
+    a noisy reference image without the first steps (:meth:`count_skipped`). With one prompt it is classifier-free
+    guidance (Ho and Salimans, arXiv 2207.12598). Prompts without weight are not evaluated.
 
-    A subclass keeps its arguments as attributes of the same names, plain JSON values: they say what work it does.
+    A subclass keeps its arguments as attributes of the same names, plain JSON values: they are part of the cache key.
     """
 
     #: Whether the process starts from the request's reference image.
     uses_reference: bool = False
 
     def prompts(self, template: PromptTemplate, identity: str, request: ImageRequest) -> tuple[str, ...]:
-        """Word a request; here in one prompt, of the identity and the circumstances.
+        """Write the prompts of a request; by default one, of the identity and the circumstances.
 
         Args:
-            template: the prompt the model was trained with.
-            identity: the identity's token; "" where the model has none.
-            request: what is asked.
+            template: the model's prompt template.
+            identity: the identity's token; "" if the model has none.
+            request: of one image.
 
         Returns:
             K prompts, the identity's first.
         """
-        said = self.circumstances(request)
-        return (template(identity=identity, description=request.description, circumstances=said),)
+        circumstances = self.circumstances(request)
+        return (template(identity=identity, description=request.description, circumstances=circumstances),)
 
     def weights(self, calls: int, guidance: float, seeds: Sequence[int]) -> Weights:
-        """Weigh the prompts; here one, by the guidance scale.
+        """Weigh the prompts at each timestep; by default one prompt, by the guidance scale.
 
         Args:
-            calls: how often the denoiser is asked on the way.
+            calls: number of calls of the denoiser.
             guidance: the guidance scale of the run, 1 or more.
             seeds: of B images.
 
@@ -73,29 +74,28 @@ class Diversity(ABC):
 
     @abstractmethod
     def circumstances(self, request: ImageRequest) -> str:
-        """Tell in words what an image is to show besides the identity; "" leaves it to chance."""
+        """Return the words for the image besides the identity; "" for none."""
 
     @abstractmethod
     def attributes(self, request: ImageRequest) -> dict[str, str]:
-        """Tell which attributes an image is asked to have, for the manifest."""
+        """Return the requested attributes, for the manifest."""
 
-    def skipped(self, steps: int) -> int:
-        """Tell how many of a sampler's steps are left out at the noisy end."""
+    def count_skipped(self, steps: int) -> int:
+        """Return the number of sampler steps that are left out at the noisy end."""
         return 0
 
     def evaluations(self, steps: int, guidance: float) -> int:
-        """Cost of one image in evaluations of the denoiser.
+        """Count the evaluations of the denoiser for one image.
 
         Args:
             steps: sampler steps, each of one call as in first-order and multistep samplers (Heun's has two).
             guidance: the guidance scale.
         """
-        weights = self.weights(
-            steps - self.skipped(steps), guidance, range(64)
-        )  # by seed, no two images may weigh alike
-        return int(evaluated(weights).sum())
+        # Weights may depend on the seed, so they are taken over several.
+        weights = self.weights(steps - self.count_skipped(steps), guidance, range(64))
+        return int(find_evaluated(weights).sum())
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Its arguments, as plain JSON values."""
+        """Constructor arguments, as plain JSON values."""
         return dict(vars(self))

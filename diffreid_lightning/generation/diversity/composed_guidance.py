@@ -1,4 +1,4 @@
-"""Diversity by composed guidance: identity and attributes as separate prompts, each with a weight and a time."""
+"""Diversity by composed guidance: separate prompts for identity and attributes, weighted by timestep."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ from diffreid_lightning.generation.diversity.base import Diversity, ImageRequest
 
 
 class ComposedGuidance(Diversity):
-    """A conjunction of two prompts (Composable Diffusion; Liu et al., arXiv 2206.01714, eq. 11) over part of the way.
+    """Guide by an identity prompt and an attribute prompt (Composable Diffusion, arXiv 2206.01714, eq. 11).
 
-    One prompt names the identity, the other the attributes of nobody in particular. Within the window both guide, each
-    by its own weight; outside it the identity's prompt guides alone by the guidance scale of the run. Layout, view and
-    light are settled while there is much noise, what a person wears in detail later, so the window begins with the
-    noise. The weights add up: the guidance scale beside the attributes' weight drives images away from real ones. Three
-    evaluations of the denoiser per step within the window, two outside.
+    At timesteps within the window both prompts guide, each by its own weight; outside it only the identity prompt, by
+    the run's guidance scale. Layout, view and light are decided at the noisy timesteps, details of clothes later, so
+    the window begins with the noise. The weights add up: the full guidance scale beside ``attribute_weight`` drives
+    images away from real ones. Three evaluations of the denoiser per step within the window, two outside.
 
     Args:
-        attribute_weight: of the attributes' prompt within the window, 0 or more.
-        identity_weight: of the identity's prompt within the window, 0 or more; None is the guidance scale.
-        window: where the attributes guide, as shares of the steps, 0 being the first (noise) and 1 the last (image).
-        in_words: name the attributes in the identity's prompt as well.
+        attribute_weight: weight of the attribute prompt within the window, 0 or more.
+        identity_weight: weight of the identity prompt within the window, 0 or more; None is the guidance scale.
+        window: timesteps of the attribute prompt, as shares of the steps: 0 is the first (noise), 1 the last (image).
+        in_words: add the attributes to the identity prompt as well.
 
     Raises:
         UserError: a negative weight, or a window that is empty or not within 0 to 1.
@@ -53,15 +52,15 @@ class ComposedGuidance(Diversity):
         self.in_words = in_words
 
     def prompts(self, template: PromptTemplate, identity: str, request: ImageRequest) -> tuple[str, ...]:
-        """Name the identity, then the attributes."""
-        said = request.wishes if self.in_words else ""
+        """Write the identity prompt, then the attribute prompt."""
+        words = request.attribute_words if self.in_words else ""
         return (
-            template(identity=identity, description=request.description, circumstances=said),
-            template.without_identity()(circumstances=request.wishes),
+            template(identity=identity, description=request.description, circumstances=words),
+            template.without_identity()(circumstances=request.attribute_words),
         )
 
     def weights(self, calls: int, guidance: float, seeds: Sequence[int]) -> Weights:
-        """Weigh the attributes within the window."""
+        """Weigh both prompts within the window, only the identity prompt outside."""
         place = np.arange(calls) / max(calls, 1)
         within = (place >= self.window[0]) & (place < self.window[1])
         identity = guidance if self.identity_weight is None else self.identity_weight
@@ -69,9 +68,9 @@ class ComposedGuidance(Diversity):
         return np.repeat(pairs[:, :, None], len(seeds), axis=2)
 
     def circumstances(self, request: ImageRequest) -> str:
-        """Name the attributes."""
-        return request.wishes
+        """Return the attributes."""
+        return request.attribute_words
 
     def attributes(self, request: ImageRequest) -> dict[str, str]:
-        """Those of the design."""
+        """Return the attributes of the design."""
         return dict(request.attributes)

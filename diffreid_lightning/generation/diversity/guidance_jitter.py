@@ -1,4 +1,4 @@
-"""Diversity by the guidance scale: each image is drawn with one of its own."""
+"""Diversity by a random guidance scale per image."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from diffreid_lightning.generation.diversity.base import Diversity, ImageRequest
 
 
 class GuidanceJitter(Diversity):
-    """The identity's prompt alone, under a guidance scale that each image's seed draws.
+    """Guide by the identity prompt only, with a guidance scale drawn from each image's seed, for all timesteps.
 
-    The scale trades diversity against fidelity to the prompt (Ho and Salimans, arXiv 2207.12598), and
-    synthetic training sets gain from less of it (Sariyildiz et al., arXiv 2212.08420). Two evaluations of
-    the denoiser per step.
+    The scale trades diversity against fidelity to the prompt (Ho and Salimans, arXiv 2207.12598), and synthetic
+    training sets gain from less guidance (Sariyildiz et al., arXiv 2212.08420). Two evaluations of the
+    denoiser per step.
 
     Args:
-        factors: smallest and largest factor of the run's guidance scale; the factor is log-uniform between them, and
-            the scale never below 1.
+        factors: smallest and largest factor of the run's guidance scale; drawn log-uniformly, and the scale is at
+            least 1.
 
     Raises:
         UserError: the factors are not positive and in order.
@@ -43,9 +43,9 @@ class GuidanceJitter(Diversity):
         return np.tile(scales, (calls, 1, 1))
 
     def circumstances(self, request: ImageRequest) -> str:
-        """Say nothing."""
+        """Return no words."""
         return ""
 
     def attributes(self, request: ImageRequest) -> dict[str, str]:
-        """None is asked for."""
+        """Return no attributes."""
         return {}

@@ -1,4 +1,4 @@
-"""No Diversity Injection: what the others are measured against."""
+"""Baseline without Diversity Injection."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from diffreid_lightning.generation.diversity.base import Diversity, ImageRequest
 
 
 class NoDiversity(Diversity):
-    """The identity's prompt alone, by classifier-free guidance (Ho and Salimans, arXiv 2207.12598); only noise varies.
+    """Guide by the identity prompt only (classifier-free guidance, arXiv 2207.12598); images differ by their noise.
 
     Two evaluations of the denoiser per step.
     """
 
     def circumstances(self, request: ImageRequest) -> str:
-        """Say nothing."""
+        """Return no words."""
         return ""
 
     def attributes(self, request: ImageRequest) -> dict[str, str]:
-        """None is asked for."""
+        """Return no attributes."""
         return {}

@@ -1,4 +1,4 @@
-"""Diversity from real pictures: start from a noisy image of the identity instead of from noise."""
+"""Diversity from real images: start from a noisy image of the identity instead of pure noise."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from diffreid_lightning.generation.diversity.base import Diversity, ImageRequest
 class SDEdit(Diversity):
     """Add noise to a real image of the identity and denoise it again (Meng et al., arXiv 2108.01073).
 
-    The design deals an identity's real images to its generated ones in turn; view, pose and place come from there, and
-    the prompt says what is known of them. Two evaluations of the denoiser per step, for ``strength`` of the steps; and
-    one pass of the image through the autoencoder's encoder.
+    The noisiest ``1 - strength`` of the steps are skipped. The design assigns an identity's real images to its
+    generated ones in turn; view, pose and place come from the real image, and the prompt repeats its circumstances. Two
+    evaluations of the denoiser per remaining step, and one pass through the autoencoder's encoder.
 
     Args:
-        strength: share of the steps that are taken, above 0 and up to 1: how much noise the image gets. Near 0 it is
+        strength: share of the steps that are taken, above 0 and up to 1: the amount of noise. Near 0 the image is
             copied, at 1 little of it is left.
 
     Raises:
@@ -29,13 +29,13 @@ class SDEdit(Diversity):
         self.strength = strength
 
     def circumstances(self, request: ImageRequest) -> str:
-        """Name what the reference shows."""
+        """Return the circumstances of the reference image."""
         return request.reference_circumstances
 
     def attributes(self, request: ImageRequest) -> dict[str, str]:
-        """Name the image it starts from."""
+        """Return the reference image's name."""
         return {"reference": request.reference}
 
-    def skipped(self, steps: int) -> int:
-        """Leave out the noisiest steps; at least one is taken."""
+    def count_skipped(self, steps: int) -> int:
+        """Count the noisiest steps, which are left out; at least one step is taken."""
         return steps - max(1, min(int(steps * self.strength), steps))

@@ -1,4 +1,4 @@
-"""Diversity by words: the attributes join the identity in one prompt."""
+"""Diversity by words: identity and attributes in one prompt."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from diffreid_lightning.generation.diversity.base import Diversity, ImageRequest
 
 
 class WordsOnly(Diversity):
-    """One prompt that names identity and attributes, as a user of text-to-image models would write it.
+    """Guide by one prompt with identity and attributes, at every timestep alike.
 
-    Guided without a classifier (Ho and Salimans, arXiv 2207.12598): two evaluations of the denoiser per step.
+    Classifier-free guidance (Ho and Salimans, arXiv 2207.12598): two evaluations of the denoiser per step.
     """
 
     def circumstances(self, request: ImageRequest) -> str:
-        """Name the attributes."""
-        return request.wishes
+        """Return the attributes."""
+        return request.attribute_words
 
     def attributes(self, request: ImageRequest) -> dict[str, str]:
-        """Those of the design."""
+        """Return the attributes of the design."""
         return dict(request.attributes)

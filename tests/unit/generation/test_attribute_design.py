@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from diffreid_lightning.generation import attribute_design
-from diffreid_lightning.generation.attribute_design import balanced_design, dealt, image_seed
+from diffreid_lightning.generation.attribute_design import balanced_design, deal_references, image_seed
 
 KEYS = [("toy", "train", pid) for pid in range(40)] + [("toy", "test", 3), ("other", "train", 3)]
 
@@ -57,9 +57,9 @@ def test_attributes_are_not_the_same_for_everybody() -> None:
 
 def test_real_images_are_dealt_evenly() -> None:
     for cards in (1, 3, 7):
-        hand = dealt(KEYS[0], 20, cards, 0)
+        hand = deal_references(KEYS[0], 20, cards, 0)
         assert np.ptp(np.bincount(hand, minlength=cards)) <= 1
-        assert np.array_equal(dealt(KEYS[0], 9, cards, 0), hand[:9])
+        assert np.array_equal(deal_references(KEYS[0], 9, cards, 0), hand[:9])
 
 
 def test_seeds_differ_and_fit_a_signed_64_bit_number() -> None:
