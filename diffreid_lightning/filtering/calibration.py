@@ -1,14 +1,13 @@
-"""Where the logits come from that a temperature is fitted to: images a network was not trained on.
+"""Temperature calibration of a scorer by cross-fitting: logits of images that the network was not trained on.
 
-Cross-fitting holds each real image out once. What is held out from decides what it costs and what it is worth:
+Cross-fitting holds each real image out once:
 
-* :class:`FoldNetworks` trains a whole network for each fold, beside the scorer, in the same run: nothing that judges a
-  held-out image has seen it, and the confidence is that of images as new as generated ones. ``folds`` networks on
-  1 - 1 / ``folds`` of the images each make the training ``folds`` times as long.
-* :class:`FoldHeads` trains the classifier alone for each fold, on the embeddings of the trained network. It costs
-  seconds, but the network has seen the held-out images: they look more certain than new ones would, and the temperature
-  comes out too low.
-* :class:`Uncalibrated` leaves the softmax as it is.
+* :class:`FoldNetworks` trains a whole network for each fold, beside the scorer, in the same run. No network has seen
+  its held-out images, so the confidence is valid for new (generated) images. ``folds`` networks on 1 - 1 / ``folds``
+  of the images each make the training ``folds`` times as long.
+* :class:`FoldHeads` trains only a classifier for each fold, on the embeddings of the trained network. It takes seconds,
+  but the network has seen the held-out images: their logits are too certain, and the temperature is too low.
+* :class:`Uncalibrated` keeps the softmax.
 """
 
 from __future__ import annotations
@@ -22,22 +21,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diffreid_lightning.errors import UserError, check_range, check_seed
+from diffreid_lightning.errors import check_range, check_seed
 from diffreid_lightning.filtering.scores import assign_folds, fit_temperature, negative_log_likelihood
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """The temperatures of a scorer, and how they were found.
+    """Fitted temperatures of a scorer, with statistics of the fit.
 
     Args:
-        temperatures: (C,) one for each identity: the fitted one, 1 where nothing could be held out.
+        temperatures: (C,) one for each identity: the fitted one, 1 where no image could be held out.
         temperature: the fitted one.
-        reason: why it is 1 although nothing was fitted; None when it was fitted.
+        reason: why nothing was fitted and T is 1; None when it was fitted.
         single: (K,) identities with one image, whose temperature is 1.
-        images: how many held-out images it was fitted to.
+        images: number of held-out images.
         accuracy: share of them that were recognized, 0 to 1; NaN without any.
-        nll: their mean negative log-likelihood at T = 1 and at the fitted one; NaN without any.
+        nll: their mean negative log-likelihood at T = 1 and at the fitted T; NaN without any.
     """
 
     temperatures: Tensor
@@ -50,7 +49,7 @@ class Fitted:
 
 
 class Calibration(ABC):
-    """A way to calibrate.
+    """Calibration method.
 
     Args:
         folds: parts of the training images, each held out once; at least 2.
@@ -60,54 +59,52 @@ class Calibration(ABC):
     def __init__(self, folds: int = 3, seed: int = 0) -> None:
         check_range("calibration.folds", folds, 2, 100)
         check_seed("calibration.seed", seed)
-        if folds < 2:
-            raise UserError(f"Cross-fitting with {folds} folds holds nothing out.", looked_for="2 folds or more")
         self.folds = folds
         self.seed = seed
 
     @property
     def networks(self) -> int:
-        """Networks that are trained beside the scorer, the k-th without the images of fold k."""
+        """Number of networks trained beside the scorer, the k-th without the images of fold k."""
         return 0
 
     def assign(self, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Return the fold of each image, (N,); -1 for what is never held out."""
+        """Return the fold of each image, (N,); -1 for images that are never held out."""
         return assign_folds(labels, self.folds, self.seed)
 
     @abstractmethod
     def held_out_logits(self, embeddings: Tensor, labels: Tensor, folds: Tensor, by_networks: Tensor) -> Tensor | None:
-        """Return logits of each image by something that was trained without it, (N, C); None for none at all.
+        """Return (N, C) logits of each image by a model that was trained without it; None for no calibration.
 
         Args:
             embeddings: (N, D) of the training images, by the trained scorer.
             labels: (N,) their identities.
-            folds: (N,) as :meth:`assign` gave them.
+            folds: (N,) from :meth:`assign`.
             by_networks: (N, C) logits by the network of the image's fold; (0, C) when there are none.
         """
 
     def head(self, embeddings: Tensor, labels: Tensor, classifier: Tensor) -> Tensor:
-        """Return the classifier that belongs to the temperature, (C, D): the trained one unless a way needs another."""
+        """Return the classifier for the temperature, (C, D); by default the trained one."""
         return classifier
 
 
 class FoldNetworks(Calibration):
-    """Hold out from whole networks, trained beside the scorer; see the head of this file."""
+    """Hold images out from whole networks, trained beside the scorer; see the module docstring."""
 
     @property
     def networks(self) -> int:
-        """One for each fold."""
+        """Number of folds."""
         return self.folds
 
     def held_out_logits(self, embeddings: Tensor, labels: Tensor, folds: Tensor, by_networks: Tensor) -> Tensor | None:
-        """Return what the networks say."""
+        """Return the logits of the fold networks."""
         return by_networks
 
 
 class FoldHeads(Calibration):
-    """Hold out from classifiers alone, fitted to the trained network's embeddings; see the head of this file.
+    """Hold images out from classifiers only, fitted to the trained network's embeddings; see the module docstring.
 
-    Those are fitted to their minimum and not by the network's schedule, so the scorer's own is fitted anew on all
-    images in the same way: the temperature then belongs to it.
+    They are fitted to convergence, so the scorer's own classifier is replaced by one fitted to all images in the same
+    way, for which the temperature is valid.
 
     Args:
         folds: parts of the training images, each held out once; at least 2.
@@ -132,7 +129,7 @@ class FoldHeads(Calibration):
         return logits
 
     def head(self, embeddings: Tensor, labels: Tensor, classifier: Tensor) -> Tensor:
-        """Fit the classifier anew, on all images."""
+        """Fit the classifier to all images."""
         return self._fit(embeddings, labels, len(classifier))
 
     def _fit(self, embeddings: Tensor, labels: Tensor, count: int) -> Tensor:
@@ -151,21 +148,21 @@ class FoldHeads(Calibration):
 
 
 class Uncalibrated(Calibration):
-    """Take the softmax as it is, T = 1."""
+    """Keep the softmax, T = 1."""
 
     def __init__(self) -> None:
         super().__init__()
 
     def held_out_logits(self, embeddings: Tensor, labels: Tensor, folds: Tensor, by_networks: Tensor) -> Tensor | None:
-        """Return nothing."""
+        """Return None."""
         return None
 
 
 def calibrate(held_out: Tensor | None, labels: Tensor, folds: Tensor, count: int) -> Fitted:
-    """Fit the temperature to what was held out.
+    """Fit the temperature to held-out logits.
 
     Args:
-        held_out: (N, C) logits of each image by something that was trained without it; None to leave T at 1.
+        held_out: (N, C) logits of each image by a model that was trained without it; None leaves T at 1.
         labels: (N,) identities.
         folds: (N,) folds; images of fold -1 were never held out.
         count: C.
@@ -173,7 +170,7 @@ def calibrate(held_out: Tensor | None, labels: Tensor, folds: Tensor, count: int
     Returns:
         The temperatures. An identity with one image keeps T = 1: its image cannot be held out.
     """
-    # With two images or more none is left undealt, so what has fold -1 is an identity's only image.
+    # Only the single image of an identity has fold -1.
     single = labels[folds < 0].unique().cpu().numpy()
     usable = folds >= 0
     if held_out is None or not usable.any():

@@ -1,4 +1,4 @@
-"""Images to be scored: every row of a manifest in a fixed plan of batches, unreadable ones with the reason."""
+"""DataModule of scoring: all rows of a manifest in a fixed plan of batches."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from diffreid_lightning.manifest.manifest import Manifest
 
 
 class ScoringBatch(NamedTuple):
-    """Images with the identities they are meant to show; B is the batch size."""
+    """Images with their intended identities; B is the batch size."""
 
     number: int  #: of the batch in the plan
     images: Tensor  #: (B, 3, H, W): uint8 from the loader, float in 0..1 once on the device; zeros where unreadable
     identities: list[IdentityKey]  #: B keys
-    problems: list[str | None]  #: why an image cannot be read
+    problems: list[str | None]  #: reason if an image cannot be read
 
 
 class ScoringDataModule(StageDataModule):
@@ -30,7 +30,7 @@ class ScoringDataModule(StageDataModule):
 
     Args:
         source: a manifest (usually of generated images), or any dataset.
-        image_size: height and width in pixels, as the scorer was trained.
+        image_size: height and width in pixels, as in the scorer's training.
         batch_size: images per batch.
         num_workers: loader processes.
     """
@@ -49,7 +49,7 @@ class ScoringDataModule(StageDataModule):
 
     @cached_property
     def manifest(self) -> Manifest:
-        """What is scored.
+        """Manifest of the images to score.
 
         Raises:
             UserError: the source has no image.

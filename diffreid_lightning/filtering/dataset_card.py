@@ -1,4 +1,4 @@
-"""The dataset card of Diff-Person: README.md with the Hub's YAML header, from numbers alone."""
+"""Dataset card of Diff-Person: README.md with the Hub's YAML header."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000
 
 @dataclass(frozen=True)
 class Audit:
-    """How near the generated images come to real training images; see :mod:`~diffreid_lightning.filtering.similarity`.
+    """Distances of generated images to real training images; see :mod:`~diffreid_lightning.filtering.similarity`.
 
     Args:
         before: (M,) distances of all scored images to their nearest real one, 0 to 1.
@@ -39,7 +39,7 @@ class Audit:
 
 @dataclass(frozen=True)
 class Card:
-    """What a card says.
+    """Content of a card.
 
     Args:
         title: the dataset's name.
@@ -48,12 +48,12 @@ class Card:
         rules: the rules that were applied, in words.
         sources: images by source.
         generators: images by the generator's content hash.
-        seeds: smallest and largest seed, and how many distinct ones.
+        seeds: smallest and largest seed, and the number of distinct ones.
         cameras: camera number of the generated images, by source.
-        audit: None where the nearest real images are not known.
-        pictures: names of pictures beside the card: ``histogram``, and ``nearest_real`` where it could be drawn.
+        audit: None if the nearest real images are unknown.
+        pictures: names of pictures beside the card: ``histogram``, and ``nearest_real`` if it could be drawn.
         scored: content hash of the scored manifest.
-        calibration: how the confidence was calibrated, in words; "" where it is not known.
+        calibration: description of the calibration; "" if unknown.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""What scoring wrote, as selection reads it: the manifest, thumbnails of its images, where the real ones lie."""
+"""Read the output of scoring: manifest, thumbnails, folders of the real images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from diffreid_lightning.storage.resumable_array import map_array
 
 THUMBNAILS = "thumbnails.npy"
 REAL = "real_images.json"
-#: the column that says why a row has no score
+#: column with the reason why a row has no score
 PROBLEM = "score_problem"
 #: columns about the nearest real image: its name, its source, how far it is
 NEAREST, NEAREST_SOURCE, REAL_DISTANCE = "nearest_real", "nearest_real_source", "real_distance"
@@ -29,14 +29,14 @@ NEAREST, NEAREST_SOURCE, REAL_DISTANCE = "nearest_real", "nearest_real_source", 
 
 @dataclass(frozen=True)
 class ScoredFolder:
-    """A scored manifest and what lies beside it.
+    """Scored manifest with the files beside it.
 
     Args:
-        folder: where it lies.
+        folder: of the manifest.
         manifest: the scored rows.
-        real_roots: the folders or archives of the real images, by source; empty where it is not known.
-        real_gap: quantiles 0.01, 0.05, 0.5 of the distance from a real image to the nearest other one; empty likewise.
-        calibration: how the confidence was calibrated, in words; "" likewise.
+        real_roots: the folders or archives of the real images, by source; empty if unknown.
+        real_gap: quantiles 0.01, 0.05, 0.5 of the distance from a real image to the nearest other one, or empty.
+        calibration: description of the calibration; "" if unknown.
     """
 
     folder: Path
@@ -47,7 +47,7 @@ class ScoredFolder:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> ScoredFolder:
-        """Open what scoring wrote.
+        """Open the output folder of scoring.
 
         Args:
             path: the folder, or the manifest in it.
@@ -74,7 +74,7 @@ class ScoredFolder:
         return cls(folder, manifest, read["roots"], read["gap"], str(read.get("calibration", "")))
 
     def thumbnails(self) -> npt.NDArray[np.uint8]:
-        """Map the images' thumbnails, (N, 1536), without reading them.
+        """Memory-map the images' thumbnails, (N, 1536).
 
         Raises:
             UserError: they are missing, damaged, or another manifest's.
@@ -84,7 +84,7 @@ class ScoredFolder:
         return map_array(file, np.uint8, (len(self.manifest), LENGTH), remedy=remedy)
 
     def real_image(self, source: str, name: str) -> Image.Image | None:
-        """Open a real image; None where its folder is not on this machine."""
+        """Open a real image; None if its folder is not on this machine."""
         for root in self.real_roots.get(source, ()):
             try:
                 return ImageRoot(root).image(name)

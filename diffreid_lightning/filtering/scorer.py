@@ -1,4 +1,4 @@
-"""The Re-ID network that decides which generated images show whom they should: its training, and its use."""
+"""Re-ID scorer: train it on the real identities, and score generated images with it."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from diffreid_lightning.reid.supervised import SupervisedReID
 from diffreid_lightning.training.resumable_schedule import Interval
 from diffreid_lightning.training.trainer_parts import datamodule_of
 
-#: what the module predicts beside the manifest's columns; the writer keeps it apart
+#: predicted column that the writer stores outside the manifest
 THUMBNAIL = "thumbnail"
 
 
 class FoldNetwork(nn.Module):
-    """A network that is trained without one fold of the images.
+    """Network that is trained without one fold of the images.
 
     Args:
         backbone: the initial backbone, which is copied.
@@ -59,15 +59,15 @@ class FoldNetwork(nn.Module):
 
 
 class ScorerTraining(SupervisedReID):
-    """A supervised Re-ID network with calibrated confidence, trained on the real identities.
+    """Train a supervised Re-ID network with calibrated confidence on the real identities.
 
-    Where the calibration holds images out from whole networks, those are trained beside the scorer, on the rest of each
-    batch, by the same losses, optimizer and schedule.
+    With fold networks (:class:`~.calibration.FoldNetworks`) these are trained beside the scorer, on the batch without
+    their fold, by the same losses, optimizer and schedule.
 
     Args:
         backbone: name of any timm model.
         image_size: height and width in pixels; on the command line it is set as ``data.image_size``.
-        calibration: how the temperature is found; None means :class:`~.calibration.FoldNetworks` with three folds.
+        calibration: method that fits the temperature; None means :class:`~.calibration.FoldNetworks` with three folds.
         pooling: as in :class:`~diffreid_lightning.reid.supervised.SupervisedReID`, like all that follows.
         last_stride: as there.
         init_from: as there.
@@ -78,8 +78,8 @@ class ScorerTraining(SupervisedReID):
         scheduler: as there.
         warmup_epochs: as there.
         warmup_factor: as there.
-        feature: as there; centroids are made of it.
-        flip_average: as there; scores too are then those of an image and its mirror image.
+        feature: as there; centroids use it.
+        flip_average: as there; it averages the scores as well.
         scheduler_interval: as there.
     """
 
@@ -113,7 +113,7 @@ class ScorerTraining(SupervisedReID):
         self._folds = torch.empty(0, dtype=torch.int64)
 
     def setup(self, stage: str) -> None:
-        """Deal the training images to the folds and set up a network for each where the calibration wants one."""
+        """Assign the training images to folds, and create the calibration's fold networks."""
         super().setup(stage)
         if stage != "fit":
             return
@@ -129,7 +129,7 @@ class ScorerTraining(SupervisedReID):
             self._add_fold_networks(self.calibration.networks, self._num_identities())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Give the fold networks the checkpoint's form too."""
+        """Create the fold networks of the checkpoint."""
         super().on_load_checkpoint(checkpoint)
         prefix = "fold_networks."
         numbers = {name.split(".")[1] for name in checkpoint["state_dict"] if name.startswith(prefix)}
@@ -148,12 +148,12 @@ class ScorerTraining(SupervisedReID):
         self.fold_networks.extend(network.to(self.device) for network in networks)
 
     def training_step(self, batch: PersonBatch, batch_idx: int) -> Tensor:
-        """Add the losses of the fold networks, each on what it may see of the batch."""
+        """Add the losses of the fold networks, each on the batch without its fold."""
         total = super().training_step(batch, batch_idx)
         folds = self._folds.to(batch.indices.device)[batch.indices]
         for fold, network in enumerate(self.fold_networks):
             seen = folds != fold
-            if int(seen.sum()) < 2:  # batch norm takes two; under DDP every parameter still wants a gradient
+            if int(seen.sum()) < 2:  # batch norm needs two; DDP needs a gradient of every parameter
                 loss = torch.stack([parameter.sum() for parameter in network.parameters()]).sum() * 0
             else:
                 weights = None if batch.weights is None else batch.weights[seen]
@@ -164,14 +164,14 @@ class ScorerTraining(SupervisedReID):
         return total
 
     @torch.no_grad()
-    def calibrated(self, batches: Any) -> tuple[Recognizer, Fitted, Tensor]:
-        """Make the recognizer from the trained network: centroids, temperatures, and thumbnails of what was seen.
+    def build_recognizer(self, batches: Any) -> tuple[Recognizer, Fitted, Tensor]:
+        """Build the recognizer from the trained network: centroids and temperatures.
 
         Args:
-            batches: batches of the training images, in the set's order, as evaluation sees them, on any device.
+            batches: batches of the training images, in the set's order, with the evaluation transform, on any device.
 
         Returns:
-            The recognizer, how its temperatures were found, and (N, 1536) thumbnails of the images.
+            The recognizer, the fit of its temperatures, and (N, 1536) thumbnails of the images.
 
         Raises:
             UserError: features are not finite.
@@ -209,7 +209,7 @@ class ScorerTraining(SupervisedReID):
         return recognizer, fitted, torch.cat(thumbs)
 
     def _by_fold_networks(self, images: Tensor, folds: Tensor) -> Tensor:
-        """Logits of each image by the network that was trained without it; zeros for images of no fold."""
+        """Return logits of each image by the network trained without it; zeros for images of no fold."""
         assert self.classifier is not None
         logits = images.new_zeros(len(images), self.classifier.out_features)
         for fold, network in enumerate(self.fold_networks):
@@ -221,15 +221,14 @@ class ScorerTraining(SupervisedReID):
 
 
 class ReIDScorer(LightningModule):
-    """Scores images by a trained scorer: ``predict`` over a manifest.
+    """Score the images of a manifest with a trained scorer, by ``predict``.
 
     A row gets ``confidence``, ``similarity`` and ``margin``, or the reason why not (an unreadable image, an identity
-    the scorer does not know); and the nearest of the real images by :mod:`~diffreid_lightning.filtering.similarity`.
+    that the scorer does not know); and its nearest real image by :mod:`~diffreid_lightning.filtering.similarity`.
 
     Args:
-        scorer: folder that a :class:`ScorerTraining` run left (``RUN/scorer``).
-        image_size: height and width in pixels of the images it is given; the command line sets it as
-            ``data.image_size``.
+        scorer: output folder of a :class:`ScorerTraining` run (``RUN/scorer``).
+        image_size: height and width in pixels of the images; on the command line it is set as ``data.image_size``.
 
     Raises:
         UserError: the folder is missing or damaged, or was trained at another image size.
@@ -254,7 +253,7 @@ class ReIDScorer(LightningModule):
 
     @property
     def cache_key(self) -> dict[str, Any]:
-        """What the scores follow from beside the images."""
+        """Settings that determine the scores, besides the images."""
         return {"scorer": self.folder.content_hash}
 
     @property
@@ -263,19 +262,19 @@ class ReIDScorer(LightningModule):
         return tuple(manifests_named(self.folder.note.get("training")))
 
     @property
-    def calibration_in_words(self) -> str:
-        """How the temperature of its confidence was found."""
-        return said(self.folder.note["calibration"])
+    def calibration_text(self) -> str:
+        """Description of the calibration, one line."""
+        return format_calibration(self.folder.note["calibration"])
 
     @property
     def real(self) -> RealImages:
-        """The images that copies are looked for among."""
+        """Real images that are searched for copies."""
         return self.folder.real
 
     def predict_step(self, batch: ScoringBatch, batch_idx: int) -> StageRows:
         """Score one batch of the plan."""
         problems = list(batch.problems)
-        keys = [(source, partition, pid) for source, partition, pid in batch.identities]  # transfer makes lists of them
+        keys = [(source, partition, pid) for source, partition, pid in batch.identities]  # lists after the transfer
         for row, key in enumerate(keys):
             if problems[row] is None and key not in self._numbers:
                 problems[row] = "the scorer does not know this identity"
@@ -289,21 +288,21 @@ class ReIDScorer(LightningModule):
         unreadable = np.asarray([problem is not None for problem in batch.problems])
         thumbs = similarity.thumbnails(batch.images)
         if self._real is None or self._real.bytes.device != thumbs.device:
-            self._real = similarity.centerd(self.folder.real.thumbnails.to(thumbs.device))
+            self._real = similarity.precompute(self.folder.real.thumbnails.to(thumbs.device))
         distances, rows = (values.cpu().numpy() for values in similarity.nearest(thumbs, self._real))
         found: dict[str, Any] = {
             **{name: pa.array(values, pa.float64(), mask=missing) for name, values in columns.items()},
             PROBLEM: pa.array(problems, pa.string()),
             REAL_DISTANCE: pa.array(distances.astype(np.float64), pa.float64(), mask=unreadable),
-            NEAREST: _masked(self._real_names.take(pa.array(rows)), unreadable),
-            NEAREST_SOURCE: _masked(self._real_sources.take(pa.array(rows)), unreadable),
+            NEAREST: _mask(self._real_names.take(pa.array(rows)), unreadable),
+            NEAREST_SOURCE: _mask(self._real_sources.take(pa.array(rows)), unreadable),
             THUMBNAIL: pa.array([row.tobytes() for row in thumbs.cpu().numpy()], pa.binary()),
         }
         return StageRows(batch.number, pa.table(found))
 
 
 def describe_calibration(fitted: Fitted, how: Calibration, identities: list[Any]) -> Mapping[str, Any]:
-    """Put what was found into plain values, for ``scorer.json`` and the console."""
+    """Return a calibration as plain JSON values, for ``scorer.json`` and the console."""
     return {
         "temperature": round(fitted.temperature, 6),
         "reason": fitted.reason,
@@ -316,8 +315,8 @@ def describe_calibration(fitted: Fitted, how: Calibration, identities: list[Any]
     }
 
 
-def said(calibration: Mapping[str, Any]) -> str:
-    """Word a calibration in one line."""
+def format_calibration(calibration: Mapping[str, Any]) -> str:
+    """Format a calibration as one line."""
     single = calibration["temperature_1_because_of_one_image"]
     text = f"temperature {calibration['temperature']:.3f}"
     if calibration["reason"] is not None:
@@ -331,5 +330,5 @@ def said(calibration: Mapping[str, Any]) -> str:
     return text + (f"; T = 1 for identities with one image: {shorten(names, 3)}" if single else "")
 
 
-def _masked(values: pa.Array, hidden: np.ndarray[Any, Any]) -> pa.Array:
+def _mask(values: pa.Array, hidden: np.ndarray[Any, Any]) -> pa.Array:
     return pc.if_else(pa.array(hidden), pa.scalar(None, pa.string()), values)

@@ -1,9 +1,9 @@
-"""What scoring needs of a trained scorer: the network, its classifier, centroids and temperatures, and their folder.
+"""Save and load a trained scorer: network, classifier, centroids, temperatures, real images.
 
 A folder holds ``backbone/`` (a timm folder with the neck), ``identities.safetensors`` (``classifier`` and ``centroids``
-of shape (C, D), ``temperatures`` (C,)), ``scorer.json`` (names of the identities in that order, image size, how the
-temperature was found, what was trained on), and the real images themselves as thumbnails, for the search for copies:
-``thumbnails.npy`` (N, 1536) and ``images.parquet`` (their names).
+of shape (C, D), ``temperatures`` (C,)), ``scorer.json`` (the identities in that order, image size, calibration,
+training data), and thumbnails of the real images for the copy search: ``thumbnails.npy`` (N, 1536) and
+``images.parquet`` (their names).
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _TENSOR_NAMES = ("classifier", "centroids", "temperatures")
 
 
 class Scores(NamedTuple):
-    """The scores of a batch, (B,) each; see :mod:`~diffreid_lightning.filtering.scores`."""
+    """Scores of a batch, (B,) each; see :mod:`~diffreid_lightning.filtering.scores`."""
 
     confidence: Tensor
     similarity: Tensor
@@ -65,16 +65,16 @@ class Scores(NamedTuple):
 
 
 class Recognizer(nn.Module):
-    """A Re-ID network with the identities it knows.
+    """Re-ID network with its identities.
 
     Args:
         backbone: the trained backbone.
         neck: the trained neck.
         classifier: (C, D) weights of the classifier.
         centroids: (C, D) mean direction of each identity's features.
-        temperatures: (C,) what the logits are divided by, by intended identity.
-        after_bn: whether features are compared after the neck or before it.
-        flip_average: whether features and logits of an image and its mirror image are averaged.
+        temperatures: (C,) divisors of the logits, by intended identity.
+        after_bn: compare features after the neck, not before it.
+        flip_average: average features and logits of an image and its mirror image.
     """
 
     classifier: Tensor
@@ -100,7 +100,7 @@ class Recognizer(nn.Module):
         self.flip_average = flip_average
 
     def embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return features as they are compared, and embeddings as they are classified, (B, D) each.
+        """Return the features for similarity and the embeddings for the classifier, (B, D) each.
 
         Args:
             images: (B, 3, H, W) in 0..1.
@@ -115,10 +115,10 @@ class Recognizer(nn.Module):
 
         Args:
             images: (B, 3, H, W) in 0..1.
-            identities: (B,) whom each is meant to show, int64 in [0, C).
+            identities: (B,) intended identity of each image, int64 in [0, C).
         """
         features, embeddings = self.embed(images)
-        # All in float32, whatever the trainer's precision made of the network and of these tensors.
+        # All in float32, whatever the trainer's precision.
         classifier, centroids, temperatures = (getattr(self, name).float() for name in _TENSOR_NAMES)
         logits = (embeddings.float() @ classifier.T).float()
         features = features.float()
@@ -131,7 +131,7 @@ class Recognizer(nn.Module):
 
 @dataclass(frozen=True)
 class RealImages:
-    """The images that a scorer was trained on, for the search for copies.
+    """Training images of a scorer, for the copy search.
 
     Args:
         thumbnails: (N, 1536) uint8.
@@ -148,15 +148,15 @@ class RealImages:
 
 @dataclass(frozen=True)
 class ScorerFolder:
-    """A scorer as it lies on the disk.
+    """Scorer loaded from its folder.
 
     Args:
         recognizer: the network, on the CPU, in evaluation mode.
         identities: (source, partition, pid) of each class.
         image_size: height and width in pixels.
-        real: what it was trained on.
+        real: its training images.
         note: ``scorer.json``.
-        content_hash: SHA-256 of what decides the scores.
+        content_hash: SHA-256 of everything that determines the scores.
     """
 
     recognizer: Recognizer
@@ -178,12 +178,12 @@ def save_scorer(
     """Write a scorer's folder, whole or not at all; under several processes call it on one of them.
 
     Args:
-        recognizer: what was trained.
+        recognizer: the trained network.
         identities: (source, partition, pid) of each class.
-        real: what it was trained on.
-        folder: the folder to write; an earlier one is replaced.
-        calibration: how the temperatures were found, JSON values.
-        provenance: what is to be known about the training, JSON values.
+        real: its training images.
+        folder: output folder; an earlier one is replaced.
+        calibration: JSON values.
+        provenance: of the training, JSON values.
 
     Raises:
         RunError: the folder cannot be written; the earlier one, if any, is still there.
@@ -256,7 +256,7 @@ def _read_scorer_note(folder: Path) -> dict[str, Any]:
 
 
 def _read_real(folder: Path, roots: int) -> pa.Table:
-    """Read the names of the real images, each below one of so many roots."""
+    """Read the names of the real images, each relative to one of the roots."""
     table = read_table(folder / IMAGES, remedy=_REMEDY)
     try:
         table = table.select(list(_COLUMNS)).cast(pa.schema(_COLUMNS))
@@ -278,8 +278,8 @@ def _rebuild(
         shape = (count,) if name == "temperatures" else (count, width)
         found = tensors.get(name)
         if found is None or found.shape != shape or not found.is_floating_point() or not found.isfinite().all():
-            said = "is missing" if found is None else f"holds {found.dtype} of shape {tuple(found.shape)}"
-            raise _damaged(folder, f"{TENSORS}: {name} {said}", f"finite floats of shape {shape}")
+            state = "is missing" if found is None else f"holds {found.dtype} of shape {tuple(found.shape)}"
+            raise _damaged(folder, f"{TENSORS}: {name} {state}", f"finite floats of shape {shape}")
     neck = BNNeck(width)
     load_initial_weights(backbone, place, neck=neck)
     backbone.to(memory_format=backbone.memory_format)
@@ -294,13 +294,13 @@ def _rebuild(
 
 
 def _hash(folder: Path) -> str:
-    """Hash the weights and the names, not where the images lie or how the training went."""
+    """Hash the weights and the identities, not image paths or the course of training."""
     digest = hashlib.sha256()
     for file in (folder / TENSORS, folder / THUMBNAILS, *sorted((folder / BACKBONE).glob("*.safetensors"))):
         digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
     note = _read_scorer_note(folder)
-    decides = {name: note[name] for name in ("identities", "image_size", "after_bn", "flip_average")}
-    digest.update(json.dumps(decides, sort_keys=True).encode())
+    decisive = {name: note[name] for name in ("identities", "image_size", "after_bn", "flip_average")}
+    digest.update(json.dumps(decisive, sort_keys=True).encode())
     return digest.hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""A trained scorer as a folder, at the end of fit."""
+"""Callback that exports a trained scorer at the end of fit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffreid_lightning.datasets.concat import ConcatRows
 from diffreid_lightning.errors import UserError
-from diffreid_lightning.filtering.scorer import ScorerTraining, describe_calibration, said
+from diffreid_lightning.filtering.scorer import ScorerTraining, describe_calibration, format_calibration
 from diffreid_lightning.filtering.scorer_checkpoint import RealImages, save_scorer
 from diffreid_lightning.filtering.similarity import nearest
 from diffreid_lightning.training.trainer_parts import datamodule_of
@@ -35,7 +35,7 @@ class ScorerExport(Callback):
         self.folder = folder
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at the training images once more, and write the folder, on rank zero."""
+        """Calibrate on the training images, and write the folder, on rank zero."""
         if not isinstance(pl_module, ScorerTraining):
             raise UserError(
                 f"{type(pl_module).__name__} is no scorer.",
@@ -45,7 +45,7 @@ class ScorerExport(Callback):
         if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
             return
         data: Any = datamodule_of(trainer)
-        recognizer, fitted, thumbs = pl_module.calibrated(data.seen_dataloader())
+        recognizer, fitted, thumbs = pl_module.build_recognizer(data.seen_dataloader())
         rows = data.train_set.rows
         calibration = describe_calibration(fitted, pl_module.calibration, list(rows.identities))
         provenance = {
@@ -55,11 +55,11 @@ class ScorerExport(Callback):
         }
         target = Path(trainer.default_root_dir) / self.folder
         save_scorer(recognizer, rows.identities, real_images(rows, thumbs), target, calibration, provenance)
-        rank_zero_info(f"Scorer saved: {target}; {said(calibration)}")
+        rank_zero_info(f"Scorer saved: {target}; {format_calibration(calibration)}")
 
 
 def real_images(rows: ConcatRows, thumbs: Tensor) -> RealImages:
-    """Name the images a scorer was trained on, and measure how near they are to one another.
+    """List the training images of a scorer, and measure their distances to each other.
 
     Args:
         rows: the images.

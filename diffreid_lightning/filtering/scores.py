@@ -1,7 +1,7 @@
-"""How well an image shows the person it is meant to show: pure functions of features and logits, and their calibration.
+"""Scores of how well an image shows its intended identity, and their calibration: pure functions.
 
-The paper keeps an image when a Re-ID network trained on the real identities is confident in its identity (Niu et al.,
-arXiv 2406.06045); which number that is, it leaves open. Three are given, so that a rule can take any.
+The paper keeps an image if a Re-ID network trained on the real identities is confident in its identity (Niu et al.,
+arXiv 2406.06045), and leaves the score open. There are three here, and a rule can use any.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-#: A temperature is looked for in this range; held-out images that are all recognized would drive it to 0.
+#: range of the temperature; without it, fully recognized held-out images would give 0
 TEMPERATURES = (0.05, 20.0)
 _STEPS = 60  # of bisection; the range then shrinks below the resolution of a double
 
 
 def confidence(logits: Tensor, identities: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
-    """Softmax probability of the intended identity.
+    """Compute the softmax probability of the intended identity.
 
     Args:
         logits: (B, C) scores of the C identities.
         identities: (B,) intended identity of each image, int64 in [0, C).
-        temperature: what the logits are divided by, > 0; one number, or one for each image, (B,).
+        temperature: divisor of the logits, > 0; one number, or one for each image, (B,).
 
     Returns:
         (B,) probabilities, 0 to 1.
@@ -33,11 +33,11 @@ def confidence(logits: Tensor, identities: Tensor, temperature: float | Tensor =
 
 
 def similarity(features: Tensor, centroids: Tensor, identities: Tensor) -> Tensor:
-    """Cosine between an image's features and the centroid of its intended identity.
+    """Compute the cosine between an image's features and the centroid of its intended identity.
 
     Args:
         features: (B, D).
-        centroids: (C, D), as :func:`identity_centroids` makes them.
+        centroids: (C, D), from :func:`identity_centroids`.
         identities: (B,) intended identity of each image, int64 in [0, C).
 
     Returns:
@@ -47,7 +47,7 @@ def similarity(features: Tensor, centroids: Tensor, identities: Tensor) -> Tenso
 
 
 def margin(features: Tensor, centroids: Tensor, identities: Tensor) -> Tensor:
-    """How much nearer the intended identity is than the nearest other one.
+    """Compute the margin between the intended identity and the nearest other one.
 
     Args:
         features: (B, D).
@@ -55,8 +55,8 @@ def margin(features: Tensor, centroids: Tensor, identities: Tensor) -> Tensor:
         identities: (B,) intended identity of each image, int64 in [0, C).
 
     Returns:
-        (B,) cosine to the own centroid less the largest cosine to another one, -2 to 2; above 0 where the image is
-        recognized by its nearest centroid.
+        (B,) cosine to the own centroid minus the largest cosine to another one, -2 to 2; above 0 if the nearest
+        centroid is the image's own.
 
     Raises:
         ValueError: there is no other identity.
@@ -70,7 +70,7 @@ def margin(features: Tensor, centroids: Tensor, identities: Tensor) -> Tensor:
 
 
 def identity_centroids(features: Tensor, labels: Tensor, count: int) -> Tensor:
-    """Mean direction of each identity: features are brought to unit length before they are averaged.
+    """Average the unit-length features of each identity.
 
     Args:
         features: (N, D).
@@ -119,21 +119,20 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 
 
 def negative_log_likelihood(logits: Tensor, labels: Tensor, temperature: float = 1.0) -> float:
-    """Mean negative logarithm of :func:`confidence`, (N, C) logits and (N,) labels."""
+    """Compute the mean negative logarithm of :func:`confidence`, from (N, C) logits and (N,) labels."""
     return float(F.cross_entropy(logits.double() / temperature, labels))
 
 
 def assign_folds(labels: npt.NDArray[np.int64], folds: int, seed: int) -> npt.NDArray[np.int64]:
-    """Deal the images of each identity evenly to the folds of a cross-fitting.
+    """Assign the images of each identity evenly to the folds of cross-fitting.
 
     Args:
         labels: (N,) identity of each image.
-        folds: how many, at least 2.
-        seed: of the order in which an identity's images are dealt.
+        folds: number of folds, at least 2.
+        seed: of the images' order.
 
     Returns:
-        (N,) fold of each image, 0 to ``folds`` - 1; -1 for the only image of an identity, which nothing may hold out: a
-        network that never saw the identity would say nothing about it.
+        (N,) fold of each image, 0 to ``folds`` - 1; -1 for the only image of an identity, which cannot be held out.
 
     Raises:
         ValueError: fewer than two folds.
@@ -143,7 +142,7 @@ def assign_folds(labels: npt.NDArray[np.int64], folds: int, seed: int) -> npt.ND
     shuffled = np.random.default_rng(seed).permutation(len(labels))
     order = shuffled[np.argsort(labels[shuffled], kind="stable")]
     _, first, number, size = np.unique(labels[order], return_index=True, return_inverse=True, return_counts=True)
-    # Each identity starts with another fold, or those with few images would all leave the last folds empty.
+    # Start each identity with another fold; otherwise small identities would leave the last folds empty.
     dealt = (np.arange(len(order)) - first[number] + number) % folds
     dealt[size[number] == 1] = -1
     result = np.empty(len(labels), dtype=np.int64)

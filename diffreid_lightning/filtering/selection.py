@@ -1,4 +1,4 @@
-"""From scored images to Diff-Person: apply the rules, write the dataset, the rejects, the report and the card."""
+"""Select scored images by the filter rules, and write Diff-Person with rejects, report and card."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from diffreid_lightning.filtering import selection_plots
 from diffreid_lightning.filtering.dataset_card import Audit, Card, write_card
 from diffreid_lightning.filtering.rules import Selection, SelectionRule, select_rows
 from diffreid_lightning.filtering.scored_manifest import NEAREST, REAL_DISTANCE, ScoredFolder
-from diffreid_lightning.filtering.statistics import SelectionReport, in_words, summarize, write_tables
+from diffreid_lightning.filtering.statistics import SelectionReport, format_report, summarize, write_tables
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.storage.atomic import refuse_foreign, replacing
@@ -30,20 +30,21 @@ _PAIRS = 12
 
 
 class DiffPersonSelection:
-    """Choose among scored images and write Diff-Person; thresholds can be tried without scoring again.
+    """Apply the filter rules to scored images and write Diff-Person, without scoring again.
 
+    An image is dropped if it is real, has no score, or a rule drops it; the manifests' column ``reason`` says which.
     ``out`` gets ``diff_person/`` (the dataset: kept images as hard links, manifest, card), ``rejected/`` (a manifest of
-    the others; their images stay where they are) and ``report/`` (histogram, sheets, tables). It appears whole or not
-    at all; an earlier selection there is replaced.
+    the dropped images, which are not copied) and ``report/`` (histogram, sheets, tables). It is written atomically and
+    replaces an earlier selection.
 
     Args:
         scored: folder of the scored manifest.
         rules: applied in order; see :mod:`~diffreid_lightning.filtering.rules`.
-        out: the folder to write.
+        out: output folder.
         title: name of the dataset.
-        license: its license by the Hub's identifier, such as ``cc-by-nc-4.0``; null leaves it to be filled in.
-        near_copy: in the card, a distance to a real image below which an image counts as a copy of it, 0 to 1.
-        tracker: where numbers and pictures are logged; null for nowhere.
+        license: the Hub's identifier of its license, such as ``cc-by-nc-4.0``; null leaves it to be filled in.
+        near_copy: for the card: distance to a real image below which an image counts as its copy, 0 to 1.
+        tracker: logger of numbers and pictures; null for none.
     """
 
     def __init__(
@@ -69,8 +70,8 @@ class DiffPersonSelection:
         """Select and write.
 
         Raises:
-            UserError: the scored images cannot be used, nothing passes, or ``out`` holds something else.
-            RunError: the disk refuses; what ``out`` held is still there.
+            UserError: the scored images cannot be used, no image passes, or ``out`` has foreign files.
+            RunError: ``out`` cannot be written; its earlier content is unchanged.
         """
         remedy = "give another folder with --out, or remove this one yourself"
         refuse_foreign(self.out, [f"{DATASET}/{NOTE}"], "a selection", remedy)
@@ -94,8 +95,8 @@ class DiffPersonSelection:
         return report
 
     def words(self, report: SelectionReport) -> str:
-        """Say what came of it."""
-        return in_words(report, [str(rule) for rule in self.rules])
+        """Format the report as text."""
+        return format_report(report, [str(rule) for rule in self.rules])
 
     def _write(self, folder: Path, scored: ScoredFolder, selection: Selection, report: SelectionReport) -> None:
         rules = [str(rule) for rule in self.rules]
@@ -110,7 +111,7 @@ class DiffPersonSelection:
         place_images(kept.images, names, dataset, names, "placing images")
         Manifest(kept.table, dataset, tuple(parents)).write(dataset)
 
-        # 2. The rejects, where they lie.
+        # 2. The manifest of the rejects; their images stay in place.
         chosen.filter(~selection.kept).with_parents(parents).write(folder / REJECTED)
 
         # 3. The report.
@@ -136,7 +137,7 @@ class DiffPersonSelection:
             pairs.save(dataset / shown["nearest_real"])
         card = self._card(kept, scored, report, rules, shown)
         (dataset / "README.md").write_text(write_card(card), encoding="utf-8")
-        (dataset / NOTE).write_text(json.dumps(_noted(card), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        (dataset / NOTE).write_text(json.dumps(_describe(card), indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
     def _card(
         self,
@@ -160,8 +161,8 @@ class DiffPersonSelection:
             license=self.license,
             report=report,
             rules=rules,
-            sources=_counted(kept, "source"),
-            generators=_counted(kept, "generator"),
+            sources=_count_values(kept, "source"),
+            generators=_count_values(kept, "generator"),
             seeds=(int(seeds.min()), int(seeds.max()), len(np.unique(seeds))),
             cameras=cameras,
             audit=_audit(scored, kept, self.near_copy),
@@ -171,7 +172,7 @@ class DiffPersonSelection:
         )
 
 
-def _counted(manifest: Manifest, column: str) -> dict[str, int]:
+def _count_values(manifest: Manifest, column: str) -> dict[str, int]:
     counts = pc.value_counts(manifest.table[column])
     pairs = zip(counts.field("values").to_pylist(), counts.field("counts").to_pylist(), strict=True)
     return dict(sorted(pairs))
@@ -193,8 +194,8 @@ def _nearest_pairs(scored: ScoredFolder, selection: Selection) -> Any:
     return selection_plots.nearest_real_sheet(scored, rows) if len(rows) else None
 
 
-def _noted(card: Card) -> dict[str, Any]:
-    """The card's numbers as plain values."""
+def _describe(card: Card) -> dict[str, Any]:
+    """Return the card's numbers as plain JSON values."""
     return {
         "format": 1,
         "title": card.title,

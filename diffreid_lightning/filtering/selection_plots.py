@@ -1,4 +1,4 @@
-"""The pictures of a selection: histograms with thresholds, kept and rejected images, near-copies and what they copy."""
+"""Plots of a selection: score histograms, sheets of kept and rejected images, near-copies with their originals."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _KEPT, _REJECTED = "#2f7d4f", "#b9c0c7"
 
 
 def save_histogram(selection: Selection, rules: Sequence[SelectionRule], file: Path) -> None:
-    """Draw how the scores are distributed, kept images below rejected ones, with the rules' thresholds as lines.
+    """Draw stacked histograms of the scores of kept and rejected images, with the rules' thresholds as lines.
 
     Args:
         selection: after the rules.
-        rules: those that were applied.
-        file: the PNG to write.
+        rules: the applied rules.
+        file: output PNG.
     """
-    from matplotlib.figure import Figure  # takes a second, and no window
+    from matplotlib.figure import Figure  # slow import; needs no display
 
     names = [name for name in _RANGES if name in selection.manifest.columns]
     figure = Figure(figsize=(4.4 * len(names), 3.2), dpi=120, layout="constrained")
@@ -53,7 +53,7 @@ def save_histogram(selection: Selection, rules: Sequence[SelectionRule], file: P
 
 
 def kept_sheet(selection: Selection) -> Image.Image | None:
-    """Draw kept images, from the surest to the least sure; None when none can be drawn."""
+    """Draw kept images by falling score; None if none can be drawn."""
     rows = np.flatnonzero(selection.kept)
     name, values = _main_score(selection)
     rows = rows[np.argsort(-values[rows], kind="stable")]
@@ -67,11 +67,11 @@ def kept_sheet(selection: Selection) -> Image.Image | None:
 
 
 def rejected_sheet(selection: Selection, reasons: Iterable[str]) -> Image.Image | None:
-    """Draw rejected images, a line for each of the most frequent reasons; None when none can be drawn.
+    """Draw rejected images, a line for each of the most frequent reasons; None if none can be drawn.
 
     Args:
         selection: after the rules.
-        reasons: those that are looked for; others pass. Each broken file may have its own.
+        reasons: reasons to draw; each broken file may have its own.
     """
     _, values = _main_score(selection)
     given = selection.reasons
@@ -92,14 +92,14 @@ def rejected_sheet(selection: Selection, reasons: Iterable[str]) -> Image.Image 
 
 
 def nearest_real_sheet(scored: ScoredFolder, rows: npt.NDArray[np.int64]) -> Image.Image | None:
-    """Draw generated images, each left of the real image it is nearest to.
+    """Draw generated images, each beside its nearest real image.
 
     Args:
         scored: the scored images.
-        rows: which, the nearest first.
+        rows: rows to draw, the nearest first.
 
     Returns:
-        The sheet; None where the real images are not on this machine.
+        The sheet; None if the real images are not on this machine.
     """
     table = scored.manifest.table.take(rows).select(["file_name", NEAREST, NEAREST_SOURCE, REAL_DISTANCE])
     lines = []
@@ -113,7 +113,7 @@ def nearest_real_sheet(scored: ScoredFolder, rows: npt.NDArray[np.int64]) -> Ima
 
 
 def _range_of(name: str, values: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """The whole range of a probability; of a cosine only what occurs."""
+    """Return the full range of a probability, and the observed range of a cosine."""
     if name == "confidence" or not len(values):
         return _RANGES[name]
     low, high = float(values.min()), float(values.max())
@@ -128,6 +128,6 @@ def _main_score(selection: Selection) -> tuple[str, npt.NDArray[np.float64]]:
 def _picture(selection: Selection, row: int) -> Image.Image | None:
     try:
         image, _ = selection.manifest.images.image_or_reason(selection.manifest.table["file_name"][row].as_py())
-    except UserError:  # the whole folder has moved: the tables are worth having all the same
+    except UserError:  # the images have moved: write the tables without them
         return None
     return None if image is None else image.resize(_CELL, Image.Resampling.BICUBIC)

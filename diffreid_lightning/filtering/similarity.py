@@ -1,8 +1,8 @@
-"""Copies among images: how far one is from the nearest of others, pixel by pixel, on thumbnails.
+"""Copy search: pixel distance of thumbnails to the nearest other image.
 
-A Re-ID network is trained to put all images of a person into one place, so its features cannot tell a copy from another
-image of the same person. Thumbnails can: the distance is the root mean square of their differences, as in the search
-for memorized training images by Carlini et al. (arXiv 2301.13188), here of whole images and of their mirror images.
+Re-ID features bring all images of a person together, so they cannot tell a copy from another image of the same person.
+Thumbnails can: the distance is the root mean square difference, as in the search for memorized training images by
+Carlini et al. (arXiv 2301.13188), here of whole images and of their mirror images.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from diffreid_lightning.metrics.functional.tiled_matmul import exact_products
 #: height and width in pixels
 SIZE = (32, 16)
 LENGTH = 3 * SIZE[0] * SIZE[1]
-_TILE = 4096  # others compared at once
-_BLOCK = 512  # rows of a group decided on at once
+_TILE = 4096  # others compared at a time
+_BLOCK = 512  # rows compared at a time in a group
 
 
 def thumbnails(images: Tensor) -> Tensor:
@@ -36,53 +36,53 @@ def thumbnails(images: Tensor) -> Tensor:
     return small.mul(255).round().clamp(0, 255).to(torch.uint8).flatten(1)
 
 
-def mirrored(thumbs: Tensor) -> Tensor:
+def mirror(thumbs: Tensor) -> Tensor:
     """Mirror thumbnails, (B, 1536), left to right."""
     return thumbs.view(-1, 3, *SIZE).flip(-1).reshape(len(thumbs), LENGTH)
 
 
 def rms(one: Tensor, other: Tensor) -> Tensor:
-    """Root mean square difference of corresponding thumbnails, (B, 1536) uint8 each; (B,) in 0..1."""
+    """Compute the RMS difference of corresponding thumbnails, (B, 1536) uint8 each; (B,) in 0..1."""
     return (one.float() - other.float()).square().mean(dim=1).sqrt() / 255
 
 
 class Thumbnails(NamedTuple):
-    """Images that others are compared with again and again: 4 bytes a number where they are kept, in place of 1."""
+    """Precomputed reference images for repeated calls of :func:`nearest`; 4 bytes per value instead of 1."""
 
     bytes: Tensor  #: (N, 1536) uint8
     values: Tensor  #: (N, 1536) float32 in -0.5..0.5
     squares: Tensor  #: (N,) squared lengths of the values
 
 
-def centerd(thumbs: Tensor) -> Thumbnails:
-    """Make thumbnails, (N, 1536) uint8, ready for many calls of :func:`nearest`."""
-    values = _centerd(thumbs)
+def precompute(thumbs: Tensor) -> Thumbnails:
+    """Prepare thumbnails, (N, 1536) uint8, for repeated calls of :func:`nearest`."""
+    values = _center(thumbs)
     squares = [tile.square().sum(dim=1) for tile in values.split(_TILE)]
     return Thumbnails(thumbs, values, torch.cat(squares))
 
 
 def nearest(thumbs: Tensor, others: Tensor | Thumbnails, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Find the nearest of other images, which may be mirrored.
+    """Find the nearest of other images, mirrored or not.
 
     Args:
         thumbs: (B, 1536) uint8.
-        others: (N, 1536) uint8, or what :func:`centerd` made of them, on the same device; N at least 1.
-        exclude: (B,) the row of ``others`` that does not count (an image's own); None for none.
+        others: (N, 1536) uint8, or the result of :func:`precompute`, on the same device; N at least 1.
+        exclude: (B,) a row of ``others`` to ignore (the image itself); None for none.
 
     Returns:
         distances: (B,) float32, 0 to 1.
-        rows: (B,) int64, which of the others; the first of several that are equally near.
+        rows: (B,) int64 rows of ``others``; the first of equally near ones.
     """
     plain = others.bytes if isinstance(others, Thumbnails) else others
     best = thumbs.new_full((len(thumbs),), torch.inf, dtype=torch.float32)
     rows = torch.zeros(len(thumbs), dtype=torch.int64, device=thumbs.device)
     turned = torch.zeros(len(thumbs), dtype=torch.bool, device=thumbs.device)
-    forms = (_centerd(thumbs), _centerd(mirrored(thumbs)))
+    forms = (_center(thumbs), _center(mirror(thumbs)))
     with exact_products():
         for start in range(0, len(plain), _TILE):
             tile, lengths = _tile_of(others, start)
             for is_mirrored, form in enumerate(forms):
-                gaps = lengths - 2 * (form @ tile.T)  # less the thumbnail's own square, equal for all others
+                gaps = lengths - 2 * (form @ tile.T)  # without the thumbnail's own square, a constant
                 if exclude is not None:
                     inside = ((exclude >= start) & (exclude < start + len(tile))).nonzero().flatten()
                     gaps[inside, exclude[inside] - start] = torch.inf
@@ -91,8 +91,8 @@ def nearest(thumbs: Tensor, others: Tensor | Thumbnails, exclude: Tensor | None 
                 best = torch.where(nearer, least, best)
                 rows = torch.where(nearer, place + start, rows)
                 turned = torch.where(nearer, torch.full_like(turned, bool(is_mirrored)), turned)
-    chosen = torch.where(turned[:, None], mirrored(thumbs), thumbs)
-    distances = rms(chosen, plain[rows])  # once more without the rounding of large products
+    chosen = torch.where(turned[:, None], mirror(thumbs), thumbs)
+    distances = rms(chosen, plain[rows])  # recomputed without the rounding of large products
     return distances.masked_fill(best.isinf(), torch.inf), rows
 
 
@@ -101,19 +101,19 @@ def _tile_of(others: Tensor | Thumbnails, start: int) -> tuple[Tensor, Tensor]:
     part = slice(start, start + _TILE)
     if isinstance(others, Thumbnails):
         return others.values[part], others.squares[part]
-    made = centerd(others[part])
+    made = precompute(others[part])
     return made.values, made.squares
 
 
 def later_copies(thumbs: npt.NDArray[np.uint8], threshold: float) -> npt.NDArray[np.int64]:
-    """Find what is too near to something before it that is not itself a copy.
+    """Find copies of earlier images that are not copies themselves.
 
     Args:
         thumbs: (N, 1536), the best image first.
         threshold: distances below it make a copy, 0 to 1.
 
     Returns:
-        (N,) the row that each is a copy of; -1 where it is none.
+        (N,) the row of each image's original; -1 if it is no copy.
     """
     copy_of = np.full(len(thumbs), -1, dtype=np.int64)
     everyone = torch.from_numpy(np.array(thumbs))
@@ -133,14 +133,14 @@ def later_copies(thumbs: npt.NDArray[np.uint8], threshold: float) -> npt.NDArray
 
 
 def _distances(thumbs: Tensor, others: Tensor) -> npt.NDArray[np.float32]:
-    """Distance of each to each, mirrored or not, (B, N)."""
+    """Compute all pairwise distances, mirrored or not, (B, N)."""
     with exact_products():
-        right = _centerd(others)
-        forms = [_centerd(thumbs), _centerd(mirrored(thumbs))]
+        right = _center(others)
+        forms = [_center(thumbs), _center(mirror(thumbs))]
         products = torch.maximum(forms[0] @ right.T, forms[1] @ right.T)
         squares = forms[0].square().sum(dim=1)[:, None] + right.square().sum(dim=1) - 2 * products
     return (squares.clamp(min=0) / LENGTH).sqrt().numpy()
 
 
-def _centerd(thumbs: Tensor) -> Tensor:
+def _center(thumbs: Tensor) -> Tensor:
     return thumbs.float() / 255 - 0.5

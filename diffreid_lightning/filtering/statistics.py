@@ -1,4 +1,4 @@
-"""What a selection came to: shares, lost identities, images per identity, attributes before and after; as tables."""
+"""Statistics of a selection: kept share, lost identities, images per identity, attribute coverage; as tables."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ import pyarrow.compute as pc
 from diffreid_lightning.datasets.concat import IdentityKey
 from diffreid_lightning.filtering.rules import Selection
 
-_REASONS = 12  # so many are listed one by one
+_REASONS = 12  # listed one by one
 
 
 @dataclass(frozen=True)
 class PerIdentity:
-    """How many images the identities have that have any.
+    """Number of images per identity, over identities with at least one.
 
     Args:
-        identities: how many identities.
-        fewest: images of the poorest.
-        median: images of the median one.
-        most: images of the richest.
+        identities: number of identities.
+        fewest: minimum number of images.
+        median: median number of images.
+        most: maximum number of images.
     """
 
     identities: int
@@ -56,14 +56,14 @@ class PerIdentity:
 
 @dataclass(frozen=True)
 class SelectionReport:
-    """The numbers of a selection.
+    """Statistics of a selection.
 
     Args:
-        images: rows that were scored, or could not be.
-        kept: rows that are in.
+        images: number of rows, with or without a score.
+        kept: number of kept rows.
         before: images per identity among all rows.
-        after: images per identity among those that are in.
-        lost: identities of which nothing is left, with the reason that most of their images share.
+        after: images per identity among the kept rows.
+        lost: identities without a kept image, with the most frequent reason of their images.
         reasons: rows by reason.
         coverage: (attribute, value) with its images before and after.
     """
@@ -78,7 +78,7 @@ class SelectionReport:
 
     @property
     def main_reasons(self) -> dict[str, int]:
-        """The most frequent reasons, in order, and what the others add up to: each broken file may have its own."""
+        """Most frequent reasons, in order, and the sum of the others: each broken file may have its own."""
         most = sorted(self.reasons, key=lambda reason: -self.reasons[reason])[:_REASONS]
         shown = {reason: count for reason, count in self.reasons.items() if reason in most}
         others = len(self.reasons) - len(shown)
@@ -87,11 +87,11 @@ class SelectionReport:
 
     @property
     def kept_share(self) -> float:
-        """Share of the rows that are in, 0 to 1."""
+        """Share of kept rows, 0 to 1."""
         return self.kept / self.images if self.images else 0.0
 
-    def values_covered(self) -> dict[str, tuple[int, int]]:
-        """Return how many values of each attribute occur, before and after."""
+    def count_values(self) -> dict[str, tuple[int, int]]:
+        """Count the values of each attribute that occur, before and after."""
         found: dict[str, tuple[int, int]] = {}
         for (attribute, _), (before, after) in self.coverage.items():
             many, left = found.get(attribute, (0, 0))
@@ -100,7 +100,7 @@ class SelectionReport:
 
 
 def summarize(selection: Selection) -> SelectionReport:
-    """Count what a selection came to."""
+    """Compute the statistics of a selection."""
     kept = selection.kept
     lost = np.setdiff1d(np.unique(selection.labels), selection.labels[kept])
     why = _main_reasons(selection, lost)
@@ -116,14 +116,14 @@ def summarize(selection: Selection) -> SelectionReport:
 
 
 def attribute_coverage(table: pa.Table, kept: npt.NDArray[np.bool_]) -> dict[tuple[str, str], tuple[int, int]]:
-    """Count the values of the attributes that images were generated with.
+    """Count the images of each attribute value, before and after the selection.
 
     Args:
         table: rows, with a column ``attributes`` of JSON objects or without.
-        kept: (N,) which rows are in.
+        kept: (N,) mask of the kept rows.
 
     Returns:
-        Images by (attribute, value), before and after, sorted. A row whose text is no JSON object has no attributes.
+        Images by (attribute, value), before and after, sorted. A row without a JSON object has no attributes.
     """
     found: dict[tuple[str, str], tuple[int, int]] = {}
     if "attributes" not in table.column_names:
@@ -139,8 +139,8 @@ def attribute_coverage(table: pa.Table, kept: npt.NDArray[np.bool_]) -> dict[tup
     return dict(sorted(found.items()))
 
 
-def in_words(report: SelectionReport, rules: Sequence[str]) -> str:
-    """Put a report into plain text."""
+def format_report(report: SelectionReport, rules: Sequence[str]) -> str:
+    """Format a report as plain text."""
     lines = [
         f"kept {report.kept:,} of {report.images:,} images ({100 * report.kept_share:.1f} %)",
         f"before: {report.before} (fewest / median / most)",
@@ -152,7 +152,7 @@ def in_words(report: SelectionReport, rules: Sequence[str]) -> str:
         lines.append(f"  and {len(report.lost) - 20:,} more, in identities.csv")
     lines += ["", "rules, in order:", *(f"  {rule}" for rule in rules), "", "images by reason:"]
     lines += [f"  {count:>9,}  {reason}" for reason, count in report.main_reasons.items()]
-    covered = report.values_covered()
+    covered = report.count_values()
     if covered:
         lines += ["", "attribute values covered, before and after (images of each in coverage.csv):"]
         lines += [f"  {attribute}: {before} -> {after}" for attribute, (before, after) in covered.items()]
@@ -161,7 +161,7 @@ def in_words(report: SelectionReport, rules: Sequence[str]) -> str:
 
 def write_tables(report: SelectionReport, selection: Selection, rules: Sequence[str], folder: Path) -> None:
     """Write ``summary.txt``, ``identities.csv`` and ``coverage.csv``."""
-    (folder / "summary.txt").write_text(in_words(report, rules), encoding="utf-8")
+    (folder / "summary.txt").write_text(format_report(report, rules), encoding="utf-8")
     count = len(selection.identities)
     images = np.bincount(selection.labels, minlength=count)
     kept = np.bincount(selection.labels[selection.kept], minlength=count)
@@ -183,7 +183,7 @@ def _attributes_of(text: str | None) -> list[tuple[str, str]]:
 
 
 def _main_reasons(selection: Selection, lost: npt.NDArray[np.int64]) -> dict[int, str]:
-    """Return the most frequent reason of each of some identities; of equally frequent ones the first by alphabet."""
+    """Return the most frequent reason of each identity; of equally frequent ones the first alphabetically."""
     rows = np.isin(selection.labels, lost)
     table = pa.table({"label": selection.labels[rows], "reason": selection.reasons.filter(pa.array(rows))})
     counted = table.group_by(["label", "reason"]).aggregate([([], "count_all")])

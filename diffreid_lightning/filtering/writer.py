@@ -1,4 +1,4 @@
-"""What scoring leaves behind: the manifest with scores, and beside it what the search for copies needs."""
+"""Write the scored manifest, and beside it the files for the copy search."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from diffreid_lightning.storage.resumable_array import map_array, new_array
 class ScoreWriter(ManifestWriter):
     """Write the scored manifest, ``thumbnails.npy`` (row i belongs to row i) and ``real_images.json``.
 
-    Thumbnails go to their rows of the array as batches finish, so memory holds one batch; where several machines share
-    the work the folder must be one that they all see.
+    Thumbnails are written to their rows of the array as batches finish, so memory holds one batch; several machines
+    need a shared folder.
 
     Args:
-        folder: where they are written (the images stay where they are).
+        folder: output folder (the images are not copied).
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take up earlier work."""
+        """Resume an earlier run."""
         super().setup(trainer, pl_module, stage)
         if stage != "predict":
             return
         if not isinstance(pl_module, ReIDScorer):
             raise UserError(f"{type(pl_module).__name__} does not score.", remedy="use ManifestWriter, or ReIDScorer")
-        self._real, self._calibration = pl_module.real, pl_module.calibration_in_words
+        self._real, self._calibration = pl_module.real, pl_module.calibration_text
         if trainer.is_global_zero and not self.parts.finished:
             self._begin(stage_datamodule(trainer).rows)
         trainer.strategy.barrier()
@@ -56,7 +56,7 @@ class ScoreWriter(ManifestWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Keep one batch: its thumbnails first, then the part that says it is done."""
+        """Store one batch: its thumbnails first, then the part that marks it as done."""
         thumbs = np.frombuffer(b"".join(prediction.rows[THUMBNAIL].to_pylist()), np.uint8).reshape(-1, LENGTH)
         store = np.lib.format.open_memmap(self._unfinished(), "r+")
         first = prediction.number * stage_datamodule(trainer).batch_size
@@ -65,16 +65,16 @@ class ScoreWriter(ManifestWriter):
         self.parts.put(prediction.number, prediction.rows.drop_columns([THUMBNAIL]))
 
     def result(self, read: Manifest, rows: pa.Table) -> Manifest:
-        """Put the arrays in their place, the manifest comes last."""
+        """Rename the arrays into place; the manifest is written last."""
         if self._unfinished().exists():
             self._unfinished().replace(self._thumbnails())
-        text = json.dumps(_noted(self._real, self._calibration), indent=2, sort_keys=True)
+        text = json.dumps(_describe(self._real, self._calibration), indent=2, sort_keys=True)
         with replacing_file(self.folder / REAL) as staged:
             staged.write_text(text + "\n", encoding="utf-8")
         return super().result(read, rows)
 
     def _begin(self, rows: int) -> None:
-        """Make the array of thumbnails, unless earlier batches are in it."""
+        """Create the array of thumbnails, unless it has earlier batches."""
         if not self.parts.done():
             new_array(self._unfinished(), np.uint8, (rows, LENGTH)).flush()
         else:
@@ -88,8 +88,8 @@ class ScoreWriter(ManifestWriter):
         return self.folder / f".{THUMBNAILS}"
 
 
-def _noted(real: RealImages, calibration: str) -> dict[str, Any]:
-    """Say where the real images of each source lie, how near they are to one another, and what confidence means."""
+def _describe(real: RealImages, calibration: str) -> dict[str, Any]:
+    """Return the folders and distances of the real images, and the calibration, as JSON values."""
     roots: dict[str, list[str]] = {}
     for row in real.table.group_by(["source", "root"]).aggregate([]).to_pylist():
         roots.setdefault(row["source"], []).append(real.roots[row["root"]])

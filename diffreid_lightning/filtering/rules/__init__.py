@@ -1,4 +1,4 @@
-"""Rules that choose among scored images, one a file; a list of them is applied in order."""
+"""Filter rules that drop scored images, one per file; a list of rules is applied in order."""
 
 from diffreid_lightning.filtering.rules.base import Selection, SelectionRule, select_rows
 from diffreid_lightning.filtering.rules.fixed_threshold import FixedThreshold

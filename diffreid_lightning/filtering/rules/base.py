@@ -1,4 +1,4 @@
-"""What every rule works on: the scored rows, which of them are still in, and why the others are not."""
+"""Base of the filter rules, and the selection they work on: scored rows, a kept mask, a reason per row."""
 
 from __future__ import annotations
 
@@ -23,14 +23,16 @@ Mask = npt.NDArray[np.bool_]
 
 
 class Selection:
-    """Scored rows on their way through the rules.
+    """Scored rows with a kept mask and the reason of each row, updated by the rules.
+
+    It starts with all rows but real images and rows without a score.
 
     Args:
         manifest: the scored rows.
-        thumbnails: opens the (N, 1536) thumbnails of the rows; asked only by rules that compare images.
+        thumbnails: opens the (N, 1536) thumbnails of the rows; only for rules that compare images.
 
     Attributes:
-        kept: (N,) which rows are in.
+        kept: (N,) mask of the kept rows.
     """
 
     def __init__(self, manifest: Manifest, thumbnails: Callable[[], npt.NDArray[np.uint8]]) -> None:
@@ -46,7 +48,7 @@ class Selection:
         return len(self.kept)
 
     def score(self, name: ScoreName) -> npt.NDArray[np.float64]:
-        """Return a score of every row, (N,); NaN where there is none.
+        """Return the score of every row, (N,); NaN where there is none.
 
         Raises:
             UserError: the manifest has no such score.
@@ -62,26 +64,26 @@ class Selection:
 
     @cached_property
     def thumbnails(self) -> npt.NDArray[np.uint8]:
-        """Thumbnails of the rows, (N, 1536), mapped from the disk."""
+        """Thumbnails of the rows, (N, 1536), memory-mapped."""
         return self._thumbnails()
 
     def drop(self, rows: Mask, reason: str) -> None:
-        """Take rows out, (N,) bool, for a reason; those that are out already keep theirs."""
+        """Drop rows, (N,) bool, for a reason; rows dropped before keep theirs."""
         self._set(rows & self.kept, False, reason)
 
     def restore(self, rows: Mask, reason: str) -> None:
-        """Bring rows back in, (N,) bool, for a reason."""
+        """Restore dropped rows, (N,) bool, for a reason."""
         self._set(rows & ~self.kept, True, reason)
 
     @property
     def reasons(self) -> pa.Array:
-        """Why each row is in or out: texts."""
+        """Reason of each row, kept or dropped, as text."""
         return pa.DictionaryArray.from_arrays(pa.array(self._reason_of), pa.array(self._reasons, pa.string())).cast(
             pa.string()
         )
 
     def count_reasons(self) -> dict[str, int]:
-        """Rows of each reason, in the order in which the reasons came up."""
+        """Count the rows of each reason, in order of first use."""
         counts = np.bincount(self._reason_of, minlength=len(self._reasons))
         return {reason: int(count) for reason, count in zip(self._reasons, counts, strict=True) if count}
 
@@ -92,11 +94,11 @@ class Selection:
         self._reason_of[rows] = self._reasons.index(reason)
 
     def _drop_unscored(self) -> None:
-        """Rows that cannot be chosen: real images, and what scoring gave a reason in place of a score."""
+        """Drop real images and rows without a score."""
         table = self.manifest.table
         self.drop(~np.asarray(pc.equal(table["split"], "generated")), "not a generated image")
         if PROBLEM in self.manifest.columns:
-            coded = pc.dictionary_encode(table[PROBLEM]).combine_chunks()  # each file may have a reason of its own
+            coded = pc.dictionary_encode(table[PROBLEM]).combine_chunks()  # reasons may differ by file
             rows = self.kept & np.asarray(pc.is_valid(coded))
             numbers = np.asarray(pc.fill_null(coded.indices, 0))
             self._reason_of[rows] = len(self._reasons) + numbers[rows]
@@ -108,15 +110,15 @@ class Selection:
 
 
 class SelectionRule(ABC):
-    """A rule takes rows out of a selection, or brings some back, each with its reason."""
+    """Rule that drops rows of a selection, or restores some, each with a reason."""
 
     @abstractmethod
     def apply(self, selection: Selection) -> None:
-        """Apply the rule to the rows that are in."""
+        """Apply the rule to the kept rows."""
 
     @property
     def cut(self) -> tuple[ScoreName, float] | None:
-        """The score that the rule cuts and where, for the histogram; None where it is not one number."""
+        """Score and threshold of the rule, for the histogram; None without a single threshold."""
         return None
 
     def __str__(self) -> str:
@@ -128,19 +130,19 @@ def select_rows(selection: Selection, rules: Sequence[SelectionRule]) -> None:
     """Apply rules in order.
 
     Raises:
-        UserError: nothing is left; the message says which rule took how many.
+        UserError: no row is kept; the message gives the rows dropped by each rule.
     """
-    taken = [f"{int((~selection.kept).sum())} without a score"]
+    dropped = [f"{int((~selection.kept).sum())} without a score"]
     for rule in rules:
         before = int(selection.kept.sum())
         rule.apply(selection)
-        taken.append(f"{before - int(selection.kept.sum())} of {before} by {type(rule).__name__}")
+        dropped.append(f"{before - int(selection.kept.sum())} of {before} by {type(rule).__name__}")
     if not selection.kept.any():
         counts = selection.count_reasons()
         raise UserError(
             "No image passes: the dataset would be empty.",
             looked_for="at least one image that every rule keeps",
-            found=f"{len(selection)} images; {'; '.join(taken)}" + _best(selection),
+            found=f"{len(selection)} images; {'; '.join(dropped)}" + _best(selection),
             remedy="lower the threshold (rules of the config; --rules.threshold), or generate better images; reasons: "
             + "; ".join(f"{reason} ({count})" for reason, count in list(counts.items())[:5]),
         )
@@ -164,11 +166,11 @@ def rank_in_identity(
     Args:
         labels: (N,) identities.
         scores: (N,).
-        rows: (N,) which rows take part.
+        rows: (N,) mask of the ranked rows.
 
     Returns:
         (N,) 0 for the best of an identity, 1 for the next, ...; of equal scores the earlier row is better; -1 for rows
-        that take no part.
+        outside the mask.
     """
     part = np.flatnonzero(rows)
     order = part[np.lexsort((-scores[part], labels[part]))]

@@ -1,4 +1,4 @@
-"""One threshold for all, as in the paper."""
+"""One threshold for all images, as in the paper."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from diffreid_lightning.filtering.rules.base import ScoreName, Selection, Select
 
 
 class FixedThreshold(SelectionRule):
-    """Keep images that score at least a threshold (Niu et al., arXiv 2406.06045: "Re-ID confidence threshold").
+    """Drop images below a score threshold (Niu et al., arXiv 2406.06045: "Re-ID confidence threshold").
 
     Args:
         threshold: smallest score that is kept.
@@ -21,10 +21,10 @@ class FixedThreshold(SelectionRule):
 
     @property
     def cut(self) -> tuple[ScoreName, float]:
-        """Where it cuts."""
+        """Score and threshold."""
         return self.score, self.threshold
 
     def apply(self, selection: Selection) -> None:
-        """Drop what scores less."""
+        """Drop images below the threshold."""
         low = selection.score(self.score) < self.threshold
         selection.drop(low, f"{self.score} below {self.threshold:g}")

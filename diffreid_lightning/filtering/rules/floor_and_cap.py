@@ -1,4 +1,4 @@
-"""A threshold that leaves nobody with too few images, and nobody with too many."""
+"""Threshold with a minimum and a maximum number of images per identity."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from diffreid_lightning.filtering.rules.base import ScoreName, Selection, Select
 
 
 class ThresholdWithFloorAndCap(SelectionRule):
-    """Keep images that score at least a threshold, but of each identity at least some and at most so many, best first.
+    """Drop images below a score threshold, but keep at least ``floor`` and at most ``cap`` of each identity.
 
-    The floor brings back what this rule alone would drop; what an earlier rule dropped, or has no score, stays out.
+    The best images are kept. The floor restores only images that this rule dropped, not those of earlier rules or
+    without a score.
 
     Args:
         threshold: smallest score that is kept.
-        floor: an identity keeps its best so many images whatever they score; 0 for none.
-        cap: an identity keeps no more than its best so many; None for any number.
+        floor: minimum images per identity, whatever they score; 0 for none.
+        cap: maximum images per identity; None for none.
         score: ``confidence``, ``similarity`` or ``margin``.
     """
 
@@ -26,10 +27,10 @@ class ThresholdWithFloorAndCap(SelectionRule):
         check_range("ThresholdWithFloorAndCap.threshold", threshold, -10, 10)
         check_range("ThresholdWithFloorAndCap.floor", floor)
         check_range("ThresholdWithFloorAndCap.cap", cap, 1)
-        if floor < 0 or (cap is not None and cap < max(floor, 1)):
+        if cap is not None and cap < floor:
             raise UserError(
                 f"A floor of {floor} and a cap of {cap} images contradict each other.",
-                looked_for="a floor of 0 or more and a cap of at least 1 that is not below it",
+                looked_for="a cap that is not below the floor",
             )
         self.threshold = threshold
         self.floor = floor
@@ -38,11 +39,11 @@ class ThresholdWithFloorAndCap(SelectionRule):
 
     @property
     def cut(self) -> tuple[ScoreName, float]:
-        """Where it cuts."""
+        """Score and threshold."""
         return self.score, self.threshold
 
     def apply(self, selection: Selection) -> None:
-        """Drop what scores less, bring back up to the floor, drop what is above the cap."""
+        """Drop images below the threshold, restore up to the floor, drop images above the cap."""
         scores = selection.score(self.score)
         ranks = rank_in_identity(selection.labels, scores, selection.kept)
         low = selection.kept & (scores < self.threshold)

@@ -1,4 +1,4 @@
-"""A threshold for each identity, from its own images."""
+"""Score threshold per identity, from its own images."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from diffreid_lightning.filtering.rules.base import ScoreName, Selection, Select
 
 
 class IdentityQuantile(SelectionRule):
-    """Keep images that score at least their identity's quantile: the same share of everybody's images.
+    """Drop the same share of each identity's images: those below a quantile of its scores.
 
-    People who are hard to tell apart keep as many images as those who are easy.
+    Identities that are hard to recognize keep as many images as easy ones.
 
     Args:
         quantile: share of each identity's images that is dropped, from 0 up to, not including, 1. Between two images
@@ -27,7 +27,7 @@ class IdentityQuantile(SelectionRule):
         self.score: ScoreName = score
 
     def apply(self, selection: Selection) -> None:
-        """Drop what scores less than its identity's quantile, among the images that are in."""
+        """Drop kept images that score below the quantile of their identity."""
         scores = selection.score(self.score)
         thresholds = group_quantiles(selection.labels[selection.kept], scores[selection.kept], self.quantile)
         low = np.zeros(len(selection), dtype=bool)

@@ -1,4 +1,4 @@
-"""Copies: generated images that a real training image, or a better generated one, already shows."""
+"""Drop generated images that copy a real training image or a better generated one."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from diffreid_lightning.filtering.similarity import later_copies
 
 
 class NearDuplicates(SelectionRule):
-    """Drop what is too near to a real image (memorized) or to a better generated image of the same identity.
+    """Drop images too near to a real image (memorized) or to a better generated image of the same identity.
 
-    Distances are those of :mod:`~diffreid_lightning.filtering.similarity`, from 0 (the same thumbnail) to 1: pixels,
-    not Re-ID features, which are made to bring all images of a person together. The scoring stage wrote the distance to
-    the nearest real image and the thumbnails; no image is read here.
+    Distances are those of :mod:`~diffreid_lightning.filtering.similarity`, from 0 (the same thumbnail) to 1. They
+    compare pixels, since Re-ID features bring all images of a person together. The scoring stage wrote the thumbnails
+    and the distance to the nearest real image; no image is read here.
 
     Args:
         real: images nearer than this to a real one are dropped; None keeps them.
         generated: images nearer than this to a better one of their identity are dropped; None keeps them.
-        score: which image is better.
+        score: decides the better of two images.
     """
 
     def __init__(

@@ -171,9 +171,9 @@ def test_nothing_to_score_is_refused(
 
 def test_real_images_are_made_ready_once(scorer: Path, generated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = ReIDScorer(str(scorer))
-    ready = similarity.centerd
+    ready = similarity.precompute
     calls: list[int] = []
-    monkeypatch.setattr(similarity, "centerd", lambda thumbs: calls.append(len(thumbs)) or ready(thumbs))
+    monkeypatch.setattr(similarity, "precompute", lambda thumbs: calls.append(len(thumbs)) or ready(thumbs))
     data = ScoringDataModule(str(generated), image_size=SIZE, batch_size=2, num_workers=0)
     for number in range(2):
         batch = data.load(number, range(2 * number, 2 * number + 2))

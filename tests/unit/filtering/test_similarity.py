@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from diffreid_lightning.filtering import similarity
-from diffreid_lightning.filtering.similarity import LENGTH, centerd, later_copies, mirrored, nearest, thumbnails
+from diffreid_lightning.filtering.similarity import LENGTH, later_copies, mirror, nearest, precompute, thumbnails
 
 
 def pictures(count: int, seed: int) -> np.ndarray:
@@ -29,21 +29,21 @@ def test_a_thumbnail_is_an_average() -> None:
 
 def test_mirroring_twice_is_nothing() -> None:
     thumbs = torch.from_numpy(pictures(3, 0))
-    assert torch.equal(mirrored(mirrored(thumbs)), thumbs) and not torch.equal(mirrored(thumbs), thumbs)
+    assert torch.equal(mirror(mirror(thumbs)), thumbs) and not torch.equal(mirror(thumbs), thumbs)
 
 
 @pytest.mark.parametrize("count", [1, 7, 4500])
 def test_the_nearest_against_plain_numpy(count: int) -> None:
     others, thumbs = pictures(count, 1), pictures(5, 2)
     thumbs[0] = others[-1]
-    thumbs[1] = mirrored(torch.from_numpy(others[count // 2 : count // 2 + 1])).numpy()
+    thumbs[1] = mirror(torch.from_numpy(others[count // 2 : count // 2 + 1])).numpy()
     found, rows = nearest(torch.from_numpy(thumbs), torch.from_numpy(others))
     for i in range(5):
         expected = [distance(thumbs[i], other) for other in others]
         assert rows[i] == int(np.argmin(expected))
         assert float(found[i]) == pytest.approx(min(expected), abs=1e-6)
     assert found[0] == 0 and found[1] == 0
-    again = nearest(torch.from_numpy(thumbs), centerd(torch.from_numpy(others)))
+    again = nearest(torch.from_numpy(thumbs), precompute(torch.from_numpy(others)))
     assert torch.equal(again[0], found) and torch.equal(again[1], rows)
 
 

@@ -197,4 +197,4 @@ def test_the_report_counts_before_and_after(scored: MakeSelection, tmp_path: Pat
     assert report.before.spread == "1 / 1 / 2" and report.after.spread == "1 / 1 / 1"
     assert list(report.lost) == [(("market1501", "train", 2), "confidence below 0.5")]
     assert report.coverage == {("light", "night"): (1, 1), ("view", "back"): (2, 2), ("view", "front"): (1, 0)}
-    assert report.values_covered() == {"light": (1, 1), "view": (2, 1)}
+    assert report.count_values() == {"light": (1, 1), "view": (2, 1)}
