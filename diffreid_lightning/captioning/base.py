@@ -1,4 +1,4 @@
-"""What every captioner has in common: a module whose ``predict`` puts batches of images into words."""
+"""Base of the captioners: a module whose ``predict`` captions batches of images."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from diffreid_lightning.captioning.datamodule import CaptionBatch
 from diffreid_lightning.datasets.stage_data import StageRows
 
 CAPTION, PROBLEM = "caption", "caption_problem"
-_SMALLEST = (8, 4)  # height and width in pixels below which nothing can be made out
+_SMALLEST = (8, 4)  # minimum height and width in pixels
 
 
 class Captioner(LightningModule, ABC):
-    """Base of the captioners, which a config names by class path.
+    """Base of the captioners, given in YAML by class path.
 
-    A subclass gives ``captions`` and, where its captions depend on more than its class, ``work``. An image's caption
-    must follow from that image alone, whatever else is in the batch.
+    A subclass implements ``captions`` and, if its captions depend on settings, ``cache_key``. An image's caption must
+    not depend on the rest of the batch.
     """
 
     @abstractmethod
     def captions(self, images: list[Image.Image]) -> list[str]:
-        """Put images into words.
+        """Caption images.
 
         Args:
             images: RGB person crops of any sizes, at least one.
 
         Returns:
-            One caption for each: a sentence of plain words, without a line break.
+            One caption for each: plain words, without a line break.
         """
 
     @property
     def cache_key(self) -> dict[str, Any]:
-        """What the captions follow from beside the images, as plain JSON values."""
+        """Settings that determine the captions, besides the images, as plain JSON values."""
         return {"captioner": f"{type(self).__module__}.{type(self).__qualname__}"}
 
     def predict_step(self, batch: CaptionBatch, batch_idx: int) -> StageRows:
-        """Caption a batch; an unreadable image gets the reason in the place of a caption."""
+        """Caption a batch; an unreadable image gets a reason instead of a caption."""
         problems = [
             problem or (_too_small(image) if image is not None else None)
             for image, problem in zip(batch.images, batch.problems, strict=True)

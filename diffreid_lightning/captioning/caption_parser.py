@@ -1,8 +1,8 @@
-"""A caption taken apart: who, what is worn and carried, and what only this image shows.
+"""Parse a caption into person, clothes, bags, hair and circumstances.
 
-Captions are short and made of few constructions ("a woman in a red shirt and blue jeans walking down the street"), so
-noun phrases are found by lists of words: a noun takes the colors and the other words of its lists that stand before
-it, back to the nearest article, preposition or verb. Whatever the lists do not know is left out.
+Captions are short and of few constructions ("a woman in a red shirt and blue jeans walking down the street"), so noun
+phrases are found by word lists: a noun takes the colors and other listed words before it, back to the nearest article,
+preposition or verb. Unknown words are ignored.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ from diffreid_lightning.captioning.lexicon import Kind
 
 _TOKEN = re.compile(r"[a-z0-9]+(?:'[a-z]+)?|[,.;:]")
 _LONGEST = 7  # words in an entry of the tables
-_GAP = 3  # words that may stand between an article and its noun
+_GAP = 3  # words allowed between an article and its noun
 
 
 @dataclass(frozen=True)
 class Item:
-    """Something that is worn or carried, or hair.
+    """Garment, bag or hair in a caption.
 
     Args:
-        kind: what kind of thing.
-        noun: which one, as ``kind.nouns`` counts it.
-        said: the words before it, as the tables count them.
+        kind: of the item.
+        noun: a value of ``kind.nouns``.
+        modifiers: the words before it, by the tables' values.
     """
 
     kind: Kind
     noun: str
-    said: frozenset[str]
+    modifiers: frozenset[str]
 
 
 @dataclass(frozen=True)
 class ParsedCaption:
-    """What a caption says.
+    """Content of a caption.
 
     Args:
-        person: the word for the person, such as "woman"; None where there is none.
+        person: the word for the person, such as "woman"; None if there is none.
         age: "young", "old" or None.
-        items: what is worn and carried, and hair.
-        circumstances: view, pose, place and light in the caption's own words, "" where it does not say.
+        items: garments, bags and hair.
+        circumstances: view, pose, place and light in the caption's own words; may be "".
     """
 
     person: str | None
@@ -56,7 +56,7 @@ _ATTRIBUTES = {**lexicon.COLORS, **lexicon.BEFORE_COLOR, **lexicon.AFTER_COLOR}
 
 
 class _Reader:
-    """One pass over a caption's words."""
+    """Parser that goes once over a caption's words."""
 
     def __init__(self, caption: str) -> None:
         self.text = caption.lower().replace("\u2019", "'")
@@ -67,8 +67,8 @@ class _Reader:
         self.age: str | None = None
         self.items: list[Item] = []
         self.shown: list[tuple[int, int]] = []  # tokens from, to
-        self.pending: list[str] = []  # words that wait for their noun
-        self.outfit = False  # whether they follow "in" or "wearing": without a noun they are all that is worn
+        self.pending: list[str] = []  # modifiers before their noun
+        self.outfit = False  # they follow "in" or "wearing": without a noun they describe all clothes
         self.negated = False
 
     def read(self) -> ParsedCaption:
@@ -79,7 +79,7 @@ class _Reader:
         return ParsedCaption(self.person, self.age, tuple(self.items), self._circumstances())
 
     def _step(self, place: int) -> int:
-        """Understand what begins at a token; return where the next thing begins."""
+        """Parse the phrase at a token; return the start of the next one."""
         end = self._circumstance(place)
         if end:
             self._drop_pending()
@@ -129,14 +129,14 @@ class _Reader:
             self.items.append(Item(kind, noun, frozenset(self.pending)))
 
     def _drop_pending(self) -> None:
-        """Give up words that no noun came to: "a woman in red" says what all her clothes are."""
+        """Drop modifiers without a noun; in "a woman in red" the color applies to all clothes."""
         colors = [word for word in self.pending if word in lexicon.COLORS.values()]
         if self.outfit and colors:
             self._add(lexicon.CLOTHES, "clothes")
         self.pending, self.outfit = [], False
 
     def _circumstance(self, place: int) -> int:
-        """Return where the view, light, pose, action or place that begins here ends; 0 when none does."""
+        """Return the end of the view, light, pose, action or place that begins here; 0 if there is none."""
         start = place + 1 if self.tokens[place] in lexicon.SEEN else place
         end = self._longest(start, lexicon.VIEWS)
         if end or start != place:
@@ -177,17 +177,17 @@ class _Reader:
         return self.tokens[place] if place < len(self.tokens) else ""
 
     def _longest(self, place: int, table: Mapping[str, object] | Collection[str]) -> int:
-        """Return the end of the longest entry of a table that begins here; 0 when none does."""
+        """Return the end of the longest table entry that begins here; 0 if there is none."""
         for end in range(min(place + _LONGEST, len(self.tokens)), place, -1):
             if " ".join(self.tokens[place:end]) in table:
                 return end
         return 0
 
     def _circumstances(self) -> str:
-        return ", ".join(dict.fromkeys(self._joined()))
+        return ", ".join(dict.fromkeys(self._join_spans()))
 
-    def _joined(self) -> Iterator[str]:
-        """Put neighbors together again: "walking" and "down the street"."""
+    def _join_spans(self) -> Iterator[str]:
+        """Join adjacent spans: "walking" and "down the street"."""
         begun: tuple[int, int] | None = None
         for start, end in ((self.spans[first][0], self.spans[last - 1][1]) for first, last in self.shown):
             if begun and not self.text[begun[1] : start].strip():
@@ -204,7 +204,7 @@ class _Reader:
 
 
 def read_caption(caption: str) -> ParsedCaption:
-    """Take a caption apart.
+    """Parse a caption.
 
     Args:
         caption: an English sentence or list of words, in any case.

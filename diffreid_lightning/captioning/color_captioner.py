@@ -1,4 +1,4 @@
-"""Captions without a model: the colors of what is worn above and below, and how light it is."""
+"""Captions without a model: colors of upper and lower garment, and brightness."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from diffreid_lightning.captioning.person_mask import (
 
 Floats = npt.NDArray[np.float32]
 
-_SECOND = 0.25  # share of the torso that another color must have to be named
-_APART = 25.0  # CIELAB distance from which two colors are two, not light and shade on one
-_BARE = 0.2  # how much more skin below the knee than above it bares the legs
+_SECOND = 0.25  # minimum share of the torso for a second color
+_APART = 25.0  # minimum CIELAB distance of two colors, above light and shade on one
+_BARE = 0.2  # minimum excess of skin below the knee for bare legs
 _HEM = 15.0  # CIELAB distance between thigh and shin at the end of a short garment
 _DARK, _BRIGHT = 35.0, 70.0  # lightness of the surroundings
 
 
 class ColorCaptioner(Captioner):
-    """Names garment colors by body region; needs no weights, no download and no GPU.
+    """Caption garment colors by body region, without weights, download or GPU.
 
-    "a person wearing a red and white top and navy trousers, in the dark". The person is what stands in the middle and
+    "a person wearing a red and white top and navy trousers, in the dark". The person is the region in the middle that
     differs from the edges of the crop; torso and legs are bands of its height; their pixels vote on the color in
-    CIELAB. Legs that are bare below the knee make the trousers shorts (a skirt is not told from them). It expects one
-    upright person who fills the crop, as detectors cut them.
+    CIELAB. Bare legs below the knee turn trousers into shorts (skirts are not distinguished). It expects one upright
+    person who fills the crop, as detectors cut it.
     """
 
     def captions(self, images: list[Image.Image]) -> list[str]:
-        """Put images into words, each by itself."""
+        """Caption images one by one."""
         return [describe_colors(image) for image in images]
 
 
@@ -66,7 +66,7 @@ def describe_colors(image: Image.Image) -> str:
 
 
 def _colors(lab: Floats, weights: Floats, two: bool) -> list[str]:
-    """Name the color with the most weight and, if ``two``, another that is neither rare nor a shade of the first."""
+    """Return the color with the most weight and, if ``two``, a second one that is neither rare nor a shade of it."""
     named = name_colors(lab).ravel()
     flat, lab = weights.ravel(), lab.reshape(-1, 3)
     votes = np.bincount(named, flat, minlength=len(COLORS))
@@ -78,7 +78,7 @@ def _colors(lab: Floats, weights: Floats, two: bool) -> list[str]:
 
 
 def _bare_legs(seen: Floats, neutral: Floats, weights: Floats) -> bool:
-    """Tell whether skin shows below the knee and not at the hips, in the light as it is or made neutral."""
+    """Tell whether skin shows below the knee but not at the hips, in raw or neutral light."""
     skin = _is_skin(seen) | _is_skin(neutral)
     share, mean = [], []
     for band in (HIPS, SHINS):
@@ -89,6 +89,6 @@ def _bare_legs(seen: Floats, neutral: Floats, weights: Floats) -> bool:
 
 
 def _is_skin(lab: Floats) -> npt.NDArray[np.bool_]:
-    """Tell which colors skin of any kind may have."""
+    """Mask the colors that skin can have."""
     chroma, hue = np.hypot(lab[..., 1], lab[..., 2]), np.degrees(np.arctan2(lab[..., 2], lab[..., 1])) % 360
     return (hue > 25) & (hue < 80) & (chroma > 10) & (chroma < 50) & (lab[..., 0] > 22)

@@ -1,4 +1,4 @@
-"""Color words of the Re-ID field for the pixels of an image, judged in CIELAB after undoing the light's tint."""
+"""Name pixel colors by the Re-ID field's color words, in CIELAB after white balance."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ COLORS = (
     "black", "white", "grey", "red", "orange", "yellow", "green", "teal", "blue", "navy", "purple", "pink", "brown",
     "beige",
 )  # fmt: skip
-"""The words, in the order of the numbers that :func:`name_colors` returns."""
+"""Color words, by the numbers that :func:`name_colors` returns."""
 
 _NUMBER = {name: number for number, name in enumerate(COLORS)}
 # sRGB's primaries and its white point D65 (IEC 61966-2-1), each row divided by the white's X, Y and Z.
@@ -24,10 +24,10 @@ _LINEAR: Floats = np.where(_ENCODED <= 0.04045, _ENCODED / 12.92, ((_ENCODED + 0
 )
 
 _NORM = 4  # between the mean (grey world) and the maximum (white patch)
-_TINT = 0.5  # share of the estimated tint that is undone: a red coat that fills the image is no red light
-_WHITE = 0.8  # linear light that the brightest pixels are brought to
-_BRIGHTEST = 0.95  # quantile of the pixels that counts as the brightest
-_GAIN = (0.7, 3.0)  # an image is darkened or brightened at most this much, so that a night stays dark
+_TINT = 0.5  # share of the estimated tint that is removed: a red coat may fill the image
+_WHITE = 0.8  # linear light of the brightest pixels after exposure
+_BRIGHTEST = 0.95  # quantile of the brightest pixels
+_GAIN = (0.7, 3.0)  # limits of the exposure gain, so that night images stay dark
 
 _ACHROMATIC = 12.0  # chroma below which a color is black, grey or white
 _BLACK, _LIGHT_GREY = 30.0, 70.0  # lightness below which a grey is black, above which it is white
@@ -48,10 +48,10 @@ def lab_of(pixels: npt.NDArray[np.uint8]) -> Floats:
 
 
 def lab_in_neutral_light(pixels: npt.NDArray[np.uint8]) -> Floats:
-    """Convert an image to CIELAB as it would look in white light of usual strength.
+    """Convert an image to CIELAB after white balance and exposure correction.
 
     The tint is estimated by the Minkowski norm of the channels (Shades of Grey: Finlayson and Trezzi, Color Imaging
-    Conference 2004) and undone in part; the exposure is set by the brightest pixels.
+    Conference 2004) and partly removed; the exposure is set by the brightest pixels.
 
     Args:
         pixels: (H, W, 3) uint8.
@@ -86,7 +86,7 @@ def name_colors(lab: Floats) -> npt.NDArray[np.intp]:
     def rename(old: str, mask: npt.NDArray[np.bool_], new: str) -> None:
         named[(named == _NUMBER[old]) & mask] = _NUMBER[new]
 
-    # What the hue alone does not say: pale reds are pink, dull and dark oranges and yellows brown or beige, ...
+    # Exceptions by lightness and chroma: pale reds are pink, dark oranges and yellows brown or beige, ...
     rename("red", lightness > 58, "pink")
     rename("red", (lightness < 35) & (chroma < 24), "brown")
     rename("orange", (chroma < 34) & (lightness > 48), "beige")

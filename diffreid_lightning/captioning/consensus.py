@@ -1,8 +1,8 @@
-"""What an identity's captions agree on describes it; what one says of view, pose, place and light describes its image.
+"""Merge an identity's captions into one description by vote; view, pose, place and light stay with each image.
 
-The vote is by caption. A kind of garment, a bag or hair stays when more than the agreed share of the captions mention
-it; its noun and each of its colors and patterns when more than that share of these mentions have them, otherwise the
-kind's common word and no color. So one caption that mistakes a jacket for a coat, or navy for black, changes nothing.
+A kind of garment, a bag or hair is kept if more than the agreed share of the captions mention it; its noun and each of
+its colors and patterns if more than that share of these mentions have them, otherwise the kind's common word without a
+color. So a single caption that mistakes a jacket for a coat, or navy for black, has no effect.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _CHILDREN = frozenset({"girl", "boy", "child"})
 
 
 class Consensus(NamedTuple):
-    """What is said of an identity and of its images."""
+    """Description of an identity and circumstances of its images."""
 
-    description: str  #: such as "a woman wearing a red top and blue trousers"; "" where no image has a caption
+    description: str  #: such as "a woman wearing a red top and blue trousers"; "" if no image has a caption
     circumstances: list[str]  #: for each image, such as "seen from behind, at night"; may be ""
 
 
@@ -32,9 +32,9 @@ def find_consensus(captions: Sequence[str | None], agreement: float = 0.5) -> Co
     """Merge the captions of one identity.
 
     Args:
-        captions: one for each of its images; None where an image has none.
-        agreement: share of the captions, 0 to 1, which more than must have a word for it to describe the identity; 0.5
-            is a majority. What all captions say always stays.
+        captions: one for each of its images; None without a caption.
+        agreement: a word is kept if more than this share of the captions have it, 0 to 1; 0.5 is a majority. Words of
+            all captions are always kept.
 
     Raises:
         UserError: the share is not from 0 to 1.
@@ -42,60 +42,60 @@ def find_consensus(captions: Sequence[str | None], agreement: float = 0.5) -> Co
     if not 0 <= agreement <= 1:
         raise UserError(f"The agreement of captions is {agreement}.", looked_for="a share from 0 to 1")
     read = [None if caption is None else read_caption(caption) for caption in captions]
-    said = [caption for caption in read if caption is not None]
-    description = _describe(said, agreement) if said else ""
+    parsed = [caption for caption in read if caption is not None]
+    description = _describe(parsed, agreement) if parsed else ""
     return Consensus(description, ["" if caption is None else caption.circumstances for caption in read])
 
 
-def _describe(said: list[ParsedCaption], agreement: float) -> str:
-    """Word what the captions agree on, from the person to the bag."""
-    parts = [_with_article(_person(said, agreement))]
-    hair = _agreed_items((lexicon.HAIR,), said, agreement)
+def _describe(parsed: list[ParsedCaption], agreement: float) -> str:
+    """Write the description from the agreed parts, from person to bag."""
+    parts = [_with_article(_person(parsed, agreement))]
+    hair = _find_agreed((lexicon.HAIR,), parsed, agreement)
     if hair and hair[0] != "hair":
         parts.append(f"with {_with_article(hair[0])}")
-    worn = [item for kinds in lexicon.WORN for item in _agreed_items(kinds, said, agreement)]
+    worn = [item for kinds in lexicon.WORN for item in _find_agreed(kinds, parsed, agreement)]
     if worn:
         *others, last = map(_with_article, worn)
         parts.append("wearing " + (f"{', '.join(others)} and {last}" if others else last))
-    bag = _agreed_items((lexicon.BAG,), said, agreement)
+    bag = _find_agreed((lexicon.BAG,), parsed, agreement)
     if bag:
         parts.append(f"{'and ' if worn else ''}carrying {_with_article(bag[0])}")
     return " ".join(parts)
 
 
-def _person(said: list[ParsedCaption], agreement: float) -> str:
-    persons = [caption.person for caption in said if caption.person]
-    ages = [caption.age for caption in said if caption.age]
-    sex = _winner((_SEX.get(person) for person in persons), len(said), agreement)
-    child = _holds(sum(person in _CHILDREN for person in persons), len(said), agreement)
-    age = _winner(ages, len(said), agreement)
+def _person(parsed: list[ParsedCaption], agreement: float) -> str:
+    persons = [caption.person for caption in parsed if caption.person]
+    ages = [caption.age for caption in parsed if caption.age]
+    sex = _winner((_SEX.get(person) for person in persons), len(parsed), agreement)
+    child = _holds(sum(person in _CHILDREN for person in persons), len(parsed), agreement)
+    age = _winner(ages, len(parsed), agreement)
     if child:
         return {"woman": "girl", "man": "boy"}.get(sex or "", "child")
     return f"{age} {sex or _SOMEBODY}" if age else sex or _SOMEBODY
 
 
-def _agreed_items(kinds: tuple[Kind, ...], said: list[ParsedCaption], agreement: float) -> list[str]:
-    """Word the items of kinds that captioners take for each other: each kind that is agreed on, or all as one."""
-    mentions = {kind.common: _mentions((kind,), said) for kind in kinds}
-    agreed = [items for items in mentions.values() if _holds(len(items), len(said), agreement)]
+def _find_agreed(kinds: tuple[Kind, ...], parsed: list[ParsedCaption], agreement: float) -> list[str]:
+    """Describe the items of easily confused kinds: each agreed kind, or all kinds as one."""
+    mentions = {kind.common: _mentions((kind,), parsed) for kind in kinds}
+    agreed = [items for items in mentions.values() if _holds(len(items), len(parsed), agreement)]
     if not agreed:
-        together = _mentions(kinds, said)
-        agreed = [together] if _holds(len(together), len(said), agreement) else []
+        together = _mentions(kinds, parsed)
+        agreed = [together] if _holds(len(together), len(parsed), agreement) else []
     return [_word(items, agreement) for items in agreed]
 
 
-def _mentions(kinds: tuple[Kind, ...], said: list[ParsedCaption]) -> list[Item]:
+def _mentions(kinds: tuple[Kind, ...], parsed: list[ParsedCaption]) -> list[Item]:
     """Return the first item of these kinds in each caption that has one."""
-    found = ([item for item in caption.items if item.kind in kinds] for caption in said)
+    found = ([item for item in caption.items if item.kind in kinds] for caption in parsed)
     return [items[0] for items in found if items]
 
 
 def _word(items: list[Item], agreement: float) -> str:
-    """Word one thing from what its mentions have in common."""
+    """Describe an item by the agreed words of its mentions."""
     noun = _winner((item.noun for item in items), len(items), agreement)
     if noun is None:
         noun = max(lexicon.KINDS, key=lambda kind: sum(item.kind == kind for item in items)).common
-    votes = Counter(word for item in items for word in sorted(item.said))
+    votes = Counter(word for item in items for word in sorted(item.modifiers))
     kept = {word for word, count in votes.items() if _holds(count, len(items), agreement)}
     before = _in_order(kept, lexicon.BEFORE_COLOR)
     colors = sorted(kept & set(lexicon.COLORS.values()), key=lambda word: (-votes[word], word))
@@ -108,7 +108,7 @@ def _in_order(kept: set[str], table: dict[str, str]) -> list[str]:
 
 
 def _winner(votes: Iterable[str | None], of: int, agreement: float) -> str | None:
-    """Return the word with the most votes if it has enough of them; the first in the alphabet of several."""
+    """Return the word with the most votes if it has enough; of several the first alphabetically."""
     counts = Counter(vote for vote in votes if vote is not None)
     if not counts:
         return None

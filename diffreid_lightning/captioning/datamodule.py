@@ -1,4 +1,4 @@
-"""Images to be captioned: training images in a fixed plan of batches, unreadable ones with the reason."""
+"""DataModule of captioning: training images in a fixed plan of batches."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ class CaptionBatch(NamedTuple):
     """Images of one batch of the plan; B is the batch size."""
 
     number: int  #: of the batch
-    images: list[Image.Image | None]  #: B RGB images as they lie on the disk; None where unreadable
-    problems: list[str | None]  #: B reasons why an image cannot be read; None where it can
+    images: list[Image.Image | None]  #: B RGB images at their stored size; None if unreadable
+    problems: list[str | None]  #: B reasons why an image cannot be read, else None
 
 
 class CaptioningDataModule(StageDataModule):
-    """The training images of a dataset, for ``predict`` with a captioner.
+    """Training images of a dataset, for ``predict`` with a captioner.
 
-    Other rows are left out, here and in the manifest that is written: what is learnt from captions must not have seen
-    query or gallery. That manifest names the whole dataset it was taken from as its parent.
+    Other rows are left out, here and in the output manifest, since models trained on captions must not see query or
+    gallery. The output manifest has the whole dataset as its parent.
 
     Args:
         source: a dataset class, the path of a dataset or manifest, or ``miniperson``.
-        with_val: take the identities held out in ``val`` as well, to caption those on whom choices are made.
-        identities: only so many of the training identities, the first by (source, partition, pid); None takes all.
+        with_val: also caption the identities held out in ``val``.
+        identities: number of training identities, the first by (source, partition, pid); None takes all.
         batch_size: images per batch.
         num_workers: loader processes.
     """
@@ -53,10 +53,10 @@ class CaptioningDataModule(StageDataModule):
 
     @cached_property
     def manifest(self) -> Manifest:
-        """What is captioned.
+        """Manifest of the images to caption.
 
         Raises:
-            UserError: the source has no training images, or of fewer identities than asked for.
+            UserError: the source has no training images, or too few identities.
         """
         everything = self._source.manifest()
         split, role = np.asarray(everything.numpy("split")), np.asarray(everything.numpy("role"))

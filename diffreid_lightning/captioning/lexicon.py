@@ -1,4 +1,4 @@
-"""The words that captions are read by: what a person wears and carries, and what only this image shows.
+"""Word tables of the caption parser: clothes, bags, hair, and circumstances of an image.
 
 Each table maps a phrase as captioners say it (lower case, hyphens as spaces) to the word it counts as.
 """
@@ -12,10 +12,10 @@ from diffreid_lightning.captioning import color_names
 
 
 class Kind(NamedTuple):
-    """A kind of thing that is worn or carried, or hair."""
+    """Kind of garment or bag, or hair."""
 
-    common: str  #: the word for all of the kind
-    nouns: Mapping[str, str]  #: the word that each noun counts as
+    common: str  #: common word of the kind
+    nouns: Mapping[str, str]  #: canonical noun by noun
 
 
 def _nouns(text: str) -> dict[str, str]:
@@ -109,7 +109,7 @@ BAG = Kind(
 HAIR = Kind("hair", _nouns("hair: hairs\nbald head: bald"))
 
 WORN = ((TOP, JACKET), (SUIT,), (DRESS,), (TROUSERS, SHORTS, SKIRT), (SHOES,), (HAT,), (SCARF,), (GLASSES,), (CLOTHES,))
-"""What is worn, in the order in which it is told; kinds that captioners take for each other stand together."""
+"""Garments in the order of the description; easily confused kinds are grouped."""
 
 KINDS = (*(kind for kinds in WORN for kind in kinds), BAG, HAIR)
 
@@ -122,7 +122,7 @@ HAIRSTYLES = {
     "ponytail": "tied-back", "pony tail": "tied-back", "bun": "pinned-up", "braid": "braided", "braids": "braided",
     "dreadlocks": "braided",
 }  # fmt: skip
-"""Nouns that stand for hair with a word of its own."""
+"""Nouns for hair with its modifier."""
 
 COLORS = {
     **{name: name for name in color_names.COLORS},
@@ -145,7 +145,7 @@ AFTER_COLOR = {
     "flower": "flowered", "two tone": "two-tone", "side striped": "side-striped", "patterned": "patterned",
     "printed": "patterned", "camouflage": "camouflage", "denim": "denim", "leather": "leather",
 }  # fmt: skip
-"""Words for cut and pattern, by their place beside the color."""
+"""Words for cut and pattern, by their position beside the color."""
 
 PERSONS = {
     "woman": "woman", "women": "woman", "lady": "woman", "female": "woman", "man": "man", "men": "man", "guy": "man",
@@ -164,7 +164,7 @@ VIEWS = _phrases("""
         with their back turned, with her back to the camera, with his back to the camera, in profile
     """)
 SEEN = _listed("seen viewed shown")
-"""May stand before a view."""
+"""Words allowed before a view."""
 
 LIGHTS = _phrases("""
         at night, at nighttime, in the dark, in the darkness, in darkness, at dusk, at dawn, at sunset, in the evening,
@@ -180,14 +180,14 @@ POSES = _listed(
     "striding turning skating climbing stretching waving"
 )
 MANNERS = _listed("slowly quickly briskly fast still around along away together by past over up down forward")
-"""May follow a pose."""
+"""Words allowed after a pose."""
 
 DOINGS = _listed("holding carrying pushing pulling riding using reading checking crossing looking talking")
 OBJECTS = _listed(
     "phone cellphone bike bicycle scooter skateboard motorcycle stroller pram cart umbrella book newspaper bottle cup "
     "coffee dog baby street road wheelchair"
 )
-"""What somebody may be doing something with, in this image."""
+"""Objects of an action."""
 
 PREPOSITIONS = _listed(
     "in on at down along across through near by beside outside inside past under into onto against behind over "
@@ -206,9 +206,9 @@ PLACES = _listed(
 )
 
 ARTICLES = _listed("a an the his her their its some this that another")
-"""Words at which what was said before a noun is over."""
+"""Words that end the modifiers of a noun."""
 
 STOPS = ARTICLES | PREPOSITIONS | NOT | _listed(
     "with wearing wears dressed carrying carries holding who which is are was has having of to for from and or while "
     "as but")  # fmt: skip
-"""Words that cannot stand between a preposition's article and its noun."""
+"""Words not allowed between a preposition's article and its noun."""

@@ -1,4 +1,4 @@
-"""Where the person of a crop is, and which rows are its torso and legs, without a network."""
+"""Locate the person, torso and legs in a crop, without a network."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 
 SIZE = (64, 32)
-"""Height and width in pixels at which a crop is looked at: small enough that noise and weave average out."""
+"""Height and width in pixels of the resized crop: small enough to average out noise and texture."""
 
 TORSO, LEGS, HIPS, SHINS = (0.19, 0.45), (0.50, 0.70), (0.50, 0.60), (0.72, 0.84)
-"""Where they lie in an upright crop that a detector cut around a standing person, as shares of the height."""
+"""Bands of an upright crop of a standing person, as shares of the height."""
 
 _CENTER = 0.14  # standard deviation of the prior across the width
-_BORDER = 4  # columns at either edge that show what is behind the person
-_ROWS = 9  # rows over which the border's color is taken
-_UNLIKE = 10.0  # CIELAB distance at which a color is hardly the background's
-_FLOOR = 0.1  # weight of a person dressed like the background, so that there is always somebody
+_BORDER = 4  # background columns at either edge
+_ROWS = 9  # rows of the median border color
+_UNLIKE = 10.0  # CIELAB distance above which a color differs from the background
+_FLOOR = 0.1  # minimum weight, for clothes in the background's color
 
 
 def figure_weights(lab: Floats) -> Floats:
@@ -32,7 +32,7 @@ def figure_weights(lab: Floats) -> Floats:
     width = lab.shape[1]
     across = (np.arange(width, dtype=np.float32) + 0.5) / width - 0.5
     center = np.exp(-0.5 * (across / _CENTER) ** 2)
-    behind = [_smoothed(lab[:, :_BORDER]), _smoothed(lab[:, -_BORDER:])]
+    behind = [_smooth(lab[:, :_BORDER]), _smooth(lab[:, -_BORDER:])]
     unlike = np.minimum(*(np.linalg.norm(lab - color[:, None], axis=-1) for color in behind))
     return (center * (_FLOOR + (1 - _FLOOR) * (1 - np.exp(-((unlike / _UNLIKE) ** 2))))).astype(np.float32)
 
@@ -56,7 +56,7 @@ def rows_of(band: tuple[float, float], height: int) -> slice:
     return slice(int(band[0] * height), int(np.ceil(band[1] * height)))
 
 
-def _smoothed(border: Floats) -> Floats:
+def _smooth(border: Floats) -> Floats:
     """Return the median color beside each row, (H, 3), over the rows around it; border is (H, columns, 3)."""
     half = _ROWS // 2
     padded = np.pad(border, ((half, half), (0, 0), (0, 0)), mode="edge")

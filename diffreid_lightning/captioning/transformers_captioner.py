@@ -1,4 +1,4 @@
-"""Captions by an image-to-text model of the transformers library, BLIP-2 unless told otherwise."""
+"""Captions by an image-to-text model of the transformers library, by default BLIP-2."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DType = Literal["auto", "float32", "float16", "bfloat16"]
 CONFIG = "config.json"
 _NEEDED = f"{CONFIG}, *.safetensors, preprocessor_config.json or processor_config.json, and a tokenizer's files"
 _QUESTION = "Describe the person's clothes, bag and hair in one sentence."
-#: what is asked where the user asks nothing, of models that do not begin by themselves; their authors' own tasks
+#: default prompts of models that need one, from their authors' tasks
 _TASKS = {
     "instructblip": _QUESTION,
     "paligemma": "caption en",
@@ -32,25 +32,25 @@ _PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 
 
 class TransformersCaptioner(Captioner):
-    """Captions person crops with a pretrained model.
+    """Caption person crops with a pretrained model.
 
-    Any model that ``AutoModelForImageTextToText`` loads from safetensors will do: BLIP-2 (Li et al., arXiv 2301.12597),
-    BLIP, GIT, an encoder-decoder, or a chat model with a template of its own. Decoding is greedy or by beams, so the
-    same image gets the same caption on the same kind of device.
+    Any model that ``AutoModelForImageTextToText`` loads from safetensors works: BLIP-2 (Li et al., arXiv 2301.12597),
+    BLIP, GIT, an encoder-decoder, or a chat model with its template. Decoding is greedy or by beam search, so the same
+    image gets the same caption on the same kind of device.
 
     Args:
         model: a hub id (``owner/name``, optionally ``@revision``) or the path of a folder that holds a copy.
-        prompt: how the caption begins ("a photo of"; it is cut off again), what is asked ("Question: what does the
-            person wear? Answer:"), or the message to a chat model. "" lets the model begin; one that cannot, as
-            InstructBLIP and PaliGemma, is then asked for a description.
+        prompt: begin of the caption ("a photo of"; it is removed again), a question ("Question: what does the person
+            wear? Answer:"), or the message to a chat model. "" is no prompt; models that need one, as InstructBLIP and
+            PaliGemma, are then asked for a description.
         max_new_tokens: length limit of a caption in tokens.
         num_beams: width of the beam search; 1 is greedy.
-        dtype: data type of the weights; ``auto`` keeps the one they are stored in.
-        device_map: as transformers takes it (``auto`` spreads a large model over all devices of this process); None
-            puts it on the trainer's device.
+        dtype: data type of the weights; ``auto`` keeps the stored one.
+        device_map: of transformers (``auto`` spreads a large model over all devices of this process); None uses the
+            trainer's device.
 
     Raises:
-        UserError: the model is not there, or is not of a kind that captions images.
+        UserError: there is no such model, or it does not caption images.
     """
 
     def __init__(
@@ -94,14 +94,14 @@ class TransformersCaptioner(Captioner):
                 remedy="leave model.prompt empty, or choose a model that reads text as well, such as BLIP-2",
             )
         self.prompt = prompt or self._own_task(loaded.config.model_type)
-        self.tokenizer.padding_side = "left"  # what is generated goes on where the prompt ends
+        self.tokenizer.padding_side = "left"  # generation continues at the end of the prompt
         loaded.eval().requires_grad_(False)
-        # A model that transformers has placed must not be moved by the trainer, which moves the modules it sees.
+        # The trainer must not move a model that transformers has placed, so it is not registered then.
         self.model = None if device_map is not None else loaded
         self._placed = [loaded]
 
     def _own_task(self, model_type: str) -> str:
-        """Return what a model is asked where the user asks nothing; "" lets it begin."""
+        """Return the default prompt of a model; may be ""."""
         if getattr(self.processor, "chat_template", None):
             return _QUESTION
         return _TASKS.get(model_type, "")
@@ -119,7 +119,7 @@ class TransformersCaptioner(Captioner):
         }
 
     def captions(self, images: list[Image.Image]) -> list[str]:
-        """Put images into words, all at once."""
+        """Caption images as one batch."""
         model = self._placed[0]
         try:
             inputs = self._inputs(images).to(model.device)
@@ -141,7 +141,7 @@ class TransformersCaptioner(Captioner):
             repeated = (written[:, : given.shape[1]] == given).all()
             written = written[:, given.shape[1] :] if repeated else written
         texts = self.tokenizer.batch_decode(written, skip_special_tokens=True)
-        return [self._cleaned(text) for text in texts]
+        return [self._clean(text) for text in texts]
 
     def _inputs(self, images: list[Image.Image]) -> Any:
         if getattr(self.processor, "chat_template", None):
@@ -154,8 +154,8 @@ class TransformersCaptioner(Captioner):
             return self.processor(images=images, text=[self.prompt] * len(images), return_tensors="pt", padding=True)
         return self.processor(images=images, return_tensors="pt")
 
-    def _cleaned(self, text: str) -> str:
-        """Keep the first line, without the prompt that some models repeat."""
+    def _clean(self, text: str) -> str:
+        """Return the first line, without the prompt that some models repeat."""
         lines = [" ".join(line.split()) for line in text.strip().splitlines()]
         line = lines[0] if lines else ""
         start = " ".join(self.prompt.split())
@@ -163,7 +163,7 @@ class TransformersCaptioner(Captioner):
 
 
 def _locate(model: str) -> Path:
-    """Return the folder of a model, downloading it if it is the hub's and the cache lacks it."""
+    """Return the folder of a model; download a hub model that is not cached."""
     folder = user_path(model)
     if (folder / CONFIG).is_file():
         return folder
@@ -175,7 +175,7 @@ def _locate(model: str) -> Path:
         found = shorten(sorted(entry.name for entry in folder.iterdir())) if folder.is_dir() else "no folder"
         raise UserError(f"There is no captioner at {model}", looked_for=_NEEDED, found=found or "an empty folder",
                         remedy=remedy)  # fmt: skip
-    hub_file(model, CONFIG, remedy=remedy)  # fails fast, with the reason, where there is no network
+    hub_file(model, CONFIG, remedy=remedy)  # without a network this fails fast, with the reason
     name, _, revision = model.partition("@")
     try:
         return Path(snapshot_download(name, revision=revision or None, allow_patterns=list(_PATTERNS)))
@@ -189,17 +189,17 @@ def _locate(model: str) -> Path:
 
 
 def _load_processors(folder: Path) -> tuple[Any, Any]:
-    """Return what prepares images (and text, where the model reads any) and what turns tokens into text."""
+    """Return the processor of images (and text) and the tokenizer."""
     processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     if hasattr(processor, "image_processor") and hasattr(processor, "tokenizer"):
         return processor, processor.tokenizer
-    # An encoder-decoder has no processor of its own, and one of its two parts would be taken for it.
+    # An encoder-decoder has no processor: AutoProcessor returns only one of its two parts.
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     return AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False), tokenizer
 
 
 def _content_hash(folder: Path) -> str:
-    """SHA-256 over the files a model is loaded from, 64 hexadecimal digits."""
+    """Hash the files of a model: SHA-256, 64 hexadecimal digits."""
     digest = hashlib.sha256()
     for file in sorted({file for pattern in _PATTERNS for file in folder.glob(pattern)}):
         digest.update(file.name.encode())

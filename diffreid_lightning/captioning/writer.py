@@ -1,4 +1,4 @@
-"""What captioning leaves behind: the manifest with captions, and with what an identity's captions agree on."""
+"""Write the captioned manifest, with the consensus of each identity's captions."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from diffreid_lightning.manifest.manifest import Manifest
 
 
 class CaptionWriter(ManifestWriter):
-    """Write the captioned rows, and no others, as a manifest.
+    """Write the captioned rows as a manifest.
 
-    It adds ``caption`` (null where the image could not be read), ``caption_problem`` (the reason, else null),
-    ``description`` (the words on which the captions of the row's identity agree; the same in all its rows) and
-    ``circumstances`` (view, pose, place and light in this image; may be "").
+    It adds ``caption`` (null if the image could not be read), ``caption_problem`` (the reason, else null),
+    ``description`` (the consensus of the identity's captions, the same in all its rows) and ``circumstances`` (view,
+    pose, place and light in this image; may be "").
 
     Args:
-        folder: where the manifest is written (its images stay where they are).
-        agreement: share of an identity's captions, 0 to 1, which more than must have a word for it to be in the
-            description; 0.5 is a majority.
+        folder: output folder of the manifest (images are not copied).
+        agreement: a word is in the description if more than this share of the identity's captions have it, 0 to 1;
+            0.5 is a majority.
     """
 
     def __init__(self, folder: str, agreement: float = 0.5) -> None:
@@ -35,7 +35,7 @@ class CaptionWriter(ManifestWriter):
 
     @property
     def cache_key(self) -> dict[str, Any]:
-        """The share that must agree, which the descriptions follow from."""
+        """Agreement that determines the descriptions."""
         return {"agreement": self.agreement}
 
     def result(self, read: Manifest, rows: pa.Table) -> Manifest:

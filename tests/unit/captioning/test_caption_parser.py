@@ -65,7 +65,7 @@ def test_a_caption_is_understood(
 ) -> None:
     said = read_caption(caption)
     assert said.person == person
-    assert {item.noun: set(item.said) for item in said.items} == items
+    assert {item.noun: set(item.modifiers) for item in said.items} == items
     assert said.circumstances == circumstances
 
 
@@ -82,7 +82,7 @@ def test_rendered_captions_of_many_forms_are_understood() -> None:
         for item in said.items:
             if item.kind.common == "top" and UPPER[row["upper"]] != "dress":
                 told["top"] += 1
-                assert row["upper_colour"] in item.said, caption
+                assert row["upper_colour"] in item.modifiers, caption
         if "seen from" in caption or " view" in caption or "facing" in caption:
             told["view"] += 1
             assert any(word in said.circumstances for word in ("seen", "view", "facing")), caption
