@@ -90,8 +90,8 @@ class TransformersCaptioner(Captioner):
         if prompt and not hasattr(self.processor, "tokenizer"):
             raise UserError(
                 f"The captioner {model} takes no prompt.",
-                found=f"{type(loaded).__name__}, which reads images alone",
-                remedy="leave model.prompt empty, or choose a model that reads text as well, such as BLIP-2",
+                found=f"{type(loaded).__name__}, which takes only images",
+                remedy="leave model.prompt empty, or choose a model that takes text as well, such as BLIP-2",
             )
         self.prompt = prompt or self._own_task(loaded.config.model_type)
         self.tokenizer.padding_side = "left"  # generation continues at the end of the prompt
@@ -181,7 +181,7 @@ def _locate(model: str) -> Path:
         return Path(snapshot_download(name, revision=revision or None, allow_patterns=list(_PATTERNS)))
     except (OSError, ValueError) as error:
         raise UserError(
-            f"The captioner {model} cannot be had from the hub.",
+            f"The captioner {model} cannot be downloaded from the hub.",
             looked_for=_NEEDED,
             found=first_line(error),
             remedy=remedy,

@@ -137,7 +137,7 @@ def _from_hub(model: str) -> Path:
         )
     except (OSError, ValueError) as error:
         raise UserError(
-            f"The diffusion model {model} cannot be had from the hub.",
+            f"The diffusion model {model} cannot be downloaded from the hub.",
             looked_for=f"{model}, in the cache or on the hub, with weights in safetensors",
             found=first_line(error),
             remedy=remedy,

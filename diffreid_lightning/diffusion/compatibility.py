@@ -32,7 +32,7 @@ def check_pipeline(pipeline: Any, model: str | Path) -> None:
     wanted = unet.encoder_hid_dim if unet.encoder_hid_dim_type else unet.cross_attention_dim
     if any(width != sum(widths) for width in (wanted if isinstance(wanted, (list, tuple)) else [wanted])):
         raise UserError(
-            f"The denoiser and the text encoder of {model} do not belong together.",
+            f"The denoiser and the text encoder of {model} do not fit each other.",
             looked_for=f"text encoders with {wanted} numbers a token (unet/config.json, cross_attention_dim)",
             found=" + ".join(map(str, widths)),
             remedy="copy all parts from one checkpoint",
@@ -43,7 +43,7 @@ def _check_channels(unet: Any, vae: Any, model: str | Path) -> None:
     latent = vae.latent_channels
     if unet.in_channels != latent:
         raise UserError(
-            f"The diffusion model at {model} does not draw from text alone.",
+            f"The diffusion model at {model} does not generate from text only.",
             looked_for=f"a denoiser of {latent} channels",
             found=f"{unet.in_channels}, as models for inpainting have",
             remedy="choose a text-to-image checkpoint",
@@ -98,7 +98,7 @@ def _check_inputs(unet: Any, second: Any, model: str | Path) -> None:
     for name, (honored, found, remedy) in reasons.items():
         if not honored:
             raise UserError(
-                f"The denoiser of {model} needs an input that is not given to it here.",
+                f"The denoiser of {model} needs an unsupported input.",
                 looked_for=f"a denoiser of latents, timesteps and text: {name} in unet/config.json",
                 found=f"{name} {unet[name]!r}: {found}",
                 remedy=remedy,
@@ -107,7 +107,7 @@ def _check_inputs(unet: Any, second: Any, model: str | Path) -> None:
         wanted = second.config.projection_dim + 6 * unet.addition_time_embed_dim
         if unet.projection_class_embeddings_input_dim != wanted:
             raise UserError(
-                f"The denoiser of {model} is told other things of an image than its sizes.",
+                f"The denoiser of {model} needs other image conditions than sizes.",
                 looked_for=f"projection_class_embeddings_input_dim {wanted} in unet/config.json",
                 found=f"{unet.projection_class_embeddings_input_dim}, as SDXL's refiner has",
                 remedy="choose the SDXL base model, not the refiner",

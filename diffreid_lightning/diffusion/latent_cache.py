@@ -74,7 +74,7 @@ class LatentStore:
             fill_array(path, shape, np.float16, _BATCH, moments, f"encoding {len(rows)} images")
         except OSError as error:
             raise RunError(
-                f"Latents cannot be kept in {self.cache_dir}", found=str(error), remedy="free disk space and go on"
+                f"Latents cannot be written to {self.cache_dir}", found=str(error), remedy="free disk space, run again"
             ) from error
         rank_zero_info(f"{len(rows)} images encoded: {path}")
         return path
@@ -82,7 +82,7 @@ class LatentStore:
     def open(self, rows: Manifest, image_size: tuple[int, int], mirrored: bool = False) -> npt.NDArray[np.float16]:
         """Memory-map the latents of encoded rows, (N, 2C, h, w)."""
         path = self._path(rows, image_size, mirrored)
-        return map_array(path, np.float16, (len(rows), None, None, None), remedy=f"remove {path}: it is made again")
+        return map_array(path, np.float16, (len(rows), None, None, None), remedy=f"remove {path}: it is written again")
 
     @cached_property
     def _vae(self) -> Any:

@@ -52,7 +52,7 @@ class Sampler:
             self.scheduler.set_timesteps(steps)
             if hasattr(self.scheduler, "noise_sampler"):
                 raise UserError(
-                    f"{found.__name__} draws noise that no image's seed reaches.",
+                    f"{found.__name__} draws noise that the images' seeds do not control.",
                     remedy="choose another one, such as DPMSolverMultistepScheduler or EulerAncestralDiscreteScheduler",
                 )
             self._try_out()
@@ -60,7 +60,7 @@ class Sampler:
             raise
         except (ValueError, TypeError, NotImplementedError, AssertionError, ImportError, IndexError) as error:
             raise UserError(
-                f"{found.__name__} refuses its settings.",
+                f"{found.__name__} does not accept its settings.",
                 looked_for=f"{steps} steps" + (f" with {dict(options)}" if options else ""),
                 found=first_line(error),
                 remedy="change model.steps, model.scheduler_options or model.scheduler",

@@ -234,10 +234,10 @@ def _check_tensors(network: Any, where: str, missing: Iterable[str]) -> None:
     broken = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
     if broken:
         raise UserError(
-            f"The weights in {where} are not all numbers.",
+            f"The weights in {where} are not finite.",
             looked_for=f"finite values in {network.dtype}",
             found=f"infinity or NaN in {shorten(broken, 4)}",
-            remedy="copy the checkpoint again, or choose float32 or bfloat16, which reach further than float16",
+            remedy="copy the checkpoint again, or choose float32 or bfloat16, which have a larger range than float16",
         )
 
 
@@ -261,7 +261,7 @@ def _loading(path: str | Path, what: str) -> Iterator[None]:
     except Exception as error:  # a configuration with values of the wrong type can raise anything
         raise UserError(
             f"The {what} at {path} cannot be loaded.",
-            looked_for="configurations and weights that belong together",
+            looked_for="matching configurations and weights",
             found=f"{type(error).__name__}: {first_line(error)}",
             remedy="copy it again, whole, as it was published",
         ) from error

@@ -36,7 +36,7 @@ def refuse_pickle(file: Path) -> None:
         return
     if file.suffix not in _PICKLES:
         raise UserError(
-            f"{file} is no diffusion model.",
+            f"{file} is not a diffusion model.",
             looked_for="a folder in diffusers' layout, or one .safetensors file",
             found="a file",
             remedy="name the checkpoint's folder, or its .safetensors file",
@@ -105,7 +105,7 @@ def _family(file: Path, shapes: dict[str, Any]) -> Family:
         if width in (768, 1024) and encoders:
             return "sd1" if width == 768 else "sd2"
     raise UserError(
-        f"{file} is not of a family whose configurations are known.",
+        f"{file} is of an unknown model family.",
         looked_for="denoiser, autoencoder and text encoder of SD 1.x, SD 2.x or SDXL, in the original layout",
         found=f"{len(shapes)} tensors: {shorten(sorted(shapes), 3)}",
         remedy=_beside(file, "OWNER/NAME"),
@@ -121,7 +121,7 @@ def _prediction(file: Path, family: Family, shapes: dict[str, Any], notes: dict[
     if family != "sd2":
         return "epsilon"
     raise UserError(
-        f"{file} does not say what it predicts, and both kinds of SD 2.x look the same.",
+        f"{file} has no prediction type, and both kinds of SD 2.x have the same tensors.",
         looked_for="modelspec.prediction_type in the file's metadata",
         found=noted or "none",
         remedy=_beside(

@@ -38,7 +38,7 @@ class ScorerExport(Callback):
         """Calibrate on the training images, and write the folder, on rank zero."""
         if not isinstance(pl_module, ScorerTraining):
             raise UserError(
-                f"{type(pl_module).__name__} is no scorer.",
+                f"{type(pl_module).__name__} is not a scorer.",
                 looked_for="ScorerTraining",
                 remedy="drop ScorerExport from trainer.callbacks, or use --model ScorerTraining",
             )

@@ -160,7 +160,7 @@ class GenerationModule(LightningModule):
         data = datamodule_of(self.trainer)
         if not isinstance(data, PromptsDataModule):
             raise UserError(
-                f"{type(data).__name__} does not say what to generate.",
+                f"{type(data).__name__} has no requests for images.",
                 looked_for="PromptsDataModule",
                 remedy="set data.class_path to PromptsDataModule, as in --config stages/generate",
             )
@@ -269,7 +269,7 @@ class GenerationModule(LightningModule):
             )
         if self._people is None and not any(each.description for each in data.people):
             raise UserError(
-                "A model that is not personalized knows identities by their descriptions only, and there are none.",
+                "A model without personalization needs descriptions of the identities, and there are none.",
                 looked_for=f"the column 'description' in the manifest of {data.manifest.root}",
                 remedy="caption the images first (predict --config stages/caption), or personalize the model",
             )

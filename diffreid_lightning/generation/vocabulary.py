@@ -50,7 +50,7 @@ class Vocabulary:
             raise UserError(
                 f"The vocabulary {file} cannot be read as YAML.",
                 found=str(error),
-                remedy="mend the line that is named (indentation, colons, a repeated attribute)",
+                remedy="fix the named line (indentation, colons, a repeated attribute)",
             ) from error
         wrong = (
             [repr(name) for name, phrases in read.items() if not isinstance(phrases, list)]
@@ -106,7 +106,7 @@ def _check(name: str, phrases: tuple[str, ...]) -> None:
     what = f"The attribute {name!r} of the vocabulary cannot be used."
     strange = [repr(phrase) for phrase in phrases if not isinstance(phrase, str)]
     if strange:
-        raise UserError(what, found=f"no text: {shorten(strange)}", remedy="put these phrases into quotes")
+        raise UserError(what, found=f"not text: {shorten(strange)}", remedy="put these phrases into quotes")
     plain = [" ".join(phrase.split()) for phrase in phrases]
     twice = sorted({repr(phrase) for phrase in plain if plain.count(phrase) > 1})
     if twice:

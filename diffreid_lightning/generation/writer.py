@@ -143,9 +143,9 @@ class GeneratedImagesWriter(ManifestWriter):
                 job.result()
         except OSError as error:
             raise RunError(
-                f"The disk refused to take a generated image: {error.filename or self.folder}",
+                f"A generated image cannot be written: {error.filename or self.folder}",
                 found=error.strerror or str(error),
-                remedy="free disk space and run the same command again; every batch before this one is kept",
+                remedy="free disk space and run the same command again; earlier batches are stored",
             ) from error
         self.parts.put(number, rows)
 
@@ -169,7 +169,7 @@ def _refuse_shared_folders(table: pa.Table) -> None:
     clashes = [f"{' and '.join(sorted(groups))} in images/{folder}" for folder, groups in sharing.items() if groups[1:]]
     if clashes:
         raise UserError(
-            "Images of different sources would lie in one folder.",
+            "Images of different sources would share a folder.",
             found=shorten(clashes),
             remedy="name the sources apart by more than spaces and punctuation",
         )

@@ -51,8 +51,8 @@ def add_identities(folder: Path, rows: Manifest, out: Path) -> list[str]:
         here in there.parents or there in here.parents
     ):  # else it is copied into itself, or deleted with the old content of out
         raise UserError(
-            f"The new model cannot lie in the folder of the one it is made from, nor around it: {out}",
-            looked_for=f"a place beside {folder}",
+            f"One of --out and the model's folder contains the other: {out}",
+            looked_for=f"a folder outside {folder}",
             remedy="give another folder as --out",
         )
     people = read_note(folder)
@@ -63,7 +63,9 @@ def add_identities(folder: Path, rows: Manifest, out: Path) -> list[str]:
     rows = rows.filter(np.isin(labels, [place for place, key in enumerate(keys) if key not in known]))
     _, keys = rows.identities()
     if not keys:
-        raise UserError("The model knows everybody in these images.", found=f"{len(known)} identities in {folder}")
+        raise UserError(
+            "The model already has all identities of these images.", found=f"{len(known)} identities in {folder}"
+        )
     features = _features(noted, folder)
     features.encode(rows)
     with torch.no_grad():
@@ -134,7 +136,7 @@ def main(args: list[str] | None = None) -> int:
     except DiffReIDError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    print(f"{len(names)} newcomers, {names[0]} to {names[-1]}: {given.out}")
+    print(f"{len(names)} new identities, {names[0]} to {names[-1]}: {given.out}")
     return 0
 
 

@@ -129,7 +129,7 @@ class PersonalizationDataModule(LightningDataModule):
         train = manifest.filter(np.asarray(mask, dtype=bool))
         if not len(train):
             raise UserError(
-                "There is nobody to personalize a model with.",
+                "There is no identity to personalize the model with.",
                 looked_for="rows with split 'train' and role 'identity'",
                 found=f"none of {len(manifest)} in {manifest.root}",
                 remedy="see what is there with: python -m diffreid_lightning data check PATH",

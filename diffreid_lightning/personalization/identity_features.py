@@ -81,7 +81,7 @@ class IdentityFeatures:
             fill_array(path, shape, np.float32, _BATCH, features, f"features of {len(rows)} images")
         except OSError as error:
             raise RunError(
-                f"Features cannot be kept in {self.cache_dir}", found=str(error), remedy="free disk space and go on"
+                f"Features cannot be written to {self.cache_dir}", found=str(error), remedy="free disk space, run again"
             ) from error
 
     def of_identities(self, rows: Manifest) -> Tensor:
@@ -95,7 +95,7 @@ class IdentityFeatures:
         """
         labels, keys = rows.identities()
         path, shape = self._path(rows), (len(rows), self._network.num_features)
-        mapped = map_array(path, np.float32, shape, remedy=f"remove {path}: it is made again")
+        mapped = map_array(path, np.float32, shape, remedy=f"remove {path}: it is written again")
         features = torch.from_numpy(np.array(mapped))
         numbers = torch.from_numpy(labels)
         sums = torch.zeros(len(keys), features.shape[1]).index_add_(0, numbers, features)

@@ -247,7 +247,7 @@ class RareWord(IdentityTokens):
             raise UserError(
                 f"There are too few rare words for {self.count} identities.",
                 found=f"{smallest} rare tokens, {self.vectors} of them to a word",
-                remedy="leave vectors open, or set it higher",
+                remedy="leave vectors out, or set it higher",
             )
         places = torch.arange(self.count)[:, None] // smallest ** torch.arange(self.vectors) % smallest
         for number, (pool, vocabulary) in enumerate(zip(pools, people.vocabularies, strict=True)):

@@ -181,11 +181,11 @@ class Personalization(LightningModule):
         """
         if self._trainer is None:
             return
-        remedy = "other people are learnt in a new run, without --ckpt_path"
+        remedy = "train other identities in a new run, without --ckpt_path"
         refuse_other_rows(checkpoint, self._data.training_rows, "vectors", remedy)
         if checkpoint.get(_BASE) not in (None, self._base_weights):
             raise UserError(
-                "The checkpoint was learnt beside another base model.",
+                "The checkpoint was trained from another base model.",
                 found=f"model.model {self.model}, which has other weights",
                 remedy="give --model.model as the run was started (its config.yaml), or leave --ckpt_path out to "
                 "start a new run",
@@ -331,7 +331,7 @@ class Personalization(LightningModule):
         data = datamodule_of(self.trainer)
         if not isinstance(data, PersonalizationDataModule):
             raise UserError(
-                f"{type(data).__name__} says nothing about identities and their prompts.",
+                f"{type(data).__name__} has no identities and prompts.",
                 looked_for="PersonalizationDataModule",
                 remedy="use --data PersonalizationDataModule",
             )
@@ -350,7 +350,7 @@ class Personalization(LightningModule):
         wanted = _MIXED.get(self.frozen_dtype, self.trainer.precision)
         if self.trainer.precision != wanted:
             raise UserError(
-                f"Frozen weights in {self.frozen_dtype} beside trained ones in float32 want mixed precision.",
+                f"Frozen weights in {self.frozen_dtype} and trained ones in float32 need mixed precision.",
                 looked_for=f"trainer.precision {wanted}",
                 found=self.trainer.precision,
                 remedy=f"use --trainer.precision {wanted}, or --model.frozen_dtype float32",

@@ -83,7 +83,7 @@ class PriorImages(ABC):
             seed: of the noise.
 
         Raises:
-            UserError: the base model or the scheduler cannot be had.
+            UserError: the base model or the scheduler is not available.
             RunError: the disk is full.
         """
         path = self._path(model, prompts, image_size, seed)
@@ -109,14 +109,18 @@ class PriorImages(ABC):
             fill_array(path, shape, np.float16, self.draw_at_once, latents, f"drawing {len(prompts)} prior images")
         except OSError as error:
             raise RunError(
-                f"Prior images cannot be kept in {self.cache_dir}", found=str(error), remedy="free disk space and go on"
+                f"Prior images cannot be written to {self.cache_dir}",
+                found=str(error),
+                remedy="free disk space, run again",
             ) from error
         rank_zero_info(f"{len(prompts)} prior images drawn by {model}: {path}")
 
     def open(self, model: str, prompts: list[str], image_size: tuple[int, int], seed: int) -> npt.NDArray[np.float16]:
         """Memory-map the cached latents, (P, C, h, w), scaled as the denoiser's input."""
         path = self._path(model, prompts, image_size, seed)
-        return map_array(path, np.float16, (len(prompts), None, None, None), remedy=f"remove {path}: it is made again")
+        return map_array(
+            path, np.float16, (len(prompts), None, None, None), remedy=f"remove {path}: it is written again"
+        )
 
     def _path(self, model: str, prompts: list[str], image_size: tuple[int, int], seed: int) -> Path:
         settings = [list(image_size), seed, self.steps, self.guidance, self.scheduler, self.draw_at_once]

@@ -107,7 +107,7 @@ def load_mapper(folder: Path) -> tuple[TokenMapper, dict[str, Any]]:
     """
     if not (folder / SETTINGS_FILE).is_file():
         raise UserError(
-            f"The model at {folder} knows nobody but the identities it was trained on.",
+            f"The model at {folder} has only the identities it was trained on.",
             looked_for=f"{SETTINGS_FILE} and {MAPPER_FILE}",
             remedy="train it with MappedTokens as model.tokens",
         )
@@ -115,7 +115,7 @@ def load_mapper(folder: Path) -> tuple[TokenMapper, dict[str, Any]]:
         noted = read_json(folder / SETTINGS_FILE, {"shape": _SHAPE, "features": dict}, remedy=_REMEDY)
         tensors = read_safetensors(folder / MAPPER_FILE)
         if not _fits(noted["shape"], tensors):  # before a network of that shape is built
-            raise ValueError(f"tensors of {MAPPER_FILE} and the shape in {SETTINGS_FILE} do not belong together")
+            raise ValueError(f"tensors of {MAPPER_FILE} and the shape in {SETTINGS_FILE} do not match")
         mapper = TokenMapper(**{name: noted["shape"][name] for name in _SHAPE})
         mapper.load_state_dict(tensors)
         return mapper.eval().requires_grad_(False), dict(noted["features"])

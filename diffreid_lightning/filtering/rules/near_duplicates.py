@@ -38,7 +38,7 @@ class NearDuplicates(SelectionRule):
         if self.real is not None:
             if REAL_DISTANCE not in selection.manifest.columns:
                 raise UserError(
-                    f"The manifest of {selection.manifest.root} does not say how near real images are.",
+                    f"The manifest of {selection.manifest.root} has no distances to real images.",
                     looked_for=f"column {REAL_DISTANCE}, as scoring writes it",
                     remedy="score it again, or give NearDuplicates real: null",
                 )

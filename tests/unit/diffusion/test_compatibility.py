@@ -32,7 +32,7 @@ def changed(pipeline: Any, part: str, settings: dict[str, Any]) -> Any:
     ("layout", "settings", "told"),
     [
         ("sd1", {"in_channels": 9}, "inpainting"),
-        ("sd1", {"in_channels": 8}, "text alone"),
+        ("sd1", {"in_channels": 8}, "text only"),
         ("sd1", {"out_channels": 8}, "learned variance"),
         ("sd1", {"time_cond_proj_dim": 256}, "distilled from"),
         ("sdxl", {"time_cond_proj_dim": 256}, "distilled from"),
@@ -42,7 +42,7 @@ def changed(pipeline: Any, part: str, settings: dict[str, Any]) -> Any:
         ("sdxl", {"addition_embed_type": None}, "addition_embed_type"),
         ("sd1", {"encoder_hid_dim_type": "image_proj"}, "encoder_hid_dim_type"),
         ("sdxl", {"projection_class_embeddings_input_dim": 40}, "refiner"),
-        ("sd2", {"cross_attention_dim": 1024}, "do not belong together"),
+        ("sd2", {"cross_attention_dim": 1024}, "do not fit each other"),
     ],
 )
 def test_a_denoiser_that_cannot_be_served_is_refused(

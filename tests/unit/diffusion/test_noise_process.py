@@ -89,5 +89,5 @@ def test_a_preconditioned_checkpoint_is_not_trained_and_samples_as_stock_does(
 
 def test_a_sampler_that_does_not_know_the_prediction_is_refused_before_the_run() -> None:
     own = diffusers.DDIMScheduler(prediction_type="sample")
-    with pytest.raises(UserError, match="refuses its settings"):
+    with pytest.raises(UserError, match="does not accept its settings"):
         Sampler(own, "PNDMScheduler", {"skip_prk_steps": True}, 4)

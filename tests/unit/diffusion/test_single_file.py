@@ -127,11 +127,11 @@ def test_the_tokenizer_of_published_families_gives_openais_numbers(tmp_path: Pat
 @pytest.mark.parametrize(
     ("shapes", "told"),
     [
-        ({INPUT: (1, 4), ATTENTION: (1, 1024), TEXT: (1,)}, "both kinds of SD 2.x look the same"),
-        ({INPUT: (1, 9), ATTENTION: (1, 768), TEXT: (1,)}, "not of a family"),
-        ({INPUT: (1, 4), XL: (1,), "edm_mean": (4,)}, "not of a family"),
-        ({INPUT: (1, 4), ATTENTION: (1, 768)}, "not of a family"),
-        ({"double_blocks.0.img_attn.qkv.weight": (1,)}, "not of a family"),
+        ({INPUT: (1, 4), ATTENTION: (1, 1024), TEXT: (1,)}, "both kinds of SD 2.x have the same tensors"),
+        ({INPUT: (1, 9), ATTENTION: (1, 768), TEXT: (1,)}, "unknown model family"),
+        ({INPUT: (1, 4), XL: (1,), "edm_mean": (4,)}, "unknown model family"),
+        ({INPUT: (1, 4), ATTENTION: (1, 768)}, "unknown model family"),
+        ({"double_blocks.0.img_attn.qkv.weight": (1,)}, "unknown model family"),
     ],
 )
 def test_a_file_of_no_known_family_asks_for_configurations(

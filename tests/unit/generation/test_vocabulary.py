@@ -36,7 +36,7 @@ def test_the_rendered_one_speaks_the_words_of_tiny_sd() -> None:
         ("view: [front, back]\nview: [left, right]\n", ["cannot be read", "duplicate"]),
         ("view: [front]\n", ["'view'", "1 phrases", "two or more"]),
         ("view: [front, back, front]\n", ["'view'", "more than once", "front"]),
-        ("light: [on, off]\n", ["'light'", "no text", "True", "quotes"]),
+        ("light: [on, off]\n", ["'light'", "not text", "True", "quotes"]),
         ("view: front\n", ["no list under 'view'"]),
         ("- front\n", ["by attribute"]),
         ("", ["no attribute"]),

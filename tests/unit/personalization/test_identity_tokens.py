@@ -162,7 +162,7 @@ def test_a_mapper_gives_vectors_to_features_it_never_saw(
     assert not torch.equal(others[0], mapper(tokens.seen)[0])
     groups = tokens.groups(0.1)
     assert {id(each) for group in groups for each in group["params"]} == {id(each) for each in tokens.parameters()}
-    with pytest.raises(UserError, match="knows nobody"):
+    with pytest.raises(UserError, match="has only the identities"):
         load_mapper(tmp_path / "elsewhere")
 
 

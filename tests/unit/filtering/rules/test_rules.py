@@ -135,7 +135,7 @@ def test_each_half_of_the_search_for_copies_can_be_left_out(scored: MakeSelectio
     selection = scored([1, 1], [0.5, 0.9], **arguments)
     select_rows(selection, [NearDuplicates(real=0.05, generated=None)])
     assert selection.kept.tolist() == [False, True]
-    with pytest.raises(UserError, match="how near real images are"):
+    with pytest.raises(UserError, match="no distances to real images"):
         select_rows(scored([1], [0.5]), [NearDuplicates()])
 
 
