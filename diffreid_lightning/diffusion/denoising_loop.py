@@ -22,7 +22,7 @@ _MOST_GUIDANCE = 100  # images are unrecognizable far below this scale
 class Guidance(NamedTuple):
     """Encoded prompts of a batch of B images, and their weights at every call of the denoiser."""
 
-    nothing: Conditioning  #: B rows without a prompt
+    unconditional: Conditioning  #: B rows without a prompt
     prompts: list[Conditioning]  #: K times B rows
     weights: Weights  #: (calls, K, B)
     rescale: float = 0.0  #: guidance rescale, 0 to 1
@@ -66,7 +66,7 @@ def denoise(
     asked = find_evaluated(guidance.weights)
     weights = torch.tensor(np.ascontiguousarray(guidance.weights), device=latents.device)[..., None, None, None]
     # 1. Concatenate the conditioning once for each set of evaluated prompts.
-    everything = [guidance.nothing, *guidance.prompts]
+    everything = [guidance.unconditional, *guidance.prompts]
     arguments: dict[bytes, dict[str, Any]] = {}
     for row in asked:
         if row.tobytes() not in arguments:

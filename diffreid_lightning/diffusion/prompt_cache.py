@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
-from diffreid_lightning.diffusion.prompt_encoding import Conditioning, encode_nothing, encode_prompts
+from diffreid_lightning.diffusion.prompt_encoding import Conditioning, encode_prompts, encode_unconditional
 
 _TOGETHER = 8  # a fixed batch size, so that a prompt's encoding does not depend on the others
 
@@ -26,7 +26,7 @@ class PromptCache:
         self.capacity = capacity
         self.encoded = 0  #: prompts that went through the text encoder
         self._kept: OrderedDict[str, Conditioning] = OrderedDict()
-        self._nothing: Conditioning | None = None
+        self._unconditional: Conditioning | None = None
 
     def __call__(self, prompts: Sequence[str]) -> Conditioning:
         """Return the conditioning of prompts, in order.
@@ -49,8 +49,8 @@ class PromptCache:
             self._kept.popitem(last=False)
         return found
 
-    def nothing(self, count: int) -> Conditioning:
+    def unconditional(self, count: int) -> Conditioning:
         """Return ``count`` rows of the unconditional encoding."""
-        if self._nothing is None:
-            self._nothing = encode_nothing(self.pipeline, self.image_size)
-        return self._nothing.take([0] * count)
+        if self._unconditional is None:
+            self._unconditional = encode_unconditional(self.pipeline, self.image_size)
+        return self._unconditional.take([0] * count)

@@ -64,7 +64,7 @@ def encode_prompts(pipeline: Any, prompts: Sequence[str], image_size: tuple[int,
     return Conditioning(encoder(ids, attention_mask=mask)[0])
 
 
-def encode_nothing(pipeline: Any, image_size: tuple[int, int]) -> Conditioning:
+def encode_unconditional(pipeline: Any, image_size: tuple[int, int]) -> Conditioning:
     """Encode the unconditional input of classifier-free guidance (Ho and Salimans, arXiv 2207.12598), one row.
 
     It is the empty prompt, or zeros if the pipeline has ``force_zeros_for_empty_prompt`` (SDXL).

@@ -43,7 +43,7 @@ class ScoreWriter(ManifestWriter):
             raise UserError(f"{type(pl_module).__name__} does not score.", remedy="use ManifestWriter, or ReIDScorer")
         self._real, self._calibration = pl_module.real, pl_module.calibration_text
         if trainer.is_global_zero and not self.parts.finished:
-            self._begin(stage_datamodule(trainer).rows)
+            self._create_thumbnails(stage_datamodule(trainer).rows)
         trainer.strategy.barrier()
 
     def write_on_batch_end(
@@ -73,7 +73,7 @@ class ScoreWriter(ManifestWriter):
             staged.write_text(text + "\n", encoding="utf-8")
         return super().result(read, rows)
 
-    def _begin(self, rows: int) -> None:
+    def _create_thumbnails(self, rows: int) -> None:
         """Create the array of thumbnails, unless it has earlier batches."""
         if not self.parts.done():
             new_array(self._unfinished(), np.uint8, (rows, LENGTH)).flush()

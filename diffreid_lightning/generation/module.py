@@ -235,7 +235,7 @@ class GenerationModule(LightningModule):
             latents = self.sampler.start(noise, timesteps)
         # 3. Denoise with guidance. 4. Decode.
         weights = self.diversity.weights(len(timesteps), self.guidance, seeds)
-        guidance = Guidance(self._prompts.nothing(count), slots, weights, self.rescale)
+        guidance = Guidance(self._prompts.unconditional(count), slots, weights, self.rescale)
         latents = denoise(self.unet, self.sampler, guidance, latents, timesteps, generators)
         return decode_latents(self.vae, latents, self.decoded_together)
 

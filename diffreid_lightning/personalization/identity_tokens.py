@@ -80,7 +80,7 @@ class IdentityTokens(nn.Module, ABC):
         if self.features is not None:
             self.features.encode(rows)
 
-    def begin(self, people: People) -> None:
+    def initialize(self, people: People) -> None:
         """Create the parameters for these identities."""
         self.count = people.count
         self._make(people)
@@ -206,7 +206,7 @@ class MappedTokens(IdentityTokens):
         self.mapper = TokenMapper(
             seen.shape[1], self.hidden, self.vectors, [len(word) for word in people.word(self.word)]
         )
-        self.mapper.begin(seen, people.word(self.word), people.spreads(), self.spread)
+        self.mapper.initialize(seen, people.word(self.word), people.spreads(), self.spread)
 
     def forward(self, identities: Tensor) -> list[Tensor]:
         """Map the identities' features; see the base class."""

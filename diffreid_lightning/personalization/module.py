@@ -30,8 +30,8 @@ from diffreid_lightning.diffusion.pipeline_io import Pipeline, load_pipeline
 from diffreid_lightning.diffusion.prompt_cache import PromptCache
 from diffreid_lightning.diffusion.prompt_encoding import (
     Conditioning,
-    encode_nothing,
     encode_prompts,
+    encode_unconditional,
     text_encoders,
     tokenize,
     unet_arguments,
@@ -132,7 +132,7 @@ class Personalization(LightningModule):
         decodable_size(pipeline.vae, self.image_size)
         self._held = _Held(pipeline, self.image_size)
         self.scheduler = training_scheduler(pipeline.scheduler, model)
-        self._begun = False
+        self._configured = False
 
     # Set-up.
 
@@ -146,20 +146,20 @@ class Personalization(LightningModule):
         Raises:
             UserError: the DataModule is another kind, or for another base model; or a prompt is too long.
         """
-        if self._begun:
+        if self._configured:
             return
         self._check_base()
         self._check_precision()
         with torch.device("cpu"):  # Lightning may set the accelerator here; the base model is still on the CPU
-            self._begin(self._held.pipeline, self._data)
-        self._begun = True
+            self._configure(self._held.pipeline, self._data)
+        self._configured = True
 
-    def _begin(self, pipeline: Pipeline, data: PersonalizationDataModule) -> None:
+    def _configure(self, pipeline: Pipeline, data: PersonalizationDataModule) -> None:
         encoders = text_encoders(pipeline)
         for network in (pipeline.unet, pipeline.vae, *(encoder for _, encoder in encoders)):
             network.requires_grad_(False)
         vocabularies = [encoder.get_input_embeddings().weight for _, encoder in encoders]
-        self.tokens.begin(People(data.pictures, [tokenizer for tokenizer, _ in encoders], vocabularies))
+        self.tokens.initialize(People(data.pictures, [tokenizer for tokenizer, _ in encoders], vocabularies))
         inject(pipeline, self.tokens, [identity.name for identity in data.identities])
         for tokenizer, _ in text_encoders(pipeline):
             tokenize(tokenizer, data.longest_prompts())  # refuse prompts that are too long now, not mid-run
@@ -289,7 +289,7 @@ class Personalization(LightningModule):
         pipeline = self._held.pipeline
         distinct = sorted(set(prompts) - {""})
         # The empty prompt comes first: it also looks an identity up, so every parameter gets a gradient.
-        parts = [encode_nothing(pipeline, self.image_size)] if "" in prompts else []
+        parts = [encode_unconditional(pipeline, self.image_size)] if "" in prompts else []
         if distinct:
             parts.append(encode_prompts(pipeline, distinct, self.image_size))
         places = {prompt: place for place, prompt in enumerate([""] * ("" in prompts) + distinct)}

@@ -19,7 +19,7 @@ from diffreid_lightning.diffusion.checkpoints import locate_pipeline, weights_ha
 from diffreid_lightning.diffusion.denoising_loop import guidance_scale
 from diffreid_lightning.diffusion.noise_scheduler import Sampler
 from diffreid_lightning.diffusion.pipeline_io import load_pipeline
-from diffreid_lightning.diffusion.prompt_encoding import Conditioning, encode_nothing, encode_prompts
+from diffreid_lightning.diffusion.prompt_encoding import Conditioning, encode_prompts, encode_unconditional
 from diffreid_lightning.diffusion.prompt_template import PromptTemplate
 from diffreid_lightning.errors import RunError, check_at_least, check_range
 from diffreid_lightning.paths import user_path
@@ -91,14 +91,14 @@ class PriorImages(ABC):
             return
         pipeline = load_pipeline(model, _precision()).to(fastest_device())
         pipeline.scheduler = Sampler(pipeline.scheduler, self.scheduler, {}, self.steps).scheduler
-        nothing = encode_nothing(pipeline, image_size)
+        unconditional = encode_unconditional(pipeline, image_size)
         unit = pipeline.vae_scale_factor
         shape = (len(prompts), pipeline.unet.config.in_channels, image_size[0] // unit, image_size[1] // unit)
 
         @torch.no_grad()
         def latents(start: int, end: int) -> npt.NDArray[np.float16]:
             drawn = pipeline(
-                **prompt_arguments(encode_prompts(pipeline, prompts[start:end], image_size), nothing),
+                **prompt_arguments(encode_prompts(pipeline, prompts[start:end], image_size), unconditional),
                 num_inference_steps=self.steps, guidance_scale=self.guidance,
                 height=image_size[0], width=image_size[1], output_type="latent",
                 generator=[torch.Generator().manual_seed(_seed(seed, number)) for number in range(start, end)],
@@ -208,14 +208,14 @@ class CoarsePrior(PriorImages):
         return [self.prompt] * self.images
 
 
-def prompt_arguments(prompts: Conditioning, nothing: Conditioning) -> dict[str, Any]:
+def prompt_arguments(prompts: Conditioning, unconditional: Conditioning) -> dict[str, Any]:
     """Name encoded prompts as the stock pipelines' ``__call__`` does.
 
     Args:
         prompts: B rows.
-        nothing: one row, the empty prompt.
+        unconditional: one row, the empty prompt.
     """
-    empty = nothing.take([0] * len(prompts.states))
+    empty = unconditional.take([0] * len(prompts.states))
     arguments: dict[str, Any] = {"prompt_embeds": prompts.states, "negative_prompt_embeds": empty.states}
     if prompts.pooled is not None:
         arguments |= {"pooled_prompt_embeds": prompts.pooled, "negative_pooled_prompt_embeds": empty.pooled}

@@ -29,8 +29,8 @@ def row_adamw_(
 
     Plain AdamW moves every row of an embedding table at every step, by momentum and decay, although a batch has a
     gradient for only a few rows. Its bias correction counts the steps of the whole table: a row that is first used late
-    moves by ``(1 - betas[0]) / sqrt(1 - betas[1])`` learning rates (3.2 by default), and drifts on while unused, by
-    ``1 / sqrt(1 - betas[1])`` of them in all (32). Here an unused row and its moments do not change, and the bias
+    moves by ``(1 - betas[0]) / sqrt(1 - betas[1])`` learning rates (3.2 by default), and drifts on while unused, to
+    ``1 / sqrt(1 - betas[1])`` of them (32). Here an unused row and its moments do not change, and the bias
     correction counts the row's own steps. If all rows have a gradient at every step, the two rules are equal.
 
     Args:

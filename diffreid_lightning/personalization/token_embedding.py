@@ -58,7 +58,7 @@ def inject(pipeline: Any, tokens: IdentityTokens, names: list[str]) -> None:
 
     Args:
         pipeline: changed in place.
-        tokens: the identities, already begun.
+        tokens: initialized identity tokens.
         names: their names, in order.
 
     Raises:

@@ -44,7 +44,7 @@ class TokenMapper(nn.Module):
         self.register_buffer("spread", torch.ones(sum(widths)))
 
     @torch.no_grad()
-    def begin(self, features: Tensor, words: Sequence[Tensor], spreads: Sequence[Tensor], amount: float) -> None:
+    def initialize(self, features: Tensor, words: Sequence[Tensor], spreads: Sequence[Tensor], amount: float) -> None:
         """Set the standardization, the word and the scale of the last layer.
 
         Args:

@@ -11,8 +11,8 @@ import torch
 from diffreid_lightning.diffusion.pipeline_io import load_pipeline
 from diffreid_lightning.diffusion.prompt_encoding import (
     Conditioning,
-    encode_nothing,
     encode_prompts,
+    encode_unconditional,
     take_rows,
     tokenize,
     unet_arguments,
@@ -50,7 +50,7 @@ def test_prompts_and_their_absence_are_those_of_the_stock_pipeline(
         stock.load_textual_inversion(table[:, 0] if vectors == 1 else table, token=list(NAMES), **where)
     with torch.no_grad():
         ours = encode_prompts(pipeline, PROMPTS, SIZE)
-        both = Conditioning.cat([ours, *[encode_nothing(pipeline, SIZE)] * len(PROMPTS)])
+        both = Conditioning.cat([ours, *[encode_unconditional(pipeline, SIZE)] * len(PROMPTS)])
         theirs = stock_encoding(stock, PROMPTS)
     assert torch.equal(both.states, theirs.states)
     if layout == "sdxl":

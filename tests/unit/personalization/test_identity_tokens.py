@@ -40,7 +40,7 @@ def begun(tokens: IdentityTokens, pipeline: object, rows: Manifest) -> IdentityT
     encoders = text_encoders(pipeline)
     tokens.prepare_data(rows)
     vocabularies = [encoder.get_input_embeddings().weight for _, encoder in encoders]
-    tokens.begin(People(rows, [tokenizer for tokenizer, _ in encoders], vocabularies))
+    tokens.initialize(People(rows, [tokenizer for tokenizer, _ in encoders], vocabularies))
     return tokens
 
 
@@ -188,11 +188,11 @@ def test_rare_words_differ_and_never_move(checkpoints: dict[str, Path], rows: Ma
     assert (tokens.vectors, list(tokens.parameters()), tokens.groups(1.0)) == (1, [], [])
     assert torch.equal(tokens.table()[0], vocabulary[rare[:4]])
     many = RareWord()
-    many.begin(_Crowd(rows, [pipeline.tokenizer], [vocabulary]))
+    many.initialize(_Crowd(rows, [pipeline.tokenizer], [vocabulary]))
     assert many.vectors == 2
     assert len(torch.unique(many.table()[0].flatten(1), dim=0)) == 300
     with pytest.raises(UserError, match="too few rare words"):
-        RareWord(vectors=1).begin(_Crowd(rows, [pipeline.tokenizer], [vocabulary]))
+        RareWord(vectors=1).initialize(_Crowd(rows, [pipeline.tokenizer], [vocabulary]))
 
 
 class _Crowd(People):
@@ -210,7 +210,7 @@ def test_ten_thousand_identities_take_a_lookup_of_those_in_the_batch(rows: Manif
             return [torch.ones(768)]
 
     tokens = FreeTokens()
-    tokens.begin(Crowd(rows, [], []))
+    tokens.initialize(Crowd(rows, [], []))
     (found,) = tokens(torch.tensor([3, 9_999]))
     assert found.shape == (2, 1, 768)
     assert sum(parameter.numel() for parameter in tokens.parameters()) == 10_000 * 768
