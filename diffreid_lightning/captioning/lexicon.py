@@ -27,7 +27,7 @@ def _nouns(text: str) -> dict[str, str]:
     return table
 
 
-def _listed(text: str) -> frozenset[str]:
+def _words(text: str) -> frozenset[str]:
     """Read single words."""
     return frozenset(text.split())
 
@@ -113,7 +113,7 @@ WORN = ((TOP, JACKET), (SUIT,), (DRESS,), (TROUSERS, SHORTS, SKIRT), (SHOES,), (
 
 KINDS = (*(kind for kinds in WORN for kind in kinds), BAG, HAIR)
 
-PLURAL = _listed(
+PLURAL = _words(
     "trousers jeans leggings sweatpants shorts shoes sneakers boots sandals heels glasses sunglasses clothes hair"
 )
 """Nouns without an article."""
@@ -154,7 +154,7 @@ PERSONS = {
 }  # fmt: skip
 AGES = {"young": "young", "old": "old", "older": "old", "elderly": "old"}
 
-NOT = _listed("no not without nor isn't")
+NOT = _words("no not without nor isn't")
 
 VIEWS = _phrases("""
         from behind, from the front, from the back, from the rear, from the side, from the left, from the right,
@@ -163,7 +163,7 @@ VIEWS = _phrases("""
         facing right, facing forward, looking at the camera, looking away, with her back turned, with his back turned,
         with their back turned, with her back to the camera, with his back to the camera, in profile
     """)
-SEEN = _listed("seen viewed shown")
+SEEN = _words("seen viewed shown")
 """Words allowed before a view."""
 
 LIGHTS = _phrases("""
@@ -175,27 +175,27 @@ LIGHTS = _phrases("""
         under street lights, under bright lights
     """)
 
-POSES = _listed(
+POSES = _words(
     "walking standing running jogging sitting kneeling crouching bending leaning waiting talking cycling strolling "
     "striding turning skating climbing stretching waving"
 )
-MANNERS = _listed("slowly quickly briskly fast still around along away together by past over up down forward")
+MANNERS = _words("slowly quickly briskly fast still around along away together by past over up down forward")
 """Words allowed after a pose."""
 
-DOINGS = _listed("holding carrying pushing pulling riding using reading checking crossing looking talking")
-OBJECTS = _listed(
+DOINGS = _words("holding carrying pushing pulling riding using reading checking crossing looking talking")
+OBJECTS = _words(
     "phone cellphone bike bicycle scooter skateboard motorcycle stroller pram cart umbrella book newspaper bottle cup "
     "coffee dog baby street road wheelchair"
 )
 """Objects of an action."""
 
-PREPOSITIONS = _listed(
+PREPOSITIONS = _words(
     "in on at down along across through near by beside outside inside past under into onto against behind over "
     "towards toward around up beneath between"
 )
 """Words that begin a place; also ``next to`` and ``in front of``."""
 
-PLACES = _listed(
+PLACES = _words(
     "street streets road sidewalk pavement path pathway walkway footpath alley lane crosswalk crossing intersection "
     "corner grass lawn park garden field yard courtyard campus square plaza building buildings house wall fence gate "
     "door doorway entrance window windows shop store supermarket market mall station platform train tunnel subway "
@@ -205,10 +205,10 @@ PLACES = _listed(
     "poster posters counter turnstile turnstiles court stadium school city town"
 )
 
-ARTICLES = _listed("a an the his her their its some this that another")
+ARTICLES = _words("a an the his her their its some this that another")
 """Words that end the modifiers of a noun."""
 
-STOPS = ARTICLES | PREPOSITIONS | NOT | _listed(
+STOPS = ARTICLES | PREPOSITIONS | NOT | _words(
     "with wearing wears dressed carrying carries holding who which is are was has having of to for from and or while "
     "as but")  # fmt: skip
 """Words not allowed between a preposition's article and its noun."""

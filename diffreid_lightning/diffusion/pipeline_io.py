@@ -63,7 +63,7 @@ def load_autoencoder(path: str | Path) -> AutoencoderKL:
             looked_for="config.json of an AutoencoderKL, or a pipeline folder with vae/config.json",
             remedy="train one: python -m diffreid_lightning fit --config tools/tiny_sd/configs/autoencoder.yaml",
         )
-    with _loading(path, "autoencoder"):
+    with _wrap_load_errors(path, "autoencoder"):
         vae = _load_network(AutoencoderKL, folder, torch.float32)
         return vae
 
@@ -79,7 +79,7 @@ def save_autoencoder(vae: AutoencoderKL, folder: Path, provenance: Mapping[str, 
     Raises:
         RunError: the disk is full.
     """
-    with _replacing(folder, provenance) as target:
+    with _replace_folder(folder, provenance) as target:
         vae.save_pretrained(target, safe_serialization=True)
 
 
@@ -97,7 +97,7 @@ def save_pipeline(pipeline: Pipeline, folder: Path, provenance: Mapping[str, Any
     Raises:
         RunError: the disk is full.
     """
-    with _replacing(folder, provenance) as target:
+    with _replace_folder(folder, provenance) as target:
         pipeline.save_pretrained(target, safe_serialization=True)
         for file in [*target.glob("unet/*.safetensors"), *target.glob("vae/*.safetensors")]:  # large ones are split
             _recast(file, torch.float16)
@@ -175,7 +175,7 @@ def load_pipeline(model: str | Path, dtype: torch.dtype = torch.float32) -> Pipe
 def _load_folder(folder: Path, model: str | Path, dtype: torch.dtype) -> Pipeline:
     name = check_parts(folder, model)
     networks = {part: cls for part, cls in _NETWORKS.items() if part in LAYOUTS[name]}
-    with _loading(model, "diffusion model"):
+    with _wrap_load_errors(model, "diffusion model"):
         loaded = {part: _load_network(cls, folder / part, dtype) for part, cls in networks.items()}
         pipeline: Pipeline = _PIPELINES[name].from_pretrained(  # type: ignore[attr-defined]
             folder, local_files_only=True, **loaded, **_SETTINGS[name]
@@ -184,7 +184,7 @@ def _load_folder(folder: Path, model: str | Path, dtype: torch.dtype) -> Pipelin
 
 
 def _load_file(file: Path, model: str | Path, dtype: torch.dtype) -> Pipeline:
-    with configs_of(file) as configs, _loading(model, "diffusion model"):
+    with configs_of(file) as configs, _wrap_load_errors(model, "diffusion model"):
         name = check_parts(configs, model, weights=False)
         try:
             pipeline: Pipeline = _PIPELINES[name].from_single_file(  # type: ignore[attr-defined]
@@ -247,7 +247,7 @@ def _missing(path: str | Path, what: str, looked_for: str, remedy: str) -> UserE
 
 
 @contextmanager
-def _loading(path: str | Path, what: str) -> Iterator[None]:
+def _wrap_load_errors(path: str | Path, what: str) -> Iterator[None]:
     bars = [each for each in (diffusers_logging, transformers_logging) if each.is_progress_bar_enabled()]
     spoken = [(library, library.get_verbosity()) for library in (diffusers_logging, transformers_logging)]
     for library, _ in spoken:
@@ -273,7 +273,7 @@ def _loading(path: str | Path, what: str) -> Iterator[None]:
 
 
 @contextmanager
-def _replacing(folder: Path, provenance: Mapping[str, Any]) -> Iterator[Path]:
+def _replace_folder(folder: Path, provenance: Mapping[str, Any]) -> Iterator[Path]:
     """Replace a model's folder, with its provenance."""
     try:
         with replacing(folder) as partial:

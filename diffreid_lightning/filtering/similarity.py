@@ -97,7 +97,7 @@ def nearest(thumbs: Tensor, others: Tensor | Thumbnails, exclude: Tensor | None 
 
 
 def _tile_of(others: Tensor | Thumbnails, start: int) -> tuple[Tensor, Tensor]:
-    """Centerd values of the next few others, and their squared lengths."""
+    """Return the centered values of one tile and their squared lengths."""
     part = slice(start, start + _TILE)
     if isinstance(others, Thumbnails):
         return others.values[part], others.squares[part]
