@@ -12,16 +12,26 @@ from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from diffreid_lightning.errors import UserError, shorten
-from diffreid_lightning.manifest.image_decoding import DepthError, count_frames, decode_image, deep_values
+from diffreid_lightning.manifest.image_decoding import (
+    COLOR_REMEDY,
+    DepthError,
+    count_frames,
+    decode_image,
+    deep_values,
+    level_range,
+    value_range,
+)
 from diffreid_lightning.manifest.image_root import ImageRoot
 from diffreid_lightning.manifest.manifest import Manifest
 
 _BATCH = 64  # images handed to a thread at a time: a future for each of a million images would fill the memory
 _DARK, _LIGHT, _EVEN = 10, 245, 5  # values a black image stays below, a white one above; spread of a flat one
 _FEW = 16  # levels that 12 bits leave in 8 when they are cut off as if they were 16
+_STRAY = 0.01  # share of pixels whose levels do not count
 _SHOWN = 3
 _FEW_LEVELS = "of few levels"
 
@@ -33,7 +43,8 @@ class Decoded:
     Args:
         images: how many were read.
         broken: (file name, what is wrong) of each image that cannot be decoded.
-        too_deep: (file name, what is wrong) of each image whose more than 8 bits do not fill the range of their type.
+        too_deep: (file name, what is wrong) of each grey image of more than 8 bits that do not fill their type's range.
+        deep_colors: those of them in color, which are rewritten by another program.
         deep_range: smallest and largest grey value over all images of more than 8 bits; None without such images.
         empty: file names of images that show nothing, by what they are: black, white, of one color.
         few_levels: file names of other images of at most 16 levels in every channel.
@@ -47,6 +58,7 @@ class Decoded:
     images: int
     broken: tuple[tuple[str, str], ...] = ()
     too_deep: tuple[tuple[str, str], ...] = ()
+    deep_colors: tuple[tuple[str, str], ...] = ()
     deep_range: tuple[float, float] | None = None
     empty: tuple[tuple[str, tuple[str, ...]], ...] = ()
     few_levels: tuple[str, ...] = ()
@@ -64,6 +76,8 @@ class Decoded:
             found.append(f"{len(self.broken):,} images cannot be read")
         if self.too_deep:
             found.append(self._too_deep_in_words())
+        if self.deep_colors:
+            found.append(f"{_shallow(self.deep_colors)}; {COLOR_REMEDY}")
         found += [f"{len(names):,} images are {kind}: {shorten(names, _SHOWN)}" for kind, names in self.empty]
         return found
 
@@ -85,8 +99,7 @@ class Decoded:
         return found
 
     def _too_deep_in_words(self) -> str:
-        count, (name, reason) = len(self.too_deep), self.too_deep[0]
-        text = f"{count:,} images of more than 8 bits do not fill the range of their type: {name} ({reason})"
+        text = _shallow(self.too_deep)
         if self.deep_range is None:
             return f"{text}; write the whole set with one range, as images of 8 bits"
         low, high = (f"{value:.10g}" for value in self.deep_range)
@@ -96,12 +109,18 @@ class Decoded:
         )
 
 
+def _shallow(images: tuple[tuple[str, str], ...]) -> str:
+    name, reason = images[0]
+    return f"{len(images):,} images of more than 8 bits do not fill the range of their type: {name} ({reason})"
+
+
 class _Look(NamedTuple):
     """Properties of one decoded image."""
 
     digest: bytes = b""  # of its pixels; empty where it shows nothing
     broken: str | None = None
     too_deep: str | None = None
+    in_color: bool = False
     deep_range: tuple[float, float] | None = None
     kind: str = ""
     frames: int = 1
@@ -132,7 +151,8 @@ def decode_all(manifest: Manifest, on_progress: Callable[[int, int], None] | Non
     return Decoded(
         len(names),
         broken=tuple((name, look.broken) for name, look in pairs if look.broken is not None),
-        too_deep=tuple((name, look.too_deep) for name, look in pairs if look.too_deep is not None),
+        too_deep=tuple((name, look.too_deep) for name, look in pairs if look.too_deep and not look.in_color),
+        deep_colors=tuple((name, look.too_deep) for name, look in pairs if look.too_deep and look.in_color),
         deep_range=_whole_range(look.deep_range for look in looks),
         empty=tuple((kind, tuple(name for name, look in pairs if look.kind == kind)) for kind in kinds),
         few_levels=tuple(name for name, look in pairs if look.kind == _FEW_LEVELS),
@@ -147,19 +167,27 @@ def decode_all(manifest: Manifest, on_progress: Callable[[int, int], None] | Non
 def describe_pixels(image: Image.Image) -> str:
     """Name what is odd about an image's pixels: black, white, of one color, of few levels; "" for nothing.
 
+    A hundredth of the pixels does not count: hot ones, or a line of text.
+
     Args:
         image: RGB.
     """
-    bands = image.getextrema()
-    low, high = min(band[0] for band in bands), max(band[1] for band in bands)  # type: ignore[index]
+    histograms = np.reshape(image.histogram(), (-1, 256))
+    bands = [level_range(counts) for counts in histograms]
+    low, high = min(band[0] for band in bands), max(band[1] for band in bands)
     if high <= _DARK:
         return "black"
     if low >= _LIGHT:
         return "white"
-    if all(band[1] - band[0] <= _EVEN for band in bands):  # type: ignore[index]
+    if all(band[1] - band[0] <= _EVEN for band in bands):
         return "of one color"
-    levels = np.count_nonzero(np.reshape(image.histogram(), (-1, 256)), axis=1)
-    return _FEW_LEVELS if levels.max() <= _FEW else ""
+    return _FEW_LEVELS if max(map(_levels, histograms)) <= _FEW else ""
+
+
+def _levels(counts: npt.NDArray[np.int64]) -> int:
+    """Count the levels that all but a stray percent of the pixels are made of."""
+    sums = np.cumsum(np.sort(counts)[::-1])
+    return int(np.searchsorted(sums, (1 - _STRAY) * sums[-1])) + 1
 
 
 def _look_at_batch(images: ImageRoot, names: list[str]) -> list[_Look]:
@@ -173,7 +201,7 @@ def _look_at(images: ImageRoot, name: str) -> _Look:
         data = images.read(name)
         image = decode_image(data, name)
     except DepthError as error:
-        return _Look(too_deep=error.found or error.what, deep_range=_range(data))
+        return _Look(too_deep=error.found or error.what, in_color=error.in_color, deep_range=_range(data))
     except UserError as error:
         return _Look(broken=error.found or error.what)
     kind = describe_pixels(image)
@@ -185,7 +213,7 @@ def _look_at(images: ImageRoot, name: str) -> _Look:
 def _range(data: bytes) -> tuple[float, float] | None:
     values = deep_values(data)
     finite = values[np.isfinite(values)] if values is not None else np.zeros(0)
-    return (finite.min().item(), finite.max().item()) if finite.size else None
+    return value_range(finite) if finite.size else None
 
 
 def _whole_range(ranges: Iterable[tuple[float, float] | None]) -> tuple[float, float] | None:

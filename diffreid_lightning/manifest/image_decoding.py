@@ -16,12 +16,31 @@ from diffreid_lightning.errors import UserError
 _PILLOW_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
 _FRAMED_FORMATS = ("PNG", "WEBP", "TIFF", "GIF")
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF tags, and a value of the second
-_PPM_PEAK = re.compile(rb"P6(?:\s+(?:#.*\n\s*)*\d+){2}\s+(?:#.*\n\s*)*(\d+)\s")
+_PPM_PEAK = re.compile(rb"P[36](?:\s+(?:#.*\n\s*)*\d+){2}\s+(?:#.*\n\s*)*(\d+)\s")
 _FEWEST_LEVELS = 64  # 14 bits at the lower end of 16 take a quarter of the range: 64 of the 256 levels of 8 bits
+_STRAY = 0.01  # share of pixels at either end that may be hot, dead or lamps, and that tell nothing of the range
 
 
 class DepthError(UserError):
-    """An image has more than 8 bits per channel, and scaling it by the range of its type would lose what it shows."""
+    """An image has more than 8 bits per channel, and scaling it by the range of its type would lose what it shows.
+
+    Args:
+        what: one sentence that says what happened.
+        in_color: its values cannot be read, as Pillow cuts more than one channel to 8 bits; grey ones can be rescaled.
+        parts: the other parts of the message.
+    """
+
+    def __init__(self, what: str, *, in_color: bool = False, **parts: str | None) -> None:
+        self.in_color = in_color
+        super().__init__(what, **parts)
+
+
+#: What rewrites images of 16 bits per channel, which Pillow cannot read whole.
+COLOR_REMEDY = (
+    "write the whole set with one range, as images of 8 bits, by a program that reads 16 bits per channel: "
+    "ImageMagick's `magick mogrify -level 0,6.25% -depth 8 *.png` for 12 bits at the lower end of 16; the same "
+    "without -level for dark images of a set that fills its range"
+)
 
 
 def decode_image(data: bytes, origin: str) -> Image.Image:
@@ -32,7 +51,8 @@ def decode_image(data: bytes, origin: str) -> Image.Image:
     for every image of a set and not by its own darkest and brightest value: 0 to 65535 for 16 bits (0 to 4095 where a
     TIFF states 12). 32-bit types have no range of their own: floats are taken for 0 to 1 where they lie in it, else
     for 0 to 255, integers for 0 to 255, else for 0 to 65535. Where that would leave fewer than 64 of the 256 levels
-    and merge values that differ, as with 12 or 14 bits at the lower end of 16, the image is refused.
+    and merge values that differ, as with 12 or 14 bits at the lower end of 16, the image is refused. The darkest and
+    the brightest percent of its pixels do not count: a hot pixel would hide it.
 
     Args:
         data: the file's bytes.
@@ -80,6 +100,31 @@ def deep_values(data: bytes) -> npt.NDArray[Any] | None:
         raise
     except Exception:  # broken bytes: `decode_image` says why
         return None
+
+
+def value_range(values: npt.NDArray[Any]) -> tuple[float, float]:
+    """Return the smallest and largest value; without stray pixels, where these take most of the range.
+
+    Args:
+        values: finite numbers, at least one.
+    """
+    low, high = values.min().item(), values.max().item()
+    stray = int(_STRAY * values.size)
+    ordered = np.partition(values.ravel(), (stray, values.size - 1 - stray)) if stray else values
+    bulk = (ordered[stray].item(), ordered[-1 - stray].item()) if stray else (low, high)
+    return bulk if bulk[1] - bulk[0] < (high - low) / 2 else (low, high)
+
+
+def level_range(counts: npt.NDArray[np.int64]) -> tuple[int, int]:
+    """Return the lowest and highest of 256 levels that are left without stray pixels.
+
+    Args:
+        counts: (256,) pixels of each level, at least one in all.
+    """
+    sums = np.cumsum(counts)
+    stray = int(_STRAY * sums[-1])
+    low, high = np.searchsorted(sums, (stray, sums[-1] - stray - 1), side="right")
+    return int(low), int(high)
 
 
 def scale_grey(data: bytes, low: float, high: float) -> bytes | None:
@@ -169,9 +214,11 @@ def _scaled(values: npt.NDArray[Any], peak: float | None, origin: str) -> Image.
         levels = (values.astype(np.float64) * (255 / limit)).round().astype(np.uint8)
     else:
         levels = (values.astype(np.int64) * 256 // int(limit + 1)).astype(np.uint8)
-    if int(levels.max()) - int(levels.min()) < _FEWEST_LEVELS:
+    darkest, brightest = level_range(np.bincount(levels.ravel(), minlength=256))
+    if brightest - darkest < _FEWEST_LEVELS:
         before, after = len(np.unique(values)), len(np.unique(levels))
         if after < before:
+            low, high = value_range(values)
             found = (
                 f"values from {low:.10g} to {high:.10g} of 0 to {limit:g}: 8 bits would keep {after} of {before} levels"
             )
@@ -191,20 +238,25 @@ def _color_is_deep(image: Image.Image, data: bytes) -> bool:
 
 def _check_color(image: Image.Image, origin: str) -> None:
     """Refuse colors of 16 bits of which little is left in 8; the values themselves are not to be had."""
-    bands = image.getextrema()
-    colors = [band for name, band in zip(image.getbands(), bands, strict=True) if name != "A"]
-    low, high = min(band[0] for band in colors), max(band[1] for band in colors)  # type: ignore[index]
+    histograms = np.reshape(image.histogram(), (-1, 256))
+    bands = zip(image.getbands(), histograms, strict=True)
+    ranges = [level_range(counts) for name, counts in bands if name != "A"]
+    low, high = min(band[0] for band in ranges), max(band[1] for band in ranges)
     if high - low < _FEWEST_LEVELS:
         raise _depth_error(
-            origin, f"16 bits per channel, of which 8 bits would keep the levels {low:.10g} to {high:.10g}"
+            origin, f"16 bits per channel, of which 8 bits would keep the levels {low} to {high}", in_color=True
         )
 
 
-def _depth_error(origin: str, found: str) -> DepthError:
+def _depth_error(origin: str, found: str, in_color: bool = False) -> DepthError:
+    grey = (
+        "write the whole set with one range, as images of 8 bits: `data check PATH --decode` prints the values "
+        "that occur and the `data export` command that does it"
+    )
     return DepthError(
         f"An image of more than 8 bits does not fill the range of its type: {origin}",
         looked_for="16 bits that take at least a quarter of 0 to 65535, or 32 bits from 0 to 1 or 0 to 255",
         found=found,
-        remedy="write the whole set with one range, as images of 8 bits: `data check PATH --decode` prints the values "
-        "that occur and the `data export` command that does it",
+        remedy=COLOR_REMEDY if in_color else grey,
+        in_color=in_color,
     )

@@ -14,8 +14,16 @@ import pytest
 from PIL import Image, ImageCms
 
 from diffreid_lightning.cli import main
+from diffreid_lightning.datasets.image_checks import describe_pixels
 from diffreid_lightning.errors import UserError
-from diffreid_lightning.manifest.image_decoding import DepthError, count_frames, decode_image, deep_values, scale_grey
+from diffreid_lightning.manifest.image_decoding import (
+    DepthError,
+    count_frames,
+    decode_image,
+    deep_values,
+    scale_grey,
+    value_range,
+)
 from tests.unit.manifest.test_image_root import encode
 
 RAMP: npt.NDArray[np.uint8] = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (32, 1))
@@ -101,11 +109,46 @@ SHALLOW = {
 }
 
 
+def with_hot_pixel(values: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
+    values = values.copy()
+    values[0, 0] = 65535
+    return values
+
+
+TWELVE = np.repeat(RAMP[..., None].astype(np.uint16) * 16, 3, 2)
+SHALLOW |= {
+    "12 bits in 16 and a hot pixel": grey(with_hot_pixel(TWELVE[..., 0])),
+    "8 bits in 16 and a hot pixel": grey(with_hot_pixel(RAMP.astype(np.uint16))),
+    "12 bits in 16 and a hot pixel, color": png(16, 2, with_hot_pixel(TWELVE)),
+    "12 bits in 16, color of an ASCII PPM": f"P3 64 32 65535 {' '.join(map(str, TWELVE.ravel()))}\n".encode(),
+    "12 bits in 16 and a hot pixel, ASCII PGM": (
+        f"P2 64 32 65535 {' '.join(map(str, with_hot_pixel(TWELVE[..., 0]).ravel()))}\n".encode()
+    ),
+}
+
+
 @pytest.mark.parametrize("kind", SHALLOW)
 def test_values_that_would_be_lost_are_refused(kind: str) -> None:
     with pytest.raises(DepthError) as error:
         decode_image(SHALLOW[kind], "crops/1.png")
-    assert "crops/1.png" in error.value.what and "data check" in str(error.value.remedy)
+    assert "crops/1.png" in error.value.what
+    in_color = "color" in kind or "alpha" in kind
+    assert error.value.in_color == in_color
+    assert ("magick mogrify" if in_color else "data check") in str(error.value.remedy)
+
+
+def test_a_stray_percent_does_not_set_the_range() -> None:
+    twelve = TWELVE[..., 0]
+    assert value_range(twelve) == (0, 4032)
+    assert value_range(with_hot_pixel(twelve)) == (0, 4032)
+    hot = decode_image(grey(with_hot_pixel(RAMP.astype(np.uint16) * 257)), "x")
+    assert describe_pixels(hot) == ""
+    few = np.tile(np.arange(16, dtype=np.uint8) * 8, (32, 4))
+    few[0, :20] = np.arange(200, 220)
+    assert describe_pixels(Image.fromarray(few).convert("RGB")) == "of few levels"
+    black = np.zeros((64, 32), np.uint8)
+    black[3, 3] = 255
+    assert describe_pixels(Image.fromarray(black).convert("RGB")) == "black"
 
 
 def test_dark_and_flat_images_of_a_deep_set_pass_where_nothing_is_lost() -> None:
