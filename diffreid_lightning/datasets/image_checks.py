@@ -32,6 +32,7 @@ _BATCH = 64  # images handed to a thread at a time: a future for each of a milli
 _DARK, _LIGHT, _EVEN = 10, 245, 5  # values a black image stays below, a white one above; spread of a flat one
 _FEW = 16  # levels that 12 bits leave in 8 when they are cut off as if they were 16
 _STRAY = 0.01  # share of pixels whose levels do not count
+_MANY_EMPTY = 0.01  # share of the images from which on those that show nothing are a problem
 _SHOWN = 3
 _FEW_LEVELS = "of few levels"
 
@@ -78,13 +79,12 @@ class Decoded:
             found.append(self._too_deep_in_words())
         if self.deep_colors:
             found.append(f"{_shallow(self.deep_colors)}; {COLOR_REMEDY}")
-        found += [f"{len(names):,} images are {kind}: {shorten(names, _SHOWN)}" for kind, names in self.empty]
-        return found
+        return found if self._few_are_empty else found + self._empty_in_words()
 
     @property
     def hints(self) -> list[str]:
-        """Return findings to look at, which may be correct."""
-        found = []
+        """What deserves a look and may be as it should be."""
+        found = self._empty_in_words() if self._few_are_empty else []
         for names, what in (
             (self.few_levels, f"images have at most {_FEW} levels per channel"),
             (self.train_test_copies, "test images are copies of training images"),
@@ -97,6 +97,14 @@ class Decoded:
         if self.most_repeated > 2:
             found.append(f"one and the same image is there {self.most_repeated:,} times")
         return found
+
+    @property
+    def _few_are_empty(self) -> bool:
+        """Whether so few images show nothing as a camera that fails now and then leaves."""
+        return sum(len(names) for _, names in self.empty) < _MANY_EMPTY * self.images
+
+    def _empty_in_words(self) -> list[str]:
+        return [f"{len(names):,} images are {kind}: {shorten(names, _SHOWN)}" for kind, names in self.empty]
 
     def _too_deep_in_words(self) -> str:
         text = _shallow(self.too_deep)

@@ -23,6 +23,7 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".
 """File suffixes, in lower case, that count as images."""
 
 _LARGEST_IMAGE, _LARGEST_FILE = 1 << 28, 1 << 31  # bytes read at once; a crop takes kilobytes, a manifest megabytes
+_OF_SYSTEMS = ("__MACOSX", "@eaDir")  # copies and previews that macOS and Synology's disks leave beside images
 _SUFFIXES = tuple(sorted(IMAGE_SUFFIXES))
 
 
@@ -91,7 +92,7 @@ class ImageRoot:
         return child
 
     def folders(self) -> list[str]:
-        """Return the names of the direct sub-folders, sorted; hidden ones and ``__MACOSX`` are left out."""
+        """Return the names of the direct sub-folders, sorted; hidden ones, ``__MACOSX`` and ``@eaDir`` are left out."""
         if self._archive is None:
             try:
                 with os.scandir(self.path) as entries:
@@ -277,7 +278,7 @@ class ImageRoot:
 
 
 def _visible(part: str) -> bool:
-    return not part.startswith(".") and part != "__MACOSX"
+    return not part.startswith(".") and part not in _OF_SYSTEMS
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

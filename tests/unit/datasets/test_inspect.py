@@ -13,6 +13,7 @@ from rich.console import Console
 
 from diffreid_lightning.cli.commands.data import print_report
 from diffreid_lightning.datasets import MSMT17, Counts, ManifestDataset, Market1501, PersonFolder
+from diffreid_lightning.datasets.image_checks import Decoded
 from diffreid_lightning.datasets.inspect import check, decode_all
 from diffreid_lightning.manifest.manifest import Manifest
 from tests.fixtures.dataset_layouts import put, write_market1501, write_msmt17, write_person_folder, zip_folder
@@ -161,6 +162,13 @@ def test_decoding_names_images_that_show_nothing_or_little(tmp_path: Path) -> No
     assert decoded.few_levels == ("3/cam1_steps.png",) and decoded.several_frames == ("3/cam1_pages.tif",)
     assert decoded.repeated == ("3/cam1_sound.png",)  # pixel for pixel the first of the pages
     assert len(report.problems) == 3 and "2 images are black: 0/cam1_black.png, 1/cam1_black.png" in report.problems
+
+
+def test_a_few_images_that_show_nothing_are_worth_a_look_only() -> None:
+    empty = (("black", ("a.png",)), ("white", ("b.png",)))
+    many, few = Decoded(200, empty=empty), Decoded(201, empty=empty)
+    assert many.problems == ["1 images are black: a.png", "1 images are white: b.png"] == few.hints
+    assert not few.problems and not many.hints
 
 
 def test_decoding_counts_an_image_that_is_there_again_and_again(tmp_path: Path) -> None:
