@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable
 
 from diffreid_lightning.datasets.split_entries import SPLITS
@@ -24,6 +25,10 @@ _FLAT_SPLITS = {
 }
 _NO_PERSON = re.compile(
     r"(cam(era)?|c|view|session|scene|seq(uence)?|set|subset|split|fold|part|day|domain|site)[ _-]?([0-9]{1,3}|[a-z])"
+    r"|(videos?|clips?|movies?|recordings?|tapes?|shots?|runs?|tracks?|tracklets?)([ _-]?[0-9]{1,5})?"
+    r"|((19|20)[0-9]{2}[-_.][0-9]{1,2}[-_.][0-9]{1,2}|[0-9]{1,2}[-_.][0-9]{1,2}[-_.](19|20)[0-9]{2})([ t_-].*)?"
+    r"|(fe)?males?|(wo)?m[ae]n|boys?|girls?|adults?|child(ren)?|database|references?|probes"
+    r"|(whole|full|half|partial|occluded|upper|lower)[ _-]?(body|person)([ _-](images?|imgs?|crops?))?"
     r"|[a-z]|images?|imgs?|pictures?|photos?|crops?|cropped[_ -]images|frames?|data|campus|rgb|ir|thermal|visible"
     r"|indoor|outdoor|day|night|single_shot|multi_shot|left|right|front|back|masks?|sketch"
 )
@@ -39,6 +44,8 @@ _NAMES_WITH_PEOPLE = tuple(
         r"p(?P<pid>-?\d+)_s\d+_\d+\.",
     )
 )
+
+_LEADING_NUMBER = re.compile(r"(\d{1,5})[_-][^/]")  # dates are longer
 
 
 def split_word(folder: str) -> str | None:
@@ -77,6 +84,27 @@ def people_in_one_folder(names: Iterable[str]) -> tuple[str, list[str]] | None:
             mixed = ((folder, sorted(set(pids))) for folder, pids in folders.items() if len(set(pids)) < len(pids))
             return next(((folder, people) for folder, people in mixed if len(people) > 1), None)
     return None
+
+
+def shared_numbers(names: Iterable[str]) -> tuple[list[str], bool] | None:
+    """Return the numbers that file names begin with, where most of them occur in several folders; else None.
+
+    People in folders of scenes are named so (``lobby/001_0.jpg``, ``gate/001_0.jpg``), but also the frames of a person.
+
+    Returns:
+        The numbers, and whether one occurs twice in a folder, as people do, and running numbers do not.
+    """
+    folders: dict[str, list[str]] = {}
+    for name in names:
+        folder, _, file = name.rpartition("/")
+        found = _LEADING_NUMBER.match(file)
+        if found is None:
+            return None
+        folders.setdefault(folder, []).append(found[1])
+    counts = Counter(number for numbers in folders.values() for number in set(numbers))
+    if len(counts) < 2 or 2 * sum(count > 1 for count in counts.values()) < len(counts):
+        return None
+    return sorted(counts), any(1 < len(set(numbers)) < len(numbers) for numbers in folders.values())
 
 
 def named_splits(folders: Iterable[str], flat: bool) -> dict[str, str]:

@@ -13,6 +13,7 @@ from diffreid_lightning.datasets.folder_names import (
     are_no_people,
     named_splits,
     people_in_one_folder,
+    shared_numbers,
     speaks_of_splits,
 )
 from diffreid_lightning.datasets.layout_advice import TABLE, suggestion
@@ -198,7 +199,7 @@ class PersonFolder(PersonDataset):
             else:
                 files.append(file)
         if not self.pid_in_name:
-            self._refuse_no_people(images, placed, {file.person for file in files})
+            self._refuse_no_people(images, placed, {file.person for file in files}, rows)
         if unreadable:
             raise self._unreadable(images, unreadable)
         others = sorted(set(names) - {one.name for one in placed})
@@ -249,8 +250,11 @@ class PersonFolder(PersonDataset):
             camera = f"{person}/{placed.name.rpartition('/')[2]}"
         return _File(placed.name, placed.split, person, camera)
 
-    def _refuse_no_people(self, images: ImageRoot, placed: Sequence[Placed], people: set[str]) -> None:
-        """Refuse folders as people whose names are those of splits or cameras, or whose files are of several people."""
+    def _refuse_no_people(self, images: ImageRoot, placed: Sequence[Placed], people: set[str], rows: Rows) -> None:
+        """Refuse folders as people whose names are those of splits or cameras, or whose files are of several people.
+
+        Where files begin with numbers that may be people as well as frames, ``rows`` gets a note.
+        """
         tops = {one.name.split("/", 1)[0] for one in placed if "/" in one.name}
         found = shorten(sorted(name for name in tops if speaks_of_splits(name)))
         if found and not self.entries and not named_splits(tops, flat=False):
@@ -261,14 +265,25 @@ class PersonFolder(PersonDataset):
         if mixed is not None:
             folder, pids = mixed
             self._raise_no_people(images, f"names of {len(pids)} people in {folder or 'it'}: {shorten(pids, 5)}")
+        shared = shared_numbers(one.name for one in placed)
+        if shared is not None:
+            numbers, repeated = shared
+            found = f"the same numbers at the start of the file names in several folders: {shorten(numbers, 5)}"
+            if repeated and not all(map(str.isdecimal, people)):
+                self._raise_no_people(images, found)
+            rows.notes.append(
+                f"{found}; if these are the people, and the folders are places or cameras, say so with "
+                r"pattern: '^(?P<pid>\d+)'"
+            )
 
     def _raise_no_people(self, images: ImageRoot, found: str) -> None:
         so = r"if these are people, say so with pattern: '(?P<pid>[^/]+)/[^/]+$'"
+        suggested = self._suggestion(images, so)
         raise UserError(
             f"{images.path} is no PersonFolder: its folders are no people",
             looked_for=self.layout,
             found=found,
-            remedy=self._suggestion(images, so),
+            remedy=suggested if suggested == so else f"{suggested}\n      {so}",
         )
 
     def _suggestion(self, images: ImageRoot, generic: str | None) -> str | None:

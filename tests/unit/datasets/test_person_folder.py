@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from diffreid_lightning.datasets import Counts, PersonDataset, PersonFolder
+from diffreid_lightning.datasets import Counts, PersonDataset, PersonFolder, open_dataset
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest.manifest import Manifest
 from tests.fixtures.dataset_contract import DatasetContract
@@ -164,6 +164,51 @@ def test_folders_that_are_not_people_are_refused(tmp_path: Path, files: list[str
     with pytest.raises(UserError) as error:
         PersonFolder(tmp_path / "set").manifest()
     assert message in str(error.value)
+
+
+SCENES = {
+    "places": ["lobby", "gate", "hall"],
+    "videos": [f"video_{number}" for number in range(5)],
+    "dates": ["2021-01-01", "2021-01-02"],
+    "sexes": ["male", "female"],
+    "roles": ["database", "reference"],
+    "bodies": ["whole_body_images", "partial_body_images", "occluded_body_images"],
+}
+
+
+@pytest.mark.parametrize("kind", SCENES)
+def test_folders_of_scenes_are_no_people_and_both_readings_are_offered(tmp_path: Path, kind: str) -> None:
+    people, images = (3, 2) if kind in ("places", "bodies") else (4, 1)
+    for folder in SCENES[kind]:
+        for person, image in itertools.product(range(people), range(images)):
+            put(tmp_path / folder / f"{person:03d}_{image}.jpg", person, 1)
+    with pytest.raises(UserError) as error:
+        open_dataset(tmp_path).manifest()
+    assert f"train: {people} ids" in str(error.value.remedy)
+    with pytest.raises(UserError, match="its folders are no people") as error:
+        PersonFolder(tmp_path).manifest()
+    assert f"train: {people} ids" in str(error.value.remedy)
+    assert r"if these are people, say so with pattern: '(?P<pid>[^/]+)/[^/]+$'" in str(error.value.remedy)
+    said = PersonFolder(tmp_path, pattern=r"(?P<pid>[^/]+)/[^/]+$").manifest()
+    assert len(said.identities()[1]) == len(SCENES[kind])
+
+
+@pytest.mark.parametrize(
+    ("people", "form", "notes"),
+    [
+        (["anna", "bob", "carl"], "{frame:04d}_c1.jpg", 2),  # or three people in three places: a note says so
+        (["0001", "0002", "0003"], "{frame}_0.jpg", 1),
+        (["0001", "0002", "0003"], "{frame:04d}.jpg", 0),
+        (["1", "2", "3"], "{person}_{frame}.jpg", 0),
+        (["anna", "bob", "carl"], "20210101_{frame:06d}.jpg", 0),
+    ],
+)
+def test_numbers_of_frames_in_folders_of_people_pass(tmp_path: Path, people: list[str], form: str, notes: int) -> None:
+    for person, frame in itertools.product(people, range(3)):
+        put(tmp_path / person / form.format(person=person, frame=frame), 1, frame)
+    dataset = open_dataset(tmp_path)
+    assert len(dataset.manifest().identities()[1]) == 3
+    assert len(dataset.notes) == notes and sum("in several folders" in note for note in dataset.notes) == bool(notes)
 
 
 def test_another_format_is_named(tmp_path: Path) -> None:

@@ -24,7 +24,14 @@ from tests.fixtures.dataset_layouts import picture, put, write_market1501, zip_f
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     root = write_market1501(tmp_path / "market")
-    for clutter in (".DS_Store", "query/._0001_c1s1_000000_00.jpg", "__MACOSX/query/x.jpg", ".cache/y.jpg"):
+    for clutter in (
+        ".DS_Store",
+        "@eaDir/query/x.jpg",
+        "query/@eaDir/y.jpg",
+        "query/._0001_c1s1_000000_00.jpg",
+        "__MACOSX/query/x.jpg",
+        ".cache/y.jpg",
+    ):
         (root / clutter).parent.mkdir(parents=True, exist_ok=True)
         (root / clutter).write_bytes(b"clutter")
     return root
@@ -49,7 +56,8 @@ def test_folder_and_archive_hold_the_same(folder: Path, archive: Path) -> None:
     expected = sorted(
         file.relative_to(folder).as_posix()
         for file in folder.rglob("*")
-        if file.is_file() and not any(part.startswith((".", "__MACOSX")) for part in file.relative_to(folder).parts)
+        if file.is_file()
+        and not any(part.startswith((".", "__MACOSX", "@eaDir")) for part in file.relative_to(folder).parts)
     )
     assert from_folder.names() == from_archive.names() == expected
     assert from_folder.folders() == from_archive.folders() == ["bounding_box_test", "bounding_box_train", "query"]
