@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 
 from diffreid_lightning.errors import UserError
@@ -32,11 +32,14 @@ class FinishAveraging(Callback):
                 callback._device = trainer.strategy.root_device
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Refuse to go on without averaging from a checkpoint whose weights are the average.
+        """Refuse to go on from averaged weights as if they were those that were trained.
 
         Raises:
-            UserError: they are, and the optimizer's state belongs to those that were trained.
+            UserError: the weights are an average that this training does not keep, or the last one of
+                ``StochasticWeightAveraging``, whose epoch of statistics counts as one of training.
         """
+        if trainer.state.fn == TrainerFn.FITTING:
+            _refuse_after_statistics(trainer, checkpoint)
         averages = any(isinstance(callback, WeightAveraging) for callback in callbacks_of(trainer))
         if "current_model_state" in checkpoint and not averages and trainer.state.fn == TrainerFn.FITTING:
             raise UserError(
@@ -51,3 +54,20 @@ class FinishAveraging(Callback):
         for callback in callbacks_of(trainer):
             if isinstance(callback, WeightAveraging):
                 callback.on_train_end(trainer, pl_module)
+
+
+def _refuse_after_statistics(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
+    """Refuse to train beyond the epoch in which Lightning's SWA has measured batch statistics for its average."""
+    for name, state in checkpoint.get("callbacks", {}).items():
+        if not name.startswith(StochasticWeightAveraging.__name__) or not state.get("n_averaged"):
+            continue
+        trained = int(state.get("latest_update_epoch", -1)) + 1
+        most = trainer.max_epochs
+        if checkpoint["epoch"] >= trained and (most is None or not 0 <= most <= trained):
+            raise UserError(
+                "The averaging of this run (StochasticWeightAveraging) is complete, and cannot be gone on with.",
+                looked_for=f"trainer.max_epochs {trained}, as many as it has trained",
+                found=f"trainer.max_epochs {most}; its weights are the average, and an epoch that only measured batch "
+                "statistics would count as trained",
+                remedy="start a new run from its backbone: --model.init_from RUN/backbone in place of --ckpt_path",
+            )

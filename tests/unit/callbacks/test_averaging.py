@@ -40,6 +40,25 @@ def test_a_device_that_was_chosen_stays() -> None:
     assert average_of(EMAWeightAveraging("cpu", decay=0.9)) == {"cpu"}
 
 
+def test_a_complete_average_is_not_gone_on_with() -> None:
+    """Lightning's SWA ends with an epoch that only measures statistics of batch norm, and counts it."""
+
+    def go_on(epochs: int, epoch: int, averaged: int = 1) -> None:
+        state = {"n_averaged": averaged, "latest_update_epoch": 1 if averaged else -1}
+        checkpoint = {"epoch": epoch, "state_dict": {}, "callbacks": {"StochasticWeightAveraging": state}}
+        trainer: Any = SimpleNamespace(
+            callbacks=[FinishAveraging()], state=SimpleNamespace(fn=TrainerFn.FITTING), max_epochs=epochs
+        )
+        FinishAveraging().on_load_checkpoint(trainer, Linear(), checkpoint)
+
+    for epochs in (4, -1):
+        with pytest.raises(UserError, match=r"trainer\.max_epochs 2, as many.*(?s:.*)init_from RUN/backbone"):
+            go_on(epochs, epoch=2)
+    go_on(2, epoch=2)  # nothing is left to train
+    go_on(4, epoch=1)  # the epoch of statistics was not reached
+    go_on(4, epoch=2, averaged=0)  # nor was the first of the average
+
+
 def test_averaged_weights_are_not_gone_on_with_as_if_they_were_trained() -> None:
     trainer: Any = SimpleNamespace(callbacks=[FinishAveraging()], state=SimpleNamespace(fn=TrainerFn.FITTING))
     checkpoint: dict[str, Any] = {"state_dict": {}, "current_model_state": {}}
