@@ -114,7 +114,7 @@ class DiffReIDCLI(LightningCLI):
             checkpoint, continued = run_folder.resolve_checkpoint(asked, root), None
         if checkpoint is not None:
             check_own(checkpoint, to_go_on=self.subcommand == "fit")
-        trainer_checks.check(config.trainer)
+        trainer_checks.check(config.trainer, training=self.subcommand == "fit")
         if self.subcommand == "fit" and checkpoint is not None and config.trainer.fast_dev_run:
             raise UserError(
                 "A training that goes on cannot be tried out: fast_dev_run ends after the first epoch, which is done.",

@@ -26,18 +26,22 @@ _WHOLE: Mapping[str, tuple[int, int | None]] = {
 }
 _SHARES = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches", "overfit_batches")
 _PER_CORE = 8  # processes on a CPU, with some to spare for trying things out
+#: Settings with which nothing is trained where they are 0.
+_NEEDED_TO_TRAIN = ("max_epochs", "max_steps", "limit_train_batches")
 #: What tells that somebody starts this command on each of several machines.
 _CLUSTER = ("MASTER_ADDR", "SLURM_NTASKS", "SLURM_PROCID", "LSB_JOBID", "KUBERNETES_PORT", "OMPI_COMM_WORLD_SIZE")
 
 
-def check(trainer: Any) -> None:
+def check(trainer: Any, *, training: bool = False) -> None:
     """Check the numbers of a trainer before it is built.
 
     Args:
         trainer: its settings, with ``get`` and as attributes.
+        training: it is to train, not to evaluate.
 
     Raises:
-        UserError: one of them is outside of its range, or asks for more processes or machines than there are.
+        UserError: one of them is outside of its range, or asks for more processes or machines than there are, or two
+            contradict each other, or nothing would be trained.
     """
     for name, (least, most) in _WHOLE.items():
         value = trainer.get(name)
@@ -56,6 +60,29 @@ def check(trainer: Any) -> None:
     if isinstance(every, (int, float)):
         check_range("trainer.val_check_interval", every, 0, 1 if isinstance(every, float) else None, above=True)
     _check_processes(trainer)
+    if training and not trainer.get("fast_dev_run"):
+        _check_length(trainer)
+
+
+def _check_length(trainer: Any) -> None:
+    """Refuse a training of no step, and one that would end before the least that is asked for."""
+    for name in _NEEDED_TO_TRAIN:
+        value = trainer.get(name)
+        if isinstance(value, (int, float)) and value == 0:
+            counts = "" if name == "limit_train_batches" else ", what a checkpoint has behind it included"
+            raise UserError(
+                f"trainer.{name} is 0: nothing would be trained.",
+                looked_for=f"a number above 0{counts}",
+                remedy=f"leave --trainer.{name} out or raise it; to measure weights as they are, use test",
+            )
+    for kind in ("epochs", "steps"):
+        least, most = trainer.get(f"min_{kind}"), trainer.get(f"max_{kind}")
+        if isinstance(least, int) and isinstance(most, int) and least > most >= 0:
+            raise UserError(
+                f"trainer.min_{kind} is {least}, and trainer.max_{kind} ends the training before.",
+                looked_for=f"at most {most}, which is trainer.max_{kind}",
+                remedy=f"lower --trainer.min_{kind}, or raise --trainer.max_{kind}",
+            )
 
 
 def _check_processes(trainer: Any) -> None:

@@ -30,6 +30,9 @@ class BackboneExport(Callback):
         backbone = getattr(pl_module, "backbone", None)
         if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False) or backbone is None:
             return
+        if trainer.global_step == 0:
+            rank_zero_info("No backbone is saved: the training ended before its first step.")
+            return
         provenance: dict[str, Any] = {
             "training_data": getattr(datamodule_of(trainer), "provenance", {}),
             "epochs": trainer.current_epoch,

@@ -7,7 +7,8 @@ import inspect
 import itertools
 import pkgutil
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from diffreid_lightning.errors import (
     check_workers,
 )
 
+Command = Callable[..., int]
 ODD = (-1, 0, float("nan"), float("inf"), 10**9)
 _LABELS = [0, 0, 1, 1, 2, 2, 3, 3] * 4
 #: What a class cannot be made without; those that a configuration cannot name are left out.
@@ -148,6 +150,31 @@ def test_the_trainers_numbers_have_ranges(name: str, value: Any, monkeypatch: py
         monkeypatch.delenv(variable, raising=False)
     with pytest.raises(UserError, match=rf"trainer\.{name}"):
         trainer_checks.check({"accelerator": "cpu", name: value})
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({"limit_train_batches": 0}, "limit_train_batches"),
+        ({"limit_train_batches": 0.0}, "limit_train_batches"),
+        ({"max_steps": 0}, "max_steps"),
+        ({"max_epochs": 0}, "max_epochs"),
+        ({"min_epochs": 3, "max_epochs": 1}, "min_epochs"),
+        ({"min_steps": 3, "max_steps": 1}, "min_steps"),
+    ],
+)
+def test_a_training_of_nothing_is_refused_at_its_start(
+    given: dict[str, Any], name: str, tmp_path: Path, command: Command, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UserError, match=rf"trainer\.{name} is"):
+        trainer_checks.check(given, training=True)
+    trainer_checks.check(given)
+    trainer_checks.check({**given, "fast_dev_run": 1}, training=True)
+    trainer_checks.check({"max_epochs": -1, "max_steps": -1, "min_epochs": 3, "min_steps": 3}, training=True)
+    if name == "max_steps":
+        assert command("fit", "--data.train=miniperson", "--trainer.accelerator=cpu", "--trainer.max_steps=0") == 2
+        assert "trainer.max_steps is 0" in capfd.readouterr().err
+        assert not list(tmp_path.rglob("backbone"))
 
 
 def test_what_the_trainer_takes_stays(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -397,6 +397,13 @@ def test_a_native_head_keeps_its_dimension_through_export_fine_tuning_and_resumi
         assert torch.equal(reloaded(images), resumed(images))
 
 
+def test_a_network_that_was_not_trained_is_not_exported(tmp_path: Path) -> None:
+    module = SupervisedReID("test_resnet", image_size=SIZE)
+    untrained: Any = SimpleNamespace(is_global_zero=True, global_step=0, default_root_dir=str(tmp_path))
+    BackboneExport().on_fit_end(untrained, module)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_trained_network_is_loaded_without_a_trainer(tmp_path: Path) -> None:
     module = network(pooling="avg", last_stride=2)
     trainer(tmp_path, callbacks=[RunCheckpoint()]).fit(module, FewPeople())
