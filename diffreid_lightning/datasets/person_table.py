@@ -31,6 +31,11 @@ _HEADINGS = {
 }
 """Headings of each column, compared in lower case without spaces and marks; earlier ones are preferred."""
 _SPLIT_WORDS = {"training": "train", "valid": "val", "validation": "val", "probe": "query", "queries": "query"}
+# Headings, in the same spelling, of columns that say which split an image is in, in other words than those of a split.
+_OF_SPLITS = re.compile(
+    r"(is|in|for)?(train(ing)?|val(id(ation)?)?|test(ing)?|eval|query|queries|probe|gallery)(set)?"
+    r"|(k|cv)?folds?(id|no|index)?|usage|(data|train|test|traintest)?splits?(name|id|no)?|traintest|trainortest"
+)
 _WHOLE = re.compile(r"(-?\d+)\.0+")
 _DELIMITERS = ",;\t"
 
@@ -42,7 +47,7 @@ class PersonTable(PersonDataset):
     ``pid``, ``person_id``, ``identity``; ``camid``, ``camera``; ``split``). Paths are relative to the table's folder or
     absolute, with ``/`` or ``\``. Without a column of cameras every image counts as its own camera, without one of
     splits everything is train. People and cameras that are not all numbers are numbered in sorted order; ``1.0`` is 1,
-    and person -1 is junk. Equal rows count once.
+    and person -1 is junk. Equal rows count once. Other columns are not used, and named in a note.
 
     Args:
         root: the file; it may lie in a .zip (``data.zip/labels.csv``).
@@ -90,7 +95,11 @@ class PersonTable(PersonDataset):
         place, names = _relative(folder, paths)
         images = folder if place == folder.path else ImageRoot(place)
         _refuse_missing(self.root, images, names, paths)
+        self._refuse_other_splits(columns, picked)
         rows = self._rows_of(columns, picked, names)
+        unused = [heading for heading in columns if heading not in picked.values()]
+        if unused:
+            rows.notes.append(f"columns of the table that are not used: {shorten(unused, 8)}")
         self._notes = tuple(rows.notes)
         if not rows.file_name:
             raise UserError(f"The table {self.root} holds junk only", remedy="give people other numbers than -1")
@@ -120,6 +129,9 @@ class PersonTable(PersonDataset):
         if len(entries) < len(names):
             rows.notes.append(f"{len(names) - len(entries):,} rows are there twice; each counts once")
         self._refuse_contradictions(entries)
+        self._refuse_two_spellings(people, "people")
+        if picked["camid"] is not None:
+            self._refuse_two_spellings(cameras, "cameras")
         kept = [entry for entry in entries if entry[2] != "-1"]
         rows.junk = len(entries) - len(kept)
         pids, numbered_people = number_words(entry[2] for entry in kept)
@@ -144,7 +156,7 @@ class PersonTable(PersonDataset):
                 found=shorten(columns, 12),
                 remedy=f"did you mean --{kind} {guess}?" if guess else f"give one of these as --{kind}",
             )
-        plain = {re.sub(r"[^a-z0-9]", "", heading.lower()): heading for heading in reversed(columns)}
+        plain = {_plain(heading): heading for heading in reversed(columns)}
         found = next((plain[word] for word in _HEADINGS[kind].split() if word in plain), None)
         if found is None and kind in ("path", "pid"):
             raise UserError(
@@ -188,6 +200,32 @@ class PersonTable(PersonDataset):
                 f"{heading!r}",
             )
         return words
+
+    def _refuse_other_splits(self, columns: dict[str, list[str]], picked: dict[str, str | None]) -> None:
+        """Refuse a column that speaks of splits and would be ignored, unless the column of splits was named."""
+        of_splits = [
+            heading for heading in columns if heading not in picked.values() and _OF_SPLITS.fullmatch(_plain(heading))
+        ]
+        words = {word.lower() for word in columns[picked["split"]]} if picked["split"] is not None else set()
+        if not of_splits or self.split is not None or words & {"query", "queries", "probe"}:
+            return
+        raise UserError(
+            f"Columns of {self.root} speak of splits in a way that is not read: {shorten(of_splits)}",
+            looked_for="one column 'split' that says train, val, query or gallery of each image",
+            found=f"{of_splits[0]} of the first rows: {shorten(columns[of_splits[0]], 3)}",
+            remedy="write a column 'split' from them and remove them; or only remove them, where every image is train",
+        )
+
+    def _refuse_two_spellings(self, words: Sequence[str], what: str) -> None:
+        """Refuse numbers that are written in two ways, as 1 and 0001: they would count as two."""
+        spelled: dict[int, str] = {}
+        for word in dict.fromkeys(words):
+            if word.isascii() and word.isdigit() and spelled.setdefault(int(word), word) != word:
+                raise UserError(
+                    f"The table {self.root} writes one number in two ways, which would count as two {what}",
+                    found=f"{spelled[int(word)]} and {word}",
+                    remedy=f"write them alike; where they are two {what}, give one of them a name with a letter",
+                )
 
     def _refuse_contradictions(self, entries: Sequence[tuple[str, ...]]) -> None:
         seen: set[str] = set()
@@ -265,6 +303,10 @@ def _read_csv(file: Path, data: bytes) -> dict[str, list[str]]:
             remedy="give each column a heading of its own",
         )
     return {heading: [row[column] for row in rows] for column, heading in enumerate(headings)}
+
+
+def _plain(heading: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", heading.lower())
 
 
 def _numbers_as_words(words: list[str]) -> list[str]:

@@ -50,7 +50,32 @@ def test_spellings_of_one_table(folder: Path, data: bytes, request: pytest.Fixtu
     expected = [(name, int(pid), int(camera)) for name, pid, camera in ROWS][junk:]
     columns = (manifest.numpy(column).tolist() for column in ("file_name", "pid", "camid"))
     assert list(zip(*columns, strict=True)) == expected
-    assert bool(dataset.notes) == ("twice" in request.node.name)
+    assert bool(dataset.notes) == any(word in request.node.name for word in ("twice", "floats"))
+
+
+@pytest.mark.parametrize("heading", ["is_query", "isTrain", "fold", "Usage", "train_test_split"])
+def test_columns_that_speak_of_splits_are_refused(folder: Path, heading: str) -> None:
+    (folder / "labels.csv").write_text(csv(f"path,pid,camid,{heading}", "{0},{1},{2},1"))
+    with pytest.raises(UserError, match=f"speak of splits.*{heading}"):
+        check(folder / "labels.csv")
+    (folder / "labels.csv").write_text(csv(f"path,pid,camid,split,{heading}", "{0},{1},{2},train,1"))
+    with pytest.raises(UserError, match="speak of splits"):
+        check(folder / "labels.csv")
+    named = PersonTable(folder / "labels.csv", split="split")
+    assert check(named).hints[0] == f"columns of the table that are not used: {heading}"
+
+
+def test_columns_that_are_not_used_are_named(folder: Path) -> None:
+    (folder / "labels.csv").write_text(csv("path,pid,camid,color,width", "{0},{1},{2},red,7"))
+    assert check(folder / "labels.csv").hints == ["columns of the table that are not used: color, width"]
+
+
+@pytest.mark.parametrize(("head", "what"), [("path,pid,camid", "people"), ("path,camid,pid", "cameras")])
+def test_one_number_in_two_spellings_is_refused(folder: Path, head: str, what: str) -> None:
+    rows = [(name, "0001" if name == "img/1_1_1.jpg" else pid, camera) for name, pid, camera in ROWS]
+    (folder / "labels.csv").write_text(csv(head, rows=rows))
+    with pytest.raises(UserError, match=f"two {what}\n.*(0001 and 1|1 and 0001)"):
+        check(folder / "labels.csv")
 
 
 def test_words_and_splits(folder: Path) -> None:
