@@ -122,10 +122,12 @@ def fill_backbone(
     _check_architecture(backbone, checkpoint)
     if checkpoint.traits.variant is not None:  # the tables of its windows have other shapes
         backbone.set_variant(checkpoint.traits.variant)
+    prefixes = _prefixes(backbone, checkpoint.tensors)
+    checkpoint = _without_prefix(backbone, checkpoint, prefixes)
     checkpoint = _without_classifier(backbone, _in_the_form_of(backbone.model, checkpoint))
     report, fitting = _compare(backbone, checkpoint)
     if not fitting or (report.is_partial and not allow_partial):
-        raise _does_not_fit(backbone, report, likely_backbone(checkpoint.tensors))
+        raise _does_not_fit(backbone, report, likely_backbone(checkpoint.tensors), prefixes)
     _check_values(fitting, checkpoint.source)
     backbone.model.load_state_dict(fitting, strict=False)
     overridden = backbone.adopt(checkpoint.traits)
@@ -202,6 +204,39 @@ def _in_the_form_of(model: TimmModel, checkpoint: Checkpoint) -> Checkpoint:
         model.pretrained_cfg = described
 
 
+def _prefixes(backbone: Backbone, tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return what stands before most of the backbone's own names, ``model.`` or ``net.encoder.``; empty for nothing."""
+    expected = backbone.model.state_dict()
+    if any(name in tensors for name in expected):
+        return []
+    found: dict[str, int] = {}
+    for name in tensors:
+        parts = name.split(".")
+        for depth in range(1, len(parts)):
+            if ".".join(parts[depth:]) in expected:
+                prefix = ".".join(parts[:depth]) + "."
+                found[prefix] = found.get(prefix, 0) + 1
+    return [prefix for prefix, count in found.items() if 2 * count > len(expected)]
+
+
+def _without_prefix(backbone: Backbone, checkpoint: Checkpoint, prefixes: list[str]) -> Checkpoint:
+    """Take off what stands before the names, where one network of the file is the backbone whole."""
+    whole = []
+    for prefix in prefixes:
+        inside = {name: tensor for name, tensor in checkpoint.tensors.items() if name.startswith(prefix)}
+        others = tuple(name for name in checkpoint.tensors if name not in inside)
+        bare = replace(
+            checkpoint,
+            source=f"{checkpoint.source} ({prefix!r} taken off its names)",
+            tensors={name.removeprefix(prefix): tensor for name, tensor in inside.items()},
+            dropped_head=checkpoint.dropped_head + others,
+        )
+        report, _ = _compare(backbone, _without_classifier(backbone, _in_the_form_of(backbone.model, bare)))
+        if not report.is_partial:
+            whole.append(bare)
+    return whole[0] if len(whole) == 1 else checkpoint
+
+
 def _without_classifier(backbone: Backbone, checkpoint: Checkpoint) -> Checkpoint:
     described = checkpoint.config.pretrained_cfg if checkpoint.config else {}
     names = described.get("classifier") or backbone.model.pretrained_cfg.get("classifier") or ()
@@ -260,7 +295,7 @@ def _check_values(tensors: Mapping[str, Tensor], source: str) -> None:
         )
 
 
-def _does_not_fit(backbone: Backbone, report: WeightsReport, likely: str | None) -> UserError:
+def _does_not_fit(backbone: Backbone, report: WeightsReport, likely: str | None, prefixes: list[str]) -> UserError:
     kinds = {"missing": report.missing, "unexpected": report.unexpected, "of another shape": report.mismatched}
     remedy = "Choose the backbone the weights were made for"
     if likely is not None and likely != backbone.architecture:
@@ -271,6 +306,13 @@ def _does_not_fit(backbone: Backbone, report: WeightsReport, likely: str | None)
             *["what has no place is left out"] * bool(report.unexpected or report.mismatched),
         ]
         remedy += f"; or accept with allow_partial that {' and '.join(left)}"
+    if prefixes:
+        begun = " or ".join(map(repr, prefixes))
+        remedy = (
+            f"The names of the backbone's tensors begin with {begun} here: save one network without that, "
+            f"{{name.removeprefix({prefixes[0]!r}): tensor for name, tensor in state.items() "
+            f"if name.startswith({prefixes[0]!r})}}"
+        )
     return UserError(
         f"The weights at {report.source} do not fit {backbone.name}.",
         looked_for=f"the {len(backbone.model.state_dict())} tensors of {backbone.architecture}",

@@ -131,7 +131,11 @@ def _of_another_form(content: Mapping[str, Any], form: str, file: Path) -> UserE
         remedy = "use " + " or ".join(f"--form {other}" for other in others)
     else:
         theirs = f", under {shorten(sorted({name.split('.')[0] for name in names}))}"
-        remedy = "save the network's tensors by themselves under torchvision's or timm's names, and use --form timm"
+        begun = sorted({f"'{name.split('.')[0]}.'" for name in names if "." in name})
+        remedy = (
+            "save the network's tensors by themselves under torchvision's or timm's names, without "
+            f"{' or '.join(begun[:3]) or 'a beginning'} before them, and use --form timm"
+        )
     return UserError(
         f"{file} is not a checkpoint of the form {form}.",
         looked_for=f"the names of a network's tensors as {form} writes them (before them: {start})",

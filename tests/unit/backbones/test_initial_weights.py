@@ -73,6 +73,25 @@ def test_bare_file_loads_with_the_prefixes_of_wrappers_removed(tmp_path: Path) -
     assert same_weights(backbone, state)
 
 
+@pytest.mark.parametrize("prefix", ["model.", "net.encoder."])
+def test_a_beginning_of_all_names_is_taken_off_where_the_rest_is_whole(prefix: str, tmp_path: Path) -> None:
+    donor = Backbone(TINY, image_size=SIZE)
+    state = donor.model.state_dict()
+    named = {f"{prefix}{key}": tensor for key, tensor in state.items()}
+    save_file({**named, "criterion.centers": torch.ones(2)}, tmp_path / "one.safetensors")
+    backbone = Backbone(TINY, image_size=SIZE)
+    report = load_initial_weights(backbone, str(tmp_path / "one.safetensors"))
+    assert same_weights(backbone, state) and not report.is_partial
+    assert f"({prefix!r} taken off its names)" in str(report) and "criterion.centers" in str(report)
+
+    save_file({**named, **{f"ema.{key}": tensor + 1 for key, tensor in state.items()}}, tmp_path / "two.safetensors")
+    named.popitem()
+    save_file(named, tmp_path / "cut.safetensors")
+    for file in ("two", "cut"):
+        with pytest.raises(UserError, match=f"begin with .*'{re.escape(prefix)}'"):
+            load_initial_weights(backbone, str(tmp_path / f"{file}.safetensors"))
+
+
 def test_positional_embedding_follows_the_image_size(tmp_path: Path) -> None:
     """From 8x4 to 4x8 patches: as many tokens, another grid, which counting tokens would not notice."""
     donor = Backbone("vit_tiny_patch16_224", image_size=(128, 64))
