@@ -125,7 +125,7 @@ def time_drawing(module: GenerationModule, prompts: list[tuple[str, ...]], round
     for number in range(rounds + 1):
         started = time.perf_counter()
         with torch.no_grad():
-            module.draw(prompts, [number * len(prompts) + place for place in range(len(prompts))]).cpu()
+            module.draw(prompts, [number * len(prompts) + place for place in range(len(prompts))]).pictures.cpu()
         seconds.append(time.perf_counter() - started)
     return seconds[1:]
 

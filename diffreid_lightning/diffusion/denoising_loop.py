@@ -19,6 +19,13 @@ Weights = npt.NDArray[np.float32]
 _MOST_GUIDANCE = 100  # images are unrecognizable far below this scale
 
 
+class Decoded(NamedTuple):
+    """Pictures that were decoded."""
+
+    pictures: Tensor  #: (B, 3, H, W) uint8; black where not finite
+    finite: Tensor  #: (B,) bool on the CPU: what the autoencoder gave were numbers
+
+
 class Guidance(NamedTuple):
     """Encoded prompts of a batch of B images, and their weights at every call of the denoiser."""
 
@@ -126,7 +133,7 @@ def encode_images(vae: Any, images: Tensor) -> Tensor:
     return scale_latents(vae, posterior.mean.float())
 
 
-def decode_latents(vae: Any, latents: Tensor, chunk: int) -> Tensor:
+def decode_latents(vae: Any, latents: Tensor, chunk: int) -> Decoded:
     """Decode latents to pictures.
 
     Args:
@@ -135,14 +142,28 @@ def decode_latents(vae: Any, latents: Tensor, chunk: int) -> Tensor:
         chunk: how many are decoded at a time.
 
     Returns:
-        (B, 3, H, W) uint8.
+        The pictures, and which of them are finite. One that is not, as of a seed with which half precision overflows,
+        is no reason to end a run: its seed is fixed, and would end it again.
 
     Raises:
-        RunError: a picture is not finite, as of weights that overflow in half precision; as bytes it would be black.
+        RunError: there are several, and none is finite.
     """
     unscaled = unscale_latents(vae, latents).to(vae.dtype)
-    pictures = [_to_bytes(vae.decode(part, return_dict=False)[0]) for part in unscaled.split(chunk)]
-    return torch.cat(pictures)
+    parts = [_to_bytes(vae.decode(part, return_dict=False)[0]) for part in unscaled.split(chunk)]
+    decoded = Decoded(torch.cat([part.pictures for part in parts]), torch.cat([part.finite for part in parts]))
+    if len(latents) > 1 and not decoded.finite.any():
+        raise not_finite(len(latents), len(latents), vae.dtype)
+    return decoded
+
+
+def not_finite(count: int, among: int, dtype: torch.dtype | None = None) -> RunError:
+    """Return the error for pictures that an autoencoder, of this type where it is known, has not decoded to numbers."""
+    return RunError(
+        f"{count} of {among} pictures were decoded to values that are not finite.",
+        found="NaN or infinity from an autoencoder" + (f" in {str(dtype).removeprefix('torch.')}" if dtype else ""),
+        remedy="in float16 the denoiser or the autoencoder overflows: give --model.dtype bfloat16 or float32; "
+        "in float32 the model itself is damaged or diverged",
+    )
 
 
 def scale_latents(vae: Any, latents: Tensor) -> Tensor:
@@ -203,16 +224,10 @@ def decodable_size(vae: Any, image_size: tuple[int, int]) -> tuple[int, int]:
     return height, width
 
 
-def _to_bytes(decoded: Tensor) -> Tensor:
+def _to_bytes(decoded: Tensor) -> Decoded:
     finite = torch.isfinite(decoded).flatten(1).all(dim=1)
-    if not finite.all():
-        raise RunError(
-            f"{int((~finite).sum())} of {len(finite)} pictures were decoded to values that are not finite.",
-            found=f"NaN or infinity from an autoencoder in {str(decoded.dtype).removeprefix('torch.')}",
-            remedy="in float16 the denoiser or the autoencoder overflows: give --model.dtype bfloat16 or float32; "
-            "in float32 the model itself is damaged or diverged",
-        )
-    return (decoded.float() / 2 + 0.5).clamp_(0, 1).mul_(255).round_().to(torch.uint8)
+    kept = torch.where(finite[:, None, None, None], decoded, -1.0)
+    return Decoded((kept.float() / 2 + 0.5).clamp_(0, 1).mul_(255).round_().to(torch.uint8), finite.cpu())
 
 
 def _scale(vae: Any, device: torch.device) -> tuple[Tensor | float, Tensor | float]:

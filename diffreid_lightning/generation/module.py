@@ -15,6 +15,7 @@ from torch import Tensor
 from diffreid_lightning.datasets.concat import IdentityKey
 from diffreid_lightning.diffusion.checkpoints import INDEX, locate_pipeline, weights_hash
 from diffreid_lightning.diffusion.denoising_loop import (
+    Decoded,
     Guidance,
     decodable_size,
     decode_latents,
@@ -45,6 +46,7 @@ class GeneratedBatch(NamedTuple):
     number: int  #: of the batch in the plan
     rows: pa.Table  #: B rows: source, partition, pid, number, caption, prompt, attributes, seed, generator
     images: Tensor  #: (B, 3, H, W) uint8 on the CPU
+    finite: Tensor  #: (B,) bool: an image was drawn
 
 
 class _Loaded(NamedTuple):
@@ -200,13 +202,13 @@ class GenerationModule(LightningModule):
         return request._replace(description=self._people[request.key].description)
 
     def predict_step(self, batch: PromptBatch, batch_idx: int) -> GeneratedBatch:
-        """Generate a batch."""
-        prompts = [self.prompts(request) for request in batch.requests]
-        images = self.draw(prompts, [request.seed for request in batch.requests], batch.references)
-        return GeneratedBatch(batch.number, self._rows(batch.requests, prompts), images.cpu())
+        """Draw a batch."""
+        worded = [self.prompts(request) for request in batch.requests]
+        drawn = self.draw(worded, [request.seed for request in batch.requests], batch.references)
+        return GeneratedBatch(batch.number, self._rows(batch.requests, worded), drawn.pictures.cpu(), drawn.finite)
 
-    def draw(self, prompts: Sequence[Sequence[str]], seeds: Sequence[int], references: Tensor | None = None) -> Tensor:
-        """Generate images.
+    def draw(self, prompts: Sequence[Sequence[str]], seeds: Sequence[int], references: Tensor | None = None) -> Decoded:
+        """Draw images.
 
         Args:
             prompts: for each of B images the strategy's prompts.
@@ -214,7 +216,10 @@ class GenerationModule(LightningModule):
             references: (B, 3, H, W) uint8 real images, if the strategy starts from them.
 
         Returns:
-            (B, 3, H, W) uint8 on the module's device.
+            (B, 3, H, W) uint8 on the module's device, and which of them are finite.
+
+        Raises:
+            RunError: there are several, and none is finite.
         """
         # 1. Encode every distinct prompt once.
         count = len(seeds)

@@ -13,13 +13,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 from PIL import Image
 
 from diffreid_lightning.callbacks.manifest_writer import ManifestWriter, stage_datamodule
+from diffreid_lightning.diffusion.denoising_loop import not_finite
 from diffreid_lightning.errors import RunError, UserError, check_range, check_workers, shorten
 from diffreid_lightning.generation.module import GeneratedBatch
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.storage.atomic import replacing_file
+
+REJECTED = "rejected.parquet"
+_REASON, _NOT_FINITE = "reason", "decoded to values that are not finite"
 
 
 class GeneratedImagesWriter(ManifestWriter):
@@ -29,9 +34,12 @@ class GeneratedImagesWriter(ManifestWriter):
     number is one above the largest of the source's real images, so that it differs from all real cameras. Identities
     outside the train partition are written to ``images/<source>-<partition>/``.
 
-    Images are encoded while the next ones are generated. A batch is done when all its images are on disk; otherwise the
-    next run generates it again, with the same names. Each process stores its own batches, and rank zero writes the
-    manifest at the end.
+    An image that was decoded to values that are not finite is not written; its row is in ``rejected.parquet``, with the
+    reason, and not in the manifest.
+
+    Images are encoded beside the generation of the next ones. A batch counts as done once all its images are on the
+    disk; until then it is made again by whoever runs the command again, with the same names. Each process keeps its own
+    batches, and rank zero writes the manifest at the end.
 
     Args:
         folder: output folder of images and manifest.
@@ -90,10 +98,14 @@ class GeneratedImagesWriter(ManifestWriter):
         Raises:
             RunError: an image cannot be written; earlier batches are stored.
         """
-        rows = self._add_columns(prediction.rows)
+        rows = self._named(prediction.rows)
+        drawn = prediction.finite.tolist()
+        rows = rows.append_column(_REASON, pa.array([None if each else _NOT_FINITE for each in drawn], pa.string()))
         pixels = prediction.images.permute(0, 2, 3, 1).numpy()
         jobs = []
-        for name, image in zip(rows["file_name"].to_pylist(), pixels, strict=True):
+        for name, image, is_drawn in zip(rows["file_name"].to_pylist(), pixels, drawn, strict=True):
+            if not is_drawn:
+                continue
             arguments = (self.folder / name, image, self.quality)
             jobs.append(self._pool.submit(_save, *arguments) if self._pool else _run_now(_save, *arguments))
         self._queue.append((prediction.number, rows, jobs))
@@ -116,7 +128,20 @@ class GeneratedImagesWriter(ManifestWriter):
         super().on_exception(trainer, pl_module, exception)
 
     def result(self, read: Manifest, rows: pa.Table) -> Manifest:
-        """Build the manifest of the generated images."""
+        """Make the manifest of the generated images; what was not drawn is noted beside it.
+
+        Raises:
+            RunError: nothing was drawn.
+        """
+        drawn = pc.is_null(rows[_REASON])
+        rejected = rows.filter(pc.invert(drawn))
+        rows = rows.filter(drawn).drop_columns([_REASON])
+        if not len(rows):
+            raise not_finite(len(rejected), len(rejected))
+        if len(rejected):
+            noted = Manifest(rejected, self.folder, (read.content_hash,)).with_columns({"kept": False})
+            path = noted.write(self.folder / REJECTED)
+            rank_zero_info(f"{len(rejected)} images were not drawn ({_NOT_FINITE}); their rows: {path}")
         return Manifest(rows, self.folder, (read.content_hash,))
 
     def _add_columns(self, rows: pa.Table) -> pa.Table:

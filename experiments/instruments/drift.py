@@ -73,7 +73,7 @@ def _batches(module: GenerationModule, prompts: list[Prompt]) -> Callable[[int, 
     def images(start: int, end: int) -> NDArray[np.uint8]:
         chosen = prompts[start:end]
         drawn = module.draw([(prompt.text,) for prompt in chosen], [prompt.seed for prompt in chosen])
-        return drawn.cpu().numpy()
+        return drawn.pictures.cpu().numpy()
 
     return images
 

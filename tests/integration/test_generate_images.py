@@ -15,10 +15,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from diffreid_lightning.diffusion.checkpoints import weights_hash
-from diffreid_lightning.generation import writer
+from diffreid_lightning.diffusion.denoising_loop import Decoded
+from diffreid_lightning.generation import module, writer
 from diffreid_lightning.generation.module import GenerationModule
 from diffreid_lightning.manifest.manifest import Manifest
 from tests.fixtures.command_line import start
@@ -198,6 +200,30 @@ def test_a_full_disk_loses_nothing(
     monkeypatch.setattr(writer, "_save", save)
     assert command(*words) == 0
     assert files(MADE) == files(tmp_path / "whole" / MADE)
+
+
+def test_a_picture_that_is_not_finite_is_rejected_and_ends_no_run(
+    command: Command, words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    decode, broken = module.decode_latents, {1}
+
+    def decoded(*arguments: Any) -> Decoded:
+        drawn = decode(*arguments)
+        finite = torch.tensor([place not in broken for place in range(len(drawn.finite))])
+        return drawn._replace(finite=drawn.finite & finite)
+
+    monkeypatch.setattr(module, "decode_latents", decoded)
+    assert command(*words) == 0
+    made, rejected = Manifest.read(MADE), Manifest.read(MADE / "rejected.parquet")
+    assert (len(made), len(rejected)) == (8, 4) and "reason" not in made.columns
+    assert set(rejected.numpy("reason")) == {"decoded to values that are not finite"}
+    assert not any(rejected.images.exists(name) for name in rejected.numpy("file_name"))
+    assert all(made.images.exists(name) for name in made.numpy("file_name"))
+    assert (MADE / "contact_sheet.png").is_file()
+    broken |= {0, 2}
+    shutil.rmtree(MADE)
+    assert command(*words) == 1
+    assert "12 of 12 pictures were decoded" in capsys.readouterr().err
 
 
 def test_a_personalized_model_names_its_people(

@@ -54,7 +54,7 @@ def build(model: Path, diversity: Diversity, **settings: Any) -> GenerationModul
 
 def draw(ours: GenerationModule, prompts: Sequence[Sequence[str]], seeds: Sequence[int], *rest: Tensor) -> Tensor:
     with torch.no_grad():
-        return ours.draw(prompts, seeds, *rest)
+        return ours.draw(prompts, seeds, *rest).pictures
 
 
 def generators(seeds: Sequence[int]) -> list[torch.Generator]:
@@ -340,8 +340,12 @@ def test_pictures_that_are_not_finite_are_not_drawn_black(checkpoints: dict[str,
     vae = stock_pipeline(checkpoints["sd1"]).vae
     latents = torch.zeros(3, vae.config.latent_channels, 2, 2)
     latents[1] = float("nan")
-    with torch.no_grad(), pytest.raises(RunError, match=r"1 of 2 pictures .* not finite") as error:
-        decode_latents(vae, latents, 2)
+    with torch.no_grad():
+        decoded = decode_latents(vae, latents, 2)
+        assert decoded.finite.tolist() == [True, False, True] and decoded.pictures[1].max() == 0
+        assert not decode_latents(vae, latents[1:2], 2).finite.any(), "one of one may be a batch's rest"
+    with torch.no_grad(), pytest.raises(RunError, match=r"2 of 2 pictures .* not finite") as error:
+        decode_latents(vae, latents[[1, 1]], 2)
     assert "--model.dtype bfloat16" in str(error.value.remedy)
 
 
@@ -367,7 +371,7 @@ def test_latents_are_normalized_alike_on_every_way(
         mean = vae.encode(pictures.float() / 127.5 - 1).latent_dist.mean
         torch.testing.assert_close(encode_images(vae, pictures), (mean - shift) * scale)
         decoded = vae.decode(mean, return_dict=False)[0]
-        again = decode_latents(vae, (mean - shift) * scale, 1)
+        again = decode_latents(vae, (mean - shift) * scale, 1).pictures
     assert float((again.float() - ((decoded / 2 + 0.5).clamp(0, 1) * 255).round()).abs().max()) <= 1
 
 
