@@ -23,6 +23,13 @@ from diffreid_lightning.cli import config_errors
 from diffreid_lightning.errors import UserError, nearest
 
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
+#: What other programs call a choice of Lightning's, which is spelled like another one.
+_OTHER_NAMES = {
+    **dict.fromkeys(("fp16", "float16", "half", "amp"), "16-mixed"),
+    **dict.fromkeys(("bfloat16", "bf16-amp"), "bf16-mixed"),
+    **dict.fromkeys(("fp32", "float32", "float", "full"), "32"),
+    **dict.fromkeys(("fp64", "float64", "double"), "64"),
+}
 _LISTS = (tuple, list, collections.abc.Sequence, collections.abc.Iterable)
 
 
@@ -153,7 +160,8 @@ def _members(kind: Any) -> tuple[Any, ...]:
 
 def _wrong(value: Any, path: str, kind: Any) -> UserError:
     choices = [str(choice) for member in _members(kind) for choice in _choices(member)]
-    guess = nearest(str(value), choices)
+    other = _OTHER_NAMES.get(str(value).lower())
+    guess = other if other in choices else nearest(str(value), choices)
     example = _example(kind)
     remedy = f"did you mean --{path} {guess}?" if guess else f"for instance --{path} {example}" if example else None
     if isinstance(value, Mapping) and value.get("init_args") and _is_plain_kind(kind):

@@ -99,3 +99,12 @@ def test_the_parsers_own_words_are_left_without_types() -> None:
 
 
 assert lightning_cli  # registers the classes that are named without a path
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("fp16", "16-mixed"), ("half", "16-mixed"), ("bfloat16", "bf16-mixed"), ("bf16-tru", "bf16-true")],
+)
+def test_a_precision_by_another_name_is_known(given: str, meant: str) -> None:
+    error = value_errors.explain({"trainer": {"precision": given}}, {})
+    assert error is not None and error.remedy == f"did you mean --trainer.precision {meant}?"
