@@ -17,6 +17,8 @@ from diffreid_lightning.storage.json_notes import mismatch
 #: What every checkpoint of Lightning holds, whatever it is loaded for.
 _FORM = {"state_dict": {str: Tensor}, "pytorch-lightning_version": str, "epoch": int, "global_step": int}
 
+_EXTRA_STATE = "_extra_state"  # how torch names it
+
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Write each checkpoint beside its final name, flush it to the disk, then rename it.
@@ -65,7 +67,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 found=f"{type(error).__name__}: {str(error).partition(chr(10))[0]}",
                 remedy=remedy,
             ) from error
-        wrong = mismatch(checkpoint, _FORM)
+        wrong = mismatch(_without_extra_states(checkpoint), _FORM)
         if wrong is None and "callbacks" in checkpoint:
             wrong = mismatch(checkpoint["callbacks"], {str: dict}, "callbacks")
         if wrong is not None:
@@ -76,3 +78,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 remedy=remedy,
             )
         return checkpoint
+
+
+def _without_extra_states(checkpoint: Any) -> Any:
+    """Leave out of the weights what modules keep beside their tensors, which may be anything (``get_extra_state``)."""
+    weights = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
+    if not isinstance(weights, dict):
+        return checkpoint
+    tensors = {name: value for name, value in weights.items() if not str(name).endswith(_EXTRA_STATE)}
+    return {**checkpoint, "state_dict": tensors}

@@ -54,6 +54,8 @@ def test_what_is_no_checkpoint_of_a_run_is_named(
     reader = AtomicCheckpointIO()
     torch.save(SOUND, file)
     assert reader.load_checkpoint(file, weights_only=True)["global_step"] == 3
+    torch.save({**SOUND, "state_dict": {"w": torch.zeros(2), "pool._extra_state": {"p": 3}}}, file)
+    assert reader.load_checkpoint(file, weights_only=True)["state_dict"]["pool._extra_state"] == {"p": 3}
     torch.save({**SOUND, **changed}, file)
     with pytest.raises(UserError, match=r"a\.ckpt") as caught:
         reader.load_checkpoint(file, weights_only=True)
