@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -47,7 +48,8 @@ class TrainingState(Callback):
         An ``eps`` that is 0 in the type of the weights is raised: a weight without a gradient would become NaN.
 
         Raises:
-            UserError: a state is of another shape than its parameter, or lacks options of the optimizer.
+            UserError: a state is of another shape than its parameter, or lacks options of the optimizer, or a
+                learning rate is not finite.
         """
         _begin_the_next_epoch(trainer)
         for optimizer in trainer.optimizers:
@@ -57,6 +59,7 @@ class TrainingState(Callback):
                     if wrong is not None:
                         raise _unusable(f"the state of {type(optimizer).__name__} for this network", wrong)
         _refuse_another_optimizer(trainer)
+        _refuse_infinite_rates(trainer)
         _raise_eps(trainer)
 
 
@@ -113,9 +116,28 @@ def _misfit(parameter: Tensor, state: dict[str, Any]) -> str | None:
             found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             if found != tuple(parameter.shape):
                 return f"{name} of shape {found} for a parameter of shape {tuple(parameter.shape)}"
-        elif name == "step" and (value.numel() != 1 if isinstance(value, Tensor) else not isinstance(value, int)):
+        elif name == "step" and not _is_one_number(value):
             return f"step {str(value)[:40]}"
     return None
+
+
+def _is_one_number(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.numel() == 1
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _refuse_infinite_rates(trainer: Trainer) -> None:
+    """Refuse learning rates that are no numbers: optimizers take infinity, and the first step spoils every weight."""
+    for optimizer in trainer.optimizers:
+        rates = [float(group["lr"]) for group in optimizer.param_groups if "lr" in group]
+        wrong = [rate for rate in rates if not math.isfinite(rate)]
+        if wrong:
+            raise UserError(
+                f"The learning rate of {type(optimizer).__name__} is {wrong[0]}.",
+                looked_for="a finite number",
+                remedy="correct --model.optimizer.lr (3.5e-4, for instance), or the schedule that has changed it",
+            )
 
 
 def _unusable(looked_for: str, found: str) -> UserError:

@@ -40,6 +40,26 @@ def test_an_eps_that_is_zero_in_the_weights_type_is_raised(dtype: torch.dtype, e
     assert optimizer.param_groups[0]["eps"] == eps
 
 
+def test_steps_are_counted_in_any_number() -> None:
+    optimizer = adam()
+    state = optimizer.state[optimizer.param_groups[0]["params"][0]]
+    for step in (3, 3.0, torch.tensor(3.0)):
+        state["step"] = step
+        begin(optimizer)
+    for step in ("3", True, float("nan"), torch.zeros(2)):
+        state["step"] = step
+        with pytest.raises(UserError, match=r"found: +step"):
+            begin(optimizer)
+
+
+@pytest.mark.parametrize("rate", [float("inf"), float("nan")])
+def test_a_learning_rate_that_is_no_number_is_refused(rate: float) -> None:
+    optimizer = adam()
+    optimizer.param_groups[0]["lr"] = rate
+    with pytest.raises(UserError, match=rf"learning rate of Adam is {rate}"):
+        begin(optimizer)
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_no_epoch_is_left_out_where_the_steps_are_limited(tmp_path: Path) -> None:
     def fit(epochs: int, steps: int, checkpoint: str | None = None) -> Trainer:
