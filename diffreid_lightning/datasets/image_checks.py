@@ -100,7 +100,7 @@ class Decoded:
 
     @property
     def _few_are_empty(self) -> bool:
-        """Whether so few images show nothing as a camera that fails now and then leaves."""
+        """Tell whether so few images show nothing as a camera that fails now and then leaves."""
         return sum(len(names) for _, names in self.empty) < _MANY_EMPTY * self.images
 
     def _empty_in_words(self) -> list[str]:
