@@ -83,7 +83,7 @@ class Decoded:
 
     @property
     def hints(self) -> list[str]:
-        """What deserves a look and may be as it should be."""
+        """Return findings to look at, which may be correct."""
         found = self._empty_in_words() if self._few_are_empty else []
         for names, what in (
             (self.few_levels, f"images have at most {_FEW} levels per channel"),

@@ -202,13 +202,13 @@ class GenerationModule(LightningModule):
         return request._replace(description=self._people[request.key].description)
 
     def predict_step(self, batch: PromptBatch, batch_idx: int) -> GeneratedBatch:
-        """Draw a batch."""
+        """Generate a batch."""
         worded = [self.prompts(request) for request in batch.requests]
         drawn = self.draw(worded, [request.seed for request in batch.requests], batch.references)
         return GeneratedBatch(batch.number, self._rows(batch.requests, worded), drawn.pictures.cpu(), drawn.finite)
 
     def draw(self, prompts: Sequence[Sequence[str]], seeds: Sequence[int], references: Tensor | None = None) -> Decoded:
-        """Draw images.
+        """Generate images.
 
         Args:
             prompts: for each of B images the strategy's prompts.
@@ -219,7 +219,7 @@ class GenerationModule(LightningModule):
             (B, 3, H, W) uint8 on the module's device, and which of them are finite.
 
         Raises:
-            RunError: there are several, and none is finite.
+            RunError: there are several images, and none is finite.
         """
         # 1. Encode every distinct prompt once.
         count = len(seeds)

@@ -34,12 +34,12 @@ class GeneratedImagesWriter(ManifestWriter):
     number is one above the largest of the source's real images, so that it differs from all real cameras. Identities
     outside the train partition are written to ``images/<source>-<partition>/``.
 
-    An image that was decoded to values that are not finite is not written; its row is in ``rejected.parquet``, with the
-    reason, and not in the manifest.
+    An image with non-finite decoded values is not written; its row goes to ``rejected.parquet`` with the reason, not to
+    the manifest.
 
-    Images are encoded beside the generation of the next ones. A batch counts as done once all its images are on the
-    disk; until then it is made again by whoever runs the command again, with the same names. Each process keeps its own
-    batches, and rank zero writes the manifest at the end.
+    Images are encoded while the next ones are generated. A batch is done when all its images are on disk; otherwise the
+    next run generates it again, with the same names. Each process stores its own batches, and rank zero writes the
+    manifest at the end.
 
     Args:
         folder: output folder of images and manifest.
@@ -98,7 +98,7 @@ class GeneratedImagesWriter(ManifestWriter):
         Raises:
             RunError: an image cannot be written; earlier batches are stored.
         """
-        rows = self._named(prediction.rows)
+        rows = self._add_columns(prediction.rows)
         drawn = prediction.finite.tolist()
         rows = rows.append_column(_REASON, pa.array([None if each else _NOT_FINITE for each in drawn], pa.string()))
         pixels = prediction.images.permute(0, 2, 3, 1).numpy()
@@ -128,10 +128,10 @@ class GeneratedImagesWriter(ManifestWriter):
         super().on_exception(trainer, pl_module, exception)
 
     def result(self, read: Manifest, rows: pa.Table) -> Manifest:
-        """Make the manifest of the generated images; what was not drawn is noted beside it.
+        """Build the manifest of the generated images; rows of images that are not finite go to a file beside it.
 
         Raises:
-            RunError: nothing was drawn.
+            RunError: no image is finite.
         """
         drawn = pc.is_null(rows[_REASON])
         rejected = rows.filter(pc.invert(drawn))
