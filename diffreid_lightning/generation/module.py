@@ -203,9 +203,9 @@ class GenerationModule(LightningModule):
 
     def predict_step(self, batch: PromptBatch, batch_idx: int) -> GeneratedBatch:
         """Generate a batch."""
-        worded = [self.prompts(request) for request in batch.requests]
-        drawn = self.draw(worded, [request.seed for request in batch.requests], batch.references)
-        return GeneratedBatch(batch.number, self._rows(batch.requests, worded), drawn.pictures.cpu(), drawn.finite)
+        prompts = [self.prompts(request) for request in batch.requests]
+        drawn = self.draw(prompts, [request.seed for request in batch.requests], batch.references)
+        return GeneratedBatch(batch.number, self._rows(batch.requests, prompts), drawn.pictures.cpu(), drawn.finite)
 
     def draw(self, prompts: Sequence[Sequence[str]], seeds: Sequence[int], references: Tensor | None = None) -> Decoded:
         """Generate images.
