@@ -88,7 +88,7 @@ def colors_said(row: dict[str, object], kinds: tuple[str, ...]) -> list[str]:
     """The colors that a caption gives a garment, in its own order."""
     text = str(row["caption"])
     (item,) = [item for item in read_caption(text).items if item.kind.common in kinds]
-    return sorted(item.said, key=text.index)
+    return sorted(item.modifiers, key=text.index)
 
 
 def test_only_training_images_are_captioned(captioned: Manifest) -> None:

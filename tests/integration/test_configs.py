@@ -112,7 +112,7 @@ def test_both_captioners_are_given_the_chains_data(
     monkeypatch.setenv("DIFFREID_DATA", "/data/people")
     monkeypatch.setenv("DIFFREID_IDENTITIES", "7")
     for name in ("caption", "caption_blip2"):
-        assert command("predict", "--config", f"pipeline/{name}", "--print_config") == 0
+        assert command("predict", "--config", f"stages/{name}", "--print_config") == 0
         source = yaml.safe_load(capsys.readouterr().out)["data"]["init_args"]["source"]
         assert source["class_path"].endswith("Subset")
         assert source["init_args"]["dataset"] == "/data/people"

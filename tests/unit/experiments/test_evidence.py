@@ -111,7 +111,7 @@ def test_a_step_is_known_by_contents_and_not_by_places(tmp_path: Path) -> None:
 
 def test_a_step_is_known_by_what_lies_below_its_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     below, mine = tmp_path / "default.yaml", tmp_path / "mine.yaml"
-    (tmp_path / "pipeline").mkdir()
+    (tmp_path / "stages").mkdir()
     for file in (below, mine, tmp_path / "stages/select.yaml"):
         file.write_text("view: [a, b]\n", encoding="utf-8")
     monkeypatch.setattr(lab, "configs_folder", lambda: tmp_path)
