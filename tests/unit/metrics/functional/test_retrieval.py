@@ -19,7 +19,7 @@ from diffreid_lightning.metrics.functional.identity_matches import IdentityPairs
 from diffreid_lightning.metrics.functional.tiled_matmul import exact_products
 from tests.fixtures.retrieval_cases import Case, exact_case, golden, pairwise, random_case, reference_evaluation
 
-EVALUATIONS = ["hand", "clean_cosine", "clean_euclidean", "distractors", "no_match_queries", "ties_quantized"]
+EVALUATIONS = ["hand", "clean_cosine", "clean_euclidean", "distractors", "no_match_queries", "ties_quantised"]
 DISTANCES = {"cosine": "cosine", "sqeuclidean": "euclidean", "euclidean": "euclidean"}
 
 
