@@ -78,9 +78,8 @@ def draw_pk_epoch(
     decks = [(deck[~generated[deck]], deck[generated[deck]]) for deck in _group_rows(labels)]
     _refuse_missing_kind(generated, share)
     has_real, has_generated = (np.asarray([len(pair[kind]) > 0 for pair in decks])[order] for kind in (0, 1))
-    counts = _generated_per_visit(
-        has_real.reshape(batches, -1), has_generated.reshape(batches, -1), images, share, rng
-    ).ravel()
+    by_batch = (has_real.reshape(batches, -1), has_generated.reshape(batches, -1))
+    counts = _generated_per_visit(*by_batch, images, share, rng).ravel()
     for (real, made), own in zip(decks, visits, strict=True):
         is_made = np.arange(images) < counts[own, None]
         hand = np.empty(is_made.shape, dtype=np.int64)

@@ -46,15 +46,7 @@ def add_identities(folder: Path, rows: Manifest, out: Path) -> list[str]:
             or one of ``out`` and the model's folder contains the other.
         RunError: the disk is full.
     """
-    here, there = folder.resolve(), out.resolve()
-    if (
-        here in there.parents or there in here.parents
-    ):  # else it is copied into itself, or deleted with the old content of out
-        raise UserError(
-            f"One of --out and the model's folder contains the other: {out}",
-            looked_for=f"a folder outside {folder}",
-            remedy="give another folder as --out",
-        )
+    _refuse_nested(folder, out)
     people = read_note(folder)
     names, tokens = read_tokens(folder)
     mapper, noted = load_mapper(folder)
@@ -90,6 +82,17 @@ def add_identities(folder: Path, rows: Manifest, out: Path) -> list[str]:
     except OSError as error:
         raise RunError(f"{out} cannot be written.", found=str(error), remedy="free disk space") from error
     return added
+
+
+def _refuse_nested(folder: Path, out: Path) -> None:
+    """Refuse an output that contains the model's folder or lies in it: it would be copied into itself, or deleted."""
+    here, there = folder.resolve(), out.resolve()
+    if here in there.parents or there in here.parents:
+        raise UserError(
+            f"One of --out and the model's folder contains the other: {out}",
+            looked_for=f"a folder outside {folder}",
+            remedy="give another folder as --out",
+        )
 
 
 def _features(noted: dict[str, object], folder: Path) -> IdentityFeatures:

@@ -7,10 +7,19 @@ import functools
 import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 _PACKAGE = __package__.partition(".")[0]
 _ROOT = Path(__file__).resolve().parents[1]
 _REGISTRY = f"{_PACKAGE}.registry"
+
+
+class _Parsed(NamedTuple):
+    """Content of a Python file."""
+
+    names: dict[str, str]  #: module by name, of the names imported from the package at the top of the file
+    imports: frozenset[str]  #: dotted names imported anywhere; they may be modules or names in them
+    digest: str  #: hash of the code without comments and docstrings
 
 
 def code_hash(names: Iterable[str], modules: Iterable[str]) -> str:
@@ -23,49 +32,18 @@ def code_hash(names: Iterable[str], modules: Iterable[str]) -> str:
     Returns:
         64 hexadecimal digits.
     """
-    classes = _classes()
-    seen: set[str] = set()
+    # Formats of datasets are named in their own room.
+    classes = {**_read(f"{_PACKAGE}.datasets").names, **_read(_REGISTRY).names}
+    seen: dict[str, str] = {}
     queue = [*modules, *(classes[short] for name in names if (short := name.rpartition(".")[2]) in classes)]
     while queue:
         module = queue.pop()
         # The registry imports every stage, to name their classes; nothing is computed through it.
-        if module not in seen and module != _REGISTRY:
-            seen.add(module)
-            queue += _imported(module)
-    digest = hashlib.sha256()
-    for module in sorted(seen):
-        digest.update(f"{module}\0{_module_hash(module)}\0".encode())
-    return digest.hexdigest()
-
-
-def forget() -> None:
-    """Read every file anew when it is next asked for."""
-    for remembered in (_tree, _classes, _imported, _module_hash):
-        remembered.cache_clear()
-
-
-@functools.cache
-def _classes() -> dict[str, str]:
-    """Map each public class to its module, by the registry's imports; formats are named in the datasets' room."""
-    found: dict[str, str] = {}
-    for module in (f"{_PACKAGE}.datasets", _REGISTRY):
-        for node in _tree(module).body:
-            if isinstance(node, ast.ImportFrom) and node.module:
-                found.update({alias.name: node.module for alias in node.names})
-    return found
-
-
-@functools.cache
-def _imported(module: str) -> tuple[str, ...]:
-    """Name the package's modules that a module imports, inside functions too, and the packages around it."""
-    found: set[str] = set()
-    for node in ast.walk(_tree(module)):
-        if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found.update((node.module, *(f"{node.module}.{alias.name}" for alias in node.names)))
-    found.update(_around(module))
-    return tuple(sorted(name for name in found if name.startswith(_PACKAGE) and _file(name) is not None))
+        if module not in seen and module != _REGISTRY and _file(module) is not None:
+            parsed = _read(module)
+            seen[module] = parsed.digest
+            queue += [*parsed.imports, *_around(module)]
+    return hashlib.sha256(repr(sorted(seen.items())).encode()).hexdigest()
 
 
 def _around(module: str) -> Iterator[str]:
@@ -80,21 +58,34 @@ def _file(module: str) -> Path | None:
     return next((file for file in candidates if file.is_file()), None)
 
 
-@functools.cache
-def _tree(module: str) -> ast.Module:
+def _read(module: str) -> _Parsed:
     file = _file(module)
     assert file is not None, module
-    return ast.parse(file.read_bytes())
+    status = file.stat()
+    return _parse(file, status.st_mtime_ns, status.st_size)
 
 
 @functools.cache
-def _module_hash(module: str) -> str:
-    tree = _tree(module)
+def _parse(file: Path, modified: int, size: int) -> _Parsed:
+    """Parse a file; ``modified`` and ``size`` tell it from an earlier version of itself."""
+    tree = ast.parse(file.read_bytes())
+    imports: set[str] = set()
     for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imports.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            imports.update((node.module, *(f"{node.module}.{alias.name}" for alias in node.names)))
         body = getattr(node, "body", None)
         if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and _is_text(body[0].value):
             body[0].value = ast.Constant("")
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+    names = {
+        alias.name: node.module
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and node.module
+        for alias in node.names
+    }
+    ours = frozenset(name for name in imports if name.partition(".")[0] == _PACKAGE)
+    return _Parsed(names, ours, hashlib.sha256(ast.dump(tree).encode()).hexdigest())
 
 
 def _is_text(value: ast.expr) -> bool:

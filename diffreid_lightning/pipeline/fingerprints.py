@@ -128,7 +128,6 @@ def output_hash(folder: Path, makes: Iterable[str]) -> str | None:
 
 def forget_hashes() -> None:
     """Read code, datasets and models anew when they are next asked for."""
-    code_closure.forget()
     for remembered in (dataset_hash, model_hash):
         remembered.cache_clear()
 

@@ -1,4 +1,4 @@
-"""First sentences of docstrings name what is done: no question words, no participles as function names."""
+"""Docstrings open with what is done, and functions stay short."""
 
 from __future__ import annotations
 
@@ -31,3 +31,13 @@ def test_no_docstring_begins_with_a_question_word() -> None:
     assert len(found) > 1000
     wrong = [f"{place}: {text.splitlines()[0]}" for place, text in found if _QUESTION.match(text)]
     assert not wrong, "\n".join(wrong)
+
+
+def test_no_function_is_long() -> None:
+    long = []
+    for path in sorted((ROOT / "diffreid_lightning").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                lines = (node.end_lineno or 0) - node.lineno + 1
+                long += [f"{path.name}: {node.name} has {lines} lines"] if lines > 60 else []
+    assert not long

@@ -51,7 +51,6 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     ),
     "null for two numbers": ("data: {image_size: null}", ["--data.image_size", "null", "[256,128]"]),
     "null in a list": ("trainer: {callbacks: [RunCheckpoint, null]}", ["--trainer.callbacks"]),
-    "no trainer": ("trainer: null", ["'trainer' cannot be null"]),
     "a list for the model": ("model: [a]", ["'model' cannot be"]),
     "a number for the trainer": ("trainer: 3", ["'trainer' cannot be 3"]),
 }

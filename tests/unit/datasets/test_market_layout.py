@@ -140,8 +140,8 @@ class TestCUHK03NPDetected(DatasetContract):
         root = write_cuhk03np(tmp_path / "set", boxes=["labeled"])
         with pytest.raises(UserError, match="no detected boxes"):
             CUHK03NP(root).manifest()
-        with pytest.raises(UserError, match="no boxes 'labeled'"):
-            CUHK03NP(root, boxes="labeled")  # type: ignore[arg-type]
+        with pytest.raises(UserError, match="no boxes 'labeld'"):
+            CUHK03NP(root, boxes="labeld")  # type: ignore[arg-type]
 
 
 class TestCUHK03NPLabeled(DatasetContract):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,14 +12,12 @@ from diffreid_lightning.pipeline import code_closure
 
 
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the package's code, which the hash reads instead of the package."""
     copy = tmp_path / "diffreid_lightning"
     shutil.copytree(code_closure._ROOT, copy, ignore=shutil.ignore_patterns("__pycache__", "assets", "tiny_sd"))
     monkeypatch.setattr(code_closure, "_ROOT", copy)
-    code_closure.forget()
-    yield copy
-    code_closure.forget()
+    return copy
 
 
 @pytest.fixture
@@ -28,7 +26,6 @@ def changed(package: Path) -> Callable[[str, str, str], set[str]]:
     parts = ("SupervisedReID", "GenerationModule", "Market1501")
 
     def hashes() -> dict[str, str]:
-        code_closure.forget()
         return {part: code_closure.code_hash([part, "nothing"], []) for part in parts}
 
     before = hashes()
