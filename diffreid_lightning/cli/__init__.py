@@ -1,4 +1,4 @@
-"""The command line: ``fit``, ``validate``, ``test``, ``predict`` by LightningCLI; commands of their own beside them."""
+"""Command line: ``fit``, ``validate``, ``test``, ``predict`` by LightningCLI, and further commands."""
 
 from diffreid_lightning.cli.main import main
 

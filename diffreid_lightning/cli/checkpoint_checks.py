@@ -1,4 +1,4 @@
-"""``--ckpt_path``: a checkpoint of this package, or a refusal that says what else the file is."""
+"""Check the file of ``--ckpt_path``: a checkpoint of this package, or an error that says what it is."""
 
 from __future__ import annotations
 

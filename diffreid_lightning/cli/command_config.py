@@ -1,4 +1,4 @@
-"""Read the configuration of a command: layers, flags and references, before any class is looked at by the parser."""
+"""Read the configuration of a command: layers, flags and references, before the parser sees it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Configuration:
 
 
 def read_configuration(subcommand: str, words: Sequence[str]) -> Configuration:
-    """Lay the configs and the flags over each other and resolve references.
+    """Merge configs and flags, and resolve references.
 
     Args:
         subcommand: ``fit``, ``validate``, ``test`` or ``predict``.
@@ -90,6 +90,6 @@ def _config_of_checkpoint(subcommand: str, settings: Mapping[str, Any]) -> dict[
         return None
     saved = config_files.load_config(run / run_folder.CONFIG_FILE)
     _raise(config_errors.explain_sections(saved))
-    # Wherever the run lies now.
+    # The run folder may have been moved.
     saved["trainer"] = {**(saved.get("trainer") or {}), "default_root_dir": str(run.parent)}
     return {key: saved[key] for key in ("seed_everything", "trainer", "model", "data") if key in saved}

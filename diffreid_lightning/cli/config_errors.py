@@ -28,7 +28,7 @@ SECTIONS: dict[str, type] = {"model": LightningModule, "data": LightningDataModu
 
 
 def explain(settings: Mapping[str, Any], top_level: Iterable[str]) -> UserError | None:
-    """Find the first setting in ``settings`` that has no taker.
+    """Find the first unknown setting in ``settings``.
 
     Args:
         settings: the merged configuration, flags applied (:func:`~.flags.with_flags`).
@@ -66,7 +66,7 @@ def missing(settings: Mapping[str, Any], path: str = "") -> str | None:
 
 
 def explain_sections(settings: Mapping[str, Any]) -> UserError | None:
-    """Find a section of the configuration (``trainer``, ``model``, ``data``) that is none, or names no class."""
+    """Find a section (``trainer``, ``model``, ``data``) that is no mapping, or names no class."""
     for key in ("trainer", *SECTIONS):
         given = settings.get(key, {})
         text = key in SECTIONS and isinstance(given, str) and read_word(given) is not None
@@ -339,7 +339,7 @@ def _missing_package(class_path: str) -> ImportError | None:
 
 
 def refused(command: str, error: Exception) -> UserError:
-    """Word a refusal of the parser that nothing better is known of."""
+    """Shorten a parser error for which no better message is known."""
     return UserError(
         "The configuration was refused.",
         found=readable(str(error)),

@@ -43,13 +43,13 @@ def check_environment() -> None:
 
 
 def let_streams_take_anything() -> None:
-    """Write what the encoding lacks as escapes: a file's name need not be text, nor an encoding have ticks."""
+    """Escape characters that the output encoding lacks, such as those of file names."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def reader_is_gone() -> bool:
-    """Tell whether nobody reads what is said any more, as behind ``| head -1``."""
+    """Return true if the reader of stdout is gone, as after ``| head -1``."""
     if flush_streams() is not None:
         return True
     if not isinstance(sys.stdout, io.TextIOWrapper) or not hasattr(select, "poll"):
@@ -60,7 +60,7 @@ def reader_is_gone() -> bool:
 
 
 def flush_streams() -> OSError | None:
-    """Flush what was said; where nobody takes it any more, turn to nowhere and return why.
+    """Flush the output streams; if one is broken, redirect it to the null device and return the error.
 
     Python would complain at its exit otherwise, in words of its own.
     """

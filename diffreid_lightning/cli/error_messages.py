@@ -1,4 +1,4 @@
-"""From what a library raises when a configuration cannot be run to an error in the house's form."""
+"""Turn errors of libraries about a configuration into this package's four-part errors."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def own_error(error: BaseException) -> DiffReIDError | None:
 
 
 def worded_parsing(error: ArgumentError, subcommand: str, written: Mapping[str, Any]) -> DiffReIDError:
-    """Word why a configuration could not be parsed.
+    """Explain why a configuration could not be parsed.
 
     Args:
         error: the parser's.
@@ -60,7 +60,7 @@ def _raised_in(error: BaseException) -> str:
 
 
 def worded_building(error: Exception) -> UserError | None:
-    """Word why data, model or trainer could not be built; None where the machine is to blame and not a setting."""
+    """Explain why data, model or trainer could not be built; None if no setting is the cause."""
     text = str(error)
     if isinstance(error, OSError) and error.errno not in (None, *_NO_SUCH_PATH):
         return None
@@ -102,7 +102,7 @@ def refuse_unsupported(trainer: Trainer) -> None:
 
 
 def refuse_unknown_monitors(trainer: Trainer, model: LightningModule, no_validation: str | None) -> None:
-    """Refuse callbacks that wait for a number nobody logs, before an epoch is spent on it.
+    """Refuse callbacks that monitor a metric that is never logged, before training starts.
 
     Nothing is said where a class of the user's may log numbers of its own.
 
@@ -142,7 +142,7 @@ def refuse_unknown_monitors(trainer: Trainer, model: LightningModule, no_validat
 
 
 def worded_running(error: Exception) -> UserError | None:
-    """Word an error of Lightning or torch that the configuration is to blame for; None for any other."""
+    """Explain an error of Lightning or torch that the configuration causes; None for any other."""
     text = str(error)
     if isinstance(error, (OSError, MemoryError, Warning)):
         return None

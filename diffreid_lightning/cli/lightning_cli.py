@@ -42,23 +42,23 @@ from diffreid_lightning.training.training_state import TrainingState
 
 
 class DiffReIDCLI(LightningCLI):
-    """The four Lightning subcommands; a run folder is opened before the classes are built."""
+    """LightningCLI with the four Lightning subcommands; opens the run folder before classes are built."""
 
     run: run_folder.RunFolder
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Link what two classes must agree on; a seed that is written for the data is the data's."""
+        """Link settings that two classes share; a seed given for the data overrides ``seed_everything``."""
         parser.link_arguments(linked_settings.DATA_SIZE, linked_settings.MODEL_SIZE)
         if _links_seed(parser):
             parser.link_arguments(linked_settings.SEED, linked_settings.DATA_SEED, compute_fn=_seed)
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """Name the commands, and what of the trainer's methods is no setting of theirs."""
+        """Return the subcommands, with the trainer arguments that are not settings."""
         return {name: {*skipped, *linked_settings.DECIDED} for name, skipped in LightningCLI.subcommands().items()}
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
-        """Add what belongs to no class and to this command alone; one that was not asked for is but named."""
+        """Add the options of a subcommand; one that was not asked for is only named."""
         if subcommand not in self.parser_kwargs:
             self._subcommand_method_arguments[subcommand] = []
             return self.init_parser(**kwargs)
@@ -74,16 +74,16 @@ class DiffReIDCLI(LightningCLI):
         return parser
 
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
-        """Let ``--help`` name the program as it is started."""
+        """Set the program name in ``--help``."""
         super()._add_subcommands(parser, **kwargs)
         for name, subcommand_parser in self._subcommand_parsers.items():
             subcommand_parser.prog = f"{PROGRAM} {name}"
 
     def _parse_ckpt_path(self) -> None:
-        """Leave the config alone: a run's own ``config.yaml``, not pickled hyperparameters, says how to build it."""
+        """Do nothing: the run's ``config.yaml``, not pickled hyperparameters, configures the classes."""
 
     def _set_seed(self) -> None:
-        """Seed everything; where ``true`` leaves the number to Lightning, it is the data's too.
+        """Seed everything; a seed that Lightning chooses (``true``) is also the data's.
 
         Raises:
             UserError: an outside launcher has started several processes, each of which would choose its own.
@@ -130,7 +130,7 @@ class DiffReIDCLI(LightningCLI):
                 place_logger(logger.class_path, logger.init_args, self.run)
 
     def instantiate_classes(self) -> None:
-        """Build data, model and trainer; what one of them refuses is the user's to mend."""
+        """Build data, model and trainer; what one of them refuses becomes a user error."""
         try:
             super().instantiate_classes()
         except (DiffReIDError, MisconfigurationException):
@@ -150,7 +150,7 @@ class DiffReIDCLI(LightningCLI):
             self.model.expect_checkpoint()
 
     def before_fit(self) -> None:
-        """Refuse at once what could only be refused after the training: a test that cannot take place."""
+        """Refuse, before training, a final test that cannot take place."""
         which, data = self._test_with, self.datamodule
         if isinstance(data, ReIDDataModule):
             refuse_unknown_monitors(self.trainer, self.model, self._no_validation(data))
@@ -173,14 +173,14 @@ class DiffReIDCLI(LightningCLI):
         return "none" if getattr(self.trainer, "fast_dev_run", False) else str(self._get(self.config, "test_with"))
 
     def _no_best(self, data: ReIDDataModule) -> str | None:
-        """Say what keeps this fit from having a best checkpoint, as far as it is known before the training."""
+        """Return why this fit cannot have a best checkpoint, or None."""
         obstacle = self._no_validation(data)
         if obstacle is None and getattr(self.trainer.checkpoint_callback, "monitor", None) is None:
             return "trainer.callbacks has no ModelCheckpoint with a monitor, such as RunCheckpoint"
         return obstacle
 
     def _no_validation(self, data: ReIDDataModule) -> str | None:
-        """Say what keeps the numbers of a validation from being measured, None where they will be."""
+        """Return why no validation metric will be measured, or None."""
         trainer = self.trainer
         every, epochs = trainer.check_val_every_n_epoch, trainer.max_epochs
         if data.val_set is None:
@@ -192,7 +192,7 @@ class DiffReIDCLI(LightningCLI):
         return None
 
     def before_validate(self) -> None:
-        """Refuse to validate on nobody."""
+        """Refuse to validate without held-out identities."""
         if getattr(self.datamodule, "val_set", True) is None:
             raise UserError(
                 "There is nobody to validate on.",
@@ -202,7 +202,7 @@ class DiffReIDCLI(LightningCLI):
             )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Build the trainer; the house's checkpoint writer and progress bar unless the config brings its own.
+        """Build the trainer, with this package's checkpoint writer and progress bar unless the config sets others.
 
         The end of averaging comes before every other callback's end of fit.
         """
@@ -223,7 +223,7 @@ class DiffReIDCLI(LightningCLI):
             raise UserError("Lightning cannot build this trainer.", found=" ".join(str(error).split())) from error
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        """Load only plain tensors from checkpoints, and leave the table of results to the callback that draws it."""
+        """Load checkpoints with ``weights_only``, and leave the results table to its callback."""
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         kwargs["weights_only"] = True
         if subcommand in ("validate", "test"):
@@ -268,7 +268,7 @@ class DiffReIDCLI(LightningCLI):
             raise
 
     def _forget_requeue(self) -> None:
-        """Remove what was saved for a requeued SLURM job: under SLURM the trainer would test it, not the last epoch."""
+        """Remove the checkpoint of a requeued SLURM job: the trainer would test it instead of the last epoch."""
         if self.trainer.is_global_zero:
             for path in run_folder.requeue_checkpoints(self.run.path):
                 path.unlink()
@@ -276,7 +276,7 @@ class DiffReIDCLI(LightningCLI):
 
 
 def run_command(subcommand: str, words: list[str]) -> None:
-    """Lay the configs over each other, parse, build and run; a refusal is explained before it is raised.
+    """Merge the configs, parse, build and run; explain errors of configuration.
 
     Args:
         subcommand: ``fit``, ``validate``, ``test`` or ``predict``.
@@ -316,7 +316,7 @@ def run_command(subcommand: str, words: list[str]) -> None:
 
 
 def _links_seed(parser: LightningArgumentParser) -> bool:
-    """Tell whether the data's seed follows ``seed_everything``: nobody wrote one for the data."""
+    """Return true if the data's seed follows ``seed_everything``: none was given for the data."""
     return isinstance(parser, LayeredParser) and not linked_settings.is_written(
         parser.written, linked_settings.DATA_SEED
     )
@@ -327,7 +327,7 @@ def _seed(value: bool | int) -> int:
 
 
 def _quieten() -> None:
-    """Silence Lightning's advice that does not apply here, and nothing else."""
+    """Silence Lightning's advice that does not apply here."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisement)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*Couldn't infer the batch indices.*")  # a plan's batches have numbers

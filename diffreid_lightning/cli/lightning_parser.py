@@ -1,4 +1,4 @@
-"""The parser of a command: what it takes beside trainer, model and data, and how a configuration is written."""
+"""Parser of a subcommand: its top-level settings, and how a configuration is dumped."""
 
 from __future__ import annotations
 

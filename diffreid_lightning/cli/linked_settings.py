@@ -1,4 +1,4 @@
-"""Settings that follow another one, and settings that every command of this package makes itself.
+"""Settings that follow another one, and settings that the commands fix themselves.
 
 The data module's ``image_size`` is the model's too, and ``seed_everything`` is the data's seed unless ``data.seed`` is
 written.
@@ -16,7 +16,7 @@ from diffreid_lightning.errors import UserError
 
 SEED, DATA_SEED = "seed_everything", "data.init_args.seed"
 DATA_SIZE, MODEL_SIZE = "data.init_args.image_size", "model.init_args.image_size"
-#: which setting takes the value of which where nobody wrote it
+#: source of each setting that follows another one unless it is given
 LINKS = {DATA_SEED: SEED, MODEL_SIZE: DATA_SIZE}
 #: what each command decides itself: the values that say the same, why, and what to do for another
 _DECIDED: dict[str, tuple[tuple[Any, ...], str, str]] = {

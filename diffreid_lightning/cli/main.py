@@ -1,4 +1,4 @@
-"""``main``: find the command, and word whatever goes wrong on the way."""
+"""Find and run the command; turn every error into a message and an exit code."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _worded(error: BaseException) -> int:
-    """Report whatever ended a command, and return its exit code."""
+    """Report the error that ended a command, and return its exit code."""
     if isinstance(error, SystemExit):
         return _exit_code(error)
     if isinstance(error, KeyboardInterrupt):
@@ -100,7 +100,7 @@ def _exit_code(stop: SystemExit) -> int:
 
 
 def _worded_system(error: Exception) -> DiffReIDError | None:
-    """Word what the machine refuses: a file, the disk, memory, a loader process; None for any other error."""
+    """Explain an error of the system (file, disk, memory, loader process); None for any other."""
     number = error.errno if isinstance(error, OSError) else None
     if number in _FORBIDDEN:
         remedy = "check its owner and permissions, or name a place that can be written"
@@ -178,7 +178,7 @@ def _interruption() -> RunError:
 
 
 def _from_worker(error: DiffReIDError) -> DiffReIDError:
-    """Undo what a DataLoader does to an error on its way out of a worker: keep the words, drop the traceback."""
+    """Restore an error that came through a DataLoader worker: keep the message, drop the traceback."""
     text = str(error)
     if uncaught_errors.WORKER_TRACEBACK not in text:
         return error

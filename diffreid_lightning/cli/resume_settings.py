@@ -1,4 +1,4 @@
-"""Settings of a training that goes on from a checkpoint: in force from there on, or refused."""
+"""Apply or refuse changed settings when training continues from a checkpoint."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def refuse_start_only(changes: Iterable[Change], names: Sequence[str], *, evalua
 
 
 def refuse_another_root(changes: Iterable[Change], run: Path) -> None:
-    """Refuse another folder of runs for a run that goes on in the folder it has.
+    """Refuse another run root for a continued run, which stays in its folder.
 
     Args:
         changes: from the configuration of the checkpoint to the one that is run.
@@ -65,7 +65,7 @@ def refuse_another_root(changes: Iterable[Change], run: Path) -> None:
 
 
 def give_arguments(callbacks: Iterable[Callback], states: Mapping[str, Any], changes: Iterable[Change]) -> None:
-    """Put changed arguments of callbacks into the states that they are about to load (``EarlyStopping.patience``).
+    """Write changed callback arguments (``EarlyStopping.patience``) into the states to be loaded.
 
     Args:
         callbacks: the trainer's.
@@ -80,7 +80,7 @@ def give_arguments(callbacks: Iterable[Callback], states: Mapping[str, Any], cha
 
 
 def refuse_lost_schedule(trainer: Trainer, saved: int) -> None:
-    """Refuse a schedule that would begin at its start, in the middle of the training.
+    """Refuse a schedule that would restart in the middle of training.
 
     Args:
         trainer: the trainer, with what it has restored.
@@ -98,13 +98,13 @@ def refuse_lost_schedule(trainer: Trainer, saved: int) -> None:
 
 
 def describe_changes(changes: Sequence[Change], most: int = 6) -> str | None:
-    """Say what is in force from a checkpoint on that was not before; None where nothing has changed."""
+    """Describe the settings that changed with a continuation; None if none did."""
     changed = [str(change) for change in changes if change.key != _ROOT]
     return f"Settings that have changed, in force from here on: {shorten(changed, most)}." if changed else None
 
 
 def describe_nothing_left(trainer: Trainer, changes: Sequence[Change]) -> str:
-    """Say that a training was complete when it was taken up, and that its settings have changed for nothing."""
+    """Describe a continuation with nothing left to train, and its settings without effect."""
     progress: Any = trainer.fit_loop.epoch_progress.current
     limits = f"trainer.max_epochs is {trainer.max_epochs}" + (
         f", trainer.max_steps is {trainer.max_steps}" if trainer.max_steps >= 0 else ""

@@ -158,7 +158,7 @@ def where_to_start(name: str | None, root: Path, config: str) -> tuple[Path | No
 
 
 def describe_start(checkpoint: Path | None, continued: Path | None, root: Path) -> str:
-    """Say what :func:`where_to_start` decided for a run that was to be continued.
+    """Describe the decision of :func:`where_to_start`.
 
     Args:
         checkpoint: what it starts from.
@@ -234,7 +234,7 @@ def open_run(root: Path, subcommand: str, continued: Path | None = None) -> RunF
 
 
 def note_attempt(run: RunFolder) -> None:
-    """Write down that this attempt at a run is under way."""
+    """Record that this attempt at a run has started."""
     entries = {"run_id": run.run_id, "attempt": run.attempt, "slurm_job": _this_job()}
     tracked = {name: value for name in ("project", "entity") if (value := getattr(run, name)) is not None}
     identity = json.dumps({**entries, **tracked})
@@ -243,7 +243,7 @@ def note_attempt(run: RunFolder) -> None:
 
 
 def close_run() -> None:
-    """Forget the open run, so that the next command gets a folder of its own; what nothing was written to goes."""
+    """Close the open run, and remove folders in which nothing was written."""
     path = os.environ.pop(ENVIRONMENT, None)
     try:
         if path is not None and launched_rank() == 0 and Path(path).is_dir():
@@ -282,7 +282,7 @@ def _occupy(run: Path) -> None:
 
 
 def _taken(run: Path) -> bool:
-    """Tell whether a process that does not belong to this launch is at work in a run folder."""
+    """Return true if a process of another launch uses a run folder."""
     inherited = os.environ.get(ENVIRONMENT)
     if inherited and run.resolve() == Path(inherited).resolve():
         return False

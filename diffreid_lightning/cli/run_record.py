@@ -57,13 +57,13 @@ class RunRecord(SaveConfigCallback):
         self._schedules = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Let W&B start when it is first used: the trainer has asked every logger for its run by now."""
+        """Let W&B start at its first use; the trainer has asked every logger for its run by now."""
         for logger in trainer.loggers:
             if isinstance(logger, WandbTracker):
                 logger.release()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Let the checkpoint say what it was trained with."""
+        """Save the config in the checkpoint."""
         checkpoint[resume_settings.CONFIG_KEY] = self.text
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -100,7 +100,7 @@ class RunRecord(SaveConfigCallback):
             self._changes = None
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say that there was nothing to do."""
+        """Report that there was nothing left to train."""
         if self._changes is not None:
             rank_zero_info(resume_settings.describe_nothing_left(trainer, self._changes))
 
@@ -109,7 +109,7 @@ class RunRecord(SaveConfigCallback):
         self._record(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Record a validation that is the command and not a part of fit."""
+        """Record a ``validate`` command, not a validation within fit."""
         if trainer.state.fn == TrainerFn.VALIDATING:
             self._record(trainer, pl_module)
 
@@ -143,7 +143,7 @@ class RunRecord(SaveConfigCallback):
         self._note_tracking(trainer)
 
     def _note_tracking(self, trainer: Trainer) -> None:
-        """Note under which id W&B records the run: not always the one that was asked for."""
+        """Save the id under which W&B records the run; it may differ from the requested one."""
         found = next((recorded_as(logger) for logger in trainer.loggers if isinstance(logger, WandbLogger)), {})
         noted = replace(
             self.run,
@@ -162,10 +162,10 @@ class RunRecord(SaveConfigCallback):
 
 
 class RunProgress(RichProgressBar):
-    """Lightning's progress bar without the end of the loggers' version, which says nothing."""
+    """Progress bar without the loggers' version."""
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """Return what is shown behind the bar."""
+        """Return the metrics shown with the bar."""
         metrics = super().get_metrics(trainer, pl_module)
         return {name: value for name, value in metrics.items() if name != "v_num"}
 

@@ -1,4 +1,4 @@
-"""Signals that end a command, wherever it is: SIGINT, SIGTERM and SIGHUP."""
+"""Handle the signals that end a command: SIGINT, SIGTERM and SIGHUP."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Terminated(KeyboardInterrupt):
 
 
 class Arrived:
-    """The signals that have arrived so far.
+    """Signals received so far.
 
     Attributes:
         first: the first of them, None as long as there is none.
@@ -36,7 +36,7 @@ class Arrived:
         return None if self.first is None else 128 + self.first
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Note a signal and end the command.
+        """Store a signal and end the command.
 
         Raises:
             KeyboardInterrupt: wherever the main thread is.
@@ -51,7 +51,7 @@ class Arrived:
 
 @contextmanager
 def noticed() -> Iterator[Arrived]:
-    """End what runs inside at the first signal, and remember which it was.
+    """End the enclosed code at the first signal, and store which it was.
 
     A loader worker dies of the same signal when it is sent to the whole process group, and whatever error that leads
     to then hides the interruption; what is remembered does not. Signals that are ignored (nohup) or handled by
@@ -75,7 +75,7 @@ def noticed() -> Iterator[Arrived]:
 
 
 def ignore() -> None:
-    """Leave all further signals aside: the last words are being said.
+    """Ignore all further signals while the final message is printed.
 
     That of a loader process that has ended too: torch answers it with an error, wherever the main thread is.
     """

@@ -1,4 +1,4 @@
-"""Numbers of the trainer that Lightning takes, and that fail later, or never end."""
+"""Check trainer numbers that Lightning accepts and that fail later, or never end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors that nothing else words: one message, with the traceback in a file."""
+"""Report unexpected errors: one message, with the traceback in a file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NO_MEMORY = ("DefaultCPUAllocator", "failed to map segment", "Cannot allocate m
 
 
 def unforeseen(error: BaseException) -> RunError:
-    """Word an error that nothing else words.
+    """Describe an unexpected error.
 
     Args:
         error: as it was caught.
@@ -36,7 +36,7 @@ def unforeseen(error: BaseException) -> RunError:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error says that memory ran out: Python's, the system's, or torch's, which is not imported."""
+    """Return true if an error says that memory ran out: Python's, the system's, or torch's, which is not imported."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
     return type(error).__name__ == "OutOfMemoryError" or any(words in str(error) for words in _NO_MEMORY)
@@ -70,7 +70,7 @@ def save_traceback(error: BaseException) -> str:
 
 @contextmanager
 def threads_worded() -> Iterator[None]:
-    """Word errors that end a background thread, which the command itself may never hear of."""
+    """Report errors that end a background thread, which the command itself may not see."""
     before = threading.excepthook
 
     def say(failed: threading.ExceptHookArgs) -> None:

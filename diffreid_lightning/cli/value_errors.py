@@ -181,7 +181,7 @@ def _choices(kind: Any) -> tuple[Any, ...]:
 
 
 def _worded(kind: Any) -> str:
-    """Say what a type takes."""
+    """Describe the values of a type."""
     members = _members(kind)
     choices = dict.fromkeys(str(choice) for member in members for choice in _choices(member))
     words = [f"one of {', '.join(choices)}"] if choices else []
@@ -207,7 +207,7 @@ def _worded_one(kind: Any) -> str:
 
 
 def _example(kind: Any) -> str | None:
-    """Show how a tuple is written; the rest needs no example."""
+    """Return an example of a tuple; other types need none."""
     for member in _members(kind):
         inner = typing.get_args(member)
         if typing.get_origin(member) is tuple and set(inner) <= {int, float}:

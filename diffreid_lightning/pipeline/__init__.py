@@ -1,1 +1,1 @@
-"""The chain of stages: what must run again, running it, and the table at its end."""
+"""Run a chain of stages: plan, processes, fingerprints, and the final table."""

@@ -41,7 +41,7 @@ class Aside:
         self._folder = self.root / PREVIOUS / f"{1 + int(earlier[0].name) if earlier else 1:03d}"
 
     def put(self, name: str) -> Path:
-        """Move what a stage made, and say where to.
+        """Move the outputs of a stage aside, and return their new folder.
 
         Raises:
             RunError: the disk refuses; what the stage made is still there.
@@ -67,7 +67,7 @@ class Aside:
         return kept
 
     def _mend(self, file: Path, place: Path, mended: Path, ancestors: dict[str, str]) -> None:
-        """Write the manifest that finds its images from where it will be, which is as deep as ``mended``."""
+        """Write a manifest that finds its images from its new place, which is as deep as ``mended``."""
         try:
             manifest = Manifest.read(file)
         except UserError:
@@ -89,27 +89,27 @@ class Aside:
         Manifest(manifest.table, images, manifest.parents).write(target)
 
     def _images(self, maker: str, made: str | None) -> Path | None:
-        """Find what a stage had made, by its output hash; None where it is gone, or nothing tells which it was."""
+        """Find an earlier output of a stage by its hash; None if it is gone or its hash is unknown."""
         if made is None:
-            folders = [self._folder]  # it is not known of what, so of what has just been put aside, or nothing
+            folders = [self._folder]  # hash unknown: only the output that was just moved can be meant
         else:
             folders = [folder for folder in (self.root, *self._earlier()) if _output(folder, maker) == made]
         return next((folder / maker for folder in folders if (folder / maker).is_dir()), None)
 
     def _earlier(self) -> list[Path]:
-        """Folders of earlier runs, the latest first."""
+        """Return the folders of earlier runs, the latest first."""
         found = [path for path in (self.root / PREVIOUS).glob("*") if path.name.isdecimal()]
         return sorted(found, key=lambda path: -int(path.name))
 
 
 def _output(root: Path, name: str) -> str | None:
-    """The output hash of a finished stage below a root."""
+    """Return the output hash of a finished stage below a root."""
     record = Record.read(record_file(root, name))
     return None if record is None else record.output
 
 
 def _link(manifest: Manifest, images: Path) -> None:
-    """Give a manifest images of its own; none at all where one is missing."""
+    """Link a manifest's images into its folder; none if one is missing."""
     names = manifest.table["file_name"].to_pylist()
     try:
         place_images(manifest.images, names, images, names, "keeping images")
@@ -118,7 +118,7 @@ def _link(manifest: Manifest, images: Path) -> None:
 
 
 def _complete(mended: Path, kept: Path) -> None:
-    """Put mended manifests and the images linked for them in their places; forget them where nothing was moved."""
+    """Move mended manifests and their linked images into place; delete them if nothing was moved."""
     if kept.is_dir():
         for path in sorted(mended.rglob("images_of_*")):
             if path.is_dir():  # and not moved with a folder around it

@@ -36,7 +36,7 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class Record:
-    """A finished stage.
+    """Record of a finished stage.
 
     Args:
         key: hash of all it was made from.
@@ -51,14 +51,14 @@ class Record:
     ancestors: dict[str, str] = field(default_factory=dict)
 
     def write(self, file: Path) -> None:
-        """Write it, whole or not at all."""
+        """Write the record atomically."""
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing_file(file) as staged:
             staged.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, file: Path) -> Record | None:
-        """Read it; None where there is none, or none that can be read."""
+        """Read a record; None if it is missing or damaged."""
         form = {"key": str, "output": str, "seconds": float, "ancestors": {str: str}}
         try:
             note = read_json(file, form, remedy="")
@@ -78,7 +78,7 @@ def begun_file(root: Path, name: str) -> Path:
 
 
 def stage_key(chain: Chain, stage: Stage, outputs: Mapping[str, str]) -> str:
-    """Hash what a stage is made from.
+    """Hash the inputs of a stage.
 
     Args:
         chain: the chain it belongs to.
@@ -109,7 +109,7 @@ def stage_key(chain: Chain, stage: Stage, outputs: Mapping[str, str]) -> str:
 
 
 def output_hash(folder: Path, makes: Iterable[str]) -> str | None:
-    """Hash what a stage made; None where something of it is missing.
+    """Hash the outputs of a stage; None if one is missing.
 
     Args:
         folder: the stage's folder.
@@ -127,7 +127,7 @@ def output_hash(folder: Path, makes: Iterable[str]) -> str | None:
 
 
 def forget_hashes() -> None:
-    """Read code, datasets and models anew when they are next asked for."""
+    """Clear the cached hashes of datasets and models."""
     for remembered in (dataset_hash, model_hash):
         remembered.cache_clear()
 
@@ -157,7 +157,7 @@ def vocabulary_hashes(settings: Iterable[Mapping[str, Any]], words: Sequence[str
 
 @functools.cache
 def dataset_hash(path: str) -> str:
-    """Hash a dataset: its manifest's rows, and what tells whether an image file was changed in its place.
+    """Hash a dataset: its manifest's rows, and the sizes and times (or checksums) of its image files.
 
     Raises:
         UserError: there is no dataset at ``path``.
@@ -203,7 +203,7 @@ def _texts(settings: Any) -> Iterator[str]:
 
 
 def _variables_read(chain: Chain, texts: Sequence[Any]) -> dict[str, str]:
-    """Variables that configs or words mention; where things lie (the root, datasets, models) is not what they are."""
+    """Return the variables that configs or words mention, except paths (the root, datasets, models)."""
     text = json.dumps(texts, default=str)
     places = {"root", *(name for stage in chain.stages for name in (*stage.data, *stage.models))}
     return {

@@ -19,9 +19,9 @@ from diffreid_lightning.paths import user_path
 
 #: Variables reach the stages' configs through the environment: ``${oc.env:DIFFREID_ROOT,runs/tour}``.
 PREFIX = "DIFFREID_"
-#: Below the root: what earlier configurations made.
+#: Folder below the root for the outputs of earlier configurations.
 PREVIOUS = "previous"
-#: How a config names what a stage makes: the folder of that stage below the root.
+#: Reference of a config to a stage's output: the folder of that stage below the root.
 _EDGE = re.compile(r"\$\{oc\.env:" + PREFIX + r"ROOT\b[^}]*\}/([^/\s'\"}\],]+)")
 _STAGE_KEYS = ("run", "reads", "data", "models", "makes", "needs_package")
 _CHAIN_KEYS = ("variables", "stages", "table", "pictures")
@@ -56,11 +56,11 @@ class Stage:
 
     @property
     def run_folder(self) -> str:
-        """Its run's folder within its own: the first, for it begins in an empty one. Others were tried by hand."""
+        """Return the name of its run folder: the first one, since the stage starts in an empty folder."""
         return f"{self.words[0]}-001"
 
     def settings(self) -> list[dict[str, Any]]:
-        """Return the stage's own configs, as they are written.
+        """Return the stage's own configs, unresolved.
 
         Raises:
             UserError: one of them cannot be found or read.
@@ -69,7 +69,7 @@ class Stage:
         return [load_config(find_config(name)) for name in names]
 
     def names(self) -> tuple[str, ...]:
-        """Return the folders below the root that its configs and words name, its own left out."""
+        """Return the folders below the root that its configs and words name, except its own."""
         nothing: dict[str, Any] = {}
         merged = functools.reduce(merge_layers, self.settings(), nothing)
         found = _EDGE.findall(json.dumps(merged, default=str)) + _EDGE.findall(" ".join(self.words))
@@ -95,16 +95,16 @@ class Chain:
 
     @property
     def root(self) -> Path:
-        """The folder for everything that is made."""
+        """Return the folder of all outputs."""
         return user_path(self.variables["root"])
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables as the stages see them."""
+        """Return the variables as environment variables for the stages."""
         return {PREFIX + name.upper(): value for name, value in self.variables.items()}
 
     def between(self, first: str | None, last: str | None) -> tuple[Stage, ...]:
-        """Return the stages from ``first`` to ``last``, both included; None is the chain's own end.
+        """Return the stages from ``first`` to ``last`` inclusive; None stands for the chain's first or last.
 
         Raises:
             UserError: there is no such stage, or ``first`` comes after ``last``.

@@ -1,4 +1,4 @@
-"""Running a chain: the plan, the stages that must run, what is shown at the end."""
+"""Plan and run a chain: skip finished stages, continue interrupted ones, print the summary."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ State = Literal["done", "goes on", "to do", "depends", "left out"]
 
 
 class Planned(NamedTuple):
-    """A stage and what is to become of it."""
+    """Planned action for a stage."""
 
     stage: Stage
     state: State
@@ -42,7 +42,7 @@ class Planned(NamedTuple):
 
 
 def run_chain(chain: Chain, stages: tuple[Stage, ...], dry_run: bool) -> None:
-    """Print the plan and run what it says.
+    """Print the plan and run it.
 
     Args:
         chain: the chain.
@@ -74,7 +74,7 @@ def run_chain(chain: Chain, stages: tuple[Stage, ...], dry_run: bool) -> None:
 
 
 def plan(chain: Chain, stages: tuple[Stage, ...]) -> list[Planned]:
-    """Say for each stage whether it has to run."""
+    """Decide for each stage if it must run."""
     planned: list[Planned] = []
     waiting = {stage.name for stage in stages}
     for stage in stages:
@@ -116,7 +116,7 @@ def _plan_one(chain: Chain, stage: Stage, waiting: set[str] | frozenset[str] = f
 
 
 def _read_outputs(chain: Chain, stage: Stage) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the output hashes of the stages that a stage reads, all finished, and of all it goes back to."""
+    """Return the output hashes of the finished stages that a stage reads, and of all its ancestors."""
     outputs, ancestors = {}, {}
     for name in stage.reads:
         record = Record.read(record_file(chain.root, name))
@@ -127,7 +127,7 @@ def _read_outputs(chain: Chain, stage: Stage) -> tuple[dict[str, str], dict[str,
 
 
 def _current(chain: Chain, asked: tuple[Stage, ...]) -> set[str]:
-    """Name the stages whose results belong to the chain as it is now, and not to an earlier configuration.
+    """Return the stages whose results belong to the present configuration of the chain.
 
     Those that were asked for do, and those they go back to, as they were just run or read; the others may be older.
     """
@@ -145,7 +145,7 @@ def _current(chain: Chain, asked: tuple[Stage, ...]) -> set[str]:
 
 
 def _gone_back_to(chain: Chain, asked: tuple[Stage, ...]) -> set[str]:
-    """Name stages, and those that they go back to."""
+    """Return stages and their ancestors."""
     names = {stage.name for stage in asked}
     for stage in reversed(chain.stages):
         names.update(stage.reads if stage.name in names else ())
@@ -153,7 +153,7 @@ def _gone_back_to(chain: Chain, asked: tuple[Stage, ...]) -> set[str]:
 
 
 def _older(chain: Chain, asked: tuple[Stage, ...]) -> list[str]:
-    """Name the stages before those that were asked for that are read as they are, and would run again if asked for."""
+    """Return the ancestors of the asked stages that are outdated, and are read as they are."""
     older = []
     read = _gone_back_to(chain, asked) - {stage.name for stage in asked}
     for stage in chain.stages:
@@ -202,7 +202,7 @@ def _run_stage(chain: Chain, stage: Stage, aside: Aside, console: Console) -> No
 
 
 def _can_go_on(chain: Chain, stage: Stage) -> bool:
-    """Tell whether a stage that was stopped left something to go on from: a fit does so with its first checkpoint."""
+    """Return true if an interrupted stage can continue: a fit needs its first checkpoint."""
     return stage.words[0] != "fit" or (_fit(chain, stage) / "checkpoints" / "last.ckpt").is_file()
 
 
@@ -211,7 +211,7 @@ def _fit(chain: Chain, stage: Stage) -> Path:
 
 
 def _words(chain: Chain, stage: Stage) -> list[str]:
-    """The command of a stage as it goes on, or starts where there is nothing to go on from."""
+    """Return the command that continues a stage, or starts it."""
     words = list(stage.words)
     if words[0] == "fit" and _can_go_on(chain, stage):
         words += ["--ckpt_path", str(_fit(chain, stage))]
@@ -237,7 +237,7 @@ def _print_plan(console: Console, chain: Chain, planned: list[Planned]) -> None:
 
 
 def _print_commands(console: Console, chain: Chain, stages: tuple[Stage, ...]) -> None:
-    """Print the stages as lines for a shell."""
+    """Print the stages as shell commands."""
     console.print("\nThe same by hand:", highlight=False)
     console.print(f"  export {_variables(chain)}", soft_wrap=True, markup=False)
     for stage in stages:
@@ -246,13 +246,13 @@ def _print_commands(console: Console, chain: Chain, stages: tuple[Stage, ...]) -
 
 
 def _variables(chain: Chain) -> str:
-    """The chain's variables as a shell sets them."""
+    """Return the chain's variables as shell assignments."""
     return " ".join(f"{name}={shlex.quote(value)}" for name, value in sorted(chain.environment.items()))
 
 
 @contextlib.contextmanager
 def lock_folder(root: Path) -> Iterator[None]:
-    """Keep a second run out of a folder; the lock goes with the process, however it ends.
+    """Lock a chain's folder against a second run; the lock ends with the process.
 
     Raises:
         UserError: one is at work there, or there can be no folder.
@@ -265,7 +265,7 @@ def lock_folder(root: Path) -> Iterator[None]:
             found=f"{type(error).__name__}: {error}",
             remedy="give another one",
         ) from error
-    # A stage inherits the lock: while one is left over from a chain that was killed, nobody starts it again. Its own
+    # A stage inherits the lock: while one survives a killed chain, no second run starts it. Its own
     # workers have it too, and outlive it by seconds.
     file = root / ".lock"
     lock = locks.take(file, inheritable=True)

@@ -1,4 +1,4 @@
-"""One stage as a process of its own: shown on the terminal, kept in a log, and ended with its parent."""
+"""Run one stage in a subprocess: show its output, log it, and end it with its parent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
 def run_logged(words: Sequence[str], environment: Mapping[str, str], log: Path, *, echo: bool = True) -> int:
-    """Run ``python -m diffreid_lightning WORDS``; what it says goes to the terminal and, appended, into a log.
+    """Run ``python -m diffreid_lightning WORDS``; its output goes to the terminal and is appended to a log.
 
     On a terminal the command has one too, so that its progress bars move. Under Linux it ends when this process does.
 
@@ -73,7 +73,7 @@ def _terminal() -> tuple[int, int]:
 
 
 def _until_it_ends(process: subprocess.Popen[bytes], source: int, log: BinaryIO, echo: bool) -> int:
-    """Copy what a command says until it has ended, after Ctrl-C as well: nobody else reads, and it would wait for ever.
+    """Copy a command's output until it ends, after Ctrl-C as well: unread output would block it forever.
 
     Raises:
         KeyboardInterrupt: the user interrupted; the command has ended by itself, with its last words in the log.
@@ -85,8 +85,8 @@ def _until_it_ends(process: subprocess.Popen[bytes], source: int, log: BinaryIO,
             code = process.wait()
             break
         except KeyboardInterrupt as error:
-            # A terminal tells the command too, and a second interrupt would end it before it has put things in order.
-            # Who interrupts once more means it.
+            # A terminal interrupts the command too; a second interrupt would end it before it has cleaned up.
+            # A second Ctrl-C is forwarded to the child.
             if interrupted is not None or not _in_foreground():
                 process.send_signal(signal.SIGINT)
             interrupted = error
@@ -96,7 +96,7 @@ def _until_it_ends(process: subprocess.Popen[bytes], source: int, log: BinaryIO,
 
 
 def _in_foreground() -> bool:
-    """Tell whether Ctrl-C on a terminal reaches this process, and with it those it started."""
+    """Return true if Ctrl-C on the terminal reaches this process and its children."""
     try:
         with Path("/dev/tty").open("rb") as terminal:
             return os.tcgetpgrp(terminal.fileno()) == os.getpgrp()

@@ -1,4 +1,4 @@
-"""The end of a chain: one row of mAP and Rank-1 per way of starting, and where the pictures are."""
+"""Print a chain's summary: mAP and Rank-1 by initialization, and the paths of pictures."""
 
 from __future__ import annotations
 
