@@ -1,10 +1,11 @@
 """List the public classes: what a config may name without its module.
 
 The command line imports this file and no stage. A new captioner, diversity strategy, loss, filter rule or setting is
-one new file and one line here; a dataset format is one new file and one line in
+one new file and one import here; a dataset format is one new file and one entry in
 :data:`~diffreid_lightning.datasets.detect.FORMATS`.
 """
 
+# ruff: noqa: F401 (the imports are the list)
 from __future__ import annotations
 
 from diffreid_lightning.callbacks.compile_model import CompileBackbone
@@ -54,67 +55,5 @@ from diffreid_lightning.reid.supervised import SupervisedReID
 from diffreid_lightning.tracking import WandbTracker
 from diffreid_lightning.visualization.sample_sheets import SampleSheets
 
-CLASSES: tuple[type, ...] = (
-    *FORMATS,
-    BackboneExport,
-    BatchHardTriplet,
-    CaptioningDataModule,
-    CaptionWriter,
-    CoarsePrior,
-    ColorCaptioner,
-    CompileBackbone,
-    ComposedGuidance,
-    ContactSheet,
-    CrossAttentionKV,
-    DiffPersonSelection,
-    EpochSeed,
-    FeatureWriter,
-    FineGrainedPrior,
-    FixedThreshold,
-    FoldHeads,
-    FoldNetworks,
-    FreeTokens,
-    FullFineTuning,
-    GeneratedImagesWriter,
-    GenerationModule,
-    GuidanceJitter,
-    IdentityQuantile,
-    IdentitySheets,
-    LabelSmoothedCrossEntropy,
-    LoRA,
-    MappedTokens,
-    MiniPerson,
-    NearDuplicates,
-    NoDiversity,
-    Personalization,
-    PersonalizationDataModule,
-    PersonalizationExport,
-    PKSampler,
-    PlanProgress,
-    PromptsDataModule,
-    RankLists,
-    RareWord,
-    ReIDDataModule,
-    ReIDScorer,
-    ResultsTable,
-    RetrievalEvaluator,
-    RowAdamW,
-    RunCheckpoint,
-    SampleSheets,
-    ScorerExport,
-    ScorerTraining,
-    ScoreWriter,
-    ScoringDataModule,
-    SDEdit,
-    ShuffledRows,
-    Subset,
-    SupervisedReID,
-    ThresholdWithFloorAndCap,
-    TokensOnly,
-    TrainView,
-    TransformersCaptioner,
-    Uncalibrated,
-    WandbTracker,
-    WordsOnly,
-)
+CLASSES: tuple[type, ...] = (*FORMATS, *(value for value in list(globals().values()) if isinstance(value, type)))
 """Every class that a config names: modules, DataModules, callbacks, and their interchangeable parts."""

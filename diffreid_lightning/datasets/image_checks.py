@@ -113,7 +113,7 @@ class Decoded:
         low, high = (f"{value:.10g}" for value in self.deep_range)
         return (
             f"{text}. Such images hold values from {low} to {high}; write the set anew with one range for all: "
-            f"python -m diffreid_lightning data export PATH --format market1501 --out DIR --grey_range {low} {high}"
+            f"python -m diffreid_lightning data export PATH --format market1501 --out DIR --gray_range {low} {high}"
         )
 
 

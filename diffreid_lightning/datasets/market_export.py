@@ -16,7 +16,7 @@ from rich.progress import track
 
 from diffreid_lightning.datasets.market_layout import EXPORT_NOTE, FOLDERS
 from diffreid_lightning.errors import RunError, UserError
-from diffreid_lightning.manifest.image_decoding import scale_grey
+from diffreid_lightning.manifest.image_decoding import scale_gray
 from diffreid_lightning.manifest.image_root import ImageRoot
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.storage.atomic import refuse_foreign, replacing
@@ -43,14 +43,14 @@ class Exported:
     suffixes: tuple[str, ...]
 
 
-def place_image(images: ImageRoot, name: str, target: Path, grey_range: tuple[float, float] | None = None) -> bool:
+def place_image(images: ImageRoot, name: str, target: Path, gray_range: tuple[float, float] | None = None) -> bool:
     """Put an image in another place, as it is, byte for byte.
 
     Args:
         images: where it lies.
         name: its name there.
         target: the file to make; its folder must be there.
-        grey_range: values of grey images of more than 8 bits that become black and white; such an image is written
+        gray_range: values of grey images of more than 8 bits that become black and white; such an image is written
             anew with 8 bits. None leaves them as they are.
 
     Returns:
@@ -60,8 +60,8 @@ def place_image(images: ImageRoot, name: str, target: Path, grey_range: tuple[fl
         UserError: there is no such image.
         OSError: the disk refuses.
     """
-    data = images.read(name) if images.in_archive or grey_range is not None else None
-    scaled = scale_grey(data, *grey_range) if data is not None and grey_range is not None else None
+    data = images.read(name) if images.in_archive or gray_range is not None else None
+    scaled = scale_gray(data, *gray_range) if data is not None and gray_range is not None else None
     if scaled is None and not images.in_archive:
         # A link is hard to the file and not to a link to it, which may be relative; a pipe or a folder is no image.
         source = os.path.realpath(images.path / name)
@@ -81,7 +81,7 @@ def place_images(
     root: Path,
     targets: Sequence[str],
     doing: str,
-    grey_range: tuple[float, float] | None = None,
+    gray_range: tuple[float, float] | None = None,
 ) -> int:
     """Place images below a folder, with a progress bar.
 
@@ -91,7 +91,7 @@ def place_images(
         root: the folder.
         targets: their names below it.
         doing: what the progress bar says.
-        grey_range: as for :func:`place_image`.
+        gray_range: as for :func:`place_image`.
 
     Returns:
         How many are hard links.
@@ -100,11 +100,11 @@ def place_images(
         (root / folder).mkdir(parents=True, exist_ok=True)
     pairs = zip(names, targets, strict=True)
     return sum(
-        place_image(images, name, root / target, grey_range) for name, target in track(pairs, doing, total=len(names))
+        place_image(images, name, root / target, gray_range) for name, target in track(pairs, doing, total=len(names))
     )
 
 
-def export_market1501(manifest: Manifest, out: Path, grey_range: tuple[float, float] | None = None) -> Exported:
+def export_market1501(manifest: Manifest, out: Path, gray_range: tuple[float, float] | None = None) -> Exported:
     """Write a manifest's images as a Market-1501 folder, whole or not at all.
 
     ``train``, ``val`` and ``generated`` rows go to ``bounding_box_train``, ``query`` to ``query``, ``gallery`` to
@@ -115,17 +115,17 @@ def export_market1501(manifest: Manifest, out: Path, grey_range: tuple[float, fl
     Args:
         manifest: any manifest.
         out: the folder to write; an earlier export there is replaced.
-        grey_range: as for :func:`place_image`, one range for all images.
+        gray_range: as for :func:`place_image`, one range for all images.
 
     Raises:
         UserError: ``out`` holds something else, there is nothing to export, an image is missing, or the range is empty.
         RunError: the disk refuses; what ``out`` held is still there.
     """
-    if grey_range is not None and not -math.inf < grey_range[0] < grey_range[1] < math.inf:
+    if gray_range is not None and not -math.inf < gray_range[0] < gray_range[1] < math.inf:
         raise UserError(
             "The range of grey values is empty.",
             looked_for="a value that becomes black and a larger one that becomes white",
-            found=f"{grey_range[0]:g} and {grey_range[1]:g}",
+            found=f"{gray_range[0]:g} and {gray_range[1]:g}",
         )
     refuse_foreign(out, [EXPORT_NOTE], "an export", "give another folder with --out, or remove this one yourself")
     split, role = manifest.numpy("split"), manifest.numpy("role")
@@ -141,7 +141,7 @@ def export_market1501(manifest: Manifest, out: Path, grey_range: tuple[float, fl
         with replacing(out) as partial:
             for folder in FOLDERS.values():
                 (partial / folder).mkdir()
-            linked = place_images(manifest.images, names, partial, targets, "placing images", grey_range)
+            linked = place_images(manifest.images, names, partial, targets, "placing images", gray_range)
             _write_identities(manifest, numbers, partial / "identities.csv")
             note = {"format": "market1501", "manifest": manifest.content_hash}
             (partial / EXPORT_NOTE).write_text(json.dumps(note, indent=2, sort_keys=True) + "\n", encoding="utf-8")

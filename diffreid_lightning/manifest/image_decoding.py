@@ -127,7 +127,7 @@ def level_range(counts: npt.NDArray[np.int64]) -> tuple[int, int]:
     return int(low), int(high)
 
 
-def scale_grey(data: bytes, low: float, high: float) -> bytes | None:
+def scale_gray(data: bytes, low: float, high: float) -> bytes | None:
     """Write a grey image of more than 8 bits as one of 8 bits, in the same format.
 
     Args:

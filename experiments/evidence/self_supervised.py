@@ -79,7 +79,7 @@ class MomentumContrast(LightningModule):
             raise UserError(
                 "Momentum contrast needs the package lightly.",
                 found=str(error),
-                remedy="pip install 'diffreid_lightning[benchmarks]'",
+                remedy="pip install 'diffreid_lightning[experiments]'",
             ) from error
         self.backbone = Backbone(backbone, image_size=image_size)
         width = self.backbone.num_features

@@ -32,10 +32,10 @@ def export_command(words: Sequence[str]) -> int:
     help_ = (
         "write grey images of more than 8 bits anew with 8, LOW as black and HIGH as white, the same for all of them"
     )
-    parser.add_argument("--grey_range", nargs=2, type=float, metavar=("LOW", "HIGH"), help=help_)
+    parser.add_argument("--gray_range", nargs=2, type=float, metavar=("LOW", "HIGH"), help=help_)
     args = parser.parse_args(list(words))
     out = user_path(args.out)
-    found = export_market1501(open_dataset(args.path).manifest(), out, args.grey_range and tuple(args.grey_range))
+    found = export_market1501(open_dataset(args.path).manifest(), out, args.gray_range and tuple(args.gray_range))
     print(f"{found.images:,} images, {found.linked:,} of them hard links: {out}")
     if found.renumbered:
         print(f"people are numbered anew, so that no two share a number: {out / 'identities.csv'}")

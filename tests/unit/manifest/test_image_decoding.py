@@ -21,7 +21,7 @@ from diffreid_lightning.manifest.image_decoding import (
     count_frames,
     decode_image,
     deep_values,
-    scale_grey,
+    scale_gray,
     value_range,
 )
 from tests.unit.manifest.test_image_root import encode
@@ -167,12 +167,12 @@ def test_one_image_does_not_change_the_scale_of_another() -> None:
 def test_grey_is_written_anew_by_one_range() -> None:
     thermal = 7000 + RAMP.astype(np.uint16) * 4
     for kind in ("PNG", "TIFF"):
-        scaled = scale_grey(grey(thermal, kind), 7000, 8020)
+        scaled = scale_gray(grey(thermal, kind), 7000, 8020)
         assert scaled is not None and np.array_equal(decoded(scaled)[..., 0], RAMP)
         assert Image.open(io.BytesIO(scaled)).format == kind
-    clipped = scale_grey(grey(thermal), 7400, 7600)
+    clipped = scale_gray(grey(thermal), 7400, 7600)
     assert clipped is not None and {0, 255} <= set(np.unique(decoded(clipped)))
-    assert scale_grey(grey(RAMP), 0, 1) is None and scale_grey(b"<html>", 0, 1) is None and deep_values(b"") is None
+    assert scale_gray(grey(RAMP), 0, 1) is None and scale_gray(b"<html>", 0, 1) is None and deep_values(b"") is None
 
 
 def test_other_modes() -> None:
@@ -214,7 +214,7 @@ def test_the_command_that_is_printed_for_deep_images_mends_them(
     assert main(["data", "check", str(tmp_path / "thermal"), "--decode"]) == 1
     printed = capsys.readouterr().out
     assert "6 images of more than 8 bits" in printed and "✓" not in printed and "values from 7000 to 8008" in printed
-    words = next(line for line in printed.splitlines() if "--grey_range" in line).partition("diffreid_lightning ")[2]
+    words = next(line for line in printed.splitlines() if "--gray_range" in line).partition("diffreid_lightning ")[2]
     place = {"PATH": str(tmp_path / "thermal"), "DIR": str(tmp_path / "mended")}
     assert main([place.get(word, word) for word in words.split()]) == 0
     assert main(["data", "check", str(tmp_path / "mended"), "--decode"]) == 0
@@ -223,4 +223,4 @@ def test_the_command_that_is_printed_for_deep_images_mends_them(
     assert (values.min(), values.max(), len(values)) == (0, 255, 64)
     for low, high in (("1", "1"), ("2", "1"), ("0", "inf"), ("nan", "1")):
         words_ = ["data", "export", place["PATH"], "--format", "market1501", "--out", place["DIR"]]
-        assert main([*words_, "--grey_range", low, high]) == 2
+        assert main([*words_, "--gray_range", low, high]) == 2
