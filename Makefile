@@ -5,13 +5,19 @@ PY := $(VENV)/bin/python
 # The environment is made anew when the list of dependencies changes, and only then.
 STAMP := $(VENV)/.dependencies-$(shell cat setup.cfg pyproject.toml | cksum | cut -d' ' -f1)
 
-.PHONY: demo test fuzz lint types wheel notebooks docs check install clean
+.PHONY: demo test test-tools fuzz lint types wheel notebooks docs check install clean
 
 demo: install
 	$(PY) -m diffreid_lightning pipeline
 
+# The package's tests. Those of the scripts around it (rendering, training tiny-sd, experiments, benchmarks) are test-tools'.
+PYTEST = $(PY) -m pytest -n 2 --dist worksteal --durations=25
+TOOLS_TESTS := tests/unit/tools tests/unit/experiments tests/unit/benchmarks tests/integration/test_train_tiny_sd.py
 test: install
-	$(PY) -m pytest -n 2 --dist worksteal tests
+	$(PYTEST) tests $(TOOLS_TESTS:%=--ignore=%)
+
+test-tools: install
+	$(PYTEST) $(TOOLS_TESTS)
 
 # Damages files of every kind that the commands read, for so many seconds, and looks for what must never happen.
 FUZZ_SECONDS ?= 60
@@ -38,7 +44,7 @@ DOCS ?= build --strict
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs $(DOCS)
 
-check: lint types test fuzz wheel notebooks docs
+check: lint types test test-tools fuzz wheel notebooks docs
 
 install: $(STAMP)
 	@# An environment shared by several checkouts must serve this one.
