@@ -127,7 +127,7 @@ def test_every_benchmark_layout_trains_by_its_path_alone(layout: str, command: C
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "backbone", ["resnet50", "vit_tiny_patch16_224", "mobilenetv3_small_050", "tf_efficientnet_lite0"]
+    "backbone", ["resnet18", "vit_tiny_patch16_224", "mobilenetv3_small_050", "tf_efficientnet_lite0"]
 )
 def test_backbones_swap_by_an_override_alone(backbone: str, command: Command, market: Path, tmp_path: Path) -> None:
     words = [f"--data.train={market}", *TINY, f"--model.backbone={backbone}", "--trainer.max_epochs=1"]
