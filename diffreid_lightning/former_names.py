@@ -15,17 +15,30 @@ _CLASSES = {
     "PersonalisationDataModule": "PersonalizationDataModule",
     "PersonalisationExport": "PersonalizationExport",
 }
-_ARGUMENTS = {"colour": "color", "colour_probability": "color_probability", "licence": "license"}
+#: Former arguments, by the setting that holds them: other classes may have arguments of these names. "" is the top.
+_ARGUMENTS = {
+    "train_view": {"colour": "color", "colour_probability": "color_probability"},
+    "": {"licence": "license"},
+}
 
 
-def current(value: Any) -> Any:
+def current(settings: Mapping[Any, Any]) -> dict[Any, Any]:
     """Return settings with the classes and arguments of this version in place of former ones; nothing is changed."""
-    if isinstance(value, Mapping):
-        renamed = {_ARGUMENTS.get(key, key): current(below) for key, below in value.items()}
-        if isinstance(renamed.get("class_path"), str):
-            renamed["class_path"] = current_class(renamed["class_path"])
-        return renamed
-    return [current(below) for below in value] if isinstance(value, list) else value
+    return _current(settings, "")
+
+
+def _current(value: Any, setting: Any) -> Any:
+    if isinstance(value, list):
+        return [_current(below, setting) for below in value]
+    if not isinstance(value, Mapping):
+        return value
+    names = _ARGUMENTS.get(setting, {})
+    renamed = {
+        names.get(key, key): _current(below, setting if key == "init_args" else key) for key, below in value.items()
+    }
+    if isinstance(renamed.get("class_path"), str):
+        renamed["class_path"] = current_class(renamed["class_path"])
+    return renamed
 
 
 @functools.cache

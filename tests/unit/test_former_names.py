@@ -50,6 +50,13 @@ def test_other_paths_stay(path: str) -> None:
     assert former_names.current_class(path) == path
 
 
+def test_arguments_of_other_classes_keep_their_names() -> None:
+    settings = {"model": {"class_path": "a.b.Mine", "init_args": {"colour": 1, "licence": "mine"}}, "licence": "mit"}
+    assert former_names.current(settings) == {"model": settings["model"], "license": "mit"}
+    short = {"data": {"train_view": {"colour": 0.1}}}
+    assert former_names.current(short) == {"data": {"train_view": {"color": 0.1}}}
+
+
 def test_every_former_class_has_its_successor() -> None:
     names = {cls.__name__ for cls in registry.CLASSES}
     assert set(former_names._CLASSES.values()) <= names
