@@ -11,6 +11,7 @@ from timm.models import clean_state_dict
 
 from diffreid_lightning.backbones.backbone import Backbone
 from diffreid_lightning.backbones.source_weights import Checkpoint
+from diffreid_lightning.backbones.third_party_checkpoints import forms_of
 from diffreid_lightning.backbones.timm_folder import (
     CONFIG_FILE,
     GEM_EXPONENT_KEY,
@@ -125,9 +126,6 @@ def _way_from(path: Path) -> str:
     exported = path.parent.parent / EXPORTED
     if (exported / CONFIG_FILE).is_file():
         return f"Start from the backbone that the same run exported: --model.init_from {exported}"
-    # Here, not above: the forms are written in terms of this module's checkpoints.
-    from diffreid_lightning.backbones.third_party_checkpoints import forms_of
-
     return f"Convert it: {conversion_of(path, forms_of(path))}; then --model.init_from DIR"
 
 
