@@ -21,6 +21,7 @@ from diffreid_lightning.paths import user_path
 from diffreid_lightning.storage.yaml_files import parse_yaml, read_yaml
 
 DEFAULT = "default.yaml"
+_DEFAULTS = {"select": "stages/select.yaml"}  # of commands that do not lie over the common one
 _FLAGS = ("--config", "-c")
 _SECTIONS = ("trainer", "model", "data")
 #: the keys by which a mapping says which class it configures, and how
@@ -80,6 +81,20 @@ def load_config(path: Path) -> dict[str, Any]:
     # A section whose lines are all commented out is no order to forget the layers below it.
     settings = former_names.current(loaded)
     return {str(key): value for key, value in settings.items() if value is not None or key not in _SECTIONS}
+
+
+def default_config(command: str) -> Path:
+    """Return the packaged config that lies below all others of a command."""
+    return configs_folder() / _DEFAULTS.get(command, DEFAULT)
+
+
+def load_layers(command: str, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Load the configs of a command, from the lowest to the topmost: its default, then each of ``names``.
+
+    Raises:
+        UserError: one of them cannot be found or read.
+    """
+    return [load_config(file) for file in (default_config(command), *map(find_config, names))]
 
 
 def merge_layers(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from diffreid_lightning.cli import (
 )
 from diffreid_lightning.cli.lightning_parser import TOP_LEVEL, has_setting
 from diffreid_lightning.errors import UserError
-from diffreid_lightning.packaged import configs_folder
 from diffreid_lightning.paths import user_path
 
 
@@ -50,10 +49,8 @@ def read_configuration(subcommand: str, words: Sequence[str]) -> Configuration:
     """
     names, words = config_files.split_config_flags(words)
     given, asked = command_line_flags.split_flags(words)
-    upper = [config_files.load_config(config_files.find_config(name)) for name in names]
-    settings = functools.reduce(
-        config_files.merge_layers, upper, config_files.load_config(configs_folder() / config_files.DEFAULT)
-    )
+    default, *upper = config_files.load_layers(subcommand, names)
+    settings = functools.reduce(config_files.merge_layers, upper, default)
     saved = _config_of_checkpoint(subcommand, command_line_flags.with_flags(settings, given))
     if saved is not None:
         settings = functools.reduce(config_files.merge_layers, upper, saved)

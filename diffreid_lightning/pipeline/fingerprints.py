@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from diffreid_lightning.config_files import DEFAULT, load_config
+from diffreid_lightning.config_files import load_layers, split_config_flags
 from diffreid_lightning.datasets import open_dataset
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.packaged import configs_folder
@@ -91,9 +91,8 @@ def stage_key(chain: Chain, stage: Stage, outputs: Mapping[str, str]) -> str:
     Raises:
         UserError: a config, a dataset or a diffusion model cannot be read.
     """
-    configs = stage.settings()
-    if stage.words[0] != "select":  # the other commands lay their configs over the default
-        configs = [load_config(configs_folder() / DEFAULT), *configs]
+    names, _ = split_config_flags(stage.words)
+    configs = load_layers(stage.words[0], names)
     variables = _variables_read(chain, [configs, stage.words])
     made_from = {
         "command": stage.words,

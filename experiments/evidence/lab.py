@@ -11,10 +11,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from diffreid_lightning.cli.commands import select
-from diffreid_lightning.config_files import DEFAULT, find_config, load_config, split_config_flags
+from diffreid_lightning.config_files import load_layers, split_config_flags
 from diffreid_lightning.errors import RunError, UserError
-from diffreid_lightning.packaged import configs_folder
 from diffreid_lightning.pipeline.fingerprints import vocabulary_hashes
 from diffreid_lightning.pipeline.stage_process import last_words, run_logged
 from experiments.instruments.report import write_json
@@ -79,8 +77,7 @@ class Lab:
         """Hash what a command does: 10 hexadecimal digits that do not depend on where anything lies."""
         names, rest = split_config_flags(words)
         plain = [self._without_places(word) for word in rest]
-        below = configs_folder() / (select.DEFAULT if words[0] == "select" else DEFAULT)
-        configs = [load_config(file) for file in (below, *map(find_config, names))]
+        configs = load_layers(words[0], names)
         made_of = [plain, configs, vocabulary_hashes(configs, words)]
         return hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()[:10]
 

@@ -15,12 +15,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from diffreid_lightning.cli.commands import select
-from diffreid_lightning.config_files import DEFAULT, find_config, load_config
+from diffreid_lightning.config_files import default_config, find_config, load_config
 from diffreid_lightning.datasets import PersonDataset, Subset
 from diffreid_lightning.datasets.samplers import PKSampler
 from diffreid_lightning.manifest.manifest import FILE_NAME, Manifest
-from diffreid_lightning.packaged import configs_folder
 from diffreid_lightning.reid.datamodule import ReIDDataModule
 from experiments.evidence.lab import FIRST_RUN, OUT, Lab
 from experiments.evidence.plan import LARGE, SMALL, Plan, epochs_for, validation_interval
@@ -252,7 +250,7 @@ class Stages:
 def configs_key() -> str:
     """Hash what the stages' configs say."""
     files = [find_config(f"stages/{name}") for name in _CONFIGS]
-    files += [configs_folder() / DEFAULT, configs_folder() / select.DEFAULT, *sorted(_HERE.glob("*.yaml"))]
+    files += [default_config("fit"), default_config("select"), *sorted(_HERE.glob("*.yaml"))]
     return content_key([load_config(file) for file in files])
 
 

@@ -15,9 +15,7 @@ from diffreid_lightning.cli import command_line_flags, config_errors, references
 from diffreid_lightning.cli.error_messages import own_error
 from diffreid_lightning.cli.lightning_parser import PROGRAM, LayeredParser
 from diffreid_lightning.filtering.selection import DATASET, REPORT, DiffPersonSelection
-from diffreid_lightning.packaged import configs_folder
 
-DEFAULT = "stages/select.yaml"
 DESCRIPTION = "Choose among scored images and write Diff-Person."
 
 
@@ -36,8 +34,7 @@ def select_command(words: Sequence[str]) -> int:
     """
     names, words = config_files.split_config_flags(words)
     given, asked = command_line_flags.split_flags(words)
-    upper = [config_files.load_config(config_files.find_config(name)) for name in names]
-    settings = functools.reduce(config_files.merge_layers, upper, config_files.load_config(configs_folder() / DEFAULT))
+    settings = functools.reduce(config_files.merge_layers, config_files.load_layers("select", names))
     written = command_line_flags.with_flags(settings, given)
     resolved = references.resolve_references(written)
     parser = _parser(written)

@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 
+from diffreid_lightning import config_files
 from diffreid_lightning.errors import RunError, UserError
 from diffreid_lightning.filtering.rules import Selection
 from diffreid_lightning.manifest.lineage import manifests_named
@@ -114,7 +115,7 @@ def test_a_step_is_known_by_what_lies_below_its_configs(tmp_path: Path, monkeypa
     (tmp_path / "stages").mkdir()
     for file in (below, mine, tmp_path / "stages/select.yaml"):
         file.write_text("view: [a, b]\n", encoding="utf-8")
-    monkeypatch.setattr(lab, "configs_folder", lambda: tmp_path)
+    monkeypatch.setattr(config_files, "configs_folder", lambda: tmp_path)
     commands = (["fit"], ["select"], ["predict", "--data.vocabulary", str(mine)])
 
     def keys() -> list[str]:

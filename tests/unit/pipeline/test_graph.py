@@ -16,7 +16,7 @@ import pytest
 from diffreid_lightning import config_files
 from diffreid_lightning.cli import main
 from diffreid_lightning.pipeline import fingerprints, runner
-from diffreid_lightning.pipeline.graph import read_chain
+from diffreid_lightning.pipeline.graph import Stage, read_chain
 from diffreid_lightning.pipeline.stage_process import last_words, run_logged
 from tests.fixtures.dataset_layouts import write_market1501
 
@@ -478,7 +478,8 @@ def test_the_default_and_packaged_vocabularies_count(
     """configs/default.yaml lies below a stage's own configs, and a vocabulary is named by a word alone."""
     configs = tmp_path / "configs"
     shutil.copytree(fingerprints.configs_folder(), configs)
-    monkeypatch.setattr(fingerprints, "configs_folder", lambda: configs)
+    for module in (config_files, fingerprints):
+        monkeypatch.setattr(module, "configs_folder", lambda: configs)
     (tmp_path / "two.yaml").write_text("data: {init_args: {vocabulary: rendered}}\n", encoding="utf-8")
     pipeline()
     work.names  # noqa: B018
@@ -490,6 +491,19 @@ def test_the_default_and_packaged_vocabularies_count(
     default.write_text(default.read_text() + "\nunused: 1\n", encoding="utf-8")
     pipeline()
     assert work.names == ["first", "second", "third"]
+
+
+def test_the_default_of_select_counts_for_it(work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    configs = tmp_path / "configs"
+    shutil.copytree(fingerprints.configs_folder(), configs)
+    monkeypatch.setattr(config_files, "configs_folder", lambda: configs)
+    chain = read_chain(["chain.yaml"], {})
+    stages = (Stage("select", ("select",)), Stage("fit", ("fit",)))
+    before = [fingerprints.stage_key(chain, stage, {}) for stage in stages]
+    file = configs / "stages/select.yaml"
+    file.write_text(file.read_text(encoding="utf-8") + "\nunused: 1\n", encoding="utf-8")
+    after = [fingerprints.stage_key(chain, stage, {}) for stage in stages]
+    assert [old != new for old, new in zip(before, after, strict=True)] == [True, False]
 
 
 def test_an_edge_is_read_off_the_config(work: Work, tmp_path: Path) -> None:
