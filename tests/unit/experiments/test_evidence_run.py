@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from diffreid_lightning import config_files
 from diffreid_lightning.cli import main
 from diffreid_lightning.datasets import Market1501
 from diffreid_lightning.errors import RunError, UserError
@@ -66,9 +67,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Run commands in this process, one at a time, and list them; what configs say is read once."""
     monkeypatch.chdir(tmp_path)
-    read_once = functools.cache(lab.load_config)
-    for module in (lab, stages):
-        monkeypatch.setattr(module, "load_config", read_once)
+    monkeypatch.setattr(config_files, "load_config", functools.cache(config_files.load_config))
+    monkeypatch.setattr(stages, "load_config", config_files.load_config)
     monkeypatch.setattr(logging, "raiseExceptions", False)
     ran: list[list[str]] = []
 
