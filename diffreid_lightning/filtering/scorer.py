@@ -11,11 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from diffreid_lightning.backbones import Backbone, BNNeck, IdentityClassifier
-from diffreid_lightning.backbones.timm_folder import Pooling, Stride
 from diffreid_lightning.datasets.stage_data import StageRows
 from diffreid_lightning.errors import UserError, shorten
 from diffreid_lightning.filtering import similarity
@@ -26,10 +24,8 @@ from diffreid_lightning.filtering.scorer_checkpoint import RealImages, Recognize
 from diffreid_lightning.filtering.scores import identity_centroids
 from diffreid_lightning.manifest.lineage import manifests_named
 from diffreid_lightning.reid.datamodule import PersonBatch
-from diffreid_lightning.reid.losses import ReIDLoss
 from diffreid_lightning.reid.outputs import ReIDOutputs
 from diffreid_lightning.reid.supervised import SupervisedReID
-from diffreid_lightning.training.resumable_schedule import Interval
 from diffreid_lightning.training.trainer_parts import datamodule_of
 
 #: predicted column that the writer stores outside the manifest
@@ -66,48 +62,25 @@ class ScorerTraining(SupervisedReID):
 
     Args:
         backbone: name of any timm model.
-        image_size: height and width in pixels; on the command line it is set as ``data.image_size``.
         calibration: method that fits the temperature; None means :class:`~.calibration.FoldNetworks` with three folds.
-        pooling: as in :class:`~diffreid_lightning.reid.supervised.SupervisedReID`, like all that follows.
-        last_stride: as there.
-        init_from: as there.
-        allow_partial: as there.
-        drop_path_rate: as there.
-        losses: as there.
-        optimizer: as there.
-        scheduler: as there.
-        warmup_epochs: as there.
-        warmup_factor: as there.
-        feature: as there; centroids use it.
-        flip_average: as there; it averages the scores as well.
-        scheduler_interval: as there.
+        kwargs: see :class:`~diffreid_lightning.reid.base.ReIDModule`; centroids use ``feature``, and ``flip_average``
+            averages the scores as well.
+
+    Raises:
+        UserError: none of the losses trains the classifier, whose probabilities are the confidence.
     """
 
     start_only = (*SupervisedReID.start_only, "calibration")
 
-    def __init__(
-        self,
-        backbone: str = "resnet50",
-        image_size: tuple[int, int] = (256, 128),
-        calibration: Calibration | None = None,
-        pooling: Pooling | None = None,
-        last_stride: Stride | None = None,
-        init_from: str | None = None,
-        allow_partial: bool = False,
-        drop_path_rate: float = 0.0,
-        losses: list[ReIDLoss] | None = None,
-        optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=3.5e-4, weight_decay=5e-4),
-        scheduler: LRSchedulerCallable | None = None,
-        warmup_epochs: int = 0,
-        warmup_factor: float = 0.01,
-        feature: Any = "after_bn",
-        flip_average: bool = False,
-        scheduler_interval: Interval = "epoch",
-    ) -> None:
-        super().__init__(
-            backbone, image_size, pooling, last_stride, init_from, allow_partial, drop_path_rate, losses, optimizer,
-            scheduler, warmup_epochs, warmup_factor, feature, flip_average, scheduler_interval,
-        )  # fmt: skip
+    def __init__(self, backbone: str = "resnet50", calibration: Calibration | None = None, **kwargs: Any) -> None:
+        super().__init__(backbone, **kwargs)
+        if not self._classifies:
+            raise UserError(
+                "None of the scorer's losses trains a classifier, whose probabilities are the confidence.",
+                looked_for="a loss of the logits among model.losses",
+                found=", ".join(type(loss).__name__ for loss in self.losses),
+                remedy="add LabelSmoothedCrossEntropy",
+            )
         self.calibration = calibration or FoldNetworks()
         self.fold_networks = nn.ModuleList()
         self._folds = torch.empty(0, dtype=torch.int64)

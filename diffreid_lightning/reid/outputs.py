@@ -13,13 +13,14 @@ class ReIDOutputs(NamedTuple):
     Attributes:
         features: (B, D) pooled features before the batch-norm neck.
         embeddings: (B, D) the same after the neck.
-        logits: (B, C) scores of the training identities; the classifier's, from the embeddings.
+        logits: (B, C) scores of the training identities; the classifier's, from the embeddings. None where no loss
+            needs them.
         weights: (B,) how much each image counts, >= 0; None when all count alike.
     """
 
     features: Tensor
     embeddings: Tensor
-    logits: Tensor
+    logits: Tensor | None = None
     weights: Tensor | None = None
 
 

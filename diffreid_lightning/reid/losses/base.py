@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,11 +27,42 @@ class ReIDLoss(nn.Module, ABC):
     """
 
     name: ClassVar[str]
+    #: whether the loss reads ``outputs.logits``; the classifier is built for such losses alone
+    needs_logits: ClassVar[bool] = False
 
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__()
         check_range(f"{type(self).__name__}.weight", weight)
         self.weight = weight
+
+    def build(self, num_features: int, num_identities: int) -> None:
+        """Size what the loss holds for each identity; called once, when the data are known.
+
+        Args:
+            num_features: D, dimension of the features and the embeddings.
+            num_identities: C, labels run from 0 to C - 1.
+        """
+
+    def update(self, embeddings: Tensor, labels: Tensor) -> None:
+        """Update state that no gradient reaches; called after each optimizer step, outside the backward pass.
+
+        Args:
+            embeddings: (N, D) float32 embeddings since the last step, of all processes and accumulated batches.
+            labels: (N,) identities.
+        """
+
+    @property
+    def has_update(self) -> bool:
+        """Return true if the class defines :meth:`update`."""
+        return type(self).update is not ReIDLoss.update
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # What is held for each identity has the checkpoint's size, which an evaluation does not know beforehand.
+        for name, buffer in list(self.named_buffers(recurse=False)):
+            saved = state_dict.get(prefix + name)
+            if saved is not None and saved.shape != buffer.shape:
+                setattr(self, name, buffer.new_empty(saved.shape))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @abstractmethod
     def forward(self, outputs: ReIDOutputs, labels: Tensor) -> Tensor:

