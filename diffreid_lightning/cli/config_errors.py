@@ -7,12 +7,13 @@ beside the constructors they are meant for, and reports the first name that none
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import inspect
 import re
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -224,11 +225,32 @@ def accepted_arguments(owner: type) -> list[str]:
 
 
 def type_hints(owner: type) -> dict[str, Any]:
-    """Return the types of a class's own constructor arguments, as far as they can be evaluated here."""
-    try:
-        return typing.get_type_hints(vars(owner).get("__init__", owner))
-    except (NameError, TypeError):  # a foreign class whose annotations cannot be evaluated here
-        return {}
+    """Return the types of a class's constructor arguments, as far as they can be evaluated here."""
+    found: dict[str, Any] = {}
+    for constructor in _constructors(owner):
+        with contextlib.suppress(NameError, TypeError):  # a foreign class whose annotations cannot be evaluated here
+            found = {**typing.get_type_hints(constructor), **found}
+    return found
+
+
+def argument_defaults(owner: type) -> dict[str, Any]:
+    """Return the defaults of a class's constructor arguments; ``inspect.Parameter.empty`` for those without one."""
+    found: dict[str, Any] = {}
+    for constructor in _constructors(owner):
+        parameters = inspect.signature(constructor).parameters.values()
+        found = {**{parameter.name: parameter.default for parameter in parameters}, **found}
+    return found
+
+
+def _constructors(owner: type) -> Iterator[Callable[..., Any]]:
+    """Yield the constructor of a class, and the inherited ones that it hands its ``**kwargs`` to."""
+    defined = [vars(parent)["__init__"] for parent in inspect.getmro(owner)[:-1] if "__init__" in vars(parent)]
+    if not defined:
+        yield owner
+    for constructor in defined:
+        yield constructor
+        if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in inspect.signature(constructor).parameters.values()):
+            return
 
 
 def classes_in(hint: Any) -> Iterator[type]:

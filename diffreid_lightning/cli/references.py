@@ -113,7 +113,7 @@ def find_value(settings: Mapping[str, Any], path: str) -> tuple[Any] | None:
         elif key == "init_args":
             owner = _class_of(node, bases)
         elif owner is not None:
-            default = getattr(inspect.signature(owner).parameters.get(key), "default", inspect.Parameter.empty)
+            default = config_errors.argument_defaults(owner).get(key, inspect.Parameter.empty)
             written = isinstance(node, Mapping) and key in node
             if number == len(keys) - 1 and not written:
                 return (default,) if default is not inspect.Parameter.empty and _is_plain(default) else None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import collections.abc
 import functools
-import inspect
 import operator
 import types
 import typing
@@ -76,7 +75,7 @@ def _with_nulls(node: Any) -> Any:
 
 def _of_arguments(given: Mapping[str, Any], path: str, owner: type) -> UserError | None:
     kinds = config_errors.type_hints(owner)
-    defaults = {name: parameter.default for name, parameter in inspect.signature(owner).parameters.items()}
+    defaults = config_errors.argument_defaults(owner)
     given = {key: value for key, value in given.items() if value is not None or defaults.get(key, 0) is not None}
     found = (_of_value(value, f"{path}.{key}", kinds.get(key, Any)) for key, value in given.items())
     return next(filter(None, found), None)

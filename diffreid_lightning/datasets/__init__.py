@@ -1,8 +1,9 @@
 """One file per on-disk format: a folder becomes a manifest."""
 
 from diffreid_lightning.datasets.base import Counts, PersonDataset, Rows, count_splits
+from diffreid_lightning.datasets.crop_folder import CropFolder
 from diffreid_lightning.datasets.cuhk03np import CUHK03NP
-from diffreid_lightning.datasets.detect import FORMATS, detect, open_dataset, recognize
+from diffreid_lightning.datasets.detect import FORMATS, detect, open_dataset, open_unlabeled, recognize
 from diffreid_lightning.datasets.diff_person import DiffPerson
 from diffreid_lightning.datasets.dukemtmcreid import DukeMTMCReID
 from diffreid_lightning.datasets.layout_advice import connect
@@ -21,6 +22,7 @@ connect(recognize, suggest_options)
 
 __all__ = [
     "CUHK03NP",
+    "CropFolder",
     "Counts",
     "DiffPerson",
     "DukeMTMCReID",
@@ -39,4 +41,5 @@ __all__ = [
     "count_splits",
     "detect",
     "open_dataset",
+    "open_unlabeled",
 ]

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from diffreid_lightning.datasets.base import PersonDataset, descend
+from diffreid_lightning.datasets.crop_folder import CropFolder
 from diffreid_lightning.datasets.cuhk03np import BOXES, CUHK03NP
 from diffreid_lightning.datasets.diff_person import DiffPerson
 from diffreid_lightning.datasets.dukemtmcreid import DukeMTMCReID
@@ -188,6 +189,28 @@ def open_dataset(spec: str | os.PathLike[str] | PersonDataset) -> PersonDataset:
             remedy=f"did you mean miniperson:{guess}?" if guess else f"write {_EMBEDDED} or {_EMBEDDED}:campus",
         )
     return MiniPerson(domain="campus" if domain == "campus" else "station")
+
+
+def open_unlabeled(spec: str | os.PathLike[str] | PersonDataset) -> PersonDataset:
+    """Return the dataset that a word, a path or an object stands for, where its identities are not needed.
+
+    Args:
+        spec: as for :func:`open_dataset`; a folder or zip of images in no known layout is a :class:`CropFolder`.
+
+    Raises:
+        UserError: nothing is there, or no image.
+    """
+    if isinstance(spec, PersonDataset) or str(spec).partition(":")[0] == _EMBEDDED:
+        return open_dataset(spec)
+    file = user_path(spec)
+    if file.suffix.lower() in TABLE_SUFFIXES and not file.is_dir():
+        return detect(spec)
+    _check_spelling(spec)
+    images = ImageRoot(spec)
+    known = recognize(images)
+    if known is not None or not CropFolder.has_layout(images):
+        return known or detect(spec)
+    return CropFolder(spec)
 
 
 def _check_spelling(spec: str | os.PathLike[str]) -> None:

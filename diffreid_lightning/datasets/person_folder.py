@@ -96,10 +96,10 @@ class PersonFolder(PersonDataset):
         source: str = "person_folder",
     ) -> None:
         super().__init__(root)
-        self.pattern = _compile("pattern", pattern) if pattern is not None else None
+        self.pattern = compile_pattern("pattern", pattern) if pattern is not None else None
         if self.pattern is not None:
             _check_groups(self.pattern)
-        self.junk_pattern = _compile("junk", junk) if junk is not None else None
+        self.junk_pattern = compile_pattern("junk", junk) if junk is not None else None
         groups = self.pattern.groupindex if self.pattern is not None else {}
         self.pid_in_name, self.camera_in_name = "pid" in groups, "camera" in groups
         if camera_folders and (self.camera_in_name or self.pid_in_name):
@@ -339,12 +339,17 @@ def _check_groups(pattern: re.Pattern[str]) -> None:
         )
 
 
-def _compile(what: str, pattern: str) -> re.Pattern[str]:
+def compile_pattern(what: str, pattern: str, owner: str = "PersonFolder") -> re.Pattern[str]:
+    """Compile a regular expression that a dataset was given.
+
+    Raises:
+        UserError: it is none.
+    """
     try:
         return re.compile(pattern)
     except re.error as error:
         raise UserError(
-            f"PersonFolder's {what} is no regular expression: {pattern!r}", found=str(error), remedy="correct it"
+            f"{owner}'s {what} is no regular expression: {pattern!r}", found=str(error), remedy="correct it"
         ) from error
 
 

@@ -65,14 +65,12 @@ def draw_pk_epoch(
         UserError: fewer than P identities, a P or K that is not positive, or a share of images that are not there.
     """
     batches = _count_batches(labels, identities, images, multiple_of)
+    if share is None:
+        return draw_pk_batches(labels, identities, images, batches, rng)
     count = len(np.unique(labels))
     order = _visits(count, identities, batches, rng)
-    visits = np.split(np.argsort(order, kind="stable"), np.cumsum(np.bincount(order, minlength=count))[:-1])
+    visits = _group_rows(order)
     chosen = np.empty((len(order), images), dtype=np.int64)
-    if share is None:
-        for deck, own in zip(_group_rows(labels), visits, strict=True):
-            chosen[own] = _deal(deck, len(own) * images, rng).reshape(len(own), images)
-        return chosen.reshape(batches, identities * images)
     if generated is None:
         raise ValueError("a share of generated images wants to know which rows are generated")
     decks = [(deck[~generated[deck]], deck[generated[deck]]) for deck in _group_rows(labels)]
@@ -86,6 +84,29 @@ def draw_pk_epoch(
         hand[is_made] = _deal(made, int(is_made.sum()), rng)
         hand[~is_made] = _deal(real, int((~is_made).sum()), rng)
         chosen[own] = hand
+    return chosen.reshape(batches, identities * images)
+
+
+def draw_pk_batches(
+    labels: npt.NDArray[np.int64], identities: int, images: int, batches: int, rng: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    """Draw a number of P×K batches: all identities in turn, in a new random order each time.
+
+    Args:
+        labels: (N,) identity of each row, 0 to C - 1, each at least once.
+        identities: P, identities in a batch; where there are fewer, some are in it more than once.
+        images: K, images of each, from a shuffled deck that is shuffled anew when it runs out.
+        batches: how many.
+        rng: source of all randomness.
+
+    Returns:
+        (batches, P * K) row indices.
+    """
+    decks = _group_rows(labels)
+    order = _visits(len(decks), identities, batches, rng)
+    chosen = np.empty((len(order), images), dtype=np.int64)
+    for identity, own in zip(np.unique(order).tolist(), _group_rows(order), strict=True):
+        chosen[own] = _deal(decks[identity], len(own) * images, rng).reshape(len(own), images)
     return chosen.reshape(batches, identities * images)
 
 

@@ -13,7 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from diffreid_lightning.backbones import Backbone, BNNeck, load_initial_weights
+from diffreid_lightning.backbones import Backbone, BNNeck, IdentityClassifier, load_initial_weights
 from diffreid_lightning.datasets.training_rows import refuse_seen_identities
 from diffreid_lightning.errors import UserError, check_range, shorten
 from diffreid_lightning.reid.datamodule import PersonBatch
@@ -88,6 +88,8 @@ class ReIDModule(LightningModule, ABC):
         self.backbone.to(memory_format=self.backbone.memory_format)
         self.neck = BNNeck(self.backbone.num_features)
         losses = self.default_losses() if losses is None else losses
+        #: set by the subclasses that classify
+        self.classifier: IdentityClassifier | None = None
         self._loss_names = _log_names(losses)
         self.losses = nn.ModuleList(losses)
         self.init_from = init_from

@@ -27,10 +27,7 @@ class SupervisedReID(ReIDModule):
     a loss asks for logits. Its arguments are those of :class:`~diffreid_lightning.reid.base.ReIDModule`.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.classifier: IdentityClassifier | None = None
-        self._sized = False
+    _sized = False
 
     @staticmethod
     def default_losses() -> list[ReIDLoss]:
@@ -55,11 +52,9 @@ class SupervisedReID(ReIDModule):
         super().setup(stage)
         if stage != "fit" or self._sized:
             return
-        self._size(self.backbone.num_features, self._num_identities())
-
-    def _size(self, num_features: int, num_identities: int) -> None:
+        num_features, num_identities = self.backbone.num_features, self._num_identities()
         if self._classifies:
-            self.classifier = IdentityClassifier(num_features, num_identities).to(self.device)
+            self.classifier = IdentityClassifier(num_features, num_identities)
         for loss in self._losses:
             loss.build(num_features, num_identities)
         self._sized = True
@@ -88,7 +83,8 @@ class SupervisedReID(ReIDModule):
         refuse_other_rows(checkpoint, self._training_rows(), "classifier", _START_ANEW)
         num_features = self.neck.norm.num_features
         if weight is not None and (self.classifier is None or self.classifier.in_features != num_features):
-            self._size(num_features, len(weight))
+            self.classifier = IdentityClassifier(num_features, len(weight)).to(self.device)
+            self._sized = True
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save a digest of the training rows and their identities."""
