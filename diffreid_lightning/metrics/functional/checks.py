@@ -13,18 +13,16 @@ from diffreid_lightning.metrics.functional.identity_matches import IdentityPairs
 from diffreid_lightning.metrics.functional.tiled_matmul import Distance
 
 
-def check_features(query_features: Tensor, gallery_features: Tensor) -> tuple[Tensor, Tensor]:
-    """Return both feature sets as detached, contiguous float32.
+def check_features(**sets: Tensor) -> tuple[Tensor, ...]:
+    """Return sets of features as detached, contiguous float32.
 
     Args:
-        query_features: (Q, D), any floating dtype.
-        gallery_features: (G, D), the same dimension and device.
+        sets: (n, D) each, any floating dtype, of one dimension and on one device; by the names that errors call them.
 
     Raises:
-        UserError: a set is empty, is not a matrix of floats, or the two do not fit together.
+        UserError: a set is empty, is not a matrix of floats, or the sets do not fit together.
     """
-    named = {"query_features": query_features, "gallery_features": gallery_features}
-    for name, features in named.items():
+    for name, features in sets.items():
         if features.ndim != 2 or not features.is_floating_point():
             raise UserError(
                 f"{name} must be a matrix of floats, one row per image.",
@@ -32,12 +30,12 @@ def check_features(query_features: Tensor, gallery_features: Tensor) -> tuple[Te
             )
         if not features.numel():
             raise UserError(f"{name} is empty.", found=f"shape {tuple(features.shape)}")
-    if query_features.shape[1] != gallery_features.shape[1] or query_features.device != gallery_features.device:
+    if len({(features.shape[1], features.device) for features in sets.values()}) > 1:
         raise UserError(
-            "query_features and gallery_features must share their dimension and device.",
-            found=" and ".join(f"{tuple(f.shape)} on {f.device}" for f in named.values()),
+            f"{' and '.join(sets)} must share their dimension and device.",
+            found=" and ".join(f"{tuple(features.shape)} on {features.device}" for features in sets.values()),
         )
-    return query_features.detach().float().contiguous(), gallery_features.detach().float().contiguous()
+    return tuple(features.detach().float().contiguous() for features in sets.values())
 
 
 def check_distance(distance: str) -> None:

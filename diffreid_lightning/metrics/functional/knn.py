@@ -24,6 +24,7 @@ from diffreid_lightning.metrics.functional.tiled_matmul import (
     whole_tiles,
 )
 from diffreid_lightning.metrics.functional.topk import (
+    NO_ENTRY,
     NearestEntries,
     entry_keys,
     group_minima,
@@ -40,23 +41,26 @@ _ROWS_AT_ONCE = 32
 _COLUMNS_AT_ONCE = 1024
 _COLUMNS_IN_CACHE = 8192  # a piece of 32 rows is a megabyte, and is gone over several times
 _PAIRS_AT_ONCE = 256
+_PAIRS_AT_ONCE_ON_DEVICE = 1 << 14
 
 
 class PooledFeatures:
-    """Queries and gallery as one pool of N = Q + G images, without copying them: queries first.
+    """Sets of features as one pool of N images, without copying them; images of the first set come first.
 
     Args:
-        query_features: (Q, D) float32, contiguous.
-        gallery_features: (G, D) float32, contiguous, on the same device.
+        sets: (n, D) float32, contiguous, on one device; each under the name that errors call it.
 
     Raises:
         UserError: a feature is not finite.
     """
 
-    def __init__(self, query_features: Tensor, gallery_features: Tensor) -> None:
-        self.parts = (query_features, gallery_features)
-        names = ("query_features", "gallery_features")
-        self.inverse_norms = tuple(inverse(norms(name, part)) for name, part in zip(names, self.parts, strict=True))
+    def __init__(self, **sets: Tensor) -> None:
+        self.parts = tuple(sets.values())
+        self.inverse_norms = tuple(inverse(norms(name, part)) for name, part in sets.items())
+        self._starts = np.cumsum([0, *map(len, self.parts)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
 
     def cosine_distances(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
         """Cosine distances of given pairs of images.
@@ -68,43 +72,53 @@ class PooledFeatures:
         Returns:
             (P,) float32, at least 0.
         """
+        on_cpu = self.parts[0].device.type == "cpu"
+        step = _PAIRS_AT_ONCE if on_cpu else _PAIRS_AT_ONCE_ON_DEVICE
         products = np.empty(len(left), dtype=np.float32)
 
         def multiply(start: int) -> None:
-            pairs = slice(start, start + _PAIRS_AT_ONCE)
-            products[pairs] = np.einsum("pd,pd->p", self._rows(left[pairs]), self._rows(right[pairs]))
+            pairs = slice(start, start + step)
+            one, other = self._rows(left[pairs]), self._rows(right[pairs])
+            # numpy gathers and multiplies small pieces three times as fast as torch.
+            products[pairs] = (
+                np.einsum("pd,pd->p", one.numpy(), other.numpy())
+                if on_cpu
+                else (one * other).sum(dim=1).cpu().numpy()
+            )
 
         # Each piece on one thread: it fits the cache and is too small to be shared out.
-        with ThreadPoolExecutor(torch.get_num_threads()) as workers:
-            list(workers.map(multiply, range(0, len(left), _PAIRS_AT_ONCE)))
+        with ThreadPoolExecutor(torch.get_num_threads() if on_cpu else 1) as workers:
+            list(workers.map(multiply, range(0, len(left), step)))
         scale = np.concatenate([part.cpu().numpy() for part in self.inverse_norms])
         return np.abs(1 - products * (scale[left] * scale[right]))
 
-    def _rows(self, images: np.ndarray) -> np.ndarray:
+    def _rows(self, images: np.ndarray) -> Tensor:
         """Features of some images, (P, D)."""
-        queries = len(self.parts[0])
-        is_query = images < queries
-        if is_query.all() or not is_query.any():
-            return self._of_part(int(not is_query.all()), images - (0 if is_query.all() else queries))
-        rows = np.empty((len(images), self.parts[0].shape[1]), dtype=np.float32)
-        rows[is_query] = self._of_part(0, images[is_query])
-        rows[~is_query] = self._of_part(1, images[~is_query] - queries)
+        part_of = np.searchsorted(self._starts, images, side="right") - 1
+        parts = np.unique(part_of)
+        if len(parts) == 1:
+            return self._of_part(parts[0], images)
+        rows = self.parts[0].new_empty(len(images), self.parts[0].shape[1])
+        for part in parts:
+            chosen = np.flatnonzero(part_of == part)
+            rows[torch.from_numpy(chosen).to(rows.device)] = self._of_part(part, images[chosen])
         return rows
 
-    def _of_part(self, number: int, images: np.ndarray) -> np.ndarray:
+    def _of_part(self, number: int, images: np.ndarray) -> Tensor:
         part = self.parts[number]
+        images = images - self._starts[number]
         if part.device.type == "cpu":
-            return np.take(part.numpy(), images, axis=0)
-        return part[torch.from_numpy(images).to(part.device)].cpu().numpy()
+            return torch.from_numpy(np.take(part.numpy(), images, axis=0))
+        return part[torch.from_numpy(images).to(part.device)]
 
 
 @dataclass(frozen=True, eq=False)
 class Neighborhoods:
-    """Nearest neighbors in a pool of N images, each image itself among its own.
+    """Nearest neighbors in a pool of N images.
 
     Args:
-        indices: (N, k) int64, nearest first, ties by index.
-        distances: (N, k) float32 cosine distances.
+        indices: (N, k) int64, nearest first, ties by index; -1 where an image has fewer than k.
+        distances: (N, k) float32 cosine distances; NaN where an image has fewer than k.
         farthest: (N,) float32, the largest distance from each image to any.
     """
 
@@ -113,18 +127,23 @@ class Neighborhoods:
     farthest: np.ndarray
 
 
-def nearest_neighbors(pool: PooledFeatures, k: int, query_gallery: np.ndarray) -> Neighborhoods:
+def nearest_neighbors(
+    pool: PooledFeatures, k: int, *, query_gallery: np.ndarray | None = None, groups: np.ndarray | None = None
+) -> Neighborhoods:
     """Find the ``k`` nearest images of every image by cosine distance.
 
     Args:
         pool: the images.
-        k: neighbors to keep, 1 .. N.
-        query_gallery: (Q, G) float32, overwritten with the distances between queries and gallery.
+        k: neighbors to keep, at least 1.
+        query_gallery: (Q, G) float32 for a pool of queries and gallery, overwritten with the distances between them;
+            None if they are not needed.
+        groups: (N,) ascending numbers, for a pool of one set; an image's neighbors are then those of other groups.
+            None: any image is a neighbor, the image itself too.
 
     Returns:
         The neighbors; the same for every number of threads.
     """
-    search = _TriangleSearch(pool, k, query_gallery)
+    search = _TriangleSearch(pool, k, query_gallery, groups)
     with exact_products(), ThreadPoolExecutor(torch.get_num_threads()) as workers:
         for panel in search.panels():
             search.visit(*panel, workers)
@@ -132,14 +151,16 @@ def nearest_neighbors(pool: PooledFeatures, k: int, query_gallery: np.ndarray) -
 
 
 class _TriangleSearch:
-    """The walk over panels. Queries and gallery are each padded to whole tiles, so columns are counted with padding."""
+    """The walk over panels. Each set of features is padded to whole tiles, so columns are counted with padding."""
 
-    def __init__(self, pool: PooledFeatures, k: int, query_gallery: np.ndarray) -> None:
+    def __init__(
+        self, pool: PooledFeatures, k: int, query_gallery: np.ndarray | None, groups: np.ndarray | None
+    ) -> None:
         self._pool = pool
-        self._query_gallery = query_gallery
+        self._query_gallery = np.empty((0, 0), dtype=np.float32) if query_gallery is None else query_gallery
         self._columns = tuple(ProductColumns(part) for part in pool.parts)
-        self._offsets = (0, self._columns[0].padded)
-        self._total = self._columns[0].padded + self._columns[1].padded
+        *offsets, self._total = np.cumsum([0, *(columns.padded for columns in self._columns)]).tolist()
+        self._offsets = tuple(offsets)
         self._nearest = NearestEntries(self._total, k)
         self._farthest = np.zeros(self._total, dtype=np.float32)
         self._real = np.zeros(self._total, dtype=np.bool_)
@@ -147,6 +168,9 @@ class _TriangleSearch:
         for offset, scale in zip(self._offsets, pool.inverse_norms, strict=True):
             self._real[offset : offset + len(scale)] = True
             self._scale[offset : offset + len(scale)] = scale.cpu().numpy()
+        self._groups = None if groups is None else np.full(self._total, groups[-1])
+        if self._groups is not None:
+            self._groups[self._real] = groups
         self._layout = RowLayout(self._total)
         budget = min(_PANEL_BYTES, _MOST_PANEL_ROWS * self._layout.stride * 4)
         self._rows = tuple(rows_per_tile(columns.count, self._layout.stride, budget) for columns in self._columns)
@@ -208,6 +232,7 @@ class _TriangleSearch:
             np.maximum(self._farthest[images], part.max(axis=1), out=self._farthest[images])
             part.max(axis=0, out=largest[columns])
             part[:, padding] = np.inf
+            self._hide_groups(part, images, first + start)
             part.min(axis=0, out=smallest[columns])
             minima.append(group_minima(part))
         if images.start < len(self._query_gallery):
@@ -224,6 +249,16 @@ class _TriangleSearch:
         np.multiply(products, scale, out=products)
         np.subtract(1, products, out=products)
         np.absolute(products, out=products)  # of distances that rounding made negative, the square counts
+
+    def _hide_groups(self, distances: np.ndarray, images: slice, first: int) -> None:
+        """Take the images of their own groups out of the distances of some images to those from ``first`` on."""
+        if self._groups is None:
+            return
+        columns = self._groups[first : first + distances.shape[1]]
+        rows = self._groups[images]
+        begins, ends = (np.searchsorted(columns, rows, side=side) for side in ("left", "right"))
+        for row, (begin, end) in enumerate(zip(begins, ends, strict=True)):
+            distances[row, begin:end] = np.inf
 
     def _near_in_rows(
         self, images: slice, block: np.ndarray, minima: list[np.ndarray]
@@ -260,7 +295,8 @@ class _TriangleSearch:
     def result(self) -> Neighborhoods:
         """The neighbors found, numbered without padding."""
         keys = self._nearest.keys[self._real]
-        indices = key_indices(keys)
-        padding = self._offsets[1] - self._columns[0].count
-        indices[indices >= self._offsets[1]] -= padding
+        missing = keys == NO_ENTRY
+        number = np.cumsum(self._real) - 1
+        indices = number[np.where(missing, 0, key_indices(keys))]
+        indices[missing] = -1
         return Neighborhoods(indices, key_distances(keys), self._farthest[self._real])

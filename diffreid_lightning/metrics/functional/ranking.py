@@ -70,7 +70,7 @@ def rank_list(
     """
     check_distance(distance)
     check_at_least("top_k", top_k)
-    query_features, gallery_features = check_features(query_features, gallery_features)
+    query_features, gallery_features = check_features(query_features=query_features, gallery_features=gallery_features)
     pairs = check_pairs(
         (len(query_features), len(gallery_features)), query_pids, gallery_pids, query_camids, gallery_camids
     )

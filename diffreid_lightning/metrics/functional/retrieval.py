@@ -63,7 +63,7 @@ def retrieval_metrics(
         UserError: empty or ill-fitting inputs, features that are not finite, or no query with a match.
     """
     check_distance(distance)
-    query_features, gallery_features = check_features(query_features, gallery_features)
+    query_features, gallery_features = check_features(query_features=query_features, gallery_features=gallery_features)
     pairs = check_pairs(
         (len(query_features), len(gallery_features)), query_pids, gallery_pids, query_camids, gallery_camids
     )

@@ -7,7 +7,13 @@ import pytest
 import torch
 
 from diffreid_lightning.errors import UserError
-from diffreid_lightning.metrics.functional import k_reciprocal_rerank, knn, reranking, retrieval_metrics_from_distances
+from diffreid_lightning.metrics.functional import (
+    k_reciprocal_rerank,
+    knn,
+    reciprocal_encoding,
+    retrieval_metrics_from_distances,
+    shared_minima,
+)
 from tests.fixtures.retrieval_cases import Case, exact_case, golden, random_case, reference_rerank
 
 
@@ -118,8 +124,8 @@ def test_result_depends_neither_on_threads_nor_on_block_sizes(case: Case, monkey
         monkeypatch.setattr(knn, "_MOST_PANEL_ROWS", panel)
         monkeypatch.setattr(knn, "_ROWS_AT_ONCE", rows)
         monkeypatch.setattr(knn, "_COLUMNS_AT_ONCE", columns)
-        monkeypatch.setattr(reranking, "_PAIRS_AT_ONCE", pairs)
-        monkeypatch.setattr(reranking, "_IMAGES_AT_ONCE", rows)
+        monkeypatch.setattr(shared_minima, "_PAIRS_AT_ONCE", pairs)
+        monkeypatch.setattr(reciprocal_encoding, "_COMPARED_AT_ONCE", rows)
         assert torch.equal(k_reciprocal_rerank(*case.features, k1=9, k2=4), reranked)
 
 

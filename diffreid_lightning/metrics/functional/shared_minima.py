@@ -1,0 +1,77 @@
+"""Overlaps of sparse rows: the smaller of two entries, summed over the columns that both rows have.
+
+Most pairs of rows share no column. Each row visits the rows listed under its columns, so that pairs without overlap
+cost nothing but the zero that is returned for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from scipy import sparse
+
+_PAIRS_AT_ONCE = 1 << 20
+
+
+class SharedMinima:
+    """Computes overlaps of the rows of one matrix with those of another, some rows at a time.
+
+    Different threads may compute different rows. A sum runs over the columns in ascending order, in float64: it does
+    not depend on which rows are computed together, and is that of the same two rows the other way around.
+
+    Args:
+        left: (L, C) float32, sorted indices.
+        right: (R, C) float32; None is ``left``, of which each row then visits later ones alone.
+    """
+
+    def __init__(self, left: sparse.csr_array, right: sparse.csr_array | None = None) -> None:
+        self._left = left
+        self._listed = (left if right is None else right).tocsc()
+        self._begins = 1 + _places_by_column(left) if right is None else self._listed.indptr[left.indices]
+        self._lengths = self._listed.indptr[left.indices + 1] - self._begins
+        self._visits = np.concatenate([[0], np.cumsum(self._lengths, dtype=np.int64)])[left.indptr]
+
+    def runs(self, workers: int) -> Iterator[tuple[int, int]]:
+        """Cut the rows into runs (start, stop) that are small enough for all workers' pieces together.
+
+        Args:
+            workers: how many runs are worked on at once.
+        """
+        pairs = max(_PAIRS_AT_ONCE // workers, 1 << 16)
+        columns = self._listed.shape[0]
+        start, rows = 0, self._left.shape[0]
+        while start < rows:
+            stop = int(np.searchsorted(self._visits, self._visits[start] + pairs, side="right")) - 1
+            stop = max(min(stop, start + pairs // columns, rows), start + 1)
+            yield start, stop
+            start = stop
+
+    def sums(self, start: int, stop: int, first: int = 0) -> np.ndarray:
+        """Compute the overlaps of some rows of the left matrix with all of the right one from a row on.
+
+        Args:
+            start: first row of the left matrix.
+            stop: row after the last.
+            first: first row of the right matrix; those before share nothing with the given ones.
+
+        Returns:
+            (stop - start, R - first) float64.
+        """
+        columns = self._listed.shape[0] - first
+        entries = slice(self._left.indptr[start], self._left.indptr[stop])
+        length = self._lengths[entries]
+        row = np.repeat(np.arange(stop - start), np.diff(self._left.indptr[start : stop + 1]))
+        offset = self._begins[entries] - (np.cumsum(length) - length)
+        place = np.arange(length.sum()) + np.repeat(offset, length)
+        minima = np.minimum(np.repeat(self._left.data[entries], length), self._listed.data[place])
+        target = np.repeat(row * columns - first, length) + self._listed.indices[place]
+        return np.bincount(target, minima, minlength=(stop - start) * columns).reshape(stop - start, columns)
+
+
+def _places_by_column(matrix: sparse.csr_array) -> np.ndarray:
+    """Place of each entry, as they stand row by row, among the entries column by column, (M,)."""
+    numbered = sparse.csr_array((np.arange(matrix.nnz), matrix.indices, matrix.indptr), shape=matrix.shape)
+    places = np.empty(matrix.nnz, dtype=np.int64)
+    places[numbered.tocsc().data] = np.arange(matrix.nnz)
+    return places
