@@ -47,21 +47,50 @@ class Images:
         return self.everyone[self.queries :]
 
 
+@dataclass(frozen=True)
+class TrainingImages:
+    """Features of a training set, and its ids."""
+
+    features: Tensor
+    pids: Tensor
+    camids: Tensor
+
+
 def make_images(size: Size) -> Images:
-    """Draw unit-norm features: a center per person, an offset per camera, noise, all with a decaying spectrum."""
+    """Draw unit-norm features of a test set."""
     random = torch.Generator().manual_seed(0)
-    spectrum = torch.arange(1, DIMENSION + 1).pow(-0.4)
-    centers = torch.randn(size.people + 1, DIMENSION, generator=random)
-    offsets = 0.5 * torch.randn(size.cameras, DIMENSION, generator=random)
+    people = _People(size.people, size.cameras, random)
     count = size.queries + size.gallery
     pids = torch.randint(1, size.people + 1, (count,), generator=random)
     pids[size.queries + torch.randperm(size.gallery, generator=random)[: size.distractors]] = 0
     camids = torch.randint(size.cameras, (count,), generator=random)
-    features = torch.empty(count, DIMENSION)
-    for rows in torch.arange(count).split(2048):
-        part = torch.randn(len(rows), DIMENSION, generator=random)
-        part *= 1 + torch.rand(len(rows), 1, generator=random)
-        part += (pids[rows, None] > 0) * centers[pids[rows]] + offsets[camids[rows]]
-        features[rows] = torch.nn.functional.normalize(part * spectrum)
     q = size.queries
-    return Images(features, q, (pids[:q], pids[q:], camids[:q], camids[q:]))
+    return Images(people.draw(pids, camids, random), q, (pids[:q], pids[q:], camids[:q], camids[q:]))
+
+
+def make_training_images(count: int, people: int, cameras: int) -> TrainingImages:
+    """Draw unit-norm features of a training set, in random order."""
+    random = torch.Generator().manual_seed(0)
+    drawn = _People(people, cameras, random)
+    pids = torch.randint(1, people + 1, (count,), generator=random)
+    camids = torch.randint(cameras, (count,), generator=random)
+    return TrainingImages(drawn.draw(pids, camids, random), pids, camids)
+
+
+class _People:
+    """A center per person and an offset per camera."""
+
+    def __init__(self, people: int, cameras: int, random: torch.Generator) -> None:
+        self._centers = torch.randn(people + 1, DIMENSION, generator=random)
+        self._offsets = 0.5 * torch.randn(cameras, DIMENSION, generator=random)
+
+    def draw(self, pids: Tensor, camids: Tensor, random: torch.Generator) -> Tensor:
+        """Add noise and let the spectrum decay, (N, D); person 0 has no center."""
+        spectrum = torch.arange(1, DIMENSION + 1).pow(-0.4)
+        features = torch.empty(len(pids), DIMENSION)
+        for rows in torch.arange(len(pids)).split(2048):
+            part = torch.randn(len(rows), DIMENSION, generator=random)
+            part *= 1 + torch.rand(len(rows), 1, generator=random)
+            part += (pids[rows, None] > 0) * self._centers[pids[rows]] + self._offsets[camids[rows]]
+            features[rows] = torch.nn.functional.normalize(part * spectrum)
+        return features

@@ -81,9 +81,7 @@ class PooledFeatures:
             one, other = self._rows(left[pairs]), self._rows(right[pairs])
             # numpy gathers and multiplies small pieces three times as fast as torch.
             products[pairs] = (
-                np.einsum("pd,pd->p", one.numpy(), other.numpy())
-                if on_cpu
-                else (one * other).sum(dim=1).cpu().numpy()
+                np.einsum("pd,pd->p", one.numpy(), other.numpy()) if on_cpu else (one * other).sum(dim=1).cpu().numpy()
             )
 
         # Each piece on one thread: it fits the cache and is too small to be shared out.
