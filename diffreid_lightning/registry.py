@@ -53,6 +53,8 @@ from diffreid_lightning.reid.rank_lists import RankLists
 from diffreid_lightning.reid.results_table import ResultsTable
 from diffreid_lightning.reid.supervised import SupervisedReID
 from diffreid_lightning.tracking import WandbTracker
+from diffreid_lightning.unsupervised.clusterers import DBSCAN, KMeans
+from diffreid_lightning.unsupervised.distances import CameraJaccardDistance, CosineDistance, JaccardDistance
 from diffreid_lightning.visualization.sample_sheets import SampleSheets
 
 CLASSES: tuple[type, ...] = (*FORMATS, *(value for value in list(globals().values()) if isinstance(value, type)))

@@ -1,1 +1,1 @@
-"""Unsupervised Re-ID: pseudo-labels from clusters, training against a memory of clusters, adaptation to a target."""
+"""Unsupervised Re-ID: cluster unlabeled images and train on the clusters."""

@@ -22,7 +22,7 @@ MODULES = {
 LAYERS = (
     "cli",
     "pipeline registry",
-    "filtering",
+    "filtering unsupervised",
     "reid generation",
     "personalization captioning",
     "diffusion callbacks visualization",

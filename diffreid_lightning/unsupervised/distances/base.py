@@ -1,0 +1,48 @@
+"""Base of the distances between images: the pairs within a limit, as a sparse matrix."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+from torch import Tensor
+
+
+class Distance(ABC):
+    """Distance between the images of one set, of which only small values are computed.
+
+    A subclass keeps its arguments as attributes of the same names. It is deterministic: the same images give the same
+    matrix, for every number of threads.
+    """
+
+    #: Whether camera numbers are used; otherwise :meth:`below` ignores them.
+    uses_cameras: ClassVar[bool] = False
+
+    @abstractmethod
+    def check_eps(self, eps: float) -> None:
+        """Refuse a limit that this distance has no use for.
+
+        Raises:
+            UserError: ``eps`` is outside its range.
+        """
+
+    @abstractmethod
+    def below(self, features: Tensor, camids: npt.NDArray[np.int64], eps: float) -> sparse.csr_array:
+        """Find all pairs of images with a distance of at most ``eps``.
+
+        Args:
+            features: (N, D), any floating dtype, on any device; compared by cosine.
+            camids: (N,) camera numbers.
+            eps: the limit.
+
+        Returns:
+            (N, N) float32 distances, symmetric, sorted indices. Every pair is stored in both directions, and the
+            diagonal is stored. Distances of 0 are explicit zeros: what is not stored is farther than ``eps``.
+
+        Raises:
+            UserError: features that are empty or not finite, or unusable camera numbers.
+            RunError: nearly all images are near each other, too many pairs to be stored.
+        """
