@@ -16,7 +16,7 @@ from diffreid_lightning.captioning.color_captioner import ColorCaptioner
 from diffreid_lightning.captioning.datamodule import CaptioningDataModule
 from diffreid_lightning.captioning.transformers_captioner import TransformersCaptioner
 from diffreid_lightning.captioning.writer import CaptionWriter
-from diffreid_lightning.datasets import FORMATS, MiniPerson, Subset
+from diffreid_lightning.datasets import FORMATS, CropFolder, MiniPerson, Subset
 from diffreid_lightning.datasets.samplers import PKSampler, ShuffledRows
 from diffreid_lightning.datasets.transforms import TrainView
 from diffreid_lightning.filtering.calibration import FoldHeads, FoldNetworks, Uncalibrated
@@ -48,13 +48,17 @@ from diffreid_lightning.reid.backbone_export import BackboneExport
 from diffreid_lightning.reid.datamodule import ReIDDataModule
 from diffreid_lightning.reid.evaluation import RetrievalEvaluator
 from diffreid_lightning.reid.feature_writer import FeatureWriter
-from diffreid_lightning.reid.losses import BatchHardTriplet, LabelSmoothedCrossEntropy
+from diffreid_lightning.reid.losses import BatchHardTriplet, ClusterMemory, LabelSmoothedCrossEntropy
 from diffreid_lightning.reid.rank_lists import RankLists
 from diffreid_lightning.reid.results_table import ResultsTable
 from diffreid_lightning.reid.supervised import SupervisedReID
 from diffreid_lightning.tracking import WandbTracker
+from diffreid_lightning.unsupervised.callbacks import ClusterReport
+from diffreid_lightning.unsupervised.cluster_sampler import ClusterSampler
 from diffreid_lightning.unsupervised.clusterers import DBSCAN, KMeans
+from diffreid_lightning.unsupervised.datamodule import UnlabeledDataModule
 from diffreid_lightning.unsupervised.distances import CameraJaccardDistance, CosineDistance, JaccardDistance
+from diffreid_lightning.unsupervised.module import UnsupervisedReID
 from diffreid_lightning.visualization.sample_sheets import SampleSheets
 
 CLASSES: tuple[type, ...] = (*FORMATS, *(value for value in list(globals().values()) if isinstance(value, type)))

@@ -1,0 +1,133 @@
+"""Report on the clusters of an unsupervised training: agreement with the truth, a sheet to look at, a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.csv
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_info
+from PIL import Image
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+from diffreid_lightning.errors import check_range
+from diffreid_lightning.reid.datamodule import PersonImages
+from diffreid_lightning.storage.atomic import replacing_file
+from diffreid_lightning.tracking import tolerate_failures
+from diffreid_lightning.training.trainer_parts import datamodule_of
+from diffreid_lightning.visualization.grid import Cell, GridRow, draw_grid
+
+_HEIGHT = 128
+
+
+class Agreement(NamedTuple):
+    """Agreement of clusters with identities.
+
+    Attributes:
+        ari: adjusted Rand index, 1 for equal partitions, about 0 for random ones.
+        nmi: normalized mutual information, 0 to 1.
+    """
+
+    ari: float
+    nmi: float
+
+
+def agreement(clusters: npt.NDArray[np.int64], identities: npt.NDArray[np.int64]) -> Agreement:
+    """Compare clusters with identities; each image of no cluster counts as a cluster of its own.
+
+    Args:
+        clusters: (N,) cluster of each image, -1 for none.
+        identities: (N,) identity of each image.
+    """
+    alone = clusters < 0
+    own = clusters.copy()
+    own[alone] = clusters.max(initial=-1) + 1 + np.arange(int(alone.sum()))
+    return Agreement(float(adjusted_rand_score(identities, own)), float(normalized_mutual_info_score(identities, own)))
+
+
+def draw_clusters(clusters: npt.NDArray[np.int64], images: PersonImages, rows: int, columns: int) -> Image.Image:
+    """Draw clusters one below the other, evenly over their sizes, the largest first; images from its cameras in turn.
+
+    Args:
+        clusters: (N,) cluster of each image, -1 for none.
+        images: the N images.
+        rows: clusters shown at most.
+        columns: images of each at most.
+
+    Returns:
+        The sheet.
+    """
+    sizes = np.bincount(clusters[clusters >= 0])
+    order = np.argsort(-sizes, kind="stable")
+    chosen = order[np.unique(np.linspace(0, len(order) - 1, min(rows, len(order))).round().astype(int))]
+    width = max(1, round(_HEIGHT * images.image_size[1] / images.image_size[0]))
+    lines = []
+    for cluster in chosen.tolist():
+        members = _by_camera_in_turn(np.flatnonzero(clusters == cluster), images.rows.camids)
+        cameras = len(np.unique(images.rows.camids[members]))
+        title = f"cluster {cluster}: {len(members)} images, {cameras} camera{'s' * (cameras != 1)}"
+        shown = members[np.unique(np.linspace(0, len(members) - 1, min(columns, len(members))).round().astype(int))]
+        lines.append(GridRow(title, [Cell(images.picture(int(row))) for row in shown]))
+    return draw_grid(lines, (width, _HEIGHT))
+
+
+def _by_camera_in_turn(members: npt.NDArray[np.int64], camids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Order images so that the first of every camera come first, then the second, and so on."""
+    cameras = camids[members]
+    turn = np.zeros(len(members), dtype=np.int64)
+    for camera in np.unique(cameras):
+        own = cameras == camera
+        turn[own] = np.arange(int(own.sum()))
+    return members[np.lexsort((cameras, turn))]
+
+
+class ClusterReport(Callback):
+    """Report on the clusters of :class:`~diffreid_lightning.unsupervised.module.UnsupervisedReID`.
+
+    When fit ends, ``clusters.png`` shows some of them and ``clusters.csv`` lists each training image with camera and
+    cluster (-1 for none). Where the images have identities, ``clusters/ari`` and ``clusters/nmi`` are logged each
+    epoch; they judge the clusters and change nothing in the training.
+
+    Args:
+        rows: clusters on the sheet.
+        columns: images of each.
+
+    Raises:
+        UserError: a number is out of its range.
+    """
+
+    def __init__(self, rows: int = 12, columns: int = 10) -> None:
+        check_range("ClusterReport.rows", rows, 1, 1000)
+        check_range("ClusterReport.columns", columns, 1, 1000)
+        self.rows = rows
+        self.columns = columns
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the agreement of this epoch's clusters with the identities, if there are any."""
+        labels, truth = getattr(pl_module, "labels", None), datamodule_of(trainer).true_labels()
+        if labels is not None and truth is not None:
+            for name, value in agreement(labels, truth)._asdict().items():
+                pl_module.log(f"clusters/{name}", value, rank_zero_only=False)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw and list the last clusters, on rank zero."""
+        labels = getattr(pl_module, "labels", None)
+        if labels is None or not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
+            return
+        images = datamodule_of(trainer).train_set
+        folder = Path(trainer.default_root_dir)
+        table = pa.table({"file_name": images.rows.file_names, "camera": images.rows.raw_camids, "cluster": labels})
+        with replacing_file(folder / "clusters.csv") as file:
+            pyarrow.csv.write_csv(table, file)
+        sheet = draw_clusters(labels, images, self.rows, self.columns)
+        sheet.save(folder / "clusters.png")
+        rank_zero_info(f"clusters: {folder / 'clusters.png'}, {folder / 'clusters.csv'}")
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                with tolerate_failures(logger):
+                    logger.log_image("clusters/sheet", [sheet], step=trainer.global_step)

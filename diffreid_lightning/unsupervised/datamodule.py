@@ -1,0 +1,156 @@
+"""Training images without their identities, for modules that find labels themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from lightning.pytorch.utilities import CombinedLoader
+from torch.utils.data import DataLoader, Sampler, Subset
+
+from diffreid_lightning.datasets import PersonDataset, open_dataset, open_unlabeled
+from diffreid_lightning.datasets.concat import ConcatRows, IdentityKey, concatenate
+from diffreid_lightning.datasets.holdout import trainable_rows
+from diffreid_lightning.errors import UserError, shorten
+from diffreid_lightning.reid.datamodule import PersonBatch, PersonImages, ReIDDataModule, Source
+from diffreid_lightning.unsupervised.cluster_sampler import ClusterSampler
+
+#: the one identity of all rows whose identities were removed
+NOBODY: IdentityKey = ("unlabeled", "train", 0)
+
+LabelSampler = Callable[[Sequence[int]], Sampler[Any]]
+
+
+def remove_identities(rows: ConcatRows) -> ConcatRows:
+    """Return the rows with one identity for all: images, cameras and order stay."""
+    return replace(rows, labels=np.zeros(len(rows), dtype=np.int64), identities=(NOBODY,))
+
+
+class UnlabeledDataModule(ReIDDataModule):
+    """Images to be trained on without labels; query and gallery for the evaluation.
+
+    A target may be a labeled dataset: its identities are removed from the training rows before the module sees them,
+    and remain for the evaluation alone. A folder or zip of images in no known layout is read as
+    :class:`~diffreid_lightning.datasets.crop_folder.CropFolder`.
+
+    Args:
+        target: one source of unlabeled images or several.
+        source: labeled images that are trained on beside the target, one source or several; None for none. Their
+            batches come from a sampler like the target's, of identities instead of clusters.
+        sampler: makes the sampler from the (N,) cluster labels; None means :class:`~.cluster_sampler.ClusterSampler`
+            as it stands.
+        val_share: share of the target's identities held out for validation, for targets that have identities; they are
+            not trained on. 0 trains on all images, as published recipes do.
+        kwargs: see :class:`~diffreid_lightning.reid.datamodule.ReIDDataModule`.
+    """
+
+    def __init__(
+        self,
+        target: Source | list[Source] = "miniperson",
+        source: Source | list[Source] | None = None,
+        sampler: LabelSampler | None = None,
+        val_share: float | None = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        targets = target if isinstance(target, list) else [target]
+        if not targets or None in targets:
+            raise UserError("data.target names no source.", remedy="give a folder of crops, a dataset, or 'miniperson'")
+        if kwargs.get("sample_weight") is not None:
+            raise UserError(
+                "data.sample_weight cannot be used here: images without labels all count alike.",
+                remedy="leave it out",
+            )
+        opened: list[Source] = [open_unlabeled(each) for each in targets]
+        super().__init__(train=opened, val_share=val_share, sampler=sampler or ClusterSampler, **kwargs)
+        sources = source if isinstance(source, list) else [source]
+        self._sources: list[PersonDataset] = [open_dataset(each) for each in sources if each is not None]
+        self._labels: npt.NDArray[np.int64] | None = None
+        self._target_sampler: Any = None
+
+    @cached_property
+    def _labeled_rows(self) -> ConcatRows:
+        held_out = {key for manifest, mask in self._train_manifests for key in manifest.filter(mask).identities()[1]}
+        chosen = [manifest.filter(trainable_rows(manifest, held_out)) for manifest, _ in self._train_manifests]
+        rows = concatenate(chosen)
+        if not len(rows):
+            raise self._empty("train", [manifest for manifest, _ in self._train_manifests])
+        return rows
+
+    @cached_property
+    def train_set(self) -> PersonImages:
+        """The target's rows, without identities."""
+        return PersonImages(remove_identities(self._labeled_rows), self.image_size, train_view=self.train_view)
+
+    @cached_property
+    def source_set(self) -> PersonImages | None:
+        """The labeled rows that are trained on as well; None without a source."""
+        if not self._sources:
+            return None
+        manifests = [source.manifest() for source in self._sources]
+        rows = concatenate([manifest.filter(trainable_rows(manifest, set())) for manifest in manifests])
+        if len(rows.identities) < 2:
+            raise UserError(
+                "The source has too few identities to train on.",
+                looked_for="images of two or more people in its train split",
+                found=f"{len(rows.identities)} in {shorten(str(manifest.root) for manifest in manifests)}",
+                remedy="give a labeled dataset: --data.source PATH",
+            )
+        return PersonImages(rows, self.image_size, train_view=self.train_view)
+
+    def true_labels(self) -> npt.NDArray[np.int64] | None:
+        """Return the target's identity numbers, (N,), to judge clusters by; None where the images have none."""
+        rows = self._labeled_rows
+        return rows.labels if len(rows.identities) > 1 else None
+
+    @property
+    def num_identities(self) -> int:
+        """Identities of the source; none where there is no source."""
+        return 0 if self.source_set is None else len(self.source_set.rows.identities)
+
+    @property
+    def camids(self) -> npt.NDArray[np.int64]:
+        """Camera numbers of the training rows, (N,)."""
+        return self.train_set.rows.camids
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Return the sources of the training set, and that its labels were not used."""
+        described = super().provenance
+        described.update(identities="none: labels come from clusters", camera_ids=len(np.unique(self.camids)))
+        if self._sources:
+            described["source"] = [source.manifest().content_hash for source in self._sources]
+        return described
+
+    def use_labels(self, labels: npt.NDArray[np.int64]) -> None:
+        """Draw the batches of the next epochs from these clusters.
+
+        Args:
+            labels: (N,) cluster of each training row, -1 for none.
+        """
+        self._labels = labels
+        if self._target_sampler is not None:
+            self._target_sampler.labels = labels
+
+    def train_dataloader(self) -> Any:
+        """Batches of clusters; beside them batches of the source's identities, where there is a source.
+
+        Raises:
+            RuntimeError: :meth:`use_labels` was not called.
+        """
+        if self._labels is None:
+            raise RuntimeError("the clusters are not known yet: UnsupervisedReID finds them before training starts")
+        target, self._target_sampler = self._training_loader(self.train_set, self._labels)
+        if self.source_set is None:
+            return target
+        source, _ = self._training_loader(self.source_set, self.source_set.rows.labels)
+        return CombinedLoader({"target": target, "source": source}, "min_size")
+
+    def features_dataloader(self, part: int = 0, parts: int = 1) -> DataLoader[PersonBatch]:
+        """The training rows ``part``, ``part + parts``, ... once, in order, as evaluation sees them."""
+        images = PersonImages(self.train_set.rows, self.image_size)
+        rows = range(part, len(images), parts)
+        return self._loader(Subset(images, rows), batch_size=self.eval_batch_size)

@@ -1,0 +1,308 @@
+"""Unsupervised Re-ID: pseudo-labels from clusters, renewed every epoch, and training against a memory of clusters."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor
+
+from diffreid_lightning.datasets.training_rows import KEY, refuse_other_rows
+from diffreid_lightning.errors import DiffReIDError, UserError
+from diffreid_lightning.reid.base import ReIDModule
+from diffreid_lightning.reid.datamodule import PersonBatch
+from diffreid_lightning.reid.losses import ReIDLoss
+from diffreid_lightning.reid.losses.cluster_memory import ClusterMemory
+from diffreid_lightning.reid.outputs import ReIDOutputs
+from diffreid_lightning.training.trainer_parts import datamodule_of
+from diffreid_lightning.unsupervised.clusterers.base import Clusterer
+from diffreid_lightning.unsupervised.clusterers.dbscan import DBSCAN
+from diffreid_lightning.unsupervised.datamodule import UnlabeledDataModule
+
+#: where a checkpoint keeps the clusters of the training rows
+LABELS = "pseudo_labels"
+
+
+class Extracted(NamedTuple):
+    """Features of all training rows, in order, on the CPU.
+
+    Attributes:
+        compared: (N, D) float32, by which images are clustered.
+        embeddings: (N, D) float32 after the neck, which the memory holds means of.
+    """
+
+    compared: Tensor
+    embeddings: Tensor
+
+
+def cluster_means(embeddings: Tensor, labels: npt.NDArray[np.int64]) -> Tensor:
+    """Average the unit embeddings of each cluster.
+
+    Args:
+        embeddings: (N, D).
+        labels: (N,) cluster of each row, 0 to C - 1, or -1 for none.
+
+    Returns:
+        (C, D) means, not of unit length.
+    """
+    members = torch.from_numpy(np.flatnonzero(labels >= 0))
+    clusters = torch.from_numpy(labels)[members]
+    units = torch.nn.functional.normalize(embeddings[members].float())
+    sums = units.new_zeros(int(clusters.max()) + 1, units.shape[1]).index_add_(0, clusters, units)
+    return sums / torch.bincount(clusters)[:, None]
+
+
+class UnsupervisedReID(ReIDModule):
+    """Train a Re-ID network without identity labels (Cluster-Contrast, Dai et al., arXiv 2103.11568, by default).
+
+    Before the first epoch and after each one, the training images are embedded as evaluation sees them and clustered;
+    images of no cluster are left out of the next epoch. The losses compare clusters instead of identities, and each
+    memory among them starts the epoch with the clusters' mean embeddings. Clusters and memory are part of the
+    checkpoint.
+
+    Its data module is :class:`~diffreid_lightning.unsupervised.datamodule.UnlabeledDataModule`. The other arguments
+    are those of :class:`~diffreid_lightning.reid.base.ReIDModule`; losses that need a classifier are refused, since
+    the number of clusters changes between epochs.
+
+    Args:
+        backbone: name of any timm model.
+        clusterer: makes clusters of features; None means :class:`~.clusterers.dbscan.DBSCAN` over the k-reciprocal
+            Jaccard distance.
+        losses: loss modules, at least one; None means :class:`~diffreid_lightning.reid.losses.ClusterMemory`.
+        optimizer: makes the optimizer from the parameters.
+        scheduler: makes the schedule; None keeps the rate.
+        kwargs: see :class:`~diffreid_lightning.reid.base.ReIDModule`.
+
+    Raises:
+        UserError: a loss needs a classifier.
+    """
+
+    start_only: ClassVar[tuple[str, ...]] = ReIDModule.start_only
+
+    def __init__(
+        self,
+        backbone: str = "resnet50",
+        clusterer: Clusterer | None = None,
+        losses: list[ReIDLoss] | None = None,
+        optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=3.5e-4, weight_decay=5e-4),
+        scheduler: LRSchedulerCallable | None = lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 20),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(backbone, losses=losses, optimizer=optimizer, scheduler=scheduler, **kwargs)
+        self.clusterer = clusterer or DBSCAN()
+        self.labels: npt.NDArray[np.int64] | None = None
+        self._refuse_classifiers(self._losses)
+
+    @staticmethod
+    def _refuse_classifiers(losses: Iterable[ReIDLoss]) -> None:
+        for loss in losses:
+            if loss.needs_logits:
+                raise UserError(
+                    f"{type(loss).__name__} needs a classifier, and clusters change from epoch to epoch.",
+                    looked_for="losses of the embeddings, such as ClusterMemory or BatchHardTriplet",
+                    remedy="use ClusterMemory in its place",
+                )
+
+    @staticmethod
+    def default_losses() -> list[ReIDLoss]:
+        """Return the cluster memory."""
+        return [ClusterMemory()]
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Names that training logs."""
+        return (*super().metric_names, "clusters/count", "clusters/outliers", "clusters/largest")
+
+    # Clusters.
+
+    def on_fit_start(self) -> None:
+        """Find the first clusters, unless a checkpoint brought some."""
+        data = datamodule_of(self.trainer)
+        if not isinstance(data, UnlabeledDataModule):
+            raise UserError(
+                f"{type(self).__name__} cannot be trained on {type(data).__name__}.",
+                looked_for="a data module without identities",
+                remedy="use --data UnlabeledDataModule --data.target PATH",
+            )
+        if self.labels is None:
+            self.find_clusters()
+        assert self.labels is not None
+        data.use_labels(self.labels)
+
+    def on_train_epoch_end(self) -> None:
+        """Check that the network is finite, and find the next epoch's clusters, which the checkpoint then holds."""
+        super().on_train_epoch_end()
+        self.find_clusters()
+        assert self.labels is not None
+        datamodule_of(self.trainer).use_labels(self.labels)
+
+    def on_train_epoch_start(self) -> None:
+        """Log the clusters that the epoch trains on."""
+        super().on_train_epoch_start()
+        for name, value in self.cluster_sizes().items():
+            self.log(f"clusters/{name}", value)
+
+    def find_clusters(self) -> None:
+        """Embed the training images, cluster them on rank zero, tell all processes, and refill the memories.
+
+        With fewer than two clusters the earlier ones stay.
+
+        Raises:
+            UserError: there are fewer than two clusters and no earlier ones.
+        """
+        begun = time.monotonic()
+        extracted = self.extract_features()
+        labels = self._cluster(extracted.compared)
+        count = int(labels.max()) + 1 if len(labels) else 0
+        if count < 2:
+            self._keep_earlier(labels, count)
+            assert self.labels is not None
+            labels = self.labels
+        self.labels = labels
+        self._fill_memories(extracted.embeddings, labels)
+        sizes = np.bincount(labels[labels >= 0])
+        outliers = int((labels < 0).sum())
+        cameras = "camera-aware" if self.clusterer.uses_cameras else "no camera ids used"
+        rank_zero_info(
+            f"{len(labels):,} images: {len(sizes):,} clusters, the largest of {sizes.max():,}; {outliers:,} images in "
+            f"none ({cameras}, {time.monotonic() - begun:.0f} s)"
+        )
+
+    def _cluster(self, features: Tensor) -> npt.NDArray[np.int64]:
+        """Cluster on rank zero, and raise its error on every rank: the others would wait for ever."""
+        found: npt.NDArray[np.int64] | DiffReIDError | None = None
+        if self.trainer.is_global_zero:
+            try:
+                found = self.clusterer(features, datamodule_of(self.trainer).camids)
+            except DiffReIDError as error:
+                found = error
+        found = self.trainer.strategy.broadcast(found)
+        if isinstance(found, DiffReIDError):
+            raise found
+        assert found is not None
+        return found
+
+    def cluster_sizes(self) -> dict[str, float]:
+        """Return the number of clusters, the share of images in none, and the share in the largest, in percent."""
+        assert self.labels is not None
+        sizes = np.bincount(self.labels[self.labels >= 0])
+        images = len(self.labels)
+        return {
+            "count": len(sizes),
+            "outliers": 100 * float((self.labels < 0).sum()) / images,
+            "largest": 100 * float(sizes.max()) / images,
+        }
+
+    def _keep_earlier(self, labels: npt.NDArray[np.int64], count: int) -> None:
+        outliers = int((labels < 0).sum())
+        if self.labels is None:
+            raise UserError(
+                f"The {len(labels):,} training images make {count} clusters: there is nothing to tell apart.",
+                looked_for="two or more",
+                found=f"{outliers:,} images in no cluster" + (f", {len(labels) - outliers:,} in one" if count else ""),
+                remedy="raise --model.clusterer.init_args.eps"
+                if not count
+                else "lower --model.clusterer.init_args.eps; or start from a network that knows people: "
+                "--model.init_from RUN/backbone",
+            )
+        rank_zero_warn(f"Clustering found {count} clusters ({outliers:,} outliers): the last epoch's are kept.")
+
+    def _fill_memories(self, embeddings: Tensor, labels: npt.NDArray[np.int64]) -> None:
+        means = cluster_means(embeddings, labels).to(self.device)
+        for loss in self._losses:
+            loss.build(means.shape[1], len(means))
+            loss.to(self.device)
+            if isinstance(loss, ClusterMemory):
+                loss.fill(means)
+
+    @torch.no_grad()
+    def extract_features(self) -> Extracted:
+        """Embed all training images as evaluation sees them; each process a part of them, all get all.
+
+        Raises:
+            UserError: a feature is not finite.
+        """
+        rank, processes = self.trainer.global_rank, self.trainer.world_size
+        data = datamodule_of(self.trainer)
+        was_training = self.training
+        self.eval()
+        compared, embeddings = [], []
+        with self.trainer.precision_plugin.forward_context():
+            for batch in data.features_dataloader(rank, processes):
+                images = self.trainer.strategy.batch_to_device(batch).images
+                features, embedded = self._views(data.to_floats(images))
+                embeddings.append(embedded.float())
+                compared.append((embedded if self.feature == "after_bn" else features).float())
+        self.train(was_training)
+        parts = Extracted(torch.cat(compared), torch.cat(embeddings))
+        rows = len(data.train_set)
+        whole = Extracted(*(self._interleave(part, rows) for part in parts))
+        if not torch.isfinite(whole.compared).all():
+            raise UserError("The network's features are not finite.", remedy="lower --model.optimizer.init_args.lr")
+        return whole
+
+    def _views(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features and embeddings of images by the network that clusters them."""
+        features = self.backbone(images)
+        return features, self.neck(features)
+
+    def _interleave(self, part: Tensor, rows: int) -> Tensor:
+        """Join the processes' parts, each of which holds every ``world_size``-th row, on the CPU."""
+        processes = self.trainer.world_size
+        if processes == 1:
+            return part.cpu()
+        padded = part.new_zeros(-(-rows // processes), part.shape[1])
+        padded[: len(part)] = part
+        gathered = torch.as_tensor(self.all_gather(padded))
+        return gathered.transpose(0, 1).flatten(0, 1)[:rows].cpu()
+
+    # Checkpoints.
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save the clusters and a digest of the training rows."""
+        if self.labels is not None and self._trainer is not None:
+            checkpoint[LABELS] = torch.from_numpy(self.labels)
+            checkpoint[KEY] = datamodule_of(self.trainer).training_rows
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up the checkpoint's clusters; see :meth:`ReIDModule.on_load_checkpoint`.
+
+        Raises:
+            UserError: the checkpoint is another module's, or was trained on other images.
+        """
+        super().on_load_checkpoint(checkpoint)
+        data = None if self._trainer is None else datamodule_of(self.trainer)
+        if isinstance(data, UnlabeledDataModule) and self.trainer.state.fn == "fit":
+            refuse_other_rows(
+                checkpoint,
+                data.training_rows,
+                "clusters",
+                "to train on other images, give --model.init_from RUN/backbone",
+            )
+        saved = checkpoint.get(LABELS)
+        if saved is not None:
+            self.labels = saved.cpu().numpy()
+            for loss in self._losses:
+                loss.build(self.neck.norm.num_features, int(saved.max()) + 1)
+
+    # Training.
+
+    def compute_losses(self, batch: PersonBatch) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Sum the weighted losses of a batch of clusters."""
+        features = self.backbone(batch.images)
+        embeddings = self.neck(features)
+        clusters = self.clusters_of(batch)
+        self.remember(embeddings, clusters)
+        total, values = self.weigh_losses(ReIDOutputs(features, embeddings), clusters)
+        return total, dict(zip(self._loss_names, values, strict=True))
+
+    def clusters_of(self, batch: PersonBatch) -> Tensor:
+        """Return the clusters of a batch's images, (B,) int64 on their device."""
+        assert self.labels is not None
+        return torch.from_numpy(self.labels[batch.indices.cpu().numpy()]).to(batch.indices.device)
