@@ -58,7 +58,9 @@ from diffreid_lightning.unsupervised.cluster_sampler import ClusterSampler
 from diffreid_lightning.unsupervised.clusterers import DBSCAN, KMeans
 from diffreid_lightning.unsupervised.datamodule import UnlabeledDataModule
 from diffreid_lightning.unsupervised.distances import CameraJaccardDistance, CosineDistance, JaccardDistance
+from diffreid_lightning.unsupervised.joint_adaptation import JointAdaptation
 from diffreid_lightning.unsupervised.module import UnsupervisedReID
+from diffreid_lightning.unsupervised.mutual_teaching import MutualMeanTeaching
 from diffreid_lightning.visualization.sample_sheets import SampleSheets
 
 CLASSES: tuple[type, ...] = (*FORMATS, *(value for value in list(globals().values()) if isinstance(value, type)))

@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from diffreid_lightning.backbones import save_backbone
+from diffreid_lightning.reid.base import ReIDModule
 from diffreid_lightning.training.trainer_parts import datamodule_of
 
 
@@ -27,9 +28,13 @@ class BackboneExport(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the folder on rank zero."""
-        backbone = getattr(pl_module, "backbone", None)
-        if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False) or backbone is None:
+        if (
+            not trainer.is_global_zero
+            or getattr(trainer, "fast_dev_run", False)
+            or not isinstance(pl_module, ReIDModule)
+        ):
             return
+        backbone, neck = pl_module.network
         if trainer.global_step == 0:
             rank_zero_info("No backbone is saved: the training ended before its first step.")
             return
@@ -37,10 +42,10 @@ class BackboneExport(Callback):
             "training_data": getattr(datamodule_of(trainer), "provenance", {}),
             "epochs": trainer.current_epoch,
             "module": type(pl_module).__name__,
-            "init_from": getattr(pl_module, "init_from", None),
+            "init_from": pl_module.init_from,
         }
         target = Path(trainer.default_root_dir) / self.folder
-        save_backbone(backbone, target, provenance=provenance, neck=getattr(pl_module, "neck", None))
+        save_backbone(backbone, target, provenance=provenance, neck=neck)
         differs = bool(backbone.edits) or backbone.pooling != "native"
         note = "; provenance.json says what timm must be told for the same features (README)" if differs else ""
         rank_zero_info(f"Backbone saved: timm.create_model('local-dir:{target}', pretrained=True){note}")

@@ -90,7 +90,7 @@ class ReIDModule(LightningModule, ABC):
         losses = self.default_losses() if losses is None else losses
         #: set by the subclasses that classify
         self.classifier: IdentityClassifier | None = None
-        self._loss_names = _log_names(losses)
+        self._loss_names = name_losses(losses)
         self.losses = nn.ModuleList(losses)
         self.init_from = init_from
         self.allow_partial = allow_partial
@@ -105,7 +105,7 @@ class ReIDModule(LightningModule, ABC):
         self._trained = False
         self._rate = 0.0
         self._steps_seen = 0
-        self._since_step: list[tuple[Tensor, Tensor]] = []
+        self._since_step: dict[str, list[tuple[Tensor, Tensor]]] = {}
         self.register_buffer("_loss_sum", torch.zeros(()), persistent=False)
 
     @staticmethod
@@ -203,14 +203,21 @@ class ReIDModule(LightningModule, ABC):
         return (features + self._embed(images.flip(-1))) / 2 if self.flip_average else features
 
     def _embed(self, images: Tensor) -> Tensor:
-        features = self.backbone(images)
-        return self.neck(features) if self.feature == "after_bn" else features
+        backbone, neck = self.network
+        features: Tensor = backbone(images)
+        return neck(features) if self.feature == "after_bn" else features
+
+    @property
+    def network(self) -> tuple[Backbone, BNNeck]:
+        """The network that is evaluated and exported."""
+        return self.backbone, self.neck
 
     # Training.
 
     def on_train_start(self) -> None:
         """From here on the network is worth evaluating as it stands."""
         self._trained = True
+        self._steps_seen = self.trainer.global_step
 
     def on_train_epoch_start(self) -> None:
         """Start the epoch's loss sum, in float32 where the network was converted to another type."""
@@ -223,18 +230,22 @@ class ReIDModule(LightningModule, ABC):
         self._loss_sum += total.detach()
         if batch_idx % max(1, getattr(self.trainer, "log_every_n_steps", 50)) == 0:
             self._check_loss()
-        size = len(batch.labels)
+        size = self.count_images(batch)
         self.log("train/loss", total.detach(), prog_bar=True, batch_size=size)
         for name, value in values.items():
             self.log(f"train/{name}", value.detach(), batch_size=size)
         self.log("train/learning_rate", self._rate, batch_size=size)
         return total
 
+    def count_images(self, batch: Any) -> int:
+        """Return the number of images of a batch, by which logged values are averaged."""
+        return len(batch.labels)
+
     @abstractmethod
     def compute_losses(self, batch: PersonBatch) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Return the training objective of a batch, and the values that are logged beside it, by name."""
 
-    def weigh_losses(self, outputs: ReIDOutputs, labels: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def weigh_losses(self, outputs: ReIDOutputs, labels: Tensor, group: str = "losses") -> tuple[Tensor, list[Tensor]]:
         """Return the weighted sum of the losses, and each of them without its weight.
 
         Where the network was converted to half precision, the losses are still computed in float32.
@@ -243,24 +254,28 @@ class ReIDModule(LightningModule, ABC):
             features, embeddings, logits = (None if part is None else part.float() for part in outputs[:3])
             assert features is not None and embeddings is not None
             outputs = ReIDOutputs(features, embeddings, logits, outputs.weights)
-        losses = self._losses
+        losses = self._losses_of(group)
         values = [loss(outputs, labels) for loss in losses]
         total = torch.stack([loss.weight * value for loss, value in zip(losses, values, strict=True)]).sum()
         return total, values
 
     @property
     def _losses(self) -> list[ReIDLoss]:
-        return cast(list[ReIDLoss], list(self.losses))
+        return self._losses_of("losses")
 
-    def remember(self, embeddings: Tensor, labels: Tensor) -> None:
+    def _losses_of(self, group: str) -> list[ReIDLoss]:
+        return cast(list[ReIDLoss], list(getattr(self, group)))
+
+    def remember(self, embeddings: Tensor, labels: Tensor, group: str = "losses") -> None:
         """Keep what the losses' own state is to be updated with once the optimizer has taken its step.
 
         Args:
             embeddings: (B, D) embeddings of the batch.
             labels: (B,) what they were compared with.
+            group: attribute that holds the losses.
         """
-        if any(loss.has_update for loss in self._losses):
-            self._since_step.append((embeddings.detach().float(), labels))
+        if any(loss.has_update for loss in self._losses_of(group)):
+            self._since_step.setdefault(group, []).append((embeddings.detach().float(), labels))
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Update the losses' own state after each optimizer step, with all batches since the last one.
@@ -268,14 +283,15 @@ class ReIDModule(LightningModule, ABC):
         Every process sees the embeddings of all, in the order in which one process would have drawn the batches, so
         that the state stays equal and the same as under gradient accumulation.
         """
-        if self.trainer.global_step == self._steps_seen or not self._since_step:
+        if self.trainer.global_step == self._steps_seen:
             return
         self._steps_seen = self.trainer.global_step
-        gathered = [(self._gather(embeddings), self._gather(labels)) for embeddings, labels in self._since_step]
-        self._since_step = []
-        embeddings, labels = (torch.cat(parts) for parts in zip(*gathered, strict=True))
-        for loss in self._losses:
-            loss.update(embeddings, labels)
+        since_step, self._since_step = self._since_step, {}
+        for group, batches in since_step.items():
+            gathered = [(self._gather(embeddings), self._gather(labels)) for embeddings, labels in batches]
+            embeddings, labels = (torch.cat(parts) for parts in zip(*gathered, strict=True))
+            for loss in self._losses_of(group):
+                loss.update(embeddings, labels)
 
     def _gather(self, values: Tensor) -> Tensor:
         """Concatenate what the processes hold, by rank."""
@@ -339,7 +355,7 @@ class ReIDModule(LightningModule, ABC):
         return self.validation_step(batch, batch_idx)
 
 
-def _log_names(losses: Sequence[nn.Module]) -> list[str]:
+def name_losses(losses: Sequence[nn.Module]) -> list[str]:
     """Name each loss in the log: two of one class must not hide one another, nor the module's own numbers."""
     if not losses:
         raise UserError("model.losses is empty.", remedy="leave it out for the default losses")

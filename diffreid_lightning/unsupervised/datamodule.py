@@ -149,6 +149,14 @@ class UnlabeledDataModule(ReIDDataModule):
         source, _ = self._training_loader(self.source_set, self.source_set.rows.labels)
         return CombinedLoader({"target": target, "source": source}, "min_size")
 
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Turn bytes into floats on the device, of each domain."""
+        if isinstance(batch, dict):
+            return {
+                name: super(UnlabeledDataModule, self).on_after_batch_transfer(part, 0) for name, part in batch.items()
+            }
+        return super().on_after_batch_transfer(batch, dataloader_idx)
+
     def features_dataloader(self, part: int = 0, parts: int = 1) -> DataLoader[PersonBatch]:
         """The training rows ``part``, ``part + parts``, ... once, in order, as evaluation sees them."""
         images = PersonImages(self.train_set.rows, self.image_size)

@@ -165,7 +165,7 @@ class UnsupervisedReID(ReIDModule):
             assert self.labels is not None
             labels = self.labels
         self.labels = labels
-        self._fill_memories(extracted.embeddings, labels)
+        self.fill_memories(extracted.embeddings, labels)
         sizes = np.bincount(labels[labels >= 0])
         outliers = int((labels < 0).sum())
         cameras = "camera-aware" if self.clusterer.uses_cameras else "no camera ids used"
@@ -213,9 +213,18 @@ class UnsupervisedReID(ReIDModule):
             )
         rank_zero_warn(f"Clustering found {count} clusters ({outliers:,} outliers): the last epoch's are kept.")
 
-    def _fill_memories(self, embeddings: Tensor, labels: npt.NDArray[np.int64]) -> None:
-        means = cluster_means(embeddings, labels).to(self.device)
-        for loss in self._losses:
+    def fill_memories(self, embeddings: Tensor, labels: npt.NDArray[np.int64]) -> None:
+        """Start the memories with the clusters' mean embeddings.
+
+        Args:
+            embeddings: (N, D), of all training rows.
+            labels: (N,) cluster of each row, -1 for none.
+        """
+        self.fill_group(cluster_means(embeddings, labels).to(self.device), "losses")
+
+    def fill_group(self, means: Tensor, group: str) -> None:
+        """Size the losses of a group for (C, D) clusters' means, and start its memories with them."""
+        for loss in self._losses_of(group):
             loss.build(means.shape[1], len(means))
             loss.to(self.device)
             if isinstance(loss, ClusterMemory):
@@ -236,9 +245,9 @@ class UnsupervisedReID(ReIDModule):
         with self.trainer.precision_plugin.forward_context():
             for batch in data.features_dataloader(rank, processes):
                 images = self.trainer.strategy.batch_to_device(batch).images
-                features, embedded = self._views(data.to_floats(images))
+                features, embedded = self.embed_for_clusters(data.to_floats(images))
+                compared.append(features.float())
                 embeddings.append(embedded.float())
-                compared.append((embedded if self.feature == "after_bn" else features).float())
         self.train(was_training)
         parts = Extracted(torch.cat(compared), torch.cat(embeddings))
         rows = len(data.train_set)
@@ -247,10 +256,12 @@ class UnsupervisedReID(ReIDModule):
             raise UserError("The network's features are not finite.", remedy="lower --model.optimizer.init_args.lr")
         return whole
 
-    def _views(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return features and embeddings of images by the network that clusters them."""
-        features = self.backbone(images)
-        return features, self.neck(features)
+    def embed_for_clusters(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what images are clustered by, and their embeddings, which the memories hold means of."""
+        backbone, neck = self.network
+        features = backbone(images)
+        embeddings = neck(features)
+        return (embeddings if self.feature == "after_bn" else features), embeddings
 
     def _interleave(self, part: Tensor, rows: int) -> Tensor:
         """Join the processes' parts, each of which holds every ``world_size``-th row, on the CPU."""
@@ -288,8 +299,13 @@ class UnsupervisedReID(ReIDModule):
         saved = checkpoint.get(LABELS)
         if saved is not None:
             self.labels = saved.cpu().numpy()
-            for loss in self._losses:
-                loss.build(self.neck.norm.num_features, int(saved.max()) + 1)
+            self.size_losses("losses")
+
+    def size_losses(self, group: str) -> None:
+        """Size the losses of a group for the present clusters."""
+        if self.labels is not None:
+            for loss in self._losses_of(group):
+                loss.build(self.neck.norm.num_features, int(self.labels.max()) + 1)
 
     # Training.
 

@@ -15,6 +15,11 @@ from diffreid_lightning.reid.outputs import ReIDOutputs
 Rule = Literal["each", "mean", "hard"]
 
 
+def cluster_logits(embeddings: Tensor, memory: Tensor, temperature: float) -> Tensor:
+    """Return the cosines of (B, D) embeddings and (C, D) unit vectors over a temperature, (B, C) float32."""
+    return F.normalize(embeddings.float()) @ memory.float().T / temperature
+
+
 def cluster_memory_loss(
     embeddings: Tensor, labels: Tensor, memory: Tensor, *, temperature: float = 0.05, weights: Tensor | None = None
 ) -> Tensor:
@@ -30,7 +35,7 @@ def cluster_memory_loss(
     Returns:
         The scalar loss, >= 0.
     """
-    logits = F.normalize(embeddings.float()) @ memory.float().T / temperature
+    logits = cluster_logits(embeddings, memory, temperature)
     if weights is None:
         return F.cross_entropy(logits, labels)
     return weighted_mean(F.cross_entropy(logits, labels, reduction="none"), weights)
@@ -142,6 +147,10 @@ class ClusterMemory(ReIDLoss):
     def fill(self, vectors: Tensor) -> None:
         """Start with given vectors, (C, D) of any length, such as the clusters' means."""
         self.memory = F.normalize(vectors.float()).to(self.memory.device)
+
+    def logits(self, embeddings: Tensor) -> Tensor:
+        """Return the scores of the clusters for (B, D) embeddings, (B, C)."""
+        return cluster_logits(embeddings, self.memory, self.temperature)
 
     def forward(self, outputs: ReIDOutputs, labels: Tensor) -> Tensor:
         """Contrast ``outputs.embeddings``; see :class:`ReIDLoss`."""

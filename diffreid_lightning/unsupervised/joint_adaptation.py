@@ -1,0 +1,96 @@
+"""Adaptation to an unlabeled target while the labeled source is trained on as well."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from diffreid_lightning.errors import UserError
+from diffreid_lightning.reid.base import name_losses
+from diffreid_lightning.reid.datamodule import PersonBatch
+from diffreid_lightning.reid.losses import ClusterMemory, ReIDLoss
+from diffreid_lightning.reid.outputs import ReIDOutputs
+from diffreid_lightning.training.trainer_parts import datamodule_of
+from diffreid_lightning.unsupervised.domain_norms import DomainNorms
+from diffreid_lightning.unsupervised.module import UnsupervisedReID
+
+
+class JointAdaptation(UnsupervisedReID):
+    """Train on clusters of the target and identities of the source, a batch of each in every step.
+
+    As in SpCL (Ge et al., NeurIPS 2020, arXiv 2006.02713) the two domains share all weights but the batch-norm layers.
+    The network that is evaluated and exported has the target's.
+
+    Args:
+        backbone: name of any timm model.
+        source_losses: losses of the source's batches, over its identities; None means
+            :class:`~diffreid_lightning.reid.losses.ClusterMemory`.
+        domain_norms: give the source batch-norm layers of its own; false shares them, too.
+        kwargs: see :class:`~diffreid_lightning.unsupervised.module.UnsupervisedReID`; the data need a ``source``.
+
+    Raises:
+        UserError: a loss needs a classifier.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "resnet50",
+        source_losses: list[ReIDLoss] | None = None,
+        domain_norms: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(backbone, **kwargs)
+        losses = [ClusterMemory()] if source_losses is None else source_losses
+        self._refuse_classifiers(losses)
+        self._source_names = [f"source_{name}" for name in name_losses(losses)]
+        self.source_losses = nn.ModuleList(losses)
+        self.source_backbone = DomainNorms(self.backbone) if domain_norms else None
+        self.source_neck = DomainNorms(self.neck) if domain_norms else None
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Names that training logs."""
+        return (*super().metric_names, *(f"train/{name}" for name in self._source_names))
+
+    def setup(self, stage: str) -> None:
+        """Load the initial weights, copy their batch-norm layers, and size the source's losses.
+
+        Raises:
+            UserError: the data have no source.
+        """
+        begins = not self._initialized
+        super().setup(stage)
+        if begins and self.source_backbone is not None and self.source_neck is not None:
+            self.source_backbone.load_from(self.backbone)
+            self.source_neck.load_from(self.neck)
+        if stage != "fit":
+            return
+        identities = datamodule_of(self.trainer).num_identities
+        if not identities:
+            raise UserError(
+                "JointAdaptation trains on a labeled source beside the target, and there is none.",
+                looked_for="data.source",
+                remedy="give one: --data.source PATH; or use --model UnsupervisedReID",
+            )
+        for loss in self._losses_of("source_losses"):
+            loss.build(self.backbone.num_features, identities)
+
+    def count_images(self, batch: Any) -> int:
+        """Return the number of images of both domains."""
+        return len(batch["target"].labels) + len(batch["source"].labels)
+
+    def compute_losses(self, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Sum the weighted losses of a batch of clusters and a batch of identities."""
+        total, logged = super().compute_losses(batch["target"])
+        source: PersonBatch = batch["source"]
+        if self.source_backbone is None or self.source_neck is None:
+            features = self.backbone(source.images)
+            embeddings = self.neck(features)
+        else:
+            features = self.source_backbone.run(self.backbone, source.images)
+            embeddings = self.source_neck.run(self.neck, features)
+        self.remember(embeddings, source.labels, "source_losses")
+        of_source, values = self.weigh_losses(ReIDOutputs(features, embeddings), source.labels, "source_losses")
+        return total + of_source, {**logged, **dict(zip(self._source_names, values, strict=True))}
