@@ -13,6 +13,8 @@ from diffreid_lightning.manifest.image_root import ImageRoot
 
 _CAMERA = re.compile(r"(?:^|[_\-./])c(?:am(?:era)?)?[_\-]?(?P<camera>\d+)(?=$|[_\-./s])", re.IGNORECASE)
 
+_MOST_CAMERAS = 64  # more folders are rather people, or days
+
 
 class CropFolder(PersonDataset):
     """Images in a folder and its subfolders, as cameras or a detector leave them: no identities, cameras where told.
@@ -21,8 +23,8 @@ class CropFolder(PersonDataset):
     trainings that use no labels.
 
     **Cameras.** From the pattern's group ``camera``; else from names like ``cam3``, ``camera_3``, ``c3`` or ``c3s1`` in
-    the path, where every image has one; else from the folders, where all images lie exactly one folder deep, in two
-    folders or more. Otherwise cameras are unknown, and all images count as of one.
+    the path, where every image has one; else from the folders, where all images lie exactly one folder deep, in 2 to 64
+    folders. Otherwise cameras are unknown, and all images count as of one.
 
     Args:
         root: the folder, or a .zip of it.
@@ -102,7 +104,7 @@ class CropFolder(PersonDataset):
             self._cameras_from = "from the names"
             return [match["camera"] for match in matches if match is not None]
         folders = [name.rpartition("/")[0] for name in names]
-        if len(set(folders)) > 1 and all(folder and "/" not in folder for folder in folders):
+        if 1 < len(set(folders)) <= _MOST_CAMERAS and all(folder and "/" not in folder for folder in folders):
             self._cameras_from = "from the folders"
             return folders
         return ["0"] * len(names)

@@ -14,6 +14,7 @@ from diffreid_lightning.datasets.crop_folder import CropFolder
 from diffreid_lightning.datasets.cuhk03np import BOXES, CUHK03NP
 from diffreid_lightning.datasets.diff_person import DiffPerson
 from diffreid_lightning.datasets.dukemtmcreid import DukeMTMCReID
+from diffreid_lightning.datasets.folder_names import named_splits
 from diffreid_lightning.datasets.layout_advice import TABLE
 from diffreid_lightning.datasets.layout_suggestion import has_lists, suggest_options
 from diffreid_lightning.datasets.manifest_dataset import ManifestDataset
@@ -195,7 +196,8 @@ def open_unlabeled(spec: str | os.PathLike[str] | PersonDataset) -> PersonDatase
     """Return the dataset that a word, a path or an object stands for, where its identities are not needed.
 
     Args:
-        spec: as for :func:`open_dataset`; a folder or zip of images in no known layout is a :class:`CropFolder`.
+        spec: as for :func:`open_dataset`; a folder or zip of images in no known layout is a :class:`CropFolder`, and
+            so is one of plain folders without query and gallery, which may be cameras as well as people.
 
     Raises:
         UserError: nothing is there, or no image.
@@ -208,7 +210,8 @@ def open_unlabeled(spec: str | os.PathLike[str] | PersonDataset) -> PersonDatase
     _check_spelling(spec)
     images = ImageRoot(spec)
     known = recognize(images)
-    if known is not None or not CropFolder.has_layout(images):
+    plain = type(known) is PersonFolder and not named_splits(descend(images)[-1].folders(), flat=False)
+    if (known is not None and not plain) or not CropFolder.has_layout(images):
         return known or detect(spec)
     return CropFolder(spec)
 

@@ -349,12 +349,7 @@ class ReIDDataModule(LightningDataModule):
 
     def on_after_batch_transfer(self, batch: PersonBatch, dataloader_idx: int) -> PersonBatch:
         """Turn bytes into floats on the device: a quarter of the traffic, none of the loader's time."""
-        return batch._replace(images=self.to_floats(batch.images))
-
-    @staticmethod
-    def to_floats(images: Tensor) -> Tensor:
-        """Return bytes as floats in 0..1."""
-        return images.float().div_(255)
+        return batch._replace(images=batch.images.float().div_(255))
 
     def _loader(self, images: Dataset[PersonBatch], **kwargs: Any) -> DataLoader[PersonBatch]:
         workers = self.num_workers

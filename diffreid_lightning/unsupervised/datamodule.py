@@ -125,6 +125,12 @@ class UnlabeledDataModule(ReIDDataModule):
             described["source"] = [source.manifest().content_hash for source in self._sources]
         return described
 
+    @property
+    def target_description(self) -> str:
+        """Return what the target is, with the numbers of images and cameras, in one line."""
+        what = "; ".join(source.description for source in self._train_sources)
+        return f"{what} ({len(self.train_set):,} images, {len(np.unique(self.camids))} camera numbers)"
+
     def use_labels(self, labels: npt.NDArray[np.int64]) -> None:
         """Draw the batches of the next epochs from these clusters.
 

@@ -130,6 +130,7 @@ class UnsupervisedReID(ReIDModule):
                 looked_for="a data module without identities",
                 remedy="use --data UnlabeledDataModule --data.target PATH",
             )
+        rank_zero_info(f"target: {data.target_description}")
         if self.labels is None:
             self.find_clusters()
         assert self.labels is not None
@@ -245,7 +246,7 @@ class UnsupervisedReID(ReIDModule):
         with self.trainer.precision_plugin.forward_context():
             for batch in data.features_dataloader(rank, processes):
                 images = self.trainer.strategy.batch_to_device(batch).images
-                features, embedded = self.embed_for_clusters(data.to_floats(images))
+                features, embedded = self.embed_for_clusters(images)
                 compared.append(features.float())
                 embeddings.append(embedded.float())
         self.train(was_training)
