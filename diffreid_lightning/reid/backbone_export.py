@@ -42,7 +42,7 @@ class BackboneExport(Callback):
             "training_data": getattr(datamodule_of(trainer), "provenance", {}),
             "epochs": trainer.current_epoch,
             "module": type(pl_module).__name__,
-            "init_from": pl_module.init_from,
+            "init_from": getattr(pl_module, "init_from", None),
         }
         target = Path(trainer.default_root_dir) / self.folder
         save_backbone(backbone, target, provenance=provenance, neck=neck)
