@@ -4,9 +4,10 @@
 
 prints a Markdown table. All rows train the same network (backbone, BNNeck, classifier) with the same losses and Adam on
 the same images of MiniPerson. ``fit`` is the command line with its default callbacks and loggers (W&B offline); the
-bare loop draws from the same data module. torchreid's row is its own engine, data manager, sampler, transforms and losses
-around the network, on the same images in Market-1501's layout. Every measurement is a process of its own, the rows
-alternate over the rounds, and the steps before ``--warm-up`` do not count. A ratio is the median of the rounds' ratios.
+bare loop draws from the same data module. torchreid's row is its own engine, data manager, sampler, transforms and
+losses around the network, on the same images in Market-1501's layout. Every measurement is a process of its own, the
+rows alternate over the rounds, and the steps before ``--warm-up`` do not count. A ratio is the median of the rounds'
+ratios.
 
 ``--peers`` adds torchreid (0.2.5, PyPI). It asks for packages that training does not use and that are replaced by empty
 modules here, so put the bare package beside this one: ``pip install --no-deps torchreid``.
