@@ -48,7 +48,16 @@ from diffreid_lightning.reid.backbone_export import BackboneExport
 from diffreid_lightning.reid.datamodule import ReIDDataModule
 from diffreid_lightning.reid.evaluation import RetrievalEvaluator
 from diffreid_lightning.reid.feature_writer import FeatureWriter
-from diffreid_lightning.reid.losses import BatchHardTriplet, ClusterMemory, LabelSmoothedCrossEntropy
+from diffreid_lightning.reid.losses import (
+    AngularMargin,
+    BatchHardTriplet,
+    CenterLoss,
+    CircleLoss,
+    CircleSoftmax,
+    ClusterMemory,
+    LabelSmoothedCrossEntropy,
+    WeightedTriplet,
+)
 from diffreid_lightning.reid.rank_lists import RankLists
 from diffreid_lightning.reid.results_table import ResultsTable
 from diffreid_lightning.reid.supervised import SupervisedReID

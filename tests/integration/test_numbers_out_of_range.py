@@ -51,7 +51,7 @@ LEFT_OUT = {
     "CaptionedLatentsDataModule", "PerceptualDistance", "ReIDScorer", "PersonImages", "ManifestImages", "ShuffledRows",
     "RemainingBatches", "StageDataModule", "CaptionReader", "IdentityTokens", "InjectedEmbedding", "PriorImages",
     "PromptCache", "Sampler", "TokenMapper", "FileLock", "Calibration", "FoldNetwork", "Selection", "NearestEntries",
-    "BNNeck", "IdentityClassifier", "ReIDLoss", "WarmUp", "DiffReIDCLI", "RunProgress", "RunFolder",
+    "BNNeck", "IdentityClassifier", "MetricLoss", "ReIDLoss", "WarmUp", "DiffReIDCLI", "RunProgress", "RunFolder",
     "BatchStore",
 }  # fmt: skip
 _NONE, _MANY, _NONE_OR_MANY = (0,), (10**9,), (0, 10**9)
@@ -65,6 +65,9 @@ TAKEN: dict[str, tuple[float, ...]] = {
     **dict.fromkeys(("every_n_epochs", "batch_size", "eval_batch_size", "draw_at_once", "identities", "cap"), _MANY),
     **dict.fromkeys(("every_seconds", "seed", "lr", "eps", "weight_decay", "floor", "weight"), _NONE_OR_MANY),
     "margin": _MANY,
+    **dict.fromkeys(("AngularMargin.margin", "cosine_margin"), _NONE),
+    **dict.fromkeys(("CircleLoss.margin", "CircleSoftmax.margin"), ()),
+    "scale": _MANY,
     "warmup_epochs": _NONE_OR_MANY,
     "threshold": (-1, 0),
     "RankLists.every_n_epochs": _NONE_OR_MANY,

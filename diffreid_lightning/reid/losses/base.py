@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,8 @@ class ReIDLoss(nn.Module, ABC):
     name: ClassVar[str]
     #: whether the loss reads ``outputs.logits``; the classifier is built for such losses alone
     needs_logits: ClassVar[bool] = False
+    #: whether these have to be cosines, as margins do; the classifier is built for one kind or the other
+    needs_cosines: ClassVar[bool] = False
 
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__()
@@ -75,6 +77,23 @@ class ReIDLoss(nn.Module, ABC):
         Returns:
             The scalar loss, without ``weight``. Where ``outputs.weights`` is given, images count by it.
         """
+
+
+class MetricLoss(ReIDLoss):
+    """A loss that compares the images of a batch with one another.
+
+    Args:
+        compares: ``features`` before the batch-norm neck, or ``embeddings`` after it.
+        weight: factor of this loss in the training objective, >= 0.
+    """
+
+    def __init__(self, compares: Literal["features", "embeddings"] = "features", weight: float = 1.0) -> None:
+        super().__init__(weight)
+        self.compares = compares
+
+    def compared(self, outputs: ReIDOutputs) -> Tensor:
+        """Return the (B, D) vectors that are compared."""
+        return outputs.features if self.compares == "features" else outputs.embeddings
 
 
 def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:

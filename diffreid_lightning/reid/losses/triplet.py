@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from diffreid_lightning.errors import check_range
-from diffreid_lightning.reid.losses.base import ReIDLoss, weighted_mean
+from diffreid_lightning.reid.losses.base import MetricLoss
+from diffreid_lightning.reid.losses.pairs import euclidean_distances, mean_over_anchors, pair_masks
 from diffreid_lightning.reid.outputs import ReIDOutputs
 
 
@@ -34,29 +35,23 @@ def batch_hard_triplet(
     """
     if features.itemsize < 4:
         features = features.float()
-    # Differences are formed pair by pair: |a|² + |b|² − 2ab loses near neighbors to rounding, and its root has no
-    # gradient at 0, where two copies of one image lie.
-    distances = torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist")
-
-    same = labels[:, None] == labels[None, :]
-    positive = same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-    anchors = positive.any(dim=1) & ~same.all(dim=1)
+    distances = euclidean_distances(features)
+    positive, negative, anchors = pair_masks(labels)
     farthest_positive = distances.masked_fill(~positive, 0.0).amax(dim=1)[anchors]
-    nearest_negative = distances.masked_fill(same, torch.inf).amin(dim=1)[anchors]
+    nearest_negative = distances.masked_fill(~negative, torch.inf).amin(dim=1)[anchors]
 
     gaps = farthest_positive - nearest_negative
     losses = F.softplus(gaps) if margin is None else F.relu(gaps + margin)
-    if weights is not None:
-        return weighted_mean(losses, weights[anchors])
-    return losses.sum() / anchors.sum().clamp(min=1)
+    return mean_over_anchors(losses, anchors, weights)
 
 
-class BatchHardTriplet(ReIDLoss):
-    """:func:`batch_hard_triplet` of the features before the neck.
+class BatchHardTriplet(MetricLoss):
+    """:func:`batch_hard_triplet` of the features before the neck, or the embeddings after it.
 
     Args:
         margin: how much nearer the positive has to be, > 0; None for the soft margin.
         weight: factor of this loss in the training objective, >= 0.
+        compares: ``features`` or ``embeddings``.
 
     Raises:
         UserError: an argument is out of range.
@@ -64,11 +59,16 @@ class BatchHardTriplet(ReIDLoss):
 
     name: ClassVar[str] = "triplet"
 
-    def __init__(self, margin: float | None = 0.3, weight: float = 1.0) -> None:
-        super().__init__(weight)
+    def __init__(
+        self,
+        margin: float | None = 0.3,
+        weight: float = 1.0,
+        compares: Literal["features", "embeddings"] = "features",
+    ) -> None:
+        super().__init__(compares, weight)
         check_range("BatchHardTriplet.margin", margin, 0, above=True)
         self.margin = margin
 
     def forward(self, outputs: ReIDOutputs, labels: Tensor) -> Tensor:
-        """Compare ``outputs.features``; see :class:`ReIDLoss`."""
-        return batch_hard_triplet(outputs.features, labels, margin=self.margin, weights=outputs.weights)
+        """Compare the images of the batch; see :class:`~.base.ReIDLoss`."""
+        return batch_hard_triplet(self.compared(outputs), labels, margin=self.margin, weights=outputs.weights)
