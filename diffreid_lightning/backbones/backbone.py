@@ -41,7 +41,8 @@ class Backbone(nn.Module):
     and, where they do not say, from the default named below; a value given here wins over the weights, with a warning.
 
     Args:
-        name: a timm name (``resnet50``, ``resnet50.a1_in1k``), ``local-dir:FOLDER`` or ``hf-hub:OWNER/NAME``.
+        name: a name of timm or of :mod:`~diffreid_lightning.backbones.architectures` (``resnet50``,
+            ``resnet50.a1_in1k``, ``resnet50_ibn_a``), ``local-dir:FOLDER`` or ``hf-hub:OWNER/NAME``.
         image_size: (height, width) of the images in pixels; architectures built for one size are built for this one.
         pooling: ``gem`` (generalized mean with a learnable exponent) or ``avg``, both over the positions of the map or
             the patch tokens without class and other prefix tokens; ``native`` is timm's own head up to the classifier
@@ -113,6 +114,25 @@ class Backbone(nn.Module):
     def architecture(self) -> str:
         """Registry name of the timm architecture."""
         return str(self.model.pretrained_cfg["architecture"])
+
+    @property
+    def parts(self) -> tuple[int, ...]:
+        """Dimensions of the pieces of a feature that are classified one by one; the whole, where it has no parts."""
+        return self._pieces("part_sizes")
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        """Dimensions of the pieces of a feature that images are compared by; the whole, where it has no parts."""
+        return self._pieces("group_sizes")
+
+    def _pieces(self, attribute: str) -> tuple[int, ...]:
+        sizes = getattr(self.model, attribute, None) if self.pooling == "native" else None
+        return sizes or (self.num_features,)
+
+    @property
+    def new_layers(self) -> tuple[str, ...]:
+        """Beginnings of the names, inside the timm model, of layers that weights of the base architecture lack."""
+        return getattr(self.model, "new_layers", ())
 
     @property
     def normalization(self) -> tuple[RGB, RGB]:
@@ -218,7 +238,8 @@ class Backbone(nn.Module):
         overridden = []
         for trait, take in setters.items():
             recorded, asked = getattr(traits, trait), getattr(self.asked, trait)
-            if recorded is None or (trait == "last_stride" and self.last_stride is None):
+            fixed = {"last_stride": self.last_stride is None, "pooling": self._layout == "other"}
+            if recorded is None or fixed.get(trait):
                 continue
             if asked is None:
                 take(recorded)

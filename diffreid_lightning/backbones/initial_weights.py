@@ -16,7 +16,7 @@ from diffreid_lightning.backbones.heads import BNNeck
 from diffreid_lightning.backbones.key_conversion import likely_backbone
 from diffreid_lightning.backbones.source_weights import Checkpoint
 from diffreid_lightning.backbones.timm_folder import HEAD_FILE, RGB, Pooling, Stride
-from diffreid_lightning.backbones.timm_model import TimmModel
+from diffreid_lightning.backbones.timm_model import TimmModel, base_of
 from diffreid_lightning.backbones.weight_sources import open_checkpoint
 from diffreid_lightning.errors import UserError, shorten
 
@@ -37,6 +37,7 @@ class WeightsReport:
         mismatched: tensors of another shape, with both shapes.
         dropped_head: tensors of the source that are no backbone's: a classifier, a second network beside the first.
         overridden: what the weights were made with and an explicit argument of the backbone contradicts.
+        fresh: tensors that the source's architecture does not have; they keep their random values.
         with_neck: whether the neck was filled as well.
     """
 
@@ -51,6 +52,7 @@ class WeightsReport:
     mismatched: tuple[str, ...] = ()
     dropped_head: tuple[str, ...] = ()
     overridden: tuple[str, ...] = ()
+    fresh: tuple[str, ...] = ()
     with_neck: bool = False
 
     @property
@@ -65,6 +67,7 @@ class WeightsReport:
             "unexpected": self.unexpected,
             "of another shape": self.mismatched,
             "overridden": self.overridden,
+            "new and random": self.fresh,
         }
         notes = [f"{words}: {shorten(names, 4)}" for words, names in left_over.items() if names]
         amount = f"{len(self.loaded)} tensors" if self.loaded else "random weights"
@@ -135,7 +138,7 @@ def fill_backbone(
         _check_head({"pool.p": (checkpoint.gem_exponent, (1,))}, checkpoint.source)
         with torch.no_grad():
             backbone.pool.p.copy_(checkpoint.gem_exponent)
-    state = {} if overridden else checkpoint.neck
+    state = {} if overridden or report.fresh else checkpoint.neck
     with_neck = neck is not None and _fill_neck(neck, backbone, state, checkpoint.source)
     return replace(report, overridden=overridden, with_neck=with_neck, **_in_force(backbone))
 
@@ -171,14 +174,18 @@ def _check_head(found: Mapping[str, tuple[Tensor | None, tuple[int, ...]]], sour
 def _check_architecture(backbone: Backbone, checkpoint: Checkpoint) -> None:
     if checkpoint.config is None:
         return
-    architecture, _ = split_model_name_tag(checkpoint.config.architecture)
-    if architecture != backbone.architecture:
+    architecture = _architecture_of(checkpoint)
+    if architecture not in (backbone.architecture, base_of(backbone.architecture)):
         raise UserError(
             f"The weights at {checkpoint.source} are of another architecture.",
             looked_for=backbone.architecture,
             found=architecture,
             remedy=f"Set the backbone to {architecture}, or choose other weights.",
         )
+
+
+def _architecture_of(checkpoint: Checkpoint) -> str | None:
+    return None if checkpoint.config is None else split_model_name_tag(checkpoint.config.architecture)[0]
 
 
 def _in_the_form_of(model: TimmModel, checkpoint: Checkpoint) -> Checkpoint:
@@ -251,13 +258,18 @@ def _without_classifier(backbone: Backbone, checkpoint: Checkpoint) -> Checkpoin
 
 def _compare(backbone: Backbone, checkpoint: Checkpoint) -> tuple[WeightsReport, dict[str, Tensor]]:
     expected, given = backbone.model.state_dict(), checkpoint.tensors
+    fresh: tuple[str, ...] = ()
+    if _architecture_of(checkpoint) != backbone.architecture and not any(map(_starts(backbone.new_layers), given)):
+        fresh = tuple(filter(_starts(backbone.new_layers), expected))
     fitting = {name: given[name] for name in expected if name in given and given[name].shape == expected[name].shape}
     report = WeightsReport(
         checkpoint.source,
         **_in_force(backbone),
         loaded=tuple(fitting),
         # Counters of batches seen came late to batch norm, and affect nothing with a fixed momentum.
-        missing=tuple(name for name in expected if name not in given and not name.endswith("num_batches_tracked")),
+        missing=tuple(
+            name for name in expected if name not in {*given, *fresh} and not name.endswith("num_batches_tracked")
+        ),
         unexpected=tuple(name for name in given if name not in expected),
         mismatched=tuple(
             f"{name} {tuple(given[name].shape)} for {tuple(expected[name].shape)}"
@@ -265,8 +277,13 @@ def _compare(backbone: Backbone, checkpoint: Checkpoint) -> tuple[WeightsReport,
             if name in given and name not in fitting
         ),
         dropped_head=checkpoint.dropped_head,
+        fresh=fresh,
     )
     return report, fitting
+
+
+def _starts(beginnings: tuple[str, ...]) -> Callable[[str], bool]:
+    return lambda name: name.startswith(beginnings)
 
 
 def _in_force(backbone: Backbone) -> dict[str, Any]:

@@ -8,16 +8,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
+from timm.models import is_model
 from torch import Tensor
 from torch.nn import functional
 
+from diffreid_lightning.backbones.architectures.vit_overlap import OverlappingPatchEmbed
 from diffreid_lightning.backbones.network_variants import FULL_WINDOWS
 from diffreid_lightning.backbones.source_weights import Checkpoint
-from diffreid_lightning.backbones.timm_folder import NECK_PREFIX
+from diffreid_lightning.backbones.timm_folder import NECK_PREFIX, TimmConfig
 from diffreid_lightning.errors import UserError
 
 _SEQUENTIAL = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 _VIT_SIZES = ((256, 128), (384, 128), (256, 256), (224, 224), (384, 192), (384, 384))
+_WIDTHS = {384: "small", 768: "base"}
 _SEMANTIC_WEIGHT = 0.2  # of SOLIDER's Re-ID recipes
 
 
@@ -40,7 +43,7 @@ def select_global_branch(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) 
     trained in their place.
 
     Raises:
-        UserError: the patches overlap, which timm's ViT cannot do.
+        UserError: the patches overlap otherwise than those of ``vit_base_patch16_stride12_224``.
     """
     kept, dropped = dict(checkpoint.tensors), list(checkpoint.dropped_head)
     if any(name.startswith("b1.") for name in kept):
@@ -51,30 +54,33 @@ def select_global_branch(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) 
         kept = {name: tensor for name, tensor in kept.items() if name not in set(stale)}
         for name, tensor in branch.items():
             kept[name.replace("b1.0.", f"blocks.{last}.").replace("b1.1.", "norm.")] = tensor
-    return replace(
-        checkpoint, tensors=kept, dropped_head=tuple(dropped), image_size=_image_size(kept, checkpoint.source)
-    )
+    step, size = _patch_grid(kept, checkpoint.source)
+    config = checkpoint.config
+    width = _WIDTHS.get(kept["pos_embed"].shape[2]) if size else None
+    if step == OverlappingPatchEmbed.step and size and width:
+        config = TimmConfig(f"vit_{width}_patch16_stride12_224", {"input_size": (3, *size)})
+    return replace(checkpoint, tensors=kept, dropped_head=tuple(dropped), image_size=size, config=config)
 
 
-def _image_size(tensors: Mapping[str, Tensor], source: str) -> tuple[int, int] | None:
-    """Tell the image size from the number of positional embeddings; None where neither is there."""
+def _patch_grid(tensors: Mapping[str, Tensor], source: str) -> tuple[int | None, tuple[int, int] | None]:
+    """Tell the pixels between patches and the image size from the number of positions; None where it is unknown."""
     embedding, projection = tensors.get("pos_embed"), tensors.get("patch_embed.proj.weight")
     if embedding is None or embedding.ndim != 3 or projection is None or projection.ndim != 4:
-        return None
+        return None, None
     patch, count = int(projection.shape[-1]), embedding.shape[1] - 1
-    for height, width in _VIT_SIZES:
-        if (height // patch) * (width // patch) == count:
-            return height, width
-    for step in range(patch - 1, patch // 2 - 1, -1):
+    for step in range(patch, patch // 2 - 1, -1):
         for height, width in _VIT_SIZES:
-            if ((height - patch) // step + 1) * ((width - patch) // step + 1) == count:
-                raise UserError(
-                    f"The weights at {source} are of a ViT with overlapping patches, which timm does not build.",
-                    looked_for=f"patches of {patch} pixels side by side",
-                    found=f"{count} positions: a patch every {step} pixels of {height}x{width}",
-                    remedy="use the project's weights with STRIDE_SIZE [16, 16], or another project's",
-                )
-    return None
+            if ((height - patch) // step + 1) * ((width - patch) // step + 1) != count:
+                continue
+            if step in (patch, OverlappingPatchEmbed.step):
+                return step, (height, width)
+            raise UserError(
+                f"The weights at {source} are of a ViT with overlapping patches, which cannot be built here.",
+                looked_for=f"a patch every {patch} pixels, or every {OverlappingPatchEmbed.step}",
+                found=f"{count} positions: a patch every {step} pixels of {height}x{width}",
+                remedy="use the project's weights with STRIDE_SIZE [16, 16] or [12, 12], or another project's",
+            )
+    return None, None
 
 
 # Swin as SOLIDER (by way of mmcv) and CION write it.
@@ -183,11 +189,14 @@ def likely_backbone(tensors: Mapping[str, Tensor]) -> str | None:
         ((3, 4, 23, 3), True): "resnet101",
         ((3, 8, 36, 3), True): "resnet152",
     }
+    kinds = {"layer1.0.bn1.IN.weight": "_ibn_a", "NL_2.0.g.weight": "_nl", "branch2.layer4.0.conv1.weight": "_mgn"}
+    kind = "".join(suffix for name, suffix in kinds.items() if name in tensors)
     projection = tensors.get("patch_embed.proj.weight")
     if projection is None or projection.ndim != 4:
         conv = tensors.get("conv1.weight")
         is_plain = conv is not None and tuple(conv.shape) == (64, 3, 7, 7)
-        return resnets.get((depths, wide)) if is_plain else None
+        name = f"{resnets.get((depths, wide))}{kind}"
+        return name if is_plain and is_model(name) else None
     width, patch = projection.shape[0], projection.shape[-1]
     if count_blocks(tensors, "blocks"):
         size = {192: "tiny", 384: "small", 768: "base", 1024: "large"}.get(width)

@@ -16,17 +16,15 @@ from diffreid_lightning.errors import UserError, nearest, shorten
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.storage.torch_file import NotPlainError, read_plain
 
-# Layers that timm has no architecture with, by the names of their tensors.
+# Layers that neither timm nor this package has an architecture with, by the names of their tensors.
 _NOT_IN_TIMM = {
-    r"(^|\.)IN\.weight$|^patch_embed\.conv\.": "instance and batch normalization side by side (ResNet-IBN, the stem "
-    "of PASS and of TransReID-SSL's ICS)",
+    r"^patch_embed\.conv\.": "instance and batch normalization in the stem of a ViT (PASS, TransReID-SSL's ICS)",
     r"^part_token\d": "part tokens (PASS)",
-    r"^NL_\d\.|\.nonlocal": "non-local blocks (AGW, SBS)",
     r"\.conv2[a-d]\.|\.gate\.fc1\.": "OSNet's blocks",
     r"^class_embedding$|^transformer\.resblocks\.": "CLIP's own image encoder (CLIP-ReID)",
     r"^sie_embed$": "a learnt embedding per camera or view (TransReID's SIE), which the features depend on",
 }
-_BUILDABLE = "a plain ResNet, ViT or Swin"
+_BUILDABLE = "a ResNet, ViT or Swin"
 
 
 def open_foreign(path: str | Path, form: str) -> Checkpoint:
@@ -159,7 +157,7 @@ def _refuse_unknown_layers(names: Iterable[str], file: Path) -> None:
         if found:
             raise UserError(
                 f"{file} holds a network that cannot be built here.",
-                looked_for="an architecture of timm",
+                looked_for="an architecture of timm or of this package",
                 found=f"{what}: {shorten(found, 3)}",
                 remedy=f"choose weights of {_BUILDABLE}, of this project or of another one ({', '.join(FORMS)})",
             )

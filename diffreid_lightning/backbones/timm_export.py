@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from timm.models import save_for_hf
 
 import diffreid_lightning
+from diffreid_lightning.backbones.architectures import BASES
 from diffreid_lightning.backbones.backbone import Backbone
 from diffreid_lightning.backbones.heads import BNNeck
 from diffreid_lightning.backbones.timm_folder import (
@@ -36,8 +37,9 @@ def save_backbone(
 ) -> Path:
     """Write a backbone as a timm folder, replacing an earlier export whole or not at all.
 
-    ``timm.create_model("local-dir:FOLDER", pretrained=True)`` opens it. timm rebuilds the architecture with its own
-    last stride and pooling, so its features differ where these do; ``init_from`` applies the recorded ones again, from
+    ``timm.create_model("local-dir:FOLDER", pretrained=True)`` opens it, an architecture of this package after an import
+    of what ``registered_by`` in ``provenance.json`` names. timm rebuilds the architecture with its own last stride and
+    pooling, so its features differ where these do; ``init_from`` applies the recorded ones again, from
     ``provenance.json``, and so can stock timm: ``edits`` are attributes of its layers to set, ``pooled_axes`` the axes
     of ``forward_features(...)[:, prefix_tokens:]`` to pool over (None: ``forward_head(..., pre_logits=True)``), by the
     mean or, with ``gem_exponent`` p, by the generalized mean. Under several processes call it on one of them.
@@ -79,6 +81,7 @@ def _record(backbone: Backbone, provenance: Mapping[str, object]) -> dict[str, A
         "package": "diffreid_lightning",
         "package_version": diffreid_lightning.__version__,
         "architecture": backbone.architecture,
+        "registered_by": registered_by(backbone),
         "num_features": backbone.num_features,
         "image_size": backbone.image_size,
         "last_stride": backbone.last_stride,
@@ -93,6 +96,11 @@ def _record(backbone: Backbone, provenance: Mapping[str, object]) -> dict[str, A
         "std": std,
         "training": dict(provenance),
     }
+
+
+def registered_by(backbone: Backbone) -> str | None:
+    """Return the package whose import makes the architecture known to timm; None for timm's own."""
+    return "diffreid_lightning.backbones" if backbone.architecture in BASES else None
 
 
 def _write_model(backbone: Backbone, folder: Path) -> None:

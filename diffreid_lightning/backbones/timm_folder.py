@@ -41,7 +41,7 @@ class WeightTraits:
         std: per-channel deviation that inputs in [0, 1] were normalized with.
         last_stride: stride of the last downsampling they were trained with.
         pooling: pooling they were trained with.
-        variant: variation of the architecture they were trained in (:mod:`.variants`).
+        variant: variation of the architecture they were trained in (:mod:`.network_variants`).
     """
 
     mean: RGB | None = None

@@ -10,6 +10,7 @@ import timm
 from timm.models import PretrainedCfg, get_pretrained_cfg, is_model, resolve_pretrained_cfg, split_model_name_tag
 from torch import Tensor, nn
 
+from diffreid_lightning.backbones.architectures import BASES
 from diffreid_lightning.backbones.timm_folder import CONFIG_FILE, TimmConfig, read_timm_config, read_timm_folder
 from diffreid_lightning.errors import UserError, shorten
 from diffreid_lightning.storage.hub import hub_file
@@ -41,12 +42,18 @@ class TimmModel(nn.Module):
         raise NotImplementedError
 
 
+def base_of(architecture: str) -> str:
+    """Return the architecture whose weights fill all layers of one of this package's but the new ones; else itself."""
+    return BASES.get(architecture, architecture)
+
+
 def create_timm_model(name: str, *, image_size: tuple[int, int], drop_path_rate: float = 0.0) -> TimmModel:
     """Build a timm model without classifier and with random weights.
 
     Args:
-        name: a timm name, with or without its tag (``resnet50``, ``resnet50.a1_in1k``), ``local-dir:FOLDER`` or
-            ``hf-hub:OWNER/NAME``; of the last two only the configuration is read here.
+        name: a name of timm or of :mod:`~diffreid_lightning.backbones.architectures`, with or without its tag
+            (``resnet50``, ``resnet50.a1_in1k``), ``local-dir:FOLDER`` or ``hf-hub:OWNER/NAME``; of the last two only
+            the configuration is read here.
         image_size: (height, width) in pixels; handed to timm where the architecture is built for one size.
         drop_path_rate: stochastic depth, 0 to 1.
 

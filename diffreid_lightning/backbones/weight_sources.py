@@ -86,11 +86,20 @@ def _open_own_name(backbone: Backbone) -> Checkpoint:
             f"timm offers no weights on the hub for {backbone.name}.",
             looked_for=f"a Hugging Face hub repository for {backbone.name}",
             found=str(described.get("url") or "none"),
-            remedy="Give a local copy (init_from=local-dir:FOLDER), another backbone, or null for random weights.",
+            remedy=_download_and_convert(described.get("url"), backbone.architecture)
+            or "Give a local copy (init_from=local-dir:FOLDER), another backbone, or null for random weights.",
         )
     weights = hub_file(described["hf_hub_id"], described.get("hf_hub_filename") or WEIGHTS_FILE, _WITHOUT_HUB)
     config = TimmConfig(backbone.architecture, described)
     return Checkpoint(f"timm ({described['hf_hub_id']})", read_safetensors(weights), traits_of(config), config)
+
+
+def _download_and_convert(url: str | None, architecture: str) -> str | None:
+    """Say how weights that are published as a pickle come here; None where there are none."""
+    if not url or not url.endswith(".pth"):
+        return None
+    command = conversion_of(Path(url).name, ["timm"]).replace("NAME", architecture)
+    return f"Download {url} and convert it: {command}; then --model.init_from DIR."
 
 
 def _open_hub(repo_id: str) -> Checkpoint:
@@ -129,7 +138,7 @@ def _way_from(path: Path) -> str:
     return f"Convert it: {conversion_of(path, forms_of(path))}; then --model.init_from DIR"
 
 
-def conversion_of(path: Path, forms: Sequence[str]) -> str:
+def conversion_of(path: Path | str, forms: Sequence[str]) -> str:
     """Write the command that converts a checkpoint; FORM stays open where there is not one form it can have."""
     form = forms[0] if len(forms) == 1 else "FORM"
     among = f" (FORM is one of {', '.join(forms)})" if len(forms) > 1 else ""

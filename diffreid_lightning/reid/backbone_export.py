@@ -8,13 +8,16 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
-from diffreid_lightning.backbones import save_backbone
+from diffreid_lightning.backbones import registered_by, save_backbone
 from diffreid_lightning.reid.base import ReIDModule
 from diffreid_lightning.training.trainer_parts import datamodule_of
 
 
 class BackboneExport(Callback):
     """Save ``backbone/`` in the run folder when fit ends: what ``timm.create_model("local-dir:...")`` opens.
+
+    An architecture of :mod:`~diffreid_lightning.backbones.architectures` (``resnet50_mgn``) is saved whole, part heads
+    included, and timm opens it once ``diffreid_lightning.backbones`` is imported.
 
     The weights are those of the last epoch. The folder says where they come from: training manifests by content hash,
     architecture, stride, pooling, input size, mean and std; ``--model.init_from`` applies all of it again.
@@ -48,4 +51,6 @@ class BackboneExport(Callback):
         save_backbone(backbone, target, provenance=provenance, neck=neck)
         differs = bool(backbone.edits) or backbone.pooling != "native"
         note = "; provenance.json says what timm must be told for the same features (README)" if differs else ""
-        rank_zero_info(f"Backbone saved: timm.create_model('local-dir:{target}', pretrained=True){note}")
+        package = registered_by(backbone)
+        first = "" if package is None else f"import {package}; "
+        rank_zero_info(f"Backbone saved: {first}timm.create_model('local-dir:{target}', pretrained=True){note}")

@@ -225,12 +225,9 @@ def test_numbers_of_numpy_beside_the_weights_are_read(state: State, tmp_path: Pa
 @pytest.mark.parametrize(
     ("form", "names", "what"),
     [
-        ("reid-strong-baseline", ["base.conv1.weight", "base.layer1.0.bn1.IN.weight"], "IBN"),
-        ("fastreid", ["backbone.conv1.weight", "backbone.NL_2.0.W.0.weight"], "non-local"),
         ("transreid", ["base.blocks.0.norm1.weight", "base.patch_embed.conv.0.weight"], "PASS"),
         ("transreid", ["base.blocks.0.norm1.weight", "base.part_token1"], "PASS"),
         ("transreid", ["base.blocks.0.norm1.weight", "base.sie_embed"], "SIE"),
-        ("cion", ["backbone.conv1.weight", "backbone.layer1.0.bn1.IN.weight"], "IBN"),
         ("torchreid", ["conv1.conv.weight", "conv2.0.conv2a.0.conv1.weight"], "OSNet"),
         ("transreid", ["image_encoder.class_embedding"], "CLIP"),
         ("torchreid", ["base.part_token1"], "PASS"),
@@ -240,18 +237,20 @@ def test_networks_that_timm_cannot_build_are_named(form: str, names: list[str], 
     torch.save({name: torch.zeros(1) for name in names}, tmp_path / "theirs.pth")
     with pytest.raises(UserError, match=what) as caught:
         open_foreign(tmp_path / "theirs.pth", form)
-    assert "choose weights of a plain ResNet, ViT or Swin" in str(caught.value)
+    assert "choose weights of a ResNet, ViT or Swin" in str(caught.value)
 
 
-def test_overlapping_patches_are_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("positions", "step"), [(162, 14), (211, 12)])
+def test_overlapping_patches_are_named(positions: int, step: int, tmp_path: Path) -> None:
     state = {
-        "base.patch_embed.proj.weight": torch.zeros(8, 3, 16, 16),
-        "base.pos_embed": torch.zeros(1, 211, 8),  # every 12 pixels
-        "base.blocks.0.norm1.weight": torch.zeros(8),
+        "base.patch_embed.proj.weight": torch.zeros(384, 3, 16, 16),
+        "base.pos_embed": torch.zeros(1, positions + (step == 14), 384),
+        "base.blocks.0.norm1.weight": torch.zeros(384),
     }
     torch.save(state, tmp_path / "theirs.pth")
-    with pytest.raises(UserError, match="a patch every 12 pixels of 256x128"):
-        open_foreign(tmp_path / "theirs.pth", "transreid")
+    named = "a patch every 14 pixels of 256x128" if step == 14 else "vit_small_patch16_stride12_224"
+    with pytest.raises(UserError, match=named):
+        fill_backbone(Backbone("vit_small_patch16_224"), open_foreign(tmp_path / "theirs.pth", "transreid"))
 
 
 def test_wrong_backbone_is_answered_with_the_right_one(tmp_path: Path) -> None:
