@@ -48,6 +48,7 @@ from diffreid_lightning.reid.backbone_export import BackboneExport
 from diffreid_lightning.reid.datamodule import ReIDDataModule
 from diffreid_lightning.reid.evaluation import RetrievalEvaluator
 from diffreid_lightning.reid.feature_writer import FeatureWriter
+from diffreid_lightning.reid.freeze_backbone import FreezeBackbone
 from diffreid_lightning.reid.losses import (
     AngularMargin,
     BatchHardTriplet,
@@ -62,6 +63,7 @@ from diffreid_lightning.reid.rank_lists import RankLists
 from diffreid_lightning.reid.results_table import ResultsTable
 from diffreid_lightning.reid.supervised import SupervisedReID
 from diffreid_lightning.tracking import WandbTracker
+from diffreid_lightning.training.flat_cosine import FlatThenCosine
 from diffreid_lightning.unsupervised.callbacks import ClusterReport
 from diffreid_lightning.unsupervised.cluster_sampler import ClusterSampler
 from diffreid_lightning.unsupervised.clusterers import DBSCAN, KMeans

@@ -67,7 +67,8 @@ class ScorerTraining(SupervisedReID):
             averages the scores as well.
 
     Raises:
-        UserError: none of the losses trains the classifier, whose probabilities are the confidence.
+        UserError: none of the losses trains the classifier, whose probabilities are the confidence, or one does it by
+            cosines and a margin.
     """
 
     start_only = (*SupervisedReID.start_only, "calibration")
@@ -80,6 +81,13 @@ class ScorerTraining(SupervisedReID):
                 looked_for="a loss of the logits among model.losses",
                 found=", ".join(type(loss).__name__ for loss in self.losses),
                 remedy="add LabelSmoothedCrossEntropy",
+            )
+        if self.classifier_class is not IdentityClassifier:
+            raise UserError(
+                "The scorer's classifier cannot be one of cosines.",
+                looked_for="a loss whose softmax is the confidence",
+                found=", ".join(type(loss).__name__ for loss in self.losses),
+                remedy="use LabelSmoothedCrossEntropy in place of a loss with a margin",
             )
         self.calibration = calibration or FoldNetworks()
         self.fold_networks = nn.ModuleList()

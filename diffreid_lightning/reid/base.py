@@ -248,14 +248,19 @@ class ReIDModule(LightningModule, ABC):
     def weigh_losses(self, outputs: ReIDOutputs, labels: Tensor, group: str = "losses") -> tuple[Tensor, list[Tensor]]:
         """Return the weighted sum of the losses, and each of them without its weight.
 
-        Where the network was converted to half precision, the losses are still computed in float32.
+        Of a feature with several parts, a loss takes the mean over the pieces of its ``scope``. Where the network was
+        converted to half precision, the losses are still computed in float32.
         """
         if self.dtype in _HALF:
-            features, embeddings, logits = (None if part is None else part.float() for part in outputs[:3])
-            assert features is not None and embeddings is not None
-            outputs = ReIDOutputs(features, embeddings, logits, outputs.weights)
+            outputs = outputs.in_float32()
+        part_logits = outputs.part_logits
+        pieces = {
+            "whole": [outputs],
+            "part": outputs.split(self.backbone.parts, part_logits) if part_logits else [outputs],
+            "group": outputs.split(self.backbone.groups),
+        }
         losses = self._losses_of(group)
-        values = [loss(outputs, labels) for loss in losses]
+        values = [torch.stack([loss(piece, labels) for piece in pieces[loss.scope]]).mean() for loss in losses]
         total = torch.stack([loss.weight * value for loss, value in zip(losses, values, strict=True)]).sum()
         return total, values
 

@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from diffreid_lightning.backbones import IdentityClassifier
+from diffreid_lightning.backbones import CosineClassifier, IdentityClassifier
 from diffreid_lightning.datasets.training_rows import IDENTITIES, KEY, refuse_other_rows
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.reid.base import ReIDModule
@@ -24,10 +24,29 @@ class SupervisedReID(ReIDModule):
     """Train a Re-ID network with identity labels (Bag of Tricks, Luo et al., arXiv 1903.07071, by default).
 
     Without losses of its own it takes label-smoothed cross-entropy and batch-hard triplet. A classifier is built where
-    a loss asks for logits. Its arguments are those of :class:`~diffreid_lightning.reid.base.ReIDModule`.
+    a loss asks for logits, one of cosines where it asks for these.
+
+    Args:
+        args: those of :class:`~diffreid_lightning.reid.base.ReIDModule`.
+        kwargs: those of :class:`~diffreid_lightning.reid.base.ReIDModule`.
+
+    Raises:
+        UserError: one of the losses needs cosines and another one does not, or as there.
     """
 
     _sized = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        kinds = {loss.needs_cosines: type(loss).__name__ for loss in self._losses if loss.needs_logits}
+        if len(kinds) == 2:
+            raise UserError(
+                f"{kinds[True]} and {kinds[False]} cannot share a classifier.",
+                looked_for="losses of the logits that are all of one kind",
+                found=f"{kinds[True]} needs cosines, {kinds[False]} inner products",
+                remedy="take one of the two out of model.losses",
+            )
+        self.classifier_class = CosineClassifier if kinds.get(True) else IdentityClassifier
 
     @staticmethod
     def default_losses() -> list[ReIDLoss]:
@@ -54,7 +73,7 @@ class SupervisedReID(ReIDModule):
             return
         num_features, num_identities = self.backbone.num_features, self._num_identities()
         if self._classifies:
-            self.classifier = IdentityClassifier(num_features, num_identities)
+            self.classifier = self.classifier_class(num_features, num_identities)
         for loss in self._losses:
             loss.build(num_features, num_identities)
         self._sized = True
@@ -83,7 +102,7 @@ class SupervisedReID(ReIDModule):
         refuse_other_rows(checkpoint, self._training_rows(), "classifier", _START_ANEW)
         num_features = self.neck.norm.num_features
         if weight is not None and (self.classifier is None or self.classifier.in_features != num_features):
-            self.classifier = IdentityClassifier(num_features, len(weight)).to(self.device)
+            self.classifier = self.classifier_class(num_features, len(weight)).to(self.device)
             self._sized = True
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -104,11 +123,14 @@ class SupervisedReID(ReIDModule):
         """Sum the weighted losses of a P×K batch."""
         features = self.backbone(batch.images)
         embeddings = self.neck(features)
-        logits = None if self.classifier is None else self.classifier(embeddings)
+        outputs = ReIDOutputs(features, embeddings, weights=batch.weights)
+        if self.classifier is not None:
+            parts = self.backbone.parts
+            part_logits = self.classifier.score_parts(embeddings, parts) if len(parts) > 1 else ()
+            outputs = outputs._replace(logits=self.classifier(embeddings), part_logits=part_logits)
         self.remember(embeddings, batch.labels)
-        outputs = ReIDOutputs(features, embeddings, logits, weights=batch.weights)
         total, values = self.weigh_losses(outputs, batch.labels)
         logged = dict(zip(self._loss_names, values, strict=True))
-        if logits is not None:
-            logged["accuracy"] = (logits.argmax(dim=1) == batch.labels).float().mean()
+        if outputs.logits is not None:
+            logged["accuracy"] = (outputs.logits.argmax(dim=1) == batch.labels).float().mean()
         return total, logged

@@ -69,6 +69,7 @@ class AngularMargin(ReIDLoss):
     """
 
     name: ClassVar[str] = "angular_margin"
+    scope = "part"
     needs_logits = True
     needs_cosines = True
 

@@ -27,6 +27,9 @@ class ReIDLoss(nn.Module, ABC):
     """
 
     name: ClassVar[str]
+    #: what of a feature of several parts one value of the loss is about, of which the mean is taken: the whole, each
+    #: part that is classified by itself, or each group of parts that images are compared by
+    scope: ClassVar[Literal["whole", "part", "group"]] = "whole"
     #: whether the loss reads ``outputs.logits``; the classifier is built for such losses alone
     needs_logits: ClassVar[bool] = False
     #: whether these have to be cosines, as margins do; the classifier is built for one kind or the other
@@ -86,6 +89,8 @@ class MetricLoss(ReIDLoss):
         compares: ``features`` before the batch-norm neck, or ``embeddings`` after it.
         weight: factor of this loss in the training objective, >= 0.
     """
+
+    scope = "group"
 
     def __init__(self, compares: Literal["features", "embeddings"] = "features", weight: float = 1.0) -> None:
         super().__init__(weight)

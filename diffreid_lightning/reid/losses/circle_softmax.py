@@ -62,6 +62,7 @@ class CircleSoftmax(ReIDLoss):
     """
 
     name: ClassVar[str] = "circle_softmax"
+    scope = "part"
     needs_logits = True
     needs_cosines = True
 

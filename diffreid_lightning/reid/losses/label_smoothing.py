@@ -47,6 +47,7 @@ class LabelSmoothedCrossEntropy(ReIDLoss):
     """
 
     name: ClassVar[str] = "cross_entropy"
+    scope = "part"
     needs_logits: ClassVar[bool] = True
 
     def __init__(self, smoothing: float = 0.1, weight: float = 1.0) -> None:

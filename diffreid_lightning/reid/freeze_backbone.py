@@ -1,0 +1,44 @@
+"""Keep the pre-trained layers as they are in the first epochs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.optim import Optimizer
+
+from diffreid_lightning.errors import check_range
+from diffreid_lightning.reid.base import ReIDModule
+
+
+class FreezeBackbone(Callback):
+    """Train the head alone in the first epochs: neck, classifier, pooling and what an architecture adds to its base.
+
+    The pre-trained layers keep their weights and, in evaluation mode, the statistics of their batch norms. Their
+    gradients are computed and dropped before each optimizer step, rather than switched off, so that under DDP the
+    processes go on exchanging the same parameters. The epoch number decides, so a resumed run goes on alike.
+
+    Args:
+        epochs: epochs in which they are frozen, >= 0.
+
+    Raises:
+        UserError: ``epochs`` is negative.
+    """
+
+    def __init__(self, epochs: int = 10) -> None:
+        check_range("FreezeBackbone.epochs", epochs)
+        self.epochs = epochs
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Set the pre-trained layers to evaluation, and back to training in the epoch after the frozen ones."""
+        if isinstance(pl_module, ReIDModule) and trainer.current_epoch <= self.epochs:
+            for name, layer in pl_module.backbone.model.named_children():
+                if f"{name}." not in pl_module.backbone.new_layers:
+                    layer.train(trainer.current_epoch == self.epochs)
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Drop the gradients of the pre-trained layers: the optimizer passes parameters without one by."""
+        if isinstance(pl_module, ReIDModule) and trainer.current_epoch < self.epochs:
+            for name, parameter in pl_module.backbone.model.named_parameters():
+                if not name.startswith(pl_module.backbone.new_layers):
+                    parameter.grad = None
