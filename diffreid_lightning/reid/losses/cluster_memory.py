@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from diffreid_lightning.backbones.heads import cosine_matrix
 from diffreid_lightning.errors import check_range
 from diffreid_lightning.reid.losses.base import ReIDLoss, weighted_mean
 from diffreid_lightning.reid.outputs import ReIDOutputs
@@ -17,7 +18,7 @@ Rule = Literal["each", "mean", "hard"]
 
 def cluster_logits(embeddings: Tensor, memory: Tensor, temperature: float) -> Tensor:
     """Return the cosines of (B, D) embeddings and (C, D) unit vectors over a temperature, (B, C) float32."""
-    return F.normalize(embeddings.float()) @ memory.float().T / temperature
+    return cosine_matrix(embeddings, memory) / temperature
 
 
 def cluster_memory_loss(
