@@ -26,7 +26,7 @@ from diffreid_lightning.backbones.timm_folder import (
     read_timm_folder,
     traits_of,
 )
-from diffreid_lightning.backbones.timm_model import HUB_SCHEME, LOCAL_SCHEME
+from diffreid_lightning.backbones.timm_model import HUB_SCHEME, LOCAL_SCHEME, base_of
 from diffreid_lightning.errors import UserError, nearest, shorten
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.storage.hub import hub_file
@@ -86,7 +86,7 @@ def _open_own_name(backbone: Backbone) -> Checkpoint:
             f"timm offers no weights on the hub for {backbone.name}.",
             looked_for=f"a Hugging Face hub repository for {backbone.name}",
             found=str(described.get("url") or "none"),
-            remedy=_download_and_convert(described.get("url"), backbone.architecture)
+            remedy=_download_and_convert(described.get("url"), base_of(backbone.architecture))
             or "Give a local copy (init_from=local-dir:FOLDER), another backbone, or null for random weights.",
         )
     weights = hub_file(described["hf_hub_id"], described.get("hf_hub_filename") or WEIGHTS_FILE, _WITHOUT_HUB)

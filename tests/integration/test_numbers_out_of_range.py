@@ -51,7 +51,8 @@ LEFT_OUT = {
     "CaptionedLatentsDataModule", "PerceptualDistance", "ReIDScorer", "PersonImages", "ManifestImages", "ShuffledRows",
     "RemainingBatches", "StageDataModule", "CaptionReader", "IdentityTokens", "InjectedEmbedding", "PriorImages",
     "PromptCache", "Sampler", "TokenMapper", "FileLock", "Calibration", "FoldNetwork", "Selection", "NearestEntries",
-    "BNNeck", "IdentityClassifier", "MetricLoss", "ReIDLoss", "WarmUp", "DiffReIDCLI", "RunProgress", "RunFolder",
+    "BNNeck", "FlatThenCosine", "IdentityClassifier", "InstanceBatchNorm", "MultiGranularityResNet", "NonLocal",
+    "PartHead", "MetricLoss", "ReIDLoss", "WarmUp", "DiffReIDCLI", "RunProgress", "RunFolder",
     "BatchStore",
 }  # fmt: skip
 _NONE, _MANY, _NONE_OR_MANY = (0,), (10**9,), (0, 10**9)
@@ -71,6 +72,7 @@ TAKEN: dict[str, tuple[float, ...]] = {
     "warmup_epochs": _NONE_OR_MANY,
     "threshold": (-1, 0),
     "RankLists.every_n_epochs": _NONE_OR_MANY,
+    "FreezeBackbone.epochs": _NONE_OR_MANY,
     "ContactSheet.generated": (),
     "ContactSheet.identities": (),
     "IdentitySheets.identities": (),

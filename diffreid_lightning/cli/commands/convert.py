@@ -58,6 +58,7 @@ def convert_command(words: Sequence[str]) -> int:
         "unexpected": report.unexpected,
         "mismatched": report.mismatched,
         "dropped_head": report.dropped_head,
+        "fresh": report.fresh,
     }
     folder = save_backbone(backbone, args.out, provenance=provenance)
     mean, std = backbone.normalization

@@ -14,6 +14,7 @@ from diffreid_lightning.backbones import CosineClassifier, IdentityClassifier
 from diffreid_lightning.callbacks.run_checkpoint import RunCheckpoint
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.filtering.scorer import ScorerTraining
+from diffreid_lightning.reid.backbone_export import BackboneExport
 from diffreid_lightning.reid.datamodule import PersonBatch
 from diffreid_lightning.reid.freeze_backbone import FreezeBackbone
 from diffreid_lightning.reid.losses import (
@@ -84,7 +85,7 @@ def test_the_classifier_is_of_the_kind_that_the_losses_need() -> None:
 def test_a_checkpoint_restores_parts_cosines_and_centers(tmp_path: Path) -> None:
     losses = [CircleSoftmax(), BatchHardTriplet(), CenterLoss()]
     module = module_of("small_mgn", losses)
-    trainer(tmp_path, epochs=2, callbacks=[RunCheckpoint()]).fit(module, FewPeople())
+    trainer(tmp_path, epochs=2, callbacks=[RunCheckpoint(), BackboneExport()]).fit(module, FewPeople())
     assert isinstance(module.classifier, CosineClassifier) and losses[2].centers.any()
     assert set(module.metric_names) >= {"train/circle_softmax", "train/accuracy", "train/center"}
     loaded = module_of("small_mgn", [CircleSoftmax(), BatchHardTriplet(), CenterLoss()])
@@ -93,6 +94,11 @@ def test_a_checkpoint_restores_parts_cosines_and_centers(tmp_path: Path) -> None
     assert isinstance(loaded.classifier, CosineClassifier)
     state, again = module.state_dict(), loaded.state_dict()
     assert state.keys() == again.keys() and all(torch.equal(again[name], state[name]) for name in state)
+    started = module_of("small_mgn", [CircleSoftmax()], init_from=str(tmp_path / "backbone"))
+    started.setup("test")
+    images = torch.rand(2, 3, *SIZE)
+    with torch.no_grad():
+        assert torch.equal(started.eval()(images), module.eval()(images))
 
 
 class Snapshots(Callback):
