@@ -51,14 +51,16 @@ def move_centers(centers: Tensor, embeddings: Tensor, labels: Tensor, rate: floa
 
 
 class CenterLoss(ReIDLoss):
-    """:func:`center_loss` of the embeddings, which the classifier takes too.
+    """:func:`center_loss` of the embeddings, which are what the classifier takes, as in the paper.
+
+    Luo et al. (CVPRW 2019) compute it before the batch-norm neck, so their figures with it are not this loss's.
 
     The centers are not parameters: :func:`move_centers` moves them after each optimizer step, with the images of all
     processes, so that neither the loss's weight nor the optimizer's settings act on them. They start at 0.
 
     Args:
         rate: share α of a center's step, above 0 and up to 1.
-        weight: factor of this loss in the training objective, >= 0; the default is that of Luo et al. (CVPRW 2019).
+        weight: factor of this loss in the training objective, >= 0; the default is that of Luo et al.
 
     Raises:
         UserError: an argument is out of range.
