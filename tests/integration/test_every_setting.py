@@ -159,6 +159,7 @@ OTHERS: dict[str, Other] = {
     M + "losses.0.init_args.weight": Other(0.5),
     M + "losses.1.init_args.margin": Other(0.6),
     M + "losses.1.init_args.weight": Other(2.0),
+    M + "losses.1.init_args.compares": Other("embeddings"),
     M + "optimizer.class_path": Other(
         {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}},
         lambda s: {"class_path": "torch.optim.SGD", "init_args": {"lr": schedule(s.t).base_lrs[0]}},
