@@ -44,6 +44,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "SupervisedReID": {"backbone": "test_resnet", "image_size": (64, 32)},
     "ScorerTraining": {"backbone": "test_resnet", "image_size": (64, 32)},
     "PersonalizationDataModule": {"image_size": (64, 32)},
+    "KMeans": {"clusters": 2},
 }
 #: Made of folders of weights, whose numbers the tests of their modules try; and not named by configurations.
 LEFT_OUT = {
@@ -73,6 +74,9 @@ TAKEN: dict[str, tuple[float, ...]] = {
     "threshold": (-1, 0),
     "RankLists.every_n_epochs": _NONE_OR_MANY,
     "FreezeBackbone.epochs": _NONE_OR_MANY,
+    "DBSCAN.eps": (),
+    "DBSCAN.min_samples": _MANY,
+    "KMeans.clusters": _MANY,
     "ContactSheet.generated": (),
     "ContactSheet.identities": (),
     "IdentitySheets.identities": (),
