@@ -23,7 +23,6 @@ compiler. The package ``torchreid`` lacks the source of its own (``rank_cy.pyx``
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import platform
 import statistics
@@ -32,12 +31,12 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from benchmarks import evaluation_peers as peers
+from benchmarks.added_memory import GIB, AddedMemory, kernel_bytes
 from benchmarks.random_features import DIMENSION, SIZES, Images, Size, make_images
 from diffreid_lightning.metrics.functional import (
     k_reciprocal_rerank,
@@ -46,7 +45,6 @@ from diffreid_lightning.metrics.functional import (
 )
 from diffreid_lightning.metrics.functional.tiled_matmul import RowLayout, whole_tiles
 
-GIB = 1 << 30
 TILE_ROWS = 1024
 
 
@@ -116,15 +114,6 @@ ROWS = {
 SLOW = ("fastreid_python", "torchreid_python", "fastreid_reranking", "torchreid_reranking")  # run once
 
 
-def kernel_bytes(file: str, field: str) -> int | None:
-    """Read a memory figure from a file under /proc, where the system has it."""
-    path = Path("/proc", file)
-    if not path.exists():
-        return None
-    line = next(line for line in path.read_text().splitlines() if line.startswith(f"{field}:"))
-    return int(line.split()[1]) * 1024
-
-
 def timed(run: Callable[[Images], object], images: Images) -> tuple[float, object]:
     """Seconds of one run, and its result."""
     start = time.perf_counter()
@@ -141,19 +130,13 @@ def measure(row: Row, size: Size, repeats: int) -> dict[str, float | None]:
         raise peers.NotRunError(f"needs {needed / GIB:.0f} GiB, {available / GIB:.0f} GiB are free")
     images = make_images(size)
     torch.mm(images.query[:64], images.query[:64].T)  # load the BLAS before memory is counted
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # pages freed by the set-up would hide the row's own
-        if trim is not None:
-            trim(0)
-    before = kernel_bytes("self/status", "VmRSS")
-    if before is not None:
-        Path("/proc/self/clear_refs").write_text("5")  # start the high-water mark afresh
+    memory = AddedMemory()
     pairs = []
     added = None
     for _ in range(repeats):
         seconds, result = timed(row.run, images)
-        if added is None and before is not None:
-            added = ((kernel_bytes("self/status", "VmHWM") or before) - before) / GIB
+        if added is None:
+            added = memory.gib
         pairs.append((seconds, timed(row.limit, images)[0]))
     if isinstance(result, Tensor):
         result = retrieval_metrics_from_distances(result, *images.ids).mAP
