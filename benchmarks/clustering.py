@@ -113,7 +113,7 @@ def measure(name: str, images: int, device: str) -> dict[str, object]:
 def line(name: str, images: int, found: dict[str, object]) -> str:
     """Format a measured row."""
     added = " + ".join(f"{found[key]:.2f}" for key in ("added", "added_on_device") if found.get(key) is not None)
-    same = {True: "equal", False: "**differ**"}[found["same"]] if "same" in found else ""
+    same = ("equal" if found["same"] else "**differ**") if "same" in found else ""
     counts = f"{found['clusters']:,} | {found['outliers']:,}"
     return f"| {ROWS[name][0]} | {images:,} | {found['seconds']:.1f} | {added} | {counts} | {same} |"
 
