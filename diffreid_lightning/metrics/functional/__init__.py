@@ -1,7 +1,8 @@
-"""Pure functions of Re-ID evaluation and re-ranking."""
+"""Pure functions of Re-ID evaluation, re-ranking and distances for clustering."""
 
 from __future__ import annotations
 
+from diffreid_lightning.metrics.functional.jaccard import camera_jaccard_distances, jaccard_distances
 from diffreid_lightning.metrics.functional.ranking import RankList, rank_list
 from diffreid_lightning.metrics.functional.reranking import k_reciprocal_rerank
 from diffreid_lightning.metrics.functional.result import RetrievalResult
@@ -10,6 +11,8 @@ from diffreid_lightning.metrics.functional.retrieval import retrieval_metrics, r
 __all__ = [
     "RankList",
     "RetrievalResult",
+    "camera_jaccard_distances",
+    "jaccard_distances",
     "k_reciprocal_rerank",
     "rank_list",
     "retrieval_metrics",

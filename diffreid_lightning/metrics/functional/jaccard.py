@@ -158,8 +158,8 @@ def _check_cameras(camids: npt.NDArray[np.int64], images: int) -> None:
         raise UserError(
             "A camera-aware distance needs images of at least two cameras.",
             found=f"{images:,} images, all of camera {cameras[0]}",
-            remedy="use JaccardDistance for images of one camera; if there were several, their numbers were not found in "
-            "the names or folders of the images.",
+            remedy="use JaccardDistance for images of one camera; if there were several, their numbers were not found "
+            "in the names or folders of the images.",
         )
 
 
