@@ -45,6 +45,8 @@ NEEDED: dict[str, dict[str, Any]] = {
     "ScorerTraining": {"backbone": "test_resnet", "image_size": (64, 32)},
     "PersonalizationDataModule": {"image_size": (64, 32)},
     "KMeans": {"clusters": 2},
+    "ClusterSampler": {"labels": _LABELS},
+    "MutualMeanTeaching": {"backbone": "test_resnet", "image_size": (64, 32)},
 }
 #: Made of folders of weights, whose numbers the tests of their modules try; and not named by configurations.
 LEFT_OUT = {
@@ -53,7 +55,7 @@ LEFT_OUT = {
     "RemainingBatches", "StageDataModule", "CaptionReader", "IdentityTokens", "InjectedEmbedding", "PriorImages",
     "PromptCache", "Sampler", "TokenMapper", "FileLock", "Calibration", "FoldNetwork", "Selection", "NearestEntries",
     "BNNeck", "FlatThenCosine", "IdentityClassifier", "InstanceBatchNorm", "MultiGranularityResNet", "NonLocal",
-    "PartHead", "MetricLoss", "ReIDLoss", "WarmUp", "DiffReIDCLI", "RunProgress", "RunFolder",
+    "PartHead", "MetricLoss", "ReIDLoss", "ReIDModule", "WarmUp", "DiffReIDCLI", "RunProgress", "RunFolder",
     "BatchStore",
 }  # fmt: skip
 _NONE, _MANY, _NONE_OR_MANY = (0,), (10**9,), (0, 10**9)
@@ -74,6 +76,9 @@ TAKEN: dict[str, tuple[float, ...]] = {
     "threshold": (-1, 0),
     "RankLists.every_n_epochs": _NONE_OR_MANY,
     "FreezeBackbone.epochs": _NONE_OR_MANY,
+    **dict.fromkeys(("ClusterMemory.momentum", "push", "decay"), _NONE),
+    **dict.fromkeys(("ClusterMemory.temperature",), _MANY),
+    **dict.fromkeys(("soft_memory", "soft_triplet"), _NONE_OR_MANY),
     "DBSCAN.eps": (),
     "DBSCAN.min_samples": _MANY,
     "KMeans.clusters": _MANY,
