@@ -16,8 +16,8 @@ from diffreid_lightning.unsupervised.clusterers.base import Clusterer, number_by
 class KMeans(Clusterer):
     """Divide the images into a given number of clusters, by scikit-learn's k-means on features of length 1.
 
-    Every image belongs to a cluster. Cameras are not used. It runs on one core: on several, sums of another order
-    would give other labels from run to run.
+    Every image belongs to a cluster. Cameras are not used. It runs on one core, since sums in another order could give
+    other labels from run to run: minutes for ten thousand images, where :class:`DBSCAN` takes seconds.
 
     Args:
         clusters: number of clusters, at least 1 and at most the number of images; identical images may leave fewer.
