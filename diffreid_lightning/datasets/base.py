@@ -1,4 +1,4 @@
-"""Base class of the on-disk formats: find the layout, read the names, check the counts, build a manifest."""
+"""Base class of the on-disk formats: find the layout, read the names, compare the counts, build a manifest."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 
 import pyarrow.compute as pc
 
-from diffreid_lightning.datasets.layout_advice import recognized, suggestion
-from diffreid_lightning.datasets.skipped_files import left_out_images, remedy_for, worded_left_out
+from diffreid_lightning.datasets.layout_advice import recognize_format, suggestion
+from diffreid_lightning.datasets.skipped_files import describe_unread, find_unread_images, suggest_conversion
 from diffreid_lightning.errors import UserError, shorten
 from diffreid_lightning.manifest.image_root import ImageRoot
 from diffreid_lightning.manifest.manifest import Manifest
@@ -27,7 +27,7 @@ class Counts:
     """Numbers of identities, images and cameras in a split.
 
     Args:
-        ids: distinct (source, partition, pid), distractors' pid included, as publications count them.
+        ids: distinct (source, partition, pid); the distractors' pid counts, as in publications.
         images: images.
         cameras: distinct camera ids.
     """
@@ -42,10 +42,10 @@ class Counts:
 
 @dataclass
 class Rows:
-    """The rows of a manifest while a format's files are read.
+    """Rows of a manifest, collected while a format reads its files.
 
-    ``extra`` holds further columns, one value for each row. ``junk`` counts images the dataset itself calls junk; they
-    are left out of the rows. ``notes`` says what else was left out, and what deserves a look.
+    ``extra`` holds additional columns, one value per row. ``junk`` counts the images that the dataset labels as junk;
+    they get no row. ``notes`` lists other skipped images and anything the user should look at.
     """
 
     file_name: list[str] = field(default_factory=list)
@@ -59,7 +59,7 @@ class Rows:
     notes: list[str] = field(default_factory=list)
 
     def add(self, file_name: str, split: str, pid: int, camid: int, role: str = "identity") -> None:
-        """Append one image; the partition follows from the split (train and val people, or test people)."""
+        """Append one image; the partition follows from the split: ``train`` for train and val, else ``test``."""
         self.file_name.append(file_name)
         self.partition.append("train" if split in ("train", "val") else "test")
         self.pid.append(pid)
@@ -67,28 +67,37 @@ class Rows:
         self.split.append(split)
         self.role.append(role)
 
+    def to_manifest(self, root: Path, source: str) -> Manifest:
+        """Return the rows as a manifest of one source."""
+        names = ("file_name", "partition", "pid", "camid", "split", "role")
+        return Manifest.from_columns(
+            root, {"source": source} | {name: getattr(self, name) for name in names} | self.extra
+        )
+
 
 class PersonDataset(ABC):
-    """A labeled person dataset as it lies on the disk: ``manifest()`` is the way out.
+    """A labeled person dataset on disk, read by ``manifest()``.
 
-    A subclass names its format, tells its layout from others and reads the rows; the base finds the layout (in a
-    folder or a .zip, with up to three enclosing folders), words the errors, and compares the counts with the published
-    ones.
+    A subclass detects its layout and reads the rows (``_rows``, or ``_read`` for a whole manifest). The base finds the
+    layout in a folder or a .zip, below up to three enclosing folders, and compares the counts with the published ones.
 
     Args:
         root: the dataset's folder, a .zip of it, or a folder inside a .zip.
-        strict: make a difference from the published counts an error instead of a warning.
+        source: the manifest's source; None takes the format's. Set it for your own data in a benchmark's layout.
+        strict: raise an error, not a warning, if the counts differ from the published ones.
     """
 
     source: str
     """The manifest's ``source`` for this format."""
     layout: ClassVar[str]
-    """What lies under the root, in one line, for messages."""
+    """The files and folders below the root, in one line, for messages."""
     pids_restart: ClassVar[bool] = False
-    """Whether the test people are numbered anew, so that one number in train and test means two people."""
+    """Whether test identities are numbered from the start again, so that a pid in train and test is two people."""
 
-    def __init__(self, root: str | os.PathLike[str], *, strict: bool = False) -> None:
+    def __init__(self, root: str | os.PathLike[str], *, source: str | None = None, strict: bool = False) -> None:
         self.root = Path(root)
+        if source is not None:
+            self.source = source
         self.strict = strict
         self._scanned: tuple[Manifest, int] | None = None
         self._notes: tuple[str, ...] = ()
@@ -100,33 +109,33 @@ class PersonDataset(ABC):
     @classmethod
     @abstractmethod
     def has_layout(cls, images: ImageRoot) -> bool:
-        """Tell whether the folders of this format lie directly under ``images``."""
+        """Return true if the folders of this format are directly below ``images``."""
 
     @classmethod
     def recognizes(cls, images: ImageRoot) -> bool:
-        """Tell whether ``images`` is of this format and no other: the folders, and where needed the file names."""
+        """Return true if ``images`` has this format and no other, by its folders and, if needed, file names."""
         return cls.has_layout(images)
 
     def _place(self, images: ImageRoot) -> ImageRoot:
         """Return the folder at or below ``images`` that has the layout.
 
         Raises:
-            UserError: none has it; the message says which other format it looks like.
+            UserError: no folder has it; the message names the format that fits.
         """
         for place in descend(images):
             if self.has_layout(place):
                 return place
-        raise wrong_layout(self, images)
+        raise wrong_layout_error(self, images)
 
-    @abstractmethod
     def _rows(self, images: ImageRoot) -> Rows:
-        """Read the rows from the folder or archive in which ``has_layout`` is true."""
+        """Read the rows from the folder or archive for which ``has_layout`` is true."""
+        raise NotImplementedError
 
     def config(self, **changes: Any) -> dict[str, Any]:
-        """Return the class path and arguments that make this dataset, as a configuration has them.
+        """Return the class path and arguments of this dataset, in the form of a config.
 
         Args:
-            changes: arguments to have otherwise.
+            changes: arguments to replace.
 
         Raises:
             TypeError: the class has no such argument.
@@ -139,32 +148,32 @@ class PersonDataset(ABC):
         return {"class_path": type(self).__name__, "init_args": given}
 
     def _argument(self, name: str) -> Any:
-        """Return an argument of the constructor as it was given."""
+        """Return a constructor argument in the form in which it was passed."""
         value = getattr(self, name)
         return str(value) if isinstance(value, Path) else value
 
     @property
-    def published(self) -> Mapping[str, Counts]:
-        """The published counts by split; empty where there are none."""
+    def published_counts(self) -> Mapping[str, Counts]:
+        """Return the published counts by split; empty if there are none."""
         return {}
 
     @property
     def description(self) -> str:
-        """The format and the choices that make its numbers comparable, in one line."""
+        """Return the format and the options that results depend on, in one line."""
         return type(self).__name__
 
     def scan(self) -> tuple[Manifest, int]:
-        """Return the manifest and the number of junk images, without comparing counts; files are listed once.
+        """Return the manifest and the number of junk images, without comparing counts; the result is cached.
 
         Raises:
-            UserError: the root is missing, empty or of another layout, or a file name cannot be read.
+            UserError: the root is missing, empty or in another layout, or a file name cannot be parsed.
         """
         if self._scanned is None:
             self._scanned = self._read()
         return self._scanned
 
     def manifest(self) -> Manifest:
-        """Return the dataset's manifest; warn once of what was left out and of counts other than the published ones.
+        """Return the dataset's manifest; warn once about skipped images and about counts that differ.
 
         Raises:
             UserError: as ``scan``; with ``strict`` also when the counts differ from the published ones.
@@ -179,52 +188,36 @@ class PersonDataset(ABC):
 
     @property
     def junk(self) -> int:
-        """Return the number of images that the dataset calls junk; they are not in the manifest."""
+        """Return the number of images that the dataset labels as junk; they are not in the manifest."""
         return self.scan()[1]
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Return notes on what the manifest leaves out besides junk, and on what to look at."""
+        """Return notes on images skipped for other reasons than junk, and on anything to look at."""
         self.scan()
         return self._notes
 
     def differences(self) -> dict[str, tuple[Counts, Counts | None]]:
-        """Return (published, ours) for each split that is not as published; ours is None where the split is missing."""
-        if not self.published:
-            return {}
-        ours = count_splits(self.scan()[0])
-        return {
-            split: (expected, ours.get(split))
-            for split, expected in self.published.items()
-            if ours.get(split) != expected
-        }
+        """Return (published, ours) of each split whose counts differ; ours is None if the split is missing."""
+        published = self.published_counts
+        return compare_counts(published, count_splits(self.scan()[0])) if published else {}
 
     def _read(self) -> tuple[Manifest, int]:
-        """Read rows and junk from the disk."""
+        """Read the manifest and the number of junk images from disk."""
         images = self._place(ImageRoot(self.root))
         rows = self._rows(images)
-        left_out = left_out_images(images, images.names())
+        unread = find_unread_images(images, images.names())
         if not rows.file_name:
             raise UserError(
                 f"{self!r} holds no images",
                 looked_for=self.layout,
-                found=worded_left_out(left_out) or "its folders, but no image in them",
-                remedy=remedy_for(left_out) or "unpack or copy the images again",
+                found=describe_unread(unread) or "its folders, but no image in them",
+                remedy=suggest_conversion(unread) or "unpack or copy the images again",
             )
-        if left_out:
-            rows.notes.append(f"{worded_left_out(left_out)} are not read; {remedy_for(left_out)}")
+        if unread:
+            rows.notes.append(f"{describe_unread(unread)} are not read; {suggest_conversion(unread)}")
         self._notes = tuple(rows.notes)
-        columns = {
-            "file_name": rows.file_name,
-            "source": self.source,
-            "partition": rows.partition,
-            "pid": rows.pid,
-            "camid": rows.camid,
-            "split": rows.split,
-            "role": rows.role,
-            **rows.extra,
-        }
-        return Manifest.from_columns(images.path, columns), rows.junk
+        return rows.to_manifest(images.path, self.source), rows.junk
 
     def _compare(self) -> None:
         differences = self.differences()
@@ -236,15 +229,22 @@ class PersonDataset(ABC):
         )
         if self.strict:
             raise UserError(
-                f"{self!r} does not have its published counts",
+                f"{self!r} differs from its published counts",
                 found=found,
-                remedy="unpack or download the dataset again, or pass strict=False to use what is there",
+                remedy="unpack or download the dataset again, or pass strict=False to use it as it is",
             )
-        warnings.warn(f"{self!r} does not have its published counts. {found}", stacklevel=3)
+        warnings.warn(f"{self!r} differs from its published counts. {found}", stacklevel=3)
+
+
+def compare_counts(
+    published: Mapping[str, Counts], ours: Mapping[str, Counts]
+) -> dict[str, tuple[Counts, Counts | None]]:
+    """Return (published, ours) of each published split whose counts differ; ours is None if the split is missing."""
+    return {split: (counts, ours.get(split)) for split, counts in published.items() if ours.get(split) != counts}
 
 
 def count_splits(manifest: Manifest) -> dict[str, Counts]:
-    """Count ids, images and cameras of each split that occurs in a manifest."""
+    """Count ids, images and cameras of each split in a manifest."""
     labels, _ = manifest.identities()
     table = manifest.table.select(["split", "source", "camid"]).append_column("label", [labels])
     grouped = table.group_by("split").aggregate([("label", "count_distinct"), ("label", "count")])
@@ -259,7 +259,7 @@ def count_splits(manifest: Manifest) -> dict[str, Counts]:
 
 
 def descend(images: ImageRoot) -> list[ImageRoot]:
-    """Return the root and the folders below it that one may mean by it: down while a folder holds a single folder."""
+    """Return the root and the folders below it, as long as each holds a single folder, at most three deep."""
     chain = [images]
     while len(chain) <= _ENCLOSING_FOLDERS:
         inner = chain[-1].folders()
@@ -269,28 +269,28 @@ def descend(images: ImageRoot) -> list[ImageRoot]:
     return chain
 
 
-def wrong_layout(dataset: PersonDataset, images: ImageRoot) -> UserError:
-    """Word the error for a folder that is not of the dataset's format."""
+def wrong_layout_error(dataset: PersonDataset, images: ImageRoot) -> UserError:
+    """Return the error for a folder that does not have the dataset's format."""
     here = descend(images)[-1]
-    other = recognized(images)
+    other = recognize_format(images)
     remedy = suggestion(images, generic="give the folder that holds these, or a .zip of it")
     if other is not None and type(other) is not type(dataset):
         name = type(other).__name__
         try:
             other.scan()
             remedy = f"this looks like {name}; use {name}"
-        except UserError as error:  # in that format's form, but not fit for it: its own remedy is the one that works
+        except UserError as error:  # the folders match but the files do not: that format's own remedy applies
             remedy = error.remedy or remedy
     return UserError(
-        f"{images.path} is no {type(dataset).__name__}",
+        f"{images.path} is not a {type(dataset).__name__}",
         looked_for=dataset.layout,
         found=f"{here.path} holds {shorten(here.folders()) or 'no folders'}",
         remedy=remedy,
     )
 
 
-def unreadable_names(dataset: PersonDataset, place: str, names: list[str], remedy: str) -> UserError:
-    """Word the error for images whose names do not say person and camera."""
+def unreadable_names_error(dataset: PersonDataset, place: str, names: list[str], remedy: str) -> UserError:
+    """Return the error for images whose names do not contain person and camera."""
     return UserError(
         f"{len(names)} image names in {place} cannot be read as {type(dataset).__name__}",
         looked_for=dataset.layout,

@@ -1,4 +1,4 @@
-"""Several manifests as one: identities and cameras relabeled, images found in each manifest's own root."""
+"""Concatenation of manifests, with relabeled identities and cameras; images stay in each manifest's root."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class ConcatRows:
 
     Args:
         roots: the image roots of the manifests.
-        root_of: (N,) which root a row's image lies in.
-        file_names: (N,) names inside the roots; an Arrow array, so that a million rows are not a million objects.
+        root_of: (N,) index of each row's root.
+        file_names: (N,) names inside the roots; an Arrow array, to avoid a million Python objects.
         labels: (N,) identity numbers from 0, in the sorted order of ``identities``.
-        identities: the (source, partition, pid) behind each label.
-        camids: (N,) camera numbers from 0, one per (source, real or generated, camera): a generated image never passes
-            for one of a real camera, whatever number its manifest gives it.
-        raw_camids: (N,) camera numbers as the manifests have them.
-        generated: (N,) which rows are generated.
+        identities: the (source, partition, pid) of each label.
+        camids: (N,) camera numbers from 0, one per (source, real or generated, camera), so that a generated image
+            never shares a camera with a real one.
+        raw_camids: (N,) camera numbers of the manifests.
+        generated: (N,) mask of the generated rows.
     """
 
     roots: tuple[ImageRoot, ...]
@@ -55,17 +55,17 @@ class ConcatRows:
         """Open the image of a row as RGB.
 
         Raises:
-            UserError: the file is missing, empty or no image.
+            UserError: the file is missing, empty or not an image.
         """
         return self.roots[int(self.root_of[row])].image(self.file_names[row].as_py())
 
 
 def refuse_clashing_sources(manifests: Sequence[Manifest], datasets: Sequence[PersonDataset]) -> None:
-    """Refuse two folders of real images that call different people by the same name.
+    """Refuse two folders of real images with a common source and person number.
 
     Args:
         manifests: the rows.
-        datasets: what each manifest was read from.
+        datasets: the dataset of each manifest.
 
     Raises:
         UserError: two manifests with different images share a source and an identity in it.
@@ -77,34 +77,33 @@ def refuse_clashing_sources(manifests: Sequence[Manifest], datasets: Sequence[Pe
             other = seen.setdefault(key, manifest)
             if other.root != manifest.root:
                 raise UserError(
-                    f"Two sources are both called {key[0]!r} and both have a person {key[2]}.",
+                    f"Two datasets have the same source {key[0]!r}, and both have a person {key[2]}.",
                     found=f"{other.root} and {manifest.root}",
-                    remedy=_renamed(datasets, place, key[0]),
+                    remedy=_suggest_source(datasets, place, key[0]),
                 )
 
 
-def _renamed(datasets: Sequence[PersonDataset], place: int, source: str) -> str:
-    """Say how the dataset at ``place``, or one that can be, is given another source."""
+def _suggest_source(datasets: Sequence[PersonDataset], place: int, source: str) -> str:
+    """Return how to give another source to the dataset at ``place``, or to the first one that accepts it."""
     configs = [dataset.config() for dataset in datasets]
     taken = {dataset.source for dataset in datasets}
     for other in (place, *range(len(datasets))):
         name = next(f"{source}_{number}" for number in itertools.count(2) if f"{source}_{number}" not in taken)
         try:
             configs[other] = datasets[other].config(source=name)
-        except TypeError:  # a manifest's rows keep the sources they have
+        except TypeError:  # a manifest's rows keep their sources
             continue
-        spelled = shlex.quote(json.dumps(configs))
         return (
-            f"if they are different people, name one source otherwise: --data.train {spelled}\n"
+            f"if they are different people, rename one source: --data.train {shlex.quote(json.dumps(configs))}\n"
             "      if they are the same images, give one of the two"
         )
-    return "give one of the two, or make one of them again from a dataset with another source"
+    return "give one of the two, or create one of them again from a dataset with another source"
 
 
-def warn_of_unnamed_sources(manifests: Sequence[Manifest]) -> None:
-    """Warn where generated images of two makings have people in common whose source was never given a name.
+def warn_of_shared_default_source(manifests: Sequence[Manifest]) -> None:
+    """Warn if generated images in two places share people of PersonFolder's default source.
 
-    A named dataset's person 7 is one person, whichever generator drew it; "person_folder" may be anybody's folder.
+    In a benchmark, person 7 is one person, whatever the generator; "person_folder" may be two different folders.
     """
     shared: dict[tuple[str, int], set[str]] = {}
     for manifest in manifests:
@@ -118,17 +117,17 @@ def warn_of_unnamed_sources(manifests: Sequence[Manifest]) -> None:
     if several:
         warnings.warn(
             f"Generated images of {len(several)} people of source {PersonFolder.source!r} come from several places "
-            f"({', '.join(sorted(set().union(*several)))}); they are taken for the same people. If they are not, name "
-            "the folders they were made from before generating: PersonFolder with source: NAME.",
+            f"({', '.join(sorted(set().union(*several)))}); they count as the same people. If they are not, give the "
+            "real folders different sources before generating: PersonFolder with source: NAME.",
             stacklevel=2,
         )
 
 
 def concatenate(manifests: Sequence[Manifest]) -> ConcatRows:
-    """Put manifests one behind the other.
+    """Concatenate manifests.
 
-    Two rows are the same identity exactly when source, partition and pid agree, whichever manifest they come from; two
-    sources may use the same pids and camera ids, and so may the generated images of one.
+    Two rows have the same identity if and only if source, partition and pid agree, also across manifests. Pids and
+    camera ids may recur in other sources, and camera ids in generated images.
     """
     numbered = [manifest.identities() for manifest in manifests]
     identities = sorted({key for _, keys in numbered for key in keys})
@@ -140,7 +139,7 @@ def concatenate(manifests: Sequence[Manifest]) -> ConcatRows:
     generated = np.concatenate([np.asarray(pc.equal(m.table["split"], "generated")) for m in manifests])
     raw_camids = np.concatenate([manifest.numpy("camid") for manifest in manifests])
     cameras, camera_numbers = np.unique(raw_camids, return_inverse=True)
-    # One number for three columns: sorting rows of a matrix takes ten times as long.
+    # One combined number: sorting matrix rows takes ten times as long.
     combined = (2 * source_numbers + generated) * max(len(cameras), 1) + camera_numbers.reshape(-1)
     _, camids = np.unique(combined, return_inverse=True)
     names = [manifest.table.column("file_name").combine_chunks() for manifest in manifests]

@@ -16,13 +16,13 @@ BOXES = ("labeled", "detected")
 
 
 class CUHK03NP(MarketLayout):
-    """CUHK03-NP: 767 people to train on, 700 to test, 2 cameras; boxes drawn by hand or found by a detector.
+    """CUHK03-NP: 767 training identities, 700 test identities, 2 cameras; boxes drawn by hand or by a detector.
 
     Args:
         root: the folder that holds ``labeled`` and ``detected``, or a .zip of it.
-        boxes: which of the two to read; results on them are different numbers and must be quoted with it.
-        source: the manifest's source, where data of one's own must not be taken for CUHK03's people.
-        strict: make a difference from the published counts an error instead of a warning.
+        boxes: the boxes to read; results on the two are not comparable, so state them together with the result.
+        source: the manifest's source; None takes the format's. Set it for your own data in this layout.
+        strict: raise an error, not a warning, if the counts differ from the published ones.
     """
 
     source = "cuhk03np"
@@ -39,29 +39,29 @@ class CUHK03NP(MarketLayout):
     ) -> None:
         super().__init__(root, source=source, strict=strict)
         if boxes not in BOXES:
-            raise UserError(f"CUHK03NP has no boxes {boxes!r}", looked_for="labeled or detected")
+            raise UserError(f"CUHK03NP has no boxes {boxes!r}", looked_for=" or ".join(BOXES))
         self.boxes = boxes
 
     @classmethod
     def has_layout(cls, images: ImageRoot) -> bool:
-        """Tell whether ``labeled`` or ``detected`` is there with the three folders in it."""
+        """Return true if ``labeled`` or ``detected`` exists and holds the three folders."""
         folders = images.folders()
         return any(boxes in folders and super(CUHK03NP, cls).has_layout(images.below(boxes)) for boxes in BOXES)
 
     @classmethod
     def recognizes(cls, images: ImageRoot) -> bool:
-        """Tell whether the layout is there; no other format has these folders."""
+        """Return true if the layout fits; no other format has these folders."""
         return cls.has_layout(images)
 
     @property
-    def published(self) -> Mapping[str, Counts]:
-        """Counts of the chosen boxes."""
+    def published_counts(self) -> Mapping[str, Counts]:
+        """Return the counts of the chosen boxes."""
         train, gallery = (7368, 5328) if self.boxes == "labeled" else (7365, 5332)
         return {"train": Counts(767, train, 2), "query": Counts(700, 1400, 2), "gallery": Counts(700, gallery, 2)}
 
     @property
     def description(self) -> str:
-        """Says which boxes."""
+        """Return the name and the boxes."""
         return f"CUHK03-NP, {self.boxes} boxes"
 
     def _rows(self, images: ImageRoot) -> Rows:

@@ -14,17 +14,18 @@ from diffreid_lightning.datasets.crop_folder import CropFolder
 from diffreid_lightning.datasets.cuhk03np import BOXES, CUHK03NP
 from diffreid_lightning.datasets.diff_person import DiffPerson
 from diffreid_lightning.datasets.dukemtmcreid import DukeMTMCReID
-from diffreid_lightning.datasets.folder_names import named_splits
+from diffreid_lightning.datasets.folder_names import find_split_folders
 from diffreid_lightning.datasets.layout_advice import TABLE
 from diffreid_lightning.datasets.layout_suggestion import has_lists, suggest_options
 from diffreid_lightning.datasets.manifest_dataset import ManifestDataset
 from diffreid_lightning.datasets.market1501 import Market1501
 from diffreid_lightning.datasets.market_layout import FOLDERS
+from diffreid_lightning.datasets.miniperson.dataset import MiniPerson
 from diffreid_lightning.datasets.msmt17 import MSMT17
 from diffreid_lightning.datasets.msmt17_market import MSMT17Market
 from diffreid_lightning.datasets.person_folder import PersonFolder
 from diffreid_lightning.datasets.person_table import TABLE_SUFFIXES, PersonTable
-from diffreid_lightning.datasets.skipped_files import left_out_images, remedy_for, worded_left_out
+from diffreid_lightning.datasets.skipped_files import describe_unread, find_unread_images, suggest_conversion
 from diffreid_lightning.errors import UserError, nearest, shorten
 from diffreid_lightning.manifest.image_root import IMAGE_SUFFIXES, ImageRoot, is_image_name
 from diffreid_lightning.paths import user_path
@@ -40,37 +41,34 @@ FORMATS: tuple[type[PersonDataset], ...] = (
     PersonFolder,
     PersonTable,
 )
-"""Every on-disk format, the most telling layout first: the first that recognizes a folder is its format."""
+"""Every on-disk format, the most specific layout first: the first that recognizes a folder is its format."""
 
-_SIBLINGS = 50  # so many folders are looked into for a dataset that was meant
+_SIBLINGS = 50  # folders searched for a dataset one level off
 _EMBEDDED = "miniperson"
-_EMBEDDED_DOMAINS = ("campus", "station")
 
 
 def recognize(images: ImageRoot) -> PersonDataset | None:
-    """Return the dataset at ``images``, or in the folders that enclose it there, or None when no format fits."""
+    """Return the dataset at ``images`` or in its only subfolder; None if no format fits."""
     for place in descend(images):
         for candidate in FORMATS:
             if candidate.recognizes(place):
                 return candidate(place.path)
         boxes = place.path.name
-        # CUHK03-NP's inner folder alone: which boxes these are, its name says.
+        # CUHK03-NP's inner folder alone
         if boxes in BOXES and set(FOLDERS.values()) <= set(place.folders()):
             return CUHK03NP(place.path.parent, boxes="labeled" if boxes == "labeled" else "detected")
     return None
 
 
 def detect(path: str | os.PathLike[str]) -> PersonDataset:
-    """Return the dataset at a path, with its format's default options.
-
-    A manifest goes before any layout around it: it is what somebody chose to write down.
+    """Return the dataset at a path, with its format's default options; a manifest takes precedence over the layout.
 
     Args:
         path: a dataset's folder, a .zip of it, a folder inside a .zip, a table of images (``.csv``, ``.tsv``), or a
             ``.parquet`` file: a manifest or a table.
 
     Raises:
-        UserError: nothing is there, or it has no known layout.
+        UserError: the path does not exist or has no known layout.
     """
     file = user_path(path)
     if file.suffix.lower() in TABLE_SUFFIXES and not file.is_dir():
@@ -82,13 +80,13 @@ def detect(path: str | os.PathLike[str]) -> PersonDataset:
         return dataset
     here = descend(images)[-1]
     names = here.names()
-    left_out = left_out_images(here, names)
-    if left_out and not any(map(is_image_name, names)):
+    unread = find_unread_images(here, names)
+    if unread and not any(map(is_image_name, names)):
         raise UserError(
-            f"No image is read at {images.path}: it is known by its suffix",
+            f"No file at {images.path} has the suffix of an image that can be read",
             looked_for="files that end in " + ", ".join(sorted(IMAGE_SUFFIXES)),
-            found=worded_left_out(left_out),
-            remedy=remedy_for(left_out),
+            found=describe_unread(unread),
+            remedy=suggest_conversion(unread),
         )
     near = _one_level_off(Path(images.path)) or _tables_in(descend(images))
     raise UserError(
@@ -103,7 +101,7 @@ def detect(path: str | os.PathLike[str]) -> PersonDataset:
 
 
 def _is_foreign_parquet(file: Path) -> bool:
-    """Tell whether a Parquet file is a table of somebody else's and no manifest, which has a partition."""
+    """Return true if a Parquet file is not a manifest: it has no column ``partition``."""
     try:
         return "partition" not in pq.read_schema(file).names
     except (pa.ArrowException, OSError):
@@ -111,7 +109,7 @@ def _is_foreign_parquet(file: Path) -> bool:
 
 
 def _tables_in(places: Sequence[ImageRoot]) -> list[str]:
-    """Return the tables directly in these folders that list images."""
+    """Return the readable tables of images directly in these folders."""
     found = []
     for place in places:
         for name in place.names():
@@ -125,15 +123,15 @@ def _tables_in(places: Sequence[ImageRoot]) -> list[str]:
 
 
 def _incomplete(folders: Sequence[str]) -> str:
-    """Say what a folder lacks that has some of the three folders of Market-1501's layout, or ""."""
+    """Name the missing one of Market-1501's three folders; "" if more or fewer are missing."""
     missing = [name for name in FOLDERS.values() if name not in folders]
-    if len(missing) != 1:  # a query alone is in many layouts
+    if len(missing) != 1:  # many layouts have a folder "query"
         return ""
-    return f"put {shorten(missing)} beside the others: Market-1501 and its like have all three folders"
+    return f"put {shorten(missing)} beside the others: Market-1501 and similar formats have all three folders"
 
 
 def _one_level_off(place: Path) -> list[str]:
-    """Return the datasets in the folder above a place or in those below it; nearly anything passes for PersonFolder."""
+    """Return the datasets in the parent or the subfolders; not PersonFolder, which fits nearly anything."""
     if not place.is_dir():
         return []
     below = sorted(path for path in place.iterdir() if path.is_dir())[:_SIBLINGS]
@@ -142,7 +140,7 @@ def _one_level_off(place: Path) -> list[str]:
         try:
             images = ImageRoot(folder)
             known = next((form for form in FORMATS if form is not PersonFolder and form.recognizes(images)), None)
-        except (OSError, UserError):  # somebody else's folder
+        except (OSError, UserError):  # an unreadable folder
             continue
         if known is not None:
             found.append(f"{folder} ({known.__name__})")
@@ -150,7 +148,7 @@ def _one_level_off(place: Path) -> list[str]:
 
 
 def _people_one_level_off(images: ImageRoot) -> str:
-    """Ask for the folder of people above a person's folder, or for those below; "" where there are none."""
+    """Suggest the folder of people above a person's folder, or the ones below; "" if there are none."""
     place = Path(images.path)
     if not place.is_dir() or has_lists(images):
         return ""
@@ -163,14 +161,14 @@ def _people_one_level_off(images: ImageRoot) -> str:
 
 
 def open_dataset(spec: str | os.PathLike[str] | PersonDataset) -> PersonDataset:
-    """Return the dataset that a word, a path or an object stands for.
+    """Return the dataset given by an object, a path or the word ``miniperson``.
 
     Args:
-        spec: a dataset (returned as it is), a path (its format is detected), or the embedded dataset: ``miniperson``,
-            ``miniperson:campus`` or ``miniperson:station``. A folder of that name is given as ``./miniperson``.
+        spec: a dataset (returned unchanged), a path (its format is detected), or the embedded dataset: ``miniperson``,
+            ``miniperson:campus`` or ``miniperson:station``. Write ``./miniperson`` for a folder of that name.
 
     Raises:
-        UserError: nothing is there, no layout is recognized, or MiniPerson has no such domain.
+        UserError: the path does not exist, no format fits, or MiniPerson has no such domain.
     """
     if isinstance(spec, PersonDataset):
         return spec
@@ -178,29 +176,18 @@ def open_dataset(spec: str | os.PathLike[str] | PersonDataset) -> PersonDataset:
     if word != _EMBEDDED:
         _check_spelling(spec)
         return detect(spec)
-    from diffreid_lightning.datasets.miniperson.dataset import MiniPerson  # opens the package's own archive
-
-    if not domain and ":" not in str(spec):
-        return MiniPerson()
-    if domain not in _EMBEDDED_DOMAINS:
-        guess = nearest(domain, _EMBEDDED_DOMAINS)
-        raise UserError(
-            f"MiniPerson has no domain {domain!r}",
-            looked_for=", ".join(_EMBEDDED_DOMAINS),
-            remedy=f"did you mean miniperson:{guess}?" if guess else f"write {_EMBEDDED} or {_EMBEDDED}:campus",
-        )
-    return MiniPerson(domain="campus" if domain == "campus" else "station")
+    return MiniPerson(domain) if ":" in str(spec) else MiniPerson()  # type: ignore[arg-type]  # checked there
 
 
 def open_unlabeled(spec: str | os.PathLike[str] | PersonDataset) -> PersonDataset:
-    """Return the dataset that a word, a path or an object stands for, where its identities are not needed.
+    """Return the dataset given by an object, a path or the word ``miniperson``; labels are not needed.
 
     Args:
-        spec: as for :func:`open_dataset`; a folder or zip of images in no known layout is a :class:`CropFolder`, and
-            so is one of plain folders without query and gallery, which may be cameras as well as people.
+        spec: as for :func:`open_dataset`. A folder or zip of images in no known layout is a :class:`CropFolder`, as
+            are plain folders without query and gallery: they may be cameras.
 
     Raises:
-        UserError: nothing is there, or no image.
+        UserError: the path does not exist or holds no image.
     """
     if isinstance(spec, PersonDataset) or str(spec).partition(":")[0] == _EMBEDDED:
         return open_dataset(spec)
@@ -210,19 +197,19 @@ def open_unlabeled(spec: str | os.PathLike[str] | PersonDataset) -> PersonDatase
     _check_spelling(spec)
     images = ImageRoot(spec)
     known = recognize(images)
-    plain = type(known) is PersonFolder and not named_splits(descend(images)[-1].folders(), flat=False)
+    plain = type(known) is PersonFolder and not find_split_folders(descend(images)[-1].folders(), flat=False)
     if (known is not None and not plain) or not CropFolder.has_layout(images):
         return known or detect(spec)
     return CropFolder(spec)
 
 
 def _check_spelling(spec: str | os.PathLike[str]) -> None:
-    """Answer a word that is nearly ``miniperson`` and no path."""
+    """Refuse a word that is close to ``miniperson`` and not a path."""
     word = str(spec)
     known = os.path.exists(word)  # noqa: PTH110 (Path.exists raises for a name that is too long)
     if os.sep not in word and not known and nearest(word, [_EMBEDDED], cutoff=0.8):
         raise UserError(
             f"There is no dataset {word!r}.",
-            looked_for=f"a path, or {_EMBEDDED}, which ships with the package",
+            looked_for=f"a path, or {_EMBEDDED}, which is part of the package",
             remedy=f"did you mean {_EMBEDDED}?",
         )

@@ -1,4 +1,4 @@
-"""Diff-Person: selected generated images, as ``select`` writes them."""
+"""Diff-Person: the folder of selected generated images that ``select`` writes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from diffreid_lightning.datasets.base import PersonDataset, Rows
+from diffreid_lightning.datasets.base import PersonDataset
 from diffreid_lightning.errors import UserError, shorten
 from diffreid_lightning.manifest.image_root import ImageRoot
 from diffreid_lightning.manifest.manifest import FILE_NAME, Manifest
@@ -18,36 +18,36 @@ NOTE = "diff_person.json"
 
 
 class DiffPerson(PersonDataset):
-    """Generated images of known people that ``select`` kept.
+    """Generated images of known people, kept by ``select``.
 
-    All rows are of split ``generated``; an identity is the real person's, so the images join the real ones when both
-    are trained on. The folder also opens with the stock ``imagefolder`` of Hugging Face ``datasets``.
+    All rows have split ``generated`` and the identity of the real person, so that training on both merges them. The
+    folder can also be opened with the ``imagefolder`` loader of Hugging Face ``datasets``.
 
     Args:
         root: the folder (``OUT/diff_person`` of ``select``), or a .zip of it.
     """
 
     source = "diff_person"
-    """For messages; the rows keep the sources they have."""
-    layout = f"{FILE_NAME} and {NOTE}, as select writes them"
+    """Used in messages; the rows keep their own sources."""
+    layout = f"{FILE_NAME} and {NOTE}, written by select"
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         super().__init__(root)
 
     @classmethod
     def has_layout(cls, images: ImageRoot) -> bool:
-        """Tell whether the manifest and the note are there."""
+        """Return true if the manifest and the note exist."""
         return images.exists(FILE_NAME) and images.exists(NOTE)
 
     @property
     def description(self) -> str:
-        """Its name, and whose people it shows."""
+        """Return the title and the sources of the identities."""
         manifest, _ = self.scan()
         sources = sorted(manifest.table["source"].unique().to_pylist())
         return f"{self.note().get('title', 'Diff-Person')} of {', '.join(sources)}"
 
     def note(self) -> dict[str, Any]:
-        """Return what ``select`` noted: counts, rules, generators, parents.
+        """Return the note of ``select``: counts, rules, generators, parents.
 
         Raises:
             UserError: the note is damaged.
@@ -68,11 +68,8 @@ class DiffPerson(PersonDataset):
             names = manifest.table["file_name"].filter(~made).to_pylist()
             raise UserError(
                 f"{self!r} holds images that were not selected.",
-                looked_for="rows of split generated that were kept",
+                looked_for="rows of split generated with kept = true",
                 found=f"{len(names)} others: {shorten(names, 3)}",
-                remedy="run select again; other manifests open with ManifestDataset",
+                remedy="run select again, or open other manifests with ManifestDataset",
             )
         return manifest, 0
-
-    def _rows(self, images: ImageRoot) -> Rows:
-        raise NotImplementedError("a manifest's rows are read whole")

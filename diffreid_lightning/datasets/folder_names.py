@@ -1,4 +1,4 @@
-"""Tell by its name, and by those of the files in it, whether a folder is a split, a camera or a person."""
+"""Classify folders as splits, cameras or people by their names and their files' names."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _WORDS = {
     **dict.fromkeys(("test", "testing", "eval"), "test"),
 }
 
-# Folders of other formats that hold no splits. An incomplete copy must not pass for people of these names.
+# Folders of other formats. In an incomplete copy they must not be read as people.
 _OTHER_FORMATS = {"labeled", "detected"}
-# Folders whose flat files carry the person in their name: splits only where a pattern reads it.
+# Folders of flat files named after the person: splits only with a pattern that reads it.
 _FLAT_SPLITS = {
     **{"bounding_box_train": "train", "image_train": "train", "bbox_train": "train"},
     **{"bounding_box_test": "gallery", "image_test": "gallery", "image_query": "query"},
@@ -32,7 +32,7 @@ _NO_PERSON = re.compile(
     r"|[a-z]|images?|imgs?|pictures?|photos?|crops?|cropped[_ -]images|frames?|data|campus|rgb|ir|thermal|visible"
     r"|indoor|outdoor|day|night|single_shot|multi_shot|left|right|front|back|masks?|sketch"
 )
-# File names that say person and camera: where they contradict the folders, the folders are no people.
+# File names that hold person and camera: if they contradict the folders, the folders are not people.
 _NAMES_WITH_PEOPLE = tuple(
     re.compile(pattern)
     for pattern in (
@@ -49,30 +49,30 @@ _LEADING_NUMBER = re.compile(r"(\d{1,5})[_-][^/]")  # dates are longer
 
 
 def split_word(folder: str) -> str | None:
-    """Return the split that a folder's name speaks of (``test`` for query and gallery alike), or None.
+    """Return the split that a folder's name contains (``test`` for query and gallery together), or None.
 
-    ``bounding_box_train``, ``Train`` and ``train-set`` speak of train, ``test-set-query`` of query.
+    ``bounding_box_train``, ``Train`` and ``train-set`` contain train, ``test-set-query`` query.
     """
     found = {_WORDS[word] for word in re.split(r"[^a-z]+", folder.lower()) if word in _WORDS}
     return next((split for split in ("val", "query", "gallery", "train", "test") if split in found), None)
 
 
-def speaks_of_splits(folder: str) -> bool:
-    """Tell whether a folder's name is that of a split or of another part of a dataset."""
+def is_part_name(folder: str) -> bool:
+    """Return true if a folder is named like a split or another part of a dataset."""
     return split_word(folder) is not None or folder.lower() in _OTHER_FORMATS
 
 
-def are_no_people(folders: Collection[str]) -> bool:
-    """Tell whether at least half of the folders are named as cameras, scenes or heaps of images are."""
+def are_not_people(folders: Collection[str]) -> bool:
+    """Return true if at least half of the folders are named like cameras, scenes or collections of images."""
     others = sum(_NO_PERSON.fullmatch(name.lower()) is not None for name in folders)
     return bool(folders) and 2 * others >= len(folders)
 
 
-def people_in_one_folder(names: Iterable[str]) -> tuple[str, list[str]] | None:
-    """Return a folder whose file names are of several people, and these people, or None.
+def find_mixed_folder(names: Iterable[str]) -> tuple[str, list[str]] | None:
+    """Return a folder whose file names contain several people, and these people, or None.
 
-    Only names of this field's forms count, and only where a person has two images there: a running number may stand
-    where others have the person.
+    Only the naming schemes of public datasets count, and only if a person has two images in the folder: the number
+    could be a running number.
     """
     names = list(names)
     for naming in _NAMES_WITH_PEOPLE:
@@ -87,12 +87,12 @@ def people_in_one_folder(names: Iterable[str]) -> tuple[str, list[str]] | None:
 
 
 def shared_numbers(names: Iterable[str]) -> tuple[list[str], bool] | None:
-    """Return the numbers that file names begin with, where most of them occur in several folders; else None.
+    """Return the leading numbers of the file names, if most of them occur in several folders; else None.
 
-    People in folders of scenes are named so (``lobby/001_0.jpg``, ``gate/001_0.jpg``), but also the frames of a person.
+    These are people in folders of scenes (``lobby/001_0.jpg``, ``gate/001_0.jpg``), or frames in folders of people.
 
     Returns:
-        The numbers, and whether one occurs twice in a folder, as people do, and running numbers do not.
+        The numbers, and whether one occurs twice in a folder, which indicates people.
     """
     folders: dict[str, list[str]] = {}
     for name in names:
@@ -107,12 +107,12 @@ def shared_numbers(names: Iterable[str]) -> tuple[list[str], bool] | None:
     return sorted(counts), any(1 < len(set(numbers)) < len(numbers) for numbers in folders.values())
 
 
-def named_splits(folders: Iterable[str], flat: bool) -> dict[str, str]:
+def find_split_folders(folders: Iterable[str], flat: bool) -> dict[str, str]:
     """Return the split of each folder that is named after one.
 
     Args:
-        folders: names of folders beside one another.
-        flat: also folders that hold flat files and no people.
+        folders: names of sibling folders.
+        flat: include folders of flat files (``bounding_box_train``).
     """
     folders = list(folders)
     splits = {name: name.lower() for name in folders if name.lower() in SPLITS}

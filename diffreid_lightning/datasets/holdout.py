@@ -1,4 +1,4 @@
-"""Held-out identities: the split on which choices are made, so that query and gallery are read only by ``test``."""
+"""Hold-out of validation identities, so that query and gallery are read by ``test`` only."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from diffreid_lightning.manifest.manifest import Manifest
 
 
 def hold_out_identities(manifest: Manifest, share: float | None, seed: int) -> npt.NDArray[np.bool_]:
-    """Choose the validation rows among a manifest's training rows.
+    """Choose the validation rows of a manifest.
 
-    A manifest that has a ``val`` split of its own keeps it. Otherwise a seeded choice of identities is made among
-    those seen by at least two cameras (the others could not be evaluated).
+    A manifest with a ``val`` split keeps it. Otherwise identities are drawn among those seen by at least two cameras
+    (others cannot be evaluated).
 
     Args:
-        manifest: rows of any splits; only ``train`` and ``val`` rows matter. Distractors of its own ``val`` split are
-            validation rows as well: they stand in the gallery.
-        share: share of the training identities to hold out, 0 (none: the own ``val`` split is trained on too) to 1;
-            None holds out the own ``val`` split and nobody else.
-        seed: the choice depends on it and on the sorted identities alone.
+        manifest: rows of any splits; only ``train`` and ``val`` rows matter. Distractors of the ``val`` split are
+            validation rows too, for the gallery.
+        share: share of the training identities to hold out, 0 (none; a ``val`` split is trained on too) to 1; None
+            holds out the ``val`` split only.
+        seed: the choice depends only on it and on the sorted identities.
 
     Returns:
         (N,) mask of the validation rows.
@@ -46,32 +46,32 @@ def hold_out_identities(manifest: Manifest, share: float | None, seed: int) -> n
 
 
 def trainable_rows(manifest: Manifest, held_out: Collection[IdentityKey]) -> npt.NDArray[np.bool_]:
-    """Mark the rows that may be trained on: train, generated and unused ``val`` rows of identities not held out.
+    """Select the training rows: train, generated and unused ``val`` rows of identities that are not held out.
 
-    Generated images of a held-out identity show that identity, so they stay out with it. Distractors are no class.
+    Generated images of a held-out identity are excluded with it, and distractors always.
 
     Args:
         manifest: rows of any splits.
-        held_out: the (source, partition, pid) that validation has.
+        held_out: the (source, partition, pid) used for validation.
     """
     labels, keys = manifest.identities()
     barred = np.asarray([key in held_out for key in keys], dtype=bool)
-    mask = np.isin(np.asarray(manifest.numpy("split")), ["train", "val", "generated"]) & _shows_somebody(manifest)
+    mask = np.isin(np.asarray(manifest.numpy("split")), ["train", "val", "generated"]) & _has_identity(manifest)
     return mask & ~barred[labels] if len(keys) else mask
 
 
 def first_per_camera(manifest: Manifest) -> npt.NDArray[np.bool_]:
-    """Mark the first row of every (identity, camera) pair: the queries of a held-out split, as Market-1501 has them.
+    """Select the first row of every (identity, camera) pair: the queries of a held-out split, as in Market-1501.
 
-    Distractors are nobody's images and no query; all of them share a pid, and would be taken for one another's matches.
+    Distractors are excluded: they share one pid and would match each other.
     """
     labels, _ = manifest.identities()
-    rows = np.flatnonzero(_shows_somebody(manifest))
+    rows = np.flatnonzero(_has_identity(manifest))
     _, first = np.unique(np.stack([labels, manifest.numpy("camid")], axis=1)[rows], axis=0, return_index=True)
     mask = np.zeros(len(manifest), dtype=bool)
     mask[rows[first]] = True
     return mask
 
 
-def _shows_somebody(manifest: Manifest) -> npt.NDArray[np.bool_]:
+def _has_identity(manifest: Manifest) -> npt.NDArray[np.bool_]:
     return np.asarray(manifest.numpy("role") == "identity", dtype=bool)

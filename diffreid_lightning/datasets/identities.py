@@ -1,4 +1,4 @@
-"""Identities as a person at the keyboard sees them: what they are called, whom a stage takes, what is said of them."""
+"""Names, choice and descriptions of identities."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from diffreid_lightning.manifest.manifest import Manifest
 def identity_name(key: IdentityKey) -> str:
     """Name an identity in prompts: ``<market1501-0002>``, ``<market1501-test-0002>`` outside the train partition.
 
-    Names are closed by brackets, so that none is the beginning of another.
+    The brackets ensure that no name is a prefix of another.
 
     Args:
         key: (source, partition, pid).
@@ -28,16 +28,16 @@ def identity_names(keys: Sequence[IdentityKey]) -> list[str]:
     """Name identities.
 
     Raises:
-        UserError: two of them would have one name.
+        UserError: two of them have the same name.
     """
     names: dict[str, IdentityKey] = {}
     for key in keys:
         other = names.setdefault(identity_name(key), key)
         if other != key:
             raise UserError(
-                f"Two identities would have the name {identity_name(key)}.",
+                f"Two identities have the same name {identity_name(key)}.",
                 found=f"{other} and {key}",
-                remedy="give one of the sources another name",
+                remedy="rename one of the sources",
             )
     return list(names)
 
@@ -48,19 +48,19 @@ def choose_people(
     where: str,
     elsewhere: Sequence[IdentityKey] = (),
 ) -> list[int]:
-    """Choose identities as ``data.identities`` asks for them.
+    """Choose the identities of ``data.identities``.
 
     Args:
         keys: I identities, at least one.
-        asked: a number (the first so many), names with or without their brackets, or None for all.
-        where: whose images count, in words.
-        elsewhere: identities of whom there are images that do not count.
+        asked: a number (the first N), names with or without brackets, or None for all.
+        where: description of the images that count, for messages.
+        elsewhere: identities with other images only.
 
     Returns:
-        Places in ``keys``: in order, or in that of the names; each once.
+        Indices into ``keys``, in order or in the order of the names; each once.
 
     Raises:
-        UserError: there are not so many, a name is not among them, or none is given.
+        UserError: the number is out of range, a name is unknown, or the list is empty.
     """
     if asked is None:
         return list(range(len(keys)))
@@ -81,18 +81,18 @@ def choose_people(
         others = set(map(identity_name, elsewhere))
         guess = nearest(missing[0], places)
         raise UserError(
-            f"There is no image of {shorten(missing)} to take.",
+            f"There is no image of {shorten(missing)} to use.",
             looked_for=where,
             found="other images only"
             if others.issuperset(missing)
             else f"{len(places)} identities, such as {shorten(places, 3)}",
-            remedy=f"did you mean {guess}?" if guess else "ask for others in data.identities",
+            remedy=f"did you mean {guess}?" if guess else "give other identities in data.identities",
         )
     return [places[name] for name in wanted]
 
 
 def describe_people(rows: Manifest) -> list[str]:
-    """Return each identity's description, in the order of ``rows.identities()``: the first that a row has, or ""."""
+    """Return each identity's first description, in the order of ``rows.identities()``; "" if there is none."""
     labels, keys = rows.identities()
     found = [""] * len(keys)
     if "description" in rows.columns:

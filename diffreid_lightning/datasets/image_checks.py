@@ -1,4 +1,4 @@
-"""Look at every decoded image of a dataset: broken, black, flat, of few levels, the same one again."""
+"""Check every decoded image of a dataset: broken, black, flat, with few levels, duplicated."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from diffreid_lightning.manifest.image_decoding import (
 from diffreid_lightning.manifest.image_root import ImageRoot
 from diffreid_lightning.manifest.manifest import Manifest
 
-_BATCH = 64  # images handed to a thread at a time: a future for each of a million images would fill the memory
-_DARK, _LIGHT, _EVEN = 10, 245, 5  # values a black image stays below, a white one above; spread of a flat one
-_FEW = 16  # levels that 12 bits leave in 8 when they are cut off as if they were 16
-_STRAY = 0.01  # share of pixels whose levels do not count
-_MANY_EMPTY = 0.01  # share of the images from which on those that show nothing are a problem
+_BATCH = 64  # images per thread task: one future per image would fill the memory for a million images
+_DARK, _LIGHT, _EVEN = 10, 245, 5  # maximum of a black image, minimum of a white one, spread of a flat one
+_FEW = 16  # levels left if 12-bit values are truncated to 8 bits as if they were 16-bit
+_STRAY = 0.01  # share of pixels whose levels are ignored
+_MANY_EMPTY = 0.01  # share of empty images from which they are a problem
 _SHOWN = 3
 _FEW_LEVELS = "of few levels"
 
@@ -42,18 +42,18 @@ class Decoded:
     """Findings of decoding every image.
 
     Args:
-        images: how many were read.
-        broken: (file name, what is wrong) of each image that cannot be decoded.
-        too_deep: (file name, what is wrong) of each grey image of more than 8 bits that do not fill their type's range.
-        deep_colors: those of them in color, which are rewritten by another program.
-        deep_range: smallest and largest grey value over all images of more than 8 bits; None without such images.
-        empty: file names of images that show nothing, by what they are: black, white, of one color.
-        few_levels: file names of other images of at most 16 levels in every channel.
-        several_frames: file names of files with more than one picture, of which the first is taken.
-        train_test_copies: file names of test images that are pixel for pixel a training image.
-        mislabeled_copies: file names of images that are pixel for pixel an image of another person.
-        repeated: file names of images that are pixel for pixel an earlier one of the same person and part.
-        most_repeated: how often the image that occurs most often is there.
+        images: number of images read.
+        broken: (file name, reason) of each image that cannot be decoded.
+        too_deep: (file name, reason) of each gray image with more than 8 bits that do not fill their type's range.
+        deep_colors: the same for color images, which another program must convert.
+        deep_range: smallest and largest gray value over all images of more than 8 bits; None without such images.
+        empty: file names of empty images by kind: black, white, of one color.
+        few_levels: file names of other images with at most 16 levels in every channel.
+        several_frames: file names of files with more than one frame, of which the first is read.
+        train_test_copies: file names of test images that are exact copies of a training image.
+        mislabeled_copies: file names of exact copies of another person's image.
+        repeated: file names of exact copies of an earlier image of the same person and part.
+        most_repeated: number of occurrences of the most frequent image.
     """
 
     images: int
@@ -76,48 +76,48 @@ class Decoded:
         if self.broken:
             found.append(f"{len(self.broken):,} images cannot be read")
         if self.too_deep:
-            found.append(self._too_deep_in_words())
+            found.append(self._describe_too_deep())
         if self.deep_colors:
-            found.append(f"{_shallow(self.deep_colors)}; {COLOR_REMEDY}")
-        return found if self._few_are_empty else found + self._empty_in_words()
+            found.append(f"{_describe_depth(self.deep_colors)}; {COLOR_REMEDY}")
+        return found if self._few_are_empty else found + self._describe_empty()
 
     @property
     def hints(self) -> list[str]:
         """Return findings to look at, which may be correct."""
-        found = self._empty_in_words() if self._few_are_empty else []
+        found = self._describe_empty() if self._few_are_empty else []
         for names, what in (
             (self.few_levels, f"images have at most {_FEW} levels per channel"),
             (self.train_test_copies, "test images are copies of training images"),
             (self.mislabeled_copies, "images are copies of another person's image"),
             (self.repeated, "images are copies of another image of the same person"),
-            (self.several_frames, "files hold more than one picture, and the first is taken"),
+            (self.several_frames, "files hold more than one frame, of which the first is read"),
         ):
             if names:
                 found.append(f"{len(names):,} {what}: {shorten(names, _SHOWN)}")
         if self.most_repeated > 2:
-            found.append(f"one and the same image is there {self.most_repeated:,} times")
+            found.append(f"one image occurs {self.most_repeated:,} times")
         return found
 
     @property
     def _few_are_empty(self) -> bool:
-        """Tell whether so few images show nothing as a camera that fails now and then leaves."""
+        """Return true if the share of empty images is that of an occasional camera failure."""
         return sum(len(names) for _, names in self.empty) < _MANY_EMPTY * self.images
 
-    def _empty_in_words(self) -> list[str]:
+    def _describe_empty(self) -> list[str]:
         return [f"{len(names):,} images are {kind}: {shorten(names, _SHOWN)}" for kind, names in self.empty]
 
-    def _too_deep_in_words(self) -> str:
-        text = _shallow(self.too_deep)
+    def _describe_too_deep(self) -> str:
+        text = _describe_depth(self.too_deep)
         if self.deep_range is None:
-            return f"{text}; write the whole set with one range, as images of 8 bits"
+            return f"{text}; convert the whole set to 8 bits with one range"
         low, high = (f"{value:.10g}" for value in self.deep_range)
         return (
-            f"{text}. Such images hold values from {low} to {high}; write the set anew with one range for all: "
+            f"{text}. Such images hold values from {low} to {high}; rewrite the set with one range for all: "
             f"python -m diffreid_lightning data export PATH --format market1501 --out DIR --gray_range {low} {high}"
         )
 
 
-def _shallow(images: tuple[tuple[str, str], ...]) -> str:
+def _describe_depth(images: tuple[tuple[str, str], ...]) -> str:
     name, reason = images[0]
     return f"{len(images):,} images of more than 8 bits do not fill the range of their type: {name} ({reason})"
 
@@ -125,7 +125,7 @@ def _shallow(images: tuple[tuple[str, str], ...]) -> str:
 class _Look(NamedTuple):
     """Properties of one decoded image."""
 
-    digest: bytes = b""  # of its pixels; empty where it shows nothing
+    digest: bytes = b""  # of its pixels; empty for an empty image
     broken: str | None = None
     too_deep: str | None = None
     in_color: bool = False
@@ -135,10 +135,10 @@ class _Look(NamedTuple):
 
 
 def decode_all(manifest: Manifest, on_progress: Callable[[int, int], None] | None = None) -> Decoded:
-    """Read every image of a manifest with a thread per core (Pillow decodes without holding the interpreter).
+    """Read every image of a manifest, with one thread per core (Pillow releases the GIL).
 
     Args:
-        manifest: whose images.
+        manifest: the images' manifest.
         on_progress: called with (images decoded, all images) after each batch.
     """
     names = manifest.table["file_name"].to_pylist()
@@ -146,14 +146,14 @@ def decode_all(manifest: Manifest, on_progress: Callable[[int, int], None] | Non
     batches = (names[start : start + _BATCH] for start in range(0, len(names), _BATCH))
     workers = os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
-        # At most a few batches wait at a time.
+        # Bound the number of waiting batches.
         for window in iter(lambda: list(islice(batches, 4 * workers)), []):
-            for seen in pool.map(_look_at_batch, [manifest.images] * len(window), window):
+            for seen in pool.map(_check_batch, [manifest.images] * len(window), window):
                 looks += seen
                 if on_progress is not None:
                     on_progress(len(looks), len(names))
     pairs = list(zip(names, looks, strict=True))
-    across, wrong, repeated = _copies(manifest, names, [look.digest for look in looks])
+    across, wrong, repeated = _find_copies(manifest, names, [look.digest for look in looks])
     counts = Counter(look.digest for look in looks if look.digest)
     kinds = sorted({look.kind for look in looks} - {"", _FEW_LEVELS})
     return Decoded(
@@ -161,7 +161,7 @@ def decode_all(manifest: Manifest, on_progress: Callable[[int, int], None] | Non
         broken=tuple((name, look.broken) for name, look in pairs if look.broken is not None),
         too_deep=tuple((name, look.too_deep) for name, look in pairs if look.too_deep and not look.in_color),
         deep_colors=tuple((name, look.too_deep) for name, look in pairs if look.too_deep and look.in_color),
-        deep_range=_whole_range(look.deep_range for look in looks),
+        deep_range=_merge_ranges(look.deep_range for look in looks),
         empty=tuple((kind, tuple(name for name, look in pairs if look.kind == kind)) for kind in kinds),
         few_levels=tuple(name for name, look in pairs if look.kind == _FEW_LEVELS),
         several_frames=tuple(name for name, look in pairs if look.frames > 1),
@@ -173,9 +173,9 @@ def decode_all(manifest: Manifest, on_progress: Callable[[int, int], None] | Non
 
 
 def describe_pixels(image: Image.Image) -> str:
-    """Name what is odd about an image's pixels: black, white, of one color, of few levels; "" for nothing.
+    """Return "black", "white", "of one color" or "of few levels"; "" for an ordinary image.
 
-    A hundredth of the pixels does not count: hot ones, or a line of text.
+    One percent of the pixels is ignored: hot pixels, or a line of text.
 
     Args:
         image: RGB.
@@ -193,44 +193,44 @@ def describe_pixels(image: Image.Image) -> str:
 
 
 def _levels(counts: npt.NDArray[np.int64]) -> int:
-    """Count the levels that all but a stray percent of the pixels are made of."""
+    """Count the levels that cover 99 % of the pixels."""
     sums = np.cumsum(np.sort(counts)[::-1])
     return int(np.searchsorted(sums, (1 - _STRAY) * sums[-1])) + 1
 
 
-def _look_at_batch(images: ImageRoot, names: list[str]) -> list[_Look]:
-    return [_look_at(images, name) for name in names]
+def _check_batch(images: ImageRoot, names: list[str]) -> list[_Look]:
+    return [_check_image(images, name) for name in names]
 
 
-def _look_at(images: ImageRoot, name: str) -> _Look:
-    """Read and judge one image."""
+def _check_image(images: ImageRoot, name: str) -> _Look:
+    """Read and check one image."""
     data = b""
     try:
         data = images.read(name)
         image = decode_image(data, name)
     except DepthError as error:
-        return _Look(too_deep=error.found or error.what, in_color=error.in_color, deep_range=_range(data))
+        return _Look(too_deep=error.found or error.what, in_color=error.in_color, deep_range=_gray_range(data))
     except UserError as error:
         return _Look(broken=error.found or error.what)
     kind = describe_pixels(image)
     shows = kind in ("", _FEW_LEVELS)
     digest = hashlib.blake2b(repr(image.size).encode() + image.tobytes(), digest_size=16).digest() if shows else b""
-    return _Look(digest, deep_range=_range(data), kind=kind, frames=count_frames(data))
+    return _Look(digest, deep_range=_gray_range(data), kind=kind, frames=count_frames(data))
 
 
-def _range(data: bytes) -> tuple[float, float] | None:
+def _gray_range(data: bytes) -> tuple[float, float] | None:
     values = deep_values(data)
     finite = values[np.isfinite(values)] if values is not None else np.zeros(0)
     return value_range(finite) if finite.size else None
 
 
-def _whole_range(ranges: Iterable[tuple[float, float] | None]) -> tuple[float, float] | None:
+def _merge_ranges(ranges: Iterable[tuple[float, float] | None]) -> tuple[float, float] | None:
     known = [found for found in ranges if found is not None]
     return (min(low for low, _ in known), max(high for _, high in known)) if known else None
 
 
-def _copies(manifest: Manifest, names: list[str], digests: list[bytes]) -> tuple[tuple[str, ...], ...]:
-    """Return the test images that are training images, those of another person, and the other repeated ones."""
+def _find_copies(manifest: Manifest, names: list[str], digests: list[bytes]) -> tuple[tuple[str, ...], ...]:
+    """Return copies of training images in test, copies under another person, and other copies."""
     labels, _ = manifest.identities()
     tested = np.isin(manifest.numpy("split"), ["query", "gallery"])
     first: dict[bytes, int] = {}

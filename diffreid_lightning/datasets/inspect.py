@@ -1,4 +1,4 @@
-"""Look a dataset over before hours are spent on it: counts beside the published ones, labels, broken images."""
+"""Check a dataset before training on it: counts against the published ones, labels, broken images."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from diffreid_lightning.datasets import Counts, PersonDataset, count_splits, open_dataset
+from diffreid_lightning.datasets.base import compare_counts
 from diffreid_lightning.datasets.image_checks import Decoded, decode_all
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.manifest.schema import SPLITS
@@ -24,8 +25,8 @@ class SplitReport:
     Args:
         split: its name.
         counts: ids (the distractors' included), images and cameras.
-        images_per_id: fewest, median and most images of an identity, distractors left out.
-        single_image_ids: identities with one image: no positive pair can be made of them.
+        images_per_id: fewest, median and most images of an identity, without distractors.
+        single_image_ids: identities with one image, which have no positive pair.
         distractors: images of role distractor.
     """
 
@@ -41,18 +42,18 @@ class Report:
     """Report of ``data check``.
 
     Args:
-        place: where the images lie.
+        place: the folder or archive of the images.
         description: the dataset's format and options.
-        splits: one report for each split, in the order train, val, query, gallery, generated.
-        published: the published counts by split; empty where there are none.
-        junk: images the dataset itself calls junk, which were dropped.
+        splits: one report per split, in the order train, val, query, gallery, generated.
+        published: the published counts by split; empty if there are none.
+        junk: dropped images that the dataset labels as junk.
         unmatched_queries: queries without a gallery image of the same identity and another camera; they are skipped.
-        leaked_ids: identities that are in train and in val, query or gallery.
-        shared_numbers: person numbers that are in train and in test; None where the format numbers test anew.
+        leaked_ids: identities in train and in val, query or gallery.
+        shared_numbers: person numbers in train and in test; None if the format restarts the numbering for test.
         cameras_unknown: every image has its own camera id.
-        decoded: what reading every image brought to light; None when they were not read.
+        decoded: findings of decoding every image; None if they were not decoded.
         strict: whether a difference from the published counts is a problem.
-        notes: what the reader left out beside junk, and what else it noticed.
+        notes: notes of the reader, on skipped images other than junk and anything else to look at.
     """
 
     place: Path
@@ -70,54 +71,53 @@ class Report:
 
     @property
     def differences(self) -> dict[str, tuple[Counts, Counts | None]]:
-        """(published, ours) of each split that is not as published; ours is None where the split is missing."""
-        ours = {split.split: split.counts for split in self.splits}
-        return {name: (counts, ours.get(name)) for name, counts in self.published.items() if ours.get(name) != counts}
+        """Return (published, ours) of each split whose counts differ; ours is None if the split is missing."""
+        return compare_counts(self.published, {split.split: split.counts for split in self.splits})
 
     @property
     def problems(self) -> list[str]:
-        """Return the faults that must be fixed before the dataset is used; empty if ``ok``."""
+        """Return the faults that must be fixed before the dataset is used; empty if the dataset is ``ok``."""
         found = []
         if self.strict and self.differences:
-            found += self._worded_differences()
+            found += self._describe_differences()
         if self.leaked_ids:
             found.append(f"{self.leaked_ids:,} identities are in train and in val, query or gallery")
-        found += self._lone_identities()
+        found += self._find_missing_parts()
         if self.decoded is not None:
             found += self.decoded.problems
-        if self._nobody_can_be_found:
+        if self._no_query_matches:
             found.append(f"none of the {self.unmatched_queries:,} queries has a match in another camera of the gallery")
         return found
 
     @property
-    def _nobody_can_be_found(self) -> bool:
+    def _no_query_matches(self) -> bool:
         queries = sum(split.counts.images for split in self.splits if split.split == "query")
         return 0 < queries <= self.unmatched_queries
 
-    def _lone_identities(self) -> list[str]:
-        """Word what cannot be trained or measured for want of identities or images."""
+    def _find_missing_parts(self) -> list[str]:
+        """Return what cannot be trained or evaluated because identities or images are missing."""
         ids = {split.split: split.counts.ids for split in self.splits}
         found = []
         if ids.get("train", 0) + ids.get("val", 0) + ids.get("generated", 0) == 1:
-            found.append("one identity to train on: nothing can be told apart")
+            found.append("only one identity to train on")
         for one, other in (("query", "gallery"), ("gallery", "query")):
             if one in ids and other not in ids:
-                found.append(f"{one} has images and {other} has none: nobody can be searched for")
+                found.append(f"{one} has images and {other} has none: evaluation is impossible")
         return found
 
-    def _worth_a_look(self) -> list[str]:
-        """Word what makes training or measuring weak."""
+    def _find_weaknesses(self) -> list[str]:
+        """Return what weakens training or evaluation."""
         found = []
         for split in self.splits:
             counts = split.counts
             if split.split == "train" and split.single_image_ids == counts.ids > 1:
-                found.append("every identity of train has one image: there is no positive pair to learn from")
+                found.append("every identity of train has one image: there are no positive pairs")
             if split.split == "train" and counts.cameras == 1 < counts.images:
-                found.append("all of train is of one camera: nobody can be held out for validation")
+                found.append("all of train is from one camera: no identity can be held out for validation")
             if split.split == "gallery" and counts.ids == 1:
-                found.append("the gallery shows one identity: every ranking of it is right")
+                found.append("the gallery shows one identity: every ranking is correct")
         if not any(split.split in ("train", "generated") for split in self.splits):
-            found.append("no image is in train: it can be tested on only")
+            found.append("no image is in train: the dataset can only be tested on")
         return found
 
     @property
@@ -125,22 +125,22 @@ class Report:
         """Return findings to look at, which may be correct."""
         found = [*self.notes]
         if self.differences and not self.strict:
-            found += self._worded_differences()
-        found += self._worth_a_look()
-        if self.unmatched_queries and not self._nobody_can_be_found:
+            found += self._describe_differences()
+        found += self._find_weaknesses()
+        if self.unmatched_queries and not self._no_query_matches:
             found.append(f"{self.unmatched_queries:,} queries have no match in another camera; evaluation skips them")
         if self.cameras_unknown:
-            found.append("cameras are unknown (each image its own): no match is removed, scores are not comparable")
+            found.append("cameras are unknown (each image its own): no match is removed, so scores are not comparable")
         if self.shared_numbers:
             found.append(
                 f"{self.shared_numbers:,} person numbers are in train and in test; if they are the same people, "
-                "the test is not fair"
+                "the test is invalid"
             )
         if self.decoded is not None:
             found += self.decoded.hints
         return found
 
-    def _worded_differences(self) -> list[str]:
+    def _describe_differences(self) -> list[str]:
         return [
             f"{split} has {ours or 'no images'}; published: {published}"
             for split, (published, ours) in self.differences.items()
@@ -159,13 +159,13 @@ def check(
     strict: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """Read a dataset and report what is in it.
+    """Read a dataset and report its contents.
 
     Args:
-        dataset: a dataset, or a path or word as ``open_dataset`` takes it.
+        dataset: a dataset, or a path or word that ``open_dataset`` accepts.
         decode: also read every image.
         strict: count a difference from the published counts as a problem.
-        on_progress: called with (images decoded, all images) now and then.
+        on_progress: called with (images decoded, all images) at intervals.
 
     Raises:
         UserError: the dataset cannot be read at all.
@@ -177,7 +177,7 @@ def check(
         place=manifest.root,
         description=dataset.description,
         splits=tuple(_report_split(manifest, name, counts[name]) for name in SPLITS if name in counts),
-        published=dict(dataset.published),
+        published=dict(dataset.published_counts),
         junk=junk,
         unmatched_queries=count_unmatched(manifest),
         leaked_ids=_count_leaked(manifest),
@@ -199,19 +199,19 @@ def _report_split(manifest: Manifest, split: str, counts: Counts) -> SplitReport
 
 
 def count_unmatched(manifest: Manifest) -> int:
-    """Count queries whose identity the gallery holds in no other camera."""
+    """Count queries without a gallery image of the same identity from another camera."""
     split = manifest.numpy("split")
     labels, _ = manifest.identities()
     cameras = np.unique(manifest.numpy("camid"), return_inverse=True)[1]
     views = labels * (int(cameras.max(initial=0)) + 1) + cameras
     query, gallery = split == "query", split == "gallery"
-    of_person = _occurrences(labels[gallery], labels[query])
-    of_view = _occurrences(views[gallery], views[query])
+    of_person = _count_occurrences(labels[gallery], labels[query])
+    of_view = _count_occurrences(views[gallery], views[query])
     return int((of_person == of_view).sum())
 
 
-def _occurrences(values: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Return how often each of ``wanted`` is in ``values``."""
+def _count_occurrences(values: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Count each of ``wanted`` in ``values``."""
     ordered = np.sort(values)
     return np.searchsorted(ordered, wanted, "right") - np.searchsorted(ordered, wanted, "left")
 

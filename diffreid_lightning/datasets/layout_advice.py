@@ -1,6 +1,6 @@
-"""Ask which format a folder has, and how to read it, from within a format.
+"""Format detection and suggested options, callable from within a format.
 
-The code that tells formats apart imports every format, so no format can import it; ``datasets/__init__`` connects them.
+The detection imports every format, so no format can import it; ``datasets/__init__`` connects them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 TABLE = (
     "list the images in a table and give that: a file labels.csv in this folder with the columns path, pid, camid "
-    "and split (train, query or gallery; the last two columns may be left out)"
+    "and split (train, query or gallery; the last two columns are optional)"
 )
 
 _recognize: Callable[[ImageRoot], PersonDataset | None]
@@ -25,16 +25,16 @@ _suggest: Callable[[ImageRoot, str], str]
 def connect(
     recognizer: Callable[[ImageRoot], PersonDataset | None], suggester: Callable[[ImageRoot, str], str]
 ) -> None:
-    """Set what answers :func:`recognized` and :func:`suggestion`."""
+    """Set the functions behind :func:`recognize_format` and :func:`suggestion`."""
     global _recognize, _suggest
     _recognize, _suggest = recognizer, suggester
 
 
-def recognized(images: ImageRoot) -> PersonDataset | None:
+def recognize_format(images: ImageRoot) -> PersonDataset | None:
     """Return the dataset of any format at ``images``, or None."""
     return _recognize(images)
 
 
 def suggestion(images: ImageRoot, generic: str = TABLE) -> str:
-    """Return what to write so that a folder is read; ``generic`` where nothing can be derived."""
+    """Return the options that read a folder, as a remedy; ``generic`` if none can be derived."""
     return _suggest(images, generic)

@@ -1,4 +1,4 @@
-"""Derive how :class:`~.person_folder.PersonFolder` reads a folder whose layout is none of the known ones."""
+"""Suggest options with which :class:`~.person_folder.PersonFolder` reads a folder in an unknown layout."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from diffreid_lightning.datasets.base import count_splits, descend
-from diffreid_lightning.datasets.folder_names import are_no_people, split_word
+from diffreid_lightning.datasets.folder_names import are_not_people, split_word
 from diffreid_lightning.datasets.layout_advice import TABLE
 from diffreid_lightning.datasets.person_folder import PersonFolder
 from diffreid_lightning.datasets.split_entries import SPLITS
@@ -18,92 +18,81 @@ from diffreid_lightning.manifest.image_root import ImageRoot
 
 PATTERNS = (
     r"^(?P<pid>-?\d+)_\d+_c(?P<camera>\d+)_",  # LTCC: person, clothes, camera
-    r"^(?P<pid>-?\d+)_(?P<camera>s\d+_c\d+)_f",  # RandPerson: cameras are numbered in each scene
+    r"^(?P<pid>-?\d+)_(?P<camera>s\d+_c\d+)_f",  # RandPerson: cameras are numbered per scene
     r"^(?P<pid>-?\d+)_(?P<camera>c\d+_s\d+)_f",
-    r"^(?P<pid>-?\d+)_c(?P<camera>\d+)(?=[s_.])",  # Market-1501 and its like, VeRi-776, PersonX
+    r"^(?P<pid>-?\d+)_c(?P<camera>\d+)(?=[s_.])",  # Market-1501 and similar, VeRi-776, PersonX
     r"^(?P<pid>\d{4}|00-1)C(?P<camera>\d+)T\d+F",  # MARS
     r"^(?P<pid>\d+)-(?P<camera>\d+)-\d+-\d+\.",  # VC-Clothes
     r"^[Pp](?P<pid>\d+)_?[Cc](?P<camera>\d+)",  # DeepChange
     r"^p(?P<pid>-?\d+)_s\d+_\d+\.",  # CUHK-SYSU crops: no cameras
-    r"^(?P<pid>\d{4})(?P<camera>0(?=0[12]\.)|00(?=[34]\.))",  # CUHK01: images 1, 2 and 3, 4 are of one view each
-    r"^(?P<pid>[^_]+)_c(?P<camera>\d+)(?=[s_.])",  # people in words
+    r"^(?P<pid>\d{4})(?P<camera>0(?=0[12]\.)|00(?=[34]\.))",  # CUHK01: images 1, 2 are one view, 3, 4 the other
+    r"^(?P<pid>[^_]+)_c(?P<camera>\d+)(?=[s_.])",  # names of people
     r"(?:^|/)(?P<camera>cam(?:era)?[_-]?\w+)/(?:person_?)?(?P<pid>[^/_.]+)",  # VIPeR, PRID, WARD, iLIDS-VID
-    r"^(?P<pid>[^_]+)_(?P<camera>[A-Za-z][^_]*)_[^_]*\.",  # people and cameras in words
+    r"^(?P<pid>[^_]+)_(?P<camera>[A-Za-z][^_]*)_[^_]*\.",  # names of people and cameras
     r"^(?P<pid>-?\d+)_\d+_\d+\.",  # Celeb-reID: no cameras
     r"^(?P<pid>\d+)_",  # LaST: no cameras
 )
-"""Patterns of names that are common in this field, the most telling first."""
+"""Naming schemes of public datasets, the most specific first."""
 
-_FIRST_WEAK = PATTERNS[-3]  # from here on a running number or a word of a frame fits, too: folders of people go before
+_FIRST_WEAK = PATTERNS[-3]  # from here on patterns also fit running numbers, so folders of people are tried before
 
+_LISTS = "train_test_split/"
 _PRCC = r"(?=.*/(?P<camera>[ABC])[/_])(?:.*/)?(?P<pid>\d+)/"
-_KNOWN: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
+_KNOWN: tuple[tuple[str, dict[str, Any]], ...] = (
     # VehicleID: a line is "<image> <vehicle>"; no cameras.
+    (f"image {_LISTS}train_list.txt", {"pattern": r" (?P<pid>\d+)$", "train": f"{_LISTS}train_list.txt"}),
+    # VeRi-Wild, the small test set; its cameras are in vehicle_info.txt, which is not read.
     (
-        ("image", "train_test_split/train_list.txt"),
-        {"pattern": r" (?P<pid>\d+)$", "train": "train_test_split/train_list.txt"},
+        f"images {_LISTS}train_list.txt {_LISTS}test_3000_query.txt",
+        {"pattern": r"(?P<pid>\d+)/[^/]+$", "train": f"{_LISTS}train_list.txt"}
+        | {"query": f"{_LISTS}test_3000_query.txt", "gallery": f"{_LISTS}test_3000.txt"},
     ),
-    # VeRi-Wild, the small test set; its cameras stand in vehicle_info.txt, which is not read.
+    # PRID 2011: only persons 1 to 200 are in both views; any other number is two people.
     (
-        ("images", "train_test_split/train_list.txt", "train_test_split/test_3000_query.txt"),
-        {
-            "pattern": r"(?P<pid>\d+)/[^/]+$",
-            "train": "train_test_split/train_list.txt",
-            "query": "train_test_split/test_3000_query.txt",
-            "gallery": "train_test_split/test_3000.txt",
-        },
+        "single_shot/cam_a single_shot/cam_b",
+        {"pattern": r"cam_(?P<camera>[ab])/person_(?P<pid>\d+)"}
+        | {"train": ["single_shot/cam_?/person_0[01]??.png", "single_shot/cam_?/person_0200.png"]},
     ),
-    # PRID 2011: only persons 1 to 200 are in both views; the other numbers mean two people each.
+    # PRCC, the query in other clothes; images in the same clothes are in B.
     (
-        ("single_shot/cam_a", "single_shot/cam_b"),
-        {
-            "pattern": r"cam_(?P<camera>[ab])/person_(?P<pid>\d+)",
-            "train": ["single_shot/cam_?/person_0[01]??.png", "single_shot/cam_?/person_0200.png"],
-        },
-    ),
-    # PRCC, the query in other clothes; images of one's own clothes are in B.
-    (
-        ("rgb/train", "rgb/test/A", "rgb/test/C"),
-        {
-            "pattern": _PRCC,
-            **{"train": "rgb/train", "val": "rgb/val", "query": "rgb/test/C", "gallery": "rgb/test/A"},
-        },
+        "rgb/train rgb/test/A rgb/test/C",
+        {"pattern": _PRCC, "train": "rgb/train", "val": "rgb/val", "query": "rgb/test/C", "gallery": "rgb/test/A"},
     ),
 )
-"""Layouts whose names do not tell all: the folders and files that are there, and the arguments."""
+"""Layouts that need more than a pattern: the files and folders that identify them, and the arguments."""
 
 _PROBE = 200
 
 
 def suggest_options(images: ImageRoot, generic: str = TABLE) -> str:
-    """Return what to write so that a folder is read, tried before it is said.
+    """Return commands that read a folder, after trying them.
 
     Args:
         images: the folder.
-        generic: what to say where nothing can be derived.
+        generic: the answer if no options can be derived.
     """
     places = descend(images)
-    for look in (known, derive):
+    for find in (_find_known, _derive):
         for place in places:
-            options = look(place)
+            options = find(place)
             if options is not None:
-                return paste(place, options)
+                return _format_commands(place, options)
     return generic
 
 
-def known(images: ImageRoot) -> dict[str, Any] | None:
-    """Return the arguments of PersonFolder for a layout that is known by its folders and files, or None."""
+def _find_known(images: ImageRoot) -> dict[str, Any] | None:
+    """Return the arguments for a layout that its folders and files identify, or None."""
     for marks, options in _KNOWN:
-        if all(images.peek(mark, 1) or images.exists(mark) for mark in marks) and _reads(images, options):
+        if all(images.peek(mark, 1) or images.exists(mark) for mark in marks.split()) and _can_read(images, options):
             return options
     return None
 
 
-def derive(images: ImageRoot) -> dict[str, Any] | None:
-    """Return arguments of PersonFolder with which a folder can be read, or None.
+def _derive(images: ImageRoot) -> dict[str, Any] | None:
+    """Return arguments with which a folder can be read, or None.
 
-    The folders whose names speak of splits are taken for these; the first pattern that fits every name gives person
-    and camera. The whole is read once: at least two people, and more images than people.
+    Folders with the name of a split are that split; the first pattern that fits every name gives person and camera.
+    The arguments must read at least two people, and more images than people.
     """
     names = images.images()
     if not names:
@@ -113,20 +102,20 @@ def derive(images: ImageRoot) -> dict[str, Any] | None:
         return None
     sample = names[:: max(1, len(names) // _PROBE)]
     for pattern in PATTERNS:
-        if pattern == _FIRST_WEAK and _reads(images, splits):
+        if pattern == _FIRST_WEAK and _can_read(images, splits):
             return splits
         if "/" in pattern and _people_above_cameras(sample):
             return _with_camera_folders(images, names, splits)
         option, search = {"pattern": pattern}, re.compile(pattern).search
-        # The sample spares the rest; a name of another form somewhere is found when the whole is read.
+        # A sample is faster; names of another form are found when all files are read.
         fits = all(search(name if "/" in pattern else name.rpartition("/")[2]) for name in sample)
-        if fits and _reads(images, {**option, **splits}):
+        if fits and _can_read(images, {**option, **splits}):
             return {**option, **splits}
     return _with_camera_folders(images, names, splits)
 
 
-def paste(images: ImageRoot, options: dict[str, Any]) -> str:
-    """Word arguments of PersonFolder as commands, with what they read."""
+def _format_commands(images: ImageRoot, options: dict[str, Any]) -> str:
+    """Return commands with these arguments, and the counts that they read."""
     counts = count_splits(_open(images, options))
     read = "; ".join(f"{split}: {counts[split]}" for split in SPLITS if split in counts)
     words = {name: value if isinstance(value, str) else json.dumps(value) for name, value in options.items()}
@@ -146,7 +135,7 @@ def _open(images: ImageRoot, options: dict[str, Any]) -> Any:
     return dataset.scan()[0]
 
 
-def _reads(images: ImageRoot, options: dict[str, Any]) -> bool:
+def _can_read(images: ImageRoot, options: dict[str, Any]) -> bool:
     try:
         manifest = _open(images, options)
     except UserError:
@@ -156,7 +145,7 @@ def _reads(images: ImageRoot, options: dict[str, Any]) -> bool:
 
 
 def _splits(names: Iterable[str]) -> dict[str, Any] | None:
-    """Return the folders of each split that folders' names speak of; None where they leave it open."""
+    """Return the folders of each split by their names; None if the names do not decide it."""
     found: dict[str, set[str]] = {}
     for name in names:
         *folders, _ = name.split("/")
@@ -171,16 +160,16 @@ def _splits(names: Iterable[str]) -> dict[str, Any] | None:
     if "query" not in found or "gallery" not in found:
         found.pop("query", None)
         found.pop("gallery", None)
-    tested = found.pop("test", None)  # without a query nobody knows which of its images are searched for
+    tested = found.pop("test", None)  # without a query folder its queries are unknown
     if "train" not in found and "query" not in found:
         return None if tested or found else {}
-    plain = {split: _chosen(split, sorted(entries)) for split, entries in found.items()}
-    if any(_is_whole(entry) for entry in plain.get("train", ())):
+    plain = {split: _choose(split, sorted(entries)) for split, entries in found.items()}
+    if any(map(_is_whole, plain.get("train", ()))):
         plain.pop("val", None)  # it is part of train_all
-    return {split: _one_or_all(plain[split]) for split in SPLITS if split in plain}
+    return {split: plain[split][0] if len(plain[split]) == 1 else plain[split] for split in SPLITS if split in plain}
 
 
-def _chosen(split: str, entries: list[str]) -> list[str]:
+def _choose(split: str, entries: list[str]) -> list[str]:
     """Choose among folders of one split: PRCC's images, not its sketches; train_all; query, not multi-query."""
     entries = [entry for entry in entries if not re.search(r"sketch|mask", entry.lower())] or entries
     whole = [entry for entry in entries if split == "train" and _is_whole(entry)]
@@ -191,46 +180,42 @@ def _is_whole(entry: str) -> bool:
     return re.search(r"[_-]all$", entry.lower()) is not None
 
 
-def _one_or_all(entries: list[str]) -> str | list[str]:
-    return entries[0] if len(entries) == 1 else entries
-
-
 def has_lists(images: ImageRoot) -> bool:
-    """Tell whether files beside the images say which split each is in."""
+    """Return true if list files for the splits lie beside the images."""
     lists = (name for name in images.names() if name.lower().endswith((".txt", ".csv", ".json", ".mat")))
     return any(split_word(name.rpartition("/")[2].rpartition(".")[0]) for name in lists)
 
 
 def _people_above_cameras(names: Iterable[str]) -> bool:
-    """Tell whether all images lie in folders named as cameras, below folders that may be people."""
+    """Return true if all images lie in folders named like cameras, below folders that may be people."""
     folders = [name.split("/")[:-1] for name in names]
     if not all(len(path) > 1 and re.fullmatch(r"cam(?:era)?[_-]?\w+", path[-1]) for path in folders):
         return False
     above = {path[-2] for path in folders}
-    return len(above) > 1 and not are_no_people(above) and not any(map(split_word, above))
+    return len(above) > 1 and not are_not_people(above) and not any(map(split_word, above))
 
 
 def _with_camera_folders(images: ImageRoot, names: Iterable[str], splits: dict[str, Any]) -> dict[str, Any] | None:
     """Return arguments for images in ``<person>/<camera>/`` or ``<camera>/<person>/``, or None.
 
-    Without folders of splits the one kind could be the other: folders below are cameras where they recur and are few,
-    folders above where they are named so.
+    Without folders of splits the order is ambiguous: inner folders are cameras if they are few and recur, outer folders
+    if they are named like cameras.
     """
     if splits:
         options = {"camera_folders": True, **splits}
-        return options if _reads(images, options) else None
+        return options if _can_read(images, options) else None
     pairs = {tuple(name.split("/")[:-1]) for name in names}
     if any(len(pair) != 2 for pair in pairs):
         return None
     upper, lower = ({pair[level] for pair in pairs} for level in (0, 1))
-    if are_no_people(upper) and 1 < len(upper) < len(lower):
+    if are_not_people(upper) and 1 < len(upper) < len(lower):
         options = {"pattern": r"^(?P<camera>[^/]+)/(?P<pid>[^/]+)/"}
     elif (
-        not are_no_people(upper)
+        not are_not_people(upper)
         and len(lower) < len(pairs)
         and (len(lower) < len(upper) or _people_above_cameras(names))
     ):
         options = {"camera_folders": True}
     else:
         return None
-    return options if _reads(images, options) else None
+    return options if _can_read(images, options) else None

@@ -1,10 +1,10 @@
-"""A manifest taken as a dataset: what a stage wrote, or what you made from data of your own."""
+"""A manifest as a dataset: the output of a stage, or a manifest made from your own data."""
 
 from __future__ import annotations
 
 import os
 
-from diffreid_lightning.datasets.base import PersonDataset, Rows
+from diffreid_lightning.datasets.base import PersonDataset
 from diffreid_lightning.manifest.image_root import ImageRoot
 from diffreid_lightning.manifest.manifest import FILE_NAME, Manifest
 
@@ -17,26 +17,23 @@ class ManifestDataset(PersonDataset):
     """
 
     source = "manifest"
-    """For messages; the rows keep the sources they have."""
-    layout = f"{FILE_NAME}, as a stage of this package writes it"
+    """Used in messages; the rows keep their own sources."""
+    layout = f"{FILE_NAME}, written by a stage of this package"
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         super().__init__(root)
 
     @classmethod
     def has_layout(cls, images: ImageRoot) -> bool:
-        """Tell whether there is a ``metadata.parquet``."""
+        """Return true if there is a ``metadata.parquet``."""
         return images.exists(FILE_NAME)
 
     @property
     def description(self) -> str:
-        """The sources of its rows."""
+        """Return the sources of its rows."""
         return "manifest of " + ", ".join(sorted(self.scan()[0].table["source"].unique().to_pylist()))
 
     def _read(self) -> tuple[Manifest, int]:
         if self.root.suffix == ".parquet":
             return Manifest.read(self.root), 0
         return Manifest.read(self._place(ImageRoot(self.root)).path), 0
-
-    def _rows(self, images: ImageRoot) -> Rows:
-        raise NotImplementedError("a manifest's rows are read whole")

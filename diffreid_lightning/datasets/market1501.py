@@ -17,15 +17,15 @@ _DISTRACTORS = "images"
 class Market1501(MarketLayout):
     """Market-1501: 1,501 people, 6 cameras.
 
-    Person -1 is junk (dropped and counted, 3,819 boxes in the published gallery folder); person 0 is the gallery's
-    distractors.
+    Person -1 is junk (dropped and counted, 3,819 boxes in the published gallery folder); person 0 are the distractors
+    of the gallery.
 
     Args:
         root: the folder that holds ``bounding_box_train``, ``query`` and ``bounding_box_test``, or a .zip of it.
-        distractors_500k: add the 500,000 extra distractors, which lie in ``images`` beside the three folders, to the
-            gallery. Its published count is then not compared.
-        source: the manifest's source, where data of one's own must not be taken for Market-1501's people.
-        strict: make a difference from the published counts an error instead of a warning.
+        distractors_500k: add the 500,000 extra distractors, in ``images`` beside the three folders, to the gallery;
+            its count is then not compared with the published one.
+        source: the manifest's source; None takes the format's. Set it for your own data in this layout.
+        strict: raise an error, not a warning, if the counts differ from the published ones.
     """
 
     source = "market1501"
@@ -45,8 +45,8 @@ class Market1501(MarketLayout):
         self.distractors_500k = distractors_500k
 
     @property
-    def published(self) -> Mapping[str, Counts]:
-        """Counts after junk is dropped; the gallery's ids include the distractors' 0."""
+    def published_counts(self) -> Mapping[str, Counts]:
+        """Return the counts without junk; the gallery's ids include the distractors' pid 0."""
         counts = {"train": Counts(751, 12936, 6), "query": Counts(750, 3368, 6), "gallery": Counts(751, 15913, 6)}
         if self.distractors_500k:
             del counts["gallery"]
@@ -54,7 +54,7 @@ class Market1501(MarketLayout):
 
     @property
     def description(self) -> str:
-        """Says whether the 500k distractors are in."""
+        """Return the name, and whether the 500k distractors are included."""
         return "Market-1501" + (" + 500k distractors" if self.distractors_500k else "")
 
     def _rows(self, images: ImageRoot) -> Rows:
@@ -69,7 +69,7 @@ class Market1501(MarketLayout):
             raise UserError(
                 f"The 500k distractors are not in {images.path}",
                 looked_for=f"a folder {_DISTRACTORS!r} with images, beside bounding_box_test",
-                remedy=f"unpack the distractors to {images.path / _DISTRACTORS}, or leave distractors_500k off",
+                remedy=f"unpack the distractors to {images.path / _DISTRACTORS}, or set distractors_500k to false",
             )
         camera = re.compile(r"_c(\d+)(?=[s_.])")
         unreadable = []
@@ -77,7 +77,7 @@ class Market1501(MarketLayout):
             found = camera.search(name, name.rfind("/") + 1)
             if found is None:
                 unreadable.append(name)
-            else:  # whatever number they carry, they are nobody in this dataset
+            else:  # their person numbers mean nothing in this dataset
                 rows.add(name, "gallery", 0, int(found[1]), "distractor")
         if unreadable:
             raise self._unreadable(images, _DISTRACTORS, unreadable)

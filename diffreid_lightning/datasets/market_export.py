@@ -1,4 +1,4 @@
-"""Images and manifests in other places and other layouts: hard links where the disk allows, copies elsewhere."""
+"""Export of images to other folders and layouts, by hard links if the disk allows, else copies."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Exported:
     """Result of an export.
 
     Args:
-        images: how many images were placed.
-        linked: how many of them are hard links.
-        renumbered: whether people have other numbers than in the manifest (``identities.csv`` has both).
-        left_out: distractors of the val split, for which the layout has no place.
+        images: number of exported images.
+        linked: number of hard links among them.
+        renumbered: whether person numbers differ from the manifest's (``identities.csv`` has both).
+        left_out: number of skipped distractors of the val split, which the layout does not have.
         suffixes: file suffixes that occur.
     """
 
@@ -44,32 +44,32 @@ class Exported:
 
 
 def place_image(images: ImageRoot, name: str, target: Path, gray_range: tuple[float, float] | None = None) -> bool:
-    """Put an image in another place, as it is, byte for byte.
+    """Link or copy an image, unchanged unless ``gray_range`` is given.
 
     Args:
-        images: where it lies.
-        name: its name there.
-        target: the file to make; its folder must be there.
-        gray_range: values of grey images of more than 8 bits that become black and white; such an image is written
-            anew with 8 bits. None leaves them as they are.
+        images: the image's root.
+        name: its name below the root.
+        target: the file to create; its folder must exist.
+        gray_range: values that become black and white in gray images of more than 8 bits, which are converted to 8
+            bits. None copies them unchanged.
 
     Returns:
-        Whether it is a hard link: one image under two names.
+        Whether it is a hard link.
 
     Raises:
-        UserError: there is no such image.
-        OSError: the disk refuses.
+        UserError: the image does not exist.
+        OSError: the file cannot be written.
     """
     data = images.read(name) if images.in_archive or gray_range is not None else None
     scaled = scale_gray(data, *gray_range) if data is not None and gray_range is not None else None
     if scaled is None and not images.in_archive:
-        # A link is hard to the file and not to a link to it, which may be relative; a pipe or a folder is no image.
+        # Resolve symbolic links, which may be relative; pipes and folders are not images.
         source = os.path.realpath(images.path / name)
         try:
             if os.path.isfile(source):  # noqa: PTH113 (a Path object costs ten times as much)
                 os.link(source, target)
                 return True
-        except OSError:  # another disk, a file system without links, or too many links
+        except OSError:  # another disk, no hard links on the file system, or too many
             pass
     target.write_bytes(scaled or data or images.read(name))
     return False
@@ -83,18 +83,18 @@ def place_images(
     doing: str,
     gray_range: tuple[float, float] | None = None,
 ) -> int:
-    """Place images below a folder, with a progress bar.
+    """Link or copy images to a folder, with a progress bar.
 
     Args:
-        images: where they lie.
-        names: their names there.
-        root: the folder.
-        targets: their names below it.
-        doing: what the progress bar says.
+        images: the images' root.
+        names: their names below it.
+        root: the target folder.
+        targets: their names below the target folder.
+        doing: text of the progress bar.
         gray_range: as for :func:`place_image`.
 
     Returns:
-        How many are hard links.
+        The number of hard links.
     """
     for folder in {os.path.dirname(target) for target in targets}:  # noqa: PTH120 (a Path a name costs seconds)
         (root / folder).mkdir(parents=True, exist_ok=True)
@@ -105,25 +105,25 @@ def place_images(
 
 
 def export_market1501(manifest: Manifest, out: Path, gray_range: tuple[float, float] | None = None) -> Exported:
-    """Write a manifest's images as a Market-1501 folder, whole or not at all.
+    """Write a manifest's images as a Market-1501 folder, atomically.
 
     ``train``, ``val`` and ``generated`` rows go to ``bounding_box_train``, ``query`` to ``query``, ``gallery`` to
-    ``bounding_box_test``; names are ``0002_c1s1_000001_00.jpg`` with the file's own suffix. People keep their numbers
-    when no two share one; otherwise (several sources, a person 0, one number in train and in test) they are numbered
-    anew from 1, and cameras of several sources likewise. ``identities.csv`` says who is who.
+    ``bounding_box_test``; names are ``0002_c1s1_000001_00.jpg`` with the original suffix. People keep their numbers if
+    these are unique; otherwise (several sources, a person 0, one number in train and test) they are renumbered from 1,
+    as are cameras of several sources. ``identities.csv`` maps the numbers.
 
     Args:
         manifest: any manifest.
-        out: the folder to write; an earlier export there is replaced.
+        out: the folder to write; an earlier export is replaced.
         gray_range: as for :func:`place_image`, one range for all images.
 
     Raises:
-        UserError: ``out`` holds something else, there is nothing to export, an image is missing, or the range is empty.
-        RunError: the disk refuses; what ``out`` held is still there.
+        UserError: ``out`` holds something else, the manifest is empty, an image is missing, or the range is empty.
+        RunError: the disk failed; the previous content of ``out`` is unchanged.
     """
     if gray_range is not None and not -math.inf < gray_range[0] < gray_range[1] < math.inf:
         raise UserError(
-            "The range of grey values is empty.",
+            "The range of gray values is empty.",
             looked_for="a value that becomes black and a larger one that becomes white",
             found=f"{gray_range[0]:g} and {gray_range[1]:g}",
         )
@@ -149,14 +149,14 @@ def export_market1501(manifest: Manifest, out: Path, gray_range: tuple[float, fl
         raise RunError(
             f"The images cannot be exported to {out}",
             found=str(error),
-            remedy="free disk space, or choose a folder that can be written to; what it held before is still there",
+            remedy="free disk space, or choose a writable folder; its previous content is unchanged",
         ) from error
     suffixes = tuple(sorted({os.path.splitext(name)[1].lower() for name in names}))  # noqa: PTH122
     return Exported(len(names), linked, renumbered, int(left_out.sum()), suffixes)
 
 
 def _numbers(manifest: Manifest) -> tuple[npt.NDArray[np.int64], bool]:
-    """Number the people so that no two share a number and 0 is left to distractors."""
+    """Give people unique numbers; 0 is reserved for distractors."""
     labels, keys = manifest.identities()
     distractor = manifest.numpy("role") == "distractor"
     people = np.unique(labels[~distractor])
@@ -177,7 +177,7 @@ def _cameras(manifest: Manifest) -> npt.NDArray[np.int64]:
 
 
 def _market_names(manifest: Manifest, numbers: npt.NDArray[np.int64], cameras: npt.NDArray[np.int64]) -> list[str]:
-    """Name each image; the running number tells images of one person and camera apart."""
+    """Name each image, with a running number per person and camera."""
     order = np.lexsort((np.arange(len(numbers)), cameras, numbers))
     pairs = np.stack([numbers[order], cameras[order]], axis=1)
     first = np.concatenate([[True], (pairs[1:] != pairs[:-1]).any(axis=1)])

@@ -1,4 +1,4 @@
-"""MSMT17 (Wei et al., CVPR 2018) as its authors distribute it: folders per person and lists."""
+"""MSMT17 (Wei et al., CVPR 2018) in its authors' layout: a folder per person, and lists."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 
-from diffreid_lightning.datasets.base import Counts, PersonDataset, Rows, unreadable_names
+from diffreid_lightning.datasets.base import Counts, PersonDataset, Rows, unreadable_names_error
 from diffreid_lightning.errors import UserError, shorten
 from diffreid_lightning.manifest.image_root import ImageRoot
 
@@ -18,16 +18,16 @@ _NAME = re.compile(r"\d+_\d+_(?P<camid>\d+)_")
 class MSMT17(PersonDataset):
     """MSMT17 V1 (``train``, ``test``) or V2 (``mask_train_v2``, ``mask_test_v2``: faces masked), 15 cameras.
 
-    The people of train and of test are each numbered from 0; 0 is an ordinary person. The authors' ``list_val.txt``
-    holds further images of the *train* people, so it is no set of held-out identities: it is part of train, or left
-    out, and never a ``val`` split. Papers mix the two; ``description`` says which one this is.
+    Train and test identities are each numbered from 0; 0 is an ordinary person. The authors' ``list_val.txt`` holds
+    additional images of the *train* identities. They are part of train or skipped, never a ``val`` split. Papers use
+    either; ``description`` names the choice.
 
     Args:
         root: the folder that holds the image folders and the four lists, or a .zip of it.
-        train_with_val_list: train on ``list_train`` + ``list_val`` (32,621 images, the published count) or on
+        train_with_val_list: train is ``list_train`` + ``list_val`` (32,621 images, the published count), else
             ``list_train`` alone (30,248).
-        source: the manifest's source, where data of one's own must not be taken for MSMT17's people.
-        strict: make a difference from the published counts an error instead of a warning.
+        source: the manifest's source; None takes the format's. Set it for your own data in this layout.
+        strict: raise an error, not a warning, if the counts differ from the published ones.
     """
 
     source = "msmt17"
@@ -44,30 +44,29 @@ class MSMT17(PersonDataset):
         source: str | None = None,
         strict: bool = False,
     ) -> None:
-        super().__init__(root, strict=strict)
-        self.source = type(self).source if source is None else source
+        super().__init__(root, source=source, strict=strict)
         self.train_with_val_list = train_with_val_list
 
     @classmethod
     def has_layout(cls, images: ImageRoot) -> bool:
-        """Tell whether V1's or V2's folders and the list of train are there."""
+        """Return true if V1's or V2's folders and the list of train exist."""
         return _version(images) is not None and images.exists("list_train.txt")
 
     @property
     def version(self) -> str:
-        """Return "V1" or "V2", told by the folders' names."""
+        """Return "V1" or "V2", by the folders' names."""
         folder = str(self.scan()[0].table["file_name"][0]).split("/", 1)[0]
         return "V2" if folder.lower() == _FOLDERS["V2"][0] else "V1"
 
     @property
-    def published(self) -> Mapping[str, Counts]:
-        """Counts of both versions; train depends on the val list."""
+    def published_counts(self) -> Mapping[str, Counts]:
+        """Return the counts, equal in both versions; train depends on the val list."""
         train = 32621 if self.train_with_val_list else 30248
         return {"train": Counts(1041, train, 15), "query": Counts(3060, 11659, 15), "gallery": Counts(3060, 82161, 15)}
 
     @property
     def description(self) -> str:
-        """Says which version, and whether the val list is in train."""
+        """Return the version, and whether train includes the val list."""
         return f"MSMT17 {self.version}, train = list_train" + (" + list_val" if self.train_with_val_list else " only")
 
     def _rows(self, images: ImageRoot) -> Rows:
@@ -76,7 +75,7 @@ class MSMT17(PersonDataset):
             raise UserError(
                 f"MSMT17 in {images.path} lacks lists: {', '.join(missing_lists)}",
                 looked_for=", ".join(_LISTS),
-                remedy="copy the lists that came with the images beside the folders",
+                remedy="copy the lists from the download beside the folders",
             )
         folders = _version(images)
         assert folders is not None  # has_layout was true
@@ -106,21 +105,19 @@ class MSMT17(PersonDataset):
             rows.add(name, split, int(label), int(found["camid"]))
         if unreadable:
             place = str(images.path / list_name)
-            raise unreadable_names(
+            raise unreadable_names_error(
                 self, place, unreadable, "expected lines like 0000/0000_000_01_0303morning_0008_0.jpg 0"
             )
         if missing:
             raise UserError(
-                f"{len(missing)} images of {images.path / list_name} are not there",
+                f"{len(missing)} images of {images.path / list_name} do not exist",
                 found=shorten(missing, 5),
                 remedy=f"unpack {images.path / folder} again",
             )
 
 
 def _version(images: ImageRoot) -> tuple[str, str] | None:
-    """Return the train and test folders as they are spelt on the disk; None when neither version is there."""
-    spelt = {name.lower(): name for name in images.folders()}
-    for train, test in _FOLDERS.values():
-        if train in spelt and test in spelt:
-            return spelt[train], spelt[test]
-    return None
+    """Return the train and test folders as spelled on disk; None if there is neither version."""
+    spelled = {name.lower(): name for name in images.folders()}
+    pairs = (pair for pair in _FOLDERS.values() if spelled.keys() >= set(pair))
+    return next(((spelled[train], spelled[test]) for train, test in pairs), None)

@@ -1,4 +1,4 @@
-"""A folder per person, or any folders whose paths name person and camera: how people's own data usually lies."""
+"""Folders per person, or any folders whose paths contain person and camera: the usual layout of your own data."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from diffreid_lightning.datasets.base import PersonDataset, Rows, descend, unreadable_names
+from diffreid_lightning.datasets.base import PersonDataset, Rows, descend, unreadable_names_error
 from diffreid_lightning.datasets.folder_names import (
-    are_no_people,
-    named_splits,
-    people_in_one_folder,
+    are_not_people,
+    find_mixed_folder,
+    find_split_folders,
+    is_part_name,
     shared_numbers,
-    speaks_of_splits,
 )
 from diffreid_lightning.datasets.layout_advice import TABLE, suggestion
 from diffreid_lightning.datasets.split_entries import SPLITS, Placed, entry_exists, place
@@ -29,7 +29,7 @@ _MAX_DIGITS = 18  # more do not fit a 64-bit number
 
 @dataclass(frozen=True)
 class _File:
-    """One image and the words its place and name say about it."""
+    """One image and the person and camera read from its path."""
 
     name: str
     split: str
@@ -38,48 +38,48 @@ class _File:
 
 
 class PersonFolder(PersonDataset):
-    r"""Images in a folder per person, or in any folders where a pattern reads person and camera from the path.
+    r"""Images in a folder per person, or in any folders if a pattern reads person and camera from the path.
 
-    **Splits.** ``train``, ``val``, ``query`` and ``gallery`` name what each split is made of; images of no split are
-    left out. Without any of them the folders of these names (in any case; ``test`` beside ``query`` is the gallery)
-    are the splits, with a pattern that has a ``pid`` also ``bounding_box_train``, ``image_train`` and their like; where
-    there are none, everything is train. ``query`` and ``gallery`` come together.
+    **Splits.** ``train``, ``val``, ``query`` and ``gallery`` list the images of each split; others are skipped. Without
+    any of them the folders of these names are the splits (in any case; ``test`` beside ``query`` is the gallery), with
+    a pattern that has a ``pid`` also ``bounding_box_train``, ``image_train`` and similar; without such folders all
+    images are train. ``query`` and ``gallery`` require each other.
 
     **People.** The folder above the image, or the pattern's group ``pid``. Numbers stay the pid. If any is not a
     number, or two spell the same number (``1``, ``01``), all names are numbered in sorted order over all splits, and
-    the column ``name`` keeps them. Person -1 (``-1``, ``00-1``) is junk and left out.
+    the column ``name`` holds them. Person -1 (``-1``, ``00-1``) is junk and skipped.
 
     **Cameras.** From the pattern's group ``camera``, from a folder below the person (``camera_folders``), or unknown.
-    Camera names that are not all numbers are numbered in sorted order, and the column ``camera`` keeps them. Evaluation
-    removes gallery images of the query's person and camera. Where cameras are unknown, every image counts as its own
-    camera: nothing is removed, so neighboring frames of one video count as matches and scores are higher than under
-    the cross-camera protocol; do not compare the two. Only images of one person with the same file name, as when a
-    query is also in the gallery, are taken for one image and share a camera, so a query never finds itself.
+    Camera names that are not all numbers are numbered in sorted order, and the column ``camera`` holds them. Evaluation
+    removes gallery images of the query's person and camera. With unknown cameras every image is its own camera: nothing
+    is removed, so neighboring frames of one video count as matches, and scores are higher than under the cross-camera
+    protocol; do not compare the two. Images of one person with the same file name (a query that is also in the gallery)
+    share a camera, so a query never finds itself.
 
     Args:
         root: the folder of people or of splits, or a .zip of it.
-        pattern: regular expression searched in the file name; in the whole path below the root where it has a slash.
+        pattern: regular expression searched in the file name, or in the path below the root if it contains a slash.
             A group ``camera`` gives the camera; a group ``pid`` gives the person, and the images may then lie in any
             folders. Example for flat folders: ``(?P<pid>\d+)_c(?P<camera>\d+)``; for VIPeR's:
             ``(?P<camera>cam_[ab])/(?P<pid>\d+)``.
-        train: what train is made of: a folder (``image_train``), a glob of folders or images (``*/rgb``,
-            ``cam_?/0[0-4]*``), ``.`` for everything, a list file with an image a line (by path or file name; the
-            pattern sees what the line says behind it, too), or several of these.
-        val: the same of the people held out for validation.
-        query: the same of the images searched for.
-        gallery: the same of the images searched in.
-        junk: regular expression, searched like ``pattern``, of images to leave out.
+        train: the images of train: a folder (``image_train``), a glob of folders or images (``*/rgb``,
+            ``cam_?/0[0-4]*``), ``.`` for everything, a list file with one image per line (path or file name; the
+            pattern also sees the rest of the line), or several of these.
+        val: likewise, the identities held out for validation.
+        query: likewise, the query images.
+        gallery: likewise, the gallery images.
+        junk: regular expression, searched like ``pattern``, of images to skip.
         camera_folders: the images lie one level deeper, in ``<person>/<camera>/``.
-        source: the manifest's source, which keeps people of different datasets apart.
+        source: the manifest's source; identities of different sources are distinct.
 
     Raises:
-        UserError: ``pattern`` or ``junk`` is no regular expression, ``pattern`` has neither group, or it and
+        UserError: ``pattern`` or ``junk`` is not a regular expression, ``pattern`` has neither group, or it and
             ``camera_folders`` both give the camera.
     """
 
     source = "person_folder"
     suggests: bool
-    """Whether errors try out other options to name the right ones."""
+    """Whether errors suggest options, found by trying them."""
     layout = "<person>/*.jpg, or train, query and gallery with such folders of people"
 
     def __init__(
@@ -95,7 +95,7 @@ class PersonFolder(PersonDataset):
         camera_folders: bool = False,
         source: str = "person_folder",
     ) -> None:
-        super().__init__(root)
+        super().__init__(root, source=source)
         self.pattern = compile_pattern("pattern", pattern) if pattern is not None else None
         if self.pattern is not None:
             _check_groups(self.pattern)
@@ -104,7 +104,7 @@ class PersonFolder(PersonDataset):
         self.pid_in_name, self.camera_in_name = "pid" in groups, "camera" in groups
         if camera_folders and (self.camera_in_name or self.pid_in_name):
             raise UserError(
-                "PersonFolder reads folders of cameras or a pattern's groups, not both",
+                "PersonFolder reads cameras from folders or from a pattern, not both",
                 remedy="drop camera_folders or the pattern",
             )
         given = dict(zip(SPLITS, (train, val, query, gallery), strict=True))
@@ -114,7 +114,6 @@ class PersonFolder(PersonDataset):
             if entries is not None
         }
         self.camera_folders = camera_folders
-        self.source = source
         self.suggests = True
 
     def _argument(self, name: str) -> Any:
@@ -127,23 +126,23 @@ class PersonFolder(PersonDataset):
 
     @classmethod
     def has_layout(cls, images: ImageRoot) -> bool:
-        """Tell whether images lie exactly one folder deep, or two below folders named as splits, and nothing else.
+        """Return true if all images lie one folder deep, or two with folders named after splits.
 
-        Folders whose names speak of splits or cameras are no people.
+        Folders named like parts of a dataset or cameras are not people.
         """
         folders = images.folders()
-        splits = named_splits(folders, flat=False)
-        if any(speaks_of_splits(name) for name in folders if name not in splits):
+        splits = find_split_folders(folders, flat=False)
+        if any(is_part_name(name) for name in folders if name not in splits):
             return False
         if splits:
             probe = [name for split in splits for name in images.peek(split, _PROBE)]
         else:
-            probe = [] if are_no_people(folders) else images.peek("", _PROBE)
+            probe = [] if are_not_people(folders) else images.peek("", _PROBE)
         return bool(probe) and all(name.count("/") == (2 if splits else 1) for name in probe)
 
     @property
     def description(self) -> str:
-        """The source and where its people and cameras come from."""
+        """Return the source, and how people and cameras are read."""
         people = "people from the pattern" if self.pid_in_name else "a folder per person"
         if self.camera_folders:
             return f"{self.source}: {people}, cameras from folders"
@@ -151,13 +150,13 @@ class PersonFolder(PersonDataset):
         return f"{self.source}: {people}, {cameras}"
 
     def _place(self, images: ImageRoot) -> ImageRoot:
-        """Return the first of the enclosing folders whose images lie as the arguments say; else the outermost."""
+        """Return the first of the enclosing folders whose images fit the arguments; else the outermost."""
         roots = descend(images)
         if self.entries:
             wanted = [entry for entries in self.entries.values() for entry in entries]
             return next((root for root in roots if all(entry_exists(root, entry) for entry in wanted)), images)
-        # Folders of splits first: a pattern finds its person from any height above them.
-        split = next((root for root in roots if named_splits(root.folders(), self.pid_in_name)), None)
+        # Folders of splits first: a pattern matches from any folder above them.
+        split = next((root for root in roots if find_split_folders(root.folders(), self.pid_in_name)), None)
         if split is not None:
             return split
         for root in roots:
@@ -175,7 +174,7 @@ class PersonFolder(PersonDataset):
             rows.add(file.name, file.split, pids[file.person], cameras[file.camera])
         bases = (file.name.rpartition("/")[2] for file in files)
         if self.pattern is None and not self.camera_folders and files and all(map(_CAMERA.search, bases)):
-            rows.notes.append(f"the file names seem to tell cameras; they are read with pattern: '{_CAMERA.pattern}'")
+            rows.notes.append(f"the file names seem to hold cameras; read them with pattern: '{_CAMERA.pattern}'")
         if numbered_people:
             rows.extra["name"] = [file.person for file in files]
         if numbered_cameras and (self.camera_folders or self.camera_in_name):
@@ -183,12 +182,12 @@ class PersonFolder(PersonDataset):
         return rows
 
     def _files(self, images: ImageRoot, rows: Rows) -> list[_File]:
-        """Read every image's split and words; junk and images in no split are counted in ``rows``."""
+        """Read every image's split, person and camera; ``rows`` counts junk and images in no split."""
         names = images.images()
         placed = self._split(images, names)
         files, unreadable = [], []
         for one in placed:
-            text = _searched(self.junk_pattern, one)
+            text = _search_text(self.junk_pattern, one)
             file = self._file(one)
             if self.junk_pattern is not None and self.junk_pattern.search(text):
                 rows.junk += 1
@@ -199,43 +198,43 @@ class PersonFolder(PersonDataset):
             else:
                 files.append(file)
         if not self.pid_in_name:
-            self._refuse_no_people(images, placed, {file.person for file in files}, rows)
+            self._check_people(images, placed, {file.person for file in files}, rows)
         if unreadable:
             raise self._unreadable(images, unreadable)
         others = sorted(set(names) - {one.name for one in placed})
         if others:
-            rows.notes.append(f"{len(others):,} images are in no split that was named: {shorten(others, 3)}")
+            rows.notes.append(f"{len(others):,} images are in none of the given splits: {shorten(others, 3)}")
         return files
 
     def _split(self, images: ImageRoot, names: list[str]) -> list[Placed]:
-        """Assign the images to the splits that were named, or to those that the folders' names speak of."""
+        """Assign the images to the given splits, or to those that folders are named after."""
         if self.entries:
             _check_pair(images, self.entries)
             return place(images, names, self.entries)
-        splits = named_splits({name.split("/", 1)[0] for name in names if "/" in name}, self.pid_in_name)
+        splits = find_split_folders({name.split("/", 1)[0] for name in names if "/" in name}, self.pid_in_name)
         if not splits:
             return [Placed(name, "train", name) for name in names]
         strays = [name for name in names if name.split("/", 1)[0] not in splits]
         if strays:
             raise self._in_no_split(images, strays)
-        empty = set(named_splits(images.folders(), self.pid_in_name)) - set(splits)
+        empty = set(find_split_folders(images.folders(), self.pid_in_name)) - set(splits)
         if empty:
             raise UserError(
                 f"A split of {images.path} holds no images: {shorten(sorted(empty))}",
-                remedy="unpack or copy its images again, or remove the empty folder",
+                remedy="unpack or copy the images again, or remove the empty folder",
             )
         _check_pair(images, set(splits.values()))
         return [Placed(name, splits[name.split("/", 1)[0]], name.split("/", 1)[1]) for name in names]
 
     def _file(self, placed: Placed) -> _File | None:
-        """Read one image's place and name; None when they do not have the expected form."""
+        """Read person and camera of one image; None if its path does not have the expected form."""
         *folders, _ = placed.inner.split("/")
-        found = self.pattern.search(_searched(self.pattern, placed)) if self.pattern is not None else None
+        found = self.pattern.search(_search_text(self.pattern, placed)) if self.pattern is not None else None
         if self.pattern is not None and (found is None or not all(found.groupdict().values())):
             return None
         if found is not None and self.pid_in_name:
             person = found["pid"]
-            # A pattern for digits finds person 1 in -1 and in MARS's 00-1, which mean junk.
+            # A pattern for digits matches person 1 in -1 and in MARS's 00-1, which are junk.
             before = re.search(r"(?:^|[/_])(0*-)$", found.string[: found.start("pid")])
             person = before[1] + person if before else person
         elif len(folders) == (2 if self.camera_folders else 1):
@@ -250,40 +249,40 @@ class PersonFolder(PersonDataset):
             camera = f"{person}/{placed.name.rpartition('/')[2]}"
         return _File(placed.name, placed.split, person, camera)
 
-    def _refuse_no_people(self, images: ImageRoot, placed: Sequence[Placed], people: set[str], rows: Rows) -> None:
-        """Refuse folders as people whose names are those of splits or cameras, or whose files are of several people.
+    def _check_people(self, images: ImageRoot, placed: Sequence[Placed], people: set[str], rows: Rows) -> None:
+        """Refuse folders that are not people: named like splits or cameras, or with files of several people.
 
-        Where files begin with numbers that may be people as well as frames, ``rows`` gets a note.
+        If files start with numbers that may be people or frames, add a note to ``rows``.
         """
         tops = {one.name.split("/", 1)[0] for one in placed if "/" in one.name}
-        found = shorten(sorted(name for name in tops if speaks_of_splits(name)))
-        if found and not self.entries and not named_splits(tops, flat=False):
-            self._raise_no_people(images, f"folders {found}")
-        if are_no_people(people):
-            self._raise_no_people(images, f"folders {shorten(sorted(people))}")
-        mixed = people_in_one_folder(one.name for one in placed)
+        found = shorten(sorted(name for name in tops if is_part_name(name)))
+        if found and not self.entries and not find_split_folders(tops, flat=False):
+            self._raise_not_people(images, f"folders {found}")
+        if are_not_people(people):
+            self._raise_not_people(images, f"folders {shorten(sorted(people))}")
+        mixed = find_mixed_folder(one.name for one in placed)
         if mixed is not None:
             folder, pids = mixed
-            self._raise_no_people(images, f"names of {len(pids)} people in {folder or 'it'}: {shorten(pids, 5)}")
+            self._raise_not_people(images, f"names of {len(pids)} people in {folder or 'it'}: {shorten(pids, 5)}")
         shared = shared_numbers(one.name for one in placed)
         if shared is not None:
             numbers, repeated = shared
             found = f"the same numbers at the start of the file names in several folders: {shorten(numbers, 5)}"
             if repeated and not all(map(str.isdecimal, people)):
-                self._raise_no_people(images, found)
+                self._raise_not_people(images, found)
             rows.notes.append(
-                f"{found}; if these are the people, and the folders are places or cameras, say so with "
+                f"{found}; if these are the people and the folders are places or cameras, give "
                 r"pattern: '^(?P<pid>\d+)'"
             )
 
-    def _raise_no_people(self, images: ImageRoot, found: str) -> None:
-        so = r"if these are people, say so with pattern: '(?P<pid>[^/]+)/[^/]+$'"
-        suggested = self._suggestion(images, so)
+    def _raise_not_people(self, images: ImageRoot, found: str) -> None:
+        override = r"if these are people, give pattern: '(?P<pid>[^/]+)/[^/]+$'"
+        suggested = self._suggestion(images, override)
         raise UserError(
-            f"{images.path} is no PersonFolder: its folders are no people",
+            f"{images.path} is not a PersonFolder: its folders are not people",
             looked_for=self.layout,
             found=found,
-            remedy=suggested if suggested == so else f"{suggested}\n      {so}",
+            remedy=suggested if suggested == override else f"{suggested}\n      {override}",
         )
 
     def _suggestion(self, images: ImageRoot, generic: str | None) -> str | None:
@@ -302,19 +301,19 @@ class PersonFolder(PersonDataset):
         if self.pattern is not None:
             escaped = "|".join(re.escape(name.rpartition("/")[2]) for name in names[:3])
             more = f"; or leave them out with junk: '^({escaped})$'" if len(names) <= 3 else ""
-            return unreadable_names(self, str(images.path), names, wanted + more)
-        return unreadable_names(self, str(images.path), names, self._suggestion(images, wanted) or wanted)
+            return unreadable_names_error(self, str(images.path), names, wanted + more)
+        return unreadable_names_error(self, str(images.path), names, self._suggestion(images, wanted) or wanted)
 
     def _wanted_path(self) -> str:
-        has_splits = bool(self.entries) or bool(named_splits(ImageRoot(self.root).folders(), self.pid_in_name))
+        has_splits = bool(self.entries) or bool(find_split_folders(ImageRoot(self.root).folders(), self.pid_in_name))
         folders = "" if self.pid_in_name else "<person>/<camera>/" if self.camera_folders else "<person>/"
         file = f"<file matching {self.pattern.pattern}>" if self.pattern is not None else "<file>"
         hint = "" if self.camera_folders or self.pid_in_name else "; images deeper down need camera_folders=True"
         return ("<split>/" if has_splits else "") + folders + file + hint
 
 
-def _searched(pattern: re.Pattern[str] | None, placed: Placed) -> str:
-    """Return the text a pattern is searched in: path or file name, and what a list says behind it."""
+def _search_text(pattern: re.Pattern[str] | None, placed: Placed) -> str:
+    """Return the text to search a pattern in: path or file name, and the rest of a list's line."""
     name = placed.name if pattern is not None and "/" in pattern.pattern else placed.name.rpartition("/")[2]
     return f"{name} {placed.rest}" if placed.rest else name
 
@@ -323,16 +322,16 @@ def _check_pair(images: ImageRoot, splits: Iterable[str]) -> None:
     splits = set(splits)
     if ("query" in splits) != ("gallery" in splits):
         raise UserError(
-            f"Query and gallery come together, but {images.path} has only one of them",
+            f"Query and gallery require each other, but {images.path} has only one of them",
             found=", ".join(sorted(splits)),
-            remedy="add or name the other; each query is looked for in the gallery",
+            remedy="add or give the other; each query is searched for in the gallery",
         )
 
 
 def _check_groups(pattern: re.Pattern[str]) -> None:
     if not {"pid", "camera"} & set(pattern.groupindex):
         raise UserError(
-            f"PersonFolder's pattern names neither person nor camera: {pattern.pattern!r}",
+            f"PersonFolder's pattern has no group for person or camera: {pattern.pattern!r}",
             looked_for="a group (?P<camera>...) or (?P<pid>...)",
             found=", ".join(pattern.groupindex) or "no named group",
             remedy=r"for instance _c(?P<camera>\d+)",
@@ -340,28 +339,28 @@ def _check_groups(pattern: re.Pattern[str]) -> None:
 
 
 def compile_pattern(what: str, pattern: str, owner: str = "PersonFolder") -> re.Pattern[str]:
-    """Compile a regular expression that a dataset was given.
+    """Compile a regular expression from a dataset's arguments.
 
     Raises:
-        UserError: it is none.
+        UserError: it is not a regular expression.
     """
     try:
         return re.compile(pattern)
     except re.error as error:
         raise UserError(
-            f"{owner}'s {what} is no regular expression: {pattern!r}", found=str(error), remedy="correct it"
+            f"{owner}'s {what} is not a regular expression: {pattern!r}", found=str(error), remedy="correct it"
         ) from error
 
 
 def number_words(words: Iterable[str]) -> tuple[dict[str, int], bool]:
-    """Give each word its number: the one it spells if all do so differently, else its place in sorted order.
+    """Number the words: by their value if all are different numbers, else by sorted order.
 
     Returns:
-        The number of each word, and whether it is a place and not what the word spells.
+        The number of each word, and whether it is the sorted order.
     """
     distinct = sorted(set(words))
     if all(word.isascii() and word.isdigit() and len(word) <= _MAX_DIGITS for word in distinct):
-        spelt = {word: int(word) for word in distinct}
-        if len(set(spelt.values())) == len(distinct):
-            return spelt, False
+        values = {word: int(word) for word in distinct}
+        if len(set(values.values())) == len(distinct):
+            return values, False
     return {word: number for number, word in enumerate(distinct)}, True

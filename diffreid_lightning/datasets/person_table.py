@@ -1,4 +1,4 @@
-"""A table of images with their people and cameras: a CSV file, or a Parquet file of any columns."""
+"""A table of images with people and cameras: a CSV file, or a Parquet file that is not a manifest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from diffreid_lightning.datasets.base import PersonDataset, Rows
 from diffreid_lightning.datasets.person_folder import number_words
-from diffreid_lightning.datasets.skipped_files import left_out_images
+from diffreid_lightning.datasets.skipped_files import find_unread_images
 from diffreid_lightning.datasets.split_entries import SPLITS
 from diffreid_lightning.errors import UserError, nearest, shorten
 from diffreid_lightning.manifest.image_root import ImageRoot, is_image_name
@@ -29,9 +29,9 @@ _HEADINGS = {
     "camid": "camid cameraid camera cam camname",
     "split": "split subset partition set phase mode",
 }
-"""Headings of each column, compared in lower case without spaces and marks; earlier ones are preferred."""
+"""Headings of each column, in lower case without spaces and punctuation; earlier ones are preferred."""
 _SPLIT_WORDS = {"training": "train", "valid": "val", "validation": "val", "probe": "query", "queries": "query"}
-# Headings, in the same spelling, of columns that say which split an image is in, in other words than those of a split.
+# Headings, in the same spelling, of columns that hold the split in another form.
 _OF_SPLITS = re.compile(
     r"(is|in|for)?(train(ing)?|val(id(ation)?)?|test(ing)?|eval|query|queries|probe|gallery)(set)?"
     r"|(k|cv)?folds?(id|no|index)?|usage|(data|train|test|traintest)?splits?(name|id|no)?|traintest|trainortest"
@@ -43,19 +43,19 @@ _DELIMITERS = ",;\t"
 class PersonTable(PersonDataset):
     r"""Images listed in a table: a CSV file (comma, semicolon or tab; UTF-8 or UTF-16) or a Parquet file.
 
-    The first line holds the headings, of which common spellings are known (``path``, ``file_name``, ``image``;
-    ``pid``, ``person_id``, ``identity``; ``camid``, ``camera``; ``split``). Paths are relative to the table's folder or
-    absolute, with ``/`` or ``\``. Without a column of cameras every image counts as its own camera, without one of
-    splits everything is train. People and cameras that are not all numbers are numbered in sorted order; ``1.0`` is 1,
-    and person -1 is junk. Equal rows count once. Other columns are not used, and named in a note.
+    The first line holds the headings; common spellings are recognized (``path``, ``file_name``, ``image``; ``pid``,
+    ``person_id``, ``identity``; ``camid``, ``camera``; ``split``). Paths are absolute or relative to the table's
+    folder, with ``/`` or ``\``. Without cameras every image is its own camera; without splits all images are train.
+    People and cameras that are not all numbers are numbered in sorted order; ``1.0`` is 1, and person -1 is junk. Equal
+    rows count once. Unused columns are listed in a note.
 
     Args:
-        root: the file; it may lie in a .zip (``data.zip/labels.csv``).
-        path: heading of the images' paths; None: a common one.
+        root: the file, which may be in a .zip (``data.zip/labels.csv``).
+        path: heading of the images' paths; None takes a common one, here and below.
         pid: heading of the people.
         camid: heading of the cameras.
-        split: heading of the splits: train, val, query or gallery, ``test`` for the gallery where there is a query.
-        source: the manifest's source, which keeps people of different datasets apart.
+        split: heading of the splits: train, val, query or gallery; ``test`` is the gallery if there is a query.
+        source: the manifest's source; identities of different sources are distinct.
     """
 
     source = "person_table"
@@ -71,25 +71,24 @@ class PersonTable(PersonDataset):
         split: str | None = None,
         source: str = "person_table",
     ) -> None:
-        super().__init__(user_path(root))
+        super().__init__(user_path(root), source=source)
         self.path, self.pid, self.camid, self.split = path, pid, camid, split
-        self.source = source
 
     @classmethod
     def has_layout(cls, images: ImageRoot) -> bool:
-        """Never: a table is named, not found."""
+        """Return false: a table is given by its path and never detected in a folder."""
         return False
 
     @property
     def description(self) -> str:
-        """The source."""
+        """Return the source and the file's name."""
         return f"{self.source}: {self.root.name}"
 
     def _read(self) -> tuple[Manifest, int]:
         columns = read_table(self.root)
         picked = {kind: self._pick(kind, columns) for kind in _HEADINGS}
         if not columns[picked["path"] or ""]:
-            raise UserError(f"The table {self.root} holds no rows", remedy="write a line for each image into it")
+            raise UserError(f"The table {self.root} holds no rows", remedy="write one line per image")
         folder = ImageRoot(self.root.parent)
         paths = self._values(columns, picked["path"])
         place, names = _relative(folder, paths)
@@ -99,24 +98,11 @@ class PersonTable(PersonDataset):
         rows = self._rows_of(columns, picked, names)
         unused = [heading for heading in columns if heading not in picked.values()]
         if unused:
-            rows.notes.append(f"columns of the table that are not used: {shorten(unused, 8)}")
+            rows.notes.append(f"unused columns of the table: {shorten(unused, 8)}")
         self._notes = tuple(rows.notes)
         if not rows.file_name:
             raise UserError(f"The table {self.root} holds junk only", remedy="give people other numbers than -1")
-        return (
-            Manifest.from_columns(
-                place,
-                {
-                    **{"file_name": rows.file_name, "source": self.source, "partition": rows.partition},
-                    **{"pid": rows.pid, "camid": rows.camid, "split": rows.split, "role": rows.role},
-                    **rows.extra,
-                },
-            ),
-            rows.junk,
-        )
-
-    def _rows(self, images: ImageRoot) -> Rows:
-        raise NotImplementedError("the table's rows are read whole")
+        return rows.to_manifest(place, self.source), rows.junk
 
     def _rows_of(self, columns: dict[str, list[str]], picked: dict[str, str | None], names: list[str]) -> Rows:
         people = _numbers_as_words(self._values(columns, picked["pid"]))
@@ -127,7 +113,7 @@ class PersonTable(PersonDataset):
         entries = list(dict.fromkeys(zip(names, splits, people, cameras, strict=True)))
         rows = Rows()
         if len(entries) < len(names):
-            rows.notes.append(f"{len(names) - len(entries):,} rows are there twice; each counts once")
+            rows.notes.append(f"{len(names) - len(entries):,} rows occur twice; each counts once")
         self._refuse_contradictions(entries)
         self._refuse_two_spellings(people, "people")
         if picked["camid"] is not None:
@@ -145,7 +131,7 @@ class PersonTable(PersonDataset):
         return rows
 
     def _pick(self, kind: str, columns: dict[str, list[str]]) -> str | None:
-        """Return the heading of a kind of column; None where there is none and none is needed."""
+        """Return the heading of a kind of column; None if an optional one is missing."""
         asked = getattr(self, kind)
         if asked is not None:
             if asked in columns:
@@ -161,7 +147,7 @@ class PersonTable(PersonDataset):
         if found is None and kind in ("path", "pid"):
             raise UserError(
                 f"The table {self.root} has no column {kind!r}",
-                looked_for=f"a first line of headings, one of them {', '.join(_HEADINGS[kind].split()[:4])}",
+                looked_for=f"a first line with one of the headings {', '.join(_HEADINGS[kind].split()[:4])}",
                 found=shorten(columns, 12),
                 remedy=f"rename the column to {kind}, or give its heading: --format PersonTable --{kind} HEADING",
             )
@@ -173,7 +159,7 @@ class PersonTable(PersonDataset):
         if empty:
             raise UserError(
                 f"{len(empty)} rows of {self.root} have no {heading}",
-                found=f"rows {shorten(map(str, empty), 5)}, counted from the headings as 1",
+                found=f"rows {shorten(map(str, empty), 5)}; the headings are row 1",
                 remedy="fill them in, or remove these rows",
             )
         return values
@@ -187,22 +173,21 @@ class PersonTable(PersonDataset):
         unknown = sorted(set(words) - set(SPLITS))
         if unknown:
             raise UserError(
-                f"The column {heading!r} of {self.root} names splits that are not known",
+                f"The column {heading!r} of {self.root} holds unknown splits",
                 looked_for=", ".join(SPLITS),
                 found=shorten(unknown),
-                remedy="write train, val, query or gallery; images searched for are query, those searched in gallery",
+                remedy="write train, val, query (images to search for) or gallery (images to search in)",
             )
         if ("query" in words) != ("gallery" in words):
             raise UserError(
-                f"Query and gallery come together, but {self.root} has only one of them",
+                f"Query and gallery require each other, but {self.root} has only one of them",
                 found=", ".join(sorted(set(words))),
-                remedy="give images of the same people, from other cameras, the other of the two in its column "
-                f"{heading!r}",
+                remedy=f"write the other in the column {heading!r}, for images of the same people from other cameras",
             )
         return words
 
     def _refuse_other_splits(self, columns: dict[str, list[str]], picked: dict[str, str | None]) -> None:
-        """Refuse a column that speaks of splits and would be ignored, unless the column of splits was named."""
+        """Refuse a column that seems to hold splits and would be ignored, unless the column was given."""
         of_splits = [
             heading for heading in columns if heading not in picked.values() and _OF_SPLITS.fullmatch(_plain(heading))
         ]
@@ -210,21 +195,21 @@ class PersonTable(PersonDataset):
         if not of_splits or self.split is not None or words & {"query", "queries", "probe"}:
             return
         raise UserError(
-            f"Columns of {self.root} speak of splits in a way that is not read: {shorten(of_splits)}",
-            looked_for="one column 'split' that says train, val, query or gallery of each image",
+            f"Columns of {self.root} seem to hold splits in an unknown form: {shorten(of_splits)}",
+            looked_for="one column 'split' with train, val, query or gallery for each image",
             found=f"{of_splits[0]} of the first rows: {shorten(columns[of_splits[0]], 3)}",
-            remedy="write a column 'split' from them and remove them; or only remove them, where every image is train",
+            remedy="replace them by a column 'split'; or remove them, if every image is train",
         )
 
     def _refuse_two_spellings(self, words: Sequence[str], what: str) -> None:
-        """Refuse numbers that are written in two ways, as 1 and 0001: they would count as two."""
+        """Refuse one number in two spellings, like 1 and 0001."""
         spelled: dict[int, str] = {}
         for word in dict.fromkeys(words):
             if word.isascii() and word.isdigit() and spelled.setdefault(int(word), word) != word:
                 raise UserError(
-                    f"The table {self.root} writes one number in two ways, which would count as two {what}",
+                    f"The table {self.root} spells one number in two ways, which would count as two {what}",
                     found=f"{spelled[int(word)]} and {word}",
-                    remedy=f"write them alike; where they are two {what}, give one of them a name with a letter",
+                    remedy=f"use one spelling; if they are two {what}, add a letter to one of them",
                 )
 
     def _refuse_contradictions(self, entries: Sequence[tuple[str, ...]]) -> None:
@@ -234,18 +219,18 @@ class PersonTable(PersonDataset):
             raise UserError(
                 f"{len(twice)} images of {self.root} are listed with different people, cameras or splits",
                 found=shorten(twice, 3),
-                remedy="keep one row for each image",
+                remedy="keep one row per image",
             )
 
 
 def read_table(file: Path) -> dict[str, list[str]]:
-    """Read a table as words: the columns by their headings.
+    """Read a table as text: its columns by their headings.
 
     Args:
-        file: a .csv, .tsv or .parquet file, on the disk or in a .zip.
+        file: a .csv, .tsv or .parquet file, on disk or in a .zip.
 
     Raises:
-        UserError: there is no such file, it is damaged or no text, or its lines differ in length.
+        UserError: the file does not exist, is damaged or not text, or its lines differ in length.
     """
     folder = ImageRoot(file.parent)
     if not folder.exists(file.name):
@@ -258,7 +243,7 @@ def read_table(file: Path) -> dict[str, list[str]]:
     if file.suffix.lower() == ".parquet":
         try:
             table = pq.ParquetFile(pa.BufferReader(data)).read()
-            table.validate(full=True)  # texts that are not UTF-8 pass until they are looked at
+            table.validate(full=True)  # reading alone accepts strings that are not UTF-8
         except (pa.ArrowException, OSError) as error:
             raise UserError(
                 f"A table cannot be read: {file}", found=str(error), remedy="write it again, or as .csv"
@@ -286,21 +271,21 @@ def _read_csv(file: Path, data: bytes) -> dict[str, list[str]]:
         raise UserError(
             f"{len(uneven)} rows of {file} have more or fewer values than there are headings",
             looked_for=f"{len(headings)} values: {shorten(headings)}",
-            found=f"rows {shorten(map(str, uneven), 5)}, counted from the headings as 1",
-            remedy="write as many values into each row, with quotes around values that hold the separator",
+            found=f"rows {shorten(map(str, uneven), 5)}; the headings are row 1",
+            remedy="write that many values into each row, and quote values that contain the separator",
         )
     if any(map(is_image_name, headings)):
         raise UserError(
             f"The table {file} has no headings",
             found=f"its first line is {shorten(headings)}",
-            remedy="write the headings path,pid,camid,split (as many as there are columns) as its first line",
+            remedy="add a first line with the headings path,pid,camid,split (one per column)",
         )
     twice = sorted({heading for heading in headings if headings.count(heading) > 1})
     if twice:
         raise UserError(
             f"Headings of {file} occur more than once",
             found=shorten(map(repr, twice)),
-            remedy="give each column a heading of its own",
+            remedy="give each column its own heading",
         )
     return {heading: [row[column] for row in rows] for column, heading in enumerate(headings)}
 
@@ -310,13 +295,13 @@ def _plain(heading: str) -> str:
 
 
 def _numbers_as_words(words: list[str]) -> list[str]:
-    """Return whole numbers without the decimals that spreadsheets and data frames give them, where all are numbers."""
+    """Drop the ``.0`` that spreadsheets append to whole numbers, if all words are numbers."""
     cut = [found[1] if (found := _WHOLE.fullmatch(word)) else word for word in words]
     return cut if all(word.removeprefix("-").isdigit() for word in cut) else words
 
 
 def _relative(folder: ImageRoot, paths: Sequence[str]) -> tuple[Path, list[str]]:
-    """Return the folder that holds all images and their names below it: the table's folder where it does."""
+    """Return the folder that holds all images (the table's folder if possible), and their names below it."""
     base = str(folder.path)
     full = [os.path.normpath(os.path.join(base, path.replace("\\", "/"))) for path in paths]  # noqa: PTH118 (hot)
     inside = all(path.startswith(base + os.sep) for path in full)
@@ -332,17 +317,17 @@ def _refuse_missing(file: Path, images: ImageRoot, names: Sequence[str], paths: 
     ]
     if missing:
         raise UserError(
-            f"{len(missing)} of {len(names)} images that {file} lists are not there",
+            f"{len(missing)} of {len(names)} images that {file} lists do not exist",
             looked_for=f"paths relative to {file.parent}, or absolute ones",
             found=shorten(missing, 3),
             remedy="correct the paths, restore the images, or remove these rows",
         )
     others = [name for name in names if not is_image_name(name)]
-    readable = [name for files, inside in left_out_images(images, others).values() if inside for name in files]
+    readable = [name for files, inside in find_unread_images(images, others).values() if inside for name in files]
     unreadable = sorted(set(others) - set(readable))
     if unreadable:
         raise UserError(
-            f"{len(unreadable)} files that {file} lists are no images that can be read",
+            f"{len(unreadable)} files that {file} lists cannot be read as images",
             found=shorten(unreadable, 3),
             remedy="convert them to .jpg or .png, or remove these rows",
         )

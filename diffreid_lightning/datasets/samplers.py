@@ -1,7 +1,7 @@
-"""Sampling: P×K batches (P identities, K images of each), or every row once an epoch.
+"""Samplers: P×K batches (P identities, K images of each), or every row once an epoch.
 
-Every draw carries its own augmentation seed, so a batch is the same whatever the number of loader workers, and a run
-that continues from an epoch boundary sees the data it would have seen.
+Every draw carries its own augmentation seed, so batches do not depend on the number of loader workers, and a run that
+resumes at an epoch boundary sees the same data as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -39,40 +39,40 @@ def draw_pk_epoch(
 ) -> npt.NDArray[np.int64]:
     """Draw one epoch of P×K batches.
 
-    An epoch is a number of rounds, ``max(1, round(mean images per identity / K))``. A round visits every identity
-    once, in random order; a visit takes K images from the identity's shuffled deck, which is reshuffled when it runs
-    out (an identity with fewer than K images repeats them). The sequence of visits is cut into batches of P distinct
-    identities; where it does not divide, identities are visited once more. So an identity appears ``rounds`` or
-    ``rounds + 1`` times an epoch, and never twice in a batch.
+    An epoch has ``max(1, round(mean images per identity / K))`` rounds. A round visits every identity once, in random
+    order; a visit takes K images from the identity's shuffled deck, which is reshuffled when it runs out (an identity
+    with fewer than K images repeats them). The visits are cut into batches of P distinct identities; to fill the last
+    batch, identities are visited once more. So an identity appears ``rounds`` or ``rounds + 1`` times an epoch, and
+    never twice in a batch.
 
     With a ``share``, each identity has a deck of real and one of generated images, and a batch takes that share of its
-    images from the latter, spread evenly over its identities. An identity that has only one kind gives that; the others
-    make up for it as far as they can. Shares that do not divide average out over the epoch.
+    images from the latter, spread evenly over its identities. Identities with one kind only use that kind, and the
+    others compensate as far as possible. Fractions average out over the epoch.
 
     Args:
         labels: (N,) identity of each row.
         identities: P, identities in a batch.
         images: K, images of each.
         rng: source of all randomness.
-        multiple_of: the number of batches is filled up to a multiple of this (the number of processes).
-        generated: (N,) which rows are generated; needed with a share.
+        multiple_of: the number of batches is rounded up to a multiple of this (the number of processes).
+        generated: (N,) mask of the generated rows; required with a share.
         share: share of generated images in a batch, 0 to 1; None draws from all images alike.
 
     Returns:
         (batches, P * K) row indices.
 
     Raises:
-        UserError: fewer than P identities, a P or K that is not positive, or a share of images that are not there.
+        UserError: fewer than P identities, P or K not positive, or a share of a kind of images that does not exist.
     """
     batches = _count_batches(labels, identities, images, multiple_of)
     if share is None:
         return draw_pk_batches(labels, identities, images, batches, rng)
     count = len(np.unique(labels))
-    order = _visits(count, identities, batches, rng)
+    order = _draw_visits(count, identities, batches, rng)
     visits = _group_rows(order)
     chosen = np.empty((len(order), images), dtype=np.int64)
     if generated is None:
-        raise ValueError("a share of generated images wants to know which rows are generated")
+        raise ValueError("a share of generated images requires the mask of generated rows")
     decks = [(deck[~generated[deck]], deck[generated[deck]]) for deck in _group_rows(labels)]
     _refuse_missing_kind(generated, share)
     has_real, has_generated = (np.asarray([len(pair[kind]) > 0 for pair in decks])[order] for kind in (0, 1))
@@ -90,20 +90,20 @@ def draw_pk_epoch(
 def draw_pk_batches(
     labels: npt.NDArray[np.int64], identities: int, images: int, batches: int, rng: np.random.Generator
 ) -> npt.NDArray[np.int64]:
-    """Draw a number of P×K batches: all identities in turn, in a new random order each time.
+    """Draw a number of P×K batches: rounds over all identities, each in a new random order.
 
     Args:
         labels: (N,) identity of each row, 0 to C - 1, each at least once.
-        identities: P, identities in a batch; where there are fewer, some are in it more than once.
-        images: K, images of each, from a shuffled deck that is shuffled anew when it runs out.
-        batches: how many.
+        identities: P, identities in a batch; if there are fewer, some occur in it more than once.
+        images: K, images of each, from a shuffled deck that is reshuffled when it runs out.
+        batches: number of batches.
         rng: source of all randomness.
 
     Returns:
         (batches, P * K) row indices.
     """
     decks = _group_rows(labels)
-    order = _visits(len(decks), identities, batches, rng)
+    order = _draw_visits(len(decks), identities, batches, rng)
     chosen = np.empty((len(order), images), dtype=np.int64)
     for identity, own in zip(np.unique(order).tolist(), _group_rows(order), strict=True):
         chosen[own] = _deal(decks[identity], len(own) * images, rng).reshape(len(own), images)
@@ -111,7 +111,7 @@ def draw_pk_batches(
 
 
 def _count_batches(labels: npt.NDArray[np.int64], identities: int, images: int, multiple_of: int) -> int:
-    """Return the number of batches in an epoch, or refuse what cannot be drawn."""
+    """Return the number of batches in an epoch; raise UserError if P×K batches cannot be drawn."""
     if identities < 1 or images < 1:
         raise UserError(
             f"A batch of {identities} identities × {images} images is empty.", remedy="give both at least 1"
@@ -119,8 +119,8 @@ def _count_batches(labels: npt.NDArray[np.int64], identities: int, images: int, 
     count = len(np.unique(labels))
     if count < identities:
         raise UserError(
-            f"A batch wants {identities} different identities; the training set has {count}.",
-            found=f"{count} identities, those held out for validation (data.val_share) not among them",
+            f"A batch needs {identities} different identities; the training set has {count}.",
+            found=f"{count} identities, without those held out for validation (data.val_share)",
             remedy=f"set --data.sampler.init_args.identities_per_batch to {count} or fewer, hold out fewer, or "
             "give more data",
         )
@@ -133,9 +133,9 @@ def _refuse_missing_kind(generated: npt.NDArray[np.bool_], share: float) -> None
     kind = "generated" if share > 0 and not generated.any() else "real" if share < 1 and generated.all() else None
     if kind is not None:
         raise UserError(
-            f"Batches are to hold {100 * share:g} % generated images, but the training set has no {kind} ones.",
+            f"Batches with {100 * share:g} % generated images were requested, but the training set has no {kind} ones.",
             found=f"{len(generated)} images, {int(generated.sum())} of them generated",
-            remedy="name both in --data.train '[REAL,GENERATED]', or leave the sampler's generated_share out",
+            remedy="give both in --data.train '[REAL,GENERATED]', or omit the sampler's generated_share",
         )
 
 
@@ -146,7 +146,7 @@ def _generated_per_visit(
     share: float,
     rng: np.random.Generator,
 ) -> npt.NDArray[np.int64]:
-    """Return how many of the K images of each visit are generated, (batches, P)."""
+    """Return the number of generated images in each visit, (batches, P)."""
     batches, identities = has_real.shape
     counts = np.where(has_real, 0, images)
     free = has_real & has_generated
@@ -163,13 +163,13 @@ def _group_rows(labels: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
     return np.split(order, boundaries) if len(labels) else []
 
 
-def _visits(count: int, per_batch: int, batches: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+def _draw_visits(count: int, per_batch: int, batches: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
     """Concatenate random permutations of ``count`` identities so that no batch holds one of them twice."""
     sequence: list[int] = []
     while len(sequence) < batches * per_batch:
         permutation = rng.permutation(count).tolist()
         begun = len(sequence) % per_batch
-        if begun:  # the batch across the seam: whoever is in it already waits for the next batch
+        if begun:  # identities already in the incomplete batch move behind it
             present = set(sequence[-begun:])
             room = per_batch - begun
             early = [identity for identity in permutation if identity not in present][:room]
@@ -186,37 +186,54 @@ def _deal(deck: npt.NDArray[np.int64], cards: int, rng: np.random.Generator) -> 
     return np.concatenate(hands)[:cards]
 
 
-def begun_at(sampler: AnySampler, trainer: Trainer | None) -> AnySampler:
-    """Let a sampler's first epoch be the one that its trainer begins with.
+def start_at_epoch(sampler: AnySampler, trainer: Trainer | None) -> AnySampler:
+    """Set a sampler's epoch to the one that its trainer starts with.
 
-    Lightning makes the first iterator of a run before it tells the sampler of the epoch, and keeps it where a run goes
-    on from the end of an epoch without validation: that run would see epoch 0 once more. A schedule that asks how many
-    steps there are has the loader made even before the trainer's own progress is restored.
+    Lightning creates the first iterator before it calls ``set_epoch``, and keeps it if a run without validation resumes
+    at the end of an epoch: that run would see epoch 0 again. A schedule that asks for the number of steps creates the
+    loader even before the trainer's progress is restored.
     """
     if trainer is not None and hasattr(sampler, "set_epoch"):
         progress: Any = trainer.fit_loop.epoch_progress.current
         loaded = getattr(getattr(trainer, "_checkpoint_connector", None), "_loaded_checkpoint", None) or {}
         restored = loaded.get("loops", {}).get("fit_loop", {}).get("epoch_progress", {}).get("current", {})
-        # At the end of an epoch, trainer.current_epoch is one behind.
+        # trainer.current_epoch is one too low at the end of an epoch
         sampler.set_epoch(max(progress.processed, restored.get("processed", 0)))
     return sampler
 
 
-class PKSampler(DistributedSampler[Any]):
+class _ProcessSampler(DistributedSampler[Any]):
+    """Base of samplers that know their process; Lightning keeps a ``DistributedSampler`` under any strategy."""
+
+    def __init__(self, rows: int, seed: int) -> None:
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        super().__init__(
+            range(rows),  # type: ignore[arg-type]  # only its length is read
+            num_replicas=torch.distributed.get_world_size() if distributed else 1,
+            rank=torch.distributed.get_rank() if distributed else 0,
+            seed=seed,
+        )
+
+    def _draws(self, rows: npt.NDArray[np.int64], seeds: npt.NDArray[np.int64]) -> Iterator[Draw]:
+        """Yield this process's share of the rows (or rows of rows) of all processes."""
+        mine = slice(self.rank, None, self.num_replicas)
+        return map(Draw, rows[mine].ravel().tolist(), seeds[mine].ravel().tolist())
+
+
+class PKSampler(_ProcessSampler):
     """Yield P×K batches as consecutive draws; use with ``batch_size=sampler.batch_size``.
 
-    It is a ``DistributedSampler``, so Lightning leaves it in place under any strategy and calls ``set_epoch``; with R
-    processes, rank r takes batches r, r + R, ... of one common epoch (:func:`draw_pk_epoch`).
+    With R processes, rank r takes batches r, r + R, ... of one common epoch (:func:`draw_pk_epoch`).
 
     Args:
         labels: (N,) identity of each training row.
         identities_per_batch: P, per process.
         images_per_identity: K.
-        seed: with the epoch, the seed of everything drawn; None takes the data module's.
+        seed: combined with the epoch, the seed of every draw; None takes the data module's.
         generated_share: share of generated images in every batch, 0 to 1; None draws from all images alike.
 
     Attributes:
-        generated: (N,) which rows are generated; the data module sets it.
+        generated: (N,) mask of the generated rows; set by the data module.
     """
 
     generated: npt.NDArray[np.bool_] | None = None
@@ -234,13 +251,7 @@ class PKSampler(DistributedSampler[Any]):
         check_seed("sampler.seed", seed)
         if generated_share is not None and not 0 <= generated_share <= 1:
             raise UserError(f"generated_share is {generated_share}.", looked_for="a share from 0 to 1, or null")
-        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        super().__init__(
-            range(len(labels)),  # type: ignore[arg-type]  # only its length is read
-            num_replicas=torch.distributed.get_world_size() if distributed else 1,
-            rank=torch.distributed.get_rank() if distributed else 0,
-            seed=seed or 0,
-        )
+        super().__init__(len(labels), seed or 0)
         self.has_own_seed = seed is not None
         self.labels = np.asarray(labels, dtype=np.int64)
         self.identities_per_batch = identities_per_batch
@@ -250,19 +261,16 @@ class PKSampler(DistributedSampler[Any]):
 
     @property
     def batch_size(self) -> int:
-        """P × K."""
+        """Return P × K."""
         return self.identities_per_batch * self.images_per_identity
 
     def __len__(self) -> int:
-        """Draws of this process in an epoch."""
+        """Return the number of draws of this process in an epoch."""
         return self._batches // self.num_replicas * self.batch_size
 
     def __iter__(self) -> Iterator[Draw]:
         rows = self._epoch_rows(self.epoch)
-        seeds = np.random.default_rng([self.seed, self.epoch, 1]).integers(2**62, size=rows.shape)
-        mine = slice(self.rank, None, self.num_replicas)
-        for row, seed in zip(rows[mine].ravel().tolist(), seeds[mine].ravel().tolist(), strict=True):
-            yield Draw(row, seed)
+        return self._draws(rows, np.random.default_rng([self.seed, self.epoch, 1]).integers(2**62, size=rows.shape))
 
     def _epoch_rows(self, epoch: int) -> npt.NDArray[np.int64]:
         return draw_pk_epoch(
@@ -276,47 +284,38 @@ class PKSampler(DistributedSampler[Any]):
         )
 
 
-class ShuffledRows(DistributedSampler[Any]):
-    """Yield every row once an epoch, in random order, each with a seed of its own.
+class ShuffledRows(_ProcessSampler):
+    """Yield every row once an epoch, in random order, each with its own seed.
 
-    With R processes, rank r takes rows r, r + R, ... of one common order; what does not divide by ``multiple_of`` x R
-    is left for another epoch, so that all processes take equally many whole batches.
+    With R processes, rank r takes rows r, r + R, ... of one common order; the remainder of ``multiple_of`` x R is
+    dropped, so that all processes take the same number of whole batches.
 
     Args:
-        count: rows.
+        count: number of rows.
         multiple_of: the batch size.
-        seed: with the epoch, the seed of everything drawn.
+        seed: combined with the epoch, the seed of every draw.
 
     Raises:
-        UserError: there are too few rows for one batch on each process; nothing would be trained.
+        UserError: there are fewer rows than one batch per process.
     """
 
     def __init__(self, count: int, multiple_of: int, seed: int = 0) -> None:
         check_seed("seed", seed)
-        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        super().__init__(
-            range(count),  # type: ignore[arg-type]  # only its length is read
-            num_replicas=torch.distributed.get_world_size() if distributed else 1,
-            rank=torch.distributed.get_rank() if distributed else 0,
-            seed=seed,
-        )
+        super().__init__(count, seed)
         self.count = count
         self.multiple_of = multiple_of
         if not len(self):
             raise UserError(
-                f"There are too few images for a batch of {multiple_of} on each process.",
+                f"There are too few images for one batch of {multiple_of} per process.",
                 found=f"{count} images, {self.num_replicas} processes",
                 remedy="lower --data.batch_size",
             )
 
     def __len__(self) -> int:
-        """Draws of this process in an epoch."""
+        """Return the number of draws of this process in an epoch."""
         return self.count // (self.multiple_of * self.num_replicas) * self.multiple_of
 
     def __iter__(self) -> Iterator[Draw]:
         rng = np.random.default_rng([self.seed, self.epoch])
         rows = rng.permutation(self.count)[: len(self) * self.num_replicas]
-        seeds = rng.integers(2**62, size=len(rows))
-        mine = slice(self.rank, None, self.num_replicas)
-        for row, seed in zip(rows[mine].tolist(), seeds[mine].tolist(), strict=True):
-            yield Draw(row, seed)
+        return self._draws(rows, rng.integers(2**62, size=len(rows)))

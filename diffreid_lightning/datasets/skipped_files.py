@@ -1,4 +1,4 @@
-"""Find files that look like images and are not read, because their suffix is none of an image's."""
+"""Find images that are not read because of their suffix."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ _SUFFIX = re.compile(
 )
 _MAGIC = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"GIF8": "GIF", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
 _HEADER = 16
-_PROBE = 3  # so many files of a suffix are opened
+_PROBE = 3  # files per suffix that are opened
 
 
-def left_out_images(images: ImageRoot, names: Iterable[str]) -> dict[str, tuple[list[str], str]]:
+def find_unread_images(images: ImageRoot, names: Iterable[str]) -> dict[str, tuple[list[str], str]]:
     """Return the files that look like images and are not read, by suffix ("" for none).
 
-    A suffix counts when it is known to be an image's, or when the first of its files begin as an image does.
+    A suffix counts if it is a known image suffix, or if one of its first files starts like an image.
 
     Args:
         images: the root.
         names: files below it, images or not.
 
     Returns:
-        For each suffix in lower case its files, and the format inside where it is one that is read, else "".
+        By suffix in lower case: its files, and the format of their content if it can be read, else "".
     """
     by_suffix: dict[str, list[str]] = {}
     for name in names:
@@ -42,15 +42,15 @@ def left_out_images(images: ImageRoot, names: Iterable[str]) -> dict[str, tuple[
     return found
 
 
-def worded_left_out(found: dict[str, tuple[list[str], str]]) -> str:
-    """Count and name the files of ``left_out_images``, suffix by suffix; "" where there are none."""
-    worded = [f"{len(files):,} {suffix or 'without suffix'}" for suffix, (files, _) in sorted(found.items())]
+def describe_unread(found: dict[str, tuple[list[str], str]]) -> str:
+    """Count and name the files of :func:`find_unread_images` by suffix; "" if there are none."""
+    counts = [f"{len(files):,} {suffix or 'without suffix'}" for suffix, (files, _) in sorted(found.items())]
     files = [name for group, _ in found.values() for name in group]
-    return f"{len(files):,} files that look like images ({', '.join(worded)}; {shorten(files, 3)})" if files else ""
+    return f"{len(files):,} files that look like images ({', '.join(counts)}; {shorten(files, 3)})" if files else ""
 
 
-def remedy_for(found: dict[str, tuple[list[str], str]]) -> str:
-    """Say how each suffix of ``left_out_images`` becomes readable."""
+def suggest_conversion(found: dict[str, tuple[list[str], str]]) -> str:
+    """Return how to make the files of :func:`find_unread_images` readable."""
     ways = []
     for suffix, (_, inside) in sorted(found.items()):
         what = f"{suffix} files" if suffix else "files without suffix"
@@ -62,6 +62,6 @@ def remedy_for(found: dict[str, tuple[list[str], str]]) -> str:
 def _format(images: ImageRoot, name: str) -> str:
     try:
         data = images.read_start(name, _HEADER)
-    except UserError:  # a file that cannot be read is no image
+    except UserError:  # an unreadable file is not an image
         return ""
     return next((kind for magic, kind in _MAGIC.items() if data.startswith(magic)), "")

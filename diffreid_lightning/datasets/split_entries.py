@@ -22,7 +22,7 @@ class Placed:
         name: its name below the root.
         split: train, val, query or gallery.
         inner: the part of the name below the split's folder; "" where an entry names the image itself.
-        rest: what the line of a list file says behind the name.
+        rest: the text after the name in the line of a list file.
     """
 
     name: str
@@ -38,18 +38,19 @@ def place(images: ImageRoot, names: Sequence[str], wanted: Mapping[str, Iterable
         images: the root.
         names: the images below it.
         wanted: the entries of each split. An entry is a folder, a glob (``*`` stops at a slash, ``**`` does not) of
-            folders or images, ``.`` for the whole root, or a list file with an image a line.
+            folders or images, ``.`` for the whole root, or a list file with one image per line.
 
     Returns:
-        The images of the entries, split by split; those that no entry names are left out.
+        The images of the entries, in the order of the splits; images of no entry are skipped.
 
     Raises:
-        UserError: an entry names no image, an image is in two splits, or a line of a list names no image.
+        UserError: an entry matches no image, an image is in two splits, or a line of a list matches no image.
     """
     placed: dict[str, Placed] = {}
     for split, entries in wanted.items():
         for entry in entries:
-            found = _listed(images, names, split, entry) if is_list(images, entry) else _matched(names, split, entry)
+            listed = _is_list(images, entry)
+            found = _read_list(images, names, split, entry) if listed else _match_glob(names, split, entry)
             if not found:
                 raise _no_such_entry(images, names, split, entry)
             for one in found:
@@ -59,20 +60,19 @@ def place(images: ImageRoot, names: Sequence[str], wanted: Mapping[str, Iterable
                         f"An image is in two splits: {one.name}",
                         looked_for=f"{other.split} and {split} without a common image",
                         found=f"{split} is {entry}, in {images.path}",
-                        remedy=f"name folders, globs or lists that have no image in common for {other.split} "
-                        f"and {split}",
+                        remedy=f"give folders, globs or lists without a common image for {other.split} and {split}",
                     )
     return list(placed.values())
 
 
-def is_list(images: ImageRoot, entry: str) -> bool:
-    """Tell whether an entry is a list file and no folder, glob or image."""
+def _is_list(images: ImageRoot, entry: str) -> bool:
+    """Return true if an entry is a list file, not a folder, glob or image."""
     file = _plain(entry)
     return not is_image_name(file) and "*" not in file and file not in ("", ".") and images.exists(file)
 
 
 def entry_exists(images: ImageRoot, entry: str) -> bool:
-    """Tell whether an entry's first folder, or the entry itself as a file, is directly below a root."""
+    """Return true if an entry's first folder, or the entry as a file, is directly below a root."""
     first, _, rest = _plain(entry).partition("/")
     if first in ("", "."):
         return True
@@ -91,7 +91,7 @@ def _translate(glob: str) -> str:
     )
 
 
-def _matched(names: Sequence[str], split: str, entry: str) -> list[Placed]:
+def _match_glob(names: Sequence[str], split: str, entry: str) -> list[Placed]:
     glob = _plain(entry)
     if glob in ("", "."):
         return [Placed(name, split, name) for name in names]
@@ -99,8 +99,8 @@ def _matched(names: Sequence[str], split: str, entry: str) -> list[Placed]:
     return [Placed(name, split, found["inner"] or "") for name in names if (found := match(name)) is not None]
 
 
-def _listed(images: ImageRoot, names: Sequence[str], split: str, entry: str) -> list[Placed]:
-    """Read a list file: an image a line, by the end of its path, with or without suffix, and further words."""
+def _read_list(images: ImageRoot, names: Sequence[str], split: str, entry: str) -> list[Placed]:
+    """Read a list file: per line the end of an image's path, with or without suffix, and further words."""
     index: dict[str, set[str]] = {}
     for name in names:
         parts = name.split("/")
@@ -124,7 +124,7 @@ def _listed(images: ImageRoot, names: Sequence[str], split: str, entry: str) -> 
             missing.append(line)
     if missing or unclear:
         raise UserError(
-            f"{len(missing) + len(unclear)} lines of {images.path / entry} name no image, or more than one",
+            f"{len(missing) + len(unclear)} lines of {images.path / entry} match no image, or more than one",
             looked_for="a path, or a file name that occurs once, below the root",
             found=shorten([*missing, *(one.name for one in unclear)], 3),
             remedy="correct these lines, or unpack the images again",
@@ -136,10 +136,10 @@ def _no_such_entry(images: ImageRoot, names: Sequence[str], split: str, entry: s
     folders = sorted({name.rpartition("/")[0][:stop] for name in names for stop in _ends(name)})
     guess = nearest(_plain(entry), folders)
     return UserError(
-        f"No image is in {entry!r}, which is to be {split}",
+        f"No image is in {entry!r}, given as {split}",
         looked_for=f"a folder, a glob or a list file below {images.path}",
         found=f"folders with images: {shorten(folders) or 'none'}",
-        remedy=f"did you mean --{split} {guess}?" if guess else f"name one of these folders as {split}",
+        remedy=f"did you mean --{split} {guess}?" if guess else f"give one of these folders as {split}",
     )
 
 

@@ -1,4 +1,4 @@
-"""A fixed plan of batches for stages that read a manifest and write another: same members, whoever does them."""
+"""Fixed plan of batches for stages that read a manifest and write another one, on any number of processes."""
 
 from __future__ import annotations
 
@@ -20,19 +20,18 @@ class StageRows(NamedTuple):
     """Prediction of a stage's module for one batch of a plan."""
 
     number: int  #: of the batch
-    rows: pa.Table  #: one row for each row of the batch, in its order
+    rows: pa.Table  #: one row per row of the batch, in order
 
 
 class RemainingBatches(DistributedSampler[Any]):
-    """Yield the numbers of the batches that are left; of R processes, rank r takes the r-th, r + R-th, ...
+    """Yield the numbers of the remaining batches; of R processes, rank r takes batches r, r + R, ... of them.
 
-    It is a ``DistributedSampler``, so Lightning leaves it in place under any strategy. No batch is repeated to make
-    the processes' shares equal.
+    Lightning keeps a ``DistributedSampler`` under any strategy. No batch is repeated to equalize the processes' shares.
 
     Args:
-        numbers: the batches that are left.
+        numbers: the remaining batches.
         rank: this process.
-        world_size: how many there are.
+        world_size: number of processes.
     """
 
     def __init__(self, numbers: Sequence[int], rank: int, world_size: int) -> None:
@@ -40,7 +39,7 @@ class RemainingBatches(DistributedSampler[Any]):
         self._mine = list(numbers[rank::world_size])
 
     def __len__(self) -> int:
-        """Batches of this process."""
+        """Return the number of batches of this process."""
         return len(self._mine)
 
     def __iter__(self) -> Iterator[int]:
@@ -48,7 +47,7 @@ class RemainingBatches(DistributedSampler[Any]):
 
 
 class StageBatches(Dataset[Any]):
-    """Whole batches by their number; what a stage's data module loads."""
+    """Batches of a stage's data module, by number."""
 
     def __init__(self, module: StageDataModule) -> None:
         self.module = module
@@ -59,18 +58,18 @@ class StageBatches(Dataset[Any]):
 
 
 class StageDataModule(LightningDataModule):
-    """Base of the data modules of ``predict`` stages: rows in consecutive batches, those already done left out.
+    """Base of the data modules of ``predict`` stages: consecutive batches of rows, without the finished ones.
 
-    A subclass gives ``manifest`` (what is read), ``rows`` (how many rows the plan covers) and ``load``; its batches
-    have a ``number`` that the stage's module hands on with what it predicts, see
+    A subclass defines ``manifest`` (its input), ``rows`` (number of rows in the plan) and ``load``. Its batches have a
+    ``number``, which the stage's module returns with its prediction, see
     :class:`~diffreid_lightning.callbacks.manifest_writer.ManifestWriter`.
 
     Args:
-        batch_size: rows per batch. It belongs to the plan: another size is other work.
+        batch_size: rows per batch; part of the cache key.
         num_workers: loader processes.
 
     Raises:
-        UserError: a number is out of its range.
+        UserError: a number is out of range.
     """
 
     def __init__(self, batch_size: int, num_workers: int) -> None:
@@ -84,16 +83,16 @@ class StageDataModule(LightningDataModule):
     @property
     @abstractmethod
     def manifest(self) -> Manifest:
-        """Return the manifest that the stage reads."""
+        """Return the stage's input."""
 
     @property
     def rows(self) -> int:
-        """Rows of the plan; one per row of the manifest unless a subclass says otherwise."""
+        """Return the number of rows of the plan; the manifest's unless overridden."""
         return len(self.manifest)
 
     @property
     def batches(self) -> int:
-        """Batches of the plan."""
+        """Return the number of batches of the plan."""
         return -(-self.rows // self.batch_size)
 
     @property
@@ -111,20 +110,20 @@ class StageDataModule(LightningDataModule):
         """
 
     def rows_of(self, number: int) -> int:
-        """Count the rows of a batch; 0 for one that is not in the plan."""
+        """Return the number of rows of a batch; 0 for a batch outside the plan."""
         return max(0, min(self.batch_size, self.rows - number * self.batch_size))
 
     def skip(self, done: set[int]) -> None:
-        """Leave out batches that are finished; called before the loader is made."""
+        """Skip finished batches; call it before the loader is created."""
         self._done = frozenset(done)
 
     @property
     def rows_left(self) -> int:
-        """Rows of the batches that are not finished."""
+        """Return the number of rows in unfinished batches."""
         return self.rows - sum(map(self.rows_of, self._done))
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """Batches that are left, this process's share."""
+        """Return the loader of this process's share of the remaining batches."""
         left = [number for number in range(self.batches) if number not in self._done]
         trainer = self.trainer
         rank, world = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)

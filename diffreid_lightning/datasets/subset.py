@@ -1,10 +1,10 @@
-"""A dataset with less training data: the small-scale and few-shot settings, for every stage alike."""
+"""A dataset with less training data, for the small-scale and few-shot settings."""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from diffreid_lightning.datasets.base import PersonDataset, Rows
+from diffreid_lightning.datasets.base import PersonDataset
 from diffreid_lightning.datasets.detect import open_dataset
 from diffreid_lightning.datasets.subsets import few_shot, small_scale
 from diffreid_lightning.errors import check_range, check_seed
@@ -13,19 +13,19 @@ from diffreid_lightning.manifest.manifest import Manifest
 
 
 class Subset(PersonDataset):
-    """Part of another dataset's training rows; its query and gallery are whole, and ``val`` people stay apart.
+    """Part of another dataset's training rows; val, query and gallery are complete.
 
-    Stages that make training data (captions, personalization, generation, scores) and the training itself read the
-    same subset, so that none of them sees more than the setting allows.
+    All stages (captions, personalization, generation, scores, training) read the same subset, so that none of them
+    sees more data than the setting allows.
 
     Args:
-        dataset: the whole one: a path, ``miniperson``, or a dataset class.
-        identities: how many training identities stay (a whole number), or their share; None: all. Small-scale.
-        images: share of each remaining identity's images; None: all. Few-shot.
+        dataset: the whole dataset: a path, ``miniperson``, or a dataset class.
+        identities: number of training identities to keep (a whole number), or their share; None keeps all. Small-scale.
+        images: share of each remaining identity's images; None keeps all. Few-shot.
         seed: of the choice.
     """
 
-    layout: ClassVar[str] = "the layout of the dataset it is a part of"
+    layout: ClassVar[str] = "the layout of the whole dataset"
 
     def __init__(
         self,
@@ -46,18 +46,18 @@ class Subset(PersonDataset):
 
     @classmethod
     def has_layout(cls, images: ImageRoot) -> bool:
-        """Never: a subset is made from a dataset, not found."""
+        """Return false: a subset is made from a dataset and never detected in a folder."""
         return False
 
     @property
     def description(self) -> str:
-        """The whole dataset's, and what is left of it."""
+        """Return the whole dataset's description and the sizes of the subset."""
         left = [f"{self.identities} identities"] if self.identities is not None else []
         left += [f"{self.images:.0%} of each identity's images"] if self.images is not None else []
         return f"{self.whole.description}; of its training rows {', '.join(left) or 'all'} (seed {self.seed})"
 
     def config(self, **changes: Any) -> dict[str, Any]:
-        """Return what makes this subset; changes are the whole dataset's."""
+        """Return the class path and arguments; ``changes`` apply to the whole dataset."""
         own = {"identities": self.identities, "images": self.images, "seed": self.seed}
         return {"class_path": "Subset", "init_args": {"dataset": self.whole.config(**changes), **own}}
 
@@ -69,6 +69,3 @@ class Subset(PersonDataset):
             manifest = manifest.filter(few_shot(manifest, self.images, self.seed))
         self._notes = self.whole.notes
         return manifest, junk
-
-    def _rows(self, images: ImageRoot) -> Rows:
-        raise NotImplementedError("a subset's rows are those of its dataset")

@@ -1,7 +1,7 @@
-"""Less training data, chosen by a seed: some of the identities (small-scale), or some of each one's images (few-shot).
+"""Random subsets of the training data: fewer identities (small-scale) or fewer images of each (few-shot).
 
-The settings are those of Fu et al. (LUPerson, arXiv 2012.03753). For one seed the
-subsets are nested: 10 % is part of 30 %. Only ``train`` rows are thinned out; all others stay.
+The settings of Fu et al. (LUPerson, arXiv 2012.03753). For one seed subsets are nested: 10 % is part of 30 %. Only
+``train`` rows are dropped.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ def small_scale(manifest: Manifest, identities: float | int, seed: int) -> npt.N
 
     Args:
         manifest: rows of any splits.
-        identities: how many, as a whole number, or their share, above 0.0 to 1.0.
-        seed: the choice depends on it and on the sorted identities alone.
+        identities: their number (a whole number), or their share, above 0.0 to 1.0.
+        seed: the choice depends only on it and on the sorted identities.
 
     Returns:
-        (N,) mask of the rows that stay.
+        (N,) mask of the kept rows.
 
     Raises:
         UserError: the number is out of range, or there are fewer identities.
     """
     labels, training = _training(manifest)
     present = np.unique(labels[training])
-    # A command line may have made a float of a whole number: typing's cache takes int | float for float | int.
+    # A whole number from the command line may be a float: typing's cache takes int | float for float | int.
     if isinstance(identities, int) or (identities > 1 and identities.is_integer()):
         wanted = int(identities)
     else:
         wanted = max(1, round(_share(identities, "identities") * len(present)))
     if not 0 < wanted <= len(present):
         raise UserError(
-            f"{wanted} training identities were asked for.",
+            f"{wanted} training identities were requested.",
             looked_for=f"1 to {len(present)}, or a share above 0.0",
             found=f"{len(present)} identities in the train split of {manifest.root}",
         )
@@ -50,10 +50,10 @@ def few_shot(manifest: Manifest, images: float, seed: int) -> npt.NDArray[np.boo
     Args:
         manifest: rows of any splits.
         images: share of each identity's images, above 0.0 to 1.0, rounded to whole images.
-        seed: the choice depends on it and on the rows in the order of their file names.
+        seed: the choice depends only on it and on the sorted file names.
 
     Returns:
-        (N,) mask of the rows that stay.
+        (N,) mask of the kept rows.
 
     Raises:
         UserError: the share is out of range.
@@ -63,7 +63,7 @@ def few_shot(manifest: Manifest, images: float, seed: int) -> npt.NDArray[np.boo
     kept = ~training
     names = np.asarray(manifest.numpy("file_name"), dtype=str)
     rows = np.flatnonzero(training)
-    # Shuffled within each identity: by name, so that the order in which a disk lists its files does not matter.
+    # Sorted by name first, so that the listing order of the disk does not matter.
     by_name = rows[np.argsort(names[rows], kind="stable")]
     shuffled = np.random.default_rng(seed).permutation(by_name)
     grouped = shuffled[np.argsort(labels[shuffled], kind="stable")]
@@ -81,5 +81,5 @@ def _training(manifest: Manifest) -> tuple[npt.NDArray[np.int64], npt.NDArray[np
 
 def _share(value: float, what: str) -> float:
     if not 0 < value <= 1:
-        raise UserError(f"A subset has a share of {value} of the {what}.", looked_for="a share above 0 to 1")
+        raise UserError(f"A subset has a share of {value} of the {what}.", looked_for="a share above 0, up to 1")
     return float(value)

@@ -1,4 +1,4 @@
-"""Digest and identities of the rows a network is trained on, which its checkpoints keep."""
+"""Digest and identities of a network's training rows, which its checkpoints store."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ import pyarrow as pa
 
 from diffreid_lightning.errors import UserError
 
-#: where a checkpoint keeps the digest
+#: key of the digest in a checkpoint
 KEY = "training_rows"
-#: where a checkpoint keeps the identities that were trained on
+#: key of the training identities in a checkpoint
 IDENTITIES = "training_identities"
 
 
 def digest_rows(
     identities: Iterable[tuple[str, str, int]], labels: npt.NDArray[np.int64], file_names: pa.Array | pa.ChunkedArray
 ) -> str:
-    """Hash who is behind each label, and the names of whose images; not where the images lie, nor what they show.
+    """Hash the identity of each label, the rows' labels and their file names; not the image roots or the pixels.
 
     Args:
-        identities: the (source, partition, pid) behind each label.
+        identities: the (source, partition, pid) of each label.
         labels: (N,) label of each row.
         file_names: (N,) names of the images inside their roots.
 
@@ -39,34 +39,34 @@ def digest_rows(
 
 
 def refuse_other_rows(checkpoint: Mapping[str, Any], digest: str | None, learned: str, remedy: str) -> None:
-    """Refuse to go on where a row of the weights would stand for somebody else.
+    """Refuse to resume on other training rows, since rows of the weights belong to identities.
 
     Args:
         checkpoint: a Lightning checkpoint; one without a digest passes.
-        digest: of the rows that are trained on now; None where the data have none.
-        learned: what of the weights belongs to the identities.
-        remedy: what to do for training on other rows.
+        digest: of the current training rows; None if the data have none.
+        learned: the weights that belong to identities, for the message.
+        remedy: how to train on other rows.
 
     Raises:
         UserError: the digests differ.
     """
-    begun = checkpoint.get(KEY)
-    if begun is not None and digest is not None and begun != digest:
+    earlier = checkpoint.get(KEY)
+    if earlier is not None and digest is not None and earlier != digest:
         raise UserError(
             "The checkpoint belongs to other training data.",
             looked_for=f"the images and identities that its {learned} was trained on",
-            found="others, though as many identities, or the same in another order",
-            remedy="give --data and --seed_everything (it chooses who is held out) as the run was started (its "
-            f"config.yaml); {remedy}",
+            found="others, with as many identities, or the same in another order",
+            remedy="give --data and --seed_everything (which chooses the held-out identities) as in the run's "
+            f"config.yaml; {remedy}",
         )
 
 
 def refuse_seen_identities(checkpoint: Mapping[str, Any], validated: Iterable[tuple[str, str, int]]) -> None:
-    """Refuse to validate on identities that the checkpoint was trained on: the result would be too good.
+    """Refuse to validate on identities that the checkpoint was trained on.
 
     Args:
         checkpoint: a Lightning checkpoint; one without identities passes.
-        validated: the (source, partition, pid) that are validated on.
+        validated: the (source, partition, pid) of the validation data.
 
     Raises:
         UserError: some of them were trained on.
@@ -76,8 +76,8 @@ def refuse_seen_identities(checkpoint: Mapping[str, Any], validated: Iterable[tu
     seen = sum(tuple(key) in trained for key in validated)
     if seen:
         raise UserError(
-            f"The checkpoint was trained on {seen} of the {len(validated)} identities that it would be validated on.",
+            f"The checkpoint was trained on {seen} of the {len(validated)} validation identities.",
             looked_for="the identities that were held out of its training",
-            found="other ones: data.train, data.val_share and data.seed choose them",
-            remedy="give --data.train, --data.val_share and --seed_everything as the run was started (its config.yaml)",
+            found="others; data.train, data.val_share and data.seed choose them",
+            remedy="give --data.train, --data.val_share and --seed_everything as in the run's config.yaml",
         )

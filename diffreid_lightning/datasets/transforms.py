@@ -1,4 +1,4 @@
-"""Turn images into tensors: the augmented training view and the evaluation view."""
+"""Image transforms: the augmented training view and the evaluation view, as tensors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torchvision.transforms.v2 import functional as F
 
 from diffreid_lightning.errors import check_pair, check_range
 
-# ImageNet's mean color, the customary filling of erased regions (Zhong et al., arXiv 1708.04896).
+# ImageNet's mean color, the usual fill of erased regions (Zhong et al., arXiv 1708.04896).
 _FILL = (124.0, 116.0, 104.0)
 
 
@@ -21,13 +21,13 @@ def evaluation_view(image: Image.Image, size: tuple[int, int]) -> Tensor:
 
 
 class TrainView:
-    """The training view of Bag of Tricks (Luo et al., arXiv 1903.07071): resize, flip, pad and crop, color, erase.
+    """Training view of Bag of Tricks (Luo et al., arXiv 1903.07071): resize, flip, pad and crop, color, erase.
 
     Args:
-        flip: probability of a mirrored image.
+        flip: probability of a horizontal flip.
         pad: pixels added on each side before a random crop back to size; 0 for none.
         color: strength of brightness, contrast and saturation jitter, 0 (none) to 1.
-        color_probability: share of the images whose color is jittered.
+        color_probability: probability of color jitter.
         erasing: probability of random erasing.
         erasing_area: smallest and largest erased share of the image.
     """
@@ -58,13 +58,13 @@ class TrainView:
         Args:
             image: RGB image of any size.
             size: height and width of the view in pixels.
-            seed: the view depends on it and on the image alone.
+            seed: the view depends only on it and on the image.
 
         Returns:
             (3, H, W) uint8 in 0..255.
         """
         with torch.random.fork_rng(devices=[]):
-            # Not torch.manual_seed, which seeds the model's generators on the GPU as well, where nobody restores them.
+            # Not torch.manual_seed, which also seeds the GPU generators, and fork_rng does not restore those.
             torch.random.default_generator.manual_seed(seed)
             view = self._flip(evaluation_view(image, size))
             if self.pad > 0:

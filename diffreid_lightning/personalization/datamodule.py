@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from diffreid_lightning.datasets import PersonDataset, open_dataset
 from diffreid_lightning.datasets.identities import choose_people, describe_people, identity_names
-from diffreid_lightning.datasets.samplers import Draw, ShuffledRows, begun_at
+from diffreid_lightning.datasets.samplers import Draw, ShuffledRows, start_at_epoch
 from diffreid_lightning.datasets.training_rows import digest_rows
 from diffreid_lightning.diffusion.checkpoints import locate_pipeline
 from diffreid_lightning.diffusion.latent_cache import LatentStore
@@ -222,7 +222,7 @@ class PersonalizationDataModule(LightningDataModule):
         return DataLoader(
             _PromptedRows(self, self._store()),
             batch_size=self.batch_size,
-            sampler=begun_at(ShuffledRows(len(self.rows), self.batch_size, self.seed), self.trainer),
+            sampler=start_at_epoch(ShuffledRows(len(self.rows), self.batch_size, self.seed), self.trainer),
             drop_last=True,
             collate_fn=_Collate(self.prior_batch_size if self.prior is not None else 0),
             num_workers=self.num_workers,

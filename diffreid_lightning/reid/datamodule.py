@@ -17,10 +17,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from diffreid_lightning.datasets import PersonDataset, open_dataset
-from diffreid_lightning.datasets.concat import ConcatRows, concatenate, refuse_clashing_sources, warn_of_unnamed_sources
+from diffreid_lightning.datasets.concat import (
+    ConcatRows,
+    concatenate,
+    refuse_clashing_sources,
+    warn_of_shared_default_source,
+)
 from diffreid_lightning.datasets.holdout import first_per_camera, hold_out_identities, trainable_rows
 from diffreid_lightning.datasets.inspect import count_unmatched
-from diffreid_lightning.datasets.samplers import Draw, PKSampler, begun_at
+from diffreid_lightning.datasets.samplers import Draw, PKSampler, start_at_epoch
 from diffreid_lightning.datasets.training_rows import digest_rows
 from diffreid_lightning.datasets.transforms import TrainView, evaluation_view
 from diffreid_lightning.errors import UserError, check_at_least, check_image_size, check_seed, check_workers, shorten
@@ -266,7 +271,7 @@ class ReIDDataModule(LightningDataModule):
     def _train_manifests(self) -> list[tuple[Manifest, npt.NDArray[np.bool_]]]:
         manifests = [source.manifest() for source in self._train_sources]
         refuse_clashing_sources(manifests, self._train_sources)
-        warn_of_unnamed_sources(manifests)
+        warn_of_shared_default_source(manifests)
         return [(manifest, hold_out_identities(manifest, self.val_share, self.seed)) for manifest in manifests]
 
     def _too_few(self) -> UserError:
@@ -328,7 +333,7 @@ class ReIDDataModule(LightningDataModule):
                 looked_for="a batch_size, the number of draws in a batch",
                 remedy="give the sampler class a batch_size attribute",
             )
-        sampler = begun_at(sampler, self.trainer)
+        sampler = start_at_epoch(sampler, self.trainer)
         return self._loader(images, batch_size=batch_size, sampler=sampler, drop_last=True), sampler
 
     def seen_dataloader(self) -> DataLoader[PersonBatch]:

@@ -32,13 +32,13 @@ def test_published_counts_stand_beside_ours(root: Path, monkeypatch: pytest.Monk
     text = printed(check(root))
     assert "images -12,912" in text and "dropped as junk: 2" in text and "751 ids, 12,936 images" in text
     exact = {"train": Counts(4, 24, 3), "query": Counts(3, 9, 3), "gallery": Counts(4, 12, 3)}
-    monkeypatch.setattr(Market1501, "published", exact)
+    monkeypatch.setattr(Market1501, "published_counts", exact)
     report = check(root, strict=True)
     assert printed(report).count("✓") == 4
     assert "no problem found" in printed(report)
     assert "no problem" not in text, "not after what deserves a look"
     assert "ok" in printed(report, "ascii") and "✓" not in printed(report, "ascii")
-    monkeypatch.setattr(Market1501, "published", exact | {"val": Counts(1, 1, 1)})
+    monkeypatch.setattr(Market1501, "published_counts", exact | {"val": Counts(1, 1, 1)})
     assert "missing" in printed(check(root))
 
 

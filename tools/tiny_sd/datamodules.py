@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from diffreid_lightning.datasets import PersonDataset, open_dataset
-from diffreid_lightning.datasets.samplers import Draw, ShuffledRows, begun_at
+from diffreid_lightning.datasets.samplers import Draw, ShuffledRows, start_at_epoch
 from diffreid_lightning.datasets.transforms import evaluation_view
 from diffreid_lightning.diffusion.latent_cache import LatentStore
 from diffreid_lightning.errors import (
@@ -199,7 +199,7 @@ class _SplitRows(LightningDataModule):
         return DataLoader(
             images,
             batch_size=self.batch_size,
-            sampler=None if shuffled is None else begun_at(shuffled, self.trainer),
+            sampler=None if shuffled is None else start_at_epoch(shuffled, self.trainer),
             drop_last=training,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,

@@ -1,4 +1,4 @@
-"""The dataset that ships with the package: its reader and its archives."""
+"""The dataset that is part of the package: reader and archives."""
 
 from diffreid_lightning.datasets.miniperson.dataset import MiniPerson
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from diffreid_lightning.datasets.base import Counts, PersonDataset, Rows
-from diffreid_lightning.errors import UserError
+from diffreid_lightning.datasets.base import Counts, PersonDataset
+from diffreid_lightning.errors import UserError, nearest
 from diffreid_lightning.manifest.image_root import ImageRoot
 from diffreid_lightning.manifest.manifest import FILE_NAME, Manifest
 
@@ -30,18 +30,17 @@ _PUBLISHED: Mapping[str, Mapping[str, Counts]] = {
 
 
 class MiniPerson(PersonDataset):
-    """One domain of MiniPerson: 160 people to train on, 40 to validate on, 100 to search for, under six cameras.
+    """One domain of MiniPerson: 160 training, 40 validation and 100 test identities, six cameras.
 
-    Market-1501's layout and names, 128 x 64 pixels, read straight from an uncompressed archive in the package. As in
-    Market-1501 the gallery holds distractors (pid 0), and junk (pid -1) is left out. Beside the contract's columns the
-    manifest tells what was rendered: ``sex``, ``age``, ``upper``, ``upper_colour``, ``upper_pattern``, ``sleeve``,
+    Market-1501's layout and names, 128 x 64 pixels, read directly from an uncompressed archive in the package. As in
+    Market-1501 the gallery holds distractors (pid 0) and junk (pid -1) is dropped. Additional columns of the manifest
+    describe the rendered person (``sex``, ``age``, ``upper``, ``upper_colour``, ``upper_pattern``, ``sleeve``,
     ``lower``, ``lower_colour``, ``lower_pattern``, ``shoes``, ``shoe_colour``, ``hair_colour``, ``hair_cut``, ``hat``,
-    ``bag``, ``bag_colour``, ``glasses``, ``beard`` of the person, and ``view`` (the side that is seen: front, back,
-    left, right), ``pose``, ``scene``, ``light``, ``occluded``, ``visible`` (share of the person in sight, 0 to 1) of
-    the image.
+    ``bag``, ``bag_colour``, ``glasses``, ``beard``) and the image: ``view`` (visible side: front, back, left, right),
+    ``pose``, ``scene``, ``light``, ``occluded``, ``visible`` (visible share of the person, 0 to 1).
 
     Args:
-        domain: ``campus`` by day or ``station`` by night; they share no person, camera, background or kind of movement.
+        domain: ``campus`` by day or ``station`` by night, without a common person, camera, background or movement.
         strict: make a difference from the published counts an error instead of a warning.
     """
 
@@ -49,8 +48,11 @@ class MiniPerson(PersonDataset):
 
     def __init__(self, domain: Literal["campus", "station"] = "campus", *, strict: bool = False) -> None:
         if domain not in _PUBLISHED:
+            guess = nearest(domain, _PUBLISHED)
             raise UserError(
-                f"MiniPerson has no domain {domain!r}", looked_for=" or ".join(_PUBLISHED), remedy="choose one of them"
+                f"MiniPerson has no domain {domain!r}",
+                looked_for=" or ".join(_PUBLISHED),
+                remedy=f"did you mean miniperson:{guess}?" if guess else "choose one of them",
             )
         super().__init__(Path(__file__).parent / "assets" / f"{domain}.zip", strict=strict)
         self.domain = domain
@@ -58,23 +60,20 @@ class MiniPerson(PersonDataset):
 
     @classmethod
     def has_layout(cls, images: ImageRoot) -> bool:
-        """Tell whether Market's folders and a manifest of rendered people lie there."""
+        """Return true if Market's folders and a manifest exist."""
         return images.exists(FILE_NAME) and set(_FOLDERS) <= set(images.folders())
 
     @property
-    def published(self) -> Mapping[str, Counts]:
-        """Counts of the archives that ship with the package; the gallery's ids include the distractors' 0."""
+    def published_counts(self) -> Mapping[str, Counts]:
+        """Return the counts of the archives in the package; the gallery's ids include the distractors' pid 0."""
         return _PUBLISHED[self.domain]
 
     @property
     def description(self) -> str:
-        """The domain."""
+        """Return the name and the domain."""
         return f"MiniPerson, {self.domain}"
 
     def _read(self) -> tuple[Manifest, int]:
         images = self._place(ImageRoot(self.root))
         manifest = Manifest.read(images.path)
         return manifest, len(images.images()) - len(manifest)
-
-    def _rows(self, images: ImageRoot) -> Rows:
-        raise NotImplementedError("the archive holds its manifest")

@@ -72,7 +72,7 @@ class TestMarket1501(DatasetContract):
         added = within.manifest().take(range(len(without.manifest()), len(within.manifest())))
         assert set(added.numpy("role")) == {"distractor"} and set(added.numpy("split")) == {"gallery"}
         assert all(name.startswith("images/") for name in added.numpy("file_name"))
-        assert "gallery" in without.published and "gallery" not in within.published
+        assert "gallery" in without.published_counts and "gallery" not in within.published_counts
         assert within.description != without.description
 
     def test_missing_500k_distractors_are_an_error(self, root: Path) -> None:
@@ -89,14 +89,14 @@ class TestMarket1501(DatasetContract):
     @pytest.mark.parametrize("folder", ["bounding_box_train", "query", "bounding_box_test"])
     def test_a_missing_or_empty_folder_is_an_error(self, root: Path, folder: str) -> None:
         shutil.rmtree(root / folder)
-        with pytest.raises(UserError, match="is no Market1501"):
+        with pytest.raises(UserError, match="is not a Market1501"):
             Market1501(root).manifest()
         (root / folder).mkdir()
         with pytest.raises(UserError, match=f"{folder} holds no images"):
             Market1501(root).manifest()
 
     def test_published_counts(self, root: Path) -> None:
-        assert sum(counts.images for counts in Market1501(root).published.values()) == 12_936 + 3_368 + 15_913
+        assert sum(counts.images for counts in Market1501(root).published_counts.values()) == 12_936 + 3_368 + 15_913
 
 
 class TestDukeMTMCReID(DatasetContract):
@@ -126,7 +126,7 @@ class TestCUHK03NPDetected(DatasetContract):
     def test_boxes_are_two_datasets(self, root: Path) -> None:
         labeled, detected = CUHK03NP(root, boxes="labeled"), CUHK03NP(root, boxes="detected")
         assert len(labeled.manifest()) == len(detected.manifest()) + 1
-        assert labeled.published["train"].images - detected.published["train"].images == 3
+        assert labeled.published_counts["train"].images - detected.published_counts["train"].images == 3
         assert labeled.description != detected.description
         assert all(name.startswith("labeled/") for name in labeled.manifest().numpy("file_name"))
 

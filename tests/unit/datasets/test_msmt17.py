@@ -69,7 +69,7 @@ def test_the_val_list_is_more_images_of_train_people_and_never_a_val_split(root:
     train_people = [set(manifest.numpy("pid")[manifest.numpy("split") == "train"]) for manifest in manifests]
     assert len(manifests[0]) == len(manifests[1]) + 4 and train_people[0] == train_people[1]
     assert "val" not in set(manifests[0].numpy("split"))
-    assert with_list.published["train"].images == 32_621 and without.published["train"].images == 30_248
+    assert with_list.published_counts["train"].images == 32_621 and without.published_counts["train"].images == 30_248
     assert with_list.description == "MSMT17 V1, train = list_train + list_val"
     assert without.description == "MSMT17 V1, train = list_train only"
 
@@ -91,7 +91,7 @@ def test_people_of_train_and_test_are_both_numbered_from_zero_and_are_not_the_sa
 def test_listed_images_that_are_missing_are_named(root: Path) -> None:
     gone = root / "test" / "0001" / "0001_000_01_0303morning_0000_0.jpg"
     gone.unlink()
-    with pytest.raises(UserError, match=r"1 images of .*list_query\.txt are not there") as error:
+    with pytest.raises(UserError, match=r"1 images of .*list_query\.txt do not exist") as error:
         MSMT17(root).manifest()
     assert "test/0001/0001_000_01_0303morning_0000_0.jpg" in str(error.value)
 
@@ -121,7 +121,7 @@ def test_lines_that_cannot_be_read_are_named(root: Path, line: str) -> None:
 def test_a_list_cannot_name_files_outside(root: Path) -> None:
     with (root / "list_train.txt").open("a") as file:
         file.write("../../../0000_000_01_x.jpg 0\n")
-    with pytest.raises(UserError, match="not there"):
+    with pytest.raises(UserError, match="do not exist"):
         MSMT17(root).manifest()
 
 

@@ -148,14 +148,14 @@ def test_a_source_of_ones_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        (["query/1/a.jpg"], "come together"),
-        (["train/1/a.jpg", "gallery/1/a.jpg"], "come together"),
+        (["query/1/a.jpg"], "require each other"),
+        (["train/1/a.jpg", "gallery/1/a.jpg"], "require each other"),
         (["train/1/a.jpg", "test/1/a.jpg"], "in no split"),
         (["train/1/a.jpg", "b.jpg"], "in no split"),
         (["a.jpg", "1/b.jpg"], "cannot be read"),
         (["1/cam1/a.jpg", "2/b.jpg"], "camera_folders=True"),
         (["bounding_box_train/1.jpg", "query/1.jpg"], "in no split"),
-        (["bounding_box_train/1.jpg", "bounding_box_test/1.jpg"], "is no PersonFolder"),
+        (["bounding_box_train/1.jpg", "bounding_box_test/1.jpg"], "is not a PersonFolder"),
     ],
 )
 def test_folders_that_are_not_people_are_refused(tmp_path: Path, files: list[str], message: str) -> None:
@@ -185,10 +185,10 @@ def test_folders_of_scenes_are_no_people_and_both_readings_are_offered(tmp_path:
     with pytest.raises(UserError) as error:
         open_dataset(tmp_path).manifest()
     assert f"train: {people} ids" in str(error.value.remedy)
-    with pytest.raises(UserError, match="its folders are no people") as error:
+    with pytest.raises(UserError, match="its folders are not people") as error:
         PersonFolder(tmp_path).manifest()
     assert f"train: {people} ids" in str(error.value.remedy)
-    assert r"if these are people, say so with pattern: '(?P<pid>[^/]+)/[^/]+$'" in str(error.value.remedy)
+    assert r"if these are people, give pattern: '(?P<pid>[^/]+)/[^/]+$'" in str(error.value.remedy)
     said = PersonFolder(tmp_path, pattern=r"(?P<pid>[^/]+)/[^/]+$").manifest()
     assert len(said.identities()[1]) == len(SCENES[kind])
 
@@ -227,8 +227,8 @@ def test_names_the_pattern_does_not_match_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"pattern": "("}, "no regular expression"),
-        ({"pattern": r"c(\d+)"}, "neither person nor camera"),
+        ({"pattern": "("}, "not a regular expression"),
+        ({"pattern": r"c(\d+)"}, "no group for person or camera"),
         ({"pattern": CAMERA, "camera_folders": True}, "not both"),
     ],
 )

@@ -56,18 +56,18 @@ def test_spellings_of_one_table(folder: Path, data: bytes, request: pytest.Fixtu
 @pytest.mark.parametrize("heading", ["is_query", "isTrain", "fold", "Usage", "train_test_split"])
 def test_columns_that_speak_of_splits_are_refused(folder: Path, heading: str) -> None:
     (folder / "labels.csv").write_text(csv(f"path,pid,camid,{heading}", "{0},{1},{2},1"))
-    with pytest.raises(UserError, match=f"speak of splits.*{heading}"):
+    with pytest.raises(UserError, match=f"seem to hold splits.*{heading}"):
         check(folder / "labels.csv")
     (folder / "labels.csv").write_text(csv(f"path,pid,camid,split,{heading}", "{0},{1},{2},train,1"))
-    with pytest.raises(UserError, match="speak of splits"):
+    with pytest.raises(UserError, match="seem to hold splits"):
         check(folder / "labels.csv")
     named = PersonTable(folder / "labels.csv", split="split")
-    assert check(named).hints[0] == f"columns of the table that are not used: {heading}"
+    assert check(named).hints[0] == f"unused columns of the table: {heading}"
 
 
 def test_columns_that_are_not_used_are_named(folder: Path) -> None:
     (folder / "labels.csv").write_text(csv("path,pid,camid,color,width", "{0},{1},{2},red,7"))
-    assert check(folder / "labels.csv").hints == ["columns of the table that are not used: color, width"]
+    assert check(folder / "labels.csv").hints == ["unused columns of the table: color, width"]
 
 
 @pytest.mark.parametrize(("head", "what"), [("path,pid,camid", "people"), ("path,camid,pid", "cameras")])
@@ -127,18 +127,18 @@ def test_without_cameras_each_image_is_its_own(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message", "mended"),
     [
-        (csv().partition("\n")[2], "no headings.*write the headings path,pid,camid", csv()),
+        (csv().partition("\n")[2], "no headings.*headings path,pid,camid", csv()),
         (csv("file,who,camid"), "no column 'pid'.*rename the column to pid", csv("file,pid,camid")),
-        (csv() + "img/no.jpg,1,1\n", "1 of 13 images.*not there.*remove these rows", csv()),
-        (csv() + "C:\\img\\1_1_1.jpg,1,1\n", "1 of 13 images.*not there.*correct the paths", csv()),
+        (csv() + "img/no.jpg,1,1\n", "1 of 13 images.*do not exist.*remove these rows", csv()),
+        (csv() + "C:\\img\\1_1_1.jpg,1,1\n", "1 of 13 images.*do not exist.*correct the paths", csv()),
         (csv() + "img/1_1_1.jpg,2,1\n", "different people.*keep one row", csv()),
         (csv() + "img/1_1_1.jpg,,1\n", "1 rows .*have no pid.*rows 14.*remove these rows", csv()),
         (csv() + "img/1_1_1.jpg,1\n", "more or fewer values.*rows 14", csv()),
-        (csv() + "labels.csv,1,1\n", "no images that can be read.*remove these rows", csv()),
+        (csv() + "labels.csv,1,1\n", "cannot be read as images.*remove these rows", csv()),
         (csv("path,pid,pid"), "more than once: *|occur more than once", csv()),
-        (csv("path,pid,split"), "splits that are not known.*write train", csv("path,pid,split", "{0},{1},train")),
+        (csv("path,pid,split"), "unknown splits.*write train", csv("path,pid,split", "{0},{1},train")),
         (csv("path,pid,split", "{0},{1},query"), "only one of them", csv("path,pid,split", "{0},{1},train")),
-        ("path,pid\n", "holds no rows.*write a line for each image", csv()),
+        ("path,pid\n", "holds no rows.*write one line per image", csv()),
         ("", "no column 'path'", csv()),
         (csv("path,pid", "{0},-1"), "junk only", csv()),
     ],

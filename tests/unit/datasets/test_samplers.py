@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from diffreid_lightning.datasets.samplers import PKSampler, ShuffledRows, begun_at, draw_pk_epoch
+from diffreid_lightning.datasets.samplers import PKSampler, ShuffledRows, draw_pk_epoch, start_at_epoch
 from diffreid_lightning.errors import UserError
 
 
@@ -169,4 +169,4 @@ def test_a_loader_that_is_made_early_begins_at_the_epoch_of_the_checkpoint(
         fit_loop=SimpleNamespace(epoch_progress=progress),
         _checkpoint_connector=SimpleNamespace(_loaded_checkpoint=checkpoint),
     )
-    assert begun_at(ShuffledRows(4, 2), trainer).epoch == epoch
+    assert start_at_epoch(ShuffledRows(4, 2), trainer).epoch == epoch

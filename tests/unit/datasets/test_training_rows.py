@@ -44,5 +44,5 @@ def test_people_of_the_training_are_no_validation() -> None:
     others = [("a", "train", 3), ("b", "train", 1)]
     refuse_seen_identities(checkpoint, others)
     refuse_seen_identities({}, PEOPLE)
-    with pytest.raises(UserError, match="1 of the 3 identities"):
+    with pytest.raises(UserError, match="1 of the 3 validation identities"):
         refuse_seen_identities(checkpoint, [*others, PEOPLE[1]])

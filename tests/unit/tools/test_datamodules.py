@@ -191,13 +191,13 @@ def test_fewer_images_than_a_batch_are_refused(
 ) -> None:
     """Sixteen are trained on; an epoch without a batch would end in a model that has learnt nothing."""
     ImageDataModule(str(corpus), image_size=SIZE, batch_size=16).train_dataloader()
-    with pytest.raises(UserError, match="too few images for a batch of 17"):
+    with pytest.raises(UserError, match="too few images for one batch of 17"):
         ImageDataModule(str(corpus), image_size=SIZE, batch_size=17).train_dataloader()
     latents = CaptionedLatentsDataModule(
         str(corpus), str(autoencoder), image_size=SIZE, batch_size=17, cache_dir=str(tmp_path)
     )
     latents.prepare_data()
-    with pytest.raises(UserError, match="too few images for a batch of 17"):
+    with pytest.raises(UserError, match="too few images for one batch of 17"):
         latents.train_dataloader()
 
 
