@@ -26,7 +26,7 @@ from diffreid_lightning.backbones.timm_folder import (
 )
 from diffreid_lightning.errors import RunError
 from diffreid_lightning.paths import user_path
-from diffreid_lightning.storage.atomic import refuse_foreign, replacing
+from diffreid_lightning.storage.atomic import refuse_foreign, replace_folder
 
 # Facts about the weights timm distributes under the architecture's name; they are not true of these.
 _NOT_OURS = ("tag", "license", "description", "origin_url", "paper_name", "paper_ids", "notes")
@@ -62,7 +62,7 @@ def save_backbone(
     refuse_foreign(folder, marks, "a backbone", "Give another folder, or remove this one yourself.")
     record = json.dumps(_record(backbone, provenance), indent=2, sort_keys=True)
     try:
-        with replacing(folder) as partial:
+        with replace_folder(folder) as partial:
             _write_model(backbone, partial)
             _write_head(backbone, neck, partial)
             (partial / PROVENANCE_FILE).write_text(record + "\n", encoding="utf-8")

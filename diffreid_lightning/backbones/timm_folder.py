@@ -16,9 +16,9 @@ from torch import Tensor
 from diffreid_lightning.backbones.network_variants import is_variant
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.paths import not_a_file, user_path
-from diffreid_lightning.storage.atomic import what_is_there
-from diffreid_lightning.storage.json_notes import damaged, read_json
-from diffreid_lightning.storage.torch_file import mistaken_for
+from diffreid_lightning.storage.atomic import describe_existing
+from diffreid_lightning.storage.json_notes import damaged_error, read_json
+from diffreid_lightning.storage.torch_file import describe_non_weights
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -136,7 +136,7 @@ def read_timm_folder(path: str | Path) -> TimmFolder:
         raise UserError(
             f"{folder} is not a timm folder.",
             looked_for=" and ".join(str(folder / name) for name in missing),
-            found=what_is_there(folder),
+            found=describe_existing(folder),
             remedy="Give a folder with config.json and model.safetensors, as a run here or timm's "
             "save_for_hf(..., safe_serialization=True) writes it. Pickled weights (.bin, .pth) are not opened as they "
             "are: python -m diffreid_lightning convert FILE --form timm --backbone NAME --out DIR makes such a folder.",
@@ -222,16 +222,16 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     except (OSError, SafetensorError) as error:
         raise UserError(
             f"{path} cannot be read as safetensors.",
-            found=(path.is_file() and mistaken_for(path)) or str(error),
+            found=(path.is_file() and describe_non_weights(path)) or str(error),
             remedy="Fetch, copy or export the file again.",
         ) from error
 
 
 def _json(path: Path) -> dict[str, Any]:
     remedy = "Write the folder anew, or restore the file."
-    mistaken = mistaken_for(path) if path.is_file() else None
+    mistaken = describe_non_weights(path) if path.is_file() else None
     if mistaken is not None:
-        raise damaged(path, mistaken, looked_for="a JSON object", remedy=remedy)
+        raise damaged_error(path, mistaken, looked_for="a JSON object", remedy=remedy)
     return read_json(path, remedy=remedy)
 
 

@@ -30,7 +30,7 @@ from diffreid_lightning.backbones.timm_model import HUB_SCHEME, LOCAL_SCHEME, ba
 from diffreid_lightning.errors import UserError, nearest, shorten
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.storage.hub import hub_file
-from diffreid_lightning.storage.torch_file import mistaken_for
+from diffreid_lightning.storage.torch_file import describe_non_weights
 
 TIMM = "timm"
 EFFICIENTNET_LITE0 = "efficientnet-lite0"
@@ -120,7 +120,7 @@ def _open_file(path: Path) -> Checkpoint:
     if path.name == WEIGHTS_FILE and (path.parent / CONFIG_FILE).is_file():
         return _open_folder(read_timm_folder(path.parent))
     if path.suffix != ".safetensors":
-        mistaken = mistaken_for(path)
+        mistaken = describe_non_weights(path)
         raise UserError(
             f"{path} is not a safetensors file.",
             looked_for="a .safetensors file or a timm folder",

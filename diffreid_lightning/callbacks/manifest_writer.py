@@ -56,7 +56,7 @@ class ManifestWriter(BasePredictionWriter):
             self._look_at_result()
             self.parts.begin()
         trainer.strategy.barrier()
-        done = set(range(data.batches)) if self.parts.finished else self.parts.done()
+        done = set(range(data.batches)) if self.parts.finished else self.parts.finished_batches()
         data.skip(done)
         if done:
             rank_zero_info(f"{len(done)} of {data.batches} batches were done before: {self.folder}")
@@ -104,7 +104,7 @@ class ManifestWriter(BasePredictionWriter):
 
     def _put_together(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data = stage_datamodule(trainer)
-        left = data.batches - len(self.parts.done())
+        left = data.batches - len(self.parts.finished_batches())
         if left:  # trainer.limit_predict_batches
             rank_zero_info(f"{left} of {data.batches} batches are left for another run: {self.folder}")
             return

@@ -23,10 +23,10 @@ def check_own(path: Path, *, to_go_on: bool = False) -> None:
         UserError: it is another project's, bare weights, of another kind, or damaged.
     """
     # Here, not above: the light commands do not wait for torch.
-    from diffreid_lightning.storage.torch_file import NotPlainError, mistaken_for, read_plain
+    from diffreid_lightning.storage.torch_file import NotPlainError, describe_non_weights, read_plain
 
     if not zipfile.is_zipfile(path):
-        raise _foreign(path, mistaken_for(path) or _other_kind(path))
+        raise _foreign(path, describe_non_weights(path) or _other_kind(path))
     try:
         content = read_plain(path, mmap=True)
     except NotPlainError as error:

@@ -26,7 +26,7 @@ from pathlib import Path
 from diffreid_lightning.errors import UserError, nearest
 from diffreid_lightning.paths import not_a_file, user_path
 from diffreid_lightning.storage import locks
-from diffreid_lightning.storage.atomic import replacing_file
+from diffreid_lightning.storage.atomic import replace_file
 from diffreid_lightning.storage.json_notes import DamagedFile, read_json
 
 #: The launcher of a multi-process run starts the command again in each process; they all meet in the first one's
@@ -238,7 +238,7 @@ def note_attempt(run: RunFolder) -> None:
     entries = {"run_id": run.run_id, "attempt": run.attempt, "slurm_job": _this_job()}
     tracked = {name: value for name in ("project", "entity") if (value := getattr(run, name)) is not None}
     identity = json.dumps({**entries, **tracked})
-    with replacing_file(run.path / IDENTITY_FILE) as staged:  # other processes of this launch may be reading it
+    with replace_file(run.path / IDENTITY_FILE) as staged:  # other processes of this launch may be reading it
         staged.write_text(identity + "\n", encoding="utf-8")
 
 
@@ -286,13 +286,13 @@ def _taken(run: Path) -> bool:
     inherited = os.environ.get(ENVIRONMENT)
     if inherited and run.resolve() == Path(inherited).resolve():
         return False
-    holder = locks.held_by(run / LOCK_FILE)
+    holder = locks.read_holder(run / LOCK_FILE)
     if holder is None or launched_rank() == 0:
         return holder is not None
     # Rank 0 of the same launch may be ahead of this process, and in the folder that both go on in.
     if holder != _launch():
         time.sleep(_MOMENT)
-        holder = locks.held_by(run / LOCK_FILE)
+        holder = locks.read_holder(run / LOCK_FILE)
     return holder is not None and holder != _launch()
 
 

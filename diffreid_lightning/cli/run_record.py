@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from diffreid_lightning import config_files
 from diffreid_lightning.cli import resume_settings, run_folder
-from diffreid_lightning.storage.atomic import replacing_file
+from diffreid_lightning.storage.atomic import replace_file
 from diffreid_lightning.tracking import WandbTracker, recorded_as, tracking_mode
 from diffreid_lightning.training.trainer_parts import callbacks_of
 
@@ -135,7 +135,7 @@ class RunRecord(SaveConfigCallback):
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         if self._changes is None or not (folder / self.config_filename).exists():  # else nothing was trained with it
-            with replacing_file(folder / self.config_filename) as staged:
+            with replace_file(folder / self.config_filename) as staged:
                 staged.write_text(self.text, encoding="utf-8")
         run_folder.note_attempt(self.run)
         for logger in trainer.loggers:

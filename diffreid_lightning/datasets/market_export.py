@@ -19,7 +19,7 @@ from diffreid_lightning.errors import RunError, UserError
 from diffreid_lightning.manifest.image_decoding import scale_gray
 from diffreid_lightning.manifest.image_root import ImageRoot
 from diffreid_lightning.manifest.manifest import Manifest
-from diffreid_lightning.storage.atomic import refuse_foreign, replacing
+from diffreid_lightning.storage.atomic import refuse_foreign, replace_folder
 
 _PLACES = {"train": "train", "val": "train", "generated": "train", "query": "query", "gallery": "gallery"}
 
@@ -138,7 +138,7 @@ def export_market1501(manifest: Manifest, out: Path, gray_range: tuple[float, fl
     targets = _market_names(manifest, numbers, cameras)
     names = manifest.table["file_name"].to_pylist()
     try:
-        with replacing(out) as partial:
+        with replace_folder(out) as partial:
             for folder in FOLDERS.values():
                 (partial / folder).mkdir()
             linked = place_images(manifest.images, names, partial, targets, "placing images", gray_range)

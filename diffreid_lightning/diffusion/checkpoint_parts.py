@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from diffreid_lightning.errors import UserError, first_line, shorten
-from diffreid_lightning.storage.torch_file import mistaken_for
+from diffreid_lightning.storage.torch_file import describe_non_weights
 
 INDEX = "model_index.json"
 NETWORKS = ("text_encoder", "text_encoder_2", "unet", "vae")
@@ -159,7 +159,7 @@ def refuse_placeholder(file: Path, model: str | Path) -> None:
     """
     if not file.is_file():
         raise _incomplete(model, str(file), _what_is_in(file.parent))
-    found = mistaken_for(file)
+    found = describe_non_weights(file)
     if found is not None:
         raise _incomplete(model, f"the content of {file}", found)
 

@@ -14,7 +14,7 @@ from diffreid_lightning.diffusion.checkpoint_parts import INDEX, NETWORKS, TOKEN
 from diffreid_lightning.diffusion.single_file import configs_of, refuse_pickle
 from diffreid_lightning.errors import UserError, first_line, nearest
 from diffreid_lightning.paths import user_path
-from diffreid_lightning.storage.atomic import left_behind, what_is_there
+from diffreid_lightning.storage.atomic import describe_backup, describe_existing
 from diffreid_lightning.storage.hub import hub_file, is_hub_id
 
 TINY_SD = "tiny-sd"
@@ -40,7 +40,7 @@ def locate_pipeline(model: str | Path) -> Path:
     if not folder.exists():
         if str(model) == TINY_SD:
             folder = Path(__file__).parent / "tiny_sd"
-        elif isinstance(model, str) and is_hub_id(model) and left_behind(folder) is None:
+        elif isinstance(model, str) and is_hub_id(model) and describe_backup(folder) is None:
             return _from_hub(model)
     if folder.is_file():
         refuse_pickle(folder)
@@ -50,7 +50,7 @@ def locate_pipeline(model: str | Path) -> Path:
         raise UserError(
             f"There is no diffusion model at {model}",
             looked_for=f"a diffusers folder with {INDEX}",
-            found=what_is_there(folder),
+            found=describe_existing(folder),
             remedy="give the folder of a Stable Diffusion checkpoint in diffusers' layout, its one .safetensors file, "
             "a hub id (owner/name), or " + (f"did you mean {guess!r}?" if guess and guess != str(model) else TINY_SD),
         )

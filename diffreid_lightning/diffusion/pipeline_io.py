@@ -23,7 +23,7 @@ from diffreid_lightning.diffusion.compatibility import check_pipeline
 from diffreid_lightning.diffusion.single_file import configs_of
 from diffreid_lightning.errors import DiffReIDError, RunError, UserError, first_line, shorten
 from diffreid_lightning.paths import user_path
-from diffreid_lightning.storage.atomic import replacing, what_is_there
+from diffreid_lightning.storage.atomic import describe_existing, replace_folder
 
 PROVENANCE = "provenance.json"
 
@@ -242,7 +242,7 @@ def _check_tensors(network: Any, where: str, missing: Iterable[str]) -> None:
 
 
 def _missing(path: str | Path, what: str, looked_for: str, remedy: str) -> UserError:
-    found = what_is_there(user_path(path))
+    found = describe_existing(user_path(path))
     return UserError(f"There is no {what} at {path}", looked_for=looked_for, found=found, remedy=remedy)
 
 
@@ -276,7 +276,7 @@ def _wrap_load_errors(path: str | Path, what: str) -> Iterator[None]:
 def _replace_folder(folder: Path, provenance: Mapping[str, Any]) -> Iterator[Path]:
     """Replace a model's folder, with its provenance."""
     try:
-        with replacing(folder) as partial:
+        with replace_folder(folder) as partial:
             yield partial
             note = json.dumps(provenance, indent=2, sort_keys=True) + "\n"
             (partial / PROVENANCE).write_text(note, encoding="utf-8")

@@ -22,7 +22,7 @@ from diffreid_lightning.filtering.datamodule import ScoringBatch
 from diffreid_lightning.filtering.scored_manifest import NEAREST, NEAREST_SOURCE, PROBLEM, REAL_DISTANCE
 from diffreid_lightning.filtering.scorer_checkpoint import RealImages, Recognizer, load_scorer
 from diffreid_lightning.filtering.scores import identity_centroids
-from diffreid_lightning.manifest.lineage import manifests_named
+from diffreid_lightning.manifest.lineage import find_manifest_hashes
 from diffreid_lightning.reid.datamodule import PersonBatch
 from diffreid_lightning.reid.outputs import ReIDOutputs
 from diffreid_lightning.reid.supervised import SupervisedReID
@@ -240,7 +240,7 @@ class ReIDScorer(LightningModule):
     @property
     def trained_on(self) -> tuple[str, ...]:
         """Content hashes of the manifests that the scorer was trained on."""
-        return tuple(manifests_named(self.folder.note.get("training")))
+        return tuple(find_manifest_hashes(self.folder.note.get("training")))
 
     @property
     def calibration_text(self) -> str:

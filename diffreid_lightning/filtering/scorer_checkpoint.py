@@ -30,7 +30,7 @@ from diffreid_lightning.filtering import scores
 from diffreid_lightning.filtering.scored_manifest import THUMBNAILS
 from diffreid_lightning.filtering.similarity import LENGTH
 from diffreid_lightning.paths import user_path
-from diffreid_lightning.storage.atomic import replacing, what_is_there
+from diffreid_lightning.storage.atomic import describe_existing, replace_folder
 from diffreid_lightning.storage.json_notes import mismatch, read_json
 from diffreid_lightning.storage.parquet_tables import read_table
 from diffreid_lightning.storage.resumable_array import map_array
@@ -200,7 +200,7 @@ def save_scorer(
     }
     tensors = {name: getattr(recognizer, name).detach().float().cpu().contiguous() for name in _TENSOR_NAMES}
     try:
-        with replacing(folder) as partial:
+        with replace_folder(folder) as partial:
             save_backbone(recognizer.backbone, partial / BACKBONE, provenance=provenance, neck=recognizer.neck)
             save_file(tensors, partial / TENSORS, metadata={"format": "pt"})
             np.save(partial / THUMBNAILS, real.thumbnails.cpu().numpy())
@@ -226,7 +226,7 @@ def load_scorer(path: str | Path) -> ScorerFolder:
         raise UserError(
             f"There is no scorer at {folder}",
             looked_for=", ".join(missing),
-            found=what_is_there(folder),
+            found=describe_existing(folder),
             remedy="train one: python -m diffreid_lightning fit --config stages/score (it leaves RUN/scorer)",
         )
     note = _read_scorer_note(folder)

@@ -21,7 +21,7 @@ from diffreid_lightning.filtering.scored_manifest import NEAREST, REAL_DISTANCE,
 from diffreid_lightning.filtering.statistics import SelectionReport, format_report, summarize, write_tables
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.paths import user_path
-from diffreid_lightning.storage.atomic import refuse_foreign, replacing
+from diffreid_lightning.storage.atomic import refuse_foreign, replace_folder
 from diffreid_lightning.tracking import WandbTracker, finish_tracking
 
 DATASET, REJECTED, REPORT = "diff_person", "rejected", "report"
@@ -82,7 +82,7 @@ class DiffPersonSelection:
         select_rows(selection, self.rules)
         report = summarize(selection)
         try:
-            with replacing(self.out) as partial:
+            with replace_folder(self.out) as partial:
                 self._write(partial, scored, selection, report)
         except OSError as error:
             raise RunError(

@@ -20,7 +20,7 @@ from diffreid_lightning.filtering.scorer import THUMBNAIL, ReIDScorer
 from diffreid_lightning.filtering.scorer_checkpoint import RealImages
 from diffreid_lightning.filtering.similarity import LENGTH
 from diffreid_lightning.manifest.manifest import Manifest
-from diffreid_lightning.storage.atomic import replacing_file
+from diffreid_lightning.storage.atomic import replace_file
 from diffreid_lightning.storage.resumable_array import map_array, new_array
 
 
@@ -69,13 +69,13 @@ class ScoreWriter(ManifestWriter):
         if self._unfinished().exists():
             self._unfinished().replace(self._thumbnails())
         text = json.dumps(_describe(self._real, self._calibration), indent=2, sort_keys=True)
-        with replacing_file(self.folder / REAL) as staged:
+        with replace_file(self.folder / REAL) as staged:
             staged.write_text(text + "\n", encoding="utf-8")
         return super().result(read, rows)
 
     def _create_thumbnails(self, rows: int) -> None:
         """Create the array of thumbnails, unless it has earlier batches."""
-        if not self.parts.done():
+        if not self.parts.finished_batches():
             new_array(self._unfinished(), np.uint8, (rows, LENGTH)).flush()
         else:
             file = self._unfinished() if os.path.lexists(self._unfinished()) else self._thumbnails()

@@ -13,7 +13,7 @@ from diffreid_lightning.datasets.identities import identity_name
 from diffreid_lightning.errors import UserError, check_range
 from diffreid_lightning.generation.writer import GeneratedImagesWriter
 from diffreid_lightning.manifest.manifest import FILE_NAME, Manifest
-from diffreid_lightning.storage.atomic import replacing_file
+from diffreid_lightning.storage.atomic import replace_file
 from diffreid_lightning.training.trainer_parts import callbacks_of
 from diffreid_lightning.visualization.grid import Cell, GridRow, draw_grid
 
@@ -69,7 +69,7 @@ class ContactSheet(Callback):
             return
         rows = self.rows(stage_datamodule(trainer).manifest, Manifest.read(writer.folder / FILE_NAME))
         path = writer.folder / "contact_sheet.png"
-        with replacing_file(path) as staged:
+        with replace_file(path) as staged:
             first = (rows[0].left or rows[0].right)[0].image
             size = (max(1, round(self.height * first.width / first.height)), self.height)
             draw_grid(rows, size, _HEADINGS).save(staged, "PNG")

@@ -31,7 +31,7 @@ from diffreid_lightning.diffusion.prompt_template import PromptTemplate
 from diffreid_lightning.errors import UserError, check_range
 from diffreid_lightning.generation.datamodule import PromptBatch, PromptsDataModule
 from diffreid_lightning.generation.diversity import ComposedGuidance, Diversity, ImageRequest
-from diffreid_lightning.manifest.lineage import manifests_named, read_provenance
+from diffreid_lightning.manifest.lineage import find_manifest_hashes, read_provenance
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.personalization.checkpoint import Identity, is_personalized, load_personalized, merge_lora
 from diffreid_lightning.training.trainer_parts import datamodule_of
@@ -150,7 +150,7 @@ class GenerationModule(LightningModule):
     def trained_on(self) -> tuple[str, ...]:
         """Content hashes of the manifests in the model's provenance; not its base model's."""
         folder = user_path(self._model) if self._people is not None else locate_pipeline(self._model)
-        return tuple(manifests_named(read_provenance(folder / PROVENANCE)))
+        return tuple(find_manifest_hashes(read_provenance(folder / PROVENANCE)))
 
     @property
     def evaluations(self) -> int:

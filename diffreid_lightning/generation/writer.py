@@ -21,7 +21,7 @@ from diffreid_lightning.diffusion.denoising_loop import not_finite
 from diffreid_lightning.errors import RunError, UserError, check_range, check_workers, shorten
 from diffreid_lightning.generation.module import GeneratedBatch
 from diffreid_lightning.manifest.manifest import Manifest
-from diffreid_lightning.storage.atomic import replacing_file
+from diffreid_lightning.storage.atomic import replace_file
 
 REJECTED = "rejected.parquet"
 _REASON, _NOT_FINITE = "reason", "decoded to values that are not finite"
@@ -210,7 +210,7 @@ def _save(path: Path, pixels: Any, quality: int) -> None:
     """
     if not path.parent.is_dir():
         path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing_file(path) as staged:
+    with replace_file(path) as staged:
         Image.fromarray(pixels).save(staged, "JPEG", quality=quality)
 
 

@@ -1,4 +1,4 @@
-"""The table that one stage writes and the next one reads: a row per image, in a validated Parquet file."""
+"""The table that one stage writes and the next one reads: one row per image, in a validated Parquet file."""
 
 from diffreid_lightning.manifest.manifest import FILE_NAME, Manifest
 

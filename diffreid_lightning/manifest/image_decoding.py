@@ -1,4 +1,4 @@
-"""Decode image files to 8-bit RGB: one conversion for every stage, which refuses what it would lose."""
+"""Decode image files to 8-bit RGB, the same for every stage; images that would lose information are refused."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from diffreid_lightning.errors import UserError
 
-# Pillow tries every format it knows unless told; some of those start other programs (EPS starts Ghostscript).
+# By default Pillow tries every format; some start other programs (EPS starts Ghostscript).
 _PILLOW_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
 _FRAMED_FORMATS = ("PNG", "WEBP", "TIFF", "GIF")
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF tags, and a value of the second
 _PPM_PEAK = re.compile(rb"P[36](?:\s+(?:#.*\n\s*)*\d+){2}\s+(?:#.*\n\s*)*(\d+)\s")
-_FEWEST_LEVELS = 64  # 14 bits at the lower end of 16 take a quarter of the range: 64 of the 256 levels of 8 bits
-_STRAY = 0.01  # share of pixels at either end that may be hot, dead or lamps, and that tell nothing of the range
+_FEWEST_LEVELS = 64  # 14-bit values in 16 bits use a quarter of the range: 64 of 256 levels
+_STRAY = 0.01  # share of pixels at either end that is ignored: hot or dead pixels, lamps
 
 
 class DepthError(UserError):
-    """An image has more than 8 bits per channel, and scaling it by the range of its type would lose what it shows.
+    """An image with more than 8 bits per channel that would lose its content if scaled by its type's range.
 
     Args:
-        what: one sentence that says what happened.
-        in_color: its values cannot be read, as Pillow cuts more than one channel to 8 bits; grey ones can be rescaled.
+        what: one sentence about what happened.
+        in_color: it is a color image, which Pillow truncates to 8 bits; gray images can be rescaled.
         parts: the other parts of the message.
     """
 
@@ -35,9 +35,9 @@ class DepthError(UserError):
         super().__init__(what, **parts)
 
 
-#: What rewrites images of 16 bits per channel, which Pillow cannot read whole.
+#: Remedy for images of 16 bits per channel, which Pillow truncates.
 COLOR_REMEDY = (
-    "write the whole set with one range, as images of 8 bits, by a program that reads 16 bits per channel: "
+    "convert the whole set to 8 bits with one range, by a program that reads 16 bits per channel: "
     "ImageMagick's `magick mogrify -level 0,6.25% -depth 8 *.png` for 12 bits at the lower end of 16; the same "
     "without -level for dark images of a set that fills its range"
 )
@@ -46,23 +46,22 @@ COLOR_REMEDY = (
 def decode_image(data: bytes, origin: str) -> Image.Image:
     """Decode one image to 8-bit RGB.
 
-    EXIF orientation is applied. Transparent pixels are laid over white; palettes, grey and CMYK are converted; of an
-    animation the first frame is taken. More than 8 bits are scaled linearly by the range of the file's type, the same
-    for every image of a set and not by its own darkest and brightest value: 0 to 65535 for 16 bits (0 to 4095 where a
-    TIFF states 12). 32-bit types have no range of their own: floats are taken for 0 to 1 where they lie in it, else
-    for 0 to 255, integers for 0 to 255, else for 0 to 65535. Where that would leave fewer than 64 of the 256 levels
-    and merge values that differ, as with 12 or 14 bits at the lower end of 16, the image is refused. The darkest and
-    the brightest percent of its pixels do not count: a hot pixel would hide it.
+    EXIF orientation is applied. Transparent pixels are blended with white; palettes, gray and CMYK are converted; the
+    first frame of an animation is used. More than 8 bits are scaled linearly by the range of the file's type, not by
+    the image's own extrema, so that all images of a set are scaled alike: 0 to 65535 for 16 bits (0 to 4095 if a TIFF
+    states 12). For 32-bit floats the range is 0 to 1 if the values fit, else 0 to 255; for integers 0 to 255, else 0 to
+    65535. If this would leave fewer than 64 of 256 levels and merge different values (12 or 14 bits stored in 16), the
+    image is refused. The darkest and brightest percent of the pixels are ignored, since a hot pixel would hide it.
 
     Args:
         data: the file's bytes.
         origin: the file's path, for the error message.
 
     Returns:
-        A loaded RGB image of the file's own size.
+        A loaded RGB image of the file's size.
 
     Raises:
-        UserError: the bytes are empty, cut short, no image, or one of too many pixels.
+        UserError: the bytes are empty, truncated or not an image, or the image has too many pixels.
         DepthError: the values do not fill the range of their type, lie outside of it, or are not finite.
     """
     if not data:
@@ -70,23 +69,22 @@ def decode_image(data: bytes, origin: str) -> Image.Image:
             f"An image file is empty: {origin}", found="0 bytes", remedy="copy or unpack this file again, or remove it"
         )
     try:
-        image = _loaded(data)
-        return _to_rgb(image, data, origin)
+        return _to_rgb(_load(data), data, origin)
     except (MemoryError, DepthError):
         raise
-    except Exception as error:  # Pillow's decoders raise nearly anything on broken bytes: OSError, SyntaxError, ...
+    except Exception as error:  # Pillow's decoders raise many types on broken bytes: OSError, SyntaxError, ...
         unknown = isinstance(error, UnidentifiedImageError)
         reason = f"they start with {data[:8]!r}" if unknown else f"{type(error).__name__}: {error}"
         raise UserError(
             f"An image cannot be decoded: {origin}",
-            looked_for="a whole image of one of the formats " + ", ".join(_PILLOW_FORMATS),
+            looked_for="a complete image of one of the formats " + ", ".join(_PILLOW_FORMATS),
             found=f"{len(data)} bytes; {reason}",
             remedy="copy or unpack this file again, or remove it; `data check PATH --decode` lists every broken image",
         ) from error
 
 
 def deep_values(data: bytes) -> npt.NDArray[Any] | None:
-    """Return the grey values, (H, W), of an image of one channel with more than 8 bits; None for any other bytes.
+    """Return the gray values, (H, W), of an image of one channel with more than 8 bits; None for any other bytes.
 
     Args:
         data: a file's bytes.
@@ -95,15 +93,15 @@ def deep_values(data: bytes) -> npt.NDArray[Any] | None:
         image = Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS)
         if not image.mode.startswith(("I", "F")):
             return None
-        return _values(_loaded(data))
+        return _values(_load(data))
     except MemoryError:
         raise
-    except Exception:  # broken bytes: `decode_image` says why
+    except Exception:  # broken bytes, which `decode_image` reports
         return None
 
 
 def value_range(values: npt.NDArray[Any]) -> tuple[float, float]:
-    """Return the smallest and largest value; without stray pixels, where these take most of the range.
+    """Return the smallest and largest value, without stray pixels if these take most of the range.
 
     Args:
         values: finite numbers, at least one.
@@ -116,10 +114,10 @@ def value_range(values: npt.NDArray[Any]) -> tuple[float, float]:
 
 
 def level_range(counts: npt.NDArray[np.int64]) -> tuple[int, int]:
-    """Return the lowest and highest of 256 levels that are left without stray pixels.
+    """Return the lowest and highest of 256 levels, without stray pixels.
 
     Args:
-        counts: (256,) pixels of each level, at least one in all.
+        counts: (256,) pixels of each level, at least one in total.
     """
     sums = np.cumsum(counts)
     stray = int(_STRAY * sums[-1])
@@ -128,15 +126,15 @@ def level_range(counts: npt.NDArray[np.int64]) -> tuple[int, int]:
 
 
 def scale_gray(data: bytes, low: float, high: float) -> bytes | None:
-    """Write a grey image of more than 8 bits as one of 8 bits, in the same format.
+    """Convert a gray image of more than 8 bits to 8 bits, in the same format.
 
     Args:
         data: the file's bytes.
-        low: the value that becomes 0, as everything below it.
-        high: the value that becomes 255, as everything above it.
+        low: the value that becomes 0, with everything below.
+        high: the value that becomes 255, with everything above.
 
     Returns:
-        The new file's bytes; None where the image has 8 bits already, or is no image.
+        The new file's bytes; None for 8 bits or anything but an image.
     """
     values = deep_values(data)
     if values is None:
@@ -149,7 +147,7 @@ def scale_gray(data: bytes, low: float, high: float) -> bytes | None:
 
 
 def count_frames(data: bytes) -> int:
-    """Count the pictures in a file: more than one in an animation or a TIFF of several pages, else 1.
+    """Count the frames of an animation or the pages of a TIFF; 1 for any other image.
 
     Args:
         data: the bytes of an image that can be decoded.
@@ -159,14 +157,14 @@ def count_frames(data: bytes) -> int:
         return 1
     try:
         return int(getattr(image, "n_frames", 1))
-    except Exception:  # the first is sound, and what follows it is not
+    except Exception:  # the first frame is readable, a later one is not
         return 1
 
 
-def _loaded(data: bytes) -> Image.Image:
+def _load(data: bytes) -> Image.Image:
     image = Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS)
     largest = Image.MAX_IMAGE_PIXELS
-    if largest is not None and image.width * image.height > largest:  # Pillow warns from here, and refuses twice that
+    if largest is not None and image.width * image.height > largest:  # Pillow only warns up to twice that
         raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels, more than {largest}")
     image.load()
     ImageOps.exif_transpose(image, in_place=True)
@@ -175,7 +173,7 @@ def _loaded(data: bytes) -> Image.Image:
 
 def _to_rgb(image: Image.Image, data: bytes, origin: str) -> Image.Image:
     if image.mode.startswith(("I", "F")):
-        return _scaled(_values(image), _peak(image), origin).convert("RGB")
+        return _scale(_values(image), _peak(image), origin).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         layer = image.convert("RGBA")
         rgb = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
@@ -195,13 +193,13 @@ def _values(image: Image.Image) -> npt.NDArray[Any]:
 
 
 def _peak(image: Image.Image) -> float | None:
-    """Return the largest value that the file's type stands for; None for types of 32 bits, whose values tell."""
+    """Return the largest value of the file's type; None for 32 bits, where it follows from the values."""
     bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))[0]
     return float(2**bits - 1) if bits <= 16 and not image.mode.startswith("F") else None
 
 
-def _scaled(values: npt.NDArray[Any], peak: float | None, origin: str) -> Image.Image:
-    """Scale grey values to 8 bits, or refuse them."""
+def _scale(values: npt.NDArray[Any], peak: float | None, origin: str) -> Image.Image:
+    """Scale gray values to 8 bits, or raise DepthError."""
     if not np.isfinite(values).all():
         raise _depth_error(origin, f"{int((~np.isfinite(values)).sum())} values that are not finite")
     low, high = values.min().item(), values.max().item()
@@ -227,7 +225,7 @@ def _scaled(values: npt.NDArray[Any], peak: float | None, origin: str) -> Image.
 
 
 def _color_is_deep(image: Image.Image, data: bytes) -> bool:
-    """Tell whether Pillow has cut colors of 16 bits off to 8, which it does without a word."""
+    """Return true if Pillow has silently truncated colors of 16 bits to 8."""
     if data[12:16] == b"IHDR":
         return data[24] == 16
     if hasattr(image, "tag_v2"):
@@ -237,7 +235,7 @@ def _color_is_deep(image: Image.Image, data: bytes) -> bool:
 
 
 def _check_color(image: Image.Image, origin: str) -> None:
-    """Refuse colors of 16 bits of which little is left in 8; the values themselves are not to be had."""
+    """Refuse colors of 16 bits with few levels left in 8 bits; Pillow does not give the original values."""
     histograms = np.reshape(image.histogram(), (-1, 256))
     bands = zip(image.getbands(), histograms, strict=True)
     ranges = [level_range(counts) for name, counts in bands if name != "A"]
@@ -249,14 +247,14 @@ def _check_color(image: Image.Image, origin: str) -> None:
 
 
 def _depth_error(origin: str, found: str, in_color: bool = False) -> DepthError:
-    grey = (
-        "write the whole set with one range, as images of 8 bits: `data check PATH --decode` prints the values "
-        "that occur and the `data export` command that does it"
+    gray = (
+        "convert the whole set to 8 bits with one range: `data check PATH --decode` prints the values that occur and "
+        "the `data export` command for it"
     )
     return DepthError(
         f"An image of more than 8 bits does not fill the range of its type: {origin}",
         looked_for="16 bits that take at least a quarter of 0 to 65535, or 32 bits from 0 to 1 or 0 to 255",
         found=found,
-        remedy=COLOR_REMEDY if in_color else grey,
+        remedy=COLOR_REMEDY if in_color else gray,
         in_color=in_color,
     )

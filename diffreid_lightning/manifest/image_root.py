@@ -17,32 +17,32 @@ from diffreid_lightning.errors import UserError, nearest, shorten
 from diffreid_lightning.manifest.archive import Archive, leaves_root
 from diffreid_lightning.manifest.image_decoding import decode_image
 from diffreid_lightning.paths import absolute_path, kind_of, read_regular
-from diffreid_lightning.storage.atomic import left_behind
+from diffreid_lightning.storage.atomic import describe_backup
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
 """File suffixes, in lower case, that count as images."""
 
 _LARGEST_IMAGE, _LARGEST_FILE = 1 << 28, 1 << 31  # bytes read at once; a crop takes kilobytes, a manifest megabytes
-_OF_SYSTEMS = ("__MACOSX", "@eaDir")  # copies and previews that macOS and Synology's disks leave beside images
+_SYSTEM_FOLDERS = ("__MACOSX", "@eaDir")  # copies and previews by macOS and Synology
 _SUFFIXES = tuple(sorted(IMAGE_SUFFIXES))
 
 
 def is_image_name(name: str) -> bool:
-    """Tell by its suffix (any case) whether a file is an image; hidden files such as macOS's ``._x.jpg`` are not."""
+    """Return true if a file has the suffix of an image (any case) and is not hidden, like macOS's ``._x.jpg``."""
     return name.lower().endswith(_SUFFIXES) and name[name.rfind("/") + 1] != "."
 
 
 class ImageRoot:
     """A folder, a .zip archive, or a folder inside one (``data/market.zip/Market-1501-v15.09.15``).
 
-    It can be pickled and used from forked or spawned DataLoader workers and from several threads.
+    It can be pickled, and used from forked or spawned DataLoader workers and from several threads.
 
     Args:
-        path: a folder, a zip file, or a path that goes on inside a zip file. ``~`` is expanded. Links to folders
-            that lie below the path are followed: they are the owner's own.
+        path: a folder, a zip file, or a path inside a zip file. ``~`` is expanded. Links to folders below the path are
+            followed.
 
     Raises:
-        UserError: there is nothing at ``path``, or a file that is no zip archive.
+        UserError: ``path`` does not exist, or is a file other than a zip archive.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -53,11 +53,11 @@ class ImageRoot:
             return
         file = next((parent for parent in (self.path, *self.path.parents) if parent.is_file()), None)
         if file is None:
-            raise _nothing_there(self.path)
+            raise _missing_error(self.path)
         self._archive = Archive(file)
         inner = self.path.relative_to(file).as_posix()
         self._prefix = "" if inner == "." else inner + "/"
-        _, entries = self._archive.opened()
+        _, entries = self._archive.open()
         if self._prefix and not any(name.startswith(self._prefix) for name in entries):
             is_file = inner in entries
             raise UserError(
@@ -65,7 +65,7 @@ class ImageRoot:
                 found="a file of that name"
                 if is_file
                 else shorten(ImageRoot(file).folders()) or "an archive without folders",
-                remedy="unpack the archive, and give the path of what was inside it"
+                remedy="unpack the archive, and give the path of the file"
                 if is_file
                 else "correct the part of the path after the archive's name",
             )
@@ -85,14 +85,14 @@ class ImageRoot:
         return self._archive is not None
 
     def below(self, folder: str) -> ImageRoot:
-        """Return one of the folders below as a root of its own, sharing an archive's handle."""
+        """Return a subfolder as a root, sharing the archive's handle."""
         self._check(folder)
         child = object.__new__(ImageRoot)
         child.path, child._archive, child._prefix = self.path / folder, self._archive, f"{self._prefix}{folder}/"
         return child
 
     def folders(self) -> list[str]:
-        """Return the names of the direct sub-folders, sorted; hidden ones, ``__MACOSX`` and ``@eaDir`` are left out."""
+        """Return the sorted names of the direct subfolders, without hidden ones, ``__MACOSX`` and ``@eaDir``."""
         if self._archive is None:
             try:
                 with os.scandir(self.path) as entries:
@@ -100,15 +100,15 @@ class ImageRoot:
             except (FileNotFoundError, NotADirectoryError):
                 return []
             except OSError as error:
-                raise _unlisted(self.path, error) from error
-        rest = (name[len(self._prefix) :] for name in self._archive.opened()[1] if name.startswith(self._prefix))
+                raise _listing_error(self.path, error) from error
+        rest = (name[len(self._prefix) :] for name in self._archive.open()[1] if name.startswith(self._prefix))
         return sorted({name.split("/", 1)[0] for name in rest if "/" in name and _visible(name.split("/", 1)[0])})
 
     def names(self, under: str = "") -> list[str]:
         """Return every visible file at or below a folder, images or not, as sorted names relative to the root.
 
         Args:
-            under: a folder below the root; "" is the root itself. A folder that does not exist holds no file.
+            under: a folder below the root; "" is the root itself. A missing folder counts as empty.
         """
         if under:
             self._check(under)
@@ -116,7 +116,7 @@ class ImageRoot:
             return sorted(self._walk(under))
         start = self._prefix + (f"{under}/" if under else "")
         cut = len(self._prefix)
-        inside = (name[cut:] for name in self._archive.opened()[1] if name.startswith(start))
+        inside = (name[cut:] for name in self._archive.open()[1] if name.startswith(start))
         return sorted(name for name in inside if all(map(_visible, name.split("/"))))
 
     def images(self, under: str = "") -> list[str]:
@@ -124,18 +124,18 @@ class ImageRoot:
         return [name for name in self.names(under) if is_image_name(name)]
 
     def peek(self, under: str, limit: int) -> list[str]:
-        """Return at most ``limit`` names of ``images(under)``, whichever come first, without listing the rest."""
+        """Return at most ``limit`` names of ``images(under)``, the first ones found, without listing the rest."""
         if under:
             self._check(under)
         walk = self._walk(under) if self._archive is None else iter(self.names(under))
         return sorted(itertools.islice(filter(is_image_name, walk), limit))
 
     def exists(self, name: str) -> bool:
-        """Tell whether there is a file of this name. Raises UserError for a name that leaves the root."""
+        """Return true if there is a file of this name. Raises UserError for a name outside the root."""
         self._check(name)
         if self._archive is None:
             return os.path.isfile(self._locate(name))  # noqa: PTH113 (hot)
-        return self._prefix + name in self._archive.opened()[1]
+        return self._prefix + name in self._archive.open()[1]
 
     def read(self, name: str) -> bytes:
         """Return a file's bytes.
@@ -144,8 +144,8 @@ class ImageRoot:
             name: POSIX path below the root.
 
         Raises:
-            UserError: the name leaves the root, or the file is missing, no regular file, larger than an image (256 MiB)
-                or a manifest (2 GiB) may be, or cannot be read.
+            UserError: the name leaves the root, or the file is missing, not a regular file, unreadable, or larger than
+                allowed (256 MiB for an image, else 2 GiB).
         """
         self._check(name)
         try:
@@ -157,11 +157,11 @@ class ImageRoot:
             raise UserError(
                 f"A file is missing: {self.path / name}",
                 looked_for=f"{name!r} in {self.path}",
-                remedy="restore the file, or build the manifest again from what is there",
+                remedy="restore the file, or build the manifest again from the existing files",
             ) from error
         except MemoryError:
             raise
-        except Exception as error:  # zipfile and its decompressors raise nearly anything on damaged members
+        except Exception as error:  # zipfile and its decompressors raise many types on damaged members
             raise UserError(
                 f"A file cannot be read: {self.path / name}",
                 found=_reason(error),
@@ -169,7 +169,7 @@ class ImageRoot:
             ) from error
 
     def read_start(self, name: str, size: int) -> bytes:
-        """Return a regular file's first ``size`` bytes; raises as ``read`` does, and for anything but a file."""
+        """Return a regular file's first ``size`` bytes; raises UserError like ``read``."""
         self._check(name)
         try:
             if self._archive is None:
@@ -177,20 +177,20 @@ class ImageRoot:
                     raise FileNotFoundError(name)
                 with open(self._locate(name), "rb") as file:  # noqa: PTH123
                     return file.read(size)
-            handle, entries = self._archive.opened()
+            handle, entries = self._archive.open()
             with handle.open(entries[self._prefix + name]) as member:
                 return member.read(size)
-        except Exception as error:  # zipfile raises nearly anything on damaged members
+        except Exception as error:  # zipfile raises many types on damaged members
             raise UserError(f"A file cannot be read: {self.path / name}", found=str(error)) from error
 
     def fingerprint(self, names: Iterable[str]) -> str:
-        """Hash what tells changed files from unchanged ones without reading them: 64 hexadecimal digits.
+        """Hash the state of files without reading them, to detect changes: 64 hexadecimal digits.
 
-        Of a file in a folder that is its size and time of change, of one in an archive its size and checksum (CRC-32).
-        A folder copied without its times has another fingerprint, therefore.
+        The state is the size and modification time in a folder, the size and CRC-32 in an archive. A folder copied
+        without its times has another fingerprint.
 
         Args:
-            names: POSIX paths below the root. That a file is missing counts as well.
+            names: POSIX paths below the root; missing files count too.
         """
         digest = hashlib.sha256()
         states = self._states_in_archive(names) if self._archive is not None else self._states_in_folder(names)
@@ -209,26 +209,26 @@ class ImageRoot:
 
     def _states_in_archive(self, names: Iterable[str]) -> Iterator[tuple[str, int, int]]:
         assert self._archive is not None
-        _, entries = self._archive.opened()
+        _, entries = self._archive.open()
         for name in names:
             info = entries.get(self._prefix + name)
             yield (name, -1, 0) if info is None else (name, info.file_size, info.CRC)
 
     def image(self, name: str) -> Image.Image:
-        """Return an image as 8-bit RGB, as ``decode_image`` makes it.
+        """Return an image as 8-bit RGB, see ``decode_image``.
 
         Args:
             name: POSIX path below the root.
 
         Raises:
-            UserError: the file is missing, empty, cut short or no image; the message names it.
+            UserError: the file is missing, empty, truncated or not an image.
         """
         return decode_image(self.read(name), str(self.path / name))
 
     def image_or_reason(self, name: str) -> tuple[Image.Image, None] | tuple[None, str]:
-        """Return an image, or why it cannot be read.
+        """Return an image, or the reason why it cannot be read.
 
-        The reason names no folder above the root, so that equal work leaves equal rows wherever it is done.
+        The reason contains no path above the root, so that results do not depend on the folder.
 
         Args:
             name: POSIX path below the root.
@@ -243,7 +243,7 @@ class ImageRoot:
             raise UserError(
                 f"The name {name!r} leaves its root {self.path}",
                 looked_for="a relative POSIX path without '.', '..', '//' or backslashes",
-                remedy="correct the name in the manifest or list it came from",
+                remedy="correct the name in its manifest or list",
             )
 
     def _locate(self, name: str) -> str:
@@ -261,7 +261,7 @@ class ImageRoot:
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as error:
-                raise _unlisted(self.path / folder, error) from error
+                raise _listing_error(self.path / folder, error) from error
             with entries:
                 for entry in entries:
                     if not _visible(entry.name):
@@ -278,7 +278,7 @@ class ImageRoot:
 
 
 def _visible(part: str) -> bool:
-    return not part.startswith(".") and part not in _OF_SYSTEMS
+    return not part.startswith(".") and part not in _SYSTEM_FOLDERS
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -288,7 +288,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _unlisted(folder: Path, error: OSError) -> UserError:
+def _listing_error(folder: Path, error: OSError) -> UserError:
     return UserError(
         f"A folder cannot be listed: {folder}", found=_reason(error), remedy="check its permissions and the disk"
     )
@@ -299,7 +299,7 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
-def _nothing_there(path: Path) -> UserError:
+def _missing_error(path: Path) -> UserError:
     kind = kind_of(path)
     if kind is not None:
         return UserError(
@@ -315,6 +315,6 @@ def _nothing_there(path: Path) -> UserError:
     return UserError(
         f"There is nothing at {path}",
         looked_for="a folder or a .zip archive",
-        found=left_behind(parent / missing) or f"{parent} holds {shorten(around) or 'nothing'}",
+        found=describe_backup(parent / missing) or f"{parent} holds {shorten(around) or 'nothing'}",
         remedy=f"did you mean {parent / guess}?" if guess else "correct the path",
     )

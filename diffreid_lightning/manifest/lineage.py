@@ -1,4 +1,4 @@
-"""Record the manifests that a network was trained on, as JSON beside its weights."""
+"""Manifests that a network was trained on, recorded as JSON beside its weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from diffreid_lightning.storage.json_notes import read_json
 
 
 def read_provenance(file: Path) -> dict[str, Any]:
-    """Read a ``provenance.json``; empty where there is none, as beside networks that others trained.
+    """Read a ``provenance.json``; empty if there is none, as for third-party networks.
 
     Raises:
         UserError: the file is damaged.
@@ -20,13 +20,13 @@ def read_provenance(file: Path) -> dict[str, Any]:
     return read_json(file, remedy="restore the file, or export the network again")
 
 
-def manifests_named(note: Any) -> Iterator[str]:
-    """Yield every content hash that stands under a key ``manifest``, however deep."""
+def find_manifest_hashes(note: Any) -> Iterator[str]:
+    """Yield every content hash under a key ``manifest``, at any depth."""
     if isinstance(note, Mapping):
         if isinstance(note.get("manifest"), str):
             yield note["manifest"]
         for value in note.values():
-            yield from manifests_named(value)
+            yield from find_manifest_hashes(value)
     elif isinstance(note, list):
         for value in note:
-            yield from manifests_named(value)
+            yield from find_manifest_hashes(value)

@@ -1,9 +1,8 @@
 """The contract between stages: one row per image, in a Parquet file that is validated on read and written atomically.
 
-An identity is (source, partition, pid): datasets may number the people of train and test from 0 separately, so a pid
-alone names nobody. A folder that holds a manifest beside its images also opens as a Hugging Face ``imagefolder``;
-where its folders are named after splits (``train``, ``test``, ``val``), which ``datasets`` would go by instead, with
-``data_files="**"``.
+An identity is (source, partition, pid): datasets may number train and test people from 0 separately, so a pid alone is
+ambiguous. A folder with a manifest beside its images can be loaded as a Hugging Face ``imagefolder``, with
+``data_files="**"`` if its folders are named after splits (``train``, ``test``, ``val``).
 """
 
 from __future__ import annotations
@@ -27,30 +26,30 @@ from diffreid_lightning.errors import RunError, UserError, nearest, shorten
 from diffreid_lightning.manifest.image_root import ImageRoot
 from diffreid_lightning.manifest.schema import content_hash, normalize, table_from_columns, validate
 from diffreid_lightning.paths import absolute_path
-from diffreid_lightning.storage.atomic import replacing_file
+from diffreid_lightning.storage.atomic import replace_file
 
 FILE_NAME = "metadata.parquet"
 SCHEMA_VERSION = 1
 _METADATA_KEY = b"diffreid_lightning"
-_LEVELS_UP = 3  # a recorded image root climbs at most this far before the absolute path says it better
+_LEVELS_UP = 3  # a recorded image root has at most this many "..", else it is absolute
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Manifest:
-    """A validated table of images. Immutable: every method that changes something returns a new manifest.
+    """A validated table of images. Immutable: methods that change something return a new manifest.
 
     Columns: ``file_name`` (POSIX path below the image root), ``source``, ``partition``, ``pid``, ``camid``, ``split``
     (train, val, query, gallery, generated), ``role`` (identity, distractor), ``caption`` (may be null), then those of
-    generated, scored and selected rows (see ``manifest_rows``), then any further ones by name.
+    generated, scored and selected rows (see ``schema``), then any others by name.
 
     Args:
-        table: the rows; types are brought to the contract's, columns to its order.
-        root: the folder or .zip the file names are relative to. It need not exist until ``images`` is used.
-        parents: content hashes of the manifests this one was made from. Methods that make a new manifest keep them;
-            a stage says what it read with ``with_parents``.
+        table: the rows; types are cast to the contract's, columns sorted in its order.
+        root: the folder or .zip that file names are relative to. It need not exist until ``images`` is used.
+        parents: content hashes of the manifests that this one was made from. New manifests keep them; a stage sets them
+            with ``with_parents``.
 
     Raises:
-        UserError: the rows break the contract; the message names rows and values.
+        UserError: the rows break the contract; the message shows rows and values.
     """
 
     table: pa.Table
@@ -72,10 +71,10 @@ class Manifest:
         """Build a manifest from columns.
 
         Args:
-            root: the folder or .zip the file names are relative to.
+            root: the folder or .zip that file names are relative to.
             columns: values by column name: a list, a NumPy or an Arrow array with one value per image, or a single
-                str, number, bool or None for every image. ``caption`` may be left out (null).
-            parents: content hashes of the manifests these rows were made from.
+                str, number, bool or None for every image. ``caption`` is optional (null).
+            parents: content hashes of the manifests that these rows were made from.
 
         Raises:
             UserError: the columns differ in length or break the contract.
@@ -103,18 +102,18 @@ class Manifest:
                 f"There is no manifest at {file}",
                 looked_for=file.name,
                 found=shorten(around) or "nothing",
-                remedy="give the folder a stage wrote, or a dataset's folder where one is asked for",
+                remedy="give the output folder of a stage, or the folder of a dataset for an option that takes one",
             )
         try:
             source = pa.BufferReader(images.read(file.name)) if images.in_archive else file
             table = pq.ParquetFile(source).read()
-            table.validate(full=True)  # texts that are not UTF-8 pass until they are looked at
+            table.validate(full=True)  # reading alone accepts strings that are not UTF-8
         except (pa.ArrowException, OSError) as error:
             raise UserError(
                 f"A manifest cannot be read: {file}",
                 looked_for="a Parquet file",
                 found=f"{type(error).__name__}: {error}",
-                remedy="run the stage that wrote it again; manifests are written whole or not at all",
+                remedy="run the stage that wrote it again; it was damaged later, as manifests are written atomically",
             ) from error
         noted = _read_metadata(table.schema.metadata, file)
         try:
@@ -128,18 +127,16 @@ class Manifest:
             ) from error
 
     def write(self, path: str | os.PathLike[str]) -> Path:
-        """Write the manifest under a temporary name, flush it to the disk and rename it into place.
-
-        Equal rows, parents and relative image root give equal bytes.
+        """Write the manifest atomically and durably; equal rows, parents and relative image root give equal bytes.
 
         Args:
-            path: a folder (made when missing; the file is ``metadata.parquet``) or a file ending in ``.parquet``.
+            path: a folder (created if missing; the file is ``metadata.parquet``) or a file ending in ``.parquet``.
 
         Returns:
             The file's path.
 
         Raises:
-            UserError: the place cannot be written to.
+            UserError: the path is not writable.
             RunError: the disk is full or failed.
         """
         path = absolute_path(path)
@@ -147,19 +144,19 @@ class Manifest:
         noted = {
             "schema": SCHEMA_VERSION,
             "parents": list(self.parents),
-            "images": _recorded_root(self.root, file.parent),
+            "images": _relative_root(self.root, file.parent),
         }
         table = self.table.combine_chunks().replace_schema_metadata({_METADATA_KEY: json.dumps(noted, sort_keys=True)})
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            with replacing_file(file, durable=True, contended=True) as staged, staged.open("wb") as handle:
+            with replace_file(file, durable=True, contended=True) as staged, staged.open("wb") as handle:
                 pq.write_table(table, handle, compression="zstd", row_group_size=1 << 17)
         except OSError as error:
             kind = RunError if error.errno in (errno.ENOSPC, errno.EIO, errno.EDQUOT) else UserError
             raise kind(
                 f"A manifest cannot be written: {file}",
                 found=f"{type(error).__name__}: {error}",
-                remedy="free disk space, or choose a folder that can be written to",
+                remedy="free disk space, or choose a writable folder",
             ) from error
         return file
 
@@ -171,7 +168,7 @@ class Manifest:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The names of the columns, in order."""
+        """Return the names of the columns, in order."""
         return tuple(self.table.column_names)
 
     @functools.cached_property
@@ -181,22 +178,22 @@ class Manifest:
 
     @functools.cached_property
     def content_hash(self) -> str:
-        """SHA-256 of the rows alone (64 hexadecimal digits): independent of place, parents and Parquet encoding."""
+        """Return the SHA-256 of the rows (64 hexadecimal digits), independent of path, parents and Parquet encoding."""
         return content_hash(self.table)
 
     @functools.cached_property
     def file_fingerprint(self) -> str:
-        """Tells whether one of the image files was changed: :meth:`~.data.images.ImageRoot.fingerprint` of all of them.
+        """Return the :meth:`~.image_root.ImageRoot.fingerprint` of all image files, which detects changed files.
 
-        Taken once, when it is first asked for. Raises UserError when the image root is not there.
+        It is computed once. Raises UserError if the image root does not exist.
         """
         return self.images.fingerprint(self.table["file_name"].to_pylist())
 
     def numpy(self, name: str) -> npt.NDArray[Any]:
-        """Return one column, shape (N,): int64, float64 (null is NaN), bool, or object (texts; null is None).
+        """Return one column, shape (N,): int64, float64 (null is NaN), bool, or object (strings; null is None).
 
         Raises:
-            UserError: there is no such column, or whole numbers or truth values with nulls, which NumPy cannot hold.
+            UserError: there is no such column, or an int or bool column has nulls, which NumPy cannot represent.
         """
         if name not in self.columns:
             guess = nearest(name, self.columns)
@@ -210,12 +207,12 @@ class Manifest:
             raise UserError(
                 f"Column {name!r} of the manifest of {self.root} has no value in some rows",
                 found=f"{column.null_count} nulls in {len(self)} rows",
-                remedy="filter the manifest to the rows that have one",
+                remedy="filter the manifest to rows with a value",
             )
         return np.asarray(column.to_numpy())
 
     def filter(self, mask: npt.ArrayLike) -> Manifest:
-        """Keep the rows where ``mask``, bool of shape (N,), is true; order and parents stay."""
+        """Keep the rows where ``mask``, bool of shape (N,), is true, with their order and parents."""
         mask = np.asarray(mask)
         if mask.shape != (len(self),) or mask.dtype != np.bool_:
             raise ValueError(f"expected a bool mask of shape ({len(self)},), got {mask.dtype} of shape {mask.shape}")
@@ -231,7 +228,7 @@ class Manifest:
         return Manifest(table_from_columns(everything, str(self.root)), self.root, self.parents)
 
     def with_parents(self, parents: Iterable[str]) -> Manifest:
-        """State which manifests, by content hash, these rows were made from."""
+        """Set the content hashes of the manifests that these rows were made from."""
         return Manifest(self.table, self.root, tuple(parents))
 
     def identities(self) -> tuple[npt.NDArray[np.int64], list[tuple[str, str, int]]]:
@@ -239,8 +236,8 @@ class Manifest:
 
         Returns:
             labels: int64 of shape (N,), the position of each row's identity in ``keys``.
-            keys: (source, partition, pid) of every identity that occurs, sorted, so the same rows in any order give
-                an identity the same label. Distractors' pid is a key like any other.
+            keys: the sorted (source, partition, pid) of all identities, so that labels do not depend on the order of
+                the rows. The distractors' pid counts too.
         """
         codes: npt.NDArray[np.int64] = np.zeros(len(self), np.int64)
         values: list[list[Any]] = []
@@ -261,7 +258,7 @@ class Manifest:
 
 
 def _read_metadata(metadata: Mapping[bytes, bytes] | None, file: Path) -> dict[str, Any]:
-    """Return schema, parents and images as noted in the file; a Parquet file made by other tools has no note."""
+    """Return schema, parents and images from the file's metadata; a Parquet file from other tools has none."""
     noted: dict[str, Any] = {"schema": SCHEMA_VERSION, "parents": [], "images": "."}
     try:
         read = json.loads((metadata or {}).get(_METADATA_KEY, b"{}"))
@@ -275,7 +272,7 @@ def _read_metadata(metadata: Mapping[bytes, bytes] | None, file: Path) -> dict[s
     except (ValueError, TypeError):
         sound = False
     if not sound:
-        raise UserError(f"The note in a manifest's file metadata is damaged: {file}", remedy="write the manifest again")
+        raise UserError(f"The metadata of a manifest is damaged: {file}", remedy="write the manifest again")
     if noted["schema"] > SCHEMA_VERSION:
         raise UserError(
             f"A manifest was written by a newer version of this package: {file}",
@@ -286,8 +283,8 @@ def _read_metadata(metadata: Mapping[bytes, bytes] | None, file: Path) -> dict[s
     return noted
 
 
-def _recorded_root(root: Path, folder: Path) -> str:
-    """Return the image root as seen from the manifest's folder when it is near, else its absolute path."""
+def _relative_root(root: Path, folder: Path) -> str:
+    """Return the image root relative to the manifest's folder if it is near, else its absolute path."""
     try:
         common = Path(os.path.commonpath([root, folder]))
     except ValueError:  # two drives

@@ -1,7 +1,4 @@
-"""Define a manifest's columns, validate a whole table, and hash its rows.
-
-Pure functions on Arrow tables; ``manifest.Manifest`` is the object around them.
-"""
+"""Columns of a manifest, and pure functions on Arrow tables to validate and hash its rows."""
 
 from __future__ import annotations
 
@@ -30,7 +27,7 @@ BASE_COLUMNS: Mapping[str, pa.DataType] = {
     "role": pa.string(),
     "caption": pa.string(),
 }
-"""Every manifest has these; only ``caption`` may hold nulls."""
+"""Required columns; only ``caption`` may hold nulls."""
 
 GENERATED_COLUMNS: Mapping[str, pa.DataType] = {
     "source_pid": pa.int64(),
@@ -39,7 +36,7 @@ GENERATED_COLUMNS: Mapping[str, pa.DataType] = {
     "seed": pa.int64(),
     "generator": pa.string(),
 }
-"""A row of split ``generated`` has all of these (``attributes`` is a JSON object as text); other rows hold nulls."""
+"""Required for rows of split ``generated`` (``attributes`` is a JSON object as text); null in other rows."""
 
 SCORED_COLUMNS: Mapping[str, pa.DataType] = {
     "confidence": pa.float64(),
@@ -56,7 +53,7 @@ _STAGES_COLUMNS: Mapping[str, pa.DataType] = {
     **dict.fromkeys(("nearest_real", "nearest_real_source"), pa.string()),
     "real_distance": pa.float64(),
 }
-"""What stages write and read beside the contract's columns; they follow those by name, like any others."""
+"""Additional columns of stages; they follow the contract's columns, sorted by name like any others."""
 
 KNOWN_COLUMNS: Mapping[str, pa.DataType] = {
     **BASE_COLUMNS,
@@ -71,10 +68,10 @@ def table_from_columns(columns: Mapping[str, Any], origin: str) -> pa.Table:
 
     Args:
         columns: values by column name. A missing ``caption`` is filled with nulls.
-        origin: where the rows belong, for the error message.
+        origin: the path or folder of the rows, for the error message.
 
     Raises:
-        UserError: columns of different lengths, or values that are not of their column's type.
+        UserError: the columns differ in length, or values do not have their column's type.
     """
     columns = {"caption": None, **columns}
     lengths = {name: len(values) for name, values in columns.items() if not _is_single(values)}
@@ -89,9 +86,9 @@ def table_from_columns(columns: Mapping[str, Any], origin: str) -> pa.Table:
 
 
 def normalize(table: pa.Table, origin: str) -> pa.Table:
-    """Give a table the contract's column types and order, without metadata.
+    """Cast and sort the columns of a table as in the contract, without metadata, so that equal rows make equal tables.
 
-    Known columns come first, in the contract's order; further ones follow by name. So equal rows make equal tables.
+    Known columns come first, in the contract's order; others follow by name.
 
     Args:
         table: any table.
@@ -112,7 +109,7 @@ def normalize(table: pa.Table, origin: str) -> pa.Table:
             f"The manifest of {origin} lacks columns: {', '.join(missing)}",
             looked_for=", ".join(BASE_COLUMNS),
             found=shorten(names, 20) or "no columns",
-            remedy="; ".join(hints) or "add them; `Manifest.from_columns` shows what each holds",
+            remedy="; ".join(hints) or "add them; see `Manifest` for their content",
         )
     order = [name for name in KNOWN_COLUMNS if name in names]
     order += sorted(name for name in names if name not in KNOWN_COLUMNS)
@@ -123,12 +120,12 @@ def validate(table: pa.Table, origin: str) -> None:
     """Check the rows of a normalized table; no Python loop over rows.
 
     Args:
-        table: as ``normalize`` returns it.
+        table: a table from ``normalize``.
         origin: the path or folder it belongs to, for the error message.
 
     Raises:
         UserError: nulls, unknown split or role, an empty source or partition, a negative pid, an unsafe or repeated
-            file name, a distractor outside gallery and val, a generated row without its columns, a score not finite.
+            file name, a distractor outside gallery and val, a generated row without its columns, a non-finite score.
     """
     for name in BASE_COLUMNS:
         if name != "caption":
@@ -145,7 +142,7 @@ def validate(table: pa.Table, origin: str) -> None:
         unknown = pc.invert(pc.is_in(table[name], value_set=pa.array(allowed)))
         _refuse(table, unknown, f"unknown values in column {name!r}", f"use {', '.join(allowed)}", origin, show=name)
     for name in ("source", "partition"):
-        _refuse(table, pc.equal(table[name], ""), f"column {name!r} is empty", "name it in every row", origin)
+        _refuse(table, pc.equal(table[name], ""), f"column {name!r} is empty", "fill it in every row", origin)
     remedy = "junk boxes and persons without a number do not belong in a manifest"
     _refuse(table, pc.less(table["pid"], 0), "negative pids", remedy, origin, show="pid")
     misplaced = pc.and_(
@@ -162,7 +159,7 @@ def validate(table: pa.Table, origin: str) -> None:
 
 
 def content_hash(table: pa.Table) -> str:
-    """Hash the rows of a normalized table: names, types and values in order, nothing of how they are stored.
+    """Hash the rows of a normalized table: names, types and values in order, independent of their encoding.
 
     Returns:
         64 hexadecimal digits (SHA-256).
@@ -170,7 +167,7 @@ def content_hash(table: pa.Table) -> str:
     digest = hashlib.sha256()
     for name in table.column_names:
         column = table[name]
-        # Parquet renames the parts of nested types, so those go by their values alone.
+        # Parquet renames the parts of nested types, so only their values are hashed.
         kind = "nested" if pa.types.is_nested(column.type) else str(column.type)
         digest.update(json.dumps([name, kind, len(column)]).encode())
         _hash_column(digest, column)
@@ -187,9 +184,9 @@ def _array(name: str, values: Any, rows: int, origin: str) -> pa.Array | pa.Chun
     try:
         if values is None:
             return pa.nulls(rows, KNOWN_COLUMNS.get(name, pa.string()))
-        # No type is asked for here: Arrow would cut 0.5 off to a whole number without a word. `_cast` is strict.
+        # No type here: Arrow would silently truncate 0.5 to an integer. `_cast` is strict.
         return pa.repeat(pa.scalar(values), rows) if _is_single(values) else pa.array(values)
-    except UnicodeEncodeError as error:  # a file name that is not UTF-8 on the disk
+    except UnicodeEncodeError as error:  # a file name on disk that is not UTF-8
         raise UserError(
             f"A text in column {name!r} of the manifest of {origin} is not valid Unicode",
             found=repr(error.object),
@@ -200,7 +197,7 @@ def _array(name: str, values: Any, rows: int, origin: str) -> pa.Array | pa.Chun
 
 
 def _cast(name: str, column: pa.ChunkedArray, origin: str) -> pa.ChunkedArray:
-    """Bring a column to its type where nothing is lost by it; texts are always plain strings."""
+    """Cast a column to its type if this is lossless; strings always become plain strings."""
     actual = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     textual = pa.types.is_string(actual) or pa.types.is_large_string(actual) or pa.types.is_string_view(actual)
     expected = KNOWN_COLUMNS.get(name, pa.string() if textual else actual)
@@ -227,12 +224,12 @@ def _wrong_type(name: str, found: str, origin: str) -> UserError:
         f"Column {name!r} of the manifest of {origin} has values of the wrong type",
         looked_for=str(expected) if expected else "values of one type",
         found=found,
-        remedy="convert the column before the manifest is made",
+        remedy="convert the column before you make the manifest",
     )
 
 
 def _refuse(table: pa.Table, bad: Any, what: str, remedy: str, origin: str, show: str | None = None) -> None:
-    """Raise when the mask ``bad`` (nulls count as good) holds for any row, naming rows and values."""
+    """Raise an error with rows and values if the mask ``bad`` is true for any row; nulls count as false."""
     if not pc.any(bad).as_py():
         return
     rows = np.flatnonzero(np.asarray(pc.fill_null(bad, False)))
@@ -256,7 +253,7 @@ def _validate_generated(table: pa.Table, origin: str) -> None:
             f"The manifest of {origin} has generated rows but lacks columns: {', '.join(missing)}",
             looked_for=", ".join(GENERATED_COLUMNS),
             found=shorten(table.column_names, 20),
-            remedy="; ".join(hints) or "give each generated row where it came from",
+            remedy="; ".join(hints) or "add the origin of each generated row",
         )
     for name in GENERATED_COLUMNS:
         empty = pc.and_(generated, pc.is_null(table[name]))
@@ -272,7 +269,7 @@ def _refuse_repeated_names(table: pa.Table, origin: str) -> None:
     raise UserError(
         f"The manifest of {origin} is not valid: file names occur more than once",
         found=f"{len(repeated)} names: {shorten(repeated.slice(0, 8).to_pylist())}",
-        remedy="one row per image; drop the repeated rows",
+        remedy="keep one row per image",
     )
 
 
@@ -292,7 +289,7 @@ def _hash_column(digest: Any, column: pa.ChunkedArray) -> None:
         zero = pa.scalar(0).cast(kind)
         values = np.asarray(pc.fill_null(column, zero))
         digest.update(values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes())
-    else:  # nested or calendar values, in extra columns only: slow but the same for every encoding
+    else:  # nested or date values, in extra columns only: slow but independent of the encoding
         for chunk in column.chunks:
             for value in chunk.to_pylist():
                 digest.update(repr(value).encode() + b"\n")

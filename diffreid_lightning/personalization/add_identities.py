@@ -25,7 +25,7 @@ from diffreid_lightning.paths import user_path
 from diffreid_lightning.personalization.checkpoint import IDENTITIES_FILE, TENSORS, TOKENS_FILE, read_note, read_tokens
 from diffreid_lightning.personalization.identity_features import IdentityFeatures
 from diffreid_lightning.personalization.token_mapper import load_mapper
-from diffreid_lightning.storage.atomic import replacing
+from diffreid_lightning.storage.atomic import replace_folder
 
 
 def add_identities(folder: Path, rows: Manifest, out: Path) -> list[str]:
@@ -72,7 +72,7 @@ def add_identities(folder: Path, rows: Manifest, out: Path) -> list[str]:
         for name, key, description in zip(added, keys, describe_people(rows), strict=True)
     ]
     try:
-        with replacing(out) as target:
+        with replace_folder(out) as target:
             shutil.copytree(folder, target, dirs_exist_ok=True)
             tables = {name: table.contiguous() for name, table in zip(TENSORS, extended, strict=False)}
             save_file(tables, target / TOKENS_FILE, metadata={"names": json.dumps([*names, *added])})

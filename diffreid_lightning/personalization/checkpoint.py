@@ -38,7 +38,7 @@ from diffreid_lightning.diffusion.prompt_encoding import text_encoders
 from diffreid_lightning.diffusion.prompt_template import PromptTemplate
 from diffreid_lightning.errors import UserError, first_line, shorten
 from diffreid_lightning.paths import not_a_file, user_path
-from diffreid_lightning.storage.atomic import what_is_there
+from diffreid_lightning.storage.atomic import describe_existing
 from diffreid_lightning.storage.json_notes import mismatch, parse_json, read_json
 
 IDENTITIES_FILE = "identities.json"
@@ -251,7 +251,7 @@ def read_note(folder: Path) -> dict[str, Any]:
         raise UserError(
             f"There is no personalized model at {folder}",
             looked_for=IDENTITIES_FILE,
-            found=what_is_there(folder),
+            found=describe_existing(folder),
             remedy="make one: python -m diffreid_lightning fit --config stages/personalize",
         )
     return read_json(file, _NOTE, remedy=_REMEDY)

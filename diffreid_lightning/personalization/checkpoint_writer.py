@@ -15,7 +15,7 @@ from diffreid_lightning.errors import RunError
 from diffreid_lightning.personalization.checkpoint import IDENTITIES_FILE, TENSORS, TOKENS_FILE, Identity
 from diffreid_lightning.personalization.fine_tuning import FineTuning
 from diffreid_lightning.personalization.identity_tokens import IdentityTokens
-from diffreid_lightning.storage.atomic import replacing
+from diffreid_lightning.storage.atomic import replace_folder
 
 
 def write_personalized(
@@ -51,7 +51,7 @@ def write_personalized(
     note = {"base": dict(base), "template": template.text, "identities": people}
     names = json.dumps([each.name for each in identities])
     try:
-        with replacing(folder) as target:
+        with replace_folder(folder) as target:
             fine_tuning.save(pipeline, target, provenance)
             tables = dict(zip(TENSORS, tokens.table(), strict=False))
             # One metadata key: the order of several is random, and equal runs would not give equal bytes.

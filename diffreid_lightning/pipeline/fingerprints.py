@@ -25,7 +25,7 @@ from diffreid_lightning.packaged import configs_folder
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.pipeline import code_closure
 from diffreid_lightning.pipeline.graph import PREFIX, Chain, Stage
-from diffreid_lightning.storage.atomic import replacing_file
+from diffreid_lightning.storage.atomic import replace_file
 from diffreid_lightning.storage.json_notes import DamagedFile, read_json
 
 RECORDS = ".stages"
@@ -53,7 +53,7 @@ class Record:
     def write(self, file: Path) -> None:
         """Write the record atomically."""
         file.parent.mkdir(parents=True, exist_ok=True)
-        with replacing_file(file) as staged:
+        with replace_file(file) as staged:
             staged.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
     @classmethod

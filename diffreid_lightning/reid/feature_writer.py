@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from diffreid_lightning.datasets.concat import ConcatRows
 from diffreid_lightning.metrics.functional.tiled_matmul import norms
 from diffreid_lightning.reid.outputs import FeatureBatch
-from diffreid_lightning.storage.atomic import replacing_file
+from diffreid_lightning.storage.atomic import replace_file
 from diffreid_lightning.storage.resumable_array import reserve
 from diffreid_lightning.training.trainer_parts import datamodule_of
 
@@ -177,7 +177,7 @@ class FeatureWriter(BasePredictionWriter):
         target = self._root / self.name
         chain = datamodule_of(trainer).retrieval_set("test").rows
         # The table comes to its place first: whoever waits for the features finds the table beside them.
-        with replacing_file(target) as staged, replacing_file(target.with_suffix(".parquet")) as staged_table:
+        with replace_file(target) as staged, replace_file(target.with_suffix(".parquet")) as staged_table:
             rows, is_query = merge_shards(sorted(self._shards.glob("*.safetensors")), staged)
             pq.write_table(feature_table(chain, rows, is_query), staged_table)
         shutil.rmtree(self._shards)

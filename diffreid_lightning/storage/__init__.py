@@ -1,1 +1,1 @@
-"""Write files and folders atomically, lock them, and keep the finished batches of a stage that may be killed."""
+"""Atomic files and folders, locks, and resumable results of stages."""

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and what may stand in their place."""
+"""Atomic replacement of files and folders."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from diffreid_lightning.errors import UserError, shorten
 
 
 @contextmanager
-def replacing_file(file: Path, *, durable: bool = False, contended: bool = False) -> Iterator[Path]:
-    """Write a file under another name, then put it in the place of ``file``.
+def replace_file(file: Path, *, durable: bool = False, contended: bool = False) -> Iterator[Path]:
+    """Write a file under a temporary name, then replace ``file`` by it.
 
     Args:
-        file: the file to replace; its folder must be there.
-        durable: flush it to the disk before, and the folder after, so that it survives a power cut as well.
-        contended: several processes may write it at once, so each takes a name of its own, which a killed one leaves
-            behind. Otherwise the next to write it writes over what a killed one left.
+        file: the file to replace; its folder must exist.
+        durable: flush the file before and the folder after, so that the file survives a power cut.
+        contended: several processes may write at once, so each uses its own temporary name, and a killed one leaves its
+            file behind. Otherwise the next writer overwrites the rest of a killed one.
 
     Yields:
-        The path beside it to write to. When the block fails, it is removed and ``file`` is what it was.
+        The temporary path beside it. If the block fails, it is removed and ``file`` is unchanged.
 
     Raises:
-        OSError: the disk refuses.
+        OSError: the disk failed.
     """
     staged = file.with_name(f".{file.name}.{os.getpid()}.part" if contended else f".{file.name}.part")
     try:
         yield staged
         if durable:
             _flush(staged, os.O_RDWR)
-        os.replace(staged, file)  # noqa: PTH105 (the atomic one, by its name)
+        os.replace(staged, file)  # noqa: PTH105 (documented as atomic)
     except BaseException:
         with suppress(OSError):
             staged.unlink(missing_ok=True)
@@ -50,19 +50,19 @@ def _flush(path: Path, flags: int) -> None:
 
 
 @contextmanager
-def replacing(folder: Path) -> Iterator[Path]:
-    """Fill a new folder, then put it in the place of ``folder``; under several processes use it on one of them.
+def replace_folder(folder: Path) -> Iterator[Path]:
+    """Fill a temporary folder, then replace ``folder`` by it; use it in one process only.
 
-    Where a kill in the middle of an earlier exchange left only the predecessor, that comes back first.
+    If an earlier exchange was killed between its two renames, the old folder is restored first.
 
     Args:
-        folder: the folder to replace; its parent is made if need be.
+        folder: the folder to replace; its parent is created if missing.
 
     Yields:
-        An empty folder beside it to write into. When the block fails, it is removed and ``folder`` is what it was.
+        An empty folder beside it. If the block fails, it is removed and ``folder`` is unchanged.
 
     Raises:
-        OSError: the disk refuses.
+        OSError: the disk failed.
     """
     partial = folder.with_name(f".{folder.name}.partial")
     try:
@@ -82,23 +82,23 @@ def backup_of(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.previous")
 
 
-def left_behind(folder: Path) -> str | None:
-    """Say where an interrupted exchange left the predecessor of a folder that is not there; None where it left none."""
+def describe_backup(folder: Path) -> str | None:
+    """Describe the backup that an interrupted exchange left of a missing folder; None if there is none."""
     backup = backup_of(folder)
     if folder.exists() or not backup.is_dir():
         return None
-    return f"no such folder, but an interrupted export left its predecessor at {backup}: rename it back"
+    return f"no such folder, but an interrupted export left the old one at {backup}: rename it back"
 
 
-def what_is_there(folder: Path) -> str:
-    """Say what lies where a folder of other content was looked for, in words for an error message."""
+def describe_existing(folder: Path) -> str:
+    """Describe what is at a path, for an error message about a missing folder."""
     if folder.is_dir():
         return "a folder with " + (shorten(sorted(entry.name for entry in folder.iterdir()), 8) or "nothing in it")
-    return left_behind(folder) or ("a file" if folder.exists() else "no such folder")
+    return describe_backup(folder) or ("a file" if folder.exists() else "no such folder")
 
 
 def exchange(new: Path, folder: Path) -> None:
-    """Put ``new`` in the place of ``folder``; at every moment one of the two, or the backup, is whole on the disk."""
+    """Replace ``folder`` by ``new``; at every moment one of the two or the backup is complete on the disk."""
     backup = backup_of(folder)
     if folder.exists():
         shutil.rmtree(backup, ignore_errors=True)
@@ -113,12 +113,12 @@ def exchange(new: Path, folder: Path) -> None:
 
 
 def refuse_foreign(folder: Path, marks: Sequence[str], what: str, remedy: str) -> None:
-    """Refuse to replace a folder that was not written by the same stage; an empty one is nobody's.
+    """Refuse to replace a folder that the same stage did not write, unless it is empty.
 
     Args:
-        folder: the folder that is to be replaced.
-        marks: files below it that say whose it is, the one that is named to the user last.
-        what: what is to be put there, with its article.
+        folder: the folder to replace.
+        marks: files below it that identify the stage; the error shows the last one.
+        what: the new content, with its article, for the error.
         remedy: what to do.
 
     Raises:

@@ -1,9 +1,8 @@
-"""The parts of a table that a stage is making, batch by batch, so that a killed stage goes on where it was.
+"""Finished batches of a stage on disk, so that a killed stage resumes.
 
-A stage cuts its work into a fixed plan of batches. Each finished batch lies as one Parquet file in a hidden folder
-beside what is being made; the folder's note says which work it belongs to. The processes of one launch, this one or a
-later, share the batches that are missing, because their members never change; a second launch is refused while the
-first runs.
+A stage divides its rows into a fixed plan of batches. Each finished batch is a Parquet file in a hidden folder inside
+the output folder; a note there holds the cache key. Processes of this or a later launch share the missing batches,
+since the plan is fixed; a second launch is refused while the first runs.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from diffreid_lightning.errors import RunError, UserError, shorten
 from diffreid_lightning.storage import locks
-from diffreid_lightning.storage.atomic import replacing_file
-from diffreid_lightning.storage.json_notes import DamagedFile, damaged, read_json
+from diffreid_lightning.storage.atomic import replace_file
+from diffreid_lightning.storage.json_notes import DamagedFile, damaged_error, read_json
 from diffreid_lightning.storage.parquet_tables import read_table
 
 NOTE = "stage.json"
@@ -31,15 +30,15 @@ _LOCK = ".lock"
 
 
 class BatchStore:
-    """Finished batches of one piece of work.
+    """Finished batches of one result.
 
-    Once the result is there, the note stays beside it as ``stage.json``.
+    When the result is complete, the note stays beside it as ``stage.json``.
 
     Args:
-        folder: where the result is made; the parts lie in ``.parts`` inside it.
-        work: what the work consists of: content hashes and settings that the result follows from, as plain JSON
-            values. BatchStore of other work are never mixed in.
-        rows_of: tells how many rows a batch has, by its number; 0 for one that is not in the plan. None takes any.
+        folder: the output folder; the batches are in ``.parts`` inside it.
+        work: the cache key: content hashes and settings that determine the result, as plain JSON values. Batches with
+            another key are refused.
+        rows_of: returns the number of rows of a batch, 0 outside the plan. None accepts any number.
     """
 
     def __init__(
@@ -55,20 +54,20 @@ class BatchStore:
         self._lock: locks.FileLock | None = None
 
     def begin(self) -> None:
-        """Make the folder, or take up what lies there; on one process, before any other uses it.
+        """Lock the folder, and create it or resume from it; call it in one process, before any other uses it.
 
-        The folder is this process's until :meth:`release`, or until it ends.
+        The lock is held until :meth:`release`, or until the process ends.
 
         Raises:
-            UserError: another launch is at work in the folder, or it holds other work, of which at least one batch is
-                finished, or its note is damaged.
-            RunError: the disk refuses.
+            UserError: another launch uses the folder, it has finished batches with another cache key, or its note is
+                damaged.
+            RunError: the disk failed.
         """
         if not self.finished:
-            self._take_folder()
+            self._lock_folder()
         for note in (self.folder / NOTE, self._parts / NOTE):
-            if note.parent == self._parts and not self.done():
-                _forget(note)  # begun and refused, or stopped at once: nothing is lost
+            if note.parent == self._parts and not self.finished_batches():
+                _remove(note)  # nothing is lost without a finished batch
             if os.path.lexists(note):
                 self._refuse_other_work(note)
         if not self.finished:
@@ -77,10 +76,10 @@ class BatchStore:
             return
         try:
             self._parts.mkdir(parents=True, exist_ok=True)
-            with replacing_file(self._parts / NOTE) as staged:
+            with replace_file(self._parts / NOTE) as staged:
                 staged.write_text(json.dumps(self.cache_key, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         except OSError as error:
-            raise _refused(self.folder, error) from error
+            raise _disk_error(self.folder, error) from error
 
     @property
     def finished(self) -> bool:
@@ -88,36 +87,36 @@ class BatchStore:
         return os.path.lexists(self.folder / NOTE)
 
     def reopen(self) -> None:
-        """Begin anew where the result that the note stands for is gone; on one process, before :meth:`begin`."""
+        """Drop the note of a result that is missing, to start again; in one process, before :meth:`begin`."""
         (self.folder / NOTE).unlink(missing_ok=True)
 
-    def done(self) -> set[int]:
+    def finished_batches(self) -> set[int]:
         """Return the numbers of the finished batches."""
         return {int(path.stem) for path in self._parts.glob("[0-9]*.parquet") if path.stem.isdecimal()}
 
     def put(self, number: int, rows: pa.Table) -> None:
-        """Keep a finished batch, whole or not at all.
+        """Store a finished batch atomically.
 
         Args:
             number: its number in the plan.
-            rows: what it came to.
+            rows: its result.
 
         Raises:
-            RunError: the disk refuses; every batch before is kept.
+            RunError: the disk failed; earlier batches are kept.
         """
         try:
-            with replacing_file(self._file(number), contended=True) as staged:
+            with replace_file(self._file(number), contended=True) as staged:
                 pq.write_table(rows, staged)
         except OSError as error:
-            raise _refused(self.folder, error) from error
+            raise _disk_error(self.folder, error) from error
 
     def merge(self) -> pa.Table:
-        """Put the finished batches under each other, in the plan's order.
+        """Concatenate the finished batches in the plan's order.
 
         Raises:
             UserError: one of them is damaged.
         """
-        files = [self._file(number) for number in sorted(self.done())]
+        files = [self._file(number) for number in sorted(self.finished_batches())]
         tables = [read_table(file, remedy=f"remove {file} and run the same command again") for file in files]
         usual = Counter(tuple(table.column_names) for table in tables).most_common(1)[0][0]
         odd = next(
@@ -129,29 +128,29 @@ class BatchStore:
             found = "other columns than most"
         except pa.ArrowException as error:
             odd, found = files[0], f"columns of other types than the rest: {error}"
-        remedy = f"remove {odd} and run the same command again: it is done anew"
-        raise damaged(odd, found, looked_for=f"the columns {', '.join(usual)}", remedy=remedy)
+        remedy = f"remove {odd} and run the same command again, which repeats this batch"
+        raise damaged_error(odd, found, looked_for=f"the columns {', '.join(usual)}", remedy=remedy)
 
     def finish(self) -> None:
-        """Keep the note and remove the parts, once the result they belong to is written."""
+        """Keep the note and remove the batches, after the result was written."""
         note = self._parts / NOTE
         if note.is_file():
             note.replace(self.folder / NOTE)
         shutil.rmtree(self._parts, ignore_errors=True)
 
     def release(self) -> None:
-        """Let other launches have the folder."""
+        """Unlock the folder."""
         if self._lock is not None:
             (self.folder / _LOCK).unlink(missing_ok=True)
             self._lock.release()
             self._lock = None
 
-    def _take_folder(self) -> None:
+    def _lock_folder(self) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = locks.take(self.folder / _LOCK)
         except OSError as error:
-            raise _refused(self.folder, error) from error
+            raise _disk_error(self.folder, error) from error
         if self._lock is None:
             raise UserError(
                 f"Another command is at work in {self.folder}",
@@ -163,9 +162,9 @@ class BatchStore:
         return self._parts / f"{number:08d}.parquet"
 
     def _drop_damaged(self) -> None:
-        """Remove batches that cannot be read, or are not as long as the plan says: they are done again."""
+        """Remove batches that are unreadable or differ in length from the plan, so that they are repeated."""
         dropped = []
-        for number in sorted(self.done()):
+        for number in sorted(self.finished_batches()):
             file = self._file(number)
             try:
                 rows = len(read_table(file, remedy="move it away"))
@@ -175,33 +174,33 @@ class BatchStore:
                     raise
                 sound = False
             if not sound:
-                _forget(file)
+                _remove(file)
                 dropped.append(file.name)
         if dropped:
-            rank_zero_info(f"{self.folder}: damaged batches are done again: {shorten(dropped)}")
+            rank_zero_info(f"{self.folder}: damaged batches are repeated: {shorten(dropped)}")
 
     def _refuse_other_work(self, note: Path) -> None:
         found = read_json(note, remedy=f"choose another folder, or remove {note.parent} to do its batches again")
         changed = [name for name in sorted({*found, *self.cache_key}) if found.get(name) != self.cache_key.get(name)]
         if changed:
             raise UserError(
-                f"{self.folder} holds work of another kind.",
-                looked_for="work on the same inputs with the same settings",
+                f"{self.folder} holds results of other inputs or settings.",
+                looked_for="results of the same inputs and settings",
                 found="; ".join(f"{name}: {found.get(name)!r}, now {self.cache_key.get(name)!r}" for name in changed),
-                remedy="choose another folder, or remove this one to give that work up",
+                remedy="choose another folder, or remove this one to discard its results",
             )
 
 
-def _forget(file: Path) -> None:
+def _remove(file: Path) -> None:
     try:
         file.unlink(missing_ok=True)
     except OSError as error:  # a folder
-        raise damaged(file, str(error), looked_for="a file of this stage", remedy="move it away") from error
+        raise damaged_error(file, str(error), looked_for="a file of this stage", remedy="move it away") from error
 
 
-def _refused(folder: Path, error: OSError) -> RunError:
+def _disk_error(folder: Path, error: OSError) -> RunError:
     return RunError(
-        f"The disk refused to take a part of {folder}.",
+        f"A part of {folder} cannot be written.",
         found=str(error),
-        remedy="free disk space and run the same command again; every batch before this one is kept",
+        remedy="free disk space and run the same command again; earlier batches are kept",
     )

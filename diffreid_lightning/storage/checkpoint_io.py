@@ -1,4 +1,4 @@
-"""Checkpoints that are either whole or absent."""
+"""Atomic writing and checked reading of Lightning checkpoints."""
 
 from __future__ import annotations
 
@@ -11,29 +11,28 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from torch import Tensor
 
 from diffreid_lightning.errors import UserError
-from diffreid_lightning.storage.atomic import replacing_file
+from diffreid_lightning.storage.atomic import replace_file
 from diffreid_lightning.storage.json_notes import mismatch
 
-#: What every checkpoint of Lightning holds, whatever it is loaded for.
+#: Content of every Lightning checkpoint.
 _FORM = {"state_dict": {str: Tensor}, "pytorch-lightning_version": str, "epoch": int, "global_step": int}
 
-_EXTRA_STATE = "_extra_state"  # how torch names it
+_EXTRA_STATE = "_extra_state"  # torch's name for it
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Write each checkpoint beside its final name, flush it to the disk, then rename it.
+    """Write each checkpoint to a temporary file beside it, flush it to disk, then rename it; check it when reading.
 
-    Lightning's own writer stages the file in the system's temporary folder and, where that is another disk, copies it
-    over the previous checkpoint: a full disk or a kill at that moment loses both. Here the previous one stays until
-    the new one is complete. Remote paths (``s3://``...) keep Lightning's way. What is read is checked for what
-    Lightning needs of it.
+    Lightning's own writer stages the file in the system's temporary folder. If that is another disk, it copies the file
+    over the previous checkpoint, and a full disk or a kill at that moment loses both. Remote paths (``s3://``...) use
+    Lightning's writer.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Write ``checkpoint`` to ``path``.
 
         Raises:
-            OSError: the disk refused (full, read-only, over quota); ``path`` is as it was before.
+            OSError: the disk failed (full, read-only, over quota); ``path`` is unchanged.
         """
         if "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
@@ -43,45 +42,47 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with replacing_file(target, durable=True) as staged:
+            with replace_file(target, durable=True) as staged:
                 staged.write_bytes(buffer.getbuffer())
         except OSError as error:
             error.filename = error.filename or str(target)
             raise
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Read a checkpoint, as :class:`TorchCheckpointIO` does.
+        """Read and check a checkpoint.
 
         Raises:
-            UserError: the file is damaged, holds more than tensors and plain values, or is no checkpoint of Lightning.
+            UserError: the file is damaged, holds more than tensors and plain values, or is not a Lightning checkpoint.
         """
-        remedy = "name another checkpoint; of another project's weights: python -m diffreid_lightning convert --help"
+        remedy = (
+            "give another checkpoint; to use weights of another project: python -m diffreid_lightning convert --help"
+        )
         try:
             checkpoint = super().load_checkpoint(path, *args, **kwargs)
         except OSError:
             raise
-        except Exception as error:  # the readers of pickles and archives raise what they like
+        except Exception as error:  # unpickling and zip reading raise any type
             raise UserError(
                 f"The checkpoint {path} cannot be read.",
-                looked_for="tensors and plain values, as torch.save writes them",
+                looked_for="tensors and plain values, written by torch.save",
                 found=f"{type(error).__name__}: {str(error).partition(chr(10))[0]}",
                 remedy=remedy,
             ) from error
-        wrong = mismatch(_without_extra_states(checkpoint), _FORM)
+        wrong = mismatch(_drop_extra_states(checkpoint), _FORM)
         if wrong is None and "callbacks" in checkpoint:
             wrong = mismatch(checkpoint["callbacks"], {str: dict}, "callbacks")
         if wrong is not None:
             raise UserError(
                 f"{path} is not a checkpoint of a run.",
-                looked_for=f"{', '.join(_FORM)}, as Lightning writes them",
+                looked_for=f"{', '.join(_FORM)}, written by Lightning",
                 found=wrong,
                 remedy=remedy,
             )
         return checkpoint
 
 
-def _without_extra_states(checkpoint: Any) -> Any:
-    """Leave out of the weights what modules keep beside their tensors, which may be anything (``get_extra_state``)."""
+def _drop_extra_states(checkpoint: Any) -> Any:
+    """Drop the modules' extra states from the weights, which may hold any type (``get_extra_state``)."""
     weights = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
     if not isinstance(weights, dict):
         return checkpoint

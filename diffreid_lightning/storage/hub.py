@@ -1,4 +1,4 @@
-"""Files from the Hugging Face hub, with the cache first and no long wait where there is no network."""
+"""Files from the Hugging Face hub: from the cache if possible, with a quick error without a network."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ _REACH_SECONDS = 5.0
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")
 _REMEDY = (
     "Give a local copy instead: init_from=local-dir:FOLDER (with config.json and model.safetensors), "
-    "or fetch the repository once where there is a network."
+    "or download the repository once on a machine with a network."
 )
 
 
 def is_hub_id(name: str) -> bool:
-    """Return true if a name has a hub repository's form: ``owner/name``, optionally with ``@revision``."""
+    """Return true if a name has the form of a hub repository: ``owner/name``, optionally with ``@revision``."""
     return _HUB_ID.fullmatch(name) is not None
 
 
 def hub_file(repo_id: str, filename: str, remedy: str = _REMEDY) -> Path:
     """Return the local path of one file of a hub repository, downloading it if the cache lacks it.
 
-    The cache is read without touching the network. Before a download one request asks whether the hub can be reached,
-    because the hub's own client retries a failed connection for tens of seconds.
+    The cache is read without the network. Before a download, one request tests the connection, because the hub's client
+    retries a failed connection for tens of seconds.
 
     Args:
         repo_id: ``owner/name``, optionally with ``@revision``.
         filename: path of the file inside the repository.
-        remedy: what the user can do where it cannot be had.
+        remedy: what the user can do if it is not available.
 
     Returns:
         Path of the file in the hub's cache.
@@ -52,26 +52,28 @@ def hub_file(repo_id: str, filename: str, remedy: str = _REMEDY) -> Path:
     except LocalEntryNotFoundError:
         pass
     except ValueError as error:  # the hub's own check of the name
-        raise _unavailable(repo_id, filename, str(error), remedy) from error
-    obstacle = _why_unreachable()
+        raise _unavailable_error(repo_id, filename, str(error), remedy) from error
+    obstacle = _test_connection()
     if obstacle:
-        raise _unavailable(repo_id, filename, f"not in the cache ({constants.HF_HUB_CACHE}), and {obstacle}", remedy)
+        raise _unavailable_error(
+            repo_id, filename, f"not in the cache ({constants.HF_HUB_CACHE}), and {obstacle}", remedy
+        )
     try:
         return Path(hf_hub_download(repository, filename, revision=revision or None))
     except LocalEntryNotFoundError as error:
-        raise _unavailable(repo_id, filename, "the connection to the hub was lost", remedy) from error
+        raise _unavailable_error(repo_id, filename, "the connection to the hub was lost", remedy) from error
     except RepositoryNotFoundError as error:
-        raise _unavailable(repo_id, filename, "no such repository, or one that needs a login", remedy) from error
+        raise _unavailable_error(repo_id, filename, "no such repository, or it requires a login", remedy) from error
     except EntryNotFoundError as error:
-        raise _unavailable(repo_id, filename, "the repository has no such file", remedy) from error
+        raise _unavailable_error(repo_id, filename, "the repository has no such file", remedy) from error
     except HfHubHTTPError as error:
-        raise _unavailable(repo_id, filename, str(error), remedy) from error
+        raise _unavailable_error(repo_id, filename, str(error), remedy) from error
 
 
-def _why_unreachable() -> str | None:
-    """Ask the hub once; return what is in the way, None when it answers."""
+def _test_connection() -> str | None:
+    """Send the hub one request; return the obstacle, None if it answers."""
     if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE forbids to look further"
+        return "HF_HUB_OFFLINE forbids a download"
     try:
         get_session().head(constants.ENDPOINT, timeout=_REACH_SECONDS)
     except Exception as error:  # the client's errors depend on the HTTP library behind it
@@ -79,9 +81,9 @@ def _why_unreachable() -> str | None:
     return None
 
 
-def _unavailable(repo_id: str, filename: str, found: str, remedy: str) -> UserError:
+def _unavailable_error(repo_id: str, filename: str, found: str, remedy: str) -> UserError:
     return UserError(
-        f"The hub file {filename} of {repo_id} cannot be had.",
+        f"The hub file {filename} of {repo_id} is not available.",
         looked_for=f"{filename} in the Hugging Face hub repository {repo_id}",
         found=found,
         remedy=remedy,

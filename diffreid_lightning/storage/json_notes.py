@@ -1,4 +1,4 @@
-"""Notes that the package keeps as JSON beside what it makes, read with a check of their form."""
+"""JSON files of the package, read with a check of their structure."""
 
 from __future__ import annotations
 
@@ -11,58 +11,58 @@ from typing import Any
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.paths import not_a_file
 
-_DEEPEST = 200  # levels; a note of a training holds the notes of those before it
+_DEEPEST = 200  # levels; the note of a training nests those of earlier trainings
 
 
 class DamagedFile(UserError):
-    """A file that the package wrote is not what it was; who can make it again, catches this."""
+    """A file of the package is damaged; catch this to create the file again."""
 
 
-def damaged(file: Path, found: str, *, looked_for: str, remedy: str) -> DamagedFile:
-    """Word the refusal of a damaged file.
+def damaged_error(file: Path, found: str, *, looked_for: str, remedy: str) -> DamagedFile:
+    """Return the error for a damaged file.
 
     Args:
         file: the file.
-        found: what is wrong with it.
-        looked_for: what should be there.
+        found: the fault.
+        looked_for: the expected content.
         remedy: what to do.
     """
     return DamagedFile(
-        f"A file is damaged, or belongs to something else: {file}", looked_for=looked_for, found=found, remedy=remedy
+        f"A file is damaged or of another kind: {file}", looked_for=looked_for, found=found, remedy=remedy
     )
 
 
 def read_json(file: Path, form: Any = dict, *, remedy: str) -> dict[str, Any]:
-    """Read a JSON object and check its form.
+    """Read a JSON object and check its structure.
 
     Args:
         file: the file.
-        form: what it must hold: a type (``int`` and ``float`` are finite, and no truth values); ``[form]`` for a list;
-            ``{str: form}`` for an object with any keys; ``{"key": form}`` for one with these keys and perhaps others.
-        remedy: what to do where it is damaged.
+        form: its structure: a type (``int`` and ``float`` must be finite, and not bool); ``[form]`` for a list;
+            ``{str: form}`` for an object with any keys; ``{"key": form}`` for one with at least these keys.
+        remedy: what to do if it is damaged.
 
     Raises:
-        DamagedFile: it is not there, not JSON, nested without end, or of another form.
+        DamagedFile: the file is missing, not JSON, nested too deeply, or of another structure.
     """
-    looked_for = "a JSON object as this package writes it"
+    looked_for = "a JSON object written by this package"
     found = not_a_file(file)
     if found is not None:
-        raise damaged(file, found, looked_for=looked_for, remedy=remedy)
+        raise damaged_error(file, found, looked_for=looked_for, remedy=remedy)
     try:
         note = parse_json(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise damaged(file, f"{type(error).__name__}: {error}", looked_for=looked_for, remedy=remedy) from error
+        raise damaged_error(file, f"{type(error).__name__}: {error}", looked_for=looked_for, remedy=remedy) from error
     wrong = mismatch(note, dict) or mismatch(note, form)
     if wrong is not None:
-        raise damaged(file, wrong, looked_for=looked_for, remedy=remedy)
+        raise damaged_error(file, wrong, looked_for=looked_for, remedy=remedy)
     return dict(note)
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Parse JSON that is nested no deeper than 200 levels.
+    """Parse JSON with at most 200 levels.
 
     Raises:
-        ValueError: it is no JSON, or nested deeper.
+        ValueError: it is not JSON, or nested more deeply.
     """
     try:
         value = json.loads(text)
@@ -74,7 +74,7 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def is_deep(value: Any) -> bool:
-    """Tell whether a value of lists and mappings is nested too deeply for functions that call themselves."""
+    """Return true if lists and mappings are nested too deeply for recursive functions."""
     level = [value]
     for _ in range(_DEEPEST):
         level = [
@@ -90,16 +90,16 @@ def is_deep(value: Any) -> bool:
 
 
 def mismatch(value: Any, form: Any, where: str = "") -> str | None:
-    """Say where a value departs from a form, as :func:`read_json` describes it; None where it has it."""
+    """Describe where a value differs from a ``form`` of :func:`read_json`; None if it does not."""
     at = where or "the top"
     if isinstance(form, list):
         if not isinstance(value, list):
-            return f"{at} is no list"
+            return f"{at} is not a list"
         found = (mismatch(each, form[0], f"{where}[{number}]") for number, each in enumerate(value))
         return next(filter(None, found), None)
     if isinstance(form, dict):
         if not isinstance(value, dict):
-            return f"{at} is no object"
+            return f"{at} is not an object"
         below = dict.fromkeys(value, form[str]) if str in form else form
         missing = [key for key in below if key not in value]
         if missing:

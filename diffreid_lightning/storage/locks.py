@@ -1,6 +1,6 @@
-"""Locks on files: one process holds one at a time, and it goes with the process, however that ends.
+"""Exclusive file locks, released when the process ends in any way.
 
-Where the system has none (Windows, some network file systems), nothing is locked and nobody is kept out.
+Without system support (Windows, some network file systems) nothing is locked.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-_GLANCE = 1.0  # seconds; whoever only looks (held_by) holds the lock for less
+_GLANCE = 1.0  # seconds; read_holder holds the lock for less
 _STEP = 0.02
-_AT_ONCE = getattr(os, "O_NONBLOCK", 0)  # a pipe in its place is not waited for
+_AT_ONCE = getattr(os, "O_NONBLOCK", 0)  # do not wait for a pipe in its place
 
 
 class FileLock:
-    """A lock that this process holds, as :func:`take` gives it.
+    """A lock that this process holds, from :func:`take`.
 
     Args:
         handle: the open file.
@@ -34,7 +34,7 @@ class FileLock:
         self._handle: int | None = handle
 
     def release(self) -> None:
-        """Let others have it; a second time does nothing."""
+        """Release the lock; calling it again has no effect."""
         handle, self._handle = self._handle, None
         if handle is not None:
             os.close(handle)
@@ -44,20 +44,20 @@ _private: weakref.WeakSet[FileLock] = weakref.WeakSet()
 
 
 def take(file: Path, *, patience: float = _GLANCE, inheritable: bool = False, note: str = "") -> FileLock | None:
-    """Lock a file; it is made if need be, and its folder must be there.
+    """Lock a file, which is created if missing; its folder must exist.
 
     Args:
-        file: the file. Its content is no matter, and is left alone unless ``note`` is given.
-        patience: seconds to wait for whoever holds it to let go; ``math.inf`` waits for however long it takes.
-        inheritable: programs that this process starts with their files open hold it too.
-        note: what :func:`held_by` tells the others; it becomes the file's content.
+        file: the file. Its content is unchanged without a ``note``.
+        patience: seconds to wait for another holder; ``math.inf`` waits without limit.
+        inheritable: child processes that inherit open files hold the lock too.
+        note: text for :func:`read_holder` in other processes, written to the file.
 
     Returns:
-        The lock, or None when another process holds it.
+        The lock, or None if another process holds it.
 
     Raises:
-        UserError: a folder or a loop of links lies in its place.
-        OSError: the file cannot be made.
+        UserError: a folder or a loop of links is in its place.
+        OSError: the file cannot be created.
     """
     while True:
         try:
@@ -66,13 +66,13 @@ def take(file: Path, *, patience: float = _GLANCE, inheritable: bool = False, no
             if error.errno not in (errno.EISDIR, errno.ELOOP, errno.ENXIO):
                 raise
             raise UserError(
-                f"Something else lies in the place of a lock: {file}", found=error.strerror, remedy="move it away"
+                f"A lock file cannot be created at {file}", found=error.strerror, remedy="move this path away"
             ) from error
         try:
             if not _lock(handle, patience):
                 os.close(handle)
                 return None
-            if not _is_there(handle, file):  # its holder removed or renamed it before letting go
+            if not _is_current(handle, file):  # the holder removed or renamed it before releasing it
                 os.close(handle)
                 continue
             if note:
@@ -89,8 +89,8 @@ def take(file: Path, *, patience: float = _GLANCE, inheritable: bool = False, no
         return lock
 
 
-def held_by(file: Path) -> str | None:
-    """Return the note of whoever holds the lock on a file; None when nobody does."""
+def read_holder(file: Path) -> str | None:
+    """Return the note of the lock's holder; None if the file is not locked."""
     try:
         handle = os.open(file, os.O_RDONLY | _AT_ONCE)
     except OSError:
@@ -124,18 +124,18 @@ def _try(handle: int, shared: bool) -> bool:
     return True
 
 
-def _is_there(handle: int, file: Path) -> bool:
+def _is_current(handle: int, file: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(handle), file.stat())
     except FileNotFoundError:
         return False
 
 
-def _forget() -> None:
-    """In a forked child: a DataLoader's worker outlives a killed parent by seconds, and must not hold its locks."""
+def _release_in_child() -> None:
+    """Release the locks in a forked child: DataLoader workers outlive a killed parent by seconds."""
     for lock in list(_private):
         lock.release()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+    os.register_at_fork(after_in_child=_release_in_child)

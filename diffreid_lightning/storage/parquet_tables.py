@@ -1,4 +1,4 @@
-"""Parquet files that the package wrote, read whole."""
+"""Parquet files of the package, read completely."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from diffreid_lightning.paths import not_a_file
-from diffreid_lightning.storage.json_notes import damaged
+from diffreid_lightning.storage.json_notes import damaged_error
 
 
 def read_table(file: Path, *, remedy: str) -> pa.Table:
@@ -16,18 +16,18 @@ def read_table(file: Path, *, remedy: str) -> pa.Table:
 
     Args:
         file: the file.
-        remedy: what to do where it is damaged.
+        remedy: what to do if it is damaged.
 
     Raises:
-        DamagedFile: it is not there, or no whole Parquet file.
+        DamagedFile: the file is missing, or not a complete Parquet file.
     """
-    looked_for = "a Parquet file as this package writes it"
+    looked_for = "a Parquet file written by this package"
     found = not_a_file(file)
     if found is not None:
-        raise damaged(file, found, looked_for=looked_for, remedy=remedy)
+        raise damaged_error(file, found, looked_for=looked_for, remedy=remedy)
     try:
         table = pq.ParquetFile(file).read()
         table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise damaged(file, f"{type(error).__name__}: {error}", looked_for=looked_for, remedy=remedy) from error
+        raise damaged_error(file, f"{type(error).__name__}: {error}", looked_for=looked_for, remedy=remedy) from error
     return table

@@ -1,4 +1,4 @@
-"""Files that ``torch.save`` wrote, read as plain data: nothing in them is executed."""
+"""Read files of ``torch.save`` as plain data, without executing anything in them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ class NotPlainError(Exception):
     """A file cannot be read as plain data.
 
     Args:
-        obstacle: what is in the way, in words.
-        of_class: dotted name of the Python object in the file that would have to be trusted; None where the file
-            itself is at fault.
+        obstacle: description of the obstacle.
+        of_class: dotted name of the Python class that would have to be unpickled; None if the file itself is at fault.
     """
 
     def __init__(self, obstacle: str, of_class: str | None = None) -> None:
@@ -31,33 +30,33 @@ class NotPlainError(Exception):
 
 
 def read_plain(file: Path, *, mmap: bool = False) -> Any:
-    """Read tensors, numbers (NumPy's too), strings and containers from a file; on the CPU.
+    """Read tensors, numbers (NumPy's too), strings and containers from a file to the CPU.
 
     Args:
-        file: what ``torch.save`` wrote, in the zip form or the older one.
-        mmap: leave the tensors' values on the disk until they are needed; only for the zip form.
+        file: a file of ``torch.save``, in the zip format or the older one.
+        mmap: memory-map the tensors; only for the zip format.
 
     Raises:
         NotPlainError: the file is damaged or of another kind, or holds Python objects, which are not unpickled.
     """
-    mistaken = mistaken_for(file)
+    mistaken = describe_non_weights(file)
     if mistaken:
         raise NotPlainError(mistaken)
     try:
         with torch.serialization.safe_globals(_numpy_scalars()):
             return torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
-    except Exception as error:  # foreign bytes: any error of the unpickler, the zip reader or torch may come up
+    except Exception as error:  # the unpickler, the zip reader and torch raise any type on foreign bytes
         text = _ESCAPE_CODE.sub("", str(error))
         found = _GLOBAL.search(text)
         if found:
             name = found.group(1) or found.group(2)
             raise NotPlainError(f"an object of {name} beside the tensors, which could run code", name) from error
         reason = (text.splitlines() or [""])[0].strip()
-        raise NotPlainError(f"a damaged file, or not one of torch.save's ({type(error).__name__}: {reason})") from error
+        raise NotPlainError(f"a damaged file, or not one of torch.save ({type(error).__name__}: {reason})") from error
 
 
-def mistaken_for(file: Path) -> str | None:
-    """Name what often lies in the place of weights; None where the file looks like none of it."""
+def describe_non_weights(file: Path) -> str | None:
+    """Describe a file that is often found in place of weights; None if it may be weights."""
     try:
         with file.open("rb") as stream:
             head = stream.read(_HEAD_BYTES)
@@ -66,14 +65,14 @@ def mistaken_for(file: Path) -> str | None:
     if not head:
         return "an empty file"
     if head.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer, which stands for weights that were not fetched (git lfs pull fetches them)"
+        return "a Git LFS pointer to weights that were not downloaded (run git lfs pull)"
     if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        return "a web page, as a download that was refused leaves it"
+        return "a web page, probably from a refused download"
     return None
 
 
 def _numpy_scalars() -> list[Any]:
-    """List what a pickled NumPy number is made of, under the names of NumPy 1 and 2."""
+    """List the classes in a pickled NumPy number, by their names in NumPy 1 and 2."""
     construct = np.float64(0).__reduce__()[0]
     modules = ("numpy.core.multiarray", "numpy._core.multiarray")
     kinds = {type(np.dtype(code)) for code in _NUMBER_CODES}

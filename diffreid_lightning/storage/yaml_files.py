@@ -1,4 +1,4 @@
-"""YAML files of the user, read only as far as they are of a sensible size once their anchors are followed."""
+"""Read YAML files of the user, with a limit on their size after anchors are expanded."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from omegaconf.errors import OmegaConfBaseException
 
 from diffreid_lightning.paths import not_a_file
 
-_MOST = 100_000  # values; a vocabulary or a sweep of thousands is far below
+_MOST = 100_000  # values, far more than in a vocabulary or a sweep
 _DEEPEST = 60
 
 
 def read_yaml(file: Path) -> Any:
-    """Read a YAML file with omegaconf; references (``${...}``) stay as they are written.
+    """Read a YAML file with omegaconf, without resolving references (``${...}``).
 
     Raises:
-        ValueError: it is no YAML, or nested deeper or larger than any configuration; the message fits in a line.
+        ValueError: it is not YAML, too large or nested too deeply; the message is one line.
         OSError: the file cannot be read.
     """
     found = not_a_file(file)
@@ -53,8 +53,8 @@ def _read(text: str, load: Callable[[str], Any]) -> Any:
 
 
 def _refuse_unbounded(root: yaml.Node | None) -> None:
-    """Count the values and levels of a document as they come out once each anchor stands where it is named."""
-    sizes: dict[int, tuple[int, int] | None] = {}  # by node: values and levels; None while it is being counted
+    """Refuse a document with too many values or levels after anchors are expanded."""
+    sizes: dict[int, tuple[int, int] | None] = {}  # by node: values and levels; None while it is measured
 
     def measure(node: yaml.Node) -> tuple[int, int]:
         if id(node) in sizes:

@@ -17,7 +17,7 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from diffreid_lightning.errors import check_range
 from diffreid_lightning.reid.datamodule import PersonImages
-from diffreid_lightning.storage.atomic import replacing_file
+from diffreid_lightning.storage.atomic import replace_file
 from diffreid_lightning.tracking import tolerate_failures
 from diffreid_lightning.training.trainer_parts import datamodule_of
 from diffreid_lightning.visualization.grid import Cell, GridRow, draw_grid
@@ -122,7 +122,7 @@ class ClusterReport(Callback):
         images = datamodule_of(trainer).train_set
         folder = Path(trainer.default_root_dir)
         table = pa.table({"file_name": images.rows.file_names, "camera": images.rows.raw_camids, "cluster": labels})
-        with replacing_file(folder / "clusters.csv") as file:
+        with replace_file(folder / "clusters.csv") as file:
             pyarrow.csv.write_csv(table, file)
         sheet = draw_clusters(labels, images, self.rows, self.columns)
         sheet.save(folder / "clusters.png")

@@ -30,7 +30,7 @@ from typing import Any, TypeVar
 from diffreid_lightning.diffusion.checkpoints import locate_pipeline, weights_hash
 from diffreid_lightning.diffusion.pipeline_io import PROVENANCE
 from diffreid_lightning.errors import DiffReIDError, UserError
-from diffreid_lightning.manifest.lineage import manifests_named, read_provenance
+from diffreid_lightning.manifest.lineage import find_manifest_hashes, read_provenance
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.pipeline.runner import lock_folder
 from experiments.evidence import settings as frozen
@@ -66,7 +66,7 @@ class Evidence:
     def __init__(self, plan: Plan, pipeline: Path, world: Path | None, work: Path, jobs: int) -> None:
         self.plan = plan
         base = locate_pipeline(str(pipeline))
-        self.learnt = tuple(manifests_named(read_provenance(base / PROVENANCE)))  # what every row has alike
+        self.learnt = tuple(find_manifest_hashes(read_provenance(base / PROVENANCE)))  # what every row has alike
         self.inputs = {
             "pipeline": weights_hash(base),
             "world": " ".join(self.learnt) if world is None else Manifest.read(world).content_hash,

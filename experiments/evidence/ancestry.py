@@ -11,7 +11,7 @@ import numpy as np
 
 from diffreid_lightning.backbones.timm_folder import PROVENANCE_FILE
 from diffreid_lightning.errors import RunError
-from diffreid_lightning.manifest.lineage import manifests_named, read_provenance
+from diffreid_lightning.manifest.lineage import find_manifest_hashes, read_provenance
 from diffreid_lightning.manifest.manifest import Manifest
 
 Image = tuple[str, str, int, str]
@@ -35,7 +35,9 @@ def refuse_leaks(
     """
     known = {manifest.content_hash: manifest for manifest in map(Manifest.read, stages)}
     rows = _images(allowed)
-    trained_on = [parent for note in notes for parent in manifests_named(json.loads(note.read_text(encoding="utf-8")))]
+    trained_on = [
+        parent for note in notes for parent in find_manifest_hashes(json.loads(note.read_text(encoding="utf-8")))
+    ]
     if len(trained_on) < len(notes):
         raise RunError(f"A network in {made} does not say what it was trained on.", found=", ".join(map(str, notes)))
     queue, seen = [*Manifest.read(made).parents, *trained_on], set()
@@ -75,7 +77,7 @@ def refuse_strange_training(trainings: Iterable[Training]) -> None:
     """
     for backbone, allowed, start in trainings:
         note = read_provenance(backbone / PROVENANCE_FILE).get("training", {})
-        shown, init_from = set(manifests_named(note)), note.get("init_from")
+        shown, init_from = set(find_manifest_hashes(note)), note.get("init_from")
         if not shown or not shown <= set(allowed):
             raise RunError(
                 f"A network was trained on something that its row may not see: {backbone}",

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from diffreid_lightning.storage.atomic import replacing_file
+from diffreid_lightning.storage.atomic import replace_file
 
 
 @dataclass(frozen=True)
@@ -67,5 +67,5 @@ def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[object]]) ->
 def write_json(file: Path, content: Mapping[str, Any]) -> None:
     """Write whole or not at all; a :class:`Share` becomes its fields."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with replacing_file(file) as staged:
+    with replace_file(file) as staged:
         staged.write_text(json.dumps(content, indent=2, default=asdict) + "\n", encoding="utf-8")

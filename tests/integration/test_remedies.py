@@ -182,7 +182,7 @@ def test_one_identity_is_named_and_a_second_helps(tmp_path: Path) -> None:
     ("write", "message", "mend"),
     [
         (lambda r: write_person_folder(r, test_people=["8"], **PEOPLE), "holds no images: gallery, query", "rmdir"),
-        (lambda r: files(r, "train/1/a.jpg", "train/2/a.jpg", "query/3/a.jpg"), "add or name the other", "gallery"),
+        (lambda r: files(r, "train/1/a.jpg", "train/2/a.jpg", "query/3/a.jpg"), "add or give the other", "gallery"),
         (lambda r: files(r, "train/1/a.jpg", "train/2/a.jpg", "b.jpg"), "out of the dataset", "b.jpg"),
         (lambda r: files(r, "1/a.jpg", "2/a.jpg", "b.jpg"), "of the form <person>/<file>", "b.jpg"),
     ],
@@ -249,7 +249,7 @@ def test_benchmarks_that_lack_something(tmp_path: Path) -> None:
     put(root / "query" / "holiday.jpg", 1, 1)
     assert "move them out" in str(refused(lambda: Market1501(root).manifest()).remedy)
     (root / "query" / "holiday.jpg").unlink()
-    assert "leave distractors_500k off" in str(refused(lambda: Market1501(root, distractors_500k=True).manifest()))
+    assert "set distractors_500k to false" in str(refused(lambda: Market1501(root, distractors_500k=True).manifest()))
     assert "strict=False" in str(refused(lambda: Market1501(root, strict=True).manifest()))
     manifest = Market1501(root).manifest()
     refused_share = [lambda: small_scale(manifest, 99, 0), lambda: few_shot(manifest, 2.0, 0)]
@@ -272,7 +272,7 @@ def test_what_makes_training_or_measuring_weak_is_said(tmp_path: Path) -> None:
     one_camera = PersonFolder(
         files(tmp_path / "b", "1_c1_1.jpg", "1_c1_2.jpg", "2_c1_1.jpg"), pattern=r"(?P<pid>\d)_c(?P<camera>1)"
     )
-    assert "all of train is of one camera" in hints(check(one_camera))
+    assert "all of train is from one camera" in hints(check(one_camera))
     test = [f"{s}/{p}_c1_{s}.jpg" for s in ("train", "query", "gallery") for p in (1, 2)]
     same = check(PersonFolder(files(tmp_path / "c", *test), pattern=r"(?P<pid>\d)_c(?P<camera>1)"))
     assert "none of the 2 queries has a match" in hints(same) and "2 person numbers are in train and in test" in hints(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from diffreid_lightning.storage.atomic import replacing_file
+from diffreid_lightning.storage.atomic import replace_file
 from tools.miniperson import backdrop as empty
 from tools.miniperson import lighting
 from tools.miniperson.body import BodyModel, body_model
@@ -106,7 +106,7 @@ class Studio:
         path = self.shelf / f"{name}.npy"
         if not path.exists():
             made = empty.view(viewpoint.place, viewpoint.camera)
-            with replacing_file(path, contended=True) as staged, staged.open("wb") as handle:
+            with replace_file(path, contended=True) as staged, staged.open("wb") as handle:
                 np.save(handle, np.concatenate([made.soft, made.key, made.depth[..., None]], axis=2))
         layers = np.load(path, mmap_mode="r")
         return empty.Backdrop(layers[..., :3], layers[..., 3:6], layers[..., 6], viewpoint.camera, viewpoint.place)

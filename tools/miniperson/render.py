@@ -31,7 +31,7 @@ from rich.text import Text
 
 from diffreid_lightning.errors import DiffReIDError, RunError, UserError, check_at_least, shorten
 from diffreid_lightning.manifest.manifest import Manifest
-from diffreid_lightning.storage.atomic import replacing_file
+from diffreid_lightning.storage.atomic import replace_file
 from tools.miniperson import corpus as plan
 from tools.miniperson.body import require_body_model
 from tools.miniperson.compose import Studio
@@ -249,7 +249,7 @@ def _caption(person: Person, doing: str, columns: dict[str, Any]) -> str:
 def _write(path: Path, data: bytes) -> None:
     """Write whole or not at all."""
     try:
-        with replacing_file(path) as staged:
+        with replace_file(path) as staged:
             staged.write_bytes(data)
     except OSError as error:
         raise RunError(
@@ -265,7 +265,7 @@ def pack(folder: Path, archive: Path) -> None:
         archive: the file to write.
     """
     names = sorted(path.relative_to(folder).as_posix() for path in folder.glob("*/*.jpg"))
-    with replacing_file(archive) as staged, zipfile.ZipFile(staged, "w", zipfile.ZIP_STORED) as target:
+    with replace_file(archive) as staged, zipfile.ZipFile(staged, "w", zipfile.ZIP_STORED) as target:
         for name in ["metadata.parquet", *names]:
             target.writestr(zipfile.ZipInfo(name), (folder / name).read_bytes())
 

@@ -156,7 +156,7 @@ def test_an_open_run_is_held_until_it_is_closed(tmp_path: Path) -> None:
     for continued in (None, tmp_path / "fit-001"):
         run = run_folder.open_run(tmp_path, "fit", continued)
         (run.path / "config.yaml").touch()
-        assert locks.held_by(run.path / run_folder.LOCK_FILE) is not None
+        assert locks.read_holder(run.path / run_folder.LOCK_FILE) is not None
         run_folder.close_run()
         assert sorted(path.name for path in run.path.iterdir()) == ["config.yaml", "run.json"]
 

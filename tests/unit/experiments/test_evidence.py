@@ -18,7 +18,7 @@ import yaml
 from diffreid_lightning import config_files
 from diffreid_lightning.errors import RunError, UserError
 from diffreid_lightning.filtering.rules import Selection
-from diffreid_lightning.manifest.lineage import manifests_named
+from diffreid_lightning.manifest.lineage import find_manifest_hashes
 from diffreid_lightning.manifest.manifest import Manifest
 from experiments.evidence import lab, settings, tables
 from experiments.evidence.ancestry import Training, refuse_leaks, refuse_strange_training
@@ -276,7 +276,7 @@ def test_ancestors_are_followed_to_the_training_rows(tmp_path: Path) -> None:
     note.write_text("{}", encoding="utf-8")
     with pytest.raises(RunError, match="does not say"):
         refuse_leaks(tmp_path / "selected", stages, [note], allowed)
-    assert list(manifests_named({"a": [{"manifest": "x"}, {"b": {"manifest": "y"}}], "manifest": 3})) == ["x", "y"]
+    assert list(find_manifest_hashes({"a": [{"manifest": "x"}, {"b": {"manifest": "y"}}], "manifest": 3})) == ["x", "y"]
 
 
 def test_a_network_that_saw_something_else_is_refused(tmp_path: Path) -> None:

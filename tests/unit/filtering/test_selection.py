@@ -230,7 +230,7 @@ def _thumbnails(folder: Path) -> None:
         (_torn, "cannot be read"),
         (_thumbnails, "uint8 of shape (3, 1536)"),
         (lambda folder: (folder / "thumbnails.npy").unlink(), "thumbnails.npy looked for:"),
-        (lambda folder: (folder / "real_images.json").write_text("[]"), "is damaged, or belongs to something else"),
+        (lambda folder: (folder / "real_images.json").write_text("[]"), "is damaged or of another kind"),
     ],
 )
 def test_bad_input_is_named_and_nothing_is_written(

@@ -21,7 +21,7 @@ from diffreid_lightning.diffusion.denoising_loop import scale_latents
 from diffreid_lightning.diffusion.pipeline_io import load_pipeline
 from diffreid_lightning.diffusion.prompt_encoding import encode_prompts
 from diffreid_lightning.errors import RunError, UserError
-from diffreid_lightning.manifest.lineage import manifests_named
+from diffreid_lightning.manifest.lineage import find_manifest_hashes
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.personalization import add_identities
 from diffreid_lightning.personalization.callbacks import IdentitySheets, PersonalizationExport
@@ -289,7 +289,7 @@ def test_people_it_was_never_trained_on_get_tokens_from_the_mapper(
     theirs = manifest.filter((manifest.numpy("split") == "gallery") & (manifest.numpy("role") == "identity"))
     note, trained = (json.loads((each / "provenance.json").read_text()) for each in (tmp_path / "more", folder))
     assert note == trained | {"newcomers": [{"manifest": theirs.content_hash, "identities": 2}]}
-    assert set(manifests_named(note)) == {trained["training_data"]["manifest"], theirs.content_hash}
+    assert set(find_manifest_hashes(note)) == {trained["training_data"]["manifest"], theirs.content_hash}
     # They have what the network says of their images; the others have what they had.
     features.encode(theirs)
     assert isinstance(module.tokens, MappedTokens)

@@ -114,7 +114,7 @@ def test_impossible_settings(market: Path, arguments: dict[str, object], words: 
 
 def test_two_folders_that_share_names_are_refused(tmp_path: Path) -> None:
     one, two = (write_person_folder(tmp_path / name) for name in "ab")
-    with pytest.raises(UserError, match="both called"):
+    with pytest.raises(UserError, match="have the same source"):
         ReIDDataModule([str(one), str(two)], image_size=(64, 32)).num_identities  # noqa: B018
     renamed = PersonFolder(two, source="others")
     module = ReIDDataModule([str(one), renamed], image_size=(64, 32), val_share=0)
@@ -128,7 +128,7 @@ def test_generated_people_of_unnamed_folders_are_not_merged_in_silence(tmp_path:
         made.append(as_generated(rows.filter(rows.numpy("split") == "train")))
         made[-1].write(tmp_path / name)
     both = [str(tmp_path / name) for name in "ab"]
-    with pytest.warns(UserWarning, match="taken for the same people.*source: NAME"):
+    with pytest.warns(UserWarning, match="count as the same people.*source: NAME"):
         ReIDDataModule(both, image_size=(64, 32), val_share=None).num_identities  # noqa: B018
     others = made[1].with_columns({"source": "others"})
     others.write(tmp_path / "b")

@@ -13,7 +13,7 @@ from diffreid_lightning.diffusion.pipeline_io import load_autoencoder
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.filtering.scorer_checkpoint import load_scorer
 from diffreid_lightning.personalization.checkpoint import load_personalized
-from diffreid_lightning.storage.atomic import refuse_foreign, replacing, replacing_file
+from diffreid_lightning.storage.atomic import refuse_foreign, replace_file, replace_folder
 
 
 @pytest.fixture
@@ -21,18 +21,18 @@ def killed(tmp_path: Path) -> Path:
     """A folder as a kill between the two renames leaves it."""
     folder = tmp_path / "made"
     for content in ("old", "new"):
-        with replacing(folder) as partial:
+        with replace_folder(folder) as partial:
             (partial / "a.txt").write_text(content)
     folder.rename(tmp_path / ".made.previous")
     return folder
 
 
 def test_the_predecessor_survives_a_failure_after_a_kill(killed: Path) -> None:
-    with pytest.raises(RuntimeError), replacing(killed) as partial:
+    with pytest.raises(RuntimeError), replace_folder(killed) as partial:
         (partial / "a.txt").write_text("half")
         raise RuntimeError
     assert (killed / "a.txt").read_text() == "new"
-    with replacing(killed) as partial:
+    with replace_folder(killed) as partial:
         (partial / "a.txt").write_text("newest")
     assert (killed / "a.txt").read_text() == "newest"
     assert [path.name for path in killed.parent.iterdir()] == ["made"]
@@ -42,7 +42,7 @@ def test_the_predecessor_survives_a_failure_after_a_kill(killed: Path) -> None:
 def test_whoever_looks_for_it_is_told_where_it_is(killed: Path, read: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(killed.parent.parent)
     asked = f"{killed.parent.name}/made"  # which has the form of a name on the hub
-    with pytest.raises(UserError, match=r"predecessor at .*\.made\.previous: rename it back"):
+    with pytest.raises(UserError, match=r"the old one at .*\.made\.previous: rename it back"):
         read(asked)  # type: ignore[operator]
 
 
@@ -56,11 +56,11 @@ def test_a_dataset_inside_it_is_found_as_well(killed: Path) -> None:
 def test_a_file_is_replaced_whole(tmp_path: Path, contended: bool) -> None:
     file = tmp_path / "a.txt"
     file.write_text("old")
-    with pytest.raises(KeyboardInterrupt), replacing_file(file, contended=contended) as staged:
+    with pytest.raises(KeyboardInterrupt), replace_file(file, contended=contended) as staged:
         staged.write_text("half")
         raise KeyboardInterrupt
     assert file.read_text() == "old"
-    with replacing_file(file, contended=contended) as staged:
+    with replace_file(file, contended=contended) as staged:
         assert (str(os.getpid()) in staged.name) == contended
         staged.write_text("new")
         assert file.read_text() == "old"

@@ -45,8 +45,8 @@ def test_a_damaged_batch_is_done_again(
     parts = begun(tmp_path)
     damage(tmp_path / ".parts" / "00000001.parquet")
     parts.begin()
-    assert parts.done() == {0, 2}
-    assert "damaged batches are done again: 00000001.parquet" in caplog.text
+    assert parts.finished_batches() == {0, 2}
+    assert "damaged batches are repeated: 00000001.parquet" in caplog.text
     parts.put(1, rows(1))
     assert parts.merge()["caption"].to_pylist() == ["0a", "0b", "1a", "1b", "2a", "2b"]
     parts.release()
@@ -85,11 +85,11 @@ def test_a_damaged_note_is_refused_and_the_batches_stay(tmp_path: Path, content:
     with pytest.raises(UserError, match=r"stage\.json") as caught:
         parts.begin()
     parts.release()
-    assert parts.done() == {0, 1, 2}
+    assert parts.finished_batches() == {0, 1, 2}
     assert f"remove {note.parent}" in str(caught.value.remedy)
 
 
 def test_a_folder_in_the_locks_place_is_named(tmp_path: Path) -> None:
     (tmp_path / ".lock").mkdir()
-    with pytest.raises(UserError, match=r"place of a lock: .*\.lock"):
+    with pytest.raises(UserError, match=r"lock file cannot be created at .*\.lock"):
         BatchStore(tmp_path, WORK).begin()

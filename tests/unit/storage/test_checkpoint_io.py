@@ -40,7 +40,7 @@ class Payload:
 @pytest.mark.parametrize(
     ("changed", "found"),
     [
-        ({"state_dict": None}, "state_dict is no object"), ({"state_dict": {"w": 1.0}}, "state_dict.w is"),
+        ({"state_dict": None}, "state_dict is not an object"), ({"state_dict": {"w": 1.0}}, "state_dict.w is"),
         ({"pytorch-lightning_version": 2}, "version"),
         ({"epoch": "x"}, "epoch is 'x'"), ({"callbacks": []}, "callbacks"),
         ({"epoch": Payload()}, "UnpicklingError"),

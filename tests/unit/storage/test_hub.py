@@ -21,5 +21,5 @@ def test_unreachable_hub_is_noticed_by_one_request(tmp_path: Path, monkeypatch: 
 
 
 def test_malformed_repository_is_the_users() -> None:
-    with pytest.raises(UserError, match="cannot be had"):
+    with pytest.raises(UserError, match="is not available"):
         hub.hub_file("a/b/c", "config.json")

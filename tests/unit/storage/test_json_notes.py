@@ -56,8 +56,8 @@ def test_a_form_holds_lists_and_objects_of_any_keys() -> None:
     sound = {"roots": {"a": ["b"]}, "gap": [1, 0.5], "why": None, "more": object()}
     assert mismatch(sound, form) is None
     assert mismatch({**sound, "roots": {"a": ["b", 3]}}, form) == "roots.a[1] is '3'"
-    assert mismatch({**sound, "gap": {}}, form) == "gap is no list"
-    assert mismatch({**sound, "roots": []}, form) == "roots is no object"
+    assert mismatch({**sound, "gap": {}}, form) == "gap is not a list"
+    assert mismatch({**sound, "roots": []}, form) == "roots is not an object"
 
 
 def test_provenance_nested_without_end_is_refused(tmp_path: Path) -> None:

@@ -24,12 +24,12 @@ def test_a_lock_keeps_others_out_until_its_process_is_killed(tmp_path: Path) -> 
     holder = subprocess.Popen([sys.executable, "-c", _HOLD, str(file)], stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
-        assert locks.held_by(file) == "me"
+        assert locks.read_holder(file) == "me"
         assert locks.take(file) is None
     finally:
         holder.kill()
         holder.wait()
-    assert locks.held_by(file) is None
+    assert locks.read_holder(file) is None
     lock = locks.take(file)
     assert lock is not None
     lock.release()
@@ -44,9 +44,9 @@ def test_a_forked_worker_does_not_keep_its_parents_lock(tmp_path: Path) -> None:
     worker.start()
     try:
         assert ready.wait(60)
-        assert locks.held_by(tmp_path / "lock") == "", "the parent still has it"
+        assert locks.read_holder(tmp_path / "lock") == "", "the parent still has it"
         lock.release()
-        assert locks.held_by(tmp_path / "lock") is None
+        assert locks.read_holder(tmp_path / "lock") is None
     finally:
         over.set()
         worker.join()
@@ -62,4 +62,4 @@ def test_a_lock_on_a_file_that_was_replaced_is_none(tmp_path: Path) -> None:
     assert locks.take(file) is None
     for lock in (first, second, second):
         lock.release()
-    assert locks.held_by(file) is None and locks.held_by(tmp_path / "none") is None
+    assert locks.read_holder(file) is None and locks.read_holder(tmp_path / "none") is None

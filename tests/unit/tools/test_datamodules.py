@@ -204,7 +204,7 @@ def test_fewer_images_than_a_batch_are_refused(
 def test_a_batch_is_on_every_process(monkeypatch: pytest.MonkeyPatch) -> None:
     as_process(monkeypatch, 1, 2)
     assert len(ShuffledRows(32, 16)) == 16
-    with pytest.raises(UserError, match=r"(?s)on each process.*31 images, 2 processes"):
+    with pytest.raises(UserError, match=r"(?s)per process.*31 images, 2 processes"):
         ShuffledRows(31, 16)
 
 
