@@ -1,8 +1,9 @@
-"""Save the resolved config after the first completed batch, and record the run's attempts."""
+"""Save the resolved config after the first completed batch, record the run's attempts, and summarize its results."""
 
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from diffreid_lightning import config_files
 from diffreid_lightning.cli import resume_settings, run_folder
+from diffreid_lightning.cli.run_description import describe_run
+from diffreid_lightning.run_summary import read_summary
 from diffreid_lightning.storage.atomic import replace_file
 from diffreid_lightning.tracking import WandbTracker, recorded_as, tracking_mode
 from diffreid_lightning.training.trainer_parts import callbacks_of
@@ -33,6 +36,8 @@ class RunRecord(SaveConfigCallback):
 
     Checkpoints hold the config as well. A training that goes on from one with other settings is told which of them are
     in force from there on, or is refused.
+
+    The results are written to ``summary.json``, at the end of a fit and of an evaluation.
 
     Args:
         parser: the subcommand's parser.
@@ -55,9 +60,13 @@ class RunRecord(SaveConfigCallback):
         self.run = run
         self._changes: list[config_files.Change] | None = None  # None: not from a checkpoint, or begun already
         self._schedules = 0
+        self._began: float | None = None
+        self._seconds: dict[str, float] = {}
+        self._metrics: dict[str, dict[str, float]] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let W&B start at its first use; the trainer has asked every logger for its run by now."""
+        self._began = time.monotonic()
         for logger in trainer.loggers:
             if isinstance(logger, WandbTracker):
                 logger.release()
@@ -100,9 +109,12 @@ class RunRecord(SaveConfigCallback):
             self._changes = None
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Report that there was nothing left to train."""
+        """Report that there was nothing left to train, and summarize the training."""
         if self._changes is not None:
+            earlier = read_summary(self.run.path) if trainer.is_global_zero else None
+            self._metrics = {} if earlier is None else {split: dict(found) for split, found in earlier.metrics.items()}
             rank_zero_info(resume_settings.describe_nothing_left(trainer, self._changes))
+        self._summarize(trainer, pl_module, "fit")
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Record a fit that has trained a step."""
@@ -112,10 +124,12 @@ class RunRecord(SaveConfigCallback):
         """Record a ``validate`` command, not a validation within fit."""
         if trainer.state.fn == TrainerFn.VALIDATING:
             self._record(trainer, pl_module)
+            self._summarize(trainer, pl_module, "validate")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Record a test, or a fit that had nothing left to train."""
+        """Record a test, or a fit that had nothing left to train, and summarize it."""
         self._record(trainer, pl_module)
+        self._summarize(trainer, pl_module, "test")
 
     def on_predict_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Record a prediction that has made something."""
@@ -141,6 +155,16 @@ class RunRecord(SaveConfigCallback):
         for logger in trainer.loggers:
             logger.log_hyperparams(self.config.as_dict())
         self._note_tracking(trainer)
+
+    def _summarize(self, trainer: Trainer, pl_module: LightningModule, part: str) -> None:
+        """Write ``summary.json``, with what earlier parts of this command came to."""
+        if not trainer.is_global_zero or not Path(trainer.default_root_dir).is_dir():
+            return
+        if self._began is not None:
+            self._seconds[part] = time.monotonic() - self._began
+        summary = describe_run(trainer, pl_module, self.config.as_dict(), self.text, self.run, self._seconds)
+        self._metrics.update({split: dict(values) for split, values in summary.metrics.items()})
+        replace(summary, metrics=self._metrics).write(Path(trainer.default_root_dir))
 
     def _note_tracking(self, trainer: Trainer) -> None:
         """Save the id under which W&B records the run; it may differ from the requested one."""

@@ -23,10 +23,14 @@ _PACKAGES = (
 
 def describe_versions() -> str:
     """Return one line for this package and each library, then Python, the system and the accelerator."""
-    lines = [f"diffreid_lightning {_version('diffreid_lightning')}"]
-    lines += [f"{name} {_version(name)}" for name in _PACKAGES]
-    lines += [f"python {platform.python_version()}", platform.platform(), _accelerator()]
-    return "\n".join(lines)
+    lines = [f"{name} {number}" for name, number in installed_versions().items()]
+    return "\n".join([*lines, platform.platform(), _accelerator()])
+
+
+def installed_versions() -> dict[str, str]:
+    """Return the versions of this package, of each library and of Python, by name."""
+    found = {name: _version(name) for name in ("diffreid_lightning", *_PACKAGES)}
+    return {**found, "python": platform.python_version()}
 
 
 def _version(name: str) -> str:

@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from diffreid_lightning.backbones import registered_by, save_backbone
+from diffreid_lightning.backbones.weight_lineage import initialization_record
 from diffreid_lightning.reid.base import ReIDModule
 from diffreid_lightning.training.trainer_parts import datamodule_of
 
@@ -41,11 +42,14 @@ class BackboneExport(Callback):
         if trainer.global_step == 0:
             rank_zero_info("No backbone is saved: the training ended before its first step.")
             return
+        init_from = getattr(pl_module, "init_from", None)
         provenance: dict[str, Any] = {
             "training_data": getattr(datamodule_of(trainer), "provenance", {}),
             "epochs": trainer.current_epoch,
+            "steps": trainer.global_step,
             "module": type(pl_module).__name__,
-            "init_from": getattr(pl_module, "init_from", None),
+            "init_from": init_from,
+            "initialization": initialization_record(init_from),
         }
         target = Path(trainer.default_root_dir) / self.folder
         save_backbone(backbone, target, provenance=provenance, neck=neck)

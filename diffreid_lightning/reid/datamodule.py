@@ -263,6 +263,20 @@ class ReIDDataModule(LightningDataModule):
             "seed": self.seed,
         }
 
+    @property
+    def test_provenance(self) -> dict[str, Any] | None:
+        """Return source, content hash and sizes of query and gallery; None where there are none."""
+        if not self.has_test:
+            return None
+        asked = int(self.test_set.is_query.sum())
+        manifest = self._test_source.manifest()
+        return {
+            "source": self.test_name,
+            "manifest": manifest.content_hash,
+            "queries": asked,
+            "gallery": len(self.test_set) - asked,
+        }
+
     def retrieval_set(self, stage: str) -> PersonImages | None:
         """Return the set that ``stage`` (``validate`` or ``test``) evaluates on."""
         return self.val_set if stage == "validate" else self.test_set

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +16,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from diffreid_lightning.cli.run_folder import RunFolder
 from diffreid_lightning.cli.run_record import RunProgress, place_logger
+from diffreid_lightning.run_summary import RunSummary, read_summary
 from tests.fixtures.command_line import TINY
 from tests.fixtures.wandb_records import read_run, runs_under
 
@@ -36,6 +39,34 @@ def test_every_command_that_makes_something_is_recorded(tracked: Command, market
     for run in runs:
         assert (run / "config.yaml").is_file()
         assert len(runs_under(run)) == 1
+    fit, _, test, validation = (read_summary(run) for run in runs)
+    assert fit is not None and test is not None and validation is not None
+    check_summaries(fit, test, validation, tmp_path / "runs/reid")
+    # A run that starts from these weights knows what is behind them.
+    words = [*words, f"--model.init_from={runs[0] / 'backbone'}", "--trainer.limit_train_batches=1"]
+    assert tracked("fit", *words, "--trainer.max_epochs=1", "--data.num_workers=0", "--seed_everything=7") == 0
+    second = read_summary(tmp_path / "runs/reid/fit-005")
+    assert second is not None
+    assert (second.seed, second.steps, second.total_steps) == (7, 1, fit.steps + 1)
+    assert second.initialization["sources"] == ["market1501"]
+
+
+def check_summaries(fit: RunSummary, test: RunSummary, validation: RunSummary, root: Path) -> None:
+    """Compare what three commands left of one training."""
+    assert [each.command for each in (fit, test, validation)] == ["fit", "test", "validate"]
+    assert fit.config_sha256 == hashlib.sha256((root / "fit-001/config.yaml").read_bytes()).hexdigest()
+    assert fit.run_id == json.loads((root / "fit-001/run.json").read_text())["run_id"]
+    assert fit.selection is None and "test" not in fit.metrics and set(fit.metrics) == {"train", "val"}
+    assert test.selection == validation.selection == "last"
+    (row,) = csv.DictReader((root / "test-002/results.csv").open())
+    for name in ("mAP", "Rank-1", "Rank-5", "Rank-10", "mINP"):
+        assert test.metrics["test"][name] == pytest.approx(float(row[name]), abs=1e-3)
+    assert validation.metrics["val"]["mAP"] == pytest.approx(fit.metrics["val"]["mAP"], abs=1e-4)
+    assert fit.steps > fit.epochs == 2 and fit.sources == {"market1501"}
+    for each in (test, validation):  # they tell of the training that they evaluate
+        assert (each.steps, each.epochs, each.data["train"]) == (fit.steps, fit.epochs, fit.data["train"])
+    assert test.data["test"]["source"] == "market1501" and test.seconds["test"] > 0
+    assert fit.model["backbone"] == "test_resnet" and fit.device["name"] == "cpu"
 
 
 def test_a_sweeps_trial_is_continued_as_the_wandb_run_it_is(

@@ -21,6 +21,7 @@ MODULES = {
 #: The rooms from the top down: each imports from lower lines only, or from its neighbors where that makes no circle.
 LAYERS = (
     "cli",
+    "benchmark",
     "pipeline registry",
     "filtering unsupervised",
     "reid generation",
@@ -29,7 +30,7 @@ LAYERS = (
     "datasets training",
     "backbones metrics",
     "manifest",
-    "config_files tracking",
+    "config_files tracking run_summary",
     "storage",
     "former_names paths devices packaged",
     "errors",

@@ -1,0 +1,42 @@
+"""Look up what initial weights were trained on, in the ``provenance.json`` beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from diffreid_lightning.backbones.timm_folder import PROVENANCE_FILE
+from diffreid_lightning.backbones.timm_model import LOCAL_SCHEME
+from diffreid_lightning.errors import UserError
+from diffreid_lightning.manifest.lineage import read_provenance
+from diffreid_lightning.run_summary import named_sources
+
+
+def initialization_record(init_from: str | None) -> dict[str, Any]:
+    """Return what is recorded of the training behind initial weights.
+
+    Args:
+        init_from: as the backbones take it; only folders that this package wrote have a record.
+
+    Returns:
+        ``init_from``; ``sources``, sorted names of the datasets whose labels went into the weights and into those that
+        they started from; and ``steps``, the optimizer steps of all of these trainings.
+    """
+    training = _training_note(init_from)
+    earlier = training.get("initialization")
+    earlier_steps = earlier.get("steps") if isinstance(earlier, Mapping) else 0
+    steps = sum(value for value in (training.get("steps"), earlier_steps) if isinstance(value, int))
+    return {"init_from": init_from, "sources": sorted(named_sources(training)), "steps": steps}
+
+
+def _training_note(init_from: str | None) -> Mapping[str, Any]:
+    if init_from is None:
+        return {}
+    path = Path(init_from.removeprefix(LOCAL_SCHEME)).expanduser()
+    try:
+        folder = path if path.is_dir() else path.parent if path.is_file() else None
+        note = {} if folder is None else read_provenance(folder / PROVENANCE_FILE).get("training")
+    except (OSError, UserError):  # weights of others; the file beside them is none of ours
+        return {}
+    return note if isinstance(note, Mapping) else {}
