@@ -6,10 +6,11 @@ from typing import Any, ClassVar
 
 from diffreid_lightning.datasets.base import PersonDataset
 from diffreid_lightning.datasets.detect import open_dataset
-from diffreid_lightning.datasets.subsets import few_shot, small_scale
-from diffreid_lightning.errors import check_range, check_seed
+from diffreid_lightning.datasets.subsets import few_shot, listed, read_names, small_scale
+from diffreid_lightning.errors import UserError, check_range, check_seed
 from diffreid_lightning.manifest.image_root import ImageRoot
 from diffreid_lightning.manifest.manifest import Manifest
+from diffreid_lightning.paths import user_path
 
 
 class Subset(PersonDataset):
@@ -23,6 +24,11 @@ class Subset(PersonDataset):
         identities: number of training identities to keep (a whole number), or their share; None keeps all. Small-scale.
         images: share of each remaining identity's images; None keeps all. Few-shot.
         seed: of the choice.
+        list_file: text file with the names of the training images to keep, one per line, as published subsets come;
+            None for no list. It replaces ``identities`` and ``images``.
+
+    Raises:
+        UserError: a number is out of range, or a list is given beside ``identities`` or ``images``.
     """
 
     layout: ClassVar[str] = "the layout of the whole dataset"
@@ -33,16 +39,24 @@ class Subset(PersonDataset):
         identities: int | float | None = None,
         images: float | None = None,
         seed: int = 0,
+        list_file: str | None = None,
     ) -> None:
         check_range("Subset.identities", identities, 0, above=True)
         check_range("Subset.images", images, 0, 1, above=True)
         check_seed("Subset.seed", seed)
+        if list_file is not None and (identities, images) != (None, None):
+            raise UserError(
+                "Subset.list_file replaces identities and images.",
+                found=f"list_file {list_file}, identities {identities}, images {images}",
+                remedy="give the list or the numbers",
+            )
         self.whole = open_dataset(dataset)
         super().__init__(self.whole.root)
         self.source = self.whole.source
         self.identities = identities
         self.images = images
         self.seed = seed
+        self.list_file = list_file
 
     @classmethod
     def has_layout(cls, images: ImageRoot) -> bool:
@@ -54,15 +68,23 @@ class Subset(PersonDataset):
         """Return the whole dataset's description and the sizes of the subset."""
         left = [f"{self.identities} identities"] if self.identities is not None else []
         left += [f"{self.images:.0%} of each identity's images"] if self.images is not None else []
-        return f"{self.whole.description}; of its training rows {', '.join(left) or 'all'} (seed {self.seed})"
+        chosen = f"{', '.join(left) or 'all'} (seed {self.seed})" if self.list_file is None else self.list_file
+        return f"{self.whole.description}; of its training rows {chosen}"
 
     def config(self, **changes: Any) -> dict[str, Any]:
         """Return the class path and arguments; ``changes`` apply to the whole dataset."""
-        own = {"identities": self.identities, "images": self.images, "seed": self.seed}
+        own = {
+            "identities": self.identities,
+            "images": self.images,
+            "seed": self.seed,
+            "list_file": self.list_file,
+        }
         return {"class_path": "Subset", "init_args": {"dataset": self.whole.config(**changes), **own}}
 
     def _read(self) -> tuple[Manifest, int]:
         manifest, junk = self.whole.manifest(), self.whole.junk
+        if self.list_file is not None:
+            manifest = manifest.filter(listed(manifest, read_names(user_path(self.list_file))))
         if self.identities is not None:
             manifest = manifest.filter(small_scale(manifest, self.identities, self.seed))
         if self.images is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections import Counter
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from diffreid_lightning.datasets import MiniPerson, Subset
-from diffreid_lightning.datasets.subsets import few_shot, small_scale
+from diffreid_lightning.datasets.subsets import few_shot, listed, read_names, small_scale
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest.manifest import Manifest
 
@@ -79,6 +80,40 @@ def test_neither_the_other_splits_nor_the_order_of_rows_matter(whole: Manifest, 
 def test_a_size_out_of_range_is_refused(whole: Manifest, choose, value: float) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(UserError):
         choose(whole, value, 0)
+
+
+def test_a_published_list_names_the_images_that_stay(whole: Manifest, tmp_path: Path) -> None:
+    chosen = sorted(names(whole))[::7]
+    file = tmp_path / "list.txt"
+    file.write_text("# LUPerson's form\n\n" + "".join(f"{Path(name).name} {7}\n" for name in chosen))
+    left = whole.filter(listed(whole, read_names(file)))
+    assert names(left) == set(chosen)
+    assert all(names(left, split) == names(whole, split) for split in ("val", "query", "gallery"))
+    assert names(whole.filter(listed(whole, chosen))) == set(chosen)
+
+
+@pytest.mark.parametrize("wrong", [["0001_0.jpg", "nobody.jpg"], ["0091_0.jpg"], []])
+def test_a_list_of_something_else_is_refused(whole: Manifest, wrong: list[str]) -> None:
+    with pytest.raises(UserError, match="does not name training images"):
+        listed(whole, wrong)
+
+
+def test_a_pickled_list_is_not_opened(tmp_path: Path) -> None:
+    (tmp_path / "list.pkl").write_bytes(pickle.dumps(["0002_c1s1_000451_03.jpg"]))
+    with pytest.raises(UserError, match="pickles are not opened"):
+        read_names(tmp_path / "list.pkl")
+    with pytest.raises(UserError, match="list_file replaces"):
+        Subset("miniperson", images=0.5, list_file="list.txt")
+
+
+def test_a_subset_of_a_list_is_a_dataset(tmp_path: Path) -> None:
+    everything = MiniPerson().manifest()
+    chosen = sorted(names(everything))[:40]
+    (tmp_path / "list.txt").write_text("\n".join(chosen))
+    subset = Subset("miniperson", list_file=str(tmp_path / "list.txt"))
+    assert names(subset.manifest()) == set(chosen)
+    assert str(tmp_path / "list.txt") in subset.description
+    assert subset.config()["init_args"]["list_file"] == str(tmp_path / "list.txt")
 
 
 def test_a_subset_is_a_dataset() -> None:
