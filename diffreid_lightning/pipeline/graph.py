@@ -7,7 +7,6 @@ import importlib.util
 import json
 import os
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 from diffreid_lightning.config_files import find_config, load_config, merge_layers, split_config_flags
 from diffreid_lightning.errors import UserError, nearest
 from diffreid_lightning.paths import user_path
+from diffreid_lightning.pipeline.config_sections import mapping_at, names_at, refuse_unknown_keys, split_words
 
 #: Variables reach the stages' configs through the environment: ``${oc.env:DIFFREID_ROOT,runs/tour}``.
 PREFIX = "DIFFREID_"
@@ -134,8 +134,8 @@ def read_chain(names: Sequence[str], overrides: Mapping[str, str]) -> Chain:
     for name in names:
         settings = merge_layers(settings, load_config(find_config(name)))
     where = ", ".join(names)
-    _refuse_unknown(settings, _CHAIN_KEYS, where)
-    given, commands, *shown = (_mapping(settings, key, where) for key in _CHAIN_KEYS)
+    refuse_unknown_keys(settings, _CHAIN_KEYS, where)
+    given, commands, *shown = (mapping_at(settings, key, where) for key in _CHAIN_KEYS)
     variables = {str(key): "null" if value is None else str(value) for key, value in given.items()}
     for name in overrides:
         if name not in variables:
@@ -173,16 +173,11 @@ def _stage(name: str, given: Any, where: str) -> Stage:
             found=repr(given),
         )
     where = f"stage {name!r} of {where}"
-    _refuse_unknown(given, _STAGE_KEYS, where)
-    try:
-        words = tuple(shlex.split(given["run"]))
-    except ValueError as error:
-        raise UserError(
-            f"The command of {where} cannot be read.", found=f"{given['run']} ({error})", remedy="close its quotes"
-        ) from error
+    refuse_unknown_keys(given, _STAGE_KEYS, where)
+    words = split_words(given["run"], where)
     if not words:
         raise UserError(f"The command of {where} is empty.", looked_for="run: COMMAND --config CONFIG")
-    lists = {key: _names(given, key, where) for key in ("reads", "data", "models", "makes")}
+    lists = {key: names_at(given, key, where) for key in ("reads", "data", "models", "makes")}
     return Stage(name=name, words=words, **lists, needs_package=given.get("needs_package"))
 
 
@@ -191,20 +186,6 @@ def _with_edges(stage: Stage, stages: Sequence[Stage]) -> Stage:
     named = stage.names() if stage.available else ()
     found = [other.name for other in stages if other.name in named and other.name not in stage.reads]
     return replace(stage, reads=(*stage.reads, *found))
-
-
-def _mapping(given: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
-    value = given.get(key) or {}
-    if not isinstance(value, Mapping):
-        raise UserError(f"{key!r} of {where} is no mapping.", looked_for=f"{key}: {{NAME: ...}}", found=repr(value))
-    return value
-
-
-def _names(given: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
-    value = given.get(key) or []
-    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise UserError(f"{key!r} of {where} is no list of names.", looked_for=f"{key}: [NAME, ...]", found=repr(value))
-    return tuple(value)
 
 
 def _check(chain: Chain, where: str) -> None:
@@ -234,17 +215,6 @@ def _check(chain: Chain, where: str) -> None:
         before.append(stage.name)
     for name in chain.table.values():
         _position(name, before)
-
-
-def _refuse_unknown(given: Mapping[str, Any], known: Sequence[str], where: str) -> None:
-    for key in given:
-        if key not in known:
-            guess = nearest(str(key), known)
-            raise UserError(
-                f"Unknown key {key!r} in {where}.",
-                found=f"known: {', '.join(known)}",
-                remedy=f"did you mean {guess!r}?" if guess else None,
-            )
 
 
 def _position(name: str, names: Sequence[str]) -> int:

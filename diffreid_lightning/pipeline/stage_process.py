@@ -46,7 +46,7 @@ def run_logged(words: Sequence[str], environment: Mapping[str, str], log: Path, 
             stdout=slave,
             stderr=slave,
             close_fds=False,  # the lock on the chain's folder goes along; other files are not inheritable
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            preexec_fn=end_with_parent if sys.platform == "linux" else None,
         )
     finally:
         os.close(slave)
@@ -126,6 +126,7 @@ def _show(block: bytes) -> None:
     sys.stdout.flush()
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """Have the system kill this process when its parent ends; called in the child, under Linux."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)

@@ -33,6 +33,11 @@ class FileLock:
     def __init__(self, handle: int) -> None:
         self._handle: int | None = handle
 
+    @property
+    def handle(self) -> int | None:
+        """Return the file descriptor, which a process can be given to hold the lock as well; None once released."""
+        return self._handle
+
     def release(self) -> None:
         """Release the lock; calling it again has no effect."""
         handle, self._handle = self._handle, None
