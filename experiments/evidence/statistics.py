@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.instruments.differences import interval
+from diffreid_lightning.benchmark.paired_differences import interval
 
 
 class Estimate(NamedTuple):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.instruments.differences import Interval, interval, paired_difference
+from diffreid_lightning.benchmark.paired_differences import Interval, interval, paired_difference
 from experiments.instruments.report import table
 
 Results = Mapping[str, Mapping[int, Mapping[str, Any]]]

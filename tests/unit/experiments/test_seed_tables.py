@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.instruments.differences import interval, paired_difference
+from diffreid_lightning.benchmark.paired_differences import interval, paired_difference
 from experiments.instruments.seed_tables import Column, differences_table, means_table
 
 COLUMN = Column("shares, %", "share", 100)

@@ -1,0 +1,1 @@
+"""Run a grid of initializations, settings, datasets and seeds, and compare the results in one table."""

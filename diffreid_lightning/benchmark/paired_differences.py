@@ -1,0 +1,126 @@
+"""Means over seeds and paired differences with their intervals, alone and corrected for the number of comparisons."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import t as student
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its interval by Student's distribution.
+
+    Args:
+        mean: of the values.
+        half: half the interval's width; None where one value alone tells nothing of it.
+        count: how many values.
+    """
+
+    mean: float
+    half: float | None
+    count: int
+
+    @property
+    def low(self) -> float:
+        """Return the lower end, NaN where there is none."""
+        return math.nan if self.half is None else self.mean - self.half
+
+    @property
+    def high(self) -> float:
+        """Return the upper end, NaN where there is none."""
+        return math.nan if self.half is None else self.mean + self.half
+
+    def scaled(self, factor: float) -> Interval:
+        """Return the interval of the values times ``factor``."""
+        return Interval(self.mean * factor, None if self.half is None else self.half * abs(factor), self.count)
+
+    def text(self, digits: int = 1, sign: bool = False) -> str:
+        """Write it: ``3.1 ± 0.4``."""
+        mean = f"{self.mean:{'+' if sign else ''}.{digits}f}"
+        return mean if self.half is None else f"{mean} ± {self.half:.{digits}f}"
+
+
+def interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+    """Compute mean and interval of independent values, by Student's distribution.
+
+    Args:
+        values: at least one.
+        confidence: how often such an interval holds the mean of the distribution, above 0 and below 1.
+    """
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return Interval(mean, None, len(values))
+    half = student.ppf(0.5 + confidence / 2, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
+    return Interval(mean, float(half), len(values))
+
+
+def paired_values(row: Mapping[int, float], other: Mapping[int, float]) -> list[float]:
+    """Return ``row - other`` of every seed that both have, in the order of the seeds.
+
+    Args:
+        row: values by seed.
+        other: values by seed.
+    """
+    return [row[seed] - other[seed] for seed in sorted(row.keys() & other.keys())]
+
+
+def paired_difference(
+    row: Mapping[int, float], other: Mapping[int, float], confidence: float = 0.95
+) -> Interval | None:
+    """Compute mean and interval of ``row - other`` over the seeds that both have; None where there is none.
+
+    Args:
+        row: values by seed.
+        other: values by seed.
+        confidence: of the interval.
+    """
+    values = paired_values(row, other)
+    return interval(values, confidence) if values else None
+
+
+def paired_p_value(differences: Sequence[float]) -> float | None:
+    """Return the two-sided p-value of the paired t-test that the mean difference is 0; None for fewer than two.
+
+    Args:
+        differences: one per pair. Where they are all the same, 1 if that is 0, else 0.
+    """
+    if len(differences) < 2:
+        return None
+    mean, deviation = float(np.mean(differences)), float(np.std(differences, ddof=1))
+    if deviation == 0:
+        return float(mean == 0)
+    return float(2 * student.sf(abs(mean) / (deviation / math.sqrt(len(differences))), len(differences) - 1))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjust p-values of several tests so that any false rejection among all has the stated probability.
+
+    Holm, Scandinavian Journal of Statistics 6 (1979): the k-th smallest of m is multiplied by m - k + 1, none becomes
+    smaller than one before it, none greater than 1.
+
+    Args:
+        p_values: (m,) from 0 to 1.
+
+    Returns:
+        (m,) adjusted p-values, in the order given.
+    """
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for place, number in enumerate(sorted(range(len(p_values)), key=lambda each: p_values[each])):
+        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[number]))
+        adjusted[number] = largest
+    return adjusted
+
+
+def simultaneous(confidence: float, comparisons: int) -> float:
+    """Return the confidence of each of several intervals so that all hold together with ``confidence`` (Bonferroni).
+
+    Args:
+        confidence: of all together, above 0 and below 1.
+        comparisons: how many, at least 1.
+    """
+    return 1 - (1 - confidence) / comparisons
