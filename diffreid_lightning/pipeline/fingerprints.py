@@ -121,7 +121,7 @@ def output_hash(folder: Path, makes: Iterable[str]) -> str | None:
             return None
         files = [path] if path.is_file() else sorted(item for item in path.rglob("*") if item.is_file())
         for file in files:
-            digest.update(file.relative_to(folder).as_posix().encode() + b"\0" + _hash_file(file).encode())
+            digest.update(file.relative_to(folder).as_posix().encode() + b"\0" + file_hash(file).encode())
     return digest.hexdigest()
 
 
@@ -151,7 +151,7 @@ def vocabulary_hashes(settings: Iterable[Mapping[str, Any]], words: Sequence[str
             named.append(value or following)
     packaged = configs_folder() / "vocabulary"
     files = (own if (own := user_path(name)).is_file() else packaged / f"{name}.yaml" for name in named)
-    return [_hash_file(file) for file in files if file.is_file()]
+    return [file_hash(file) for file in files if file.is_file()]
 
 
 @functools.cache
@@ -212,7 +212,12 @@ def _variables_read(chain: Chain, texts: Sequence[Any]) -> dict[str, str]:
     }
 
 
-def _hash_file(file: Path) -> str:
+def file_hash(file: Path) -> str:
+    """Hash the content of a file.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     digest = hashlib.sha256()
     try:
         with file.open("rb") as handle:

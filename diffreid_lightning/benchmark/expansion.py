@@ -1,0 +1,229 @@
+"""Expand a grid into jobs: a cell for each initialization, setting, dataset and seed, and what they start from.
+
+Words hold placeholders. ``{labeled}`` is the dataset whose labels a setting gives: the source where there is one, else
+the cell's own. ``{train}`` is the same, reduced to the setting's subset, of which ``{identities}``, ``{images}``,
+``{subset_seed}`` and ``{list_file}`` are the arguments (``null`` for none). ``{seed}`` is the cell's. The name of a
+preparation stands for its folder, ``{out}`` in its own command too. A setting's command may also name ``{source}``,
+``{target}``, and ``{needed}``, the run folder of the run that it needs.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from diffreid_lightning.benchmark.grid_entries import Grid, Initialization, Setting, name_of
+from diffreid_lightning.benchmark.jobs import FIRST_RUN, ROOT, Cell, Job, data_token, folder_of, key_of
+from diffreid_lightning.errors import UserError, nearest
+
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+_OUT = "<out>"  # the folder that holds the key of the words, so these are hashed without it
+_OF_SUBSET = {"identities": "identities", "images": "images", "subset_seed": "seed", "list_file": "list_file"}
+_RUNS = ("fit", "test", "predict")  # those that have a run folder
+
+
+@dataclass
+class _Filling:
+    """Placeholders of one command, and what they turned out to stand for.
+
+    Args:
+        labeled: label of the dataset whose labels may be used.
+        subset: arguments of its subset.
+        seed: of the cell.
+        values: further placeholders.
+    """
+
+    labeled: str
+    subset: Mapping[str, Any]
+    seed: int
+    values: Mapping[str, str] = field(default_factory=dict)
+    needs: list[str] = field(default_factory=list)
+    datasets: set[str] = field(default_factory=set)
+    made_from: set[str] = field(default_factory=set)
+    own: set[str] = field(default_factory=set)  #: of ``data``, ``subset`` and ``seed``, what its words name
+    inherited: set[str] = field(default_factory=set)  #: and those of the preparations that they name
+
+    @property
+    def used(self) -> set[str]:
+        """Return what the result depends on."""
+        return self.own | self.inherited
+
+    @property
+    def train(self) -> str:
+        """Return the training source as ``data.train`` takes it."""
+        return training_source(self.labeled, self.subset)
+
+    @property
+    def parts(self) -> list[str]:
+        """Return what tells the results of one preparation apart, as parts of a name."""
+        subset = "-".join(name_of(f"{key} {value}") for key, value in self.subset.items())
+        named = {"data": name_of(self.labeled), "subset": subset, "seed": f"seed-{self.seed}"}
+        return [part for use, part in named.items() if use in self.used and part]
+
+
+def training_source(label: str, subset: Mapping[str, Any]) -> str:
+    """Return a dataset, or a subset of it, as ``data.train`` takes it."""
+    if not subset:
+        return data_token(label)
+    return json.dumps({"class_path": "Subset", "init_args": {"dataset": data_token(label), **subset}})
+
+
+def expand(grid: Grid) -> dict[str, Job]:
+    """Return all jobs of a grid by name, each after those it needs; all of a seed come before those of the next.
+
+    Raises:
+        UserError: a command has an unknown placeholder, or a config that it names cannot be read.
+    """
+    expansion = _Expansion(grid)
+    for seed, setting in itertools.product(grid.seeds, grid.settings.values()):
+        for dataset, source in _columns(grid, setting):
+            for row in grid.initializations.values():
+                if not row.settings or setting.label in row.settings:
+                    expansion.cell(row, setting, dataset, source, seed)
+    return expansion.jobs
+
+
+def _columns(grid: Grid, setting: Setting) -> Iterator[tuple[str, str | None]]:
+    """Yield the datasets of a setting: (own or target, source or None)."""
+    if not setting.on_source:
+        yield from ((label, None) for label in grid.datasets)
+        return
+    pairs = setting.pairs or itertools.permutations(grid.datasets, 2)
+    yield from ((target, source) for source, target in pairs)
+
+
+class _Expansion:
+    def __init__(self, grid: Grid) -> None:
+        self.grid = grid
+        self.jobs: dict[str, Job] = {}
+        self._fillings: dict[str, _Filling] = {}
+        self._open: list[str] = []
+
+    def cell(self, row: Initialization, setting: Setting, dataset: str, source: str | None, seed: int) -> Job:
+        """Return the job of a cell, with those it needs before it."""
+        place = name_of(dataset) if source is None else f"{name_of(source)}-to-{name_of(dataset)}"
+        name = "/".join((name_of(row.label), name_of(setting.label), place, f"seed-{seed}"))
+        if name in self.jobs:
+            return self.jobs[name]
+        filling = _Filling(source or dataset, setting.subset, seed)
+        filling.datasets.update(label for label in (dataset, source) if label is not None)
+        filling.made_from.update(row.made_from)
+        if setting.needs is not None:
+            before = self.cell(row, self.grid.settings[setting.needs], source or dataset, None, seed)
+            self._go_back(filling, before)
+            filling.values = {"needed": f"{ROOT}/{before.folder}/{FIRST_RUN}"}
+        filling.values = {**filling.values, "target": data_token(dataset)}
+        if source is not None:
+            filling.values = {**filling.values, "source": data_token(source)}
+        words, weights = self._cell_words(row, setting, dataset, filling)
+        hidden = {dataset} if source is not None or not setting.labels else set()
+        cell = Cell(row.label, setting.label, dataset, source, seed, bool(hidden & filling.made_from))
+        return self._add(name, words, filling, weights, setting.subset.get("list_file"), cell)
+
+    def _cell_words(
+        self, row: Initialization, setting: Setting, dataset: str, filling: _Filling
+    ) -> tuple[list[str], str | None]:
+        """Return the command of a cell, and the path from elsewhere that it starts from."""
+        where = f"the setting {setting.label!r}"
+        words = [self._fill(word, filling, where) for word in setting.words]
+        if words[0] not in ("fit", "test"):
+            raise UserError(f"The command of {where} is no training or test.", looked_for="fit or test", found=words[0])
+        added, start = {"data.test": data_token(dataset)}, None
+        if words[0] == "fit":
+            words += [*self.grid.flags, *self.grid.datasets[dataset].flags]
+            words += [self._fill(word, filling, f"the row {row.label!r}") for word in row.flags]
+            added["data.train"] = training_source(dataset, setting.subset)
+            added["seed_everything"] = str(filling.seed)
+            if setting.needs is None:
+                start = None if row.init_from is None else self._fill(row.init_from, filling, f"the row {row.label!r}")
+                added["model.init_from"] = start or "null"
+        words += [f"--{flag}={value}" for flag, value in sorted(added.items()) if not _has(words, flag)]
+        return [*words, f"--trainer.default_root_dir={_OUT}"], start if start == row.init_from else None
+
+    def preparation(self, name: str, outer: _Filling) -> Job:
+        """Return the job of a preparation for the cell of ``outer``, with those it needs before it."""
+        if name in self._open:
+            raise UserError(f"Preparations need each other in a circle: {' -> '.join([*self._open, name])}")
+        self._open.append(name)
+        entry = self.grid.preparations[name]
+        filling = _Filling(outer.labeled, outer.subset, outer.seed, {"out": _OUT})
+        words = [self._fill(word, filling, f"the preparation {name!r}") for word in entry.words]
+        self._open.pop()
+        if words[0] in _RUNS and not _has(words, "trainer.default_root_dir"):
+            words.append(f"--trainer.default_root_dir={_OUT}")
+        if filling.own & {"data", "subset"}:
+            filling.datasets.add(filling.labeled)
+            filling.made_from.update({filling.labeled} if entry.labels else ())
+        full = "/".join(("made", name, *filling.parts))
+        self._fillings[full] = filling
+        if full not in self.jobs:
+            self._add(full, words, filling, None, filling.subset.get("list_file") if "subset" in filling.used else None)
+        return self.jobs[full]
+
+    def _add(
+        self,
+        name: str,
+        words: list[str],
+        filling: _Filling,
+        weights: str | None,
+        list_file: str | None,
+        cell: Cell | None = None,
+    ) -> Job:
+        key = key_of(words, list_file)
+        folder = f"{ROOT}/{folder_of(name, key)}"
+        job = Job(
+            name=name,
+            words=tuple(word.replace(_OUT, folder) for word in words),
+            needs=tuple(dict.fromkeys(filling.needs)),
+            datasets=frozenset(filling.datasets),
+            made_from=frozenset(filling.made_from),
+            weights=weights,
+            key=key,
+            cell=cell,
+        )
+        self.jobs[name] = job
+        return job
+
+    def _fill(self, text: str, filling: _Filling, where: str) -> str:
+        return _PLACEHOLDER.sub(lambda found: self._value(found[1], filling, where), text)
+
+    def _value(self, name: str, filling: _Filling, where: str) -> str:
+        """Return what a placeholder stands for, and note what the command depends on by it."""
+        if name in filling.values:
+            return filling.values[name]
+        if name == "seed":
+            filling.own.add("seed")
+            return str(filling.seed)
+        if name in ("labeled", "train"):
+            filling.own.update(("data", "subset") if name == "train" else ("data",))
+            return data_token(filling.labeled) if name == "labeled" else filling.train
+        if name in _OF_SUBSET:
+            filling.own.add("subset")
+            value = filling.subset.get(_OF_SUBSET[name], 0 if name == "subset_seed" else None)
+            return "null" if value is None else str(value)
+        if name in self.grid.preparations:
+            job = self.preparation(name, filling)
+            self._go_back(filling, job)
+            filling.inherited |= self._fillings[job.name].used
+            return f"{ROOT}/{job.folder}"
+        known = ("labeled", "train", "seed", *_OF_SUBSET, *filling.values, *self.grid.preparations)
+        guess = nearest(name, known)
+        raise UserError(
+            f"{{{name}}} in the command of {where} stands for nothing.",
+            looked_for=", ".join(f"{{{each}}}" for each in known),
+            remedy=f"did you mean {{{guess}}}?" if guess else "add a preparation of that name",
+        )
+
+    @staticmethod
+    def _go_back(filling: _Filling, before: Job) -> None:
+        filling.needs.append(before.name)
+        filling.datasets.update(before.datasets)
+        filling.made_from.update(before.made_from)
+
+
+def _has(words: list[str], flag: str) -> bool:
+    return any(word.partition("=")[0] == f"--{flag}" for word in words)

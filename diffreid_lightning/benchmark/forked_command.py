@@ -1,0 +1,123 @@
+"""Commands forked from a server that has imported everything once: importing takes longer than a small cell.
+
+The server only imports. What it forks is a fresh interpreter in all but that, with an environment and signals of its
+own. Not for GPUs: whatever an import has asked the driver would be shared.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import runpy
+import signal
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from multiprocessing import reduction
+from pathlib import Path
+from typing import Any
+
+_PACKAGE = __package__.partition(".")[0]
+_PRELOADED = (f"{_PACKAGE}.cli.lightning_cli",)
+
+
+class Descriptor:
+    """A file descriptor that goes along to a forked process.
+
+    Args:
+        number: the descriptor, in this process.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __reduce__(self) -> tuple[Any, tuple[Any]]:
+        return _received, (reduction.DupFd(self.number),)
+
+
+def _received(duplicate: Any) -> Descriptor:
+    return Descriptor(duplicate.detach())
+
+
+def fork_server() -> Any:
+    """Return the multiprocessing context whose processes are forked from the server."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(_PRELOADED))
+    return context
+
+
+class ForkedCommand:
+    """A command in a process that is forked from the server; it is killed when this process ends.
+
+    Args:
+        words: what follows ``python -m diffreid_lightning``.
+        environment: all of its environment.
+        output: descriptor of the file that it writes to.
+        held: descriptor of a lock that it holds as well; None for none.
+    """
+
+    def __init__(self, words: Sequence[str], environment: Mapping[str, str], output: int, held: int | None) -> None:
+        context = fork_server()
+        reader, self._alive = context.Pipe(duplex=False)  # closed, by whatever ends this process
+        kept = None if held is None else Descriptor(held)
+        arguments = (list(words), dict(environment), Path.cwd(), Descriptor(output), kept, reader)
+        self._process = context.Process(target=_run, args=arguments)
+        self._process.start()
+        reader.close()
+
+    def poll(self) -> int | None:
+        """Return the exit code, negative where a signal ended it; None while it runs."""
+        code: int | None = self._process.exitcode
+        return code
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, if it still runs."""
+        if self.poll() is None and self._process.pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(self._process.pid, number)
+
+
+def _run(
+    words: list[str],
+    environment: dict[str, str],
+    folder: Path,
+    output: Descriptor,
+    held: Descriptor | None,
+    alive: Any,
+) -> None:
+    threading.Thread(target=_end_with, args=(alive,), daemon=True).start()
+    take_streams(output.number)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    run_command(words)
+
+
+def _end_with(alive: Any) -> None:
+    """Kill this process when the pipe's other end is closed."""
+    with suppress(EOFError, OSError):
+        alive.recv_bytes()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def take_streams(output: int) -> None:
+    """Let stdout and stderr of this process be a descriptor: those of the server belong to the file it had."""
+    for stream in (1, 2):
+        os.dup2(output, stream)
+    os.close(output)
+    sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)  # type: ignore[misc]  # noqa: SIM115
+    sys.stderr = sys.__stderr__ = open(  # type: ignore[misc]  # noqa: SIM115
+        2, "w", closefd=False, buffering=1, errors="backslashreplace"
+    )
+
+
+def run_command(words: Sequence[str]) -> None:
+    """Be ``python -m diffreid_lightning WORDS``, which Lightning starts once more for a second process.
+
+    Raises:
+        SystemExit: with the command's exit code.
+    """
+    multiprocessing.set_start_method(None, force=True)  # a loader's workers are its own
+    sys.argv = [_PACKAGE, *words]
+    runpy.run_module(_PACKAGE, run_name="__main__", alter_sys=True)

@@ -1,0 +1,262 @@
+"""Read a grid from YAML: its initializations, settings, datasets and seeds, and what is to be compared."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from diffreid_lightning.benchmark.grid_entries import (
+    Dataset,
+    Grid,
+    Initialization,
+    Preparation,
+    Published,
+    Setting,
+    Throughput,
+    name_of,
+)
+from diffreid_lightning.config_files import find_config, load_config, merge_layers
+from diffreid_lightning.errors import UserError, check_at_least, check_range, check_seed, nearest
+from diffreid_lightning.paths import user_path
+from diffreid_lightning.pipeline.config_sections import mapping_at, names_at, refuse_unknown_keys, split_words
+
+_KEYS = (
+    "root", "group", "seeds", "against", "flags", "preparations", "initializations", "settings", "datasets",
+    "published", "throughput", "slurm",
+)  # fmt: skip
+_ON_SOURCE = "@source"
+_SUBSET = ("identities", "images", "seed", "list_file")
+#: placeholders that a preparation's name would hide
+RESERVED = (
+    "labeled", "train", "identities", "images", "subset_seed", "list_file", "seed", "out", "needed", "source", "target",
+)  # fmt: skip
+
+
+def read_grid(names: Sequence[str], root: str | None = None) -> Grid:
+    """Read a grid from YAML files laid over each other; an entry that is null is left out.
+
+    Args:
+        names: paths, or names of packaged configs such as ``benchmark/quick``.
+        root: folder of everything that is made, in place of the config's.
+
+    Raises:
+        UserError: a file cannot be read, or says something that a grid does not have.
+    """
+    where = ", ".join(names)
+    given = _resolved(names, where)
+    refuse_unknown_keys(given, _KEYS, where)
+    settings = _entries(given, "settings", where, _setting)
+    seeds = _seeds(given.get("seeds", [0]), where)
+    place = user_path(str(root or given.get("root") or "runs/benchmark"))
+    initializations = _entries(given, "initializations", where, _initialization)
+    grid = Grid(
+        root=place,
+        group=str(given.get("group") or place.name),
+        seeds=seeds,
+        against=str(given.get("against") or next(iter(initializations), "")),
+        flags=split_words(str(given.get("flags") or ""), where),
+        preparations=_entries(given, "preparations", where, _preparation),
+        initializations=initializations,
+        settings=settings,
+        datasets=_entries(given, "datasets", where, _dataset),
+        published=tuple(_published(entry, where) for entry in given.get("published") or ()),
+        throughput=_throughput(given, where),
+        slurm=mapping_at(given, "slurm", where),
+    )
+    _check(grid, where)
+    return grid
+
+
+def _resolved(names: Sequence[str], where: str) -> dict[str, Any]:
+    layers: dict[str, Any] = {}
+    for name in names:
+        layers = merge_layers(layers, load_config(find_config(name)))
+    try:
+        resolved = OmegaConf.to_container(OmegaConf.create(layers), resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(
+            f"A reference in {where} cannot be resolved.",
+            looked_for="${...} with the path of a setting, or ${oc.env:NAME,DEFAULT}",
+            found=str(error).splitlines()[0],
+            remedy="set the variable, or give a default behind a comma",
+        ) from error
+    assert isinstance(resolved, dict)
+    return {str(key): value for key, value in resolved.items()}
+
+
+def _entries(given: Mapping[str, Any], key: str, where: str, read: Any) -> dict[str, Any]:
+    """Read the entries of a section; those that are null are left out."""
+    section = mapping_at(given, key, where)
+    return {
+        str(label): read(str(label), entry, f"{key}.{label} of {where}")
+        for label, entry in section.items()
+        if entry is not None
+    }
+
+
+def _mapping(entry: Any, where: str, known: Sequence[str]) -> Mapping[str, Any]:
+    if not isinstance(entry, Mapping):
+        raise UserError(f"{where} is no mapping.", looked_for=f"keys among {', '.join(known)}", found=repr(entry))
+    refuse_unknown_keys(entry, known, where)
+    return entry
+
+
+def _run(entry: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    words = split_words(str(entry.get("run") or ""), where)
+    if not words:
+        raise UserError(f"{where} says nothing to run.", looked_for="run: COMMAND --config CONFIG", found=repr(entry))
+    return words
+
+
+def _preparation(label: str, entry: Any, where: str) -> Preparation:
+    if not re.fullmatch(r"\w+", label) or label in RESERVED:
+        raise UserError(
+            f"A preparation cannot be called {label!r}.",
+            looked_for=f"letters, digits and underscores, and none of {', '.join(RESERVED)}",
+            remedy="rename it: its name is a placeholder in the commands that use it",
+        )
+    entry = _mapping(entry, where, ("run", "labels"))
+    return Preparation(_run(entry, where), bool(entry.get("labels", True)))
+
+
+def _initialization(label: str, entry: Any, where: str) -> Initialization:
+    entry = _mapping(entry, where, ("init_from", "flags", "made_from", "settings", "note"))
+    init_from = entry.get("init_from")
+    return Initialization(
+        label=label,
+        init_from=None if init_from is None else str(init_from),
+        flags=split_words(str(entry.get("flags") or ""), where),
+        made_from=names_at(entry, "made_from", where),
+        settings=names_at(entry, "settings", where),
+        note=str(entry.get("note") or ""),
+    )
+
+
+def _setting(label: str, entry: Any, where: str) -> Setting:
+    entry = _mapping(entry, where, ("run", "subset", "needs", "labels", "pairs", "throughput"))
+    subset = mapping_at(entry, "subset", where)
+    refuse_unknown_keys(subset, _SUBSET, f"the subset of {where}")
+    needs = entry.get("needs")
+    pairs = entry.get("pairs") or []
+    if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+        raise UserError(
+            f"'pairs' of {where} is no list of pairs.", looked_for="[[SOURCE, TARGET], ...]", found=repr(pairs)
+        )
+    return Setting(
+        label=label,
+        words=_run(entry, where),
+        subset={key: value for key, value in subset.items() if value is not None},
+        needs=None if needs is None else str(needs).removesuffix(_ON_SOURCE),
+        on_source=str(needs).endswith(_ON_SOURCE),
+        labels=bool(entry.get("labels", True)),
+        pairs=tuple((str(source), str(target)) for source, target in pairs),
+        throughput=_throughput(entry, where),
+    )
+
+
+def _dataset(label: str, entry: Any, where: str) -> Dataset:
+    if isinstance(entry, str):
+        return Dataset(label, entry)
+    entry = _mapping(entry, where, ("path", "flags", "images"))
+    path = entry.get("path")
+    if not isinstance(path, str):
+        raise UserError(f"{where} has no path.", looked_for="path: FOLDER, or miniperson", found=repr(dict(entry)))
+    images = entry.get("images")
+    if images is not None:
+        check_at_least(f"images of {where}", images)
+    return Dataset(label, path, split_words(str(entry.get("flags") or ""), where), images)
+
+
+def _published(entry: Any, where: str) -> Published:
+    where = f"published of {where}"
+    entry = _mapping(entry, where, ("label", "cite", "numbers"))
+    numbers: dict[tuple[str, str], tuple[float, float]] = {}
+    for setting, columns in mapping_at(entry, "numbers", where).items():
+        for dataset, pair in mapping_at({"columns": columns}, "columns", where).items():
+            if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(n, (int, float)) for n in pair):
+                raise UserError(f"{where} has no two numbers.", looked_for="DATASET: [mAP, Rank-1]", found=repr(pair))
+            for number in pair:
+                check_range(f"a number of {where}", number, 0, 100)
+            numbers[str(setting), str(dataset)] = (float(pair[0]), float(pair[1]))
+    return Published(str(entry.get("label") or ""), str(entry.get("cite") or ""), numbers)
+
+
+def _throughput(given: Mapping[str, Any], where: str) -> Throughput | None:
+    if given.get("throughput") is None:
+        return None
+    where = f"throughput of {where}"
+    entry = _mapping(given["throughput"], where, ("images_per_second", "device", "source"))
+    speed = entry.get("images_per_second")
+    if not isinstance(speed, (int, float)) or not entry.get("device") or not entry.get("source"):
+        raise UserError(
+            f"{where} is not a measurement.",
+            looked_for="images_per_second: NUMBER, device: NAME, source: who measured it",
+            found=repr(dict(entry)),
+        )
+    check_range(f"images_per_second of {where}", speed, 0, above=True)
+    return Throughput(float(speed), str(entry["device"]), str(entry["source"]))
+
+
+def _seeds(value: Any, where: str) -> tuple[int, ...]:
+    if not isinstance(value, list) or not value or not all(type(seed) is int for seed in value):
+        raise UserError(f"'seeds' of {where} is no list of numbers.", looked_for="seeds: [0, 1, 2]", found=repr(value))
+    for seed in value:
+        check_seed(f"a seed of {where}", seed)
+    if len(set(value)) < len(value):
+        raise UserError(f"'seeds' of {where} names one twice.", found=repr(value))
+    return tuple(value)
+
+
+def _check(grid: Grid, where: str) -> None:
+    for key in ("initializations", "settings", "datasets"):
+        entries = getattr(grid, key)
+        if not entries:
+            raise UserError(f"The grid of {where} has no {key}.", looked_for=f"{key}: {{LABEL: ...}}")
+        by_name: dict[str, str] = {}
+        for label in entries:
+            other = by_name.setdefault(name_of(label), label)
+            if other != label or not name_of(label):
+                raise UserError(
+                    f"A label among the {key} of {where} makes no name of its own.",
+                    looked_for="labels that differ in letters or digits",
+                    found=f"{other!r} and {label!r}" if other != label else repr(label),
+                    remedy="rename it: cells and folders are named by their labels",
+                )
+    if "made" in map(name_of, grid.initializations):
+        raise UserError(f"An initialization of {where} is called 'made', as the folder of preparations is.")
+    _refuse_unknown_label(grid.against, grid.initializations, f"'against' of {where}")
+    for initialization in grid.initializations.values():
+        for label in initialization.settings:
+            _refuse_unknown_label(label, grid.settings, f"the settings of {initialization.label!r} in {where}")
+    for setting in grid.settings.values():
+        if setting.needs is not None:
+            _refuse_unknown_label(setting.needs, grid.settings, f"'needs' of {setting.label!r} in {where}")
+            _refuse_chain(grid, setting, where)
+        for label in (label for pair in setting.pairs for label in pair):
+            _refuse_unknown_label(label, grid.datasets, f"'pairs' of {setting.label!r} in {where}")
+
+
+def _refuse_chain(grid: Grid, setting: Setting, where: str) -> None:
+    """Refuse a setting whose needed one is no training from an initialization: one run before it is all there is."""
+    assert setting.needs is not None
+    needed = grid.settings[setting.needs]
+    if needed.needs is not None or needed.words[0] != "fit":
+        raise UserError(
+            f"The setting {setting.label!r} of {where} cannot need {setting.needs!r}.",
+            looked_for="a setting that starts from an initialization and runs fit",
+            found=f"run: {' '.join(needed.words)}" + (f", needs: {needed.needs}" if needed.needs else ""),
+        )
+
+
+def _refuse_unknown_label(label: str, known: Mapping[str, Any], where: str) -> None:
+    if label not in known:
+        guess = nearest(label, known)
+        raise UserError(
+            f"There is no {label!r}, which is named by {where}.",
+            found=f"known: {', '.join(known)}",
+            remedy=f"did you mean {guess!r}?" if guess else None,
+        )

@@ -1,0 +1,92 @@
+"""Start the command of a job: forked on a CPU, a new interpreter beside a GPU; its output goes to a log."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from diffreid_lightning.benchmark.forked_command import ForkedCommand
+from diffreid_lightning.pipeline.graph import PREFIX
+from diffreid_lightning.pipeline.stage_process import end_with_parent
+from diffreid_lightning.storage.locks import FileLock
+
+_THREADS = "OMP_NUM_THREADS"
+_DEVICES = "CUDA_VISIBLE_DEVICES"
+#: of the trial that a sweep's agent has started this process for; one cell is the trial, what it needs is not
+_TRIAL = ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH")
+
+
+class JobProcess(Protocol):
+    """A running command."""
+
+    def poll(self) -> int | None:
+        """Return the exit code, negative where a signal ended it; None while it runs."""
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, if it still runs."""
+
+
+def start_process(
+    words: Sequence[str], environment: Mapping[str, str], log: Path, lock: FileLock, *, forked: bool
+) -> JobProcess:
+    """Start ``python -m diffreid_lightning WORDS``; it ends when this process does, and holds the lock until then.
+
+    Args:
+        words: the command and its arguments.
+        environment: all of its environment.
+        log: the file its output is appended to.
+        lock: of the job.
+        forked: fork it from a server that has imported everything.
+    """
+    with log.open("ab") as output:
+        if forked:
+            return ForkedCommand(words, environment, output.fileno(), lock.handle)
+        return subprocess.Popen(
+            [sys.executable, "-m", "diffreid_lightning", *words],
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            pass_fds=() if lock.handle is None else (lock.handle,),
+            preexec_fn=end_with_parent if sys.platform == "linux" else None,
+        )
+
+
+def can_fork() -> bool:
+    """Return true if commands can be forked from a server: on Linux, where no GPU is visible."""
+    return sys.platform == "linux" and not visible_devices()
+
+
+def visible_devices() -> list[str]:
+    """Return the GPUs of this process as ``CUDA_VISIBLE_DEVICES`` names them."""
+    import torch  # not above: most of this command does without
+
+    count = torch.cuda.device_count()  # asks the driver's library and starts nothing
+    named = [name for name in os.environ.get(_DEVICES, "").split(",") if name]
+    return named[:count] if named else [str(number) for number in range(count)]
+
+
+def environment_of(
+    name: str, group: str, kind: str, *, threads: int, device: str | None, is_trial: bool
+) -> dict[str, str]:
+    """Return the environment of a job's command.
+
+    Args:
+        name: of the job, which its W&B run is called by.
+        group: W&B group.
+        kind: W&B job type.
+        threads: of every operation, where the environment does not say.
+        device: the GPU it gets; None leaves all.
+        is_trial: it is what a W&B sweep's agent has started this process for.
+    """
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(PREFIX)}
+    if not is_trial or "WANDB_SWEEP_ID" not in kept:
+        kept = {key: value for key, value in kept.items() if key not in _TRIAL}
+    kept.pop("FORCE_COLOR", None)  # a progress bar would come as thousands of lines
+    kept |= {"WANDB_RUN_GROUP": group, "WANDB_NAME": name, "WANDB_JOB_TYPE": kind}
+    kept.setdefault(_THREADS, str(threads))
+    return kept if device is None else {**kept, _DEVICES: device}

@@ -1,0 +1,224 @@
+"""Folders, locks and records of a benchmark's jobs: what is done, interrupted, failed or outdated.
+
+A record is written as a job begins and again as it ends. Datasets and earlier results are compared with those that it
+was begun with: where they differ, its folder is set aside and the job starts anew.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import secrets
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from diffreid_lightning.benchmark.jobs import FIRST_RUN, Job
+from diffreid_lightning.datasets import open_dataset
+from diffreid_lightning.errors import UserError
+from diffreid_lightning.manifest.manifest import FILE_NAME, Manifest
+from diffreid_lightning.pipeline.fingerprints import file_hash
+from diffreid_lightning.run_summary import RunSummary, named_sources, read_summary
+from diffreid_lightning.storage import locks
+from diffreid_lightning.storage.atomic import replacing_file
+from diffreid_lightning.storage.json_notes import DamagedFile, read_json
+
+FILE = "job.json"
+LOG = "log.txt"
+_LOCK = ".lock"
+_WEIGHTS = "weights"
+_PROVENANCE = "provenance.json"  # beside a network
+
+State = Literal["done", "failed", "interrupted", "outdated", "to do"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """Record of a job.
+
+    Args:
+        inputs: content hash of each dataset by label, and of the weights it starts from; null where none could be read.
+        needs: token of each job that it needs, by name.
+        token: of this result; another one each time the job is begun.
+        exit_code: of its command; None while it runs, or once it was killed.
+        seconds: of all attempts that ended by themselves.
+        sources: names of the datasets that a preparation has to do with, by what lies in its folder.
+    """
+
+    inputs: Mapping[str, str | None]
+    needs: Mapping[str, str]
+    token: str
+    exit_code: int | None = None
+    seconds: float = 0.0
+    sources: tuple[str, ...] = field(default=())
+
+    def write(self, folder: Path) -> None:
+        """Write the record into a job's folder."""
+        with replacing_file(folder / FILE, durable=True) as staged:
+            staged.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> Record | None:
+        """Read a job's record; None where it is missing or damaged."""
+        form = {"inputs": dict, "needs": {str: str}, "token": str, "seconds": float, "sources": [str]}
+        try:
+            note = read_json(folder / FILE, form, remedy="")
+        except DamagedFile:
+            return None
+        code = note.get("exit_code")
+        return cls(
+            note["inputs"],
+            note["needs"],
+            note["token"],
+            code if isinstance(code, int) else None,
+            note["seconds"],
+            tuple(note["sources"]),
+        )
+
+
+class Workplace:
+    """The folder of a benchmark.
+
+    Args:
+        root: the folder.
+        paths: path of each dataset by label.
+    """
+
+    def __init__(self, root: Path, paths: Mapping[str, str]) -> None:
+        self.root = root
+        self.paths = paths
+
+    def folder(self, job: Job) -> Path:
+        """Return a job's folder."""
+        return self.root / job.folder
+
+    def log(self, job: Job) -> Path:
+        """Return the file with the output of a job's command."""
+        return self.folder(job) / LOG
+
+    def record(self, job: Job) -> Record | None:
+        """Return a job's record, None where it was never begun."""
+        return Record.read(self.folder(job))
+
+    def lock(self, job: Job) -> locks.FileLock | None:
+        """Lock a job against other processes; None where one is at work on it."""
+        folder = self.folder(job)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # Beside the folder, which may be set aside.
+        return locks.take(folder.with_name(f"{folder.name}{_LOCK}"), patience=0, inheritable=True)
+
+    def state(self, job: Job, jobs: Mapping[str, Job]) -> State:
+        """Return how far a job is; a dataset that is not on this machine is taken to be what it was."""
+        record = self.record(job)
+        if record is None:
+            return "to do"
+        if not self._belongs(record, job, jobs):
+            return "outdated"
+        if record.exit_code is None:
+            return "interrupted"
+        return "failed" if record.exit_code else "done"
+
+    def begin(self, job: Job, jobs: Mapping[str, Job]) -> Record:
+        """Write the record of a job that begins, or goes on; what was made of other inputs is set aside first."""
+        folder = self.folder(job)
+        before = self.record(job)
+        if folder.exists() and (before is None or not self._belongs(before, job, jobs)):
+            self._set_aside(folder)
+            before = None
+        folder.mkdir(parents=True, exist_ok=True)
+        seconds = 0.0 if before is None else before.seconds
+        record = Record(self._inputs(job), self._tokens(job, jobs), secrets.token_hex(8), None, seconds)
+        record.write(folder)
+        return record
+
+    def end(self, job: Job, begun: Record, exit_code: int, seconds: float) -> Record:
+        """Write the record of a job whose command has ended."""
+        sources = sources_below(self.folder(job)) if job.cell is None and not exit_code else frozenset()
+        total = round(begun.seconds + seconds, 1)
+        record = Record(begun.inputs, begun.needs, begun.token, exit_code, total, tuple(sorted(sources)))
+        record.write(self.folder(job))
+        return record
+
+    def summary(self, job: Job) -> RunSummary | None:
+        """Return the summary of a cell's run; None where there is none that can be read."""
+        runs = [self.folder(job) / FIRST_RUN] if job.words[0] == "fit" else sorted(self.folder(job).glob("test-*"))
+        for run in reversed(runs):
+            try:
+                found = read_summary(run)
+            except UserError:
+                continue
+            if found is not None:
+                return found
+        return None
+
+    def _belongs(self, record: Record, job: Job, jobs: Mapping[str, Job]) -> bool:
+        """Tell whether a record is of the inputs that are there now."""
+        now = self._inputs(job)
+        same = all(None in (now.get(name), before) or now[name] == before for name, before in record.inputs.items())
+        return same and dict(record.needs) == self._tokens(job, jobs)
+
+    def _inputs(self, job: Job) -> dict[str, str | None]:
+        found = {label: dataset_rows(self.paths[label]) for label in sorted(job.datasets)}
+        if job.weights is not None:
+            found[_WEIGHTS] = weights_hash(job.weights)
+        return found
+
+    def _tokens(self, job: Job, jobs: Mapping[str, Job]) -> dict[str, str]:
+        records = {name: self.record(jobs[name]) for name in job.needs}
+        return {name: "" if record is None else record.token for name, record in records.items()}
+
+    @staticmethod
+    def _set_aside(folder: Path) -> None:
+        number = 1
+        while (aside := folder.with_name(f"{folder.name}.outdated-{number}")).exists():
+            number += 1
+        folder.rename(aside)
+
+
+@functools.cache
+def dataset_rows(path: str) -> str | None:
+    """Hash the rows of a dataset: names, identities, cameras and splits of its images, not their pixels.
+
+    Returns:
+        64 hexadecimal digits; None where no dataset can be read there.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # each run that reads it warns of its counts
+            return open_dataset(path).manifest().content_hash
+    except (UserError, OSError):
+        return None
+
+
+@functools.cache
+def weights_hash(init_from: str) -> str | None:
+    """Hash the weights at a path, a file or a timm folder; None where the words are no path on this machine."""
+    path = Path(init_from.removeprefix("local-dir:")).expanduser()
+    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+    if not files or not all(file.is_file() for file in files):
+        return None
+    return " ".join(file_hash(file) for file in files)
+
+
+def sources_below(folder: Path) -> frozenset[str]:
+    """Name the datasets that took part in what a folder holds, by its manifests and the notes beside its networks."""
+    found: set[str] = set()
+    for file in folder.rglob(FILE_NAME):
+        try:
+            found.update(Manifest.read(file).numpy("source").tolist())
+        except UserError:  # a damaged one; whoever reads it says so
+            continue
+    for file in folder.rglob(_PROVENANCE):
+        try:
+            found |= named_sources(read_json(file, remedy=""))
+        except DamagedFile:
+            continue
+    return frozenset(found)
+
+
+def forget() -> None:
+    """Clear the cached hashes: between two benchmarks of one process, things may change."""
+    for remembered in (dataset_rows, weights_hash):
+        remembered.cache_clear()

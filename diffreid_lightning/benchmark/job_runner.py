@@ -1,0 +1,251 @@
+"""Run the jobs of a benchmark, several at once, each after those it needs; failures are listed, not raised."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+
+from diffreid_lightning.benchmark.job_process import (
+    JobProcess,
+    can_fork,
+    environment_of,
+    start_process,
+    visible_devices,
+)
+from diffreid_lightning.benchmark.job_records import Record, Workplace
+from diffreid_lightning.benchmark.jobs import FIRST_RUN, Job, on_this_machine
+from diffreid_lightning.pipeline.stage_process import last_words
+from diffreid_lightning.storage.locks import FileLock
+
+_GLANCE = 0.05  # seconds between two looks at the running commands
+_WAIT = 1.0  # and between two at jobs that other processes are at work on
+_GRACE = 15.0  # seconds that commands have to end in, once they are told to
+_NO_RESULT = "it ended without mAP and Rank-1 on query and gallery"
+
+
+@dataclass
+class _Running:
+    job: Job
+    process: JobProcess
+    record: Record
+    lock: FileLock
+    device: str | None
+    started: float = field(default_factory=time.monotonic)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A job that came to nothing.
+
+    Args:
+        name: of the job.
+        why: in words.
+        log: with its output; None where it was not started.
+        command: that runs it alone; empty where it was not started.
+    """
+
+    name: str
+    why: str
+    log: Path | None = None
+    command: str = ""
+
+
+class JobRunner:
+    """Run jobs in processes of their own.
+
+    Args:
+        place: their folders and records.
+        jobs: all jobs of the grid by name.
+        group: W&B group of the runs.
+        parallel: how many run at once.
+        trial: name of the job that a W&B sweep's agent has started this process for, or None.
+    """
+
+    def __init__(
+        self, place: Workplace, jobs: Mapping[str, Job], group: str, parallel: int, trial: str | None = None
+    ) -> None:
+        self.place = place
+        self.jobs = jobs
+        self.group = group
+        self.parallel = parallel
+        self.trial = trial
+        self.console = Console(highlight=False)
+        self.failures: dict[str, Failure] = {}
+        self._forked = can_fork()
+        self._devices = visible_devices() if parallel > 1 else []
+        self._running: list[_Running] = []
+        self._durations: list[float] = []
+        self._left = 0
+
+    def run(self, wanted: Mapping[str, Job]) -> list[Failure]:
+        """Run what is not done yet, and return what failed.
+
+        Args:
+            wanted: jobs by name, with all that they need, each after those.
+
+        Raises:
+            KeyboardInterrupt: a signal has arrived; the running commands have been ended.
+        """
+        waiting = [job for job in wanted.values() if self.place.state(job, self.jobs) != "done"]
+        self._left = len(waiting)
+        self._say(f"{self.place.root}: {len(wanted) - len(waiting)} of {len(wanted)} jobs are done")
+        try:
+            while waiting or self._running:
+                ended = self._collect()
+                began = self._start_ready(waiting)
+                if not ended and not began:
+                    time.sleep(_GLANCE if self._running else _WAIT)
+        finally:
+            self._end_all()
+        return list(self.failures.values())
+
+    def _start_ready(self, waiting: list[Job]) -> bool:
+        """Start or drop the jobs whose time has come; return whether there were any."""
+        before = len(waiting)
+        for job in list(waiting):
+            if len(self._running) >= self.parallel:
+                break
+            unfinished = {each.name for each in waiting} | {each.job.name for each in self._running}
+            failed = [name for name in job.needs if name in self.failures]
+            if failed:
+                self._fail(Failure(job.name, f"not started, since {failed[0]} failed"))
+                waiting.remove(job)
+            elif unfinished.isdisjoint(job.needs) and self._start(job):
+                waiting.remove(job)
+        return len(waiting) < before
+
+    def _start(self, job: Job) -> bool:
+        """Start a job; return false where another process is at work on it."""
+        lock = self.place.lock(job)
+        if lock is None:
+            return False
+        state = self.place.state(job, self.jobs)
+        if state == "done":  # by another process, since the last look
+            lock.release()
+            self._left -= 1
+            return True
+        record = self.place.begin(job, self.jobs)
+        if state == "interrupted" and self._numbers(job):  # between its result and its record
+            self.place.end(job, record, 0, 0.0)
+            lock.release()
+            self._left -= 1
+            return True
+        device = self._free_device()
+        log = self.place.log(job)
+        words = command_of(job, self.place, resume=True)
+        process = start_process(words, self._environment(job, device), log, lock, forked=self._forked)
+        self._running.append(_Running(job, process, record, lock, device))
+        self._say(f"{job.name}: started (log: {log})")
+        return True
+
+    def _environment(self, job: Job, device: str | None) -> dict[str, str]:
+        kind = "preparation" if job.cell is None else job.cell.setting
+        threads = max(1, (os.cpu_count() or 1) // self.parallel)
+        is_trial = job.name == self.trial
+        return environment_of(job.name, self.group, kind, threads=threads, device=device, is_trial=is_trial)
+
+    def _free_device(self) -> str | None:
+        """Return the GPU with the fewest running jobs; None where they are not shared out."""
+        used = [each.device for each in self._running]
+        return min(self._devices, key=used.count) if self._devices else None
+
+    def _collect(self) -> bool:
+        """Write down what has ended; return whether anything has."""
+        ended = [each for each in self._running if each.process.poll() is not None]
+        for each in ended:
+            self._running.remove(each)
+            code = each.process.poll()
+            assert code is not None
+            seconds = time.monotonic() - each.started
+            why = _ending(code)
+            if not code and each.job.cell is not None and self._numbers(each.job) is None:
+                code, why = 1, _NO_RESULT
+            self.place.end(each.job, each.record, code, seconds)
+            each.lock.release()
+            if code:
+                log = self.place.log(each.job)
+                self._fail(Failure(each.job.name, why, log, shell_command(each.job, self.place)))
+            else:
+                self._durations.append(seconds)
+                self._left -= 1
+                self._say(f"{each.job.name}: {self._numbers(each.job) or 'done'}, {seconds:.0f} s{self._remaining()}")
+        return bool(ended)
+
+    def _numbers(self, job: Job) -> str | None:
+        """Return what a cell came to, in words; None where it has no result."""
+        if job.cell is None:
+            return None
+        summary = self.place.summary(job)
+        test = {} if summary is None else summary.metrics.get("test", {})
+        if not {"mAP", "Rank-1"} <= set(test):
+            return None
+        return f"mAP {test['mAP']:.1f}, Rank-1 {test['Rank-1']:.1f}"
+
+    def _remaining(self) -> str:
+        if not self._left:
+            return ""
+        seconds = sum(self._durations) / len(self._durations) * self._left / self.parallel
+        return f"; {self._left} left, about {max(1, round(seconds / 60))} min"
+
+    def _fail(self, failure: Failure) -> None:
+        self.failures[failure.name] = failure
+        self._left -= 1
+        self._say(f"{failure.name}: {failure.why}")
+
+    def _end_all(self) -> None:
+        """End the running commands; after a second signal they end with this process."""
+        for each in self._running:
+            each.process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + _GRACE
+        while any(each.process.poll() is None for each in self._running) and time.monotonic() < deadline:
+            time.sleep(_GLANCE)
+        for each in self._running:
+            each.process.send_signal(signal.SIGKILL)
+            each.lock.release()
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, soft_wrap=True, markup=False)
+        sys.stdout.flush()
+
+
+def command_of(job: Job, place: Workplace, *, resume: bool) -> list[str]:
+    """Return a job's command on this machine.
+
+    Args:
+        job: the job.
+        place: where it is run.
+        resume: a fit goes on from its last checkpoint; without one it starts from the beginning, in the same folder.
+    """
+    words = on_this_machine(job.words, place.root, place.paths)
+    if resume and words[0] == "fit" and not any(word.startswith("--ckpt_path") for word in words):
+        first = place.folder(job) / FIRST_RUN
+        words.append(f"--ckpt_path={first if (first / 'checkpoints/last.ckpt').is_file() else 'last'}")
+    return words
+
+
+def shell_command(job: Job, place: Workplace) -> str:
+    """Return a job's command as a line of a shell."""
+    return f"python -m diffreid_lightning {shlex.join(command_of(job, place, resume=False))}"
+
+
+def print_failures(failures: list[Failure], say: Callable[[str], None]) -> None:
+    """List failures with the ends of their logs and the commands that run them alone."""
+    for failure in failures:
+        say(f"\nfailed: {failure.name}: {failure.why}")
+        if failure.log is not None:
+            end = "\n".join(f"    {line}" for line in last_words(failure.log).splitlines())
+            say(f"{end}\n  log: {failure.log}\n  alone: {failure.command}")
+
+
+def _ending(code: int) -> str:
+    if not code:
+        return "done"
+    return f"ended with exit code {code}" if code > 0 else f"ended on signal {-code}"

@@ -1,0 +1,172 @@
+"""Commands of a benchmark: cells of its grid, and preparations that several cells start from."""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffreid_lightning.config_files import load_layers, split_config_flags
+from diffreid_lightning.errors import UserError, nearest, shorten
+from diffreid_lightning.pipeline.fingerprints import vocabulary_hashes
+from diffreid_lightning.pipeline.graph import read_chain
+
+#: stands in words for the folder of everything that is made
+ROOT = "<root>"
+#: the run of a fit: the first in its folder, and the only one
+FIRST_RUN = "fit-001"
+_KEY_LENGTH = 10
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Place of a run in the grid.
+
+    Args:
+        initialization: label of its row.
+        setting: label of its setting.
+        dataset: label of the dataset that it is tested on.
+        source: label of the dataset whose labels are used where that is another one; None otherwise.
+        seed: of the run.
+        sees_target: its initialization was made with labels that the setting keeps from it.
+    """
+
+    initialization: str
+    setting: str
+    dataset: str
+    source: str | None
+    seed: int
+    sees_target: bool = False
+
+    @property
+    def column(self) -> tuple[str, str]:
+        """Return setting and dataset, a target as ``SOURCE to TARGET``."""
+        return self.setting, self.dataset if self.source is None else f"{self.source} to {self.dataset}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command with a folder of its own.
+
+    Args:
+        name: what it is called: ``ROW/SETTING/DATASET/seed-N``, or ``made/NAME/...`` for a preparation.
+        words: the command; ``<root>`` and ``<data:LABEL>`` stand for places on this machine.
+        needs: names of the jobs whose results it reads.
+        datasets: labels of the datasets that it and all before it read.
+        made_from: labels of the datasets whose identities went into what it starts from or makes.
+        weights: a path from elsewhere that it starts from, or None.
+        key: hash of what it does: its words, the configs they name, and the keys of what it needs.
+        cell: its place in the grid; None for a preparation.
+    """
+
+    name: str
+    words: tuple[str, ...]
+    needs: tuple[str, ...]
+    datasets: frozenset[str]
+    made_from: frozenset[str]
+    weights: str | None
+    key: str
+    cell: Cell | None = None
+
+    @property
+    def folder(self) -> str:
+        """Return its folder below the root: another configuration has another one, and they never mix."""
+        return folder_of(self.name, self.key)
+
+
+def folder_of(name: str, key: str) -> str:
+    """Return a job's folder below the root."""
+    return f"{name}/{key}" if name.startswith("made/") else f"cells/{name}/{key}"
+
+
+def data_token(label: str) -> str:
+    """Return what stands in words for the path of a dataset."""
+    return f"<data:{label}>"
+
+
+def on_this_machine(words: Iterable[str], root: Path, paths: Mapping[str, str]) -> list[str]:
+    """Put places into words.
+
+    Args:
+        words: of a job.
+        root: the folder of everything that is made.
+        paths: path of each dataset by label.
+    """
+    places = {ROOT: str(root), **{data_token(label): path for label, path in paths.items()}}
+    found = []
+    for word in words:
+        for token, place in places.items():
+            word = word.replace(token, place)
+        found.append(word)
+    return found
+
+
+def key_of(words: Sequence[str], list_file: str | None) -> str:
+    """Hash what a command does: 10 hexadecimal digits that do not depend on where anything lies.
+
+    Args:
+        words: with tokens for places; folders of earlier jobs hold their keys.
+        list_file: a list of images that its subset is taken from, or None.
+
+    Raises:
+        UserError: a config or the list cannot be read.
+    """
+    names, _ = split_config_flags(words)
+    configs = _configs(words[0], tuple(names))
+    listed = None if list_file is None else _list_hash(list_file)
+    made_of = [list(words), configs, vocabulary_hashes([*configs], words), listed]
+    return hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()[:_KEY_LENGTH]
+
+
+@functools.cache
+def _configs(command: str, names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Load the configs that a command names, those of a chain's stages included."""
+    if command != "pipeline":
+        return load_layers(command, names)
+    chain = read_chain(names, {})
+    stages = {stage.name: [list(stage.words), stage.settings()] for stage in chain.stages}
+    return [{"stages": stages, "variables": dict(chain.variables)}]
+
+
+def _list_hash(file: str) -> str:
+    try:
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(
+            f"The list of images {file} cannot be read.",
+            looked_for="a text file with one file name a line",
+            found=str(error),
+        ) from error
+
+
+def choose(jobs: Mapping[str, Job], pattern: str | None) -> dict[str, Job]:
+    """Return the jobs whose names match a pattern, with everything that they need.
+
+    Args:
+        jobs: all of the grid, each after those it needs.
+        pattern: a name with ``*`` and ``?``; a part that ends at a ``/`` stands for all below it. None takes all.
+
+    Raises:
+        UserError: none matches.
+    """
+    if pattern is None:
+        return dict(jobs)
+    whole = pattern.rstrip("/")
+    wanted = {name for name in jobs if fnmatch.fnmatchcase(name, whole) or fnmatch.fnmatchcase(name, f"{whole}/*")}
+    if not wanted:
+        guess = nearest(pattern, jobs, cutoff=0.4)
+        raise UserError(
+            f"No cell is called {pattern!r}.",
+            looked_for="names with * and ?, as --list shows them",
+            found=shorten(jobs, 4),
+            remedy=f"did you mean {guess!r}?" if guess else "see them with --list",
+        )
+    for job in reversed(list(jobs.values())):
+        if job.name in wanted:
+            wanted.update(job.needs)
+    return {name: job for name, job in jobs.items() if name in wanted}
