@@ -46,6 +46,11 @@ def has_credentials() -> bool:
     return False
 
 
+def default_project() -> str:
+    """Return the W&B project of runs that name none: ``WANDB_PROJECT``, else ``diffreid``."""
+    return os.environ.get("WANDB_PROJECT") or _DEFAULT_PROJECT
+
+
 def tracking_mode() -> str:
     """Return the W&B mode of this process: ``WANDB_MODE`` when set, else online with a key and offline without.
 
@@ -95,7 +100,7 @@ class WandbTracker(WandbLogger):
         notes: str | None = None,
         entity: str | None = None,
     ) -> None:
-        project = project or os.environ.get("WANDB_PROJECT") or _DEFAULT_PROJECT
+        project = project or default_project()
         super().__init__(
             name=name,
             save_dir=save_dir,

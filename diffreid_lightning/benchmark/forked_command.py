@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 _PACKAGE = __package__.partition(".")[0]
-_PRELOADED = (f"{_PACKAGE}.cli.lightning_cli",)
+#: the last is what W&B imports as a run starts, which takes as long as the rest
+_PRELOADED = (f"{_PACKAGE}.cli.lightning_cli", "wandb.sdk.launch")
 
 
 class Descriptor:

@@ -141,6 +141,10 @@ class Workplace:
         record.write(self.folder(job))
         return record
 
+    def source_name(self, label: str) -> str | None:
+        """Return the name that a dataset's rows have as their source; None where it is not on this machine."""
+        return dataset_source(self.paths[label])
+
     def summary(self, job: Job) -> RunSummary | None:
         """Return the summary of a cell's run; None where there is none that can be read."""
         runs = [self.folder(job) / FIRST_RUN] if job.words[0] == "fit" else sorted(self.folder(job).glob("test-*"))
@@ -193,6 +197,15 @@ def dataset_rows(path: str) -> str | None:
 
 
 @functools.cache
+def dataset_source(path: str) -> str | None:
+    """Return the source of a dataset; None where none can be read there."""
+    try:
+        return open_dataset(path).source
+    except (UserError, OSError):
+        return None
+
+
+@functools.cache
 def weights_hash(init_from: str) -> str | None:
     """Hash the weights at a path, a file or a timm folder; None where the words are no path on this machine."""
     path = Path(init_from.removeprefix("local-dir:")).expanduser()
@@ -220,5 +233,5 @@ def sources_below(folder: Path) -> frozenset[str]:
 
 def forget() -> None:
     """Clear the cached hashes: between two benchmarks of one process, things may change."""
-    for remembered in (dataset_rows, weights_hash):
+    for remembered in (dataset_rows, dataset_source, weights_hash):
         remembered.cache_clear()

@@ -5,13 +5,10 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from rich.console import Console
 
 from diffreid_lightning.benchmark.job_process import (
     JobProcess,
@@ -77,7 +74,6 @@ class JobRunner:
         self.group = group
         self.parallel = parallel
         self.trial = trial
-        self.console = Console(highlight=False)
         self.failures: dict[str, Failure] = {}
         self._forked = can_fork()
         self._devices = visible_devices() if parallel > 1 else []
@@ -212,8 +208,7 @@ class JobRunner:
             each.lock.release()
 
     def _say(self, text: str) -> None:
-        self.console.print(text, soft_wrap=True, markup=False)
-        sys.stdout.flush()
+        print(text, flush=True)
 
 
 def command_of(job: Job, place: Workplace, *, resume: bool) -> list[str]:

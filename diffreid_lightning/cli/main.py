@@ -29,6 +29,7 @@ HELP = """usage: python -m diffreid_lightning COMMAND [options]
   predict    write the features of query and gallery; with --config stages/caption, stages/generate or
              stages/score_generated, a stage of the chain
   pipeline   run the whole chain: caption, personalize, generate, score, select, pre-train, transfer
+  benchmark  run a grid of initializations, settings, datasets and seeds, and compare them in one table
   select     choose among scored images and write Diff-Person
   convert FILE       another project's backbone (LUPerson, CION, torchreid, fast-reid) as a timm folder
   data check PATH    count a dataset's identities, images and cameras beside the published ones
@@ -158,8 +159,12 @@ def _dispatch(words: list[str]) -> int:
         from diffreid_lightning.cli.commands.run_pipeline import pipeline_command
 
         return pipeline_command(words[1:])
+    if words[0] == "benchmark":
+        from diffreid_lightning.cli.commands.benchmark import benchmark_command
+
+        return benchmark_command(words[1:])
     if words[0] not in SUBCOMMANDS:
-        commands = (*SUBCOMMANDS, "select", "data", "convert", "pipeline")
+        commands = (*SUBCOMMANDS, "select", "data", "convert", "pipeline", "benchmark")
         guess = nearest(words[0], commands)
         raise UserError(
             f"There is no command {words[0]!r}.",

@@ -1,0 +1,191 @@
+"""Compare initializations over seeds: means, paired differences to one row, and marks of rows that saw too much."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from diffreid_lightning.benchmark.grid_entries import Grid
+from diffreid_lightning.benchmark.job_records import State
+from diffreid_lightning.benchmark.jobs import Cell
+from diffreid_lightning.benchmark.paired_differences import (
+    Interval,
+    holm,
+    interval,
+    paired_p_value,
+    paired_values,
+    simultaneous,
+)
+
+METRICS = ("mAP", "Rank-1")
+CONFIDENCE = 0.95
+
+Column = tuple[str, str]  #: setting and dataset
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Result of a cell.
+
+    Args:
+        cell: its place; ``sees_target`` also where only the records of its initialization say so.
+        state: how far it is.
+        values: mAP and Rank-1 in percent by name; empty unless it is done.
+        steps: optimizer steps behind the weights, pre-training included.
+        selection: which weights were tested.
+        uses_cameras: whether training read camera labels.
+        seconds: of its command.
+    """
+
+    cell: Cell
+    state: State
+    values: Mapping[str, float] = field(default_factory=dict)
+    steps: int = 0
+    selection: str | None = None
+    uses_cameras: bool = False
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """Row of the table.
+
+    Args:
+        label: of the initialization.
+        sees_target: its weights were made with labels that the settings of its columns keep from it.
+    """
+
+    label: str
+    sees_target: bool = False
+
+    @property
+    def title(self) -> str:
+        """Return the label with its mark."""
+        return f"{self.label} †" if self.sees_target else self.label
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Paired difference to the row that is compared with.
+
+    Args:
+        alone: mean with its 95 % interval.
+        together: the same, so much wider that all intervals of the metric in the table hold together with 95 %.
+        p: of the paired t-test; None for a single pair.
+        p_holm: adjusted for all tests of the metric in the table.
+    """
+
+    alone: Interval
+    together: Interval
+    p: float | None
+    p_holm: float | None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row's cells in a column.
+
+    Args:
+        outcomes: one for each seed.
+        differences: by metric; those of the row that is compared with have none.
+    """
+
+    outcomes: tuple[Outcome, ...]
+    differences: Mapping[str, Difference] = field(default_factory=dict)
+
+    def values(self, metric: str) -> dict[int, float]:
+        """Return the results by seed."""
+        return {each.cell.seed: each.values[metric] for each in self.outcomes if metric in each.values}
+
+    def mean(self, metric: str) -> float | None:
+        """Return the mean over seeds, None without any."""
+        values = list(self.values(metric).values())
+        return float(np.mean(values)) if values else None
+
+    def deviation(self, metric: str) -> float | None:
+        """Return the standard deviation over seeds, None for fewer than two."""
+        values = list(self.values(metric).values())
+        return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+    def count(self, *states: State) -> int:
+        """Count the seeds in some states."""
+        return sum(each.state in states for each in self.outcomes)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The whole table.
+
+    Args:
+        rows: in order.
+        columns: in order.
+        entries: by row and column.
+        against: the row that the others are compared with.
+        comparisons: differences with an interval, for each metric.
+    """
+
+    rows: tuple[Row, ...]
+    columns: tuple[Column, ...]
+    entries: Mapping[tuple[Row, Column], Entry]
+    against: Row
+    comparisons: int
+
+    def row_entries(self, row: Row) -> dict[Column, Entry]:
+        """Return a row's entries by column, in the order of the columns."""
+        return {column: self.entries[row, column] for column in self.columns if (row, column) in self.entries}
+
+
+def compare(grid: Grid, outcomes: Iterable[Outcome]) -> Comparison:
+    """Arrange outcomes in rows and columns, and compare each row with the grid's ``against``.
+
+    Cells whose initialization saw the labels of their target have rows of their own.
+    """
+    grouped: dict[tuple[Row, Column], list[Outcome]] = {}
+    for outcome in outcomes:
+        row = Row(outcome.cell.initialization, outcome.cell.sees_target)
+        grouped.setdefault((row, outcome.cell.column), []).append(outcome)
+    found = {row for row, _ in grouped}
+    order = [Row(label, sees) for label in grid.initializations for sees in (False, True)]
+    rows = tuple(row for row in order if row in found)
+    columns = tuple(dict.fromkeys(column for _, column in grouped))
+    entries = {place: Entry(tuple(each)) for place, each in grouped.items()}
+    against = Row(grid.against)
+    differences = _differences(entries, against)
+    entries = {place: Entry(entry.outcomes, differences.get(place, {})) for place, entry in entries.items()}
+    comparisons = sum(each[METRICS[0]].together.half is not None for each in differences.values())
+    return Comparison(rows, columns, entries, against, comparisons)
+
+
+def _differences(
+    entries: Mapping[tuple[Row, Column], Entry], against: Row
+) -> dict[tuple[Row, Column], dict[str, Difference]]:
+    found: dict[tuple[Row, Column], dict[str, Difference]] = {}
+    for metric in METRICS:
+        pairs = {}
+        for (row, column), entry in entries.items():
+            other = entries.get((against, column))
+            if row != against and other is not None:
+                pairs[row, column] = paired_values(entry.values(metric), other.values(metric))
+        for place, difference in differences_of(pairs).items():
+            found.setdefault(place, {})[metric] = difference
+    return found
+
+
+def differences_of(pairs: Mapping[tuple[Row, Column], Sequence[float]]) -> dict[tuple[Row, Column], Difference]:
+    """Estimate several mean differences, alone and together.
+
+    Args:
+        pairs: differences of each comparison, one per seed; those without any are left out.
+    """
+    pairs = {place: values for place, values in pairs.items() if values}
+    tests = {place: p for place, values in pairs.items() if (p := paired_p_value(values)) is not None}
+    adjusted = dict(zip(tests, holm(list(tests.values())), strict=True))
+    confidence = simultaneous(CONFIDENCE, max(1, len(tests)))
+    return {
+        place: Difference(
+            interval(values, CONFIDENCE), interval(values, confidence), tests.get(place), adjusted.get(place)
+        )
+        for place, values in pairs.items()
+    }

@@ -1,0 +1,59 @@
+"""Tell whether an initialization was made with labels that its setting keeps from it.
+
+Unsupervised training, domain adaptation and direct transfer use no label of the dataset that they are tested on. What a
+grid declares (``made_from``, and the datasets that preparations are made for) is compared beforehand; what the records
+of weights and manifests name is compared once a cell has run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from diffreid_lightning.benchmark.grid_entries import Grid
+from diffreid_lightning.benchmark.job_records import Workplace
+from diffreid_lightning.benchmark.jobs import Job
+from diffreid_lightning.datasets.person_folder import PersonFolder
+from diffreid_lightning.datasets.person_table import PersonTable
+from diffreid_lightning.run_summary import RunSummary
+
+#: sources of formats that may be anybody's folder: an equal name tells nothing
+_UNNAMED = (PersonFolder.source, PersonTable.source)
+
+
+def hides_labels(grid: Grid, job: Job) -> bool:
+    """Return true if the setting of a cell keeps the labels of the dataset that it is tested on from it."""
+    return job.cell is not None and (job.cell.source is not None or not grid.settings[job.cell.setting].labels)
+
+
+def seen_by_records(grid: Grid, job: Job, jobs: Mapping[str, Job], place: Workplace, summary: RunSummary) -> bool:
+    """Return true if records say that the target's labels went into what a finished cell started from.
+
+    Args:
+        grid: the grid.
+        job: the cell.
+        jobs: all jobs of the grid by name.
+        place: their folders.
+        summary: of the cell's run.
+    """
+    target = summary.data.get("test", {}).get("source")
+    if job.cell is None or not hides_labels(grid, job) or not isinstance(target, str) or target in _UNNAMED:
+        return False
+    if target in map(place.source_name, job.datasets - {job.cell.dataset}):
+        return False  # two datasets under one name, of which records tell nothing
+    # A test tells of the training that it evaluates, a training of what it started from.
+    behind = summary.sources if job.words[0] == "test" else frozenset(summary.initialization["sources"])
+    return target in behind | _sources_of_preparations(job, jobs, place)
+
+
+def _sources_of_preparations(job: Job, jobs: Mapping[str, Job], place: Workplace) -> frozenset[str]:
+    found: set[str] = set()
+    queue, seen = list(job.needs), set()
+    while queue:
+        name = queue.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        record = place.record(jobs[name])
+        found.update(() if record is None else record.sources)
+        queue += jobs[name].needs
+    return frozenset(found)

@@ -1,0 +1,50 @@
+"""Read how far the cells of a grid are and what they came to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from diffreid_lightning.benchmark.comparison import METRICS, Outcome
+from diffreid_lightning.benchmark.grid_entries import Grid
+from diffreid_lightning.benchmark.job_records import Workplace
+from diffreid_lightning.benchmark.jobs import Job
+from diffreid_lightning.benchmark.leakage import seen_by_records
+
+
+def read_outcomes(grid: Grid, jobs: Mapping[str, Job], place: Workplace) -> list[Outcome]:
+    """Read the outcome of every cell, in the order of the grid.
+
+    Args:
+        grid: the grid.
+        jobs: all its jobs by name.
+        place: their folders.
+    """
+    return [_read(grid, job, jobs, place) for job in jobs.values() if job.cell is not None]
+
+
+def undeclared(jobs: Mapping[str, Job], outcomes: list[Outcome]) -> list[str]:
+    """Name the rows whose records tell of labels that the grid's ``made_from`` does not."""
+    declared = {job.cell for job in jobs.values() if job.cell is not None}
+    return sorted({each.cell.initialization for each in outcomes if each.cell not in declared})
+
+
+def _read(grid: Grid, job: Job, jobs: Mapping[str, Job], place: Workplace) -> Outcome:
+    assert job.cell is not None
+    state = place.state(job, jobs)
+    summary = place.summary(job) if state == "done" else None
+    if summary is None:
+        return Outcome(job.cell, "failed" if state == "done" else state)
+    record = place.record(job)
+    cell = job.cell
+    if not cell.sees_target and seen_by_records(grid, job, jobs, place, summary):
+        cell = replace(cell, sees_target=True)
+    return Outcome(
+        cell=cell,
+        state=state,
+        values={name: summary.metrics["test"][name] for name in METRICS},
+        steps=summary.total_steps,
+        selection=summary.selection,
+        uses_cameras=summary.uses_cameras,
+        seconds=0.0 if record is None else record.seconds,
+    )

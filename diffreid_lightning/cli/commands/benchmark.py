@@ -1,0 +1,207 @@
+"""``benchmark``: a grid of initializations, settings, datasets and seeds, and one table of what they come to."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from diffreid_lightning.cli.commands.parser import CommandParser
+from diffreid_lightning.errors import UserError, check_range
+
+if TYPE_CHECKING:
+    from diffreid_lightning.benchmark.grid_entries import Grid
+    from diffreid_lightning.benchmark.job_records import Workplace
+    from diffreid_lightning.benchmark.jobs import Job
+
+DEFAULT = "benchmark/quick"
+_USAGE = "python -m diffreid_lightning benchmark --config NAME"
+_DESCRIPTION = (
+    "Run a grid: each cell is an ordinary fit or test in a run folder of its own. Finished cells are skipped, "
+    "interrupted ones go on, failed ones are listed and tried again by the next start. In the end one table is printed "
+    "and written to ROOT/results."
+)
+_WIDTH = 200  # columns of a table in a file
+_INSTEAD = ("list", "dry_run", "table", "slurm", "sweep")  # of running the cells here
+
+
+def benchmark_command(words: Sequence[str]) -> int:
+    """Run the command.
+
+    Args:
+        words: the command line after ``benchmark``.
+
+    Returns:
+        0; 1 where a cell failed.
+
+    Raises:
+        UserError: the options or the grid cannot be used.
+    """
+    given = _parse(words)
+    # Here, not above: --help should not wait for pyarrow.
+    from diffreid_lightning.benchmark.expansion import expand
+    from diffreid_lightning.benchmark.grid_file import read_grid
+    from diffreid_lightning.benchmark.job_records import Workplace, forget
+    from diffreid_lightning.benchmark.jobs import choose
+
+    forget()  # a notebook runs several in one process, and things change between them
+    grid = read_grid(given.config, given.root)
+    jobs = expand(grid)
+    place = Workplace(grid.root, {label: dataset.path for label, dataset in grid.datasets.items()})
+    asked = _Asked(grid, given, jobs, choose(jobs, given.only), place)
+    for name, action in (
+        ("list", asked.list_jobs),
+        ("dry_run", asked.plan),
+        ("table", asked.report),
+        ("slurm", asked.submit),
+        ("sweep", asked.write_sweep),
+    ):
+        if getattr(given, name):
+            return action()
+    return asked.run()
+
+
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    parser = _Parser(prog=_USAGE.partition(" --config")[0], description=_DESCRIPTION, allow_abbrev=False)
+    parser.add_argument(
+        "--config",
+        action="append",
+        metavar="NAME",
+        help=f"the grid: a YAML file or a packaged one (default: {DEFAULT}); several are laid over each other",
+    )
+    parser.add_argument("--root", metavar="DIR", help="folder of everything that is made, in place of the config's")
+    parser.add_argument(
+        "--only", metavar="PATTERN", help="cells whose names match, with * and ?, and what they need; see --list"
+    )
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="so many at a time; each gets one GPU")
+    parser.add_argument("--list", action="store_true", help="print the cells with their commands, and run nothing")
+    parser.add_argument("--dry-run", action="store_true", help="print what is to do and how long it may take")
+    parser.add_argument("--table", action="store_true", help="print and write the table of what is done so far")
+    parser.add_argument("--slurm", action="store_true", help="submit the cells through submitit (extra slurm)")
+    parser.add_argument("--sweep", metavar="FILE", help="write a W&B sweep file over the cells")
+    given = parser.parse_args(list(words))
+    given.config = given.config or [DEFAULT]
+    check_range("--jobs", given.jobs, 1, 32 * (os.cpu_count() or 1))
+    several = [f"--{name.replace('_', '-')}" for name in _INSTEAD if getattr(given, name)]
+    if len(several) > 1:
+        raise UserError(f"{' and '.join(several)} do not go together.", remedy="give one of them")
+    return given
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A grid, and what the command line asks for.
+
+    Args:
+        grid: the grid.
+        given: the options.
+        jobs: all its jobs by name.
+        wanted: those that ``--only`` leaves.
+        place: their folders.
+    """
+
+    grid: Grid
+    given: argparse.Namespace
+    jobs: Mapping[str, Job]
+    wanted: Mapping[str, Job]
+    place: Workplace
+
+    def list_jobs(self) -> int:
+        """Print names, what they come after, and commands."""
+        from diffreid_lightning.benchmark.job_runner import shell_command
+
+        for job in self.wanted.values():
+            mark = "  †" if job.cell is not None and job.cell.sees_target else ""
+            needs = f"  (after {', '.join(job.needs)})" if job.needs else ""
+            _say(f"{job.name}{mark}{needs}\n    {shell_command(job, self.place)}")
+        return 0
+
+    def plan(self) -> int:
+        """Print the state of each job, and an estimate of what is left."""
+        states = {name: self.place.state(job, self.jobs) for name, job in self.wanted.items()}
+        for name, state in states.items():
+            _say(f"{state:<12} {name}")
+        left = {name: job for name, job in self.wanted.items() if states[name] != "done"}
+        preparations = sum(job.cell is None for job in left.values())
+        _say(f"\n{len(left)} of {len(self.wanted)} jobs to do, {preparations} of them preparations")
+        self._estimate(left)
+        return 0
+
+    def _estimate(self, left: Mapping[str, Job]) -> None:
+        from diffreid_lightning.benchmark.estimate import estimate
+
+        total = 0.0
+        for each in estimate(self.grid, left):
+            speed = self.grid.settings[each.setting].throughput or self.grid.throughput
+            if each.hours is None or speed is None or not each.images:
+                continue
+            total += each.hours
+            measured = f"{speed.images_per_second:g} images/s on {speed.device}: {speed.source}"
+            amount = f"{each.cells} cells, {each.images / 1e6:.1f} million images"
+            _say(f"{each.setting}: {amount}, {each.hours:.1f} GPU-hours ({measured})")
+        if total:
+            _say(f"estimated GPU-hours: {total:.0f}, without preparations")
+
+    def write_sweep(self) -> int:
+        """Write the sweep file."""
+        from diffreid_lightning.benchmark.submission import write_sweep
+        from diffreid_lightning.paths import user_path
+
+        file = user_path(self.given.sweep)
+        write_sweep(self.grid, self.given.config, self.wanted, file)
+        _say(f"wandb sweep {file}, then on any number of machines: wandb agent SWEEP")
+        return 0
+
+    def submit(self) -> int:
+        """Submit what is not done."""
+        from diffreid_lightning.benchmark.submission import submit
+
+        left = {name: job for name, job in self.wanted.items() if self.place.state(job, self.jobs) != "done"}
+        if submit(self.grid, self.given.config, left, _say):
+            return self.report()
+        _say("the table of what is done so far: the same command with --table in place of --slurm")
+        return 0
+
+    def run(self) -> int:
+        """Run what is not done, print the table, then what failed."""
+        from diffreid_lightning.benchmark.job_runner import JobRunner, print_failures
+
+        trial = self.given.only if os.environ.get("WANDB_SWEEP_ID") and self.given.only in self.wanted else None
+        runner = JobRunner(self.place, self.jobs, self.grid.group, self.given.jobs, trial)
+        failures = runner.run(self.wanted)
+        self.report()
+        print_failures(failures, _say)
+        return 1 if failures else 0
+
+    def report(self) -> int:
+        """Print the table; write and log it where the whole grid was asked for. Return 1 where a cell has failed."""
+        from rich.console import Console
+
+        from diffreid_lightning.benchmark.comparison import compare
+        from diffreid_lightning.benchmark.outcomes import read_outcomes, undeclared
+        from diffreid_lightning.benchmark.results_files import print_comparison, track_comparison, write_comparison
+
+        outcomes = read_outcomes(self.grid, self.jobs, self.place)
+        comparison = compare(self.grid, outcomes)
+        console = Console(highlight=False)
+        if not console.is_terminal:
+            console = Console(highlight=False, width=_WIDTH)
+        print_comparison(self.grid, comparison, console)
+        for label in undeclared(self.jobs, outcomes):
+            _say(f"{label}: by its records, labels of the target went into it; its made_from does not say so")
+        if self.given.only is None:
+            folder = write_comparison(self.grid, comparison, outcomes)
+            track_comparison(self.grid, comparison)
+            _say(f"tables and picture: {folder}")
+        return int(any(each.state == "failed" for each in outcomes))
+
+
+class _Parser(CommandParser):
+    command = "benchmark"
+    to_write = _USAGE
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
