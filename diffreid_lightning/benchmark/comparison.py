@@ -122,14 +122,14 @@ class Comparison:
         rows: in order.
         columns: in order.
         entries: by row and column.
-        against: the row that the others are compared with.
+        references: the row that each row is compared with; a row that is compared with none is not in it.
         comparisons: differences with an interval, for each metric.
     """
 
     rows: tuple[Row, ...]
     columns: tuple[Column, ...]
     entries: Mapping[tuple[Row, Column], Entry]
-    against: Row
+    references: Mapping[Row, Row]
     comparisons: int
 
     def row_entries(self, row: Row) -> dict[Column, Entry]:
@@ -138,7 +138,7 @@ class Comparison:
 
 
 def compare(grid: Grid, outcomes: Iterable[Outcome]) -> Comparison:
-    """Arrange outcomes in rows and columns, and compare each row with the grid's ``against``.
+    """Arrange outcomes in rows and columns, and compare each row with the one that the grid names for it.
 
     Cells whose initialization saw the labels of their target have rows of their own.
     """
@@ -151,22 +151,23 @@ def compare(grid: Grid, outcomes: Iterable[Outcome]) -> Comparison:
     rows = tuple(row for row in order if row in found)
     columns = tuple(dict.fromkeys(column for _, column in grouped))
     entries = {place: Entry(tuple(each)) for place, each in grouped.items()}
-    against = Row(grid.against)
-    differences = _differences(entries, against)
+    named = {row: Row(grid.initializations[row.label].against or grid.against) for row in rows}
+    references = {row: other for row, other in named.items() if other in found and other != row}
+    differences = _differences(entries, references)
     entries = {place: Entry(entry.outcomes, differences.get(place, {})) for place, entry in entries.items()}
     comparisons = sum(each[METRICS[0]].together.half is not None for each in differences.values())
-    return Comparison(rows, columns, entries, against, comparisons)
+    return Comparison(rows, columns, entries, references, comparisons)
 
 
 def _differences(
-    entries: Mapping[tuple[Row, Column], Entry], against: Row
+    entries: Mapping[tuple[Row, Column], Entry], references: Mapping[Row, Row]
 ) -> dict[tuple[Row, Column], dict[str, Difference]]:
     found: dict[tuple[Row, Column], dict[str, Difference]] = {}
     for metric in METRICS:
         pairs = {}
         for (row, column), entry in entries.items():
-            other = entries.get((against, column))
-            if row != against and other is not None:
+            other = entries.get((references[row], column)) if row in references else None
+            if other is not None:
                 pairs[row, column] = paired_values(entry.values(metric), other.values(metric))
         for place, difference in differences_of(pairs).items():
             found.setdefault(place, {})[metric] = difference

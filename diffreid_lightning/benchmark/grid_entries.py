@@ -34,6 +34,7 @@ class Initialization:
         flags: further words of every ``fit``, with placeholders.
         made_from: labels of the datasets whose identities went into the weights, beside those of its preparations.
         settings: labels of the settings that it has cells in; empty for all.
+        against: label of the row that it is compared with; None for the grid's.
         note: a sentence for the table's caption.
     """
 
@@ -42,6 +43,7 @@ class Initialization:
     flags: tuple[str, ...] = ()
     made_from: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
+    against: str | None = None
     note: str = ""
 
 
@@ -125,7 +127,7 @@ class Grid:
         root: folder of everything that is made.
         group: W&B group of its runs.
         seeds: of the runs of each cell.
-        against: label of the initialization that the others are compared with.
+        against: label of the initialization that the others are compared with, but for those that name another.
         flags: further words of every ``fit`` of a cell.
         preparations: by name.
         initializations: the rows, by label.

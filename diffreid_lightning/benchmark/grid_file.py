@@ -124,7 +124,7 @@ def _preparation(label: str, entry: Any, where: str) -> Preparation:
 
 
 def _initialization(label: str, entry: Any, where: str) -> Initialization:
-    entry = _mapping(entry, where, ("init_from", "flags", "made_from", "settings", "note"))
+    entry = _mapping(entry, where, ("init_from", "flags", "made_from", "settings", "against", "note"))
     init_from = entry.get("init_from")
     return Initialization(
         label=label,
@@ -132,6 +132,7 @@ def _initialization(label: str, entry: Any, where: str) -> Initialization:
         flags=split_words(str(entry.get("flags") or ""), where),
         made_from=names_at(entry, "made_from", where),
         settings=names_at(entry, "settings", where),
+        against=None if entry.get("against") is None else str(entry["against"]),
         note=str(entry.get("note") or ""),
     )
 
@@ -230,6 +231,9 @@ def _check(grid: Grid, where: str) -> None:
         raise UserError(f"An initialization of {where} is called 'made', as the folder of preparations is.")
     _refuse_unknown_label(grid.against, grid.initializations, f"'against' of {where}")
     for initialization in grid.initializations.values():
+        if initialization.against is not None:
+            where_named = f"'against' of {initialization.label!r} in {where}"
+            _refuse_unknown_label(initialization.against, grid.initializations, where_named)
         for label in initialization.settings:
             _refuse_unknown_label(label, grid.settings, f"the settings of {initialization.label!r} in {where}")
     for setting in grid.settings.values():

@@ -144,6 +144,11 @@ def _list_hash(file: str) -> str:
         ) from error
 
 
+def forget() -> None:
+    """Clear the cached configs: between two benchmarks of one process, files may change."""
+    _configs.cache_clear()
+
+
 def choose(jobs: Mapping[str, Job], pattern: str | None) -> dict[str, Job]:
     """Return the jobs whose names match a pattern, with everything that they need.
 

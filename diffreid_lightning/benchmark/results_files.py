@@ -58,8 +58,8 @@ def write_comparison(grid: Grid, comparison: Comparison, outcomes: list[Outcome]
             staged.write_text(text, encoding="utf-8")
     panels = _panels(comparison)
     if panels:
-        rows = [row.title for row in comparison.rows if row != comparison.against]
-        axis = f"difference in mAP to {comparison.against.title}"
+        rows = [row.title for row in comparison.rows if row in comparison.references]
+        axis = f"difference in mAP to {table_forms.references_text(comparison)}"
         note = f"intervals hold together with 95 % (Bonferroni, {comparison.comparisons} comparisons); dots: seeds"
         with replacing_file(folder / _PICTURE, contended=True) as staged:
             save_intervals(panels, rows, axis, staged, note)
@@ -106,7 +106,7 @@ def _panels(comparison: Comparison) -> dict[str, dict[str, Bar]]:
             difference = None if entry is None else entry.differences.get("mAP")
             if entry is None or difference is None:
                 continue
-            other = comparison.entries[comparison.against, column]
+            other = comparison.entries[comparison.references[row], column]
             values = paired_values(entry.values("mAP"), other.values("mAP"))
             found = difference.together
             panels.setdefault(": ".join(column), {})[row.title] = Bar(found.mean, found.low, found.high, values)

@@ -7,7 +7,7 @@ import io
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from diffreid_lightning.benchmark.comparison import CONFIDENCE, METRICS, Comparison, Entry, Outcome
+from diffreid_lightning.benchmark.comparison import CONFIDENCE, METRICS, Comparison, Entry, Outcome, Row
 from diffreid_lightning.benchmark.grid_entries import Grid, Published
 from diffreid_lightning.benchmark.paired_differences import Interval
 
@@ -75,7 +75,7 @@ def caption(grid: Grid, comparison: Comparison) -> list[str]:
     ]
     if comparison.comparisons:
         sentences.append(
-            f"Second lines: difference to {comparison.against.title}, paired by seed. The intervals of the "
+            f"Second lines: difference to {references_text(comparison)}, paired by seed. The intervals of the "
             f"{comparison.comparisons} differences of a metric hold together with {CONFIDENCE:.0%} (Student's t, "
             f"Bonferroni); * p < {LEVEL:g} (paired t-test, adjusted for the {comparison.comparisons} by Holm)."
         )
@@ -84,6 +84,17 @@ def caption(grid: Grid, comparison: Comparison) -> list[str]:
     rows = {row.label for row in comparison.rows}
     sentences += [f"{row.label}: {row.note}" for row in grid.initializations.values() if row.note and row.label in rows]
     return sentences + [f"{entry.label} (published): {entry.cite}." for entry in grid.published]
+
+
+def references_text(comparison: Comparison) -> str:
+    """Name what rows are compared with: one row, or each one's own."""
+    by_reference: dict[Row, list[Row]] = {}
+    for row, other in comparison.references.items():
+        by_reference.setdefault(other, []).append(row)
+    if len(by_reference) < 2:
+        return "".join(other.title for other in by_reference)
+    texts = (f"{other.title} ({', '.join(row.title for row in rows)})" for other, rows in by_reference.items())
+    return "; ".join(texts)
 
 
 def published_text(entry: Published, column: tuple[str, str]) -> str:

@@ -1,0 +1,175 @@
+"""Cells of a grid: their commands, keys, order, and the labels that went into what they start from."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diffreid_lightning.benchmark.expansion import expand
+from diffreid_lightning.benchmark.jobs import Job, choose, forget, on_this_machine
+from diffreid_lightning.errors import UserError
+from tests.unit.benchmark.conftest import MakeGrid
+
+
+def words_of(job: Job, root: str = "ROOT") -> dict[str, str]:
+    """The flags of a command by name, on a machine."""
+    words = on_this_machine(job.words, Path(root), {"market": "/m", "duke": "/d"})
+    flags: dict[str, str] = {}
+    for word, following in itertools.pairwise([*words, ""]):
+        name, equals, value = word.partition("=")
+        if name.startswith("--"):
+            flags[name[2:]] = value if equals else following
+    return flags
+
+
+def test_every_cell_is_there_once_after_what_it_needs(make_grid: MakeGrid) -> None:
+    jobs = expand(make_grid())
+    cells = [job.cell for job in jobs.values() if job.cell is not None]
+    assert len(cells) == len(set(cells)) == 3 * 2 * (3 * 2 + 2 * 2)  # rows, seeds, settings and datasets or pairs
+    done: set[str] = set()
+    for job in jobs.values():
+        assert done.issuperset(job.needs), job.name
+        done.add(job.name)
+    seeds = [job.cell.seed for job in jobs.values() if job.cell is not None]
+    assert seeds == sorted(seeds), "a table of few seeds is a table already"
+    assert len({job.folder for job in jobs.values()}) == len(jobs)
+
+
+def test_commands_say_what_a_cell_is(make_grid: MakeGrid) -> None:
+    jobs = expand(make_grid())
+    scratch = words_of(jobs["scratch/supervised/duke/seed-1"])
+    assert scratch["data.train"] == scratch["data.test"] == "/d"
+    assert (scratch["model.init_from"], scratch["seed_everything"], scratch["data.num_workers"]) == ("null", "1", "3")
+    few = jobs["diff-person/few-shot-30/market/seed-0"]
+    subset = {"class_path": "Subset", "init_args": {"dataset": "/m", "images": 0.3}}
+    assert json.loads(words_of(few)["data.train"]) == subset
+    assert words_of(few)["model.drop_path_rate"] == "0.1"
+    pretrained = jobs["made/pretrained/market/images-0-3/seed-0"]
+    generated = jobs["made/generated/market/images-0-3"]
+    assert few.needs == (pretrained.name,) and pretrained.needs == (generated.name,) and not generated.needs
+    assert words_of(few)["model.init_from"] == f"ROOT/{pretrained.folder}/fit-001/backbone"
+    assert words_of(pretrained)["data.train"] == f"ROOT/{generated.folder}/select"
+    assert words_of(generated) == {
+        **words_of(generated), "root": f"ROOT/{generated.folder}", "data": "/m", "images": "0.3",
+    }  # fmt: skip
+    assert words_of(jobs["made/generated/market"])["images"] == "null"
+    before = jobs["scratch/supervised/market/seed-0"]
+    for name in ("uda", "direct"):
+        assert jobs[f"scratch/{name}/market-to-duke/seed-0"].needs == (before.name,)
+    uda = words_of(jobs["scratch/uda/market-to-duke/seed-0"])
+    assert uda["model.init_from"] == f"ROOT/{before.folder}/fit-001/backbone"
+    assert (uda["data.train"], uda["data.test"]) == ("[/m,/d]", "/d")
+    direct = words_of(jobs["scratch/direct/market-to-duke/seed-0"])
+    assert set(direct) == {"ckpt_path", "data.test", "trainer.default_root_dir"}
+    assert direct["ckpt_path"] == f"ROOT/{before.folder}/fit-001"
+
+
+def test_all_seeds_share_what_does_not_depend_on_them(make_grid: MakeGrid) -> None:
+    names = [name for name in expand(make_grid()) if name.startswith("made/generated/")]
+    assert sorted(names) == sorted(
+        f"made/generated/{data}{subset}" for data in ("market", "duke") for subset in ("", "/images-0-3")
+    )
+
+
+def test_a_key_does_not_depend_on_where_things_lie(make_grid: MakeGrid) -> None:
+    one = expand(make_grid())
+    other = expand(make_grid({"datasets": {"market": {"path": "/mnt/elsewhere"}}}))
+    assert {name: job.key for name, job in one.items()} == {name: job.key for name, job in other.items()}
+
+
+def changed(make_grid: MakeGrid, changes: dict[str, Any]) -> set[str]:
+    """The jobs that a change of the grid makes other ones."""
+    before, after = expand(make_grid()), expand(make_grid(changes))
+    return {name for name in before if name in after and before[name].key != after[name].key}
+
+
+def test_a_change_reaches_what_depends_on_it_and_nothing_else(make_grid: MakeGrid) -> None:
+    names = set(expand(make_grid()))
+    run = "pipeline --config chains/tour --root {out} --data {labeled} --images {images} --identities 9"
+    generated = changed(make_grid, {"preparations": {"generated": {"run": run}}})
+    assert generated == {name for name in names if name.startswith(("made/", "diff-person/"))}
+    run = "test --ckpt_path {needed} --data.image_size [64,32]"
+    assert changed(make_grid, {"settings": {"direct": {"run": run}}}) == {name for name in names if "/direct/" in name}
+    run = "fit --config stages/transfer --model.warmup_epochs 1"
+    supervised = changed(make_grid, {"settings": {"supervised": {"run": run}}})
+    assert supervised == {name for name in names if name.split("/")[1] in ("supervised", "uda", "direct")}
+    assert not changed(make_grid, {"initializations": {"scratch": {"note": "words"}}, "seeds": [1, 0, 2]})
+
+
+def test_a_config_counts_by_its_content(make_grid: MakeGrid, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    keys = []
+    for epochs in (3, 4, 3):
+        recipe.write_text(f"trainer: {{max_epochs: {epochs}}}\n")
+        forget()
+        grid = make_grid({"settings": {"supervised": {"run": f"fit --config {recipe}"}}})
+        keys.append(expand(grid)["scratch/supervised/duke/seed-0"].key)
+    assert keys[0] == keys[2] != keys[1]
+
+
+def test_a_list_of_images_counts_by_its_content(make_grid: MakeGrid, tmp_path: Path) -> None:
+    names = tmp_path / "list.txt"
+    changes = {"settings": {"few-shot 30 %": {"subset": {"images": None, "list_file": str(names)}}}}
+    with pytest.raises(UserError, match=r"list of images .* cannot be read"):
+        expand(make_grid(changes))
+    keys = []
+    for text in ("a.jpg\n", "b.jpg\n"):
+        names.write_text(text)
+        keys.append(expand(make_grid(changes))["scratch/few-shot-30/market/seed-0"].key)
+    assert keys[0] != keys[1]
+
+
+def test_rows_that_saw_the_targets_labels_are_marked(make_grid: MakeGrid) -> None:
+    marked = {job.name for job in expand(make_grid()).values() if job.cell is not None and job.cell.sees_target}
+    expected = {f"{row}/usl/duke" for row in ("diff-person", "ready-weights")} | {"diff-person/usl/market"}
+    expected |= {f"ready-weights/{setting}/market-to-duke" for setting in ("uda", "direct")}
+    assert marked == {f"{name}/seed-{seed}" for name in expected for seed in (0, 1)}
+
+
+def test_labels_that_nothing_reads_do_not_count(make_grid: MakeGrid) -> None:
+    jobs = expand(make_grid({"preparations": {name: {"labels": False} for name in ("generated", "pretrained")}}))
+    assert not any(
+        job.cell.sees_target for job in jobs.values() if job.cell and job.cell.initialization == "Diff-Person"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"preparations": {"generated": {"run": "select --out {out} --scored {pretrianed}"}}},
+            "did you mean {pretrained}",
+        ),
+        ({"preparations": {"generated": {"run": "select --out {pretrained}"}}}, "in a circle: "),
+        ({"settings": {"supervised": {"run": "fit --data.train {source}"}}}, "{source} in the command of the setting"),
+        ({"settings": {"USL": {"run": "predict"}}}, "no training or test"),
+        ({"settings": {"USL": {"run": "fit --config recipes/nothing"}}}, "There is no config"),
+    ],
+)
+def test_commands_that_cannot_be_built_are_refused(make_grid: MakeGrid, changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError) as refused:
+        expand(make_grid(changes))
+    assert words in str(refused.value)
+
+
+def test_only_takes_what_a_cell_needs_with_it(make_grid: MakeGrid) -> None:
+    jobs = expand(make_grid())
+    rng = random.Random(0)
+    for pattern in ["diff-person/direct/market-to-duke/seed-1", "scratch", "*/usl/*", *rng.sample(sorted(jobs), 8)]:
+        chosen = choose(jobs, pattern)
+        assert all(need in chosen for job in chosen.values() for need in job.needs)
+        assert [name for name in jobs if name in chosen] == list(chosen)
+    assert list(choose(jobs, "diff-person/direct/market-to-duke/seed-1")) == [
+        "made/generated/market",
+        "made/pretrained/market/seed-1",
+        "diff-person/supervised/market/seed-1",
+        "diff-person/direct/market-to-duke/seed-1",
+    ]
+    assert {name.split("/")[0] for name in choose(jobs, "scratch")} == {"scratch"}
+    with pytest.raises(UserError, match="did you mean 'scratch/supervised/market/seed-0'"):
+        choose(jobs, "scratch/supervised/marked/seed-0")
