@@ -20,6 +20,7 @@ from diffreid_lightning.packaged import configs_folder
 from diffreid_lightning.storage.atomic import replacing_file
 from diffreid_lightning.tracking import default_project
 
+PYTHON = sys.executable
 FOLDER = "submitted"  # submitit's files and logs, below the root
 _SLURM = "slurm"
 
@@ -58,7 +59,7 @@ def submit(grid: Grid, configs: Sequence[str], jobs: Mapping[str, Job], say: Cal
     Raises:
         UserError: submitit is not installed, finds no cluster, or does not know a parameter.
     """
-    command = [sys.executable, *command_for(configs, grid.root)]
+    command = [PYTHON, *command_for(configs, grid.root)]
     parameters = dict(grid.slurm)
     executor = _executor(grid, parameters)
     submitted: dict[str, Any] = {}

@@ -1,0 +1,39 @@
+"""Estimated images and hours against a count by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from diffreid_lightning.benchmark.estimate import estimate, images_drawn, settings_of
+from diffreid_lightning.benchmark.expansion import expand
+from tests.unit.benchmark.conftest import MakeGrid
+
+SPEED = {"images_per_second": 100, "device": "a GPU", "source": "a log"}
+
+
+def test_hours_follow_from_epochs_images_and_speed(make_grid: MakeGrid) -> None:
+    faster = {"settings": {"few-shot 30 %": {"throughput": {**SPEED, "images_per_second": 200}}}}
+    grid = make_grid({"throughput": SPEED, **faster})
+    found = {each.setting: each for each in estimate(grid, expand(grid))}
+    # 2 epochs (the grid's flag), 1,000 and 2,000 images, 3 rows, 2 seeds
+    assert found["supervised"].images == 2 * 3000 * 3 * 2
+    assert found["supervised"].hours == pytest.approx(2 * 3000 * 3 * 2 / 100 / 3600)
+    assert found["few-shot 30 %"].images == pytest.approx(0.3 * 2 * 3000 * 3 * 2)
+    assert found["few-shot 30 %"].hours == pytest.approx(0.3 * 2 * 3000 * 3 * 2 / 200 / 3600)
+    assert (found["direct"].cells, found["direct"].images) == (2 * 3 * 2, 0)
+    assert all(each.hours is None for each in estimate(make_grid(), expand(grid)))
+
+
+def test_an_epoch_of_a_given_number_of_batches(make_grid: MakeGrid) -> None:
+    flags = "--trainer.max_epochs 50 --trainer.limit_train_batches 200 --data.sampler.init_args.identities_per_batch 16"
+    grid = make_grid({"flags": f"{flags} --data.sampler.init_args.images_per_identity 16"})
+    assert images_drawn(grid, expand(grid)["scratch/usl/market/seed-0"]) == 50 * 200 * 256
+
+
+def test_flags_lie_over_configs_in_every_form() -> None:
+    words = ["fit", "--config", "stages/transfer", "--model.warmup_epochs", "7", "--data.init_args.val_share=0.25"]
+    found = settings_of(words)
+    assert found["trainer.max_epochs"] == 40
+    assert found["model.init_args.warmup_epochs"] == 7
+    assert found["data.init_args.val_share"] == 0.25
+    assert found["data.init_args.sampler.init_args.images_per_identity"] == 4
