@@ -1,0 +1,165 @@
+"""A whole grid on tiny data: killed again and again, with a row that fails, and its table."""
+
+from __future__ import annotations
+
+import csv
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from lightning.pytorch.cli import LightningCLI
+
+from diffreid_lightning.benchmark.expansion import expand
+from diffreid_lightning.benchmark.grid_file import read_grid
+from diffreid_lightning.benchmark.job_records import Workplace
+from diffreid_lightning.benchmark.job_runner import command_of
+from diffreid_lightning.packaged import configs_folder
+from tests.fixtures.command_line import TINY, start
+from tests.fixtures.dataset_layouts import write_dukemtmcreid
+from tests.fixtures.wandb_records import read_run, runs_under
+
+Command = Callable[..., int]
+FEW_STEPS = " ".join([*TINY, "--trainer.max_epochs=1", "--trainer.limit_train_batches=2"])
+GRID: dict[str, Any] = {
+    "root": "runs/grid",
+    "seeds": [3],
+    "flags": f"{FEW_STEPS} --trainer.logger=false",
+    "preparations": {
+        "longer": {"run": f"fit {FEW_STEPS} --data.train {{train}} --seed_everything {{seed}} --test_with none"}
+    },
+    "initializations": {
+        "scratch": {"init_from": None},
+        "as long": {"init_from": "{longer}/fit-001/backbone"},
+        "broken": {"init_from": "nowhere", "settings": ["supervised"]},
+    },
+    "settings": {
+        "supervised": {"run": "fit"},
+        "direct": {"run": "test --ckpt_path {needed}", "needs": "supervised@source", "pairs": [["market", "duke"]]},
+    },
+}
+
+
+@pytest.fixture
+def grid(market: Path, tmp_path: Path) -> Path:
+    duke = write_dukemtmcreid(tmp_path / "duke", train_ids=range(2, 6), cameras=(1, 2, 3))
+    file = tmp_path / "grid.yaml"
+    datasets = {"market": str(market), "duke": str(duke)}
+    file.write_text(yaml.safe_dump({**GRID, "datasets": datasets}, sort_keys=False), encoding="utf-8")
+    return file
+
+
+def kill_at_random(words: list[str], folder: Path, seconds: float) -> bool:
+    """Start a benchmark and kill its process after some time; return whether it still ran."""
+    process = start(words, folder)
+    deadline = time.monotonic() + seconds
+    while process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    still_ran = process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    return still_ran
+
+
+def results(root: Path) -> dict[str, list[dict[str, str]]]:
+    """The rows of every cell's results, by the cell's name."""
+    found: dict[str, list[dict[str, str]]] = {}
+    for file in sorted(root.glob("cells/*/*/*/seed-*/*/*/results.csv")):
+        with file.open(newline="", encoding="utf-8") as handle:
+            name = file.parents[2].relative_to(root / "cells").as_posix()
+            found.setdefault(name, []).extend(csv.DictReader(handle))
+    return found
+
+
+@pytest.mark.slow
+def test_a_killed_grid_loses_no_cell_and_runs_none_twice(
+    grid: Path, command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["benchmark", f"--config={grid}", "--jobs=2"]
+    root = tmp_path / "runs/grid"
+    rng = random.Random(0)
+    kills = sum(kill_at_random(words, tmp_path, rng.uniform(1.5, 5)) for _ in range(3))
+    assert kills, "the grid was done too soon to test anything"
+    assert command(*words) == 1
+    captured = capsys.readouterr()
+    said = captured.out + captured.err
+    # 1. Everything but the broken row is there, once.
+    names = {f"{row}/supervised/{data}" for row in ("scratch", "as-long") for data in ("market", "duke")}
+    names |= {f"{row}/direct/market-to-duke" for row in ("scratch", "as-long")}
+    found = results(root)
+    assert set(found) == {f"{name}/seed-3" for name in names}
+    assert {len(rows) for rows in found.values()} == {1}, "no cell was tested twice"
+    runs = [path.parent for path in root.glob("*/**/run.json")]
+    assert len({run.parent for run in runs}) == len(runs), "no job has two runs"
+    # 2. The broken one is listed with the end of its log, and marked in the table.
+    for data in ("market", "duke"):
+        assert f"failed: broken/supervised/{data}/seed-3: ended with exit code 2" in said
+    assert "There are no initial weights at 'nowhere'." in said
+    assert "failed" in (root / "results/table.md").read_text(encoding="utf-8")
+    # 3. The table's numbers are those of the cells.
+    check_table(root, found)
+    # 4. The next start tries the broken cells again, and nothing else.
+    times = {path: path.stat().st_mtime_ns for path in root.glob("cells/**/summary.json")}
+    assert command(*words, "--only=scratch/*") == 0
+    assert command("benchmark", f"--config={grid}", "--table") == 1
+    assert times == {path: path.stat().st_mtime_ns for path in root.glob("cells/**/summary.json")}
+
+
+def check_table(root: Path, found: dict[str, list[dict[str, str]]]) -> None:
+    """Compare the table with what the cells themselves wrote."""
+    with (root / "results/table.csv").open(newline="", encoding="utf-8") as handle:
+        table = list(csv.DictReader(handle))
+    assert len(table) == (2 * 3 + 2) * 2
+    for row in table:
+        if row["initialization"] == "broken":
+            assert (row["n"], row["failed"], row["mean"]) == ("0", "1", "")
+            continue
+        place = f"{row['setting']}/{row['dataset'].replace(' ', '-')}/seed-3"
+        name = row["initialization"].replace(" ", "-")
+        own, scratch = (float(found[f"{each}/{place}"][0][row["metric"]]) for each in (name, "scratch"))
+        assert float(row["mean"]) == pytest.approx(own, abs=1e-3)
+        assert row["steps"] == ("2" if name == "scratch" else "4")
+        if name != "scratch":
+            assert float(row["difference"]) == pytest.approx(own - scratch, abs=2e-3)
+
+
+def test_a_cell_is_a_tracked_run_of_the_grids_group(grid: Path, tracked: Command, tmp_path: Path) -> None:
+    words = ["benchmark", f"--config={grid}", "--only=scratch/supervised/market/seed-3"]
+    changes = tmp_path / "tracked.yaml"
+    changes.write_text(yaml.safe_dump({"group": "my grid", "flags": FEW_STEPS}), encoding="utf-8")
+    assert tracked(*words, f"--config={changes}") == 0
+    (record,) = runs_under(tmp_path / "runs/grid/cells")
+    run = read_run(record)
+    assert (run["group"], run["name"]) == ("my grid", "scratch/supervised/market/seed-3")
+    assert "test/mAP" in run["history"]
+
+
+@pytest.mark.parametrize("name", ["quick", "miniperson", "paper"])
+def test_every_command_of_a_packaged_grid_parses(
+    name: str, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One seed and one dataset of each kind; where things lie and what comes before is left out."""
+    grid = read_grid([f"benchmark/{name}"], str(tmp_path / "root"))
+    jobs = expand(grid)
+    assert {path.stem for path in configs_folder().glob("benchmark/*.yaml")} >= {"quick", "paper"}
+    place = Workplace(grid.root, dict.fromkeys(grid.datasets, "miniperson"))
+    distinct = {}
+    for job in jobs.values():
+        words = [word for word in command_of(job, place, resume=False) if not word.startswith("--trainer.default_root")]
+        if "--ckpt_path" in words:
+            del words[words.index("--ckpt_path") : words.index("--ckpt_path") + 2]
+        distinct.setdefault(tuple(sorted(words)), words)
+    parse = LightningCLI.parse_arguments
+
+    def stop_after_parsing(self: LightningCLI, *args: Any) -> None:
+        parse(self, *args)
+        raise SystemExit(0)
+
+    monkeypatch.setattr(LightningCLI, "parse_arguments", stop_after_parsing)
+    monkeypatch.setattr("diffreid_lightning.pipeline.runner.run_chain", lambda *_: None)
+    for words in distinct.values():
+        assert command(*words) == 0, f"{words}\n{capsys.readouterr().err}"
