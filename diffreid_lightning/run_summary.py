@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from diffreid_lightning.storage.atomic import replacing_file
-from diffreid_lightning.storage.json_notes import damaged, read_json
+from diffreid_lightning.storage.atomic import replace_file
+from diffreid_lightning.storage.json_notes import damaged_error, read_json
 
 FILE = "summary.json"
 FORMAT = 1
@@ -90,7 +90,7 @@ class RunSummary:
 
     def write(self, folder: Path) -> None:
         """Write the summary into a run folder, whole."""
-        with replacing_file(folder / FILE) as staged:
+        with replace_file(folder / FILE) as staged:
             staged.write_text(json.dumps({"format": FORMAT, **asdict(self)}, indent=2) + "\n", encoding="utf-8")
 
 
@@ -105,7 +105,7 @@ def read_summary(folder: Path) -> RunSummary | None:
         return None
     note = read_json(file, _FORM, remedy=remedy)
     if note["format"] != FORMAT:
-        raise damaged(file, f"format {note['format']}", looked_for=f"format {FORMAT}", remedy=remedy)
+        raise damaged_error(file, f"format {note['format']}", looked_for=f"format {FORMAT}", remedy=remedy)
     known = RunSummary.__dataclass_fields__
     return RunSummary(**{name: value for name, value in note.items() if name in known})
 

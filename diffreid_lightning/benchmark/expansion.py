@@ -3,8 +3,8 @@
 Words hold placeholders. ``{labeled}`` is the dataset whose labels a setting gives: the source where there is one, else
 the cell's own. ``{train}`` is the same, reduced to the setting's subset, of which ``{identities}``, ``{images}``,
 ``{subset_seed}`` and ``{list_file}`` are the arguments (``null`` for none). ``{seed}`` is the cell's. The name of a
-preparation stands for its folder, ``{out}`` in its own command too. A setting's command may also name ``{source}``,
-``{target}``, and ``{needed}``, the run folder of the run that it needs.
+preparation stands for its folder; ``{out}`` is the folder in its own command. A setting's command may also name
+``{source}``, ``{target}``, and ``{needed}``, the run folder of the run that it needs.
 """
 
 from __future__ import annotations
@@ -136,7 +136,8 @@ class _Expansion:
         if words[0] == "fit":
             words += [*self.grid.flags, *self.grid.datasets[dataset].flags]
             words += [self._fill(word, filling, f"the row {row.label!r}") for word in row.flags]
-            added["data.train"] = training_source(dataset, setting.subset)
+            if not _has(words, "data.target"):
+                added["data.train"] = training_source(dataset, setting.subset)
             added["seed_everything"] = str(filling.seed)
             if setting.needs is None:
                 start = None if row.init_from is None else self._fill(row.init_from, filling, f"the row {row.label!r}")

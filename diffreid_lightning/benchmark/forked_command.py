@@ -20,7 +20,7 @@ from typing import Any
 
 _PACKAGE = __package__.partition(".")[0]
 #: the last is what W&B imports as a run starts, which takes as long as the rest
-_PRELOADED = (f"{_PACKAGE}.cli.lightning_cli", "wandb.sdk.launch")
+_PRELOADED = (__name__, f"{_PACKAGE}.cli.lightning_cli", "wandb.sdk.launch")
 
 
 class Descriptor:

@@ -22,7 +22,7 @@ from diffreid_lightning.manifest.manifest import FILE_NAME, Manifest
 from diffreid_lightning.pipeline.fingerprints import file_hash
 from diffreid_lightning.run_summary import RunSummary, named_sources, read_summary
 from diffreid_lightning.storage import locks
-from diffreid_lightning.storage.atomic import replacing_file
+from diffreid_lightning.storage.atomic import replace_file
 from diffreid_lightning.storage.json_notes import DamagedFile, read_json
 
 FILE = "job.json"
@@ -56,7 +56,7 @@ class Record:
 
     def write(self, folder: Path) -> None:
         """Write the record into a job's folder."""
-        with replacing_file(folder / FILE, durable=True) as staged:
+        with replace_file(folder / FILE, durable=True) as staged:
             staged.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
     @classmethod

@@ -12,12 +12,13 @@ from collections.abc import Mapping
 from diffreid_lightning.benchmark.grid_entries import Grid
 from diffreid_lightning.benchmark.job_records import Workplace
 from diffreid_lightning.benchmark.jobs import Job
+from diffreid_lightning.datasets.crop_folder import CropFolder
 from diffreid_lightning.datasets.person_folder import PersonFolder
 from diffreid_lightning.datasets.person_table import PersonTable
 from diffreid_lightning.run_summary import RunSummary
 
 #: sources of formats that may be anybody's folder: an equal name tells nothing
-_UNNAMED = (PersonFolder.source, PersonTable.source)
+_UNNAMED = (CropFolder.source, PersonFolder.source, PersonTable.source)
 
 
 def hides_labels(grid: Grid, job: Job) -> bool:

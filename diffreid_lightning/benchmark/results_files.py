@@ -12,7 +12,7 @@ from diffreid_lightning.benchmark import table_forms
 from diffreid_lightning.benchmark.comparison import METRICS, Comparison, Entry, Outcome
 from diffreid_lightning.benchmark.grid_entries import Grid
 from diffreid_lightning.benchmark.paired_differences import paired_values
-from diffreid_lightning.storage.atomic import replacing_file
+from diffreid_lightning.storage.atomic import replace_file
 from diffreid_lightning.tracking import WandbTracker, finish_tracking
 from diffreid_lightning.visualization.interval_plot import Bar, save_intervals
 
@@ -54,14 +54,14 @@ def write_comparison(grid: Grid, comparison: Comparison, outcomes: list[Outcome]
         f"{_CELLS}.csv": table_forms.csv_of(table_forms.cells_of(outcomes)),
     }
     for name, text in texts.items():
-        with replacing_file(folder / name, contended=True) as staged:
+        with replace_file(folder / name, contended=True) as staged:
             staged.write_text(text, encoding="utf-8")
     panels = _panels(comparison)
     if panels:
         rows = [row.title for row in comparison.rows if row in comparison.references]
         axis = f"difference in mAP to {table_forms.references_text(comparison)}"
         note = f"intervals hold together with 95 % (Bonferroni, {comparison.comparisons} comparisons); dots: seeds"
-        with replacing_file(folder / _PICTURE, contended=True) as staged:
+        with replace_file(folder / _PICTURE, contended=True) as staged:
             save_intervals(panels, rows, axis, staged, note)
     return folder
 

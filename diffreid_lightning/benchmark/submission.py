@@ -17,7 +17,7 @@ from diffreid_lightning.benchmark.jobs import Job
 from diffreid_lightning.config_files import find_config
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.packaged import configs_folder
-from diffreid_lightning.storage.atomic import replacing_file
+from diffreid_lightning.storage.atomic import replace_file
 from diffreid_lightning.tracking import default_project
 
 PYTHON = sys.executable
@@ -107,7 +107,7 @@ def write_sweep(grid: Grid, configs: Sequence[str], jobs: Mapping[str, Job], fil
         "parameters": {"only": {"values": [job.name for job in jobs.values() if job.cell is not None]}},
     }
     file.parent.mkdir(parents=True, exist_ok=True)
-    with replacing_file(file) as staged:
+    with replace_file(file) as staged:
         staged.write_text(yaml.safe_dump(sweep, sort_keys=False), encoding="utf-8")
 
 

@@ -118,11 +118,16 @@ class UnlabeledDataModule(ReIDDataModule):
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Return the sources of the training set, and that its labels were not used."""
+        """Return the unlabeled images of the training set, and the labeled sources beside them."""
         described = super().provenance
+        unlabeled = [{"names": each["sources"], "manifest": each["manifest"]} for each in described["manifests"]]
+        manifests = [source.manifest() for source in self._sources]
+        labeled = [
+            {"sources": sorted(set(manifest.numpy("source").tolist())), "manifest": manifest.content_hash}
+            for manifest in manifests
+        ]
+        described.update(unlabeled=unlabeled, manifests=labeled)
         described.update(identities="none: labels come from clusters", camera_ids=len(np.unique(self.camids)))
-        if self._sources:
-            described["source"] = [source.manifest().content_hash for source in self._sources]
         return described
 
     @property

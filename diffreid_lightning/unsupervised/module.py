@@ -149,6 +149,11 @@ class UnsupervisedReID(ReIDModule):
         for name, value in self.cluster_sizes().items():
             self.log(f"clusters/{name}", value)
 
+    @property
+    def uses_cameras(self) -> bool:
+        """Return true if the clusterer reads camera numbers."""
+        return self.clusterer.uses_cameras
+
     def find_clusters(self) -> None:
         """Embed the training images, cluster them on rank zero, tell all processes, and refill the memories.
 
