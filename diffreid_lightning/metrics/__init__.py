@@ -1,4 +1,4 @@
-"""Re-ID evaluation: pure functions in `functional`, a torchmetrics shell in `retrieval`."""
+"""Re-ID evaluation: pure functions in `functional`, a torchmetrics shell in `retrieval_metrics`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Re-ID evaluation as a torchmetrics metric: collects features, gathers them once, evaluates them whole."""
+"""Re-ID evaluation as a torchmetrics metric: collects features, gathers them once, evaluates them together."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from diffreid_lightning.metrics.functional.tiled_matmul import Distance
 
 @dataclass(frozen=True, eq=False)
 class RetrievalFeatures:
-    """Features that a metric collected on all processes: each image once, in the dataset's order, on the CPU.
+    """Features collected by a metric on all processes: each image once, in the dataset's order, on the CPU.
 
     Args:
         query_features: (Q, D) float32.
@@ -52,20 +52,19 @@ class RetrievalFeatures:
 class RetrievalMetrics(Metric):
     """CMC, mAP and mINP of features collected batch by batch, on any number of processes.
 
-    Give every image of query and gallery to :meth:`update` once; what a distributed sampler repeats to fill its last
-    round is recognized by ``indices`` and counted once. :meth:`compute` gathers all features on every process and
-    returns the same :class:`RetrievalResult` there as one process would. Features wait on the CPU; products run on the
-    metric's device.
+    Pass every query and gallery image to :meth:`update` once; images that a distributed sampler repeats are identified
+    by ``indices`` and counted once. :meth:`compute` gathers all features on every process and returns the same
+    :class:`RetrievalResult` as a single process. Features are stored on the CPU; products run on the metric's device.
 
-    Call ``update``, not the metric itself: a single batch has no gallery to be evaluated against.
+    Call ``update``, not the metric itself: a single batch cannot be evaluated.
 
     Args:
         distance: ``"cosine"`` or ``"euclidean"``.
-        rerank: evaluate k-reciprocal re-ranked distances (k1 20, k2 6, lambda 0.3), which start from cosine.
+        rerank: evaluate k-reciprocal re-ranked distances (k1 20, k2 6, lambda 0.3), which require cosine.
         max_rank: depth of the CMC curve, at least 1.
 
     Raises:
-        UserError: an argument outside its range, or ``rerank`` with a distance other than cosine.
+        UserError: an argument is out of range, or ``rerank`` is given with another distance than cosine.
     """
 
     is_differentiable = False
@@ -83,7 +82,7 @@ class RetrievalMetrics(Metric):
         check_distance(distance)
         check_range("max_rank", max_rank, 1, 1_000_000)
         if rerank and distance != "cosine":
-            raise UserError("Re-ranking starts from cosine distances.", remedy="set distance to cosine.")
+            raise UserError("Re-ranking requires cosine distances.", remedy="set distance to cosine.")
         self.distance: Distance = distance
         self.rerank = rerank
         self.max_rank = max_rank
@@ -99,10 +98,10 @@ class RetrievalMetrics(Metric):
             pids: (B,) integer person ids.
             camids: (B,) integer camera ids.
             is_query: (B,) bool, True for query images and False for gallery images.
-            indices: (B,) integers, each image's row in one table of query and gallery images together.
+            indices: (B,) integers, each image's row in a common table of query and gallery images.
 
         Raises:
-            UserError: the arguments do not describe one batch.
+            UserError: the shapes do not fit together.
         """
         rows = {"pids": pids, "camids": camids, "is_query": is_query, "indices": indices}
         if features.ndim != 2 or any(values.shape != features.shape[:1] for values in rows.values()):
@@ -110,17 +109,17 @@ class RetrievalMetrics(Metric):
                 "An update needs (B, D) features and one id of each kind per row.",
                 found=", ".join(f"{name} {tuple(v.shape)}" for name, v in {"features": features, **rows}.items()),
             )
-        # Kept flat: a process that saw no image can then still gather with the others, whatever D is.
+        # Flat, so that a process without images can gather with the others without knowing D.
         self.features.append(features.detach().to("cpu", torch.float32, copy=True).flatten())
         for name, values in rows.items():
             getattr(self, name).append(values.detach().to("cpu", torch.int64, copy=True))
         self._gathered = None
 
     def compute(self) -> RetrievalResult:
-        """Evaluate all that was collected, on all processes.
+        """Evaluate the collected features of all processes.
 
         Raises:
-            UserError: nothing was collected, no query has a match, or two images share an index.
+            UserError: there are no images, no query has a match, or two images share an index.
         """
         gathered = self._gather()
         self._gathered = gathered
@@ -131,18 +130,18 @@ class RetrievalMetrics(Metric):
             return retrieval_metrics_from_distances(distances, *ids, max_rank=self.max_rank)
         return retrieval_metrics(query, gallery, *ids, distance=self.distance, max_rank=self.max_rank)
 
-    def gathered(self) -> RetrievalFeatures:
-        """The features behind the last :meth:`compute`, until the next ``update`` or ``reset``.
+    def last_features(self) -> RetrievalFeatures:
+        """Return the features of the last :meth:`compute`.
 
         Raises:
-            RunError: ``compute`` has not been called since.
+            RunError: ``compute`` was not called after the last ``update`` or ``reset``.
         """
         if self._gathered is None:
             raise RunError("No features are gathered.", remedy="call compute() first; update and reset discard them.")
         return self._gathered
 
     def reset(self) -> None:
-        """Forget all that was collected."""
+        """Discard the collected features."""
         super().reset()
         self._gathered = None
 
@@ -153,13 +152,13 @@ class RetrievalMetrics(Metric):
         should_sync: bool = True,
         distributed_available: Callable[[], bool] | None = None,
     ) -> None:
-        """Gather the states of all processes; a process that saw no image takes part with empty ones.
+        """Gather the states of all processes; those without images contribute empty states.
 
         Args:
-            dist_sync_fn: gathers one tensor; default: onto the CPU.
-            process_group: the processes that take part; default: all.
+            dist_sync_fn: gathers one tensor; default: to the CPU.
+            process_group: the participating processes; default: all.
             should_sync: False to do nothing.
-            distributed_available: tells whether there are other processes; default: ask torch.
+            distributed_available: returns whether there are other processes; default: torch's answer.
         """
         if not self.indices:
             self.features.append(torch.empty(0))
@@ -168,10 +167,10 @@ class RetrievalMetrics(Metric):
         super().sync(dist_sync_fn, process_group, should_sync, distributed_available)
 
     def _gather(self) -> RetrievalFeatures:
-        """Put the synchronized states into the dataset's order, each image once."""
+        """Return the synchronized states in the dataset's order, each image once."""
         states = (self.indices, self.pids, self.camids, self.is_query)
         if not len(self.indices) or not len(dim_zero_cat(self.indices)):
-            raise UserError("There is nothing to evaluate: no image was given to the metric.")
+            raise UserError("There is nothing to evaluate: the metric received no image.")
         indices, pids, camids, is_query = (dim_zero_cat(state).cpu() for state in states)
         features = dim_zero_cat(self.features).cpu().view(len(indices), -1)
         order = torch.argsort(indices, stable=True)
@@ -182,41 +181,33 @@ class RetrievalMetrics(Metric):
             if clash.any():
                 raise UserError(
                     f"Different images share the index {int(ordered[1:][clash][0])}.",
-                    remedy="number query and gallery images in one table, not each from 0.",
+                    remedy="number query and gallery images together, not each from 0.",
                 )
         once = order[~repeated]
         query, gallery = once[is_query[once] != 0], once[is_query[once] == 0]
-        return RetrievalFeatures(
-            features[query],
-            features[gallery],
-            pids[query],
-            pids[gallery],
-            camids[query],
-            camids[gallery],
-            indices[query],
-            indices[gallery],
-        )
+        values = (features, pids, camids, indices)
+        return RetrievalFeatures(*(value[rows] for value in values for rows in (query, gallery)))
 
     def _wrap_compute(self, compute: Callable[[], RetrievalResult]) -> Callable[[], RetrievalResult]:
-        """Hand torchmetrics a sealed result: it rebuilds whatever collection it meets, and squeezes its tensors."""
+        """Hide the result from torchmetrics, which rebuilds collections and squeezes their tensors."""
         wrapped = super()._wrap_compute(lambda: _Sealed(compute()))
 
         @functools.wraps(compute)
-        def unsealed() -> RetrievalResult:
+        def unwrap() -> RetrievalResult:
             return wrapped().result
 
-        return unsealed
+        return unwrap
 
 
 class _Sealed:
-    """Holds a result that nothing recognizes as a collection."""
+    """A result in a form that torchmetrics does not treat as a collection."""
 
     def __init__(self, result: RetrievalResult) -> None:
         self.result = result
 
 
 def _gather_on_cpu(values: Tensor, group: Any | None = None) -> list[Tensor]:
-    """Gather a tensor of every process onto the CPU, by way of the GPU where the backend knows no other."""
+    """Gather a tensor of every process to the CPU, through the GPU if the backend requires it."""
     backend = torch.distributed.get_backend(group)
     if "gloo" in backend or "mpi" in backend:
         return gather_all_tensors(values.cpu(), group)

@@ -126,7 +126,7 @@ class RankLists(Callback):
 
     def rows(self, evaluator: RetrievalEvaluator, stage: str) -> list[RankRow]:
         """Rank the gallery for the chosen queries of the evaluator's latest features, by its distance."""
-        result, seen = evaluator.results[stage], evaluator.metric.gathered()
+        result, seen = evaluator.results[stage], evaluator.metric.last_features()
         chosen = choose_queries(result.ap.numpy(), self.queries)
         queries = result.valid[torch.from_numpy(chosen)]
         nearest = rank_list(

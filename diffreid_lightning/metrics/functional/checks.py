@@ -1,4 +1,4 @@
-"""Checks of what the evaluation functions are given, and its conversion to the types they compute in."""
+"""Check the arguments of the evaluation functions and convert them to the types of the computation."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def check_features(**sets: Tensor) -> tuple[Tensor, ...]:
     """Return sets of features as detached, contiguous float32.
 
     Args:
-        sets: (n, D) each, any floating dtype, of one dimension and on one device; by the names that errors call them.
+        sets: (n, D) each, any floating dtype, of one dimension and on one device; by their names in errors.
 
     Raises:
-        UserError: a set is empty, is not a matrix of floats, or the sets do not fit together.
+        UserError: a set is empty or not a matrix of floats, or dimensions or devices differ.
     """
     for name, features in sets.items():
         if features.ndim != 2 or not features.is_floating_point():
@@ -39,7 +39,7 @@ def check_features(**sets: Tensor) -> tuple[Tensor, ...]:
 
 
 def check_distance(distance: str) -> None:
-    """Refuse a distance that does not exist.
+    """Refuse an unknown distance.
 
     Raises:
         UserError: ``distance`` is neither ``"cosine"`` nor ``"euclidean"``.
@@ -54,10 +54,10 @@ def check_ids(name: str, ids: Tensor, length: int) -> np.ndarray:
     Args:
         name: the argument's name, for the error.
         ids: (length,) integers of any dtype, on any device.
-        length: number of images they belong to.
+        length: number of images.
 
     Raises:
-        UserError: the ids are not integers, or there is not one per image.
+        UserError: the ids are not integers, or not one per image.
     """
     if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
         raise UserError(f"{name} must be integers.", found=str(ids.dtype))
@@ -69,7 +69,7 @@ def check_ids(name: str, ids: Tensor, length: int) -> np.ndarray:
 def check_pairs(
     shape: tuple[int, int], query_pids: Tensor, gallery_pids: Tensor, query_camids: Tensor, gallery_camids: Tensor
 ) -> IdentityPairs:
-    """Check the ids of Q queries and G gallery entries and pair them.
+    """Check and pair the ids of Q queries and G gallery entries.
 
     Args:
         shape: (Q, G).
@@ -79,7 +79,7 @@ def check_pairs(
         gallery_camids: (G,) integers.
 
     Raises:
-        UserError: the ids are not integers, or there is not one per image.
+        UserError: the ids are not integers, or not one per image.
     """
     queries, gallery = shape
     return IdentityPairs(

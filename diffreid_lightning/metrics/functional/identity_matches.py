@@ -1,4 +1,4 @@
-"""Mark the gallery entries of a query's identity, and those of them from the query's camera."""
+"""Gallery entries with the identity of a query, from the same or another camera."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import numpy as np
 
 
 class IdentityPairs:
-    """The gallery entries that share a query's identity, listed on demand.
+    """Gallery entries that share a query's identity, listed on demand.
 
-    Those from the query's own camera are junk (removed from its ranking); the others are its matches. No id is special.
+    Those from the query's camera are junk (removed from its ranking); the others are its matches. No id is special.
 
     Args:
         query_pids: (Q,) int64.
@@ -32,7 +32,7 @@ class IdentityPairs:
 
         cameras, camera_codes = np.unique(np.concatenate([query_camids, gallery_camids]), return_inverse=True)
         _, person_codes = np.unique(np.concatenate([query_pids, gallery_pids]), return_inverse=True)
-        # Numbered anew: a count for every person and camera would take gigabytes where each image has its own camera.
+        # Compact numbers: a (person, camera) table would take gigabytes if each image has its own camera.
         seen, shots = np.unique(person_codes * len(cameras) + camera_codes, return_inverse=True)
         shot_counts = np.bincount(shots[len(query_pids) :], minlength=len(seen))
         self.matches: np.ndarray = self._same_pid - shot_counts[shots[: len(query_pids)]]

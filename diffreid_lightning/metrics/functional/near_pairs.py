@@ -1,4 +1,4 @@
-"""Sparse symmetric matrices of the pairs of images within a distance."""
+"""Sparse symmetric matrices of image pairs within a distance."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from diffreid_lightning.errors import RunError
 _MOST_PAIRS = 1 << 25
 
 Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Rows (P,) int32, columns (P,) int32, each greater than the row, and distances (P,) float32."""
+"""Rows (P,) int32, columns (P,) int32 (each greater than its row), and distances (P,) float32."""
 
 
 def symmetric_matrix(images: int, parts: Iterable[Pairs]) -> sparse.csr_array:
-    """Gather pairs of images into a matrix that holds each in both directions, and the diagonal.
+    """Build a matrix with the pairs in both directions and the diagonal.
 
     Args:
         images: N.
-        parts: pairs in ascending order of rows and columns, within a part and from part to part.
+        parts: pairs in ascending order of rows and columns, within and across parts.
 
     Returns:
         (N, N) float32, sorted indices. Distances of 0 are stored: the diagonal, and identical images.
 
     Raises:
-        RunError: there are so many pairs that the matrix would take more than a GiB.
+        RunError: the matrix would take more than a GiB.
     """
     kept, count = [], 0
     for part in parts:
@@ -34,9 +34,9 @@ def symmetric_matrix(images: int, parts: Iterable[Pairs]) -> sparse.csr_array:
         if count > _MOST_PAIRS:
             raise RunError(
                 f"More than {_MOST_PAIRS:,} pairs of the {images:,} images are near each other.",
-                looked_for="pairs within the distance that makes two images neighbors",
-                remedy="choose a smaller distance (eps); if it worked before, the features have become alike: the "
-                "training has diverged, try a smaller learning rate.",
+                looked_for="fewer pairs within the distance",
+                remedy="choose a smaller distance (eps); if it worked before, the features have collapsed: lower the "
+                "learning rate.",
             )
         kept.append(part)
     row, column, distance = (np.concatenate(values) for values in zip(*kept, strict=True))

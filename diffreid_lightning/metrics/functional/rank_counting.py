@@ -1,9 +1,8 @@
-"""Ranks by counting: how many entries of a row are nearer than a match.
+"""Compute ranks by counting the entries of a row that are nearer than a match.
 
-A match's rank is 1 + the entries strictly nearer + the equally near ones with a smaller gallery index. What lies beyond
-a row's farthest match counts for none: one comparison drops it, the few entries left are sorted by value, and every
-match finds its place among them by bisection. It runs in numpy, which sorts floats at the speed of its vector
-instructions; a few rows at once stay in a core's cache.
+A match's rank is 1 + the entries strictly nearer + the equally near ones with a smaller gallery index. Entries beyond a
+row's farthest match do not count: one comparison drops them, the remaining few are sorted by value, and bisection finds
+the matches among them. NumPy sorts floats with vector instructions; a few rows at a time stay in a core's cache.
 """
 
 from __future__ import annotations
@@ -17,21 +16,21 @@ import torch
 from diffreid_lightning.metrics.functional.tiled_matmul import RowLayout
 
 _ROWS_AT_ONCE = 16
-_BYTES_AT_ONCE = 64 << 20  # that all workers use together
+_BYTES_AT_ONCE = 64 << 20  # for all workers together
 
 
 class RankCounter:
-    """Worker threads that count ranks; as many as torch computes with. Results do not depend on their number.
+    """Worker threads that count ranks, as many as torch's threads; results do not depend on their number.
 
     Use as a context manager.
 
     Args:
-        layout: how the rows of distances lie in memory.
+        layout: memory layout of the rows of distances.
     """
 
     def __init__(self, layout: RowLayout) -> None:
         workers = torch.get_num_threads()
-        # A row needs its answers (one byte an entry) and at worst a copy of it (four or eight).
+        # A row needs a mask (one byte per entry) and at worst a copy (four or eight).
         self._rows = max(min(_ROWS_AT_ONCE, _BYTES_AT_ONCE // (9 * layout.stride * workers)), 1)
         self._pool = ThreadPoolExecutor(workers)
 
@@ -44,10 +43,10 @@ class RankCounter:
         self._pool.shutdown(cancel_futures=True)
 
     def ranks(self, distances: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """Rank of some entries within their rows, 1 for the nearest, ties by column.
+        """Rank entries within their rows, 1 for the nearest, ties by column.
 
         Args:
-            distances: (R, stride) with +inf where an entry does not take part (junk, padding).
+            distances: (R, stride), +inf for excluded entries (junk, padding).
             rows: (P,) int64, ascending: the row of each entry to rank.
             columns: (P,) int64, ascending within a row: its column.
 
@@ -77,12 +76,12 @@ def _rank_rows(
 
     Args:
         distances: (R, stride).
-        rows: (n,) ascending, which rows.
-        starts: (n + 1,) where each row's entries begin in ``columns``.
+        rows: (n,) ascending, indices of the rows.
+        starts: (n + 1,) start of each row's entries in ``columns``.
         columns: (P,) the entries.
         ranks: (P,) overwritten.
     """
-    # Neighboring rows are read in place; rows with gaps between them are copied.
+    # Consecutive rows are read in place, others are copied.
     contiguous = rows[-1] - rows[0] + 1 == len(rows)
     block = distances[rows[0] : rows[-1] + 1] if contiguous else distances[rows]
     row = np.repeat(np.arange(len(rows)), np.diff(starts))

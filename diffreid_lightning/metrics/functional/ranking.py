@@ -26,11 +26,11 @@ _ROWS_AT_ONCE = 64
 
 @dataclass(frozen=True, eq=False)
 class RankList:
-    """The gallery entries nearest to each query, those of its own identity and camera left out.
+    """Gallery entries nearest to each query, without those of its identity and camera.
 
     Args:
-        indices: (Q, top_k) int64 gallery indices, nearest first, ties by index; -1 where a query has fewer entries.
-        matches: (Q, top_k) bool, whether the entry shows the query's person.
+        indices: (Q, top_k) int64 gallery indices, nearest first, ties by index; -1 if a query has fewer entries.
+        matches: (Q, top_k) bool, whether the entry has the query's identity.
     """
 
     indices: Tensor
@@ -48,9 +48,9 @@ def rank_list(
     distance: Distance = "cosine",
     top_k: int = 10,
 ) -> RankList:
-    """Rank the gallery for every query by the protocol of :func:`retrieval_metrics`, and keep the first entries.
+    """Rank the gallery for every query by the protocol of :func:`retrieval_metrics` and keep the first entries.
 
-    Queries without a match are listed like any other. Give only the queries of interest: the others cost time.
+    Queries without a match are included. Pass only the queries of interest, to save time.
 
     Args:
         query_features: (Q, D), any floating dtype; need not be normalized.
@@ -66,7 +66,7 @@ def rank_list(
         The ranked entries, on the CPU.
 
     Raises:
-        UserError: empty or ill-fitting inputs, or features that are not finite.
+        UserError: the inputs are empty or do not fit together, or features are not finite.
     """
     check_distance(distance)
     check_at_least("top_k", top_k)

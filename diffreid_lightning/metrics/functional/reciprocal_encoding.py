@@ -1,7 +1,7 @@
-"""Sparse k-reciprocal encodings, from which re-ranking and Jaccard distances are computed.
+"""Sparse k-reciprocal encodings for re-ranking and Jaccard distances.
 
-The reciprocal sets of Zhong et al. ("Re-ranking Person Re-identification with k-reciprocal Encoding", CVPR 2017), whose
-equations are cited, as (N, N) sparse matrices with one row per image.
+The reciprocal sets of Zhong et al. ("Re-ranking Person Re-identification with k-reciprocal Encoding", CVPR 2017), with
+the paper's equation numbers, as (N, N) sparse matrices with one row per image.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def reciprocal_members(neighbors: np.ndarray) -> np.ndarray:
     """Find the reciprocal neighbors of each image (eq. 3).
 
     Args:
-        neighbors: (N, k) int64 indices, without repeats in a row; -1 where there is none.
+        neighbors: (N, k) int64 indices, without repeats in a row; -1 for none.
 
     Returns:
         (N, k) bool.
@@ -34,11 +34,11 @@ def reciprocal_members(neighbors: np.ndarray) -> np.ndarray:
 
 
 def expanded_reciprocal_sets(neighbors: np.ndarray, half: int) -> sparse.csr_array:
-    """The reciprocal set of each image, widened by those of its members that mostly agree with it (eq. 5).
+    """Return the reciprocal set of each image, expanded by the sets of members that mostly overlap with it (eq. 5).
 
     Args:
-        neighbors: (N, k) int64 indices, nearest first, the image itself among them.
-        half: how many of them count for a member's own, narrower set.
+        neighbors: (N, k) int64 indices, nearest first, including the image itself.
+        half: number of neighbors in the members' narrower sets.
 
     Returns:
         (N, N) int32 matrix; row i is non-zero at the members of i's set, sorted.
@@ -56,7 +56,7 @@ def expanded_reciprocal_sets(neighbors: np.ndarray, half: int) -> sparse.csr_arr
 
 
 def rows_of_members(neighbors: np.ndarray, chosen: np.ndarray) -> sparse.csr_array:
-    """A 0/1 matrix (N, N) whose row i marks the chosen neighbors of i, in the neighbors' order."""
+    """Return a 0/1 matrix (N, N) whose row i marks the chosen neighbors of i, in the neighbors' order."""
     indptr = np.concatenate([[0], np.cumsum(chosen.sum(axis=1))])
     members = neighbors[chosen]
     return sparse.csr_array(
@@ -67,9 +67,9 @@ def rows_of_members(neighbors: np.ndarray, chosen: np.ndarray) -> sparse.csr_arr
 def member_distances(
     sets: sparse.csr_array, pool: PooledFeatures, neighborhoods: Neighborhoods
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cosine distances of the members of each image's set.
+    """Return the cosine distances between each image and the members of its set.
 
-    Those of neighbors are known, the others (members of members) are computed.
+    Distances to neighbors are known; the others (members of members) are computed.
 
     Args:
         sets: (N, N), row i non-zero at the members of i's set.
@@ -77,7 +77,7 @@ def member_distances(
         neighborhoods: their neighbors, none missing.
 
     Returns:
-        owner: (M,) int64, the image that each of the M members belongs to, ascending.
+        owner: (M,) int64, the image of each of the M members, ascending.
         distances: (M,) float32.
     """
     images = len(pool)
@@ -95,11 +95,11 @@ def member_distances(
 
 
 def weigh_members(sets: sparse.csr_array, owner: np.ndarray, weights: np.ndarray) -> sparse.csr_array:
-    """Turn the weights of members into encodings, whose rows sum to 1 (eq. 7).
+    """Return the encodings: the members' weights, scaled so that rows sum to 1 (eq. 7).
 
     Args:
         sets: (N, N), row i non-zero at the members of i's set.
-        owner: (M,) int64, the image that each member belongs to.
+        owner: (M,) int64, the image of each member.
         weights: (M,) float32, positive.
 
     Returns:
@@ -114,7 +114,7 @@ def average_encodings(encodings: sparse.csr_array, neighbors: np.ndarray) -> spa
 
     Args:
         encodings: (N, N) float32.
-        neighbors: (N, k) int64 indices, at least one in a row; -1 where there is none.
+        neighbors: (N, k) int64 indices, at least one in a row; -1 for none.
 
     Returns:
         (N, N) float32, sorted indices.

@@ -1,9 +1,9 @@
 """CMC, mAP and mINP by the Re-ID protocol: single query, multi-shot gallery.
 
-For each query, gallery entries with the same person AND the same camera are removed; a query left without a match is
-skipped, never scored 0. Average precision is rectangular (the mean of the precision at each match); equally near
-entries keep the gallery's order. The protocol is that of the Market-1501 evaluation (Zheng et al., "Scalable Person
-Re-identification: A Benchmark", ICCV 2015) as the established libraries implement it.
+For each query, gallery entries with the same person AND the same camera are removed; a query without a match is
+skipped, not scored 0. Average precision is rectangular (the mean of the precision at each match); equally near entries
+keep the gallery's order. This is the Market-1501 protocol (Zheng et al., "Scalable Person Re-identification: A
+Benchmark", ICCV 2015) as implemented by the established libraries.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from diffreid_lightning.metrics.functional.tiled_matmul import (
     rows_per_tile,
 )
 
-_TILE_BYTES = 160 << 20  # a taller tile makes a faster product; with the workers' buffers the whole stays under 256 MiB
+_TILE_BYTES = 160 << 20  # large for fast products; with the workers' buffers still below 256 MiB
 
 
 def retrieval_metrics(
@@ -41,10 +41,10 @@ def retrieval_metrics(
     distance: Distance = "cosine",
     max_rank: int = 50,
 ) -> RetrievalResult:
-    """Evaluate features: distances and ranks in one pass, less than 256 MiB beside the features whatever their number.
+    """Evaluate features: distances and ranks in one pass, with less than 256 MiB besides the features.
 
-    Products are made in float32 on the features' device (float32 features are not copied), ranks are counted on the
-    CPU, precision is summed in float64. No id is special: drop junk images (Market-1501's −1) when reading the dataset.
+    Products are computed in float32 on the features' device (float32 features are not copied), ranks on the CPU,
+    precision in float64. No id is special: drop junk images (Market-1501's −1) when reading the dataset.
 
     Args:
         query_features: (Q, D), any floating dtype; need not be normalized.
@@ -54,20 +54,20 @@ def retrieval_metrics(
         query_camids: (Q,) integer camera ids.
         gallery_camids: (G,) integer camera ids.
         distance: ``"cosine"`` or ``"euclidean"``.
-        max_rank: depth of the CMC curve; beyond a gallery's length the curve keeps its last value.
+        max_rank: depth of the CMC curve; beyond the gallery's length the curve keeps its last value.
 
     Returns:
-        The metrics; the same for every number of threads.
+        The metrics, independent of the number of threads.
 
     Raises:
-        UserError: empty or ill-fitting inputs, features that are not finite, or no query with a match.
+        UserError: the inputs are empty or do not fit together, features are not finite, or no query has a match.
     """
     check_distance(distance)
     query_features, gallery_features = check_features(query_features=query_features, gallery_features=gallery_features)
     pairs = check_pairs(
         (len(query_features), len(gallery_features)), query_pids, gallery_pids, query_camids, gallery_camids
     )
-    queries = _queries_to_rank(pairs)
+    queries = _rankable_queries(pairs)
     with exact_products():
         distances = DistanceTiles(query_features, gallery_features, distance)
         rows = rows_per_tile(len(queries), distances.layout.stride, _TILE_BYTES)
@@ -84,10 +84,10 @@ def retrieval_metrics_from_distances(
     *,
     max_rank: int = 50,
 ) -> RetrievalResult:
-    """Evaluate a given distance matrix, re-ranked distances for one; see :func:`retrieval_metrics`.
+    """Evaluate a distance matrix, for example re-ranked distances; see :func:`retrieval_metrics`.
 
     Args:
-        distances: (Q, G), any floating dtype, smaller = nearer; left as it is. Compared in its own precision.
+        distances: (Q, G), any floating dtype, smaller = nearer; not modified, compared in its own precision.
         query_pids: (Q,) integer person ids.
         gallery_pids: (G,) integer person ids.
         query_camids: (Q,) integer camera ids.
@@ -98,7 +98,7 @@ def retrieval_metrics_from_distances(
         The metrics.
 
     Raises:
-        UserError: empty or ill-fitting inputs, a distance that is not finite, or no query with a match.
+        UserError: the inputs are empty or do not fit together, a distance is not finite, or no query has a match.
     """
     if distances.ndim != 2 or not distances.is_floating_point():
         raise UserError(
@@ -107,32 +107,32 @@ def retrieval_metrics_from_distances(
         )
     if not distances.numel():
         raise UserError("distances is empty.", found=f"shape {tuple(distances.shape)}")
-    # A NaN propagates through both extremes; an infinity is one of them.
+    # Both extrema are NaN if any value is; an infinity is one of them.
     if not torch.isfinite(torch.stack(torch.aminmax(distances.detach()))).all():
-        raise UserError("distances holds values that are not finite.", remedy="mend what computed them.")
+        raise UserError("distances holds values that are not finite.", remedy="fix their computation.")
     queries_count, gallery_count = distances.shape
     pairs = check_pairs((queries_count, gallery_count), query_pids, gallery_pids, query_camids, gallery_camids)
-    queries = _queries_to_rank(pairs)
+    queries = _rankable_queries(pairs)
     layout = RowLayout(gallery_count)
     rows = rows_per_tile(len(queries), layout.stride, _TILE_BYTES // 2)
-    return _evaluate(_copied_tiles(distances.detach(), queries, layout, rows), layout, pairs, queries, max_rank)
+    return _evaluate(_copy_tiles(distances.detach(), queries, layout, rows), layout, pairs, queries, max_rank)
 
 
-def _queries_to_rank(pairs: IdentityPairs) -> np.ndarray:
-    """Queries that have a match, most matches first: neighbors then share a group of comparisons without waste."""
+def _rankable_queries(pairs: IdentityPairs) -> np.ndarray:
+    """Return the queries with a match, most matches first, so that similar ones share a group of comparisons."""
     order = np.argsort(-pairs.matches, kind="stable")
     queries = order[: np.count_nonzero(pairs.matches)]
     if not len(queries):
         raise UserError(
             f"None of the {len(order)} queries has a match in the gallery.",
             looked_for="a gallery entry with the query's person id and another camera id",
-            remedy="check that query and gallery come from one dataset, and that camera ids are not all equal.",
+            remedy="check that query and gallery are from one dataset, and that camera ids are not all equal.",
         )
     return queries
 
 
-def _copied_tiles(distances: Tensor, queries: np.ndarray, layout: RowLayout, rows: int) -> Iterator[tuple[int, Tensor]]:
-    """Yield the given distances as :meth:`DistanceTiles.tiles` does its own."""
+def _copy_tiles(distances: Tensor, queries: np.ndarray, layout: RowLayout, rows: int) -> Iterator[tuple[int, Tensor]]:
+    """Yield the given distances in the form of :meth:`DistanceTiles.tiles`."""
     dtype = torch.float64 if distances.dtype == torch.float64 else torch.float32
     tile = layout.allocate(rows, dtype=dtype)
     count = distances.shape[1]
@@ -154,7 +154,7 @@ def _evaluate(
         tiles: position of a tile's first row in ``queries``, and its distances; junk is overwritten.
         layout: the tiles' layout.
         pairs: matches and junk.
-        queries: (V,) which query each row belongs to.
+        queries: (V,) query of each row.
         max_rank: depth of the CMC curve.
     """
     check_at_least("max_rank", max_rank)
@@ -183,7 +183,7 @@ def _evaluate(
 
 
 def _summarize(rows: np.ndarray, ranks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Average precision, inverse negative penalty and first rank of each row from the ranks of its matches.
+    """Return average precision, inverse negative penalty and first rank of each row, from the ranks of its matches.
 
     Args:
         rows: (P,) ascending from 0, every row present.

@@ -1,7 +1,7 @@
-"""Overlaps of sparse rows: the smaller of two entries, summed over the columns that both rows have.
+"""Overlaps of sparse rows: the minimum of two entries, summed over the common columns.
 
-Most pairs of rows share no column. Each row visits the rows listed under its columns, so that pairs without overlap
-cost nothing but the zero that is returned for them.
+Most pairs of rows share no column. Each row visits only the rows listed under its columns, so that pairs without
+overlap cost no computation.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ _PAIRS_AT_ONCE = 1 << 20
 
 
 class SharedMinima:
-    """Computes overlaps of the rows of one matrix with those of another, some rows at a time.
+    """Overlaps of the rows of one matrix with those of another, computed for some rows at a time.
 
-    Different threads may compute different rows. A sum runs over the columns in ascending order, in float64: it does
-    not depend on which rows are computed together, and is that of the same two rows the other way around.
+    Different threads may compute different rows. Sums run over the columns in ascending order, in float64, so they are
+    symmetric and do not depend on which rows are computed together.
 
     Args:
         left: (L, C) float32, sorted indices.
-        right: (R, C) float32; None is ``left``, of which each row then visits later ones alone.
+        right: (R, C) float32; None is ``left``, whose rows then visit later rows only.
     """
 
     def __init__(self, left: sparse.csr_array, right: sparse.csr_array | None = None) -> None:
@@ -33,10 +33,10 @@ class SharedMinima:
         self._visits = np.concatenate([[0], np.cumsum(self._lengths, dtype=np.int64)])[left.indptr]
 
     def runs(self, workers: int) -> Iterator[tuple[int, int]]:
-        """Cut the rows into runs (start, stop) that are small enough for all workers' pieces together.
+        """Yield runs of rows (start, stop), small enough for the memory of all workers together.
 
         Args:
-            workers: how many runs are worked on at once.
+            workers: number of runs computed at once.
         """
         pairs = max(_PAIRS_AT_ONCE // workers, 1 << 16)
         columns = self._listed.shape[0]
@@ -48,12 +48,12 @@ class SharedMinima:
             start = stop
 
     def sums(self, start: int, stop: int, first: int = 0) -> np.ndarray:
-        """Compute the overlaps of some rows of the left matrix with all of the right one from a row on.
+        """Compute the overlaps of rows of the left matrix with the rows of the right one from ``first`` on.
 
         Args:
             start: first row of the left matrix.
             stop: row after the last.
-            first: first row of the right matrix; those before share nothing with the given ones.
+            first: first row of the right matrix; earlier ones must not overlap with the given rows.
 
         Returns:
             (stop - start, R - first) float64.
@@ -70,7 +70,7 @@ class SharedMinima:
 
 
 def _places_by_column(matrix: sparse.csr_array) -> np.ndarray:
-    """Place of each entry, as they stand row by row, among the entries column by column, (M,)."""
+    """Return the position in column order of each entry in row order, (M,)."""
     numbered = sparse.csr_array((np.arange(matrix.nnz), matrix.indices, matrix.indptr), shape=matrix.shape)
     places = np.empty(matrix.nnz, dtype=np.int64)
     places[numbered.tocsc().data] = np.arange(matrix.nnz)

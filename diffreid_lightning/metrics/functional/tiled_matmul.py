@@ -1,9 +1,9 @@
 """Distances between two sets of features, one tile of queries at a time.
 
-Every product is asked of the BLAS in shapes that are multiples of 64 in both directions. A remainder of a few rows or
-columns is computed by other kernels, which sum in another order: two copies of one image would then differ in the last
-bit according to where they stand, and so would a run on two threads from a run on four. With whole tiles (measured with
-MKL, 1 to 64 threads) a distance depends on its two features alone.
+All matrix products have shapes that are multiples of 64 in both directions. BLAS computes a remainder of a few rows or
+columns with other kernels, which sum in another order, so that two copies of an image could differ in the last bit by
+their position, and results by the number of threads. With whole tiles (measured with MKL, 1 to 64 threads) a distance
+depends only on its two features.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from diffreid_lightning.errors import UserError
 Distance = Literal["cosine", "euclidean"]
 
 TILE = 64
-"""Products are made in multiples of this many rows and columns."""
+"""Rows and columns of products are multiples of this."""
 
 
 @dataclass(frozen=True)
 class RowLayout:
-    """Memory layout of one row of distances: ``stride`` floats, the last ones padding.
+    """Memory layout of a row of distances: ``stride`` floats, with padding at the end.
 
-    Every row starts on a cache line. The row's length keeps away from powers of two, at which rows compete for the same
-    cache sets and a product runs up to half slower.
+    Every row starts on a cache line. The stride avoids powers of two, at which rows compete for the same cache sets and
+    a product takes up to half more time.
 
     Args:
         columns: entries a row must hold; at least 1.
@@ -40,14 +40,14 @@ class RowLayout:
 
     @property
     def stride(self) -> int:
-        """Entries in a row, padding included: an odd number of cache lines."""
+        """Return the entries in a row with padding: an odd number of cache lines."""
         return 16 * (-(-self.columns // 16) | 1)
 
     def allocate(self, rows: int, *, dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> Tensor:
         """Return an uninitialized (rows, stride) buffer whose rows start on 64-byte boundaries."""
         size, spare = rows * self.stride, 64
         if device is None or device.type == "cpu":
-            # numpy asks for huge pages: first touching a large buffer is several times cheaper than torch's.
+            # NumPy requests huge pages: first writing to a large buffer is several times faster than with torch.
             flat = torch.from_numpy(np.empty(size + spare, dtype=torch.empty(0, dtype=dtype).numpy().dtype))
         else:
             flat = torch.empty(size + spare, dtype=dtype, device=device)
@@ -64,7 +64,7 @@ def rows_per_tile(rows: int, columns: int, budget_bytes: int) -> int:
     """Split ``rows`` evenly into tiles of (·, columns) float32 within a budget.
 
     Returns:
-        Rows in a tile: a multiple of 64, at least 64 (the budget gives way), the same for every tile.
+        Rows in a tile: a multiple of 64, at least 64 (even beyond the budget), equal for all tiles.
     """
     most = max(budget_bytes // (4 * columns) // TILE * TILE, TILE)
     tiles = -(-rows // most)
@@ -73,10 +73,10 @@ def rows_per_tile(rows: int, columns: int, budget_bytes: int) -> int:
 
 @contextmanager
 def exact_products() -> Iterator[None]:
-    """Multiply float32 matrices in float32, whatever was chosen for training, and build no graph.
+    """Multiply float32 matrices in full float32, independent of the training's settings, without gradients.
 
-    ``torch.set_float32_matmul_precision("medium")`` and autocast turn products into bfloat16 or TF32 ones, on the CPU
-    too, which moves reported numbers.
+    ``torch.set_float32_matmul_precision("medium")`` and autocast use bfloat16 or TF32, also on the CPU, which changes
+    results.
     """
     with (
         _float32_products(),
@@ -109,10 +109,10 @@ def _float32_products() -> Iterator[None]:
 
 
 def norms(name: str, features: Tensor) -> Tensor:
-    """Euclidean norm of each row, refusing rows that are not finite.
+    """Return the Euclidean norm of each row; refuse rows that are not finite.
 
     Args:
-        name: what the features are called in the error.
+        name: name of the features in the error.
         features: (N, D) float32.
 
     Returns:
@@ -127,18 +127,18 @@ def norms(name: str, features: Tensor) -> Tensor:
         raise UserError(
             f"{name} holds values that are not finite (or exceed 1e18): {len(broken)} of {len(features)} rows, "
             f"the first is row {int(broken[0])}.",
-            remedy="look for a diverged or wrongly loaded model; a metric of such features means nothing.",
+            remedy="check for a diverged or wrongly loaded model; metrics of such features are meaningless.",
         )
     return lengths
 
 
 def inverse(lengths: Tensor) -> Tensor:
-    """1 / norm; 0 for a zero row, whose cosine similarity to everything is then 0."""
+    """Return 1 / norm; 0 for a zero row, so that its cosine similarities are 0."""
     return torch.where(lengths > 0, 1 / lengths, torch.zeros_like(lengths))
 
 
 class ProductColumns:
-    """The right-hand side of tiled products: features used in place, and their remainder padded to a whole tile.
+    """Right-hand side of tiled products: features used in place, and their remainder padded to a whole tile.
 
     Args:
         features: (N, D) float32, contiguous.
@@ -170,8 +170,8 @@ class ProductColumns:
 class DistanceTiles:
     """Tiles of a distance that ranks the gallery for each query: smaller is nearer.
 
-    Cosine gives ``-cos``; Euclidean gives ``|g|² - 2 q·g``, the squared distance less what does not depend on g. Norms
-    are applied to the product, so no normalized copy of the gallery is made.
+    Cosine gives ``-cos``; Euclidean gives ``|g|² - 2 q·g``, the squared distance without the constant ``|q|²``. Norms
+    are applied to the product, to avoid a normalized copy of the gallery.
 
     Args:
         query_features: (Q, D) float32, contiguous.
@@ -201,12 +201,12 @@ class DistanceTiles:
         """Yield the distances of some queries, in order, tile by tile.
 
         Args:
-            queries: (K,) int64, which queries, on the features' device.
+            queries: (K,) int64, indices of the queries, on the features' device.
             rows: rows in a tile; a multiple of 64.
 
         Yields:
-            The position in ``queries`` of the tile's first row, and the (n, stride) tile on the CPU, padding +inf. The
-            tile is a buffer that the next one overwrites.
+            The position in ``queries`` of the tile's first row, and the (n, stride) tile on the CPU, padded with +inf;
+            the next tile overwrites it.
         """
         count, device = self._columns.count, self._queries.device
         buffer = self.layout.allocate(rows, device=device)

@@ -1,9 +1,8 @@
-"""The k nearest entries of each image, gathered from blocks of distances in any order.
+"""The k nearest entries of each image, collected from blocks of distances in any order.
 
-An entry is held as one 64-bit key, its distance in the upper half and its index in the lower, so that keys sort by
-distance and then by index and no two are equal: the k smallest keys are the same however the distances were cut into
-blocks. Few entries ever become keys. A bound that at least k entries of a row do not exceed lets one vectorized
-comparison drop nearly all others, and costs one pass of minima.
+An entry is a 64-bit key with its distance in the upper half and its index in the lower, so that keys are distinct and
+sort by distance, then index: the k smallest keys do not depend on the division into blocks. Few entries become keys. An
+upper bound of the k-th smallest distance, from one pass of minima, drops nearly all others in one comparison.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 NO_ENTRY = np.iinfo(np.int64).max
-"""The key of an entry that is not there; larger than any other."""
+"""Key of a missing entry; larger than any other."""
 
 _INDEX_BITS = 32
 _ENTRIES_PER_MINIMUM = 32
@@ -27,27 +26,27 @@ def entry_keys(distances: np.ndarray, indices: np.ndarray) -> np.ndarray:
     Returns:
         int64 keys.
     """
-    bits = (distances + np.float32(0)).view(np.int32)  # + 0 turns −0, whose bits sort apart, into 0
-    ordered = bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))  # negative floats sort downwards by their bits
+    bits = (distances + np.float32(0)).view(np.int32)  # + 0 turns −0, which has other bits, into 0
+    ordered = bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))  # bits of negative floats sort in reverse
     return (ordered.astype(np.int64) << _INDEX_BITS) | indices
 
 
 def key_indices(keys: np.ndarray) -> np.ndarray:
-    """The indices in some keys, int64."""
+    """Return the indices in keys, int64."""
     return keys & ((1 << _INDEX_BITS) - 1)
 
 
 def key_distances(keys: np.ndarray) -> np.ndarray:
-    """The float32 distances in some keys; NaN where there is no entry."""
+    """Return the float32 distances in keys; NaN for a missing entry."""
     ordered = (keys >> _INDEX_BITS).astype(np.int32)
     return (ordered ^ ((ordered >> 31) & np.int32(0x7FFFFFFF))).view(np.float32)
 
 
 def kth_smallest(values: np.ndarray, k: int) -> np.ndarray:
-    """The k-th smallest value of each row, or the largest finite float where a row is shorter.
+    """Return the k-th smallest value of each row; the largest finite float if a row has fewer.
 
     Args:
-        values: (R, C) float32, +inf where there is no entry.
+        values: (R, C) float32, +inf for a missing entry.
         k: at least 1.
 
     Returns:
@@ -60,7 +59,7 @@ def kth_smallest(values: np.ndarray, k: int) -> np.ndarray:
 
 
 def group_minima(block: np.ndarray) -> np.ndarray:
-    """The smallest distance of each group of 32 columns of a row; a group takes every (C / 32)-th column.
+    """Return the smallest distance of each group of 32 columns of a row; a group takes every (C / 32)-th column.
 
     Args:
         block: (R, C) float32, C a multiple of 32.
@@ -74,10 +73,10 @@ def group_minima(block: np.ndarray) -> np.ndarray:
 
 
 def row_bounds(block: np.ndarray, k: int) -> np.ndarray:
-    """A distance that at least k entries of each row do not exceed (all of them, where a row has fewer).
+    """Return an upper bound of each row's k-th smallest distance (of all of them, if a row has fewer).
 
     Args:
-        block: (R, C) float32, +inf where there is no entry; C a multiple of 32.
+        block: (R, C) float32, +inf for a missing entry; C a multiple of 32.
         k: at least 1.
 
     Returns:
@@ -88,11 +87,11 @@ def row_bounds(block: np.ndarray, k: int) -> np.ndarray:
 
 
 def members_of_groups(group: np.ndarray, groups: int) -> np.ndarray:
-    """Columns of the entries in groups as :func:`group_minima` makes them.
+    """Return the columns of the entries in groups of :func:`group_minima`.
 
     Args:
-        group: (M,) int64, which groups.
-        groups: how many there are.
+        group: (M,) int64, numbers of the groups.
+        groups: number of groups in a row.
 
     Returns:
         (M, 32) int64.
@@ -101,7 +100,7 @@ def members_of_groups(group: np.ndarray, groups: int) -> np.ndarray:
 
 
 def places(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of a matrix's true elements, row by row; many times faster than ``np.nonzero`` on few."""
+    """Return rows and columns of a matrix's true elements, row by row; much faster than ``np.nonzero`` if few."""
     rows, columns = np.divmod(np.flatnonzero(mask), mask.shape[1])
     return rows, columns
 
@@ -109,7 +108,7 @@ def places(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 class NearestEntries:
     """The k nearest entries offered so far to each of N images.
 
-    Different threads may offer to different images.
+    Threads may offer entries to different images at the same time.
 
     Args:
         images: N.
@@ -121,15 +120,15 @@ class NearestEntries:
         """(N, k) int64, ascending in each row."""
 
     def bounds(self, first: int, last: int) -> np.ndarray:
-        """Largest distance that still enters the list of images first .. last - 1, (last - first,) float32, finite."""
+        """Return the largest distance that enters the lists of images first .. last - 1, (last - first,) float32."""
         farthest = self.keys[first:last, -1]
         return np.where(farthest == NO_ENTRY, np.finfo(np.float32).max, key_distances(farthest))
 
     def offer(self, first: int, owners: np.ndarray, keys: np.ndarray) -> None:
-        """Merge entries into the lists of the images they are offered to.
+        """Merge entries into the lists of their images.
 
         Args:
-            first: image that owner 0 stands for.
+            first: image of owner 0.
             owners: (E,) int64, ascending.
             keys: (E,) int64.
         """

@@ -71,7 +71,7 @@ def test_images_come_in_any_order_and_more_than_once() -> None:
     order = torch.randperm(190, generator=torch.Generator().manual_seed(0))
     update(metric, table, torch.cat([order, order[:50]]), batch_size=17)
     assert_same(metric.compute(), retrieval_metrics(*case.all))
-    gathered = metric.gathered()
+    gathered = metric.last_features()
     assert torch.equal(gathered.gallery_features, case.gallery_features)
     assert torch.equal(gathered.query_features, case.query_features)
     assert torch.equal(gathered.gallery_indices, torch.arange(150))
@@ -96,7 +96,7 @@ def test_is_pickled_cloned_and_moved() -> None:
     expected = metric.compute()
     for copy in (pickle.loads(pickle.dumps(metric)), metric.clone(), metric.to("cpu")):
         assert_same(copy.compute(), expected)
-        assert copy.gathered().query_indices.shape == (30,)
+        assert copy.last_features().query_indices.shape == (30,)
     waiting = pickle.loads(pickle.dumps(filled(random_case(4))))
     assert_same(waiting.compute(), expected)
 
@@ -104,11 +104,11 @@ def test_is_pickled_cloned_and_moved() -> None:
 def test_reset_and_update_discard_what_was_gathered() -> None:
     metric = filled(random_case(5))
     with pytest.raises(RunError, match="No features are gathered"):
-        metric.gathered()
+        metric.last_features()
     first = metric.compute()
     metric.reset()
     with pytest.raises(RunError, match="call compute"):
-        metric.gathered()
+        metric.last_features()
     with pytest.warns(UserWarning, match="before the ``update`` method"), pytest.raises(UserError, match="nothing to"):
         metric.compute()
     case = random_case(6)
@@ -154,7 +154,7 @@ def test_unusable_arguments_are_refused() -> None:
         RetrievalMetrics(distance="dot")
     with pytest.raises(UserError, match="max_rank"):
         RetrievalMetrics(max_rank=0)
-    with pytest.raises(UserError, match="Re-ranking starts from cosine"):
+    with pytest.raises(UserError, match="Re-ranking requires cosine"):
         RetrievalMetrics(distance="euclidean", rerank=True)
 
 
@@ -169,7 +169,7 @@ def evaluate_in_a_process(rank: int, folder: str) -> None:
         metric = RetrievalMetrics()
         update(metric, table, padded[rank::2])
         shared = metric.compute()
-        counts = len(metric.gathered().query_pids), len(metric.gathered().gallery_pids)
+        counts = len(metric.last_features().query_pids), len(metric.last_features().gallery_pids)
         local = sum(len(part) for part in metric.indices)
         metric.reset()
         if rank == 0:
