@@ -14,7 +14,12 @@ from typing import Any, ClassVar
 import pyarrow.compute as pc
 
 from diffreid_lightning.datasets.layout_advice import recognize_format, suggestion
-from diffreid_lightning.datasets.skipped_files import describe_unread, find_unread_images, suggest_conversion
+from diffreid_lightning.datasets.skipped_files import (
+    describe_unread,
+    find_unread_images,
+    no_images_error,
+    suggest_conversion,
+)
 from diffreid_lightning.errors import UserError, shorten
 from diffreid_lightning.manifest.image_root import ImageRoot
 from diffreid_lightning.manifest.manifest import Manifest
@@ -206,14 +211,9 @@ class PersonDataset(ABC):
         """Read the manifest and the number of junk images from disk."""
         images = self._place(ImageRoot(self.root))
         rows = self._rows(images)
-        unread = find_unread_images(images, images.names())
         if not rows.file_name:
-            raise UserError(
-                f"{self!r} holds no images",
-                looked_for=self.layout,
-                found=describe_unread(unread) or "its folders, but no image in them",
-                remedy=suggest_conversion(unread) or "unpack or copy the images again",
-            )
+            raise no_images_error(f"{self!r} holds no images", images, looked_for=self.layout)
+        unread = find_unread_images(images, images.names())
         if unread:
             rows.notes.append(f"{describe_unread(unread)} are not read; {suggest_conversion(unread)}")
         self._notes = tuple(rows.notes)

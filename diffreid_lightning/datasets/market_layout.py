@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from diffreid_lightning.datasets.base import PersonDataset, Rows, unreadable_names_error, wrong_layout_error
 from diffreid_lightning.datasets.layout_advice import recognize_format, suggestion
-from diffreid_lightning.datasets.skipped_files import describe_unread, find_unread_images, suggest_conversion
+from diffreid_lightning.datasets.skipped_files import no_images_error
 from diffreid_lightning.errors import UserError, shorten
 from diffreid_lightning.manifest.image_root import ImageRoot
 
@@ -55,12 +55,7 @@ class MarketLayout(PersonDataset):
             before = len(rows.file_name)
             self._read_folder(rows, images, folder, split)
             if len(rows.file_name) == before and not images.exists(EXPORT_NOTE):
-                unread = find_unread_images(images, images.names(folder))
-                raise UserError(
-                    f"The folder {images.path / folder} holds no images",
-                    found=describe_unread(unread) or shorten(images.names(folder)) or "nothing",
-                    remedy=suggest_conversion(unread) or "unpack or copy the images again",
-                )
+                raise no_images_error(f"The folder {images.path / folder} holds no images", images, folder)
         return rows
 
     def _read_folder(self, rows: Rows, images: ImageRoot, folder: str, split: str) -> None:

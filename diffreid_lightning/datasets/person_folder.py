@@ -17,12 +17,13 @@ from diffreid_lightning.datasets.folder_names import (
     shared_numbers,
 )
 from diffreid_lightning.datasets.layout_advice import TABLE, suggestion
-from diffreid_lightning.datasets.split_entries import SPLITS, Placed, entry_exists, place
+from diffreid_lightning.datasets.split_entries import SPLITS, Placed, check_pair, entry_exists, place
 from diffreid_lightning.errors import UserError, shorten
 from diffreid_lightning.manifest.image_root import ImageRoot
 
 _JUNK = re.compile(r"0*-1")
 _CAMERA = re.compile(r"(?:^|_)c(?:am)?(?P<camera>\d+)")
+_PAIR_REMEDY = "add or give the other; each query is searched for in the gallery"
 _PROBE = 50
 _MAX_DIGITS = 18  # more do not fit a 64-bit number
 
@@ -209,7 +210,7 @@ class PersonFolder(PersonDataset):
     def _split(self, images: ImageRoot, names: list[str]) -> list[Placed]:
         """Assign the images to the given splits, or to those that folders are named after."""
         if self.entries:
-            _check_pair(images, self.entries)
+            check_pair(images.path, self.entries, _PAIR_REMEDY)
             return place(images, names, self.entries)
         splits = find_split_folders({name.split("/", 1)[0] for name in names if "/" in name}, self.pid_in_name)
         if not splits:
@@ -223,7 +224,7 @@ class PersonFolder(PersonDataset):
                 f"A split of {images.path} holds no images: {shorten(sorted(empty))}",
                 remedy="unpack or copy the images again, or remove the empty folder",
             )
-        _check_pair(images, set(splits.values()))
+        check_pair(images.path, splits.values(), _PAIR_REMEDY)
         return [Placed(name, splits[name.split("/", 1)[0]], name.split("/", 1)[1]) for name in names]
 
     def _file(self, placed: Placed) -> _File | None:
@@ -316,16 +317,6 @@ def _search_text(pattern: re.Pattern[str] | None, placed: Placed) -> str:
     """Return the text to search a pattern in: path or file name, and the rest of a list's line."""
     name = placed.name if pattern is not None and "/" in pattern.pattern else placed.name.rpartition("/")[2]
     return f"{name} {placed.rest}" if placed.rest else name
-
-
-def _check_pair(images: ImageRoot, splits: Iterable[str]) -> None:
-    splits = set(splits)
-    if ("query" in splits) != ("gallery" in splits):
-        raise UserError(
-            f"Query and gallery require each other, but {images.path} has only one of them",
-            found=", ".join(sorted(splits)),
-            remedy="add or give the other; each query is searched for in the gallery",
-        )
 
 
 def _check_groups(pattern: re.Pattern[str]) -> None:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from diffreid_lightning.datasets.base import PersonDataset, Rows
 from diffreid_lightning.datasets.person_folder import number_words
 from diffreid_lightning.datasets.skipped_files import find_unread_images
-from diffreid_lightning.datasets.split_entries import SPLITS
+from diffreid_lightning.datasets.split_entries import SPLITS, check_pair
 from diffreid_lightning.errors import UserError, nearest, shorten
 from diffreid_lightning.manifest.image_root import ImageRoot, is_image_name
 from diffreid_lightning.manifest.manifest import Manifest
@@ -178,12 +178,8 @@ class PersonTable(PersonDataset):
                 found=shorten(unknown),
                 remedy="write train, val, query (images to search for) or gallery (images to search in)",
             )
-        if ("query" in words) != ("gallery" in words):
-            raise UserError(
-                f"Query and gallery require each other, but {self.root} has only one of them",
-                found=", ".join(sorted(set(words))),
-                remedy=f"write the other in the column {heading!r}, for images of the same people from other cameras",
-            )
+        remedy = f"write the other in the column {heading!r}, for images of the same people from other cameras"
+        check_pair(self.root, words, remedy)
         return words
 
     def _refuse_other_splits(self, columns: dict[str, list[str]], picked: dict[str, str | None]) -> None:

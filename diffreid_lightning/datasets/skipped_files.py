@@ -59,6 +59,18 @@ def suggest_conversion(found: dict[str, tuple[list[str], str]]) -> str:
     return "; ".join(ways)
 
 
+def no_images_error(what: str, images: ImageRoot, folder: str = "", looked_for: str | None = None) -> UserError:
+    """Return the error for a folder in which no image can be read."""
+    names = images.names(folder)
+    unread = find_unread_images(images, names)
+    return UserError(
+        what,
+        looked_for=looked_for,
+        found=describe_unread(unread) or shorten(names) or "no files",
+        remedy=suggest_conversion(unread) or "unpack or copy the images again",
+    )
+
+
 def _format(images: ImageRoot, name: str) -> str:
     try:
         data = images.read_start(name, _HEADER)

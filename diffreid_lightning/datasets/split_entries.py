@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from diffreid_lightning.errors import UserError, nearest, shorten
 from diffreid_lightning.manifest.image_root import ImageRoot, is_image_name
@@ -63,6 +64,20 @@ def place(images: ImageRoot, names: Sequence[str], wanted: Mapping[str, Iterable
                         remedy=f"give folders, globs or lists without a common image for {other.split} and {split}",
                     )
     return list(placed.values())
+
+
+def check_pair(place: Path, splits: Collection[str], remedy: str) -> None:
+    """Refuse query without gallery and gallery without query.
+
+    Raises:
+        UserError: one of them is missing.
+    """
+    if ("query" in splits) != ("gallery" in splits):
+        raise UserError(
+            f"Query and gallery require each other, but {place} has only one of them",
+            found=", ".join(sorted(set(splits))),
+            remedy=remedy,
+        )
 
 
 def _is_list(images: ImageRoot, entry: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -55,12 +55,7 @@ _STAGES_COLUMNS: Mapping[str, pa.DataType] = {
 }
 """Additional columns of stages; they follow the contract's columns, sorted by name like any others."""
 
-KNOWN_COLUMNS: Mapping[str, pa.DataType] = {
-    **BASE_COLUMNS,
-    **GENERATED_COLUMNS,
-    **SCORED_COLUMNS,
-    **SELECTED_COLUMNS,
-}
+KNOWN_COLUMNS: Mapping[str, pa.DataType] = {**BASE_COLUMNS, **GENERATED_COLUMNS, **SCORED_COLUMNS, **SELECTED_COLUMNS}
 
 
 def table_from_columns(columns: Mapping[str, Any], origin: str) -> pa.Table:
@@ -101,16 +96,9 @@ def normalize(table: pa.Table, origin: str) -> pa.Table:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UserError(f"Columns occur twice in the manifest of {origin}", found=shorten(twice))
-    missing = [name for name in BASE_COLUMNS if name not in names]
-    if missing:
-        extra = [name for name in names if name not in KNOWN_COLUMNS]
-        hints = [f"rename {guess!r} to {name!r}" for name in missing if (guess := nearest(name, extra))]
-        raise UserError(
-            f"The manifest of {origin} lacks columns: {', '.join(missing)}",
-            looked_for=", ".join(BASE_COLUMNS),
-            found=shorten(names, 20) or "no columns",
-            remedy="; ".join(hints) or "add them; see `Manifest` for their content",
-        )
+    _require_columns(
+        table, BASE_COLUMNS, f"The manifest of {origin} lacks columns", "add them; see `Manifest` for their content"
+    )
     order = [name for name in KNOWN_COLUMNS if name in names]
     order += sorted(name for name in names if name not in KNOWN_COLUMNS)
     return pa.table({name: _cast(name, table[name], origin) for name in order})
@@ -228,6 +216,20 @@ def _wrong_type(name: str, found: str, origin: str) -> UserError:
     )
 
 
+def _require_columns(table: pa.Table, required: Iterable[str], what: str, remedy: str) -> None:
+    names = table.column_names
+    missing = [name for name in required if name not in names]
+    if missing:
+        extra = [name for name in names if name not in KNOWN_COLUMNS]
+        hints = [f"rename {guess!r} to {name!r}" for name in missing if (guess := nearest(name, extra))]
+        raise UserError(
+            f"{what}: {', '.join(missing)}",
+            looked_for=", ".join(required),
+            found=shorten(names, 20) or "no columns",
+            remedy="; ".join(hints) or remedy,
+        )
+
+
 def _refuse(table: pa.Table, bad: Any, what: str, remedy: str, origin: str, show: str | None = None) -> None:
     """Raise an error with rows and values if the mask ``bad`` is true for any row; nulls count as false."""
     if not pc.any(bad).as_py():
@@ -245,16 +247,8 @@ def _validate_generated(table: pa.Table, origin: str) -> None:
     generated = pc.equal(table["split"], "generated")
     if not pc.any(generated).as_py():
         return
-    missing = [name for name in GENERATED_COLUMNS if name not in table.column_names]
-    if missing:
-        extra = [name for name in table.column_names if name not in KNOWN_COLUMNS]
-        hints = [f"rename {guess!r} to {name!r}" for name in missing if (guess := nearest(name, extra))]
-        raise UserError(
-            f"The manifest of {origin} has generated rows but lacks columns: {', '.join(missing)}",
-            looked_for=", ".join(GENERATED_COLUMNS),
-            found=shorten(table.column_names, 20),
-            remedy="; ".join(hints) or "add the origin of each generated row",
-        )
+    what = f"The manifest of {origin} has generated rows but lacks columns"
+    _require_columns(table, GENERATED_COLUMNS, what, "add the origin of each generated row")
     for name in GENERATED_COLUMNS:
         empty = pc.and_(generated, pc.is_null(table[name]))
         _refuse(table, empty, f"generated rows without {name!r}", "give every generated row a value", origin)

@@ -185,8 +185,8 @@ class RetrievalMetrics(Metric):
                 )
         once = order[~repeated]
         query, gallery = once[is_query[once] != 0], once[is_query[once] == 0]
-        values = (features, pids, camids, indices)
-        return RetrievalFeatures(*(value[rows] for value in values for rows in (query, gallery)))
+        columns = (features, pids, camids, indices)
+        return RetrievalFeatures(*(column[rows] for column in columns for rows in (query, gallery)))
 
     def _wrap_compute(self, compute: Callable[[], RetrievalResult]) -> Callable[[], RetrievalResult]:
         """Hide the result from torchmetrics, which rebuilds collections and squeezes their tensors."""
