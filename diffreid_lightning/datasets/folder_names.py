@@ -86,7 +86,7 @@ def find_mixed_folder(names: Iterable[str]) -> tuple[str, list[str]] | None:
     return None
 
 
-def shared_numbers(names: Iterable[str]) -> tuple[list[str], bool] | None:
+def find_shared_numbers(names: Iterable[str]) -> tuple[list[str], bool] | None:
     """Return the leading numbers of the file names, if most of them occur in several folders; else None.
 
     These are people in folders of scenes (``lobby/001_0.jpg``, ``gate/001_0.jpg``), or frames in folders of people.

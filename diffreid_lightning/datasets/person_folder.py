@@ -14,7 +14,7 @@ from diffreid_lightning.datasets.folder_names import (
     find_mixed_folder,
     find_split_folders,
     is_part_name,
-    shared_numbers,
+    find_shared_numbers,
 )
 from diffreid_lightning.datasets.layout_advice import TABLE, suggestion
 from diffreid_lightning.datasets.split_entries import SPLITS, Placed, check_pair, entry_exists, place
@@ -265,7 +265,7 @@ class PersonFolder(PersonDataset):
         if mixed is not None:
             folder, pids = mixed
             self._raise_not_people(images, f"names of {len(pids)} people in {folder or 'it'}: {shorten(pids, 5)}")
-        shared = shared_numbers(one.name for one in placed)
+        shared = find_shared_numbers(one.name for one in placed)
         if shared is not None:
             numbers, repeated = shared
             found = f"the same numbers at the start of the file names in several folders: {shorten(numbers, 5)}"

@@ -77,7 +77,7 @@ def draw_pk_epoch(
     _refuse_missing_kind(generated, share)
     has_real, has_generated = (np.asarray([len(pair[kind]) > 0 for pair in decks])[order] for kind in (0, 1))
     by_batch = (has_real.reshape(batches, -1), has_generated.reshape(batches, -1))
-    counts = _generated_per_visit(*by_batch, images, share, rng).ravel()
+    counts = _count_generated(*by_batch, images, share, rng).ravel()
     for (real, made), own in zip(decks, visits, strict=True):
         is_made = np.arange(images) < counts[own, None]
         hand = np.empty(is_made.shape, dtype=np.int64)
@@ -139,7 +139,7 @@ def _refuse_missing_kind(generated: npt.NDArray[np.bool_], share: float) -> None
         )
 
 
-def _generated_per_visit(
+def _count_generated(
     has_real: npt.NDArray[np.bool_],
     has_generated: npt.NDArray[np.bool_],
     images: int,

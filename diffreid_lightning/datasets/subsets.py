@@ -31,7 +31,7 @@ def small_scale(manifest: Manifest, identities: float | int, seed: int) -> npt.N
     Raises:
         UserError: the number is out of range, or there are fewer identities.
     """
-    labels, training = _training(manifest)
+    labels, training = _training_rows(manifest)
     present = np.unique(labels[training])
     # A whole number from the command line may be a float: typing's cache takes int | float for float | int.
     if isinstance(identities, int) or (identities > 1 and identities.is_integer()):
@@ -63,7 +63,7 @@ def few_shot(manifest: Manifest, images: float, seed: int) -> npt.NDArray[np.boo
         UserError: the share is out of range.
     """
     share = _share(images, "images")
-    labels, training = _training(manifest)
+    labels, training = _training_rows(manifest)
     kept = ~training
     names = np.asarray(manifest.numpy("file_name"), dtype=str)
     rows = np.flatnonzero(training)
@@ -91,7 +91,7 @@ def listed(manifest: Manifest, names: Sequence[str]) -> npt.NDArray[np.bool_]:
     Raises:
         UserError: a name means no training image, or several; or none is named.
     """
-    _, training = _training(manifest)
+    _, training = _training_rows(manifest)
     files = [str(name) for name in manifest.numpy("file_name")]
     rows: dict[str, list[int]] = {}
     for row in np.flatnonzero(training).tolist():
@@ -130,7 +130,7 @@ def read_names(file: Path) -> list[str]:
     return [line.split()[0] for line in lines if line.strip() and not line.startswith("#")]
 
 
-def _training(manifest: Manifest) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+def _training_rows(manifest: Manifest) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
     labels, _ = manifest.identities()
     return labels, np.asarray(manifest.numpy("split") == "train")
 

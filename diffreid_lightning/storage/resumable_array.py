@@ -132,7 +132,7 @@ def fill_array(
             return
         if file.exists():
             rank_zero_info(f"{file} is damaged and computed again")
-        done = _rows_done(part, mark, dtype, shape)
+        done = _count_done_rows(part, mark, dtype, shape)
         store = np.lib.format.open_memmap(part, "r+") if done else new_array(part, dtype, shape)
         for start in track(range(done, shape[0], batch_size), description=description):
             end = min(start + batch_size, shape[0])
@@ -160,7 +160,7 @@ def _check_finite(computed: npt.NDArray[np.generic], start: int, description: st
         )
 
 
-def _rows_done(part: Path, mark: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> int:
+def _count_done_rows(part: Path, mark: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> int:
     """Return the number of rows of a killed run; 0 if it cannot be resumed."""
     try:
         done = int(mark.read_text(encoding="utf-8"))

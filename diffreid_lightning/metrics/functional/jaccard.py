@@ -25,7 +25,7 @@ from diffreid_lightning.metrics.functional.knn import Neighborhoods, PooledFeatu
 from diffreid_lightning.metrics.functional.near_pairs import Pairs, symmetric_matrix
 from diffreid_lightning.metrics.functional.reciprocal_encoding import (
     average_encodings,
-    expanded_reciprocal_sets,
+    expand_reciprocal_sets,
     member_distances,
     reciprocal_members,
     rows_of_members,
@@ -64,7 +64,7 @@ def jaccard_distances(features: Tensor, eps: float, *, k1: int = 30, k2: int = 6
 
     # 1. Neighbors. 2. Reciprocal sets. 3. Encodings: softmax of -d over a set, d = 2 - 2 cos. 4. Local query expansion.
     found = _itself_first(nearest_neighbors(pool, min(max(k1, k2), len(pool))))
-    sets = expanded_reciprocal_sets(found.indices[:, :k1], round(k1 / 2) + 1)
+    sets = expand_reciprocal_sets(found.indices[:, :k1], round(k1 / 2) + 1)
     owner, distances = member_distances(sets, pool, found)
     encodings = weigh_members(sets, owner, np.exp(-2 * distances))
     encodings = average_encodings(encodings, found.indices[:, :k2])

@@ -33,7 +33,7 @@ def reciprocal_members(neighbors: np.ndarray) -> np.ndarray:
     return reciprocal
 
 
-def expanded_reciprocal_sets(neighbors: np.ndarray, half: int) -> sparse.csr_array:
+def expand_reciprocal_sets(neighbors: np.ndarray, half: int) -> sparse.csr_array:
     """Return the reciprocal set of each image, expanded by the sets of members that mostly overlap with it (eq. 5).
 
     Args:

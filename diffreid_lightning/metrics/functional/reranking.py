@@ -19,7 +19,7 @@ from diffreid_lightning.metrics.functional.checks import check_features
 from diffreid_lightning.metrics.functional.knn import PooledFeatures, nearest_neighbors
 from diffreid_lightning.metrics.functional.reciprocal_encoding import (
     average_encodings,
-    expanded_reciprocal_sets,
+    expand_reciprocal_sets,
     member_distances,
     weigh_members,
 )
@@ -63,7 +63,7 @@ def k_reciprocal_rerank(
     # 1. Neighbors, each image the first among its own. 2. Reciprocal sets. 3. Encodings. 4. Local query expansion.
     result = np.empty((len(query_features), len(gallery_features)), dtype=np.float32)
     neighborhoods = nearest_neighbors(pool, min(max(k1 + 1, k2), len(pool)), query_gallery=result)
-    sets = expanded_reciprocal_sets(neighborhoods.indices[:, : k1 + 1], round(k1 / 2) + 1)
+    sets = expand_reciprocal_sets(neighborhoods.indices[:, : k1 + 1], round(k1 / 2) + 1)
     owner, distances = member_distances(sets, pool, neighborhoods)
     weights = np.exp(-np.square(distances) / _positive(neighborhoods.farthest**2)[owner])
     encodings = weigh_members(sets, owner, weights)
