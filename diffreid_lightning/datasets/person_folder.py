@@ -12,9 +12,9 @@ from diffreid_lightning.datasets.base import PersonDataset, Rows, descend, unrea
 from diffreid_lightning.datasets.folder_names import (
     are_not_people,
     find_mixed_folder,
+    find_shared_numbers,
     find_split_folders,
     is_part_name,
-    find_shared_numbers,
 )
 from diffreid_lightning.datasets.layout_advice import TABLE, suggestion
 from diffreid_lightning.datasets.split_entries import SPLITS, Placed, check_pair, entry_exists, place
