@@ -125,7 +125,7 @@ def _walk_section(node: Any, path: str, owner: type, passed: int) -> UserError |
             f"{path + '.init_args'!r} cannot be {given!r}.", looked_for=f"a mapping of {owner.__name__}'s arguments"
         )
     signature = inspect.signature(owner).parameters
-    if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in signature.values()):
+    if not _hands_on([*_constructors(owner)][-1]):
         given = {**given, **(section.get("dict_kwargs") or {})}
     error = explain_arguments(given, path, owner)
     if error is not None:
@@ -249,8 +249,14 @@ def _constructors(owner: type) -> Iterator[Callable[..., Any]]:
         yield owner
     for constructor in defined:
         yield constructor
-        if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in inspect.signature(constructor).parameters.values()):
+        if not _hands_on(constructor):
             return
+
+
+def _hands_on(constructor: Callable[..., Any]) -> bool:
+    """Return true if a constructor has ``**kwargs``."""
+    parameters = inspect.signature(constructor).parameters.values()
+    return any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
 
 
 def classes_in(hint: Any) -> Iterator[type]:
