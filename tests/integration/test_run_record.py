@@ -43,7 +43,7 @@ def test_every_command_that_makes_something_is_recorded(tracked: Command, market
     assert fit is not None and test is not None and validation is not None
     check_summaries(fit, test, validation, tmp_path / "runs/reid")
     # A run that starts from these weights knows what is behind them.
-    words = [*words, f"--model.init_from={runs[0] / 'backbone'}", "--trainer.limit_train_batches=1"]
+    words = [*words, f"--model.init_from={runs[0] / 'backbone'}", "--trainer.max_steps=1"]
     assert tracked("fit", *words, "--trainer.max_epochs=1", "--data.num_workers=0", "--seed_everything=7") == 0
     second = read_summary(tmp_path / "runs/reid/fit-005")
     assert second is not None
