@@ -7,13 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from diffreid_lightning.benchmark.grid_entries import Grid
-from diffreid_lightning.benchmark.jobs import Job
-from diffreid_lightning.config_files import load_layers, merge_layers, split_config_flags
+from diffreid_lightning.benchmark.jobs import Job, configs_of
+from diffreid_lightning.config_files import merge_layers, split_config_flags
 from diffreid_lightning.storage.yaml_files import parse_yaml
 
-_DEFAULT_BATCH = 64  # images: 16 identities, 4 images of each
-_EPOCHS, _BATCHES = "trainer.max_epochs", "trainer.limit_train_batches"
+_EPOCHS, _LIMIT = "trainer.max_epochs", "trainer.limit_train_batches"
 _SAMPLER = "data.init_args.sampler.init_args"
+#: arguments of samplers whose product is the number of images in a batch
+_SIZES = (("identities_per_batch", "images_per_identity"), ("clusters_per_batch", "images_per_cluster"))
+_DEFAULT_BATCH = 64
 
 
 class Estimate(NamedTuple):
@@ -45,21 +47,29 @@ def estimate(grid: Grid, jobs: Mapping[str, Job]) -> list[Estimate]:
 def images_drawn(grid: Grid, job: Job) -> float:
     """Return how many images the training of a cell draws; 0 for a test, and where the number of images is unknown.
 
-    An epoch has as many as ``limit_train_batches`` says where that is a whole number, else one for each image.
+    An epoch has as many batches as ``limit_train_batches`` or the sampler's ``batches`` say; else it draws one image
+    for each that there is.
     """
     if job.cell is None or job.words[0] != "fit":
         return 0
     settings = settings_of(job.words)
-    epochs, batches = settings.get(_EPOCHS), settings.get(_BATCHES)
+    epochs = settings.get(_EPOCHS)
     if not isinstance(epochs, int):
         return 0
-    if isinstance(batches, int) and not isinstance(batches, bool):
-        sampler = [settings.get(f"{_SAMPLER}.{name}") for name in ("identities_per_batch", "images_per_identity")]
-        size = sampler[0] * sampler[1] if all(isinstance(n, int) for n in sampler) else _DEFAULT_BATCH  # type: ignore
-        return float(epochs * batches * size)
+    for batches in (settings.get(_LIMIT), settings.get(f"{_SAMPLER}.batches")):
+        if isinstance(batches, int) and not isinstance(batches, bool):
+            return float(epochs * batches * _batch_size(settings))
     subset = grid.settings[job.cell.setting].subset
     share = _share(subset.get("identities")) * _share(subset.get("images"))
     return epochs * (grid.datasets[job.cell.dataset].images or 0) * share
+
+
+def _batch_size(settings: Mapping[str, Any]) -> int:
+    for names in _SIZES:
+        one, other = (settings.get(f"{_SAMPLER}.{name}") for name in names)
+        if isinstance(one, int) and isinstance(other, int):
+            return one * other
+    return _DEFAULT_BATCH
 
 
 def _share(value: Any) -> float:
@@ -74,7 +84,7 @@ def settings_of(words: Sequence[str]) -> dict[str, Any]:
     """
     names, rest = split_config_flags(words)
     nothing: dict[str, Any] = {}
-    found = dict(_leaves(functools.reduce(merge_layers, load_layers(words[0], names), nothing)))
+    found = dict(_leaves(functools.reduce(merge_layers, configs_of(words[0], tuple(names)), nothing)))
     for word, following in zip(rest, [*rest[1:], ""], strict=True):
         flag, equals, value = word.partition("=")
         if flag.startswith("--"):

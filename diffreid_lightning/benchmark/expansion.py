@@ -44,6 +44,7 @@ class _Filling:
     needs: list[str] = field(default_factory=list)
     datasets: set[str] = field(default_factory=set)
     made_from: set[str] = field(default_factory=set)
+    made_from_all: set[str] = field(default_factory=set)
     own: set[str] = field(default_factory=set)  #: of ``data``, ``subset`` and ``seed``, what its words name
     inherited: set[str] = field(default_factory=set)  #: and those of the preparations that they name
 
@@ -112,6 +113,7 @@ class _Expansion:
         filling = _Filling(source or dataset, setting.subset, seed)
         filling.datasets.update(label for label in (dataset, source) if label is not None)
         filling.made_from.update(row.made_from)
+        filling.made_from_all.update(row.made_from)
         if setting.needs is not None:
             before = self.cell(row, self.grid.settings[setting.needs], source or dataset, None, seed)
             self._go_back(filling, before)
@@ -120,8 +122,9 @@ class _Expansion:
         if source is not None:
             filling.values = {**filling.values, "source": data_token(source)}
         words, weights = self._cell_words(row, setting, dataset, filling)
-        hidden = {dataset} if source is not None or not setting.labels else set()
-        cell = Cell(row.label, setting.label, dataset, source, seed, bool(hidden & filling.made_from))
+        unlabeled = source is not None or not setting.labels
+        seen = filling.made_from if unlabeled else filling.made_from_all if setting.subset else ()
+        cell = Cell(row.label, setting.label, dataset, source, seed, dataset in seen)
         return self._add(name, words, filling, weights, setting.subset.get("list_file"), cell)
 
     def _cell_words(
@@ -134,7 +137,7 @@ class _Expansion:
             raise UserError(f"The command of {where} is no training or test.", looked_for="fit or test", found=words[0])
         added, start = {"data.test": data_token(dataset)}, None
         if words[0] == "fit":
-            words += [*self.grid.flags, *self.grid.datasets[dataset].flags]
+            words += [*self.grid.flags, *self.grid.datasets[dataset].flags, *setting.flags.get(dataset, ())]
             words += [self._fill(word, filling, f"the row {row.label!r}") for word in row.flags]
             if not _has(words, "data.target"):
                 added["data.train"] = training_source(dataset, setting.subset)
@@ -159,6 +162,8 @@ class _Expansion:
         if filling.own & {"data", "subset"}:
             filling.datasets.add(filling.labeled)
             filling.made_from.update({filling.labeled} if entry.labels else ())
+            if entry.labels and (not filling.subset or "subset" not in filling.own):
+                filling.made_from_all.add(filling.labeled)
         full = "/".join(("made", name, *filling.parts))
         self._fillings[full] = filling
         if full not in self.jobs:
@@ -182,6 +187,7 @@ class _Expansion:
             needs=tuple(dict.fromkeys(filling.needs)),
             datasets=frozenset(filling.datasets),
             made_from=frozenset(filling.made_from),
+            made_from_all=frozenset(filling.made_from_all),
             weights=weights,
             key=key,
             cell=cell,
@@ -224,6 +230,7 @@ class _Expansion:
         filling.needs.append(before.name)
         filling.datasets.update(before.datasets)
         filling.made_from.update(before.made_from)
+        filling.made_from_all.update(before.made_from_all)
 
 
 def _has(words: list[str], flag: str) -> bool:

@@ -32,7 +32,7 @@ class Initialization:
         label: in the table.
         init_from: value of ``model.init_from``, with placeholders; None for random weights.
         flags: further words of every ``fit``, with placeholders.
-        made_from: labels of the datasets whose identities went into the weights, beside those of its preparations.
+        made_from: labels of the datasets whose labels all went into the weights; those of preparations are known.
         settings: labels of the settings that it has cells in; empty for all.
         against: label of the row that it is compared with; None for the grid's.
         note: a sentence for the table's caption.
@@ -74,6 +74,7 @@ class Setting:
         on_source: that run is on another dataset, the source; the cell's own dataset is the target.
         labels: whether the identities of the cell's own dataset are used; a target's are not.
         pairs: (source, target) labels; empty for every ordered pair of datasets.
+        flags: further words for single datasets, by label.
         throughput: its own speed; None for the grid's.
     """
 
@@ -84,6 +85,7 @@ class Setting:
     on_source: bool = False
     labels: bool = True
     pairs: tuple[tuple[str, str], ...] = ()
+    flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     throughput: Throughput | None = None
 
 
@@ -111,7 +113,8 @@ class Published:
     Args:
         label: of the row.
         cite: the paper.
-        numbers: (mAP, Rank-1) in percent by setting and dataset; a target is named ``SOURCE to TARGET``.
+        numbers: (mAP, Rank-1) in percent by setting and dataset, NaN for one that is not published; a target is named
+            ``SOURCE to TARGET``.
     """
 
     label: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -138,7 +139,7 @@ def _initialization(label: str, entry: Any, where: str) -> Initialization:
 
 
 def _setting(label: str, entry: Any, where: str) -> Setting:
-    entry = _mapping(entry, where, ("run", "subset", "needs", "labels", "pairs", "throughput"))
+    entry = _mapping(entry, where, ("run", "subset", "needs", "labels", "pairs", "flags", "throughput"))
     subset = mapping_at(entry, "subset", where)
     refuse_unknown_keys(subset, _SUBSET, f"the subset of {where}")
     needs = entry.get("needs")
@@ -155,6 +156,7 @@ def _setting(label: str, entry: Any, where: str) -> Setting:
         on_source=str(needs).endswith(_ON_SOURCE),
         labels=bool(entry.get("labels", True)),
         pairs=tuple((str(source), str(target)) for source, target in pairs),
+        flags={str(key): split_words(str(text), where) for key, text in mapping_at(entry, "flags", where).items()},
         throughput=_throughput(entry, where),
     )
 
@@ -178,12 +180,19 @@ def _published(entry: Any, where: str) -> Published:
     numbers: dict[tuple[str, str], tuple[float, float]] = {}
     for setting, columns in mapping_at(entry, "numbers", where).items():
         for dataset, pair in mapping_at({"columns": columns}, "columns", where).items():
-            if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(n, (int, float)) for n in pair):
-                raise UserError(f"{where} has no two numbers.", looked_for="DATASET: [mAP, Rank-1]", found=repr(pair))
-            for number in pair:
-                check_range(f"a number of {where}", number, 0, 100)
-            numbers[str(setting), str(dataset)] = (float(pair[0]), float(pair[1]))
+            if not isinstance(pair, list) or len(pair) != 2 or not all(_is_percentage(value) for value in pair):
+                raise UserError(
+                    f"{where} is not mAP and Rank-1 in percent.",
+                    looked_for="DATASET: [mAP, Rank-1], null for one that is not published",
+                    found=f"{dataset}: {pair!r}",
+                )
+            mean, rank1 = (math.nan if value is None else float(value) for value in pair)
+            numbers[str(setting), str(dataset)] = (mean, rank1)
     return Published(str(entry.get("label") or ""), str(entry.get("cite") or ""), numbers)
+
+
+def _is_percentage(value: Any) -> bool:
+    return value is None or (isinstance(value, (int, float)) and 0 <= value <= 100)
 
 
 def _throughput(given: Mapping[str, Any], where: str) -> Throughput | None:
@@ -240,8 +249,8 @@ def _check(grid: Grid, where: str) -> None:
         if setting.needs is not None:
             _refuse_unknown_label(setting.needs, grid.settings, f"'needs' of {setting.label!r} in {where}")
             _refuse_chain(grid, setting, where)
-        for label in (label for pair in setting.pairs for label in pair):
-            _refuse_unknown_label(label, grid.datasets, f"'pairs' of {setting.label!r} in {where}")
+        for label in (*(label for pair in setting.pairs for label in pair), *setting.flags):
+            _refuse_unknown_label(label, grid.datasets, f"the setting {setting.label!r} of {where}")
 
 
 def _refuse_chain(grid: Grid, setting: Setting, where: str) -> None:

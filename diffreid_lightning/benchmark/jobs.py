@@ -33,7 +33,7 @@ class Cell:
         dataset: label of the dataset that it is tested on.
         source: label of the dataset whose labels are used where that is another one; None otherwise.
         seed: of the run.
-        sees_target: its initialization was made with labels that the setting keeps from it.
+        sees_target: its initialization was made with labels of that dataset that the setting keeps from it.
     """
 
     initialization: str
@@ -59,6 +59,7 @@ class Job:
         needs: names of the jobs whose results it reads.
         datasets: labels of the datasets that it and all before it read.
         made_from: labels of the datasets whose identities went into what it starts from or makes.
+        made_from_all: those of them of which all training images did, in place of a subset.
         weights: a path from elsewhere that it starts from, or None.
         key: hash of what it does: its words, the configs they name, and the keys of what it needs.
         cell: its place in the grid; None for a preparation.
@@ -69,6 +70,7 @@ class Job:
     needs: tuple[str, ...]
     datasets: frozenset[str]
     made_from: frozenset[str]
+    made_from_all: frozenset[str]
     weights: str | None
     key: str
     cell: Cell | None = None
@@ -117,15 +119,19 @@ def key_of(words: Sequence[str], list_file: str | None) -> str:
         UserError: a config or the list cannot be read.
     """
     names, _ = split_config_flags(words)
-    configs = _configs(words[0], tuple(names))
+    configs = configs_of(words[0], tuple(names))
     listed = None if list_file is None else _list_hash(list_file)
     made_of = [list(words), configs, vocabulary_hashes([*configs], words), listed]
     return hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()[:_KEY_LENGTH]
 
 
 @functools.cache
-def _configs(command: str, names: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Load the configs that a command names, those of a chain's stages included."""
+def configs_of(command: str, names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Load the configs of a command, from the lowest to the topmost; of a chain, its stages and theirs.
+
+    Raises:
+        UserError: one of them cannot be found or read.
+    """
     if command != "pipeline":
         return load_layers(command, names)
     chain = read_chain(names, {})
@@ -146,7 +152,7 @@ def _list_hash(file: str) -> str:
 
 def forget() -> None:
     """Clear the cached configs: between two benchmarks of one process, files may change."""
-    _configs.cache_clear()
+    configs_of.cache_clear()
 
 
 def choose(jobs: Mapping[str, Job], pattern: str | None) -> dict[str, Job]:

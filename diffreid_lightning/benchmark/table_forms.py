@@ -80,7 +80,7 @@ def caption(grid: Grid, comparison: Comparison) -> list[str]:
             f"Bonferroni); * p < {LEVEL:g} (paired t-test, adjusted for the {comparison.comparisons} by Holm)."
         )
     if any(row.sees_target for row in comparison.rows):
-        sentences.append("† made with labels of the dataset that it is tested on, which the setting does not use.")
+        sentences.append("† made with labels of the dataset that it is tested on which the setting keeps from it.")
     rows = {row.label for row in comparison.rows}
     sentences += [f"{row.label}: {row.note}" for row in grid.initializations.values() if row.note and row.label in rows]
     return sentences + [f"{entry.label} (published): {entry.cite}." for entry in grid.published]
@@ -100,7 +100,7 @@ def references_text(comparison: Comparison) -> str:
 def published_text(entry: Published, column: tuple[str, str]) -> str:
     """Write the published numbers of a column."""
     found = entry.numbers.get(column)
-    return NOTHING if found is None else f"{found[0]:.1f} / {found[1]:.1f}"
+    return NOTHING if found is None else " / ".join(map(_published_number, found))
 
 
 def markdown(grid: Grid, comparison: Comparison) -> str:
@@ -140,7 +140,7 @@ def latex(grid: Grid, comparison: Comparison) -> str:
             lines.append(rf"{' & '.join([*[''] * 5, *small])} \\")
     for each in _published_rows(grid, comparison):
         found = [each.numbers.get(column) for column in columns]
-        numbers = [f"{pair[place]:.1f}" if pair else "--" for pair in found for place in range(2)]
+        numbers = [escape(_published_number(pair[place])) if pair else "--" for pair in found for place in range(2)]
         lines.append(rf"{' & '.join([escape(f'{each.label} (published)'), *[''] * 4, *numbers])} \\")
     comments = [f"% {sentence}" for sentence in caption(grid, comparison)]
     return "\n".join([*comments, *lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
@@ -166,7 +166,8 @@ def rows_of(grid: Grid, comparison: Comparison) -> list[dict[str, Any]]:
         for (setting, dataset), pair in each.numbers.items():
             for metric, number in zip(METRICS, pair, strict=True):
                 place = {"initialization": each.label, "sees_target": "", "setting": setting, "dataset": dataset}
-                found.append({**place, "metric": metric, "mean": number, "published": each.cite})
+                if number == number:  # published
+                    found.append({**place, "metric": metric, "mean": number, "published": each.cite})
     keys = list(dict.fromkeys(key for row in found for key in row))
     return [{key: row.get(key, "") for key in keys} for row in found]
 
@@ -218,6 +219,10 @@ def _numbers(entry: Entry, metric: str) -> dict[str, Any]:
 def _published_rows(grid: Grid, comparison: Comparison) -> list[Published]:
     """Return the published rows that have a number in one of the columns."""
     return [entry for entry in grid.published if set(entry.numbers) & set(comparison.columns)]
+
+
+def _published_number(value: float) -> str:
+    return NOTHING if value != value else f"{value:.1f}"
 
 
 def _latex_result(entry: Entry | None, metric: str) -> str:

@@ -30,6 +30,12 @@ def test_an_epoch_of_a_given_number_of_batches(make_grid: MakeGrid) -> None:
     assert images_drawn(grid, expand(grid)["scratch/usl/market/seed-0"]) == 50 * 200 * 256
 
 
+def test_a_sampler_that_says_how_many_batches_it_has(make_grid: MakeGrid) -> None:
+    run = "fit --config recipes/usl --data.target {target} --data.sampler.init_args.images_per_cluster 8"
+    grid = make_grid({"settings": {"USL": {"run": run}}})
+    assert images_drawn(grid, expand(grid)["scratch/usl/market/seed-0"]) == 2 * 30 * 16 * 8
+
+
 def test_flags_lie_over_configs_in_every_form() -> None:
     words = ["fit", "--config", "stages/transfer", "--model.warmup_epochs", "7", "--data.init_args.val_share=0.25"]
     found = settings_of(words)

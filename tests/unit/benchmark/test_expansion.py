@@ -128,7 +128,22 @@ def test_rows_that_saw_the_targets_labels_are_marked(make_grid: MakeGrid) -> Non
     marked = {job.name for job in expand(make_grid()).values() if job.cell is not None and job.cell.sees_target}
     expected = {f"{row}/usl/duke" for row in ("diff-person", "ready-weights")} | {"diff-person/usl/market"}
     expected |= {f"ready-weights/{setting}/market-to-duke" for setting in ("uda", "direct")}
+    expected.add("ready-weights/few-shot-30/duke")  # made of all images, of which the setting has 30 %
     assert marked == {f"{name}/seed-{seed}" for name in expected for seed in (0, 1)}
+
+
+def test_a_preparation_that_passes_the_subset_over_is_marked(make_grid: MakeGrid) -> None:
+    run = "pipeline --config chains/tour --root {out} --data {labeled}"
+    jobs = expand(make_grid({"preparations": {"generated": {"run": run}}}))
+    cells = [job.cell for job in jobs.values() if job.cell is not None and job.cell.initialization == "Diff-Person"]
+    assert all(cell.sees_target == (cell.setting in ("few-shot 30 %", "USL")) for cell in cells)
+
+
+def test_words_for_a_single_dataset(make_grid: MakeGrid) -> None:
+    grid = make_grid({"settings": {"USL": {"flags": {"duke": "--trainer.max_epochs 9"}}}})
+    jobs = expand(grid)
+    assert words_of(jobs["scratch/usl/duke/seed-0"])["trainer.max_epochs"] == "9"
+    assert words_of(jobs["scratch/usl/market/seed-0"])["trainer.max_epochs"] == "2"
 
 
 def test_labels_that_nothing_reads_do_not_count(make_grid: MakeGrid) -> None:

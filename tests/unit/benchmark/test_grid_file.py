@@ -57,8 +57,8 @@ def test_a_row_is_left_out_by_null(make_grid: MakeGrid) -> None:
         ({"initializations": {"Made": {"init_from": None}}}, "called 'made'"),
         ({"initializations": {"scratch": {"settings": ["ULS"]}}}, "did you mean 'USL'"),
         ({"throughput": {"images_per_second": 5}}, "is not a measurement"),
-        ({"published": [{"label": "x", "cite": "y", "numbers": {"direct": {"a": [1]}}}]}, "has no two numbers"),
-        ({"published": [{"label": "x", "cite": "y", "numbers": {"direct": {"a": [1, 101]}}}]}, "at most 100"),
+        ({"published": [{"label": "x", "cite": "y", "numbers": {"direct": {"a": [1]}}}]}, "is not mAP and Rank-1"),
+        ({"published": [{"label": "x", "cite": "y", "numbers": {"direct": {"a": [1, 101]}}}]}, "is not mAP and Rank-1"),
         ({"root": "${oc.env:NOBODY_SETS_THIS}"}, "give a default behind a comma"),
     ],
 )
