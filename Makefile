@@ -10,13 +10,14 @@ STAMP := $(VENV)/.dependencies-$(shell cat setup.cfg pyproject.toml | cksum | cu
 demo: install
 	$(PY) -m diffreid_lightning pipeline
 
-# The package's tests. Those of what stands around it (rendering, training tiny-sd, recipes at full size, experiments,
+# The package's tests. Those of what stands around it (rendering, training tiny-sd, configs that ship, experiments,
 # benchmarks, the fuzzer, the examples of the documentation) are test-tools'. Compiled files are kept: every process of
 # the tests imports the package.
 export PYTHONDONTWRITEBYTECODE :=
 PYTEST = $(PY) -m pytest -n 2 --dist worksteal --durations=25
 TOOLS_TESTS := tests/unit/tools tests/unit/experiments tests/unit/benchmarks tests/fuzz \
-	tests/integration/test_train_tiny_sd.py tests/integration/test_documentation.py tests/integration/test_recipes.py
+	tests/integration/test_train_tiny_sd.py tests/integration/test_documentation.py tests/integration/test_recipes.py \
+	tests/integration/test_configs.py tests/integration/test_packaged_grids.py
 test: install
 	$(PYTEST) tests $(TOOLS_TESTS:%=--ignore=%)
 

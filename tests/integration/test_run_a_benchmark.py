@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import random
-import re
 import signal
 import time
 from collections.abc import Callable
@@ -13,12 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from lightning.pytorch.cli import LightningCLI
 
-from diffreid_lightning.benchmark.expansion import expand
-from diffreid_lightning.benchmark.grid_file import read_grid
-from diffreid_lightning.benchmark.job_records import Workplace
-from diffreid_lightning.benchmark.job_runner import command_of
 from tests.fixtures.command_line import TINY, start
 from tests.fixtures.dataset_layouts import write_dukemtmcreid
 from tests.fixtures.wandb_records import read_run, runs_under
@@ -136,33 +130,3 @@ def test_a_cell_is_a_tracked_run_of_the_grids_group(grid: Path, tracked: Command
     run = read_run(record)
     assert (run["group"], run["name"]) == ("my grid", "scratch/supervised/market/seed-3")
     assert "test/mAP" in run["history"]
-
-
-@pytest.mark.parametrize("name", ["quick", "miniperson", "paper"])
-def test_every_command_of_a_packaged_grid_parses(
-    name: str, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Commands that differ in places, seeds and initial weights alone are parsed once."""
-    grid = read_grid([f"benchmark/{name}"], str(tmp_path / "root"))
-    place = Workplace(grid.root, dict.fromkeys(grid.datasets, "miniperson"))
-    distinct = {tuple(essence(command_of(job, place, resume=False), grid.root)) for job in expand(grid).values()}
-    assert 5 < len(distinct) < 40
-    parse = LightningCLI.parse_arguments
-
-    def stop_after_parsing(self: LightningCLI, *args: Any) -> None:
-        parse(self, *args)
-        raise SystemExit(0)
-
-    monkeypatch.setattr(LightningCLI, "parse_arguments", stop_after_parsing)
-    monkeypatch.setattr("diffreid_lightning.pipeline.runner.run_chain", lambda *_: None)
-    for words in sorted(distinct):
-        assert command(*words) == 0, f"{words}\n{capsys.readouterr().err}"
-
-
-def essence(words: list[str], root: Path) -> list[str]:
-    """Leave out of a command what only says where things lie, and a checkpoint that is not there."""
-    if "--ckpt_path" in words:
-        del words[words.index("--ckpt_path") : words.index("--ckpt_path") + 2]
-    left_out = ("--trainer.default_root_dir=", "--seed_everything=", "--model.init_from=")
-    kept = [word for word in words if not word.startswith(left_out)]
-    return [re.sub(rf"{re.escape(str(root))}/(made|cells)[^\s\"']*", "somewhere", word) for word in kept]
