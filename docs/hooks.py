@@ -23,6 +23,7 @@ HELP: tuple[tuple[str, ...], ...] = (
     ("test",),
     ("predict",),
     ("pipeline",),
+    ("benchmark",),
     ("select",),
     ("convert",),
     ("data",),

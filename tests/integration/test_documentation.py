@@ -58,7 +58,7 @@ def shown_commands() -> list[str]:
         prose = _FENCE.sub("", page.read_text(encoding="utf-8"))
         # In prose a command may go without its first words.
         for code in re.findall(r"`([^`\n]+)`", prose):
-            starts = ("fit --", "predict --", "select --", "test --", "validate --", "pipeline --")
+            starts = ("fit --", "predict --", "select --", "test --", "validate --", "pipeline --", "benchmark --")
             lines.append(f"{COMMAND}{PACKAGE} {code}" if code.startswith(starts) else code)
     return sorted({re.split(r" '?[>|]'? ", line)[0] for line in lines if line.startswith(COMMAND)})
 
@@ -110,7 +110,7 @@ def is_part(words: tuple[str, ...], others: tuple[str, ...]) -> bool:
 
 @pytest.fixture
 def parses_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a Lightning command end when its settings are parsed, and a chain when it is read."""
+    """Let a Lightning command end when its settings are parsed, a chain and a grid when they are read."""
     parse = LightningCLI.parse_arguments
 
     def stop_after_parsing(self: LightningCLI, *args: Any) -> None:
@@ -119,6 +119,8 @@ def parses_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(LightningCLI, "parse_arguments", stop_after_parsing)
     monkeypatch.setattr("diffreid_lightning.pipeline.runner.run_chain", lambda *_: None)
+    for action in ("run", "submit", "report"):
+        monkeypatch.setattr(f"diffreid_lightning.cli.commands.benchmark._Asked.{action}", lambda _: 0)
 
 
 @pytest.mark.parametrize("line", distinct_commands())
@@ -147,6 +149,7 @@ def test_commands_are_accepted(
 def write_own_files() -> None:
     """Write what the pages suppose in the working folder: a config, a module, the tools of a clone."""
     Path("my.yaml").write_text("trainer: {max_epochs: 1}\n", encoding="utf-8")
+    Path("grid.yaml").write_text(blocks(ROOT / "docs/guide/benchmark.md", "yaml")[0][0], encoding="utf-8")
     Path("tools").symlink_to(ROOT / "tools")
     examples = "\n".join(blocks(page, "python")[0][0] for page in EXAMPLES)
     Path("my_module.py").write_text(examples, encoding="utf-8")
@@ -171,11 +174,11 @@ def check_options(command: Callable[..., int], words: list[str], capsys: pytest.
 def test_configs_that_are_named_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     named = set(re.findall(r"--config[ =]([\w/.-]+)", text))
-    named |= set(re.findall(r"`((?:stages|recipes|chains|sweeps|vocabulary)/\w+)`", text))
+    named |= set(re.findall(r"`((?:stages|recipes|chains|sweeps|benchmark|vocabulary)/\w+)`", text))
     known = {
         path.relative_to(ROOT / "configs").with_suffix("").as_posix() for path in (ROOT / "configs").rglob("*.yaml")
     }
-    own = {"NAME", "my.yaml", "mine.yaml"}
+    own = {"NAME", "my.yaml", "mine.yaml", "grid.yaml", "RECIPE"}
     assert [
         name
         for name in named - known - own
