@@ -44,8 +44,8 @@ class RunSummary:
         run_id: the id under which W&B knows the run.
         attempt: 1, or one more for each time the run was continued.
         config_sha256: SHA-256 of the run's ``config.yaml``, 64 hexadecimal digits.
-        seed: ``seed_everything``; None where none was set.
-        selection: which weights were evaluated: ``last``, or ``best`` on held-out identities; None where none were.
+        seed: ``seed_everything``; None if none was set.
+        selection: which weights were evaluated: ``last``, or ``best`` on held-out identities; None if none were.
         model: ``class``, and where the model has them ``backbone`` and ``parameters``.
         data: ``class``, and where the data module tells them ``image_size``, ``train`` (sources with content hashes,
             identities, images) and ``test`` (source, content hash, queries, gallery).
@@ -95,7 +95,7 @@ class RunSummary:
 
 
 def read_summary(folder: Path) -> RunSummary | None:
-    """Read the summary of a run folder; None where there is none.
+    """Read the summary of a run folder; None if there is none.
 
     Raises:
         UserError: the file is damaged, or of a later form.

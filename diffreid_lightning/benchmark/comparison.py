@@ -1,4 +1,4 @@
-"""Compare initializations over seeds: means, paired differences to one row, and marks of rows that saw too much."""
+"""Compare initializations over seeds: means, paired differences to a row, and separate rows for those with leaks."""
 
 from __future__ import annotations
 

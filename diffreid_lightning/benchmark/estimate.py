@@ -24,7 +24,7 @@ class Estimate(NamedTuple):
     setting: str
     cells: int
     images: float  #: that training draws, over all cells
-    hours: float | None  #: on the device of the throughput; None where no throughput is known
+    hours: float | None  #: on the device of the throughput; None if no throughput is known
 
 
 def estimate(grid: Grid, jobs: Mapping[str, Job]) -> list[Estimate]:

@@ -1,7 +1,7 @@
-"""Commands forked from a server that has imported everything once: importing takes longer than a small cell.
+"""Fork commands from a server that has imported everything once: importing takes longer than a small cell.
 
-The server only imports. What it forks is a fresh interpreter in all but that, with an environment and signals of its
-own. Not for GPUs: whatever an import has asked the driver would be shared.
+The server only imports, so a forked process is like a fresh interpreter, with an environment and signals of its own.
+Not used with GPUs: whatever an import asked the driver would be shared.
 """
 
 from __future__ import annotations

@@ -137,7 +137,7 @@ class Grid:
         settings: by label.
         datasets: by label.
         published: rows of published numbers.
-        throughput: measured speed; None where durations are not estimated.
+        throughput: measured speed; None if durations are not estimated.
         slurm: parameters of submitit's executor.
     """
 

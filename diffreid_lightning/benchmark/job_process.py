@@ -71,12 +71,12 @@ def visible_devices() -> list[str]:
 
 
 def environment_of(
-    name: str, group: str, kind: str, *, threads: int, device: str | None, is_trial: bool
+    name: str | None, group: str, kind: str, *, threads: int, device: str | None, is_trial: bool
 ) -> dict[str, str]:
     """Return the environment of a job's command.
 
     Args:
-        name: of the job, which its W&B run is called by.
+        name: of its W&B run; None for a command that starts several.
         group: W&B group.
         kind: W&B job type.
         threads: of every operation, where the environment does not say.
@@ -87,6 +87,8 @@ def environment_of(
     if not is_trial or "WANDB_SWEEP_ID" not in kept:
         kept = {key: value for key, value in kept.items() if key not in _TRIAL}
     kept.pop("FORCE_COLOR", None)  # a progress bar would come as thousands of lines
-    kept |= {"WANDB_RUN_GROUP": group, "WANDB_NAME": name, "WANDB_JOB_TYPE": kind}
+    kept |= {"WANDB_RUN_GROUP": group, "WANDB_JOB_TYPE": kind}
+    if name is not None:
+        kept["WANDB_NAME"] = name
     kept.setdefault(_THREADS, str(threads))
     return kept if device is None else {**kept, _DEVICES: device}

@@ -1,7 +1,7 @@
-"""Folders, locks and records of a benchmark's jobs: what is done, interrupted, failed or outdated.
+"""Keep folders, locks and records of a benchmark's jobs, and tell their states.
 
-A record is written as a job begins and again as it ends. Datasets and earlier results are compared with those that it
-was begun with: where they differ, its folder is set aside and the job starts anew.
+A record is written when a job begins and again when it ends. If datasets or earlier results differ from those it was
+begun with, its folder is set aside and the job starts anew.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Record:
 
     @classmethod
     def read(cls, folder: Path) -> Record | None:
-        """Read a job's record; None where it is missing or damaged."""
+        """Read a job's record; None if it is missing or damaged."""
         form = {"inputs": dict, "needs": {str: str}, "token": str, "seconds": float, "sources": [str]}
         try:
             note = read_json(folder / FILE, form, remedy="")
@@ -99,18 +99,18 @@ class Workplace:
         return self.folder(job) / LOG
 
     def record(self, job: Job) -> Record | None:
-        """Return a job's record, None where it was never begun."""
+        """Return a job's record, None if it was never begun."""
         return Record.read(self.folder(job))
 
     def lock(self, job: Job) -> locks.FileLock | None:
-        """Lock a job against other processes; None where one is at work on it."""
+        """Lock a job against other processes; None if one is at work on it."""
         folder = self.folder(job)
         folder.parent.mkdir(parents=True, exist_ok=True)
         # Beside the folder, which may be set aside.
         return locks.take(folder.with_name(f"{folder.name}{_LOCK}"), patience=0, inheritable=True)
 
     def state(self, job: Job, jobs: Mapping[str, Job]) -> State:
-        """Return how far a job is; a dataset that is not on this machine is taken to be what it was."""
+        """Return the state of a job; a dataset that is not on this machine counts as unchanged."""
         record = self.record(job)
         if record is None:
             return "to do"
@@ -121,7 +121,7 @@ class Workplace:
         return "failed" if record.exit_code else "done"
 
     def begin(self, job: Job, jobs: Mapping[str, Job]) -> Record:
-        """Write the record of a job that begins, or goes on; what was made of other inputs is set aside first."""
+        """Write the record of a job that begins or continues; results of other inputs are set aside first."""
         folder = self.folder(job)
         before = self.record(job)
         if folder.exists() and (before is None or not self._belongs(before, job, jobs)):
@@ -142,11 +142,11 @@ class Workplace:
         return record
 
     def source_name(self, label: str) -> str | None:
-        """Return the name that a dataset's rows have as their source; None where it is not on this machine."""
+        """Return the name that a dataset's rows have as their source; None if it is not on this machine."""
         return dataset_source(self.paths[label])
 
     def summary(self, job: Job) -> RunSummary | None:
-        """Return the summary of a cell's run; None where there is none that can be read."""
+        """Return the summary of a cell's run; None if there is none that can be read."""
         runs = [self.folder(job) / FIRST_RUN] if job.words[0] == "fit" else sorted(self.folder(job).glob("test-*"))
         for run in reversed(runs):
             try:
@@ -158,7 +158,7 @@ class Workplace:
         return None
 
     def _belongs(self, record: Record, job: Job, jobs: Mapping[str, Job]) -> bool:
-        """Tell whether a record is of the inputs that are there now."""
+        """Return true if a record was made with the present inputs."""
         now = self._inputs(job)
         same = all(None in (now.get(name), before) or now[name] == before for name, before in record.inputs.items())
         return same and dict(record.needs) == self._tokens(job, jobs)
@@ -186,7 +186,7 @@ def dataset_rows(path: str) -> str | None:
     """Hash the rows of a dataset: names, identities, cameras and splits of its images, not their pixels.
 
     Returns:
-        64 hexadecimal digits; None where no dataset can be read there.
+        64 hexadecimal digits; None if no dataset can be read there.
     """
     try:
         with warnings.catch_warnings():
@@ -198,7 +198,7 @@ def dataset_rows(path: str) -> str | None:
 
 @functools.cache
 def dataset_source(path: str) -> str | None:
-    """Return the source of a dataset; None where none can be read there."""
+    """Return the source of a dataset; None if none can be read there."""
     try:
         return open_dataset(path).source
     except (UserError, OSError):
@@ -207,7 +207,7 @@ def dataset_source(path: str) -> str | None:
 
 @functools.cache
 def weights_hash(init_from: str) -> str | None:
-    """Hash the weights at a path, a file or a timm folder; None where the words are no path on this machine."""
+    """Hash the weights at a path (a file or a timm folder); None if there is nothing at it."""
     path = Path(init_from.removeprefix("local-dir:")).expanduser()
     files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
     if not files or not all(file.is_file() for file in files):
@@ -216,12 +216,12 @@ def weights_hash(init_from: str) -> str | None:
 
 
 def sources_below(folder: Path) -> frozenset[str]:
-    """Name the datasets that took part in what a folder holds, by its manifests and the notes beside its networks."""
+    """Return the sources named by the manifests in a folder and by the provenance of its networks."""
     found: set[str] = set()
     for file in folder.rglob(FILE_NAME):
         try:
             found.update(Manifest.read(file).numpy("source").tolist())
-        except UserError:  # a damaged one; whoever reads it says so
+        except UserError:  # damaged; the command that reads it says so
             continue
     for file in folder.rglob(_PROVENANCE):
         try:

@@ -40,12 +40,12 @@ class _Running:
 
 @dataclass(frozen=True)
 class Failure:
-    """A job that came to nothing.
+    """A failed job.
 
     Args:
         name: of the job.
         why: in words.
-        log: with its output; None where it was not started.
+        log: with its output; None if it was not started.
         command: that runs it alone; empty where it was not started.
     """
 
@@ -104,7 +104,7 @@ class JobRunner:
         return list(self.failures.values())
 
     def _start_ready(self, waiting: list[Job]) -> bool:
-        """Start or drop the jobs whose time has come; return whether there were any."""
+        """Start the jobs whose needs are done, and drop those whose needs failed; return whether there were any."""
         before = len(waiting)
         for job in list(waiting):
             if len(self._running) >= self.parallel:
@@ -145,16 +145,17 @@ class JobRunner:
     def _environment(self, job: Job, device: str | None) -> dict[str, str]:
         kind = "preparation" if job.cell is None else job.cell.setting
         threads = max(1, (os.cpu_count() or 1) // self.parallel)
+        name = None if job.words[0] == "pipeline" else job.name
         is_trial = job.name == self.trial
-        return environment_of(job.name, self.group, kind, threads=threads, device=device, is_trial=is_trial)
+        return environment_of(name, self.group, kind, threads=threads, device=device, is_trial=is_trial)
 
     def _free_device(self) -> str | None:
-        """Return the GPU with the fewest running jobs; None where they are not shared out."""
+        """Return the GPU with the fewest running jobs; None if they are not shared out."""
         used = [each.device for each in self._running]
         return min(self._devices, key=used.count) if self._devices else None
 
     def _collect(self) -> bool:
-        """Write down what has ended; return whether anything has."""
+        """Record the jobs that have ended; return whether there were any."""
         ended = [each for each in self._running if each.process.poll() is not None]
         for each in ended:
             self._running.remove(each)
@@ -176,7 +177,7 @@ class JobRunner:
         return bool(ended)
 
     def _numbers(self, job: Job) -> str | None:
-        """Return what a cell came to, in words; None where it has no result."""
+        """Return a cell's mAP and Rank-1 as text; None if it has no result."""
         if job.cell is None:
             return None
         summary = self.place.summary(job)
@@ -232,7 +233,7 @@ def shell_command(job: Job, place: Workplace) -> str:
 
 
 def print_failures(failures: list[Failure], say: Callable[[str], None]) -> None:
-    """List failures with the ends of their logs and the commands that run them alone."""
+    """Print failures with the ends of their logs and the commands that run them alone."""
     for failure in failures:
         say(f"\nfailed: {failure.name}: {failure.why}")
         if failure.log is not None:

@@ -1,4 +1,4 @@
-"""Commands of a benchmark: cells of its grid, and preparations that several cells start from."""
+"""Define the commands of a benchmark: cells of its grid, and preparations that several cells start from."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Job:
     """A command with a folder of its own.
 
     Args:
-        name: what it is called: ``ROW/SETTING/DATASET/seed-N``, or ``made/NAME/...`` for a preparation.
+        name: ``ROW/SETTING/DATASET/seed-N``, or ``made/NAME/...`` for a preparation.
         words: the command; ``<root>`` and ``<data:LABEL>`` stand for places on this machine.
         needs: names of the jobs whose results it reads.
         datasets: labels of the datasets that it and all before it read.
@@ -77,7 +77,7 @@ class Job:
 
     @property
     def folder(self) -> str:
-        """Return its folder below the root: another configuration has another one, and they never mix."""
+        """Return its folder below the root; another configuration has another folder."""
         return folder_of(self.name, self.key)
 
 
@@ -87,12 +87,12 @@ def folder_of(name: str, key: str) -> str:
 
 
 def data_token(label: str) -> str:
-    """Return what stands in words for the path of a dataset."""
+    """Return the token that stands for the path of a dataset in words."""
     return f"<data:{label}>"
 
 
 def on_this_machine(words: Iterable[str], root: Path, paths: Mapping[str, str]) -> list[str]:
-    """Put places into words.
+    """Replace tokens by places on this machine.
 
     Args:
         words: of a job.

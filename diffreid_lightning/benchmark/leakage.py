@@ -1,4 +1,4 @@
-"""Tell whether an initialization was made with labels that its setting keeps from it.
+"""Find initializations that were made with labels that their setting keeps from them.
 
 Unsupervised training, domain adaptation and direct transfer use no label of the dataset that they are tested on. What a
 grid declares (``made_from``, and the datasets that preparations are made for) is compared beforehand; what the records
@@ -41,7 +41,7 @@ def seen_by_records(grid: Grid, job: Job, jobs: Mapping[str, Job], place: Workpl
         return False
     if target in map(place.source_name, job.datasets - {job.cell.dataset}):
         return False  # two datasets under one name, of which records tell nothing
-    # A test tells of the training that it evaluates, a training of what it started from.
+    # The summary of a test names what was trained on; that of a training, what it started from.
     behind = summary.sources if job.words[0] == "test" else frozenset(summary.initialization["sources"])
     return target in behind | _sources_of_preparations(job, jobs, place)
 

@@ -1,4 +1,4 @@
-"""Read how far the cells of a grid are and what they came to."""
+"""Read the states and results of the cells of a grid."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from diffreid_lightning.benchmark.leakage import seen_by_records
 
 
 def read_outcomes(grid: Grid, jobs: Mapping[str, Job], place: Workplace) -> list[Outcome]:
-    """Read the outcome of every cell, in the order of the grid.
+    """Read the outcome of each cell, in the order of the grid.
 
     Args:
         grid: the grid.
@@ -24,7 +24,7 @@ def read_outcomes(grid: Grid, jobs: Mapping[str, Job], place: Workplace) -> list
 
 
 def undeclared(jobs: Mapping[str, Job], outcomes: list[Outcome]) -> list[str]:
-    """Name the rows whose records tell of labels that the grid's ``made_from`` does not."""
+    """Name the rows whose records show labels of the target that the grid does not declare."""
     declared = {job.cell for job in jobs.values() if job.cell is not None}
     return sorted({each.cell.initialization for each in outcomes if each.cell not in declared})
 

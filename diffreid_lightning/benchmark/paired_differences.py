@@ -16,7 +16,7 @@ class Interval:
 
     Args:
         mean: of the values.
-        half: half the interval's width; None where one value alone tells nothing of it.
+        half: half the interval's width; None if one value alone tells nothing of it.
         count: how many values.
     """
 
@@ -26,12 +26,12 @@ class Interval:
 
     @property
     def low(self) -> float:
-        """Return the lower end, NaN where there is none."""
+        """Return the lower end, NaN if there is none."""
         return math.nan if self.half is None else self.mean - self.half
 
     @property
     def high(self) -> float:
-        """Return the upper end, NaN where there is none."""
+        """Return the upper end, NaN if there is none."""
         return math.nan if self.half is None else self.mean + self.half
 
     def scaled(self, factor: float) -> Interval:
@@ -71,7 +71,7 @@ def paired_values(row: Mapping[int, float], other: Mapping[int, float]) -> list[
 def paired_difference(
     row: Mapping[int, float], other: Mapping[int, float], confidence: float = 0.95
 ) -> Interval | None:
-    """Compute mean and interval of ``row - other`` over the seeds that both have; None where there is none.
+    """Compute mean and interval of ``row - other`` over the seeds that both have; None if there is none.
 
     Args:
         row: values by seed.

@@ -1,6 +1,6 @@
 """Hand the jobs of a benchmark to a cluster: by submitit to SLURM, or as a W&B sweep whose agents share the cells.
 
-Each job there is the command ``benchmark --only NAME``, which runs one cell, and what it needs if that is missing.
+Each job is the command ``benchmark --only NAME``: it runs one cell, and first what the cell needs if that is missing.
 """
 
 from __future__ import annotations

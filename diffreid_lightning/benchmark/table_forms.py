@@ -44,7 +44,7 @@ def result_text(entry: Entry | None) -> str:
 
 
 def notes(entry: Entry) -> list[str]:
-    """Tell how many seeds have failed, and how many are left."""
+    """Return how many seeds have failed and how many are to do, as texts."""
     failed, total = entry.count("failed"), len(entry.outcomes)
     missing = total - failed - entry.count("done")
     return [f"{failed} of {total} failed"] * bool(failed) + [f"{missing} of {total} to do"] * bool(missing)
@@ -58,7 +58,7 @@ def number_text(mean: float | None, deviation: float | None) -> str:
 
 
 def difference_text(entry: Entry | None, metric: str) -> str:
-    """Write a difference with its simultaneous interval: ``+16.6 (+12.7 to +20.6)*``; "" where there is none."""
+    """Write a difference with its simultaneous interval: ``+16.6 (+12.7 to +20.6)*``; "" if there is none."""
     found = None if entry is None else entry.differences.get(metric)
     if found is None:
         return ""
@@ -67,7 +67,7 @@ def difference_text(entry: Entry | None, metric: str) -> str:
 
 
 def caption(grid: Grid, comparison: Comparison) -> list[str]:
-    """Say in sentences what the numbers of a table are."""
+    """Describe the numbers of a table in sentences."""
     sentences = [
         "mAP / Rank-1 in percent on query and gallery, mean ± standard deviation over seeds.",
         "steps: optimizer steps behind the tested weights, pre-training included where it is recorded; selection: the "
@@ -87,7 +87,7 @@ def caption(grid: Grid, comparison: Comparison) -> list[str]:
 
 
 def references_text(comparison: Comparison) -> str:
-    """Name what rows are compared with: one row, or each one's own."""
+    """Name the row that others are compared with, or each row's own."""
     by_reference: dict[Row, list[Row]] = {}
     for row, other in comparison.references.items():
         by_reference.setdefault(other, []).append(row)

@@ -14,6 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 from diffreid_lightning.backbones.weight_lineage import initialization_record
 from diffreid_lightning.cli import run_folder
 from diffreid_lightning.cli.versions import installed_versions
+from diffreid_lightning.errors import UserError
 from diffreid_lightning.run_summary import RunSummary, read_summary
 from diffreid_lightning.training.trainer_parts import datamodule_of
 
@@ -77,7 +78,15 @@ def _training_of_checkpoint(trainer: Trainer, command: str) -> RunSummary | None
     if command == "fit" or not trainer.ckpt_path:
         return None
     folder = run_folder.run_of_checkpoint(Path(str(trainer.ckpt_path)))
-    return None if folder is None else read_summary(folder)
+    return None if folder is None else earlier_summary(folder)
+
+
+def earlier_summary(folder: Path) -> RunSummary | None:
+    """Return the summary of a run that was made before; None if there is none, or a damaged one."""
+    try:
+        return read_summary(folder)
+    except UserError:
+        return None
 
 
 def _seed(value: Any) -> int | None:
