@@ -202,7 +202,7 @@ def start_at_epoch(sampler: AnySampler, trainer: Trainer | None) -> AnySampler:
     return sampler
 
 
-class _ProcessSampler(DistributedSampler[Any]):
+class ProcessSampler(DistributedSampler[Any]):
     """Base of samplers that know their process; Lightning keeps a ``DistributedSampler`` under any strategy."""
 
     def __init__(self, rows: int, seed: int) -> None:
@@ -214,13 +214,13 @@ class _ProcessSampler(DistributedSampler[Any]):
             seed=seed,
         )
 
-    def _draws(self, rows: npt.NDArray[np.int64], seeds: npt.NDArray[np.int64]) -> Iterator[Draw]:
+    def draws(self, rows: npt.NDArray[np.int64], seeds: npt.NDArray[np.int64]) -> Iterator[Draw]:
         """Yield this process's share of the rows (or rows of rows) of all processes."""
         mine = slice(self.rank, None, self.num_replicas)
         return map(Draw, rows[mine].ravel().tolist(), seeds[mine].ravel().tolist())
 
 
-class PKSampler(_ProcessSampler):
+class PKSampler(ProcessSampler):
     """Yield P×K batches as consecutive draws; use with ``batch_size=sampler.batch_size``.
 
     With R processes, rank r takes batches r, r + R, ... of one common epoch (:func:`draw_pk_epoch`).
@@ -270,7 +270,7 @@ class PKSampler(_ProcessSampler):
 
     def __iter__(self) -> Iterator[Draw]:
         rows = self._epoch_rows(self.epoch)
-        return self._draws(rows, np.random.default_rng([self.seed, self.epoch, 1]).integers(2**62, size=rows.shape))
+        return self.draws(rows, np.random.default_rng([self.seed, self.epoch, 1]).integers(2**62, size=rows.shape))
 
     def _epoch_rows(self, epoch: int) -> npt.NDArray[np.int64]:
         return draw_pk_epoch(
@@ -284,7 +284,7 @@ class PKSampler(_ProcessSampler):
         )
 
 
-class ShuffledRows(_ProcessSampler):
+class ShuffledRows(ProcessSampler):
     """Yield every row once an epoch, in random order, each with its own seed.
 
     With R processes, rank r takes rows r, r + R, ... of one common order; the remainder of ``multiple_of`` x R is
@@ -318,4 +318,4 @@ class ShuffledRows(_ProcessSampler):
     def __iter__(self) -> Iterator[Draw]:
         rng = np.random.default_rng([self.seed, self.epoch])
         rows = rng.permutation(self.count)[: len(self) * self.num_replicas]
-        return self._draws(rows, rng.integers(2**62, size=len(rows)))
+        return self.draws(rows, rng.integers(2**62, size=len(rows)))

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch.distributed
-from torch.utils.data import DistributedSampler
 
-from diffreid_lightning.datasets.samplers import Draw, draw_pk_batches
+from diffreid_lightning.datasets.samplers import Draw, ProcessSampler, draw_pk_batches
 from diffreid_lightning.errors import check_range, check_seed
 
 
-class ClusterSampler(DistributedSampler[Any]):
+class ClusterSampler(ProcessSampler):
     """Yield a fixed number of P×K batches of clusters as consecutive draws; use with ``batch_size``.
 
     Images of no cluster (label -1) are left out. With fewer than P clusters, each is in a batch several times. With R
@@ -40,13 +37,7 @@ class ClusterSampler(DistributedSampler[Any]):
         check_range("sampler.images_per_cluster", images_per_cluster, 1, 4096)
         check_range("sampler.batches", batches, 1, 100_000_000)
         check_seed("sampler.seed", seed)
-        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        super().__init__(
-            range(len(labels)),  # type: ignore[arg-type]  # only its length is read
-            num_replicas=torch.distributed.get_world_size() if distributed else 1,
-            rank=torch.distributed.get_rank() if distributed else 0,
-            seed=seed or 0,
-        )
+        super().__init__(len(labels), seed or 0)
         self.has_own_seed = seed is not None
         self.labels: npt.NDArray[np.int64] = np.asarray(labels, dtype=np.int64)
         self.clusters_per_batch = clusters_per_batch
@@ -73,7 +64,4 @@ class ClusterSampler(DistributedSampler[Any]):
             np.random.default_rng([self.seed, self.epoch, 0]),
         )
         rows = members[drawn]
-        seeds = np.random.default_rng([self.seed, self.epoch, 1]).integers(2**62, size=rows.shape)
-        mine = slice(self.rank, None, self.num_replicas)
-        for row, seed in zip(rows[mine].ravel().tolist(), seeds[mine].ravel().tolist(), strict=True):
-            yield Draw(row, seed)
+        return self.draws(rows, np.random.default_rng([self.seed, self.epoch, 1]).integers(2**62, size=rows.shape))
