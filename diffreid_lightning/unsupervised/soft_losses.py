@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from diffreid_lightning.reid.losses.pairs import euclidean_distances, mean_over_anchors, pair_masks
+
 
 def soft_cross_entropy(student: Tensor, teacher: Tensor) -> Tensor:
     """Compute the cross-entropy of a student's classes against a teacher's probabilities (equation 6).
@@ -35,19 +37,11 @@ def soft_triplet(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
     Returns:
         The scalar mean over the anchors, >= 0.
     """
-    own = _distances(student.float())
-    teachers = _distances(teacher.detach().float())
-    same = labels[:, None] == labels[None, :]
-    positive = same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-    anchors = (positive.any(dim=1) & ~same.all(dim=1)).nonzero().flatten()
-    farthest = own.detach().masked_fill(~positive, -1.0).argmax(dim=1)[anchors]
-    nearest = own.detach().masked_fill(same, torch.inf).argmin(dim=1)[anchors]
-    pairs = torch.stack([own[anchors, farthest], own[anchors, nearest]], dim=1)
-    references = torch.stack([teachers[anchors, farthest], teachers[anchors, nearest]], dim=1)
+    own, teachers = euclidean_distances(student.float()), euclidean_distances(teacher.detach().float())
+    positive, negative, anchors = pair_masks(labels)
+    farthest = own.detach().masked_fill(~positive, -1.0).argmax(dim=1)
+    nearest = own.detach().masked_fill(~negative, torch.inf).argmin(dim=1)
+    columns = torch.stack([farthest, nearest], dim=1)[anchors]
+    pairs, references = own[anchors].gather(1, columns), teachers[anchors].gather(1, columns)
     losses = -(F.softmax(references, dim=1) * F.log_softmax(pairs, dim=1)).sum(dim=1)
-    return losses.sum() / max(1, len(anchors))
-
-
-def _distances(features: Tensor) -> Tensor:
-    # Pair by pair: the root of |a|² + |b|² − 2ab has no gradient at 0, where two copies of one image lie.
-    return torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist")
+    return mean_over_anchors(losses, anchors, None)
