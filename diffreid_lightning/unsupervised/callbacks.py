@@ -13,7 +13,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
 from PIL import Image
-from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from diffreid_lightning.errors import check_range
 from diffreid_lightning.reid.datamodule import PersonImages
@@ -44,6 +43,9 @@ def agreement(clusters: npt.NDArray[np.int64], identities: npt.NDArray[np.int64]
         clusters: (N,) cluster of each image, -1 for none.
         identities: (N,) identity of each image.
     """
+    # Imported here: the command line imports this file, and scikit-learn takes a second.
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
     alone = clusters < 0
     own = clusters.copy()
     own[alone] = clusters.max(initial=-1) + 1 + np.arange(int(alone.sum()))
