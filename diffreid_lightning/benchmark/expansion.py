@@ -122,8 +122,7 @@ class _Expansion:
         if source is not None:
             filling.values = {**filling.values, "source": data_token(source)}
         words, weights = self._cell_words(row, setting, dataset, filling)
-        unlabeled = source is not None or not setting.labels
-        seen = filling.made_from if unlabeled else filling.made_from_all if setting.subset else ()
+        seen = filling.made_from if setting.hides_labels else filling.made_from_all if setting.subset else ()
         cell = Cell(row.label, setting.label, dataset, source, seed, dataset in seen)
         return self._add(name, words, filling, weights, setting.subset.get("list_file"), cell)
 

@@ -71,7 +71,8 @@ class Setting:
         words: the command of a cell, with placeholders.
         subset: arguments of :class:`~diffreid_lightning.datasets.Subset` that the training rows are reduced by.
         needs: label of the setting whose run of the same initialization and seed comes before; None for none.
-        on_source: that run is on another dataset, the source; the cell's own dataset is the target.
+        on_source: labels come from another dataset, the source, and so does the needed run; the cell's own dataset is
+            the target.
         labels: whether the identities of the cell's own dataset are used; a target's are not.
         pairs: (source, target) labels; empty for every ordered pair of datasets.
         flags: further words for single datasets, by label.
@@ -87,6 +88,11 @@ class Setting:
     pairs: tuple[tuple[str, str], ...] = ()
     flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     throughput: Throughput | None = None
+
+    @property
+    def hides_labels(self) -> bool:
+        """Return true if it keeps the labels of the dataset that a cell is tested on from the cell."""
+        return self.on_source or not self.labels
 
 
 @dataclass(frozen=True)

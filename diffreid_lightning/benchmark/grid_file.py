@@ -29,7 +29,8 @@ _KEYS = (
     "root", "group", "seeds", "against", "flags", "preparations", "initializations", "settings", "datasets",
     "published", "throughput", "slurm",
 )  # fmt: skip
-_ON_SOURCE = "@source"
+_SOURCE = "source"
+_ON_SOURCE = f"@{_SOURCE}"
 _SUBSET = ("identities", "images", "seed", "list_file")
 #: placeholders that a preparation's name would hide
 RESERVED = (
@@ -143,6 +144,11 @@ def _setting(label: str, entry: Any, where: str) -> Setting:
     subset = mapping_at(entry, "subset", where)
     refuse_unknown_keys(subset, _SUBSET, f"the subset of {where}")
     needs = entry.get("needs")
+    labels = entry.get("labels", True)
+    if labels not in (True, False, _SOURCE):
+        raise UserError(
+            f"'labels' of {where} is unknown.", looked_for=f"true, false, or {_SOURCE}", found=repr(labels)
+        )
     pairs = entry.get("pairs") or []
     if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
         raise UserError(
@@ -153,8 +159,8 @@ def _setting(label: str, entry: Any, where: str) -> Setting:
         words=_run(entry, where),
         subset={key: value for key, value in subset.items() if value is not None},
         needs=None if needs is None else str(needs).removesuffix(_ON_SOURCE),
-        on_source=str(needs).endswith(_ON_SOURCE),
-        labels=bool(entry.get("labels", True)),
+        on_source=labels == _SOURCE or str(needs).endswith(_ON_SOURCE),
+        labels=labels is True,
         pairs=tuple((str(source), str(target)) for source, target in pairs),
         flags={str(key): split_words(str(text), where) for key, text in mapping_at(entry, "flags", where).items()},
         throughput=_throughput(entry, where),

@@ -21,11 +21,6 @@ from diffreid_lightning.run_summary import RunSummary
 _UNNAMED = (CropFolder.source, PersonFolder.source, PersonTable.source)
 
 
-def hides_labels(grid: Grid, job: Job) -> bool:
-    """Return true if the setting of a cell keeps the labels of the dataset that it is tested on from it."""
-    return job.cell is not None and (job.cell.source is not None or not grid.settings[job.cell.setting].labels)
-
-
 def seen_by_records(grid: Grid, job: Job, jobs: Mapping[str, Job], place: Workplace, summary: RunSummary) -> bool:
     """Return true if records say that the target's labels went into what a finished cell started from.
 
@@ -37,7 +32,9 @@ def seen_by_records(grid: Grid, job: Job, jobs: Mapping[str, Job], place: Workpl
         summary: of the cell's run.
     """
     target = summary.data.get("test", {}).get("source")
-    if job.cell is None or not hides_labels(grid, job) or not isinstance(target, str) or target in _UNNAMED:
+    if job.cell is None or not grid.settings[job.cell.setting].hides_labels:
+        return False
+    if not isinstance(target, str) or target in _UNNAMED:
         return False
     if target in map(place.source_name, job.datasets - {job.cell.dataset}):
         return False  # two datasets under one name, of which records tell nothing

@@ -139,6 +139,16 @@ def test_a_preparation_that_passes_the_subset_over_is_marked(make_grid: MakeGrid
     assert all(cell.sees_target == (cell.setting in ("few-shot 30 %", "USL")) for cell in cells)
 
 
+def test_an_initialization_without_labels_of_the_target_uses_those_of_a_source(make_grid: MakeGrid) -> None:
+    grid = make_grid({"settings": {"USL": {"labels": "source", "run": "fit --data.target {target}"}}})
+    jobs = expand(grid)
+    job = jobs["diff-person/usl/market-to-duke/seed-1"]
+    assert job.needs == ("made/pretrained/market/seed-1",) == jobs["diff-person/supervised/market/seed-1"].needs
+    assert words_of(job)["data.test"] == words_of(job)["data.target"] == "/d"
+    marked = {job.name for job in jobs.values() if job.cell and job.cell.setting == "USL" and job.cell.sees_target}
+    assert marked == {f"ready-weights/usl/market-to-duke/seed-{seed}" for seed in (0, 1)}
+
+
 def test_words_for_a_single_dataset(make_grid: MakeGrid) -> None:
     grid = make_grid({"settings": {"USL": {"flags": {"duke": "--trainer.max_epochs 9"}}}})
     jobs = expand(grid)
