@@ -146,9 +146,7 @@ def _setting(label: str, entry: Any, where: str) -> Setting:
     needs = entry.get("needs")
     labels = entry.get("labels", True)
     if labels not in (True, False, _SOURCE):
-        raise UserError(
-            f"'labels' of {where} is unknown.", looked_for=f"true, false, or {_SOURCE}", found=repr(labels)
-        )
+        raise UserError(f"'labels' of {where} is unknown.", looked_for=f"true, false, or {_SOURCE}", found=repr(labels))
     pairs = entry.get("pairs") or []
     if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
         raise UserError(
