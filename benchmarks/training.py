@@ -43,7 +43,7 @@ IDENTITIES = 4
 RATE = 3.5e-4
 
 
-class StepClock(Callback):
+class Clock:
     """Print the seconds of a step, from the end of the warm-up to the end of the last batch.
 
     Args:
@@ -54,20 +54,29 @@ class StepClock(Callback):
     def __init__(self, warm_up: int, steps: int) -> None:
         self.warm_up = warm_up
         self.steps = steps
+        self._done = 0
         self._begun = 0.0
+
+    def step_done(self) -> bool:
+        """Look at the clock after a step; return true after the last one, whose result is printed."""
+        self._done += 1
+        if self._done == self.warm_up:
+            self._begun = time.perf_counter()
+        if self._done < self.warm_up + self.steps:
+            return False
+        print(json.dumps({"seconds": (time.perf_counter() - self._begun) / self.steps}), flush=True)
+        return True
+
+
+class StepClock(Callback):
+    """Measure the steps of a trainer; see :class:`Clock`."""
+
+    def __init__(self, warm_up: int, steps: int) -> None:
+        self.clock = Clock(warm_up, steps)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Look at the clock."""
-        done = trainer.global_step
-        if done == self.warm_up:
-            self._begun = time.perf_counter()
-        elif done == self.warm_up + self.steps:
-            report((time.perf_counter() - self._begun) / self.steps)
-
-
-def report(seconds: float) -> None:
-    """Print the result of a row for the process that started it."""
-    print(json.dumps({"seconds": seconds}), flush=True)
+        self.clock.step_done()
 
 
 def fit(arguments: argparse.Namespace) -> None:
@@ -123,7 +132,7 @@ def bare_loop(arguments: argparse.Namespace) -> None:
     )
     model = network(arguments, data.num_identities).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=RATE, weight_decay=5e-4)
-    done, begun = 0, 0.0
+    clock = Clock(arguments.warm_up, arguments.steps)
     while True:
         for batch in data.train_dataloader():
             logits, features = model(batch.images.float().div_(255))
@@ -132,11 +141,7 @@ def bare_loop(arguments: argparse.Namespace) -> None:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            done += 1
-            if done == arguments.warm_up:
-                begun = time.perf_counter()
-            elif done == arguments.warm_up + arguments.steps:
-                report((time.perf_counter() - begun) / arguments.steps)
+            if clock.step_done():
                 return
 
 
@@ -187,15 +192,11 @@ class _NoWriter:
 
 def _count_steps(engine: Any, arguments: argparse.Namespace) -> None:
     """End the process after the last step that counts."""
-    step, state = engine.forward_backward, {"done": 0, "begun": 0.0}
+    step, clock = engine.forward_backward, Clock(arguments.warm_up, arguments.steps)
 
     def counted(data: Any) -> Any:
         summary = step(data)
-        state["done"] += 1
-        if state["done"] == arguments.warm_up:
-            state["begun"] = time.perf_counter()
-        elif state["done"] == arguments.warm_up + arguments.steps:
-            report((time.perf_counter() - state["begun"]) / arguments.steps)
+        if clock.step_done():
             os._exit(0)  # loader processes would be waited for
         return summary
 
