@@ -20,7 +20,6 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from lightning.pytorch.cli import LightningCLI
 
 from tests.fixtures.diffusion import SIZE
 
@@ -106,21 +105,6 @@ def is_part(words: tuple[str, ...], others: tuple[str, ...]) -> bool:
     """Tell whether a longer command of the same configs has all the words."""
     configs, more = ([b for a, b in pairwise(each) if a == "--config"] for each in (words, others))
     return words[3:4] == others[3:4] and configs == more and set(words) < set(others)
-
-
-@pytest.fixture
-def parses_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a Lightning command end when its settings are parsed, a chain and a grid when they are read."""
-    parse = LightningCLI.parse_arguments
-
-    def stop_after_parsing(self: LightningCLI, *args: Any) -> None:
-        parse(self, *args)
-        raise SystemExit(0)
-
-    monkeypatch.setattr(LightningCLI, "parse_arguments", stop_after_parsing)
-    monkeypatch.setattr("diffreid_lightning.pipeline.runner.run_chain", lambda *_: None)
-    for action in ("run", "submit", "report"):
-        monkeypatch.setattr(f"diffreid_lightning.cli.commands.benchmark._Asked.{action}", lambda _: 0)
 
 
 @pytest.mark.parametrize("line", distinct_commands())
