@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from diffreid_lightning.backbones.timm_folder import PROVENANCE_FILE
 from diffreid_lightning.benchmark.jobs import FIRST_RUN, Job
 from diffreid_lightning.datasets import open_dataset
 from diffreid_lightning.errors import UserError
@@ -29,7 +30,6 @@ FILE = "job.json"
 LOG = "log.txt"
 _LOCK = ".lock"
 _WEIGHTS = "weights"
-_PROVENANCE = "provenance.json"  # beside a network
 
 State = Literal["done", "failed", "interrupted", "outdated", "to do"]
 
@@ -223,7 +223,7 @@ def sources_below(folder: Path) -> frozenset[str]:
             found.update(Manifest.read(file).numpy("source").tolist())
         except UserError:  # damaged; the command that reads it says so
             continue
-    for file in folder.rglob(_PROVENANCE):
+    for file in folder.rglob(PROVENANCE_FILE):
         try:
             found |= named_sources(read_json(file, remedy=""))
         except DamagedFile:

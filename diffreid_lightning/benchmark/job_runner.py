@@ -106,10 +106,10 @@ class JobRunner:
     def _start_ready(self, waiting: list[Job]) -> bool:
         """Start the jobs whose needs are done, and drop those whose needs failed; return whether there were any."""
         before = len(waiting)
+        unfinished = {each.name for each in waiting} | {each.job.name for each in self._running}
         for job in list(waiting):
             if len(self._running) >= self.parallel:
                 break
-            unfinished = {each.name for each in waiting} | {each.job.name for each in self._running}
             failed = [name for name in job.needs if name in self.failures]
             if failed:
                 self._fail(Failure(job.name, f"not started, since {failed[0]} failed"))
