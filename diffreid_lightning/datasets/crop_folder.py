@@ -67,12 +67,6 @@ class CropFolder(PersonDataset):
         self.scan()
         return f"{self.source}: unlabeled crops, cameras {self._cameras_from}"
 
-    @property
-    def has_cameras(self) -> bool:
-        """Return true if the images' cameras are known."""
-        self.scan()
-        return self._cameras_from != "unknown"
-
     def _rows(self, images: ImageRoot) -> Rows:
         names = images.images()
         cameras = self._cameras(names)
