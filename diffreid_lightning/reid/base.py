@@ -114,6 +114,14 @@ class ReIDModule(LightningModule, ABC):
         """Return the losses that are used where none are given."""
 
     @property
+    def training_rows(self) -> str | None:
+        """Return the digest of what is trained on; None outside of training, or where the data have none."""
+        if self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
+            return None
+        digest = getattr(getattr(self.trainer, "datamodule", None), "training_rows", None)
+        return digest if isinstance(digest, str) else None
+
+    @property
     def metric_names(self) -> tuple[str, ...]:
         """Names that training logs."""
         return tuple(f"train/{name}" for name in ("loss", *self._loss_names, "learning_rate"))

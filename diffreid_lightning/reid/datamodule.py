@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
 from diffreid_lightning.datasets import PersonDataset, open_dataset
 from diffreid_lightning.datasets.concat import (
@@ -168,8 +168,7 @@ class ReIDDataModule(LightningDataModule):
     @cached_property
     def train_set(self) -> PersonImages:
         """The rows trained on."""
-        held_out = {key for manifest, mask in self._train_manifests for key in manifest.filter(mask).identities()[1]}
-        chosen = [manifest.filter(trainable_rows(manifest, held_out)) for manifest, _ in self._train_manifests]
+        chosen = self._trained_manifests()
         rows = concatenate(chosen)
         if len(rows.identities) < 2:
             raise self._too_few()
@@ -251,12 +250,8 @@ class ReIDDataModule(LightningDataModule):
     @property
     def provenance(self) -> dict[str, Any]:
         """Return the sources of the training set, with content hashes, and the choice of held-out identities."""
-        sources = [
-            {"sources": sorted(set(m.numpy("source").tolist())), "manifest": m.content_hash}
-            for m, _ in self._train_manifests
-        ]
         return {
-            "manifests": sources,
+            "manifests": [describe_source(manifest) for manifest, _ in self._train_manifests],
             "identities": self.num_identities,
             "images": len(self.train_set),
             "val_share": self.val_share,
@@ -287,6 +282,11 @@ class ReIDDataModule(LightningDataModule):
         refuse_clashing_sources(manifests, self._train_sources)
         warn_of_shared_default_source(manifests)
         return [(manifest, hold_out_identities(manifest, self.val_share, self.seed)) for manifest in manifests]
+
+    def _trained_manifests(self) -> list[Manifest]:
+        """Return the rows of each source that are trained on: those of nobody who is held out."""
+        held_out = {key for manifest, mask in self._train_manifests for key in manifest.filter(mask).identities()[1]}
+        return [manifest.filter(trainable_rows(manifest, held_out)) for manifest, _ in self._train_manifests]
 
     def _too_few(self) -> UserError:
         """Word the error for fewer than two identities to train on."""
@@ -350,9 +350,10 @@ class ReIDDataModule(LightningDataModule):
         sampler = start_at_epoch(sampler, self.trainer)
         return self._loader(images, batch_size=batch_size, sampler=sampler, drop_last=True), sampler
 
-    def seen_dataloader(self) -> DataLoader[PersonBatch]:
-        """The training rows once, in order, as evaluation sees them."""
-        return self._loader(PersonImages(self.train_set.rows, self.image_size), batch_size=self.eval_batch_size)
+    def seen_dataloader(self, part: int = 0, parts: int = 1) -> DataLoader[PersonBatch]:
+        """The training rows ``part``, ``part + parts``, ... once, in order, as evaluation sees them."""
+        images = PersonImages(self.train_set.rows, self.image_size)
+        return self._loader(Subset(images, range(part, len(images), parts)), batch_size=self.eval_batch_size)
 
     def val_dataloader(self) -> DataLoader[PersonBatch] | list[DataLoader[PersonBatch]]:
         """The held-out identities; no loader at all when ``val_share`` is 0."""
@@ -384,6 +385,11 @@ class ReIDDataModule(LightningDataModule):
             generator=torch.Generator().manual_seed(self.seed),  # its worker seeds must not disturb the model's stream
             **kwargs,
         )
+
+
+def describe_source(manifest: Manifest) -> dict[str, Any]:
+    """Return the source names and the content hash of a manifest, for provenance."""
+    return {"sources": sorted(set(manifest.numpy("source").tolist())), "manifest": manifest.content_hash}
 
 
 def generated_weights(manifests: Sequence[Manifest], column: str) -> npt.NDArray[np.float32]:

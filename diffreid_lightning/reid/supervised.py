@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from diffreid_lightning.backbones import CosineClassifier, IdentityClassifier
@@ -99,7 +98,7 @@ class SupervisedReID(ReIDModule):
                 found=f"one for {len(weight)}",
                 remedy=_START_ANEW,
             )
-        refuse_other_rows(checkpoint, self._training_rows(), "classifier", _START_ANEW)
+        refuse_other_rows(checkpoint, self.training_rows, "classifier", _START_ANEW)
         num_features = self.neck.norm.num_features
         if weight is not None and (self.classifier is None or self.classifier.in_features != num_features):
             self.classifier = self.classifier_class(num_features, len(weight)).to(self.device)
@@ -107,17 +106,10 @@ class SupervisedReID(ReIDModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save a digest of the training rows and their identities."""
-        rows = self._training_rows()
+        rows = self.training_rows
         if rows is not None:
             checkpoint[KEY] = rows
             checkpoint[IDENTITIES] = datamodule_of(self.trainer).training_identities
-
-    def _training_rows(self) -> str | None:
-        """Return the digest of what is trained on; None outside of training, or where the data have none."""
-        if self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
-            return None
-        digest = getattr(getattr(self.trainer, "datamodule", None), "training_rows", None)
-        return digest if isinstance(digest, str) else None
 
     def compute_losses(self, batch: PersonBatch) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Sum the weighted losses of a P×K batch."""

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from lightning.pytorch.utilities import CombinedLoader
-from torch.utils.data import DataLoader, Sampler, Subset
+from torch.utils.data import Sampler
 
 from diffreid_lightning.datasets import PersonDataset, open_dataset, open_unlabeled
 from diffreid_lightning.datasets.concat import ConcatRows, IdentityKey, concatenate
 from diffreid_lightning.datasets.holdout import trainable_rows
 from diffreid_lightning.errors import UserError, shorten
-from diffreid_lightning.reid.datamodule import PersonBatch, PersonImages, ReIDDataModule, Source
+from diffreid_lightning.reid.datamodule import PersonImages, ReIDDataModule, Source, describe_source
 from diffreid_lightning.unsupervised.cluster_sampler import ClusterSampler
 
 #: the one identity of all rows whose identities were removed
@@ -73,9 +73,7 @@ class UnlabeledDataModule(ReIDDataModule):
 
     @cached_property
     def _labeled_rows(self) -> ConcatRows:
-        held_out = {key for manifest, mask in self._train_manifests for key in manifest.filter(mask).identities()[1]}
-        chosen = [manifest.filter(trainable_rows(manifest, held_out)) for manifest, _ in self._train_manifests]
-        rows = concatenate(chosen)
+        rows = concatenate(self._trained_manifests())
         if not len(rows):
             raise self._empty("train", [manifest for manifest, _ in self._train_manifests])
         return rows
@@ -121,12 +119,7 @@ class UnlabeledDataModule(ReIDDataModule):
         """Return the unlabeled images of the training set, and the labeled sources beside them."""
         described = super().provenance
         unlabeled = [{"names": each["sources"], "manifest": each["manifest"]} for each in described["manifests"]]
-        manifests = [source.manifest() for source in self._sources]
-        labeled = [
-            {"sources": sorted(set(manifest.numpy("source").tolist())), "manifest": manifest.content_hash}
-            for manifest in manifests
-        ]
-        described.update(unlabeled=unlabeled, manifests=labeled)
+        described.update(unlabeled=unlabeled, manifests=[describe_source(each.manifest()) for each in self._sources])
         described.update(identities="none: labels come from clusters", camera_ids=len(np.unique(self.camids)))
         return described
 
@@ -163,13 +156,5 @@ class UnlabeledDataModule(ReIDDataModule):
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Turn bytes into floats on the device, of each domain."""
         if isinstance(batch, dict):
-            return {
-                name: super(UnlabeledDataModule, self).on_after_batch_transfer(part, 0) for name, part in batch.items()
-            }
+            return {name: self.on_after_batch_transfer(part, dataloader_idx) for name, part in batch.items()}
         return super().on_after_batch_transfer(batch, dataloader_idx)
-
-    def features_dataloader(self, part: int = 0, parts: int = 1) -> DataLoader[PersonBatch]:
-        """The training rows ``part``, ``part + parts``, ... once, in order, as evaluation sees them."""
-        images = PersonImages(self.train_set.rows, self.image_size)
-        rows = range(part, len(images), parts)
-        return self._loader(Subset(images, rows), batch_size=self.eval_batch_size)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.cli import LRSchedulerCallable
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
@@ -74,8 +74,6 @@ class UnsupervisedReID(ReIDModule):
         backbone: name of any timm model.
         clusterer: makes clusters of features; None means :class:`~.clusterers.dbscan.DBSCAN` over the k-reciprocal
             Jaccard distance.
-        losses: loss modules, at least one; None means :class:`~diffreid_lightning.reid.losses.ClusterMemory`.
-        optimizer: makes the optimizer from the parameters.
         scheduler: makes the schedule; None keeps the rate.
         kwargs: see :class:`~diffreid_lightning.reid.base.ReIDModule`.
 
@@ -83,18 +81,14 @@ class UnsupervisedReID(ReIDModule):
         UserError: a loss needs a classifier.
     """
 
-    start_only: ClassVar[tuple[str, ...]] = ReIDModule.start_only
-
     def __init__(
         self,
         backbone: str = "resnet50",
         clusterer: Clusterer | None = None,
-        losses: list[ReIDLoss] | None = None,
-        optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=3.5e-4, weight_decay=5e-4),
         scheduler: LRSchedulerCallable | None = lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 20),
         **kwargs: Any,
     ) -> None:
-        super().__init__(backbone, losses=losses, optimizer=optimizer, scheduler=scheduler, **kwargs)
+        super().__init__(backbone, scheduler=scheduler, **kwargs)
         self.clusterer = clusterer or DBSCAN()
         self.labels: npt.NDArray[np.int64] | None = None
         self._refuse_classifiers(self._losses)
@@ -133,15 +127,13 @@ class UnsupervisedReID(ReIDModule):
         rank_zero_info(f"target: {data.target_description}")
         if self.labels is None:
             self.find_clusters()
-        assert self.labels is not None
-        data.use_labels(self.labels)
+        else:
+            data.use_labels(self.labels)
 
     def on_train_epoch_end(self) -> None:
         """Check that the network is finite, and find the next epoch's clusters, which the checkpoint then holds."""
         super().on_train_epoch_end()
         self.find_clusters()
-        assert self.labels is not None
-        datamodule_of(self.trainer).use_labels(self.labels)
 
     def on_train_epoch_start(self) -> None:
         """Log the clusters that the epoch trains on."""
@@ -155,7 +147,7 @@ class UnsupervisedReID(ReIDModule):
         return self.clusterer.uses_cameras
 
     def find_clusters(self) -> None:
-        """Embed the training images, cluster them on rank zero, tell all processes, and refill the memories.
+        """Embed the training images, cluster them on rank zero, tell all processes, and refill loaders and memories.
 
         With fewer than two clusters the earlier ones stay.
 
@@ -167,10 +159,9 @@ class UnsupervisedReID(ReIDModule):
         labels = self._cluster(extracted.compared)
         count = int(labels.max()) + 1 if len(labels) else 0
         if count < 2:
-            self._keep_earlier(labels, count)
-            assert self.labels is not None
-            labels = self.labels
+            labels = self._earlier_clusters(labels, count)
         self.labels = labels
+        datamodule_of(self.trainer).use_labels(labels)
         self.fill_memories(extracted.embeddings, labels)
         sizes = np.bincount(labels[labels >= 0])
         outliers = int((labels < 0).sum())
@@ -205,7 +196,8 @@ class UnsupervisedReID(ReIDModule):
             "largest": 100 * float(sizes.max()) / images,
         }
 
-    def _keep_earlier(self, labels: npt.NDArray[np.int64], count: int) -> None:
+    def _earlier_clusters(self, labels: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+        """Return the last epoch's clusters, since the present ones are too few."""
         outliers = int((labels < 0).sum())
         if self.labels is None:
             raise UserError(
@@ -218,6 +210,7 @@ class UnsupervisedReID(ReIDModule):
                 "--model.init_from RUN/backbone",
             )
         rank_zero_warn(f"Clustering found {count} clusters ({outliers:,} outliers): the last epoch's are kept.")
+        return self.labels
 
     def fill_memories(self, embeddings: Tensor, labels: npt.NDArray[np.int64]) -> None:
         """Start the memories with the clusters' mean embeddings.
@@ -249,15 +242,16 @@ class UnsupervisedReID(ReIDModule):
         self.eval()
         compared, embeddings = [], []
         with self.trainer.precision_plugin.forward_context():
-            for batch in data.features_dataloader(rank, processes):
+            for batch in data.seen_dataloader(rank, processes):
                 images = self.trainer.strategy.batch_to_device(batch).images
                 features, embedded = self.embed_for_clusters(images)
-                compared.append(features.float())
                 embeddings.append(embedded.float())
+                if features is not embedded:
+                    compared.append(features.float())
         self.train(was_training)
-        parts = Extracted(torch.cat(compared), torch.cat(embeddings))
         rows = len(data.train_set)
-        whole = Extracted(*(self._interleave(part, rows) for part in parts))
+        of_all = self._interleave(torch.cat(embeddings), rows)
+        whole = Extracted(self._interleave(torch.cat(compared), rows) if compared else of_all, of_all)
         if not torch.isfinite(whole.compared).all():
             raise UserError("The network's features are not finite.", remedy="lower --model.optimizer.init_args.lr")
         return whole
@@ -283,9 +277,9 @@ class UnsupervisedReID(ReIDModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the clusters and a digest of the training rows."""
-        if self.labels is not None and self._trainer is not None:
+        if self.labels is not None and self.training_rows is not None:
             checkpoint[LABELS] = torch.from_numpy(self.labels)
-            checkpoint[KEY] = datamodule_of(self.trainer).training_rows
+            checkpoint[KEY] = self.training_rows
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up the checkpoint's clusters; see :meth:`ReIDModule.on_load_checkpoint`.
@@ -294,24 +288,11 @@ class UnsupervisedReID(ReIDModule):
             UserError: the checkpoint is another module's, or was trained on other images.
         """
         super().on_load_checkpoint(checkpoint)
-        data = None if self._trainer is None else datamodule_of(self.trainer)
-        if isinstance(data, UnlabeledDataModule) and self.trainer.state.fn == "fit":
-            refuse_other_rows(
-                checkpoint,
-                data.training_rows,
-                "clusters",
-                "to train on other images, give --model.init_from RUN/backbone",
-            )
+        remedy = "to train on other images, give --model.init_from RUN/backbone"
+        refuse_other_rows(checkpoint, self.training_rows, "clusters", remedy)
         saved = checkpoint.get(LABELS)
         if saved is not None:
             self.labels = saved.cpu().numpy()
-            self.size_losses("losses")
-
-    def size_losses(self, group: str) -> None:
-        """Size the losses of a group for the present clusters."""
-        if self.labels is not None:
-            for loss in self._losses_of(group):
-                loss.build(self.neck.norm.num_features, int(self.labels.max()) + 1)
 
     # Training.
 

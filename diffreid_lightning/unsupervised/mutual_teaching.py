@@ -80,7 +80,7 @@ class MutualMeanTeaching(UnsupervisedReID):
         self.decay = decay
         self.partner = _Network(copy.deepcopy(self.backbone), copy.deepcopy(self.neck))
         self.partner_losses = copy.deepcopy(self.losses)
-        self.teacher = self._copy(_Network(self.backbone, self.neck))
+        self.teacher = self._copy(self._student)
         self.partner_teacher = self._copy(self.partner)
 
     @staticmethod
@@ -105,14 +105,19 @@ class MutualMeanTeaching(UnsupervisedReID):
         if not begins:
             return
         if self.partner_from is None:
-            self.partner.load_state_dict(_Network(self.backbone, self.neck).state_dict())
+            self.partner = copy.deepcopy(self._student)
         else:
             report = load_initial_weights(
                 self.partner.backbone, self.partner_from, neck=self.partner.neck, allow_partial=self.allow_partial
             )
             rank_zero_info(f"second network: {report}")
-        self.teacher = self._copy(_Network(self.backbone, self.neck))
+        self.teacher = self._copy(self._student)
         self.partner_teacher = self._copy(self.partner)
+
+    @property
+    def _student(self) -> _Network:
+        """The first network, as the second one is held."""
+        return _Network(self.backbone, self.neck)
 
     @staticmethod
     def _copy(network: _Network) -> _Network:
@@ -139,17 +144,12 @@ class MutualMeanTeaching(UnsupervisedReID):
         for half, group in zip(embeddings.chunk(2, dim=1), ("losses", "partner_losses"), strict=True):
             self.fill_group(cluster_means(half, labels).to(self.device), group)
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Size the second network's losses, too; see :meth:`UnsupervisedReID.on_load_checkpoint`."""
-        super().on_load_checkpoint(checkpoint)
-        self.size_losses("partner_losses")
-
     # Training.
 
     def compute_losses(self, batch: PersonBatch) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Sum both networks' losses over the clusters and against each other's average; log the first's hard ones."""
         clusters, mirrored = self.clusters_of(batch), batch.images.flip(-1)
-        first, second = _Network(self.backbone, self.neck)(batch.images), self.partner(mirrored)
+        first, second = self._student(batch.images), self.partner(mirrored)
         with torch.no_grad():
             teachings = self.teacher(batch.images), self.partner_teacher(mirrored)
         self.remember(first.embeddings, clusters)
@@ -175,6 +175,6 @@ class MutualMeanTeaching(UnsupervisedReID):
         step = self.trainer.global_step
         if step != self._steps_seen:
             decay = warmed_decay(step - 1, self.decay)
-            update_average(self.teacher, _Network(self.backbone, self.neck), decay)
+            update_average(self.teacher, self._student, decay)
             update_average(self.partner_teacher, self.partner, decay)
         super().on_train_batch_end(outputs, batch, batch_idx)

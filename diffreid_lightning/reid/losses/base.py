@@ -66,7 +66,7 @@ class ReIDLoss(nn.Module, ABC):
         for name, buffer in list(self.named_buffers(recurse=False)):
             saved = state_dict.get(prefix + name)
             if saved is not None and saved.shape != buffer.shape:
-                setattr(self, name, buffer.new_empty(saved.shape))
+                setattr(self, name, torch.empty_like(saved, device=buffer.device))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     @abstractmethod
