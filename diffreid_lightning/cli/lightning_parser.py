@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Mapping
 from enum import Enum
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from jsonargparse import Namespace
@@ -63,6 +65,12 @@ class LayeredParser(LightningArgumentParser):
                 action.sub_add_kwargs["sub_configs"] = False
         return added
 
+    def add_class_arguments(self, theclass: type, *args: Any, **kwargs: Any) -> list[str]:
+        """Add the arguments of a class; a whole number is read as one where it may be one."""
+        whole_numbers_first(theclass)
+        added: list[str] = super().add_class_arguments(theclass, *args, **kwargs)
+        return added
+
     def parse_object(
         self,
         obj: Namespace | dict[str, Any],
@@ -105,6 +113,22 @@ class LayeredParser(LightningArgumentParser):
             return text
         header = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
         return header + yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
+
+
+def whole_numbers_first(owner: type) -> None:
+    """Put ``int`` before ``float`` in the annotated unions of a class's constructor.
+
+    Types are tried in order, and ``typing`` hands out for ``Union[int, float]`` whatever was made first in the process,
+    such as a library's ``Union[float, int]``. ``--trainer.limit_train_batches 1`` would be all batches, not one.
+    """
+    for each in owner.__mro__:
+        hints = getattr(each.__dict__.get("__init__"), "__annotations__", {})
+        for name, hint in hints.items():
+            kinds = list(get_args(hint))
+            if float in kinds and int in kinds[kinds.index(float) :]:
+                here, there = kinds.index(float), kinds.index(int)
+                kinds[here], kinds[there] = int, float
+                hints[name] = functools.reduce(operator.or_, kinds)
 
 
 def _names_class(value: Any) -> bool:
