@@ -1,0 +1,29 @@
+"""The benchmark of training steps: every row of ours runs, and ratios are those of rows that ran side by side."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.training import ROWS, main, table
+
+
+@pytest.mark.parametrize("row", ["bare", "fit", "kept"])
+def test_a_row_prints_the_seconds_of_a_step(
+    row: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    words = ["--backbone=test_resnet", "--height=64", "--width=32", "--batch=8", "--workers=0", "--warm-up=1"]
+    monkeypatch.setattr("sys.argv", ["training", "--row", row, "--steps=2", *words])
+    main()
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    assert len(lines) == 1 and json.loads(lines[0])["seconds"] > 0
+
+
+def test_a_ratio_is_taken_within_a_round() -> None:
+    assert set(ROWS) == {"bare", "fit", "kept", "torchreid"}
+    rows = table({"bare": [1.0, 2.0, 4.0], "fit": [1.1, 4.0, 4.4]})
+    assert rows[-1].split(" | ")[1:] == ["4000 (1100 to 4400)", "1.10 |"]
