@@ -14,8 +14,10 @@ from diffreid_lightning.errors import check_pair, check_range
 _FILL = (124.0, 116.0, 104.0)
 
 
-def evaluation_view(image: Image.Image, size: tuple[int, int]) -> Tensor:
-    """Resize to ``size`` (height, width) in pixels; returns (3, H, W) uint8 in 0..255."""
+def evaluation_view(image: Image.Image | Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize to ``size`` (height, width) in pixels; returns (3, H, W) uint8 in 0..255. A tensor is such a view."""
+    if isinstance(image, Tensor):
+        return image
     resized = image if image.size == (size[1], size[0]) else image.resize((size[1], size[0]), Image.Resampling.BICUBIC)
     return F.pil_to_tensor(resized)
 
@@ -52,11 +54,11 @@ class TrainView:
         self._color = v2.RandomApply([jitter], color_probability) if color > 0 else None
         self._erase = v2.RandomErasing(erasing, scale=tuple(erasing_area), ratio=(0.3, 1 / 0.3), value=list(_FILL))
 
-    def __call__(self, image: Image.Image, size: tuple[int, int], seed: int) -> Tensor:
+    def __call__(self, image: Image.Image | Tensor, size: tuple[int, int], seed: int) -> Tensor:
         """Draw a view.
 
         Args:
-            image: RGB image of any size.
+            image: RGB image of any size, or its evaluation view, which stays as it is.
             size: height and width of the view in pixels.
             seed: the view depends only on it and on the image.
 

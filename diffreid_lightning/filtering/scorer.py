@@ -23,8 +23,8 @@ from diffreid_lightning.filtering.scored_manifest import NEAREST, NEAREST_SOURCE
 from diffreid_lightning.filtering.scorer_checkpoint import RealImages, Recognizer, load_scorer
 from diffreid_lightning.filtering.scores import identity_centroids
 from diffreid_lightning.manifest.lineage import find_manifest_hashes
-from diffreid_lightning.reid.datamodule import PersonBatch
 from diffreid_lightning.reid.outputs import ReIDOutputs
+from diffreid_lightning.reid.person_images import PersonBatch
 from diffreid_lightning.reid.supervised import SupervisedReID
 from diffreid_lightning.training.trainer_parts import datamodule_of
 

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from diffreid_lightning.backbones import Backbone, BNNeck, IdentityClassifier, load_initial_weights
 from diffreid_lightning.datasets.training_rows import refuse_seen_identities
 from diffreid_lightning.errors import UserError, check_range, shorten
-from diffreid_lightning.reid.datamodule import PersonBatch
 from diffreid_lightning.reid.losses import ReIDLoss
 from diffreid_lightning.reid.lr_warmup import optimize_with_warm_up
 from diffreid_lightning.reid.outputs import FeatureBatch, ReIDOutputs
+from diffreid_lightning.reid.person_images import PersonBatch
 from diffreid_lightning.training.finite_weights import check_finite_weights, stop_unless_finite
 from diffreid_lightning.training.resumable_schedule import Interval
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 import torch
 from lightning.pytorch import LightningDataModule
-from PIL import Image
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
 from diffreid_lightning.datasets import PersonDataset, open_dataset
@@ -25,81 +23,15 @@ from diffreid_lightning.datasets.concat import (
 )
 from diffreid_lightning.datasets.holdout import first_per_camera, hold_out_identities, trainable_rows
 from diffreid_lightning.datasets.inspect import count_unmatched
-from diffreid_lightning.datasets.samplers import Draw, PKSampler, start_at_epoch
+from diffreid_lightning.datasets.samplers import PKSampler, start_at_epoch
 from diffreid_lightning.datasets.training_rows import digest_rows
-from diffreid_lightning.datasets.transforms import TrainView, evaluation_view
+from diffreid_lightning.datasets.transforms import TrainView
 from diffreid_lightning.errors import UserError, check_at_least, check_image_size, check_seed, check_workers, shorten
 from diffreid_lightning.manifest.manifest import Manifest
+from diffreid_lightning.reid.person_images import DecodedImages, PersonBatch, PersonImages, collate_persons
 
 SamplerFactory = Callable[[Sequence[int]], Sampler[Any]]
 Source = PersonDataset | str
-
-
-class PersonBatch(NamedTuple):
-    """A batch of person images; B is the batch size."""
-
-    images: Tensor  #: (B, 3, H, W): uint8 from the loader, float in 0..1 once on the device
-    labels: Tensor  #: (B,) int64 identity numbers, class indices in training
-    camids: Tensor  #: (B,) int64 camera numbers
-    indices: Tensor  #: (B,) int64 rows of the set
-    is_query: Tensor  #: (B,) bool, False in training
-    weights: Tensor | None = None  #: (B,) float32, how much each image counts in training; None: all alike
-
-
-def collate_persons(items: list[PersonBatch]) -> PersonBatch:
-    """Stack images to a batch."""
-    images, labels, camids, indices, is_query, weights = zip(*items, strict=True)
-    stacked = [torch.stack(column) for column in (images, labels, camids, indices, is_query)]
-    return PersonBatch(*stacked)._replace(weights=None if weights[0] is None else torch.stack(weights))
-
-
-class PersonImages(Dataset[PersonBatch]):
-    """Rows of a chain as tensors: evaluation views by row number, training views by :class:`~.samplers.Draw`.
-
-    Args:
-        rows: the chained rows.
-        image_size: height and width in pixels.
-        is_query: (N,) which rows are queries; None for none.
-        train_view: how training views are made; None makes evaluation views only.
-        weights: (N,) float32, how much each row counts in training; None: all alike.
-    """
-
-    def __init__(
-        self,
-        rows: ConcatRows,
-        image_size: tuple[int, int],
-        is_query: npt.NDArray[np.bool_] | None = None,
-        train_view: TrainView | None = None,
-        weights: npt.NDArray[np.float32] | None = None,
-    ) -> None:
-        self.rows = rows
-        self.image_size = image_size
-        self.is_query = np.zeros(len(rows), dtype=bool) if is_query is None else is_query
-        self.train_view = train_view
-        self.weights = weights
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def picture(self, row: int) -> Image.Image:
-        """Return the image of a row as it lies on the disk, for reports."""
-        return self.rows.image(row)
-
-    def __getitem__(self, item: int | Draw) -> PersonBatch:
-        row = item.row if isinstance(item, Draw) else item
-        image = self.rows.image(row)
-        if isinstance(item, Draw) and self.train_view is not None:
-            view = self.train_view(image, self.image_size, item.seed)
-        else:
-            view = evaluation_view(image, self.image_size)
-        return PersonBatch(
-            view,
-            torch.tensor(self.rows.labels[row]),
-            torch.tensor(self.rows.camids[row]),
-            torch.tensor(row),
-            torch.tensor(self.is_query[row]),
-            None if self.weights is None else torch.tensor(self.weights[row]),
-        )
 
 
 class ReIDDataModule(LightningDataModule):
@@ -119,6 +51,8 @@ class ReIDDataModule(LightningDataModule):
         sampler: makes the training sampler from the (N,) labels; it must have a ``batch_size``. None means
             :class:`~.samplers.PKSampler` as it stands.
         train_view: augmentation of the training images; None means :class:`~.transforms.TrainView` as it stands.
+        cache_images: keep training images in memory, decoded and resized, from the first time they are used: faster
+            where loading is the limit, for H × W × 3 bytes each. The training view then gets a tensor.
         sample_weight: column of generated images, such as ``confidence``, by which each counts in the losses; real
             ones count 1. None: all alike.
         eval_batch_size: images per batch of validation, test and predict.
@@ -138,6 +72,7 @@ class ReIDDataModule(LightningDataModule):
         sample_weight: str | None = None,
         eval_batch_size: int = 128,
         num_workers: int | None = None,
+        cache_images: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -161,6 +96,7 @@ class ReIDDataModule(LightningDataModule):
         self.sample_weight = sample_weight
         self.eval_batch_size = eval_batch_size
         self.num_workers = num_workers
+        self.cache_images = cache_images
         self.seed = seed
 
     # What the stages see. Each is built when it is first asked for, so that `test` never touches the training rows.
@@ -173,7 +109,12 @@ class ReIDDataModule(LightningDataModule):
         if len(rows.identities) < 2:
             raise self._too_few()
         weights = None if self.sample_weight is None else generated_weights(chosen, self.sample_weight)
-        return PersonImages(rows, self.image_size, train_view=self.train_view, weights=weights)
+        return self._training_images(rows, weights)
+
+    def _training_images(self, rows: ConcatRows, weights: npt.NDArray[np.float32] | None = None) -> PersonImages:
+        """Return rows with the training view."""
+        decoded = DecodedImages(rows, self.image_size) if self.cache_images else None
+        return PersonImages(rows, self.image_size, train_view=self.train_view, weights=weights, decoded=decoded)
 
     @cached_property
     def val_set(self) -> PersonImages | None:
@@ -352,7 +293,7 @@ class ReIDDataModule(LightningDataModule):
 
     def seen_dataloader(self, part: int = 0, parts: int = 1) -> DataLoader[PersonBatch]:
         """The training rows ``part``, ``part + parts``, ... once, in order, as evaluation sees them."""
-        images = PersonImages(self.train_set.rows, self.image_size)
+        images = PersonImages(self.train_set.rows, self.image_size, decoded=self.train_set.decoded)
         return self._loader(Subset(images, range(part, len(images), parts)), batch_size=self.eval_batch_size)
 
     def val_dataloader(self) -> DataLoader[PersonBatch] | list[DataLoader[PersonBatch]]:

@@ -15,8 +15,8 @@ from rich.console import Console
 
 from diffreid_lightning.errors import check_at_least, check_range
 from diffreid_lightning.metrics.functional import rank_list
-from diffreid_lightning.reid.datamodule import PersonImages
 from diffreid_lightning.reid.evaluation import RetrievalEvaluator, evaluator_of
+from diffreid_lightning.reid.person_images import PersonImages
 from diffreid_lightning.tracking import tolerate_failures
 from diffreid_lightning.training.trainer_parts import datamodule_of
 from diffreid_lightning.visualization.grid import Cell, GridRow, draw_grid, frame_image

@@ -11,9 +11,9 @@ from diffreid_lightning.backbones import CosineClassifier, IdentityClassifier
 from diffreid_lightning.datasets.training_rows import IDENTITIES, KEY, refuse_other_rows
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.reid.base import ReIDModule
-from diffreid_lightning.reid.datamodule import PersonBatch
 from diffreid_lightning.reid.losses import BatchHardTriplet, LabelSmoothedCrossEntropy, ReIDLoss
 from diffreid_lightning.reid.outputs import ReIDOutputs
+from diffreid_lightning.reid.person_images import PersonBatch
 from diffreid_lightning.training.trainer_parts import datamodule_of
 
 _START_ANEW = "to fine-tune on new data, start from the run's backbone folder: --model.init_from RUN/backbone"

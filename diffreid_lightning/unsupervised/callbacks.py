@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from PIL import Image
 
 from diffreid_lightning.errors import check_range
-from diffreid_lightning.reid.datamodule import PersonImages
+from diffreid_lightning.reid.person_images import PersonImages
 from diffreid_lightning.storage.atomic import replace_file
 from diffreid_lightning.tracking import tolerate_failures
 from diffreid_lightning.training.trainer_parts import datamodule_of

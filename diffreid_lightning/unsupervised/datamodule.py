@@ -16,7 +16,8 @@ from diffreid_lightning.datasets import PersonDataset, open_dataset, open_unlabe
 from diffreid_lightning.datasets.concat import ConcatRows, IdentityKey, concatenate
 from diffreid_lightning.datasets.holdout import trainable_rows
 from diffreid_lightning.errors import UserError, shorten
-from diffreid_lightning.reid.datamodule import PersonImages, ReIDDataModule, Source, describe_source
+from diffreid_lightning.reid.datamodule import ReIDDataModule, Source, describe_source
+from diffreid_lightning.reid.person_images import PersonImages
 from diffreid_lightning.unsupervised.cluster_sampler import ClusterSampler
 
 #: the one identity of all rows whose identities were removed
@@ -81,7 +82,7 @@ class UnlabeledDataModule(ReIDDataModule):
     @cached_property
     def train_set(self) -> PersonImages:
         """The target's rows, without identities."""
-        return PersonImages(remove_identities(self._labeled_rows), self.image_size, train_view=self.train_view)
+        return self._training_images(remove_identities(self._labeled_rows))
 
     @cached_property
     def source_set(self) -> PersonImages | None:
@@ -97,7 +98,7 @@ class UnlabeledDataModule(ReIDDataModule):
                 found=f"{len(rows.identities)} in {shorten(str(manifest.root) for manifest in manifests)}",
                 remedy="give a labeled dataset: --data.source PATH",
             )
-        return PersonImages(rows, self.image_size, train_view=self.train_view)
+        return self._training_images(rows)
 
     def true_labels(self) -> npt.NDArray[np.int64] | None:
         """Return the target's identity numbers, (N,), to judge clusters by; None where the images have none."""

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.reid.base import name_losses
-from diffreid_lightning.reid.datamodule import PersonBatch
 from diffreid_lightning.reid.losses import ClusterMemory, ReIDLoss
 from diffreid_lightning.reid.outputs import ReIDOutputs
+from diffreid_lightning.reid.person_images import PersonBatch
 from diffreid_lightning.training.trainer_parts import datamodule_of
 from diffreid_lightning.unsupervised.domain_norms import DomainNorms
 from diffreid_lightning.unsupervised.module import UnsupervisedReID

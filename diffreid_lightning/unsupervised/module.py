@@ -16,10 +16,10 @@ from torch import Tensor
 from diffreid_lightning.datasets.training_rows import KEY, refuse_other_rows
 from diffreid_lightning.errors import DiffReIDError, UserError
 from diffreid_lightning.reid.base import ReIDModule
-from diffreid_lightning.reid.datamodule import PersonBatch
 from diffreid_lightning.reid.losses import ReIDLoss
 from diffreid_lightning.reid.losses.cluster_memory import ClusterMemory
 from diffreid_lightning.reid.outputs import ReIDOutputs
+from diffreid_lightning.reid.person_images import PersonBatch
 from diffreid_lightning.training.trainer_parts import datamodule_of
 from diffreid_lightning.unsupervised.clusterers.base import Clusterer
 from diffreid_lightning.unsupervised.clusterers.dbscan import DBSCAN

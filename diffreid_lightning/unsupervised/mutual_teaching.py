@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from diffreid_lightning.backbones import Backbone, BNNeck, load_initial_weights
 from diffreid_lightning.errors import UserError, check_range
-from diffreid_lightning.reid.datamodule import PersonBatch
 from diffreid_lightning.reid.losses import BatchHardTriplet, ClusterMemory, ReIDLoss
 from diffreid_lightning.reid.outputs import ReIDOutputs
+from diffreid_lightning.reid.person_images import PersonBatch
 from diffreid_lightning.unsupervised.mean_teacher import update_average, warmed_decay
 from diffreid_lightning.unsupervised.module import UnsupervisedReID, cluster_means
 from diffreid_lightning.unsupervised.soft_losses import soft_cross_entropy, soft_triplet

@@ -20,7 +20,7 @@ from diffreid_lightning.backbones import Backbone
 from diffreid_lightning.datasets.samplers import ShuffledRows
 from diffreid_lightning.datasets.transforms import TrainView
 from diffreid_lightning.errors import UserError
-from diffreid_lightning.reid.datamodule import PersonBatch
+from diffreid_lightning.reid.person_images import PersonBatch
 
 
 class UnlabeledSampler(ShuffledRows):

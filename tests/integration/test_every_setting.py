@@ -215,6 +215,7 @@ OTHERS: dict[str, Other] = {
     D + "sample_weight": Other("confidence", refused=BOTH),
     D + "eval_batch_size": Other(16),
     D + "num_workers": Other(1, group=1),
+    D + "cache_images": Other(True, group=1),
 }
 #: Sections that are built anew by their class path, as the callback above is; the last is what this test goes on from.
 NOT_WALKED = {

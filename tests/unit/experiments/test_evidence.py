@@ -352,7 +352,7 @@ def test_every_goal_is_about_rows_of_its_table() -> None:
 
 def test_momentum_contrast_learns_without_labels() -> None:
     pytest.importorskip("lightly")
-    from diffreid_lightning.reid.datamodule import PersonBatch
+    from diffreid_lightning.reid.person_images import PersonBatch
     from experiments.evidence.self_supervised import MomentumContrast, TwoViews, UnlabeledSampler
 
     torch.manual_seed(0)

@@ -26,8 +26,8 @@ from diffreid_lightning.filtering.datamodule import ScoringDataModule
 from diffreid_lightning.filtering.scorer import FoldNetwork, ReIDScorer, ScorerTraining
 from diffreid_lightning.filtering.scorer_checkpoint import load_scorer
 from diffreid_lightning.manifest.manifest import Manifest
-from diffreid_lightning.reid.datamodule import PersonBatch
 from diffreid_lightning.reid.outputs import ReIDOutputs
+from diffreid_lightning.reid.person_images import PersonBatch
 from diffreid_lightning.reid.supervised import SupervisedReID
 from tests.unit.filtering.conftest import PEOPLE, PER_PERSON, TINY, UNKNOWN
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,8 @@ from diffreid_lightning.datasets.samplers import Draw, PKSampler
 from diffreid_lightning.datasets.transforms import TrainView
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest.manifest import Manifest
-from diffreid_lightning.reid.datamodule import PersonBatch, ReIDDataModule
+from diffreid_lightning.reid.datamodule import ReIDDataModule
+from diffreid_lightning.reid.person_images import PersonBatch
 from tests.fixtures.dataset_layouts import write_dukemtmcreid, write_market1501, write_person_folder
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*published counts.*")
@@ -240,3 +243,23 @@ def test_all_training_rows_are_seen_once_in_order(market: Path) -> None:
     module = ReIDDataModule(str(market), val_share=0.0, image_size=(64, 32), num_workers=0, eval_batch_size=7)
     indices = torch.cat([batch.indices for batch in module.seen_dataloader()])
     assert indices.tolist() == list(range(len(module.train_set)))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_kept_images_make_the_same_batches_without_their_files(market: Path, tmp_path: Path, workers: int) -> None:
+    root = Path(shutil.copytree(market, tmp_path / "market"))
+    modules = [
+        ReIDDataModule(
+            str(root), val_share=0.0, image_size=(48, 20), num_workers=workers, sampler=few, cache_images=kept
+        )
+        for kept in (False, True)
+    ]
+    expected = [batch.images for batch in modules[0].train_dataloader()]
+    assert len(list(modules[1].seen_dataloader())) == 1  # every image
+    shutil.rmtree(root / "bounding_box_train")
+    found = [batch.images for batch in modules[1].train_dataloader()]
+    assert len(found) > 1 and all(torch.equal(*pair) for pair in zip(expected, found, strict=True))
+
+
+def few(labels: Sequence[int]) -> PKSampler:
+    return PKSampler(labels, 5, 4)

@@ -15,9 +15,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from diffreid_lightning.errors import UserError
-from diffreid_lightning.reid.datamodule import PersonBatch, ReIDDataModule
+from diffreid_lightning.reid.datamodule import ReIDDataModule
 from diffreid_lightning.reid.feature_writer import FeatureWriter, feature_table, merge_shards
 from diffreid_lightning.reid.outputs import FeatureBatch
+from diffreid_lightning.reid.person_images import PersonBatch
 from tests.fixtures.color_features import Colors
 
 

@@ -15,7 +15,6 @@ from diffreid_lightning.callbacks.run_checkpoint import RunCheckpoint
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.filtering.scorer import ScorerTraining
 from diffreid_lightning.reid.backbone_export import BackboneExport
-from diffreid_lightning.reid.datamodule import PersonBatch
 from diffreid_lightning.reid.freeze_backbone import FreezeBackbone
 from diffreid_lightning.reid.losses import (
     AngularMargin,
@@ -28,6 +27,7 @@ from diffreid_lightning.reid.losses import (
     circle_softmax,
     label_smoothed_cross_entropy,
 )
+from diffreid_lightning.reid.person_images import PersonBatch
 from diffreid_lightning.reid.supervised import SupervisedReID
 from tests.fixtures import small_architectures  # noqa: F401 (registers the names)
 from tests.unit.reid.test_supervised import SIZE, FewPeople, trainer

@@ -21,10 +21,10 @@ from diffreid_lightning.backbones import Backbone, BNNeck, save_backbone
 from diffreid_lightning.callbacks.run_checkpoint import RunCheckpoint
 from diffreid_lightning.errors import RunError, UserError
 from diffreid_lightning.reid.backbone_export import BackboneExport
-from diffreid_lightning.reid.datamodule import PersonBatch, collate_persons
 from diffreid_lightning.reid.losses import BatchHardTriplet, LabelSmoothedCrossEntropy, ReIDLoss
 from diffreid_lightning.reid.lr_warmup import WarmUp
 from diffreid_lightning.reid.outputs import ReIDOutputs
+from diffreid_lightning.reid.person_images import PersonBatch, collate_persons
 from diffreid_lightning.reid.supervised import SupervisedReID
 
 RATE = 3.5e-4

@@ -1,0 +1,112 @@
+"""Person images as tensors, one by one and in batches."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from diffreid_lightning.datasets.concat import ConcatRows
+from diffreid_lightning.datasets.samplers import Draw
+from diffreid_lightning.datasets.transforms import TrainView, evaluation_view
+
+
+class PersonBatch(NamedTuple):
+    """A batch of person images; B is the batch size."""
+
+    images: Tensor  #: (B, 3, H, W): uint8 from the loader, float in 0..1 once on the device
+    labels: Tensor  #: (B,) int64 identity numbers, class indices in training
+    camids: Tensor  #: (B,) int64 camera numbers
+    indices: Tensor  #: (B,) int64 rows of the set
+    is_query: Tensor  #: (B,) bool, False in training
+    weights: Tensor | None = None  #: (B,) float32, how much each image counts in training; None: all alike
+
+
+def collate_persons(items: list[PersonBatch]) -> PersonBatch:
+    """Stack images to a batch."""
+    images, labels, camids, indices, is_query, weights = zip(*items, strict=True)
+    stacked = [torch.stack(column) for column in (images, labels, camids, indices, is_query)]
+    return PersonBatch(*stacked)._replace(weights=None if weights[0] is None else torch.stack(weights))
+
+
+class DecodedImages:
+    """Images of a set at their training size, each decoded when it is first asked for and then kept.
+
+    The memory is shared with loader processes, however they are started: N × H × W × 3 bytes, 1.3 GB for
+    Market-1501's 12,936 training images at 256 × 128.
+
+    Args:
+        rows: the chained rows.
+        image_size: height and width in pixels.
+    """
+
+    def __init__(self, rows: ConcatRows, image_size: tuple[int, int]) -> None:
+        self.rows = rows
+        self.image_size = image_size
+        self._pixels = torch.empty((len(rows), 3, *image_size), dtype=torch.uint8).share_memory_()
+        self._is_known = torch.zeros(len(rows), dtype=torch.bool).share_memory_()
+
+    def image(self, row: int) -> Tensor:
+        """Return the evaluation view of a row, (3, H, W) uint8; not to be written to."""
+        if not self._is_known[row]:
+            # Two processes that decode the same image write the same bytes.
+            self._pixels[row] = evaluation_view(self.rows.image(row), self.image_size)
+            self._is_known[row] = True
+        return self._pixels[row]
+
+
+class PersonImages(Dataset[PersonBatch]):
+    """Rows of a chain as tensors: evaluation views by row number, training views by :class:`~.samplers.Draw`.
+
+    Args:
+        rows: the chained rows.
+        image_size: height and width in pixels.
+        is_query: (N,) which rows are queries; None for none.
+        train_view: how training views are made; None makes evaluation views only.
+        weights: (N,) float32, how much each row counts in training; None: all alike.
+        decoded: keeps images once they were decoded; None decodes them each time. The views are the same.
+    """
+
+    def __init__(
+        self,
+        rows: ConcatRows,
+        image_size: tuple[int, int],
+        is_query: npt.NDArray[np.bool_] | None = None,
+        train_view: TrainView | None = None,
+        weights: npt.NDArray[np.float32] | None = None,
+        decoded: DecodedImages | None = None,
+    ) -> None:
+        self.rows = rows
+        self.image_size = image_size
+        self.is_query = np.zeros(len(rows), dtype=bool) if is_query is None else is_query
+        self.train_view = train_view
+        self.weights = weights
+        self.decoded = decoded
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def picture(self, row: int) -> Image.Image:
+        """Return the image of a row as it lies on the disk, for reports."""
+        return self.rows.image(row)
+
+    def __getitem__(self, item: int | Draw) -> PersonBatch:
+        row = item.row if isinstance(item, Draw) else item
+        image = self.rows.image(row) if self.decoded is None else self.decoded.image(row)
+        if isinstance(item, Draw) and self.train_view is not None:
+            view = self.train_view(image, self.image_size, item.seed)
+        else:
+            view = evaluation_view(image, self.image_size)
+        return PersonBatch(
+            view,
+            torch.tensor(self.rows.labels[row]),
+            torch.tensor(self.rows.camids[row]),
+            torch.tensor(row),
+            torch.tensor(self.is_query[row]),
+            None if self.weights is None else torch.tensor(self.weights[row]),
+        )
