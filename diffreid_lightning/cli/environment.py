@@ -1,4 +1,4 @@
-"""Check the environment of a command: launcher variables and output streams."""
+"""Check and complete the environment of a command: launcher variables, waiting threads, output streams."""
 
 from __future__ import annotations
 
@@ -14,6 +14,19 @@ _NUMBERS = (
     "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "MASTER_PORT", "SLURM_PROCID",
     "SLURM_LOCALID", "SLURM_NODEID", "SLURM_NTASKS", "PL_GLOBAL_SEED",
 )  # fmt: skip
+#: What users tell OpenMP's threads to do while they wait, for the GNU library and for Intel's and LLVM's.
+_WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+
+
+def let_threads_sleep() -> None:
+    """Let OpenMP's threads sleep while they wait for each other, unless the environment says how they wait.
+
+    By default the GNU library's spin, and take the cores of whatever else runs on the machine: two threads on two cores
+    of which one is busy are several times slower. Results do not depend on it, as they would on another number of
+    threads. It has to be called before torch is imported; child processes inherit it.
+    """
+    if not any(name in os.environ for name in _WAITING):
+        os.environ["GOMP_SPINCOUNT"] = "0"
 
 
 def check_environment() -> None:

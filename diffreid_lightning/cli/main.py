@@ -11,6 +11,7 @@ from diffreid_lightning.cli.environment import (
     check_environment,
     flush_streams,
     let_streams_take_anything,
+    let_threads_sleep,
     reader_is_gone,
 )
 from diffreid_lightning.errors import DiffReIDError, RunError, UserError, nearest
@@ -56,6 +57,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if args is None else args)
     let_streams_take_anything()
+    let_threads_sleep()
     with signals.noticed() as arrived, uncaught_errors.threads_worded():
         try:
             code = _dispatch(words)
