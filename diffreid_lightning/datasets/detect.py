@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -96,8 +97,17 @@ def detect(path: str | os.PathLike[str]) -> PersonDataset:
         f"{shorten(names, 3) or '(none)'}",
         remedy=f"did you mean {shorten(near, 4)}?"
         if near
-        else _incomplete(here.folders()) or suggest_options(images, generic=_people_one_level_off(images) or TABLE),
+        else _incomplete(here.folders())
+        or suggest_options(images, generic=_people_one_level_off(images) or TABLE) + _without_identities(images),
     )
+
+
+def _without_identities(images: ImageRoot) -> str:
+    """Return how to train on images whose people are not known, as a further line of a remedy."""
+    if not CropFolder.has_layout(images):
+        return ""
+    words = ["python", "-m", "diffreid_lightning", "fit", "--config", "recipes/adapt", "--data.target"]
+    return "\n      if nobody is labeled, train on clusters: " + shlex.join([*words, str(images.path)])
 
 
 def _is_foreign_parquet(file: Path) -> bool:

@@ -73,7 +73,7 @@ def test_the_command_that_is_printed_for_a_folder(
     words = ["data", "check", str(files(tmp_path / "a set", *names)), *(("--format", format_) if format_ else ())]
     assert main(words) == 2
     said = capsys.readouterr().err
-    checked, trained = re.findall(r"python -m diffreid_lightning (.*)\n", said)
+    checked, trained, *_ = re.findall(r"python -m diffreid_lightning (.*)\n", said)
     assert main(shlex.split(checked)) == 0
     options = dict(re.findall(r"--data\.train\.(\w+) ('[^']*'|\S+)", trained))
     arguments = {name: yaml.safe_load(shlex.split(value)[0]) if name == "camera_folders" else shlex.split(value)[0]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 import warnings
 from pathlib import Path
 from typing import ClassVar
@@ -14,6 +15,7 @@ from diffreid_lightning.datasets import (
     PersonDataset,
     detect,
     open_dataset,
+    open_unlabeled,
 )
 from diffreid_lightning.errors import UserError
 from tests.fixtures.dataset_contract import DatasetContract
@@ -50,6 +52,9 @@ def test_a_folder_of_no_known_layout_lists_the_known_ones(tmp_path: Path) -> Non
         detect(tmp_path / "set")
     text = str(error.value)
     assert all(known.__name__ in text and known.layout in text for known in FORMATS) and "a.jpg" in text
+    advised = shlex.split(str(error.value.remedy).rpartition("python -m diffreid_lightning ")[2])
+    assert advised[:-1] == ["fit", "--config", "recipes/adapt", "--data.target"]
+    assert len(open_unlabeled(advised[-1]).manifest()) == 1
 
 
 @pytest.mark.parametrize("missing", ["bounding_box_train", "query", "bounding_box_test"])
