@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, cast
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffreid_lightning.backbones import Backbone, BNNeck, IdentityClassifier, load_initial_weights
 from diffreid_lightning.datasets.training_rows import refuse_seen_identities
 from diffreid_lightning.errors import UserError, check_range, shorten
+from diffreid_lightning.reid.loss_list import LossList
 from diffreid_lightning.reid.losses import ReIDLoss
 from diffreid_lightning.reid.lr_warmup import optimize_with_warm_up
 from diffreid_lightning.reid.outputs import FeatureBatch, ReIDOutputs
@@ -87,11 +88,9 @@ class ReIDModule(LightningModule, ABC):
         # Convolutions run faster on channels-last maps, on CPUs and on tensor cores.
         self.backbone.to(memory_format=self.backbone.memory_format)
         self.neck = BNNeck(self.backbone.num_features)
-        losses = self.default_losses() if losses is None else losses
         #: set by the subclasses that classify
         self.classifier: IdentityClassifier | None = None
-        self._loss_names = name_losses(losses)
-        self.losses = nn.ModuleList(losses)
+        self.losses = LossList(self.default_losses() if losses is None else losses)
         self.init_from = init_from
         self.allow_partial = allow_partial
         self.optimizer = optimizer
@@ -105,7 +104,6 @@ class ReIDModule(LightningModule, ABC):
         self._trained = False
         self._rate = 0.0
         self._steps_seen = 0
-        self._since_step: dict[str, list[tuple[Tensor, Tensor]]] = {}
         self.register_buffer("_loss_sum", torch.zeros(()), persistent=False)
 
     @staticmethod
@@ -124,7 +122,7 @@ class ReIDModule(LightningModule, ABC):
     @property
     def metric_names(self) -> tuple[str, ...]:
         """Names that training logs."""
-        return tuple(f"train/{name}" for name in ("loss", *self._loss_names, "learning_rate"))
+        return tuple(f"train/{name}" for name in ("loss", *self.losses.names, "learning_rate"))
 
     # Set-up.
 
@@ -253,58 +251,26 @@ class ReIDModule(LightningModule, ABC):
     def compute_losses(self, batch: PersonBatch) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Return the training objective of a batch, and the values that are logged beside it, by name."""
 
-    def weigh_losses(self, outputs: ReIDOutputs, labels: Tensor, group: str = "losses") -> tuple[Tensor, list[Tensor]]:
-        """Return the weighted sum of the losses, and each of them without its weight.
+    def weigh_losses(
+        self, outputs: ReIDOutputs, labels: Tensor, losses: LossList | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the weighted sum of the losses, and each of them by name without its weight.
 
-        Of a feature with several parts, a loss takes the mean over the pieces of its ``scope``. Where the network was
-        converted to half precision, the losses are still computed in float32.
+        Where the network was converted to half precision, they are still computed in float32.
         """
         if self.dtype in _HALF:
             outputs = outputs.in_float32()
-        part_logits = outputs.part_logits
-        pieces = {
-            "whole": [outputs],
-            "part": outputs.split(self.backbone.parts, part_logits) if part_logits else [outputs],
-            "group": outputs.split(self.backbone.groups),
-        }
-        losses = self._losses_of(group)
-        values = [torch.stack([loss(piece, labels) for piece in pieces[loss.scope]]).mean() for loss in losses]
-        total = torch.stack([loss.weight * value for loss, value in zip(losses, values, strict=True)]).sum()
-        return total, values
-
-    @property
-    def _losses(self) -> list[ReIDLoss]:
-        return self._losses_of("losses")
-
-    def _losses_of(self, group: str) -> list[ReIDLoss]:
-        return cast(list[ReIDLoss], list(getattr(self, group)))
-
-    def remember(self, embeddings: Tensor, labels: Tensor, group: str = "losses") -> None:
-        """Keep what the losses' own state is to be updated with once the optimizer has taken its step.
-
-        Args:
-            embeddings: (B, D) embeddings of the batch.
-            labels: (B,) what they were compared with.
-            group: attribute that holds the losses.
-        """
-        if any(loss.has_update for loss in self._losses_of(group)):
-            self._since_step.setdefault(group, []).append((embeddings.detach().float(), labels))
+        losses = self.losses if losses is None else losses
+        return losses.weigh(outputs, labels, self.backbone.parts, self.backbone.groups)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Update the losses' own state after each optimizer step, with all batches since the last one.
-
-        Every process sees the embeddings of all, in the order in which one process would have drawn the batches, so
-        that the state stays equal and the same as under gradient accumulation.
-        """
+        """Update the losses' own state after each optimizer step."""
         if self.trainer.global_step == self._steps_seen:
             return
         self._steps_seen = self.trainer.global_step
-        since_step, self._since_step = self._since_step, {}
-        for group, batches in since_step.items():
-            gathered = [(self._gather(embeddings), self._gather(labels)) for embeddings, labels in batches]
-            embeddings, labels = (torch.cat(parts) for parts in zip(*gathered, strict=True))
-            for loss in self._losses_of(group):
-                loss.update(embeddings, labels)
+        for module in self.modules():
+            if isinstance(module, LossList):
+                module.update(self._gather)
 
     def _gather(self, values: Tensor) -> Tensor:
         """Concatenate what the processes hold, by rank."""
@@ -366,25 +332,3 @@ class ReIDModule(LightningModule, ABC):
     def predict_step(self, batch: PersonBatch, batch_idx: int) -> Any:
         """Return the batch with features in place of images."""
         return self.validation_step(batch, batch_idx)
-
-
-def name_losses(losses: Sequence[nn.Module]) -> list[str]:
-    """Name each loss in the log: two of one class must not hide one another, nor the module's own numbers."""
-    if not losses:
-        raise UserError("model.losses is empty.", remedy="leave it out for the default losses")
-    taken = {"loss", "accuracy", "learning_rate"}
-    names = []
-    for loss in losses:
-        if not isinstance(loss, ReIDLoss):
-            raise UserError(
-                f"{type(loss).__name__} cannot be one of model.losses.",
-                looked_for="ReIDLoss modules, which take the network's outputs and the labels",
-                remedy="derive it from diffreid_lightning.reid.losses.ReIDLoss",
-            )
-        name, count = loss.name, 1
-        while name in taken:
-            count += 1
-            name = f"{loss.name}_{count}"
-        taken.add(name)
-        names.append(name)
-    return names

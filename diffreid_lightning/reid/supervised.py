@@ -37,7 +37,7 @@ class SupervisedReID(ReIDModule):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        kinds = {loss.needs_cosines: type(loss).__name__ for loss in self._losses if loss.needs_logits}
+        kinds = {loss.needs_cosines: type(loss).__name__ for loss in self.losses if loss.needs_logits}
         if len(kinds) == 2:
             raise UserError(
                 f"{kinds[True]} and {kinds[False]} cannot share a classifier.",
@@ -59,7 +59,7 @@ class SupervisedReID(ReIDModule):
 
     @property
     def _classifies(self) -> bool:
-        return any(loss.needs_logits for loss in self._losses)
+        return any(loss.needs_logits for loss in self.losses)
 
     def setup(self, stage: str) -> None:
         """Load the initial weights, and size classifier and losses for the identities.
@@ -73,7 +73,7 @@ class SupervisedReID(ReIDModule):
         num_features, num_identities = self.backbone.num_features, self._num_identities()
         if self._classifies:
             self.classifier = self.classifier_class(num_features, num_identities)
-        for loss in self._losses:
+        for loss in self.losses:
             loss.build(num_features, num_identities)
         self._sized = True
 
@@ -120,9 +120,8 @@ class SupervisedReID(ReIDModule):
             parts = self.backbone.parts
             part_logits = self.classifier.score_parts(embeddings, parts) if len(parts) > 1 else ()
             outputs = outputs._replace(logits=self.classifier(embeddings), part_logits=part_logits)
-        self.remember(embeddings, batch.labels)
-        total, values = self.weigh_losses(outputs, batch.labels)
-        logged = dict(zip(self._loss_names, values, strict=True))
+        self.losses.remember(embeddings, batch.labels)
+        total, logged = self.weigh_losses(outputs, batch.labels)
         if outputs.logits is not None:
             logged["accuracy"] = (outputs.logits.argmax(dim=1) == batch.labels).float().mean()
         return total, logged

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffreid_lightning.errors import UserError
-from diffreid_lightning.reid.base import name_losses
+from diffreid_lightning.reid.loss_list import LossList
 from diffreid_lightning.reid.losses import ClusterMemory, ReIDLoss
 from diffreid_lightning.reid.outputs import ReIDOutputs
 from diffreid_lightning.reid.person_images import PersonBatch
@@ -44,15 +44,14 @@ class JointAdaptation(UnsupervisedReID):
         super().__init__(backbone, **kwargs)
         losses = [ClusterMemory()] if source_losses is None else source_losses
         self._refuse_classifiers(losses)
-        self._source_names = [f"source_{name}" for name in name_losses(losses)]
-        self.source_losses = nn.ModuleList(losses)
+        self.source_losses = LossList(losses, prefix="source_")
         self.source_backbone = DomainNorms(self.backbone) if domain_norms else None
         self.source_neck = DomainNorms(self.neck) if domain_norms else None
 
     @property
     def metric_names(self) -> tuple[str, ...]:
         """Names that training logs."""
-        return (*super().metric_names, *(f"train/{name}" for name in self._source_names))
+        return (*super().metric_names, *(f"train/{name}" for name in self.source_losses.names))
 
     def setup(self, stage: str) -> None:
         """Load the initial weights, copy their batch-norm layers, and size the source's losses.
@@ -74,7 +73,7 @@ class JointAdaptation(UnsupervisedReID):
                 looked_for="data.source",
                 remedy="give one: --data.source PATH; or use --model UnsupervisedReID",
             )
-        for loss in self._losses_of("source_losses"):
+        for loss in self.source_losses:
             loss.build(self.backbone.num_features, identities)
 
     def count_images(self, batch: Any) -> int:
@@ -91,6 +90,6 @@ class JointAdaptation(UnsupervisedReID):
         else:
             features = self.source_backbone.run(self.backbone, source.images)
             embeddings = self.source_neck.run(self.neck, features)
-        self.remember(embeddings, source.labels, "source_losses")
-        of_source, values = self.weigh_losses(ReIDOutputs(features, embeddings), source.labels, "source_losses")
-        return total + of_source, {**logged, **dict(zip(self._source_names, values, strict=True))}
+        self.source_losses.remember(embeddings, source.labels)
+        of_source, values = self.weigh_losses(ReIDOutputs(features, embeddings), source.labels, self.source_losses)
+        return total + of_source, {**logged, **values}

@@ -91,7 +91,7 @@ class UnsupervisedReID(ReIDModule):
         super().__init__(backbone, scheduler=scheduler, **kwargs)
         self.clusterer = clusterer or DBSCAN()
         self.labels: npt.NDArray[np.int64] | None = None
-        self._refuse_classifiers(self._losses)
+        self._refuse_classifiers(self.losses)
 
     @staticmethod
     def _refuse_classifiers(losses: Iterable[ReIDLoss]) -> None:
@@ -219,15 +219,7 @@ class UnsupervisedReID(ReIDModule):
             embeddings: (N, D), of all training rows.
             labels: (N,) cluster of each row, -1 for none.
         """
-        self.fill_group(cluster_means(embeddings, labels).to(self.device), "losses")
-
-    def fill_group(self, means: Tensor, group: str) -> None:
-        """Size the losses of a group for (C, D) clusters' means, and start its memories with them."""
-        for loss in self._losses_of(group):
-            loss.build(means.shape[1], len(means))
-            loss.to(self.device)
-            if isinstance(loss, ClusterMemory):
-                loss.fill(means)
+        self.losses.fill(cluster_means(embeddings, labels).to(self.device))
 
     @torch.no_grad()
     def extract_features(self) -> Extracted:
@@ -301,9 +293,8 @@ class UnsupervisedReID(ReIDModule):
         features = self.backbone(batch.images)
         embeddings = self.neck(features)
         clusters = self.clusters_of(batch)
-        self.remember(embeddings, clusters)
-        total, values = self.weigh_losses(ReIDOutputs(features, embeddings), clusters)
-        return total, dict(zip(self._loss_names, values, strict=True))
+        self.losses.remember(embeddings, clusters)
+        return self.weigh_losses(ReIDOutputs(features, embeddings), clusters)
 
     def clusters_of(self, batch: PersonBatch) -> Tensor:
         """Return the clusters of a batch's images, (B,) int64 on their device."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from diffreid_lightning.backbones import Backbone, BNNeck, load_initial_weights
 from diffreid_lightning.errors import UserError, check_range
+from diffreid_lightning.reid.loss_list import LossList
 from diffreid_lightning.reid.losses import BatchHardTriplet, ClusterMemory, ReIDLoss
 from diffreid_lightning.reid.outputs import ReIDOutputs
 from diffreid_lightning.reid.person_images import PersonBatch
@@ -72,7 +73,7 @@ class MutualMeanTeaching(UnsupervisedReID):
         check_range("model.soft_memory", soft_memory)
         check_range("model.soft_triplet", soft_triplet)
         check_range("model.decay", decay, 0, 1)
-        if not any(isinstance(loss, ClusterMemory) for loss in self._losses):
+        if not any(isinstance(loss, ClusterMemory) for loss in self.losses):
             raise UserError("Mutual teaching compares predictions over a memory.", remedy="add ClusterMemory to losses")
         self.partner_from = partner_from
         self.soft_memory = soft_memory
@@ -141,8 +142,8 @@ class MutualMeanTeaching(UnsupervisedReID):
 
     def fill_memories(self, embeddings: Tensor, labels: npt.NDArray[np.int64]) -> None:
         """Start each network's memories with the clusters' means of its own average's embeddings."""
-        for half, group in zip(embeddings.chunk(2, dim=1), ("losses", "partner_losses"), strict=True):
-            self.fill_group(cluster_means(half, labels).to(self.device), group)
+        for half, losses in zip(embeddings.chunk(2, dim=1), (self.losses, self.partner_losses), strict=True):
+            losses.fill(cluster_means(half, labels).to(self.device))
 
     # Training.
 
@@ -152,23 +153,21 @@ class MutualMeanTeaching(UnsupervisedReID):
         first, second = self._student(batch.images), self.partner(mirrored)
         with torch.no_grad():
             teachings = self.teacher(batch.images), self.partner_teacher(mirrored)
-        self.remember(first.embeddings, clusters)
-        self.remember(second.embeddings, clusters, "partner_losses")
-        total, values = self.weigh_losses(first, clusters)
-        of_second, _ = self.weigh_losses(second, clusters, "partner_losses")
-        pairs = ((first, "losses", teachings[1], "partner_losses"), (second, "partner_losses", teachings[0], "losses"))
+        self.losses.remember(first.embeddings, clusters)
+        self.partner_losses.remember(second.embeddings, clusters)
+        total, logged = self.weigh_losses(first, clusters)
+        of_second, _ = self.weigh_losses(second, clusters, self.partner_losses)
+        pairs = (
+            (first, self.losses, teachings[1], self.partner_losses),
+            (second, self.partner_losses, teachings[0], self.losses),
+        )
         soft_memories, soft_triplets = [], []
         for student, own, taught, others in pairs:
-            soft_memories.append(soft_cross_entropy(self._predict(student, own), self._predict(taught, others)))
+            soft_memories.append(soft_cross_entropy(predict(student, own), predict(taught, others)))
             soft_triplets.append(soft_triplet(student.features, taught.features, clusters))
         memory, triplet = torch.stack(soft_memories).sum(), torch.stack(soft_triplets).sum()
         total = total + of_second + self.soft_memory * memory + self.soft_triplet * triplet
-        logged = dict(zip(self._loss_names, values, strict=True))
         return total, {**logged, "soft_memory": memory / 2, "soft_triplet": triplet / 2}
-
-    def _predict(self, outputs: ReIDOutputs, group: str) -> Tensor:
-        memory = next(loss for loss in self._losses_of(group) if isinstance(loss, ClusterMemory))
-        return memory.logits(outputs.embeddings)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Update memories and moving averages after each optimizer step."""
@@ -178,3 +177,9 @@ class MutualMeanTeaching(UnsupervisedReID):
             update_average(self.teacher, self._student, decay)
             update_average(self.partner_teacher, self.partner, decay)
         super().on_train_batch_end(outputs, batch, batch_idx)
+
+
+def predict(outputs: ReIDOutputs, losses: LossList) -> Tensor:
+    """Return the scores of the clusters by the first memory among the losses, (B, C)."""
+    memory = next(loss for loss in losses if isinstance(loss, ClusterMemory))
+    return memory.logits(outputs.embeddings)

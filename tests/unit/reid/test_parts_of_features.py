@@ -51,7 +51,7 @@ def test_losses_are_means_over_parts_and_groups(margin: bool) -> None:
     classified = CircleSoftmax() if margin else LabelSmoothedCrossEntropy()
     module = module_of("small_mgn", [classified, BatchHardTriplet(None, compares="embeddings"), CenterLoss()]).eval()
     module.classifier = module.classifier_class(32, 4)
-    for loss in module._losses:
+    for loss in module.losses:
         loss.build(32, 4)
     batch = batch_of_eight()
     with torch.no_grad():

@@ -206,7 +206,7 @@ def test_a_loss_cannot_hide_the_modules_own_numbers() -> None:
         name = "loss"
 
     losses = [Loss(1.0), BatchHardTriplet(), LabelSmoothedCrossEntropy(), BatchHardTriplet(0.1)]
-    names = network(losses=losses)._loss_names
+    names = network(losses=losses).losses.names
     assert names[0] == "loss_2"
     assert len({"loss", "accuracy", "learning_rate", *names}) == 3 + len(losses)
 
