@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import sys
 from collections.abc import Sequence
 
@@ -17,6 +18,8 @@ from diffreid_lightning.cli.environment import (
 from diffreid_lightning.errors import DiffReIDError, RunError, UserError, nearest
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
+PLAIN_COMMANDS = ("select", "data", "convert", "pipeline", "benchmark", "embed", "search", "thresholds", "export")
+_MODULES = {"pipeline": "run_pipeline"}  # of plain commands, where it has another name
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 _CLOSED_PIPE = 141  # 128 + SIGPIPE, as a shell has it
@@ -33,6 +36,10 @@ HELP = """usage: python -m diffreid_lightning COMMAND [options]
   benchmark  run a grid of initializations, settings, datasets and seeds, and compare them in one table
   select     choose among scored images and write Diff-Person
   convert FILE       another project's backbone (LUPerson, CION, torchreid, fast-reid) as a timm folder
+  embed PATH         write the features of any images by a trained network
+  search QUERY GALLERY   find the most similar images; a table and a picture
+  thresholds RUN     decision thresholds for wanted error rates, on people held out of the training
+  export RUN         write a trained network as ONNX
   data check PATH    count a dataset's identities, images and cameras beside the published ones
   data sheet PATH    draw a dataset's people, some images each
   data export PATH   write a dataset as a Market-1501 folder, hard links where the disk allows
@@ -143,30 +150,14 @@ def _dispatch(words: list[str]) -> int:
 
         print(describe_versions())
         return 0
-    if words[0] == "data":
-        from diffreid_lightning.cli.commands.data import data_command
-
-        return data_command(words[1:])
-    if words[0] in ("select", *SUBCOMMANDS):
+    if words[0] in ("select", "thresholds", *SUBCOMMANDS):
         check_environment()
-    if words[0] == "select":
-        from diffreid_lightning.cli.commands.select import select_command
-
-        return select_command(words[1:])
-    if words[0] == "convert":
-        from diffreid_lightning.cli.commands.convert import convert_command
-
-        return convert_command(words[1:])
-    if words[0] == "pipeline":
-        from diffreid_lightning.cli.commands.run_pipeline import pipeline_command
-
-        return pipeline_command(words[1:])
-    if words[0] == "benchmark":
-        from diffreid_lightning.cli.commands.benchmark import benchmark_command
-
-        return benchmark_command(words[1:])
+    if words[0] in PLAIN_COMMANDS:
+        module = importlib.import_module(f"diffreid_lightning.cli.commands.{_MODULES.get(words[0], words[0])}")
+        code: int = getattr(module, f"{words[0]}_command")(words[1:])
+        return code
     if words[0] not in SUBCOMMANDS:
-        commands = (*SUBCOMMANDS, "select", "data", "convert", "pipeline", "benchmark")
+        commands = (*SUBCOMMANDS, *PLAIN_COMMANDS)
         guess = nearest(words[0], commands)
         raise UserError(
             f"There is no command {words[0]!r}.",

@@ -23,7 +23,7 @@ LAYERS = (
     "cli",
     "benchmark",
     "pipeline registry",
-    "filtering unsupervised",
+    "filtering unsupervised deployment",
     "reid generation",
     "personalization captioning",
     "diffusion callbacks visualization",

@@ -1,0 +1,148 @@
+"""Export of a trained network as ONNX, checked against PyTorch."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from diffreid_lightning.deployment.trained_network import TrainedNetwork
+from diffreid_lightning.errors import RunError, UserError
+from diffreid_lightning.storage.atomic import replace_file
+
+_NEEDED = ("onnx", "onnxruntime", "onnxscript")
+_EXAMPLE = Path(__file__).with_name("onnx_example.py")
+_BATCHES = (1, 3)  # sizes that are checked
+_LARGEST = 1e-3  # difference, relative to the largest feature, that rounding can explain
+
+
+@dataclass(frozen=True)
+class ExportedNetwork:
+    """Result of :func:`export_onnx`.
+
+    Args:
+        path: the ONNX file.
+        example: a script beside it that needs no PyTorch.
+        difference: largest difference between ONNX Runtime's and PyTorch's features.
+        scale: largest absolute feature.
+    """
+
+    path: Path
+    example: Path
+    difference: float
+    scale: float
+
+
+def export_onnx(network: TrainedNetwork, out: Path) -> ExportedNetwork:
+    """Write a network as ONNX, replacing the file, with an example script beside it.
+
+    Input ``images``: (B, 3, H, W) float32, RGB in 0..1; B is free. Output ``features``: (B, D) float32, not of unit
+    length. The normalization is inside; size, resizing and color order are in the metadata.
+
+    Raises:
+        UserError: a package of the extra ``onnx`` is missing, or ``out`` does not end in .onnx.
+        RunError: the network cannot be exported, its export computes other features, or the disk refuses.
+    """
+    if out.suffix != ".onnx":
+        raise UserError(f"{out} does not name an ONNX file.", remedy="end it in .onnx")
+    try:
+        onnx, onnxruntime, _ = map(importlib.import_module, _NEEDED)
+    except ImportError as error:
+        raise UserError(
+            "ONNX files cannot be written here.",
+            looked_for=f"the packages {', '.join(_NEEDED)}",
+            found=str(error),
+            remedy="pip install 'diffreid_lightning[onnx]'",
+        ) from error
+    example = out.with_name(f"{out.stem}_example.py")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with replace_file(out) as staged:
+            model = _trace(network)
+            onnx.helper.set_model_props(model, describe_input(network))
+            onnx.save(model, staged)
+            session = onnxruntime.InferenceSession(str(staged), providers=["CPUExecutionProvider"])
+            difference, scale = _compare(network, session)
+        with replace_file(example) as staged:
+            staged.write_bytes(_EXAMPLE.read_bytes())
+    except OSError as error:
+        raise RunError(f"{out} cannot be written.", found=str(error), remedy="choose another --out") from error
+    return ExportedNetwork(out, example, difference, scale)
+
+
+def describe_input(network: TrainedNetwork) -> dict[str, str]:
+    """Return the metadata of the file: what images it takes, and what its features depend on."""
+    inputs = {
+        "input": "float32, RGB, 0..1 (pixels / 255), N x 3 x height x width",
+        "resize": "to the whole image_size with PIL.Image.BICUBIC, neither cropped nor padded",
+        "normalization": "inside the network: do not subtract the mean",
+        "output": "float32 features, not of unit length; compare them by cosine",
+    }
+    record = {name: value if isinstance(value, str) else json.dumps(value) for name, value in network.record.items()}
+    return {**inputs, **record}
+
+
+def _trace(network: TrainedNetwork) -> object:
+    images = torch.rand(2, 3, *network.image_size)
+    try:
+        with _quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                network.cpu(),
+                (images,),
+                dynamo=True,
+                dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+                input_names=["images"],
+                output_names=["features"],
+                verbose=False,
+            )
+    except Exception as error:  # of torch.export, the decompositions or the translation
+        raise RunError(
+            f"{network.backbone.name} cannot be exported as ONNX.",
+            found=f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}",
+            remedy="report it with python -m diffreid_lightning --version; other architectures export",
+        ) from error
+    assert program is not None
+    return program.model_proto
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the exporter's warnings about its own parts."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _compare(network: TrainedNetwork, session: object) -> tuple[float, float]:
+    """Return the largest difference to PyTorch's features over some batch sizes, and the largest feature."""
+    difference = scale = 0.0
+    generator = torch.Generator().manual_seed(0)
+    for size in _BATCHES:
+        images = torch.rand(size, 3, *network.image_size, generator=generator)
+        with torch.inference_mode():
+            wanted = network(images).numpy()
+        found = session.run(["features"], {"images": images.numpy()})[0]  # type: ignore[attr-defined]
+        difference = max(difference, float(np.abs(found - wanted).max()))
+        scale = max(scale, float(np.abs(wanted).max()))
+    if not difference <= _LARGEST * scale:
+        raise RunError(
+            "The exported network computes other features than PyTorch.",
+            looked_for=f"differences of at most {_LARGEST * scale:.2g}",
+            found=f"{difference:.2g}, features up to {scale:.2g}",
+            remedy="report it with python -m diffreid_lightning --version",
+        )
+    return difference, scale
