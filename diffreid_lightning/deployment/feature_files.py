@@ -55,7 +55,7 @@ class FeatureFile:
             return
         start = 0
         for batch in pq.ParquetFile(self.path).iter_batches(size, columns=[FEATURE]):
-            block = np.asarray(batch.column(0).flatten()).reshape(-1, width)
+            block = np.array(batch.column(0).flatten()).reshape(-1, width)  # a copy: torch takes no read-only arrays
             yield start, block
             start += len(block)
 

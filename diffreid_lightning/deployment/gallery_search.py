@@ -100,7 +100,7 @@ def search(query: FeatureFile, gallery: FeatureFile, folder: Path, top: int = 10
             ),
             remedy="embed both with one --model",
         )
-    numbers: dict[tuple[Path, str], int] = {}
+    numbers: dict[Path, int] = {}
     query_ids, gallery_ids = (_number_images(file, numbers) for file in (query, gallery))
     names, others = (file.rows["file_name"].to_pylist() for file in (query, gallery))
     all_indices, all_similarities = [], []
@@ -131,9 +131,9 @@ def search(query: FeatureFile, gallery: FeatureFile, folder: Path, top: int = 10
     return len(names)
 
 
-def _number_images(file: FeatureFile, numbers: dict[tuple[Path, str], int]) -> Ints:
+def _number_images(file: FeatureFile, numbers: dict[Path, int]) -> Ints:
     names = file.rows["file_name"].to_pylist()
-    return np.asarray([numbers.setdefault((file.images, name), len(numbers)) for name in names], np.int64)
+    return np.asarray([numbers.setdefault(file.images / name, len(numbers)) for name in names], np.int64)
 
 
 def draw_matches(query: FeatureFile, gallery: FeatureFile, indices: Ints, similarities: Floats) -> Image.Image:
@@ -158,7 +158,8 @@ def draw_matches(query: FeatureFile, gallery: FeatureFile, indices: Ints, simila
                 cells.append(Cell(_picture(gallery, int(index)), frame, [f"{cosine:.3f}"]))
         title = query.rows["file_name"][row].as_py()
         lines.append(GridRow(title, cells, [Cell(_picture(query, row), _QUERY)]))
-    return draw_grid(lines, _CELL, ("query", "nearest gallery images, with their cosine similarity"))
+    heading = "nearest gallery images with their cosine similarity; of known people: right green, wrong red"
+    return draw_grid(lines, _CELL, ("query", heading))
 
 
 def _people(file: FeatureFile) -> list[tuple[str, str, int] | None]:

@@ -1,0 +1,74 @@
+"""From a trained run to features, a search, thresholds and an ONNX file, through the command line."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from safetensors.numpy import load_file
+
+from tests.fixtures.command_line import TINY
+
+Command = Callable[..., int]
+
+
+@pytest.mark.slow
+def test_a_run_is_put_to_use(
+    command: Command, market: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "runs/reid/fit-001"
+    assert command("fit", f"--data.train={market}", *TINY) == 0
+    assert command("predict", f"--data.train={market}", *TINY[:4], *TINY[-3:], f"--ckpt_path={run}") == 0
+    capsys.readouterr()
+
+    # 1. The features are those that predict writes.
+    for model, out in ((run, "a.parquet"), (run / "checkpoints/last.ckpt", "b.parquet")):
+        assert command("embed", market, "--model", model, "--out", out, "--num_workers", 0) == 0
+    assert re.search(r"features, \d+ of them now, [\d,]+ images/s", capsys.readouterr().out)
+    table, other = (pq.read_table(name) for name in ("a.parquet", "b.parquet"))
+    features, again = (np.stack(each["feature"].to_numpy()) for each in (table, other))
+    np.testing.assert_allclose(features, again, atol=1e-5)
+    place = {name: row for row, name in enumerate(table["file_name"].to_pylist())}
+    predicted = load_file(next((tmp_path / "runs/reid").glob("predict-*/features.safetensors")))["features"]
+    names = pq.read_table(next((tmp_path / "runs/reid").glob("predict-*/features.parquet")))["file_name"].to_pylist()
+    np.testing.assert_allclose(features[[place[name] for name in names]], predicted, rtol=1e-4, atol=1e-4)
+
+    # 2. An image finds others in the file of features.
+    image = market / names[0]
+    assert command("search", image, "a.parquet", "--model", run, "--out", "found", "--top", 3) == 0
+    lines = Path("found/matches.csv").read_text().splitlines()
+    assert (
+        len(lines) == 4
+        and lines[1].startswith(f"{image.name},1,{names[0]},1.0")
+        and Path("found/rank_lists.png").is_file()
+    )
+    assert command("search", image, "a.parquet", "--out", "found") == 2
+
+    # 3. Thresholds rest on the people that the run has held out.
+    assert command("thresholds", run, "--fmr", 0.1, "--fnmr", 0.2, "--num_workers", 0) == 0
+    noted = json.loads((run / "thresholds.json").read_text())
+    assert noted["identities"] == 4 and noted["across_cameras"] and (run / "thresholds.png").is_file()
+    first, second = noted["operating_points"]
+    assert first["fmr"]["value"] <= 0.1 and second["fnmr"]["value"] <= 0.2
+    settings = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(settings.replace("val_share: 0.5", "val_share: 0.0"))
+    assert command("thresholds", run) == 2
+    assert "--data.val_share 0.1" in capsys.readouterr().err
+
+    # 4. The example beside the ONNX file comes to the same similarity without PyTorch.
+    assert command("export", run, "--format", "onnx", "--out", "network.onnx") == 0
+    assert "largest difference from PyTorch" in capsys.readouterr().out
+    example = Path("network_example.py")
+    assert "torch" not in re.sub(r'""".*?"""', "", example.read_text(), flags=re.DOTALL)
+    words = [sys.executable, example, "network.onnx", image, market / names[1]]
+    said = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=True).stdout
+    one, two = predicted[0], predicted[1]
+    cosine = float(one @ two / np.linalg.norm(one) / np.linalg.norm(two))
+    assert float(said.split()[-1]) == pytest.approx(cosine, abs=1e-3)

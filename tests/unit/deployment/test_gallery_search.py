@@ -1,0 +1,80 @@
+"""Blockwise search against a sorted matrix of cosines."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from diffreid_lightning.deployment.feature_files import FeatureFile, open_features, write_features
+from diffreid_lightning.deployment.gallery_search import nearest_in_blocks, search
+from diffreid_lightning.errors import UserError
+
+
+def cosines(queries: np.ndarray, gallery: np.ndarray) -> np.ndarray:
+    left, right = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in (queries, gallery))
+    return left @ right.T
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 1000])
+@pytest.mark.parametrize("top", [1, 5, 200])
+def test_blocks_give_what_the_whole_matrix_gives(size: int, top: int) -> None:
+    generator = np.random.default_rng(size + top)
+    gallery = generator.normal(size=(130, 6)).astype(np.float32)
+    queries, ids = gallery[40:60], np.arange(40, 60)
+    blocks = ((start, gallery[start : start + size]) for start in range(0, len(gallery), size))
+    indices, found = nearest_in_blocks(queries, ids, blocks, np.arange(len(gallery)), top)
+    wanted = cosines(queries, gallery)
+    wanted[np.arange(20), ids] = -np.inf  # an image does not find itself
+    order = np.argsort(-wanted, axis=1, kind="stable")[:, : min(top, 129)]
+    np.testing.assert_array_equal(indices[:, :129], order)
+    np.testing.assert_allclose(found[:, :129], np.take_along_axis(wanted, order, 1), atol=1e-6)
+    assert (indices[:, 129:] == -1).all() and np.isnan(found[:, 129:]).all()
+
+
+def write(folder: Path, name: str, features: np.ndarray, weights: str = "w") -> FeatureFile:
+    count = len(features)
+    for row in range(count):
+        Image.new("RGB", (16, 32), (20 * row, 80, 120)).save(folder / f"{name}{row}.png")
+    rows = pa.table(
+        {
+            "file_name": [f"{name}{row}.png" for row in range(count)],
+            "source": ["crops"] * count,
+            "partition": ["test"] * count,
+            "split": ["query"] * count,
+            "pid": pa.array([row if row else None for row in range(count)], pa.int64()),
+            "camid": pa.nulls(count, pa.int64()),
+        }
+    )
+    about = {"images": str(folder), "network": {"weights": weights, "num_features": features.shape[1]}, "key": "k"}
+    write_features(folder / f"{name}.parquet", rows, features, about)
+    return open_features(folder / f"{name}.parquet")
+
+
+def test_matches_are_a_table_and_a_picture(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    queries, gallery = (generator.normal(size=(count, 5)).astype(np.float32) for count in (3, 8))
+    query, others = write(tmp_path, "q", queries), write(tmp_path, "g", gallery)
+    assert search(query, others, tmp_path / "out", top=4) == 3
+    with (tmp_path / "out/matches.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [line["rank"] for line in lines] == ["1", "2", "3", "4"] * 3
+    wanted = cosines(queries, gallery)
+    order = np.argsort(-wanted, axis=1)[:, :4]
+    assert [line["gallery"] for line in lines] == [f"g{index}.png" for index in order.ravel()]
+    similarities = [float(line["similarity"]) for line in lines]
+    np.testing.assert_allclose(similarities, np.take_along_axis(wanted, order, 1).ravel(), atol=1e-5)
+    colors = {color for _, color in Image.open(tmp_path / "out/rank_lists.png").getcolors(1 << 16)}
+    assert {(34, 160, 70), (214, 50, 48)} & colors  # people are framed where both are known
+    (tmp_path / "g0.png").unlink()  # an image that is gone does not keep the others from being drawn
+    search(query, others, tmp_path / "out", top=8)
+
+
+def test_features_of_two_networks_are_not_compared(tmp_path: Path) -> None:
+    features = np.ones((2, 4), np.float32)
+    with pytest.raises(UserError, match="two networks"):
+        search(write(tmp_path, "q", features), write(tmp_path, "g", features, "other"), tmp_path / "out")
