@@ -6,10 +6,8 @@ import importlib
 import json
 import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,25 +18,23 @@ from diffreid_lightning.storage.atomic import replace_file
 
 _NEEDED = ("onnx", "onnxruntime", "onnxscript")
 _EXAMPLE = Path(__file__).with_name("onnx_example.py")
-_BATCHES = (1, 3)  # sizes that are checked
 _LARGEST = 1e-3  # difference, relative to the largest feature, that rounding can explain
+#: in the file's metadata, beside what the features depend on
+_STATED = {
+    "input": "float32, RGB, 0..1 (pixels / 255), N x 3 x height x width",
+    "resize": "to the whole image_size with PIL.Image.BICUBIC, neither cropped nor padded",
+    "normalization": "inside the network: do not subtract the mean",
+    "output": "float32 features, not of unit length; compare them by cosine",
+}
 
 
-@dataclass(frozen=True)
-class ExportedNetwork:
-    """Result of :func:`export_onnx`.
-
-    Args:
-        path: the ONNX file.
-        example: a script beside it that needs no PyTorch.
-        difference: largest difference between ONNX Runtime's and PyTorch's features.
-        scale: largest absolute feature.
-    """
+class ExportedNetwork(NamedTuple):
+    """Result of :func:`export_onnx`."""
 
     path: Path
-    example: Path
-    difference: float
-    scale: float
+    example: Path  #: a script beside it that needs no PyTorch
+    difference: float  #: largest difference from PyTorch's features
+    scale: float  #: largest absolute feature
 
 
 def export_onnx(network: TrainedNetwork, out: Path) -> ExportedNetwork:
@@ -62,12 +58,12 @@ def export_onnx(network: TrainedNetwork, out: Path) -> ExportedNetwork:
             found=str(error),
             remedy="pip install 'diffreid_lightning[onnx]'",
         ) from error
-    example = out.with_name(f"{out.stem}_example.py")
+    model, example = _trace(network.cpu()), out.with_name(f"{out.stem}_example.py")
+    record = {name: value if isinstance(value, str) else json.dumps(value) for name, value in network.record.items()}
+    onnx.helper.set_model_props(model, {**_STATED, **record})
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with replace_file(out) as staged:
-            model = _trace(network)
-            onnx.helper.set_model_props(model, describe_input(network))
             onnx.save(model, staged)
             session = onnxruntime.InferenceSession(str(staged), providers=["CPUExecutionProvider"])
             difference, scale = _compare(network, session)
@@ -78,25 +74,16 @@ def export_onnx(network: TrainedNetwork, out: Path) -> ExportedNetwork:
     return ExportedNetwork(out, example, difference, scale)
 
 
-def describe_input(network: TrainedNetwork) -> dict[str, str]:
-    """Return the metadata of the file: what images it takes, and what its features depend on."""
-    inputs = {
-        "input": "float32, RGB, 0..1 (pixels / 255), N x 3 x height x width",
-        "resize": "to the whole image_size with PIL.Image.BICUBIC, neither cropped nor padded",
-        "normalization": "inside the network: do not subtract the mean",
-        "output": "float32 features, not of unit length; compare them by cosine",
-    }
-    record = {name: value if isinstance(value, str) else json.dumps(value) for name, value in network.record.items()}
-    return {**inputs, **record}
-
-
-def _trace(network: TrainedNetwork) -> object:
-    images = torch.rand(2, 3, *network.image_size)
+def _trace(network: TrainedNetwork) -> Any:
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it warns of its own parts
     try:
-        with _quiet(), torch.no_grad():
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                network.cpu(),
-                (images,),
+                network,
+                (torch.rand(2, 3, *network.backbone.image_size),),
                 dynamo=True,
                 dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
                 input_names=["images"],
@@ -109,33 +96,20 @@ def _trace(network: TrainedNetwork) -> object:
             found=f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}",
             remedy="report it with python -m diffreid_lightning --version; other architectures export",
         ) from error
+    finally:
+        logger.setLevel(level)
     assert program is not None
     return program.model_proto
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the exporter's warnings about its own parts."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-def _compare(network: TrainedNetwork, session: object) -> tuple[float, float]:
-    """Return the largest difference to PyTorch's features over some batch sizes, and the largest feature."""
+def _compare(network: TrainedNetwork, session: Any) -> tuple[float, float]:
+    """Return the largest difference from PyTorch's features over two batch sizes, and the largest feature."""
     difference = scale = 0.0
-    generator = torch.Generator().manual_seed(0)
-    for size in _BATCHES:
-        images = torch.rand(size, 3, *network.image_size, generator=generator)
+    for size in (1, 3):
+        images = torch.rand(size, 3, *network.backbone.image_size, generator=torch.Generator().manual_seed(size))
         with torch.inference_mode():
             wanted = network(images).numpy()
-        found = session.run(["features"], {"images": images.numpy()})[0]  # type: ignore[attr-defined]
+        (found,) = session.run(["features"], {"images": images.numpy()})
         difference = max(difference, float(np.abs(found - wanted).max()))
         scale = max(scale, float(np.abs(wanted).max()))
     if not difference <= _LARGEST * scale:

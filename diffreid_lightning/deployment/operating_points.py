@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,76 +10,69 @@ import numpy as np
 import numpy.typing as npt
 
 from diffreid_lightning.metrics.functional.verification import VerificationErrors
-from diffreid_lightning.storage.atomic import replace_file
 
-_SAME, _OTHER, _LINE = "#2f7d4f", "#1f4e79", "#c2362b"
+CONFIDENCE = 0.95
 _FEW = 30  # errors below which a rate is hardly measured (Doddington's rule of 30)
-_HISTOGRAM_BINS = 80
+_SAME, _OTHER, _LINE = "#2f7d4f", "#1f4e79", "#c2362b"
+_ENDS = (50 - 50 * CONFIDENCE, 50 + 50 * CONFIDENCE)  # percentiles
 
 
-def describe_thresholds(
-    errors: VerificationErrors, fmr: Sequence[float], fnmr: Sequence[float], confidence: float = 0.95
-) -> dict[str, Any]:
+def describe_thresholds(errors: VerificationErrors, fmr: Sequence[float], fnmr: Sequence[float]) -> dict[str, Any]:
     """Return thresholds for wanted error rates as plain JSON values.
 
     Args:
         errors: the measured rates.
         fmr: wanted false match rates, 0 to 1.
         fnmr: wanted false non-match rates, 0 to 1.
-        confidence: of the intervals.
 
     Returns:
         ``operating_points``: for each wanted rate the threshold, and both rates there with their intervals
         (``value``, ``low``, ``high``); ``equal_error_rate`` likewise; the numbers of identities and pairs.
     """
-    others = int(errors.other.sum())
+    others, points = int(errors.other.sum()), []
     wanted = [("fmr", rate, errors.at_fmr(rate)) for rate in fmr]
-    wanted += [("fnmr", rate, errors.at_fnmr(rate)) for rate in fnmr]
-    points = []
-    for kind, rate, place in wanted:
-        point = {"wanted": {kind: rate}, **_rates_at(errors, place, confidence)}
-        point["false_matches"] = round(errors.fmr[place] * others)
-        points.append(point)
-    rate, resampled = errors.equal_error_rate()
-    equal = {"rate": _interval(rate, resampled, confidence)}
+    for kind, rate, place in wanted + [("fnmr", rate, errors.at_fnmr(rate)) for rate in fnmr]:
+        points.append(
+            {
+                "wanted": {kind: rate},
+                "threshold": float(errors.thresholds[place]),
+                "fmr": _interval(errors.fmr[place], errors.resampled_fmr[:, place]),
+                "fnmr": _interval(errors.fnmr[place], errors.resampled_fnmr[:, place]),
+                "false_matches": round(errors.fmr[place] * others),
+            }
+        )
+    threshold = float(errors.thresholds[errors.at_equal_errors()])
     return {
         "identities": errors.identities,
         "pairs": {"same_person": int(errors.same.sum()), "other_people": others},
         "across_cameras": errors.across_cameras,
-        "confidence": confidence,
-        "equal_error_rate": equal | {"threshold": _number(errors.thresholds[errors.at_equal_errors()])},
+        "confidence": CONFIDENCE,
+        "equal_error_rate": {"threshold": threshold, "rate": _interval(*errors.equal_error_rate())},
         "operating_points": points,
     }
 
 
-def _rates_at(errors: VerificationErrors, place: int, confidence: float) -> dict[str, Any]:
-    return {
-        "threshold": _number(errors.thresholds[place]),
-        "fmr": _interval(errors.fmr[place], errors.resampled_fmr[:, place], confidence),
-        "fnmr": _interval(errors.fnmr[place], errors.resampled_fnmr[:, place], confidence),
-    }
+def _interval(value: float, resampled: npt.NDArray[np.float64]) -> dict[str, float]:
+    low, high = np.nanpercentile(resampled, _ENDS)
+    return {name: float(f"{each:.6g}") for name, each in (("value", value), ("low", low), ("high", high))}
 
 
-def _interval(value: float, resampled: npt.NDArray[np.float64], confidence: float) -> dict[str, float]:
-    low, high = np.nanpercentile(resampled, [50 - 50 * confidence, 50 + 50 * confidence])
-    return {"value": _number(value), "low": _number(low), "high": _number(high)}
-
-
-def _number(value: float) -> float:
-    return float(f"{value:.6g}")
-
-
-def thresholds_table(found: Mapping[str, Any]) -> list[list[str]]:
-    """Lay the report of :func:`describe_thresholds` out as rows of text, the headings first."""
+def lay_out(found: Mapping[str, Any]) -> tuple[list[list[str]], str]:
+    """Lay a report of :func:`describe_thresholds` out as rows of text, the headings first, and a note below them."""
     rows = [["wanted", "threshold", "false matches", "false non-matches"]]
     for point in found["operating_points"]:
         ((kind, rate),) = point["wanted"].items()
         few = " *" if point["false_matches"] < _FEW else ""
         rates = [_percent(point["fmr"]) + few, _percent(point["fnmr"])]
         rows.append([f"{kind.upper()} ≤ {100 * rate:g} %", f"{point['threshold']:.4f}", *rates])
-    equal = found["equal_error_rate"]
-    rows.append(["equal error rate", f"{equal['threshold']:.4f}", *[_percent(equal["rate"])] * 2])
-    return rows
+    equal, pairs = found["equal_error_rate"], found["pairs"]
+    rows.append(["equal errors", f"{equal['threshold']:.4f}", *[_percent(equal["rate"])] * 2])
+    note = (
+        f"{found['identities']} people, {pairs['same_person']:,} pairs of one person and {pairs['other_people']:,} of "
+        f"two{' across cameras' * found['across_cameras']}; {100 * CONFIDENCE:g} % intervals over people"
+    )
+    few = any(point["false_matches"] < _FEW for point in found["operating_points"])
+    return rows, note + f"\n* fewer than {_FEW} false matches: hold more people out for such a rate" * few
 
 
 def _percent(rate: Mapping[str, float]) -> str:
@@ -88,62 +80,40 @@ def _percent(rate: Mapping[str, float]) -> str:
     return f"{value:.3g} % [{low:.3g}, {high:.3g}]"
 
 
-def thresholds_footnote(found: Mapping[str, Any]) -> str:
-    """Say what the numbers rest on, and which of them on little."""
-    pairs, cameras = found["pairs"], " across cameras" if found["across_cameras"] else ""
-    text = (
-        f"{found['identities']} people, {pairs['same_person']:,} pairs of one person and {pairs['other_people']:,} of "
-        f"two{cameras}; {100 * found['confidence']:g} % intervals over people"
-    )
-    few = any(point["false_matches"] < _FEW for point in found["operating_points"])
-    return text + (f"\n* fewer than {_FEW} false matches: hold more people out for such a rate" if few else "")
+def draw_thresholds(errors: VerificationErrors, thresholds: Sequence[float], file: Path) -> None:
+    """Draw the similarities of pairs and the error rates by threshold, with lines at some thresholds.
 
-
-def save_thresholds(found: Mapping[str, Any], errors: VerificationErrors, folder: Path) -> tuple[Path, Path]:
-    """Write ``thresholds.json`` and ``thresholds.png``, and return their paths.
-
-    Raises:
-        OSError: the disk refuses.
+    Args:
+        errors: the measured rates.
+        thresholds: where to draw lines.
+        file: output PNG.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    note, picture = folder / "thresholds.json", folder / "thresholds.png"
-    with replace_file(note) as staged:
-        staged.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    with replace_file(picture) as staged:
-        _draw(found, errors, staged)
-    return note, picture
-
-
-def _draw(found: Mapping[str, Any], errors: VerificationErrors, file: Path) -> None:
     from matplotlib.figure import Figure  # slow import; needs no display
 
     figure = Figure(figsize=(9, 3.6), dpi=120, layout="constrained")
     left, right = figure.subplots(1, 2)
     seen = np.flatnonzero(errors.same + errors.other)
-    low, high = errors.thresholds[seen[0]], errors.thresholds[seen[-1] + 1]
-    middles = (errors.thresholds[:-1] + errors.thresholds[1:]) / 2
-    for counts, color, label in ((errors.other, _OTHER, "other people"), (errors.same, _SAME, "same person")):
-        name = f"{label} ({counts.sum():,} pairs)"
-        shape = {"bins": _HISTOGRAM_BINS, "range": (low, high), "density": True}
-        left.hist(middles, weights=counts, color=color, alpha=0.55, label=name, **shape)
+    ends = errors.thresholds[seen[0]], errors.thresholds[seen[-1] + 1]
+    least = 1 / errors.other.sum()
+    for counts, rates, resampled, color, pairs, mistakes in (
+        (errors.other, errors.fmr, errors.resampled_fmr, _OTHER, "other people", "false matches"),
+        (errors.same, errors.fnmr, errors.resampled_fnmr, _SAME, "same person", "false non-matches"),
+    ):
+        label = f"{pairs} ({counts.sum():,} pairs)"
+        bars = {"bins": 80, "range": ends, "density": True, "color": color, "alpha": 0.55}
+        left.hist(errors.thresholds[:-1], weights=counts, label=label, **bars)
+        bounds = np.nanpercentile(resampled, _ENDS, axis=0).clip(least / 2)
+        right.fill_between(errors.thresholds, *bounds, color=color, alpha=0.2, linewidth=0)
+        right.plot(errors.thresholds, np.where(rates > 0, rates, np.nan), color=color, label=mistakes)
     left.set_ylabel("density of pairs")
     left.set_yticks([])
-    least = 1 / errors.other.sum()
-    for rates, resampled, color, label in (
-        (errors.fmr, errors.resampled_fmr, _OTHER, "false matches"),
-        (errors.fnmr, errors.resampled_fnmr, _SAME, "false non-matches"),
-    ):
-        spread = 50 * found["confidence"]
-        bounds = np.nanpercentile(resampled, [50 - spread, 50 + spread], axis=0)
-        right.fill_between(errors.thresholds, *bounds.clip(least / 2), color=color, alpha=0.2, linewidth=0)
-        right.plot(errors.thresholds, np.where(rates > 0, rates, np.nan), color=color, linewidth=1.5, label=label)
     right.set_yscale("log")
     right.set_ylim(least, 1.3)
     right.set_ylabel("error rate")
     for place in (left, right):
-        for point in found["operating_points"]:
-            place.axvline(point["threshold"], color=_LINE, linewidth=1, linestyle=":")
-        place.set_xlim(low, high)
+        for threshold in thresholds:
+            place.axvline(threshold, color=_LINE, linewidth=1, linestyle=":")
+        place.set_xlim(*ends)
         place.set_xlabel("cosine similarity")
         place.spines[["top", "right"]].set_visible(False)
         place.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)

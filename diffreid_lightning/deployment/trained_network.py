@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,13 @@ from diffreid_lightning.storage.atomic import describe_existing
 from diffreid_lightning.storage.checkpoint_io import AtomicCheckpointIO
 from diffreid_lightning.storage.yaml_files import parse_yaml
 
-SETTINGS = "config.yaml"  # of a run
+_SETTINGS = "config.yaml"  # of a run
 _SETTINGS_KEY = "run_config"  # the same text in its checkpoints
 _AVERAGE = "teacher."  # before the names of the network that MutualMeanTeaching evaluates
 
 
 class TrainedNetwork(nn.Module):
-    """A network as its run evaluates it: backbone, neck if there is one, and the mirror image if the run used it.
+    """A network as its run evaluates it, in evaluation mode.
 
     Args:
         backbone: the backbone, with its weights.
@@ -41,39 +40,24 @@ class TrainedNetwork(nn.Module):
         self.eval().requires_grad_(False)
 
     @property
-    def image_size(self) -> tuple[int, int]:
-        """Height and width of its images in pixels."""
-        return self.backbone.image_size
-
-    @property
     def record(self) -> dict[str, Any]:
-        """Return what its features depend on, as plain JSON values; ``weights`` is a hash of all tensors."""
+        """Return what the features depend on, as plain JSON values; ``weights`` is a hash of all tensors."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.state_dict().items()):
             digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+        names = ("architecture", "image_size", "last_stride", "pooling", "num_features")
         mean, std = self.backbone.normalization
         return {
-            "architecture": self.backbone.architecture,
-            "image_size": list(self.image_size),
-            "last_stride": self.backbone.last_stride,
-            "pooling": self.backbone.pooling,
+            **{name: getattr(self.backbone, name) for name in names},
             "mean": list(mean),
             "std": list(std),
             "feature": "before_bn" if self.neck is None else "after_bn",
             "flip_average": self.flip_average,
-            "num_features": self.backbone.num_features,
             "weights": digest.hexdigest(),
         }
 
     def forward(self, images: Tensor) -> Tensor:
-        """Embed images.
-
-        Args:
-            images: (B, 3, H, W) RGB in 0..1, not normalized.
-
-        Returns:
-            (B, D) float32 features, not of unit length; compare them by cosine.
-        """
+        """Embed (B, 3, H, W) RGB images in 0..1; returns (B, D) float32 features, to be compared by cosine."""
         features = self._embed(images)
         return (features + self._embed(images.flip(-1))) / 2 if self.flip_average else features
 
@@ -83,15 +67,12 @@ class TrainedNetwork(nn.Module):
 
 
 def load_trained(path: str | Path) -> TrainedNetwork:
-    """Load a trained network.
+    """Load a trained network to the CPU.
 
     Args:
         path: a run folder (its exported backbone, else its last checkpoint), a timm folder as ``fit`` and ``convert``
-            write it, or a checkpoint file of a Re-ID run.
-
-    Returns:
-        The network in evaluation mode on the CPU. The run's settings decide about neck and mirror image; without a run
-        the neck is used where the folder has one.
+            write it, or a checkpoint file of a Re-ID run. The run's settings decide about neck and mirror image;
+            without a run the neck is used where the folder has one.
 
     Raises:
         UserError: there is none of these, or it is damaged.
@@ -107,72 +88,51 @@ def load_trained(path: str | Path) -> TrainedNetwork:
         f"There is no trained network at {place}",
         looked_for=f"a run folder (with {EXPORTED} or checkpoints/last.ckpt), a timm folder, or a checkpoint file",
         found=describe_existing(place),
-        remedy="give the folder that fit has printed, such as --model runs/reid/fit-001, or one that convert has "
-        "written",
+        remedy="give a folder that fit or convert has written, such as runs/reid/fit-001",
     )
 
 
 def _load_folder(folder: Path) -> TrainedNetwork:
-    opened = read_timm_folder(folder)
-    settings = folder.parent / SETTINGS
-    of_run = folder.name == EXPORTED and settings.is_file()
-    chosen = _model_settings(settings.read_text(encoding="utf-8"), settings) if of_run else {}
-    size = opened.config.image_size
-    if size is None:
-        raise UserError(
-            f"{folder} does not say how large its images are.",
-            looked_for="input_size in pretrained_cfg",
-            remedy=f'add it to {folder / CONFIG_FILE}: "input_size": [3, 256, 128]',
-        )
+    settings = _read_settings(folder.parent / _SETTINGS) if folder.name == EXPORTED else {}
+    size = read_timm_folder(folder).config.image_size
     name = f"{LOCAL_SCHEME}{folder}"
-    backbone = Backbone(name, image_size=size)
+    backbone = Backbone(name, image_size=size or (256, 128))
     neck = BNNeck(backbone.num_features)
     report = load_initial_weights(backbone, name, neck=neck)
-    return _assemble(backbone, neck if report.with_neck else None, chosen)
+    return _assemble(backbone, neck if report.with_neck else None, settings)
 
 
 def _load_checkpoint(file: Path) -> TrainedNetwork:
     content = AtomicCheckpointIO().load_checkpoint(file, map_location="cpu", weights_only=True)
-    state = content["state_dict"]
+    state, form = content["state_dict"], FORMS["diffreid"]
     averaged = {name[len(_AVERAGE) :]: tensor for name, tensor in state.items() if name.startswith(_AVERAGE)}
-    form = FORMS["diffreid"]
     tensors = form.unwrap({"state_dict": averaged or state})
-    if tensors is None:
+    settings = _read_settings(file.parent.parent / _SETTINGS, content.get(_SETTINGS_KEY))
+    name, size = settings.get("backbone"), settings.get("image_size")
+    if tensors is None or not isinstance(name, str) or not isinstance(size, list) or len(size) != 2:
         raise UserError(
-            f"{file} is not a checkpoint of a Re-ID network.",
-            looked_for="backbone.mean among its weights",
-            remedy="give a run of SupervisedReID or UnsupervisedReID; convert reads backbones of other projects",
+            f"{file} is not a checkpoint of a Re-ID run.",
+            looked_for="a backbone among its weights, and model.backbone and data.image_size in its settings",
+            remedy="give a run of fit; convert reads backbones of other projects, and weights without settings "
+            "(--form diffreid)",
         )
-    beside = file.parent.parent / SETTINGS
-    text = content.get(_SETTINGS_KEY) or (beside.read_text(encoding="utf-8") if beside.is_file() else "")
-    chosen = _model_settings(str(text), file)
-    size = chosen.get("image_size")
-    if not isinstance(chosen.get("backbone"), str) or not isinstance(size, list) or len(size) != 2:
-        raise UserError(
-            f"{file} does not say which network its weights belong to.",
-            looked_for=f"model.init_args.backbone and data.init_args.image_size in it or in {beside}",
-            remedy="convert it: python -m diffreid_lightning convert FILE --form diffreid --backbone NAME --out DIR",
-        )
-    backbone = Backbone(chosen["backbone"], image_size=(int(size[0]), int(size[1])))
+    backbone = Backbone(name, image_size=(int(size[0]), int(size[1])))
     neck = BNNeck(backbone.num_features)
     fill_backbone(backbone, form.open(tensors, str(file)), neck=neck)
-    return _assemble(backbone, neck, chosen)
+    return _assemble(backbone, neck, settings)
 
 
-def _assemble(backbone: Backbone, neck: BNNeck | None, chosen: Mapping[str, Any]) -> TrainedNetwork:
-    used = None if chosen.get("feature") == "before_bn" else neck
-    return TrainedNetwork(backbone, used, flip_average=chosen.get("flip_average") is True)
+def _assemble(backbone: Backbone, neck: BNNeck | None, settings: dict[str, Any]) -> TrainedNetwork:
+    used = None if settings.get("feature") == "before_bn" else neck
+    return TrainedNetwork(backbone, used, flip_average=settings.get("flip_average") is True)
 
 
-def _model_settings(text: str, place: Path) -> dict[str, Any]:
-    """Return the arguments of a run's module, and the ``image_size`` of its data."""
+def _read_settings(file: Path, text: str | None = None) -> dict[str, Any]:
+    """Return the arguments of a run's module and data, from a text or its file; none where there is neither."""
     try:
-        settings = parse_yaml(text)
-    except ValueError as error:
-        raise UserError(
-            f"The settings of the run cannot be read: {place}", found=str(error), remedy="restore its config.yaml"
-        ) from error
+        settings = parse_yaml(text or (file.read_text(encoding="utf-8") if file.is_file() else ""))
+    except (OSError, ValueError) as error:
+        raise UserError(f"The settings of a run cannot be read: {file}", found=str(error)) from error
     sections = [settings.get(key) if isinstance(settings, dict) else None for key in ("data", "model")]
-    arguments = [section.get("init_args") if isinstance(section, dict) else None for section in sections]
-    data, model = (found if isinstance(found, dict) else {} for found in arguments)
-    return {**({"image_size": data["image_size"]} if "image_size" in data else {}), **model}
+    found = [section.get("init_args") if isinstance(section, dict) else None for section in sections]
+    return {name: value for each in found if isinstance(each, dict) for name, value in each.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from diffreid_lightning.cli.commands.embed import MODEL_HELP
+from diffreid_lightning.cli.commands.embed import MODEL
 from diffreid_lightning.cli.commands.parser import CommandParser
 from diffreid_lightning.paths import user_path
 
@@ -25,7 +25,7 @@ def export_command(words: Sequence[str]) -> int:
         RunError: the export failed, or computes other features.
     """
     parser = _Parser(prog=_USAGE.partition(" RUN")[0], description=__doc__, allow_abbrev=False)
-    parser.add_argument("model", metavar="RUN", help=MODEL_HELP)
+    parser.add_argument("model", metavar="RUN", help=MODEL)
     parser.add_argument("--format", choices=["onnx"], default="onnx", help="the format to write (default: onnx)")
     parser.add_argument("--out", required=True, help="the .onnx file to write; an earlier one is replaced")
     args = parser.parse_args(list(words))
@@ -36,7 +36,7 @@ def export_command(words: Sequence[str]) -> int:
 
     network = load_trained(args.model)
     made = export_onnx(network, user_path(args.out))
-    height, width = network.image_size
+    height, width = network.backbone.image_size
     dimension = network.backbone.num_features
     print(f"{made.path}: images (batch, 3, {height}, {width}) float32, RGB in 0..1; features (batch, {dimension})")
     print(f"largest difference from PyTorch: {made.difference:.1e} (features up to {made.scale:.2g})")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffreid_lightning.cli.commands.embed import add_loader_options, check_loader_options
+from diffreid_lightning.cli.commands.embed import parse_with_loader
 from diffreid_lightning.cli.commands.parser import CommandParser
 from diffreid_lightning.errors import RunError, UserError, check_range
 from diffreid_lightning.paths import user_path
 
 if TYPE_CHECKING:
-    from diffreid_lightning.reid.datamodule import PersonImages
+    from diffreid_lightning.reid.person_images import PersonImages
 
 _USAGE = "python -m diffreid_lightning thresholds RUN --fmr 0.01"
 
@@ -32,90 +33,76 @@ def thresholds_command(words: Sequence[str]) -> int:
     """
     parser = _Parser(prog=_USAGE.partition(" RUN")[0], description=__doc__, allow_abbrev=False)
     parser.add_argument("run", metavar="RUN", help="the folder of a run that held people out (--data.val_share)")
-    help_ = "share of pairs of other people that may count as one person (default: 0.01 0.001)"
+    help_ = "share of pairs of two people that may count as one person (default: 0.01 0.001)"
     parser.add_argument("--fmr", type=float, nargs="*", default=[0.01, 0.001], metavar="RATE", help=help_)
     help_ = "share of pairs of one person that may be missed"
     parser.add_argument("--fnmr", type=float, nargs="*", default=[], metavar="RATE", help=help_)
     parser.add_argument("--out", help="the folder of thresholds.json and thresholds.png (default: the run folder)")
-    add_loader_options(parser)
-    args = parser.parse_args(list(words))
-    check_loader_options(args)
-    for name in ("fmr", "fnmr"):
-        for rate in getattr(args, name):
-            check_range(f"--{name}", rate, 0, 1, below=True)
+    args = parse_with_loader(parser, words)
+    for name, rates in (("--fmr", args.fmr), ("--fnmr", args.fnmr)):
+        for rate in rates:
+            check_range(name, rate, 0, 1, below=True)
 
     # Here, not above: --help should not wait for torch.
     from rich.console import Console
     from rich.table import Table
 
     from diffreid_lightning.deployment.embedding import held_out_errors
-    from diffreid_lightning.deployment.operating_points import (
-        describe_thresholds,
-        save_thresholds,
-        thresholds_footnote,
-        thresholds_table,
-    )
+    from diffreid_lightning.deployment.operating_points import describe_thresholds, draw_thresholds, lay_out
     from diffreid_lightning.deployment.trained_network import load_trained
+    from diffreid_lightning.storage.atomic import replace_file
 
     run = user_path(args.run)
-    images = held_out_images(run)
-    network = load_trained(run)
+    images, network = _held_out_images(run), load_trained(run)
     errors = held_out_errors(network, images, args.batch_size, args.num_workers)
-    found = {"network": network.record, **describe_thresholds(errors, args.fmr, args.fnmr)}
-    headings, *rows = thresholds_table(found)
+    found = describe_thresholds(errors, args.fmr, args.fnmr)
+    (headings, *rows), note = lay_out(found)
     table = Table(*headings)
     for row in rows:
         table.add_row(*row)
-    console = Console(highlight=False)
+    console, out = Console(highlight=False), user_path(args.out) if args.out else run
     console.print(table)
-    console.print(thresholds_footnote(found), soft_wrap=True)
+    console.print(note, soft_wrap=True)
     try:
-        note, picture = save_thresholds(found, errors, user_path(args.out) if args.out else run)
+        out.mkdir(parents=True, exist_ok=True)
+        with replace_file(out / "thresholds.json") as file:
+            file.write_text(json.dumps({**found, "network": network.record}, indent=2) + "\n", encoding="utf-8")
+        draw_thresholds(errors, [point["threshold"] for point in found["operating_points"]], out / "thresholds.png")
     except OSError as error:
-        raise RunError("The thresholds cannot be written.", found=str(error), remedy="choose another --out") from error
-    print(f"{note}\n{picture}")
+        raise RunError(f"Nothing can be written to {out}", found=str(error), remedy="choose another --out") from error
+    print(f"{out / 'thresholds.json'}\n{out / 'thresholds.png'}")
     return 0
 
 
-def held_out_images(run: Path) -> PersonImages:
-    """Return the images of the people that a run has held out, by its own settings.
-
-    Raises:
-        UserError: there is no such run, its data cannot be opened, or nobody was held out.
-    """
+def _held_out_images(run: Path) -> PersonImages:
+    """Return the validation set of a run's own data module."""
     from lightning.pytorch import LightningDataModule
 
     import diffreid_lightning.registry  # noqa: F401 (its classes can be named without a module from here on)
     from diffreid_lightning import config_files
-    from diffreid_lightning.cli.lightning_parser import PROGRAM, LayeredParser
+    from diffreid_lightning.cli.lightning_parser import LayeredParser
     from diffreid_lightning.cli.references import resolve_references
 
     file = run / "config.yaml"
     if not file.is_file():
-        raise UserError(
-            f"There is no run at {run}", looked_for=str(file), remedy="give the folder that fit has printed"
-        )
+        raise UserError(f"There is no run at {run}", looked_for=str(file), remedy="give the folder that fit has named")
     settings = resolve_references(config_files.load_config(file))
-    parser = LayeredParser(prog=f"{PROGRAM} thresholds")
+    parser = LayeredParser()
     parser.add_subclass_arguments(LightningDataModule, "data")
     try:
         data = parser.instantiate_classes(parser.parse_object({"data": settings.get("data")})).data
     except UserError:
         raise
     except Exception as error:  # of the parser, or of the class
-        raise UserError(
-            f"The data of the run cannot be opened again: {file}",
-            found=" ".join(str(error).split())[:300],
-            remedy="bring the data back to where they were",
-        ) from error
+        found = " ".join(str(error).split())[:300]
+        raise UserError(f"The data of the run cannot be opened again: {file}", found=found) from error
     images: PersonImages | None = getattr(data, "val_set", None)
     if images is None:
         raise UserError(
-            f"{run} has held nobody out: thresholds of people that it was trained on would be too good.",
+            f"{run} has held nobody out: thresholds on people that it was trained on would be too good.",
             looked_for="data.val_share above 0, or a source with a val split",
             found=f"data.val_share {getattr(data, 'val_share', None)}",
-            remedy="train again with people held out: python -m diffreid_lightning fit --config "
-            f"{file} --data.val_share 0.1",
+            remedy=f"train with people held out: python -m diffreid_lightning fit --config {file} --data.val_share 0.1",
         )
     return images
 

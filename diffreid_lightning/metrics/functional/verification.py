@@ -65,12 +65,11 @@ class VerificationErrors:
 
     def equal_error_rate(self) -> tuple[float, Array]:
         """Return the mean of both rates where they are closest, and the same of each resample, (B,)."""
-        place = self.at_equal_errors()
-        gaps = np.abs(self.resampled_fmr - self.resampled_fnmr)
-        rows = np.flatnonzero(np.isfinite(gaps[:, 0]))
-        places = gaps[rows].argmin(axis=1)
-        rates = (self.resampled_fmr[rows, places] + self.resampled_fnmr[rows, places]) / 2
-        return float(self.fmr[place] + self.fnmr[place]) / 2, rates
+        every = [np.vstack(pair) for pair in ((self.fmr, self.resampled_fmr), (self.fnmr, self.resampled_fnmr))]
+        rows = np.flatnonzero(np.isfinite(every[0] + every[1]).all(axis=1))
+        places = np.abs(every[0] - every[1])[rows].argmin(axis=1)
+        rates = (every[0][rows, places] + every[1][rows, places]) / 2
+        return float(rates[0]), rates[1:]
 
 
 def verification_errors(

@@ -82,9 +82,7 @@ def test_anything_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no trained network"):
         load_trained(tmp_path / "empty")
-    torch.save(
-        {"state_dict": {"w": torch.ones(1)}, "pytorch-lightning_version": "2", "epoch": 0, "global_step": 0},
-        tmp_path / "x.ckpt",
-    )
-    with pytest.raises(UserError, match="not a checkpoint of a Re-ID network"):
+    foreign = {"state_dict": {"w": torch.ones(1)}, "pytorch-lightning_version": "2", "epoch": 0, "global_step": 0}
+    torch.save(foreign, tmp_path / "x.ckpt")
+    with pytest.raises(UserError, match="not a checkpoint of a Re-ID run"):
         load_trained(tmp_path / "x.ckpt")
