@@ -90,10 +90,10 @@ def write_features(out: Path, rows: pa.Table, features: Floats, about: Mapping[s
         elif out.suffix == ".npy":
             np.save(file, features)
         else:
-            columns = {name: np.asarray(rows[name].to_pylist(), np.str_) for name in rows.column_names}
+            columns: dict[str, Any] = {n: np.asarray(rows[n].to_pylist(), np.str_) for n in rows.column_names}
             columns |= {name: np.asarray(rows[name].fill_null(-1)) for name in ("pid", "camid")}
             columns |= {"features": features, "about": np.asarray(text)}
-            np.savez(file, **columns)  # type: ignore[arg-type]
+            np.savez(file, **columns)
 
 
 def _write_parquet(file: Any, rows: pa.Table, features: Floats, text: str) -> None:

@@ -35,13 +35,13 @@ def describe_thresholds(errors: VerificationErrors, fmr: Sequence[float], fnmr: 
         points.append(
             {
                 "wanted": {kind: rate},
-                "threshold": float(errors.thresholds[place]),
+                "threshold": round(float(errors.thresholds[place]), 4),
                 "fmr": _interval(errors.fmr[place], errors.resampled_fmr[:, place]),
                 "fnmr": _interval(errors.fnmr[place], errors.resampled_fnmr[:, place]),
                 "false_matches": round(errors.fmr[place] * others),
             }
         )
-    threshold = float(errors.thresholds[errors.at_equal_errors()])
+    threshold = round(float(errors.thresholds[errors.at_equal_errors()]), 4)
     return {
         "identities": errors.identities,
         "pairs": {"same_person": int(errors.same.sum()), "other_people": others},
@@ -71,8 +71,9 @@ def lay_out(found: Mapping[str, Any]) -> tuple[list[list[str]], str]:
         f"{found['identities']} people, {pairs['same_person']:,} pairs of one person and {pairs['other_people']:,} of "
         f"two{' across cameras' * found['across_cameras']}; {100 * CONFIDENCE:g} % intervals over people"
     )
-    few = any(point["false_matches"] < _FEW for point in found["operating_points"])
-    return rows, note + f"\n* fewer than {_FEW} false matches: hold more people out for such a rate" * few
+    if any(point["false_matches"] < _FEW for point in found["operating_points"]):
+        note += f"\n* fewer than {_FEW} false matches: hold more people out for such a rate"
+    return rows, note
 
 
 def _percent(rate: Mapping[str, float]) -> str:
@@ -111,10 +112,11 @@ def draw_thresholds(errors: VerificationErrors, thresholds: Sequence[float], fil
     right.set_ylim(least, 1.3)
     right.set_ylabel("error rate")
     for place in (left, right):
-        for threshold in thresholds:
-            place.axvline(threshold, color=_LINE, linewidth=1, linestyle=":")
+        for number, threshold in enumerate(thresholds):
+            name = None if number or place is left else "thresholds"
+            place.axvline(threshold, color=_LINE, linewidth=1, linestyle=":", label=name)
         place.set_xlim(*ends)
         place.set_xlabel("cosine similarity")
         place.spines[["top", "right"]].set_visible(False)
-        place.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+        place.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
     figure.savefig(file, format="png", metadata={"Software": None})

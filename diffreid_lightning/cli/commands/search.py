@@ -35,10 +35,11 @@ def search_command(words: Sequence[str]) -> int:
     check_range("--top", args.top, 1, 1000)
 
     # Here, not above: --help should not wait for torch.
-    from diffreid_lightning.deployment.feature_files import open_features
+    from diffreid_lightning.deployment.feature_files import FeatureFile, open_features
     from diffreid_lightning.deployment.gallery_search import MATCHES, PICTURE, search
 
-    out, opened = user_path(args.out), {}
+    out = user_path(args.out)
+    opened: dict[str, FeatureFile | None] = {}
     for name, given in (("gallery", args.gallery), ("query", args.query)):
         opened[given] = opened.get(given) or open_features(user_path(given))
         if opened[given] is None:

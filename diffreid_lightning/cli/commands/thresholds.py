@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,18 +32,7 @@ def thresholds_command(words: Sequence[str]) -> int:
         UserError: the command line, the run or its data cannot be used, or the run has held nobody out.
         RunError: the disk refuses.
     """
-    parser = _Parser(prog=_USAGE.partition(" RUN")[0], description=__doc__, allow_abbrev=False)
-    parser.add_argument("run", metavar="RUN", help="the folder of a run that held people out (--data.val_share)")
-    help_ = "share of pairs of two people that may count as one person (default: 0.01 0.001)"
-    parser.add_argument("--fmr", type=float, nargs="*", default=[0.01, 0.001], metavar="RATE", help=help_)
-    help_ = "share of pairs of one person that may be missed"
-    parser.add_argument("--fnmr", type=float, nargs="*", default=[], metavar="RATE", help=help_)
-    parser.add_argument("--out", help="the folder of thresholds.json and thresholds.png (default: the run folder)")
-    args = parse_with_loader(parser, words)
-    for name, rates in (("--fmr", args.fmr), ("--fnmr", args.fnmr)):
-        for rate in rates:
-            check_range(name, rate, 0, 1, below=True)
-
+    args = _parse(words)
     # Here, not above: --help should not wait for torch.
     from rich.console import Console
     from rich.table import Table
@@ -72,6 +62,21 @@ def thresholds_command(words: Sequence[str]) -> int:
         raise RunError(f"Nothing can be written to {out}", found=str(error), remedy="choose another --out") from error
     print(f"{out / 'thresholds.json'}\n{out / 'thresholds.png'}")
     return 0
+
+
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    parser = _Parser(prog=_USAGE.partition(" RUN")[0], description=__doc__, allow_abbrev=False)
+    parser.add_argument("run", metavar="RUN", help="the folder of a run that held people out (--data.val_share)")
+    help_ = "share of pairs of two people that may count as one person (default: 0.01 0.001)"
+    parser.add_argument("--fmr", type=float, nargs="*", default=[0.01, 0.001], metavar="RATE", help=help_)
+    help_ = "share of pairs of one person that may be missed"
+    parser.add_argument("--fnmr", type=float, nargs="*", default=[], metavar="RATE", help=help_)
+    parser.add_argument("--out", help="the folder of thresholds.json and thresholds.png (default: the run folder)")
+    args = parse_with_loader(parser, words)
+    for name, rates in (("--fmr", args.fmr), ("--fnmr", args.fnmr)):
+        for rate in rates:
+            check_range(name, rate, 0, 1, below=True)
+    return args
 
 
 def _held_out_images(run: Path) -> PersonImages:

@@ -21,7 +21,7 @@ SIZE = (64, 32)
 
 def make(name: str) -> TrainedNetwork:
     torch.manual_seed(0)
-    return TrainedNetwork(Backbone(name, image_size=SIZE, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7)), flip_average=True)
+    return TrainedNetwork(Backbone(name, image_size=SIZE, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7)))
 
 
 @pytest.mark.slow
