@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -134,10 +135,13 @@ def embed(images: ImageRows, network: TrainedNetwork, out: Path, batch_size: int
         computed, seconds = compute_features(network, rows, len(rows), part, batch_size, num_workers)
         features = map_array(part, np.float32, (len(rows), record["num_features"]), remedy=f"remove {part}")
         write_features(out, images.table(), features, {"images": str(manifest.root), "network": record, "key": key})
-        part.unlink(missing_ok=True)
+        for left_over in out.parent.glob(f".{glob.escape(out.name)}.*"):  # with those of earlier images or networks
+            left_over.unlink(missing_ok=True)
     except OSError as error:
         raise RunError(
-            f"Features cannot be written to {out}", found=str(error), remedy="free disk space, run again"
+            f"Features cannot be written to {out}",
+            found=str(error),
+            remedy="free disk space and run again, or choose another --out",
         ) from error
     return Embedded(out, len(rows), computed, seconds)
 

@@ -45,8 +45,9 @@ def search_command(words: Sequence[str]) -> int:
         if opened[given] is None:
             if args.model is None:
                 raise UserError(
-                    f"{given} holds images, and no network is given to compare them.",
-                    remedy="give --model RUN, or .parquet files that embed has written",
+                    f"{given} is no file of features, and no network is given to embed images.",
+                    looked_for="a .parquet file that embed has written, or --model",
+                    remedy="give --model RUN for images",
                 )
             write_embedding(args, given, out / f"{name}.parquet")
             opened[given] = open_features(out / f"{name}.parquet")
