@@ -2,7 +2,7 @@
 
 False match rate (FMR): share of pairs of other people at or above the threshold. False non-match rate (FNMR): share of
 pairs of one person below it. Pairs that share an identity are not independent, so the intervals come from resampling
-identities, not pairs (the vertex bootstrap, section 3 of Fogliato et al., arXiv 2306.01198).
+identities, not pairs (the vertex bootstrap, see Fogliato et al., arXiv 2306.01198).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ _BINS = 2 * _STEPS + 1
 _ROWS_AT_ONCE = 256
 
 Array = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +47,8 @@ class VerificationErrors:
     fnmr: Array
     resampled_fmr: Array
     resampled_fnmr: Array
-    same: npt.NDArray[np.int64]
-    other: npt.NDArray[np.int64]
+    same: Ints
+    other: Ints
     identities: int
     across_cameras: bool
 
@@ -103,17 +104,8 @@ def verification_errors(
     drawn_other = np.zeros((_BINS, resamples))
     with exact_products():
         units = (values * inverse(norms("features", values))[:, None])[torch.from_numpy(order).to(values.device)]
-        starts = np.searchsorted(labels, np.arange(count + 1))
         for person in range(count):
-            counts = np.zeros((_BINS, count - person), np.int64)
-            for first in range(starts[person], starts[person + 1], _ROWS_AT_ONCE):
-                last = min(first + _ROWS_AT_ONCE, int(starts[person + 1]))
-                bins = _bins(units[first:last] @ units[first:].T)
-                wanted = np.arange(first, last)[:, None] < np.arange(first, len(units))
-                if across:
-                    wanted &= cameras[first:last, None] != cameras[first:]
-                keys = bins * (count - person) + (labels[first:] - person)
-                counts += np.bincount(keys[wanted], minlength=counts.size).reshape(counts.shape)
+            counts = _count_pairs(units, labels, cameras if across else None, person)
             same[person] = counts[:, 0]
             other += counts[:, 1:].sum(axis=1)
             drawn_other += (counts[:, 1:] @ draws[person + 1 :]) * draws[person]
@@ -136,8 +128,27 @@ def verification_errors(
     )
 
 
-def _bins(similarities: Tensor) -> npt.NDArray[np.int64]:
-    return ((similarities.double() + 1) * _STEPS).floor().long().clamp(0, _BINS - 1).cpu().numpy()
+def _count_pairs(units: Tensor, labels: Ints, cameras: Ints | None, person: int) -> Ints:
+    """Count a person's pairs with itself and the people after it by similarity, (T - 1, G - person).
+
+    Args:
+        units: (N, D) of unit length.
+        labels: (N,) ascending from 0 to G - 1.
+        cameras: (N,) of which two must differ; None takes all pairs.
+        person: the label.
+    """
+    counts = np.zeros((_BINS, int(labels[-1]) + 1 - person), np.int64)
+    begin, end = np.searchsorted(labels, (person, person + 1)).tolist()
+    for first in range(begin, end, _ROWS_AT_ONCE):
+        rows = slice(first, min(first + _ROWS_AT_ONCE, end))
+        products = (units[rows] @ units[first:].T).double()
+        bins = ((products + 1) * _STEPS).floor().long().clamp(0, _BINS - 1).cpu().numpy()
+        wanted = np.arange(first, rows.stop)[:, None] < np.arange(first, len(units))
+        if cameras is not None:
+            wanted &= cameras[rows, None] != cameras[first:]
+        keys = bins * counts.shape[1] + (labels[first:] - person)
+        counts += np.bincount(keys[wanted], minlength=counts.size).reshape(counts.shape)
+    return counts
 
 
 def _tail(counts: npt.NDArray[np.generic]) -> Array:
