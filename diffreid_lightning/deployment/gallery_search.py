@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from diffreid_lightning.deployment.feature_files import FeatureFile, Floats
@@ -47,26 +48,21 @@ def nearest_in_blocks(
     """
     indices = np.full((len(queries), top), -1, np.int64)
     similarities = np.full((len(queries), top), np.nan, np.float32)
-    wanted, ids = _unit(queries), torch.from_numpy(query_ids)
+    wanted, ids = F.normalize(torch.from_numpy(queries)), torch.from_numpy(query_ids)
     for start, block in gallery:
-        units = _unit(block)
+        units = F.normalize(torch.from_numpy(block))
         here = torch.from_numpy(gallery_ids[start : start + len(block)])
         # An image is left out of its own ranking the way that the protocol leaves out its person and camera.
         cameras = torch.zeros_like(ids), torch.zeros_like(here)
-        found = rank_list(torch.from_numpy(wanted), torch.from_numpy(units), ids, here, *cameras, top_k=top)
-        places = found.indices.numpy()
-        values = np.stack([np.einsum("qd,qd->q", wanted, units[rank]) for rank in places.T], axis=1)
+        found = rank_list(wanted, units, ids, here, *cameras, top_k=top).indices
+        values = torch.stack([(wanted * units[rank]).sum(dim=1) for rank in found.T], dim=1).numpy()
+        places = found.numpy()
         indices = np.concatenate([indices, np.where(places < 0, -1, places + start)], axis=1)
         similarities = np.concatenate([similarities, np.where(places < 0, np.nan, values)], axis=1)
         order = np.lexsort((indices, -similarities), axis=1)[:, :top]  # NaN comes last
         indices = np.take_along_axis(indices, order, axis=1)
         similarities = np.take_along_axis(similarities, order, axis=1)
     return indices, similarities
-
-
-def _unit(features: Floats) -> Floats:
-    lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    return np.divide(features, lengths, out=np.zeros_like(features), where=lengths > 0)
 
 
 def search(query: FeatureFile, gallery: FeatureFile, folder: Path, top: int = 10) -> None:

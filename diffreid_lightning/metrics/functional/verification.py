@@ -108,7 +108,8 @@ def verification_errors(
             counts = _count_pairs(units, labels, cameras if across else None, person)
             same[person] = counts[:, 0]
             other += counts[:, 1:].sum(axis=1)
-            drawn_other += (counts[:, 1:] @ draws[person + 1 :]) * draws[person]
+            busy = counts[:, 1:].any(axis=1)
+            drawn_other[busy] += (counts[busy, 1:] @ draws[person + 1 :]) * draws[person]
     if not same.any() or not other.any():
         raise UserError(
             "There are no pairs of images to compare.",
