@@ -21,7 +21,7 @@ SUFFIXES = (".parquet", ".npz", ".npy")
 _FEATURE = "feature"
 _KEY = b"diffreid_lightning.features"
 _ABOUT = {"images": str, "network": {"weights": str, "num_features": int}, "key": str}
-_BLOCK_BYTES = 64 << 20
+_BLOCK_BYTES = 16 << 20
 
 Floats = npt.NDArray[np.float32]
 
@@ -46,10 +46,12 @@ class FeatureFile:
     key: str
 
     def blocks(self) -> Iterator[tuple[int, Floats]]:
-        """Yield the first row and the (n, D) features of each block of some 64 MiB."""
+        """Yield the first row and the (n, D) features of each block of some 16 MiB."""
         width, start = int(self.network["num_features"]), 0
-        for batch in pq.ParquetFile(self.path).iter_batches(_block_rows(width), columns=[_FEATURE]):
-            block = np.array(batch.column(0).flatten()).reshape(-1, width)  # a copy: torch takes no read-only arrays
+        file = pq.ParquetFile(self.path)
+        for group in range(file.num_row_groups):  # iter_batches would read ahead
+            column = file.read_row_group(group, columns=[_FEATURE])[_FEATURE].combine_chunks()
+            block = np.array(column.flatten()).reshape(-1, width)  # a copy: torch takes no read-only arrays
             yield start, block
             start += len(block)
 
@@ -99,13 +101,9 @@ def write_features(out: Path, rows: pa.Table, features: Floats, about: Mapping[s
 def _write_parquet(file: Any, rows: pa.Table, features: Floats, text: str) -> None:
     width = features.shape[1]
     schema = rows.schema.append(pa.field(_FEATURE, pa.list_(pa.float32(), width))).with_metadata({_KEY: text})
-    size = _block_rows(width)
-    with pq.ParquetWriter(file, schema) as writer:
+    size = max(_BLOCK_BYTES // (4 * width), 64)
+    with pq.ParquetWriter(file, schema, use_dictionary=["source", "partition", "split"]) as writer:
         for start in range(0, len(features), size):
             block = np.ascontiguousarray(features[start : start + size])
             lists = pa.FixedSizeListArray.from_arrays(pa.array(block.reshape(-1)), width)
             writer.write_table(pa.table([*rows.slice(start, len(block)).columns, lists], schema=schema))
-
-
-def _block_rows(width: int) -> int:
-    return max(_BLOCK_BYTES // (4 * width), 64)
