@@ -128,8 +128,9 @@ def draw_matches(query: FeatureFile, gallery: FeatureFile, indices: Ints, simila
         cells = []
         for index, cosine in zip(indices[row, :_SHOWN_RANKS].tolist(), similarities[row], strict=False):
             if index >= 0:
-                known = None not in (people[row], others[index])
-                frame = _FRAMES[people[row] == others[index]] if known else None
+                one, other = people[row], others[index]
+                comparable = one is not None and other is not None and one[0] == other[0]  # of one source
+                frame = _FRAMES[one == other] if comparable else None
                 cells.append(Cell(_picture(gallery, index), frame, [f"{cosine:.3f}"]))
         lines.append(GridRow(query.rows["file_name"][row].as_py(), cells, [Cell(_picture(query, row), _QUERY)]))
     return draw_grid(lines, _CELL, ("query", _HEADING))
