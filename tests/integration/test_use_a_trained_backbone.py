@@ -65,7 +65,7 @@ def test_a_run_is_put_to_use(
     assert command("export", run, "--format", "onnx", "--out", "network.onnx") == 0
     assert "largest difference from PyTorch" in capsys.readouterr().out
     example = Path("network_example.py")
-    assert "torch" not in re.sub(r'""".*?"""', "", example.read_text(), flags=re.DOTALL)
+    assert "torch" not in example.read_text()
     words = [sys.executable, example, "network.onnx", image, market / names[1]]
     said = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=True).stdout
     one, two = predicted[0], predicted[1]
