@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from diffreid_lightning.paths import not_a_file
 from diffreid_lightning.storage.atomic import replace_file
 from diffreid_lightning.storage.json_notes import mismatch, parse_json
 
@@ -58,6 +59,8 @@ class FeatureFile:
 
 def open_features(file: Path) -> FeatureFile | None:
     """Open a Parquet file that ``embed`` has written; None for any other, or a damaged one."""
+    if not_a_file(file) is not None:  # a pipe would be waited for
+        return None
     try:
         schema = pq.read_schema(file)
         about = parse_json((schema.metadata or {})[_KEY])
