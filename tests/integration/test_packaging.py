@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import configparser
+import json
 import re
 from pathlib import Path
 
 import yaml
+
+from diffreid_lightning.cli.main import HELP
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -53,3 +56,20 @@ def test_environment_yml_installs_this_checkout_and_no_list_of_its_own() -> None
     assert set(extras.group(1).split(",")) <= set(options()["options.extras_require"])
     lower = options()["options"]["python_requires"].strip().removeprefix(">=")
     assert f">={lower}" in next(item for item in conda if item.startswith("python"))
+
+
+def test_the_container_is_made_of_what_is_here() -> None:
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = [line.split(maxsplit=1) for line in requirement_lines(text)]
+    known = {"FROM", "COPY", "RUN", "WORKDIR", "ENV", "ENTRYPOINT", "CMD"}
+    assert {word for word, _ in lines} <= known
+    copied = {name for word, rest in lines if word == "COPY" for name in rest.split()[:-1]}
+    assert all((ROOT / name).exists() for name in copied)
+    sent = {line[1:] for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").split() if line[0] == "!"}
+    assert sent == copied
+    parser = options()
+    assert {parser["metadata"]["long_description"].split()[-1], parser["metadata"]["license_files"]} <= copied
+    (extras,) = re.findall(r"/src\[([\w,]+)\]", text)
+    assert set(extras.split(",")) <= set(parser["options.extras_require"])
+    entry, command = (next(json.loads(rest) for word, rest in lines if word == each) for each in ("ENTRYPOINT", "CMD"))
+    assert entry == ["python", "-m", "diffreid_lightning"] and f" {command[0]} " in HELP
