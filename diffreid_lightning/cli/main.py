@@ -18,7 +18,9 @@ from diffreid_lightning.cli.environment import (
 from diffreid_lightning.errors import DiffReIDError, RunError, UserError, nearest
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
-PLAIN_COMMANDS = ("select", "data", "convert", "pipeline", "benchmark", "embed", "search", "thresholds", "export")
+PLAIN_COMMANDS = (
+    "select", "data", "convert", "pipeline", "benchmark", "report", "embed", "search", "thresholds", "export",
+)  # fmt: skip
 _MODULES = {"pipeline": "run_pipeline"}  # of plain commands, where it has another name
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -35,6 +37,7 @@ HELP = """usage: python -m diffreid_lightning COMMAND [options]
   pipeline   run the whole chain: caption, personalize, generate, score, select, pre-train, transfer
   benchmark  run a grid of initializations, settings, datasets and seeds, and compare them in one table
   select     choose among scored images and write Diff-Person
+  report RUN ...     show runs, chains and benchmarks on one HTML page, side by side
   convert FILE       another project's backbone (LUPerson, CION, torchreid, fast-reid) as a timm folder
   embed PATH         write the features of any images by a trained network
   search QUERY GALLERY   find the most similar images; a table and a picture
@@ -43,6 +46,7 @@ HELP = """usage: python -m diffreid_lightning COMMAND [options]
   data check PATH    count a dataset's identities, images and cameras beside the published ones
   data sheet PATH    draw a dataset's people, some images each
   data export PATH   write a dataset as a Market-1501 folder, hard links where the disk allows
+  data browse PATH   write a folder of pages to look through a dataset's images, sorted and filtered
 
   python -m diffreid_lightning fit --config recipes/bot_market1501 --data.train /data/market1501     your own data
   python -m diffreid_lightning COMMAND --help                        a command's own options, and the trainer's

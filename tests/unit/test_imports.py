@@ -21,6 +21,7 @@ MODULES = {
 #: The rooms from the top down: each imports from lower lines only, or from its neighbors where that makes no circle.
 LAYERS = (
     "cli",
+    "report",
     "benchmark",
     "pipeline registry",
     "filtering unsupervised deployment",

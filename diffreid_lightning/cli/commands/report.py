@@ -1,0 +1,53 @@
+"""``python -m diffreid_lightning report``: runs, chains and benchmarks on one HTML page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from diffreid_lightning.cli.commands.parser import CommandParser
+from diffreid_lightning.errors import UserError
+from diffreid_lightning.paths import user_path
+
+_USAGE = "python -m diffreid_lightning report RUN [RUN ...] --out FILE.html"
+
+
+def report_command(words: Sequence[str]) -> int:
+    """Run ``report RUN [RUN ...] --out FILE``.
+
+    Args:
+        words: the command line after ``report``.
+
+    Returns:
+        0.
+
+    Raises:
+        UserError: the command line cannot be used, a folder holds nothing to report on, or ``--out`` is a folder or
+            leads through a file.
+    """
+    parser = _Parser(prog=_USAGE.partition(" RUN")[0], description=__doc__, allow_abbrev=False)
+    parser.add_argument(
+        "runs", nargs="+", metavar="RUN", help="a chain's --root, a run folder, a folder of runs, a benchmark's --root"
+    )
+    parser.add_argument("--out", default="report.html", help="the page to write, at most 20 MB (default: report.html)")
+    args = parser.parse_args(list(words))
+    out = user_path(args.out)
+    # Here, not above: --help should not wait for pyarrow.
+    from diffreid_lightning.report.page import write_report
+
+    try:
+        if out.is_dir():
+            raise IsADirectoryError(21, "Is a directory", str(out))
+        size = write_report(args.runs, out)
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        raise UserError(
+            f"The report cannot be written to {out}",
+            found=f"{error.strerror}: {error.filename}",
+            remedy="give --out a file name in a folder, such as report.html",
+        ) from error
+    print(f"{out} ({size / 1e6:.1f} MB)")
+    return 0
+
+
+class _Parser(CommandParser):
+    command = "report"
+    to_write = _USAGE

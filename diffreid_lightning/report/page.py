@@ -1,0 +1,73 @@
+"""Write a report: one HTML page that holds everything it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from diffreid_lightning.errors import UserError
+from diffreid_lightning.report.blocks import Section
+from diffreid_lightning.report.picture_budget import PictureBudget
+from diffreid_lightning.report.run_comparison import compare_subjects
+from diffreid_lightning.report.subjects import describe_subject, find_subjects, name_subjects
+from diffreid_lightning.storage.atomic import replace_file
+
+LARGEST_PAGE = 20_000_000  #: bytes
+_PICTURES = 17_000_000  # bytes of it
+
+
+def write_report(paths: Sequence[str], out: Path) -> int:
+    """Describe folders and write the page, atomically.
+
+    Args:
+        paths: folders of chains, runs, benchmarks or stages; several are compared.
+        out: the page; its folder is created if missing.
+
+    Returns:
+        Size of the page in bytes, at most 20 MB.
+
+    Raises:
+        UserError: a folder holds nothing to report on, or the page would be too large.
+        OSError: the page cannot be written.
+    """
+    folders = find_subjects(paths)
+    names = name_subjects(folders)
+    subjects = []
+    left = _PICTURES
+    for number, (folder, name) in enumerate(zip(folders, names, strict=True)):
+        share = left // (len(folders) - number)
+        budget = PictureBudget(share)
+        subjects.append(describe_subject(folder, name, budget))
+        left -= share - budget.left
+    sections = [compare_subjects(subjects)] if len(subjects) > 1 else []
+    sections += [subject.section for subject in subjects]
+    data = render_page(f"Report: {', '.join(names)}", sections).encode()
+    if len(data) > LARGEST_PAGE:
+        raise UserError(
+            "The page would become too large.",
+            looked_for=f"at most {LARGEST_PAGE / 1e6:.0f} MB",
+            found=f"{len(data) / 1e6:.1f} MB from {len(folders)} folders",
+            remedy="give fewer of them, and write several pages",
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with replace_file(out) as staged:
+        staged.write_bytes(data)
+    return len(data)
+
+
+def render_page(title: str, sections: Sequence[Section]) -> str:
+    """Render sections as a page that requests nothing from elsewhere.
+
+    Args:
+        title: title of the page.
+        sections: its main sections.
+    """
+    return environment().get_template("report.html").render(title=title, sections=sections)
+
+
+def environment() -> Environment:
+    """Return the templates, with every value escaped."""
+    loader = PackageLoader("diffreid_lightning.report")
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
