@@ -41,7 +41,8 @@ def draw_lines(title: str, lines: Mapping[str, Line]) -> Chart:
         parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:.4g}</text>')
     for tick in across:
         x = _scale(tick, across, _LEFT, _WIDTH - _RIGHT)
-        parts.append(f'<text x="{x:.1f}" y="{_HEIGHT - 10}" text-anchor="middle">{tick:,.6g}</text>')
+        anchor = "end" if tick == across[-1] else "middle"
+        parts.append(f'<text x="{x:.1f}" y="{_HEIGHT - 10}" text-anchor="{anchor}">{tick:,.6g}</text>')
     for number, (label, line) in enumerate(finite.items()):
         xs, ys = _thin(line)
         points = " ".join(

@@ -100,5 +100,5 @@ def _tabulate_settings(subjects: Sequence[Subject]) -> list[Block]:
     if not differing:
         return [Text("None.")]
     rows = [(name, *texts) for name, texts in differing.items()]
-    blocks: list[Block] = [Table("Settings that differ", ("setting", *(each.name for each in subjects)), rows[:_MOST_ROWS])]
+    blocks: list[Block] = [Table("Settings that are not equal in all", ("setting", *(each.name for each in subjects)), rows[:_MOST_ROWS])]
     return blocks + ([Text(f"{len(rows) - _MOST_ROWS} more are not shown.")] if len(rows) > _MOST_ROWS else [])

@@ -62,7 +62,7 @@ def read_run(folder: Path) -> RunFiles:
     config, settings = "", {}
     try:
         config = (folder / CONFIG).read_text(encoding="utf-8")[:_LARGEST_CONFIG]
-        settings = dict(_leaves(read_yaml(folder / CONFIG)))
+        settings = {name.replace(".init_args.", "."): text for name, text in _leaves(read_yaml(folder / CONFIG))}
     except (OSError, ValueError):
         pass  # a stage that runs has none yet
     return RunFiles(folder, summary, problem, config, settings, read_history(folder / METRICS))

@@ -36,9 +36,9 @@ def describe_run(run: RunFiles, title: str, budget: PictureBudget) -> Section:
     blocks: list[Block] = []
     if run.problem:
         blocks.append(Text(run.problem))
-    elif run.summary is None:
-        blocks.append(Text("No summary: the run goes on, was interrupted, or is of a kind without an evaluation."))
-    else:
+    elif run.summary is None and not run.folder.name.startswith("predict"):  # which writes none
+        blocks.append(Text("No summary: the run has not ended, or it failed."))
+    elif run.summary is not None:
         blocks.append(Table("Run", ("", ""), [*list_facts(run.summary).items()]))
         blocks += tabulate_results(run.summary)
     children = [
@@ -63,8 +63,8 @@ def list_facts(summary: RunSummary) -> dict[str, str]:
         "training data": _describe_part(data.get("train")),
         "test data": _describe_part(data.get("test")),
         "image size": " × ".join(map(str, data.get("image_size") or ())),
-        "initialization": "random weights" if start is None else str(start),
-        "steps with those before": f"{summary.total_steps:,}",
+        "initialization": str(start or ("random weights" if summary.model.get("backbone") else "")),
+        "steps behind the weights": "" if summary.total_steps == summary.steps else f"{summary.total_steps:,}",
         "steps and epochs": f"{summary.steps:,} in {summary.epochs:,} epochs",
         "tested weights": summary.selection or "",
         "seed": "" if summary.seed is None else str(summary.seed),

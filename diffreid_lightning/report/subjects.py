@@ -17,7 +17,7 @@ from diffreid_lightning.report.blocks import Block, Section, Table, Text
 from diffreid_lightning.report.identity_strips import draw_strips
 from diffreid_lightning.report.picture_budget import PictureBudget
 from diffreid_lightning.report.run_files import RunFiles, is_run, read_run
-from diffreid_lightning.report.run_section import describe_run, format_seconds
+from diffreid_lightning.report.run_section import RANKED, describe_run, format_number, format_seconds
 from diffreid_lightning.report.selection_section import describe_selection, is_selection
 from diffreid_lightning.storage.atomic import describe_existing
 
@@ -165,7 +165,9 @@ def _describe_chain(root: Path, name: str, budget: PictureBudget) -> Subject:
         section, found = describe_stage(root / stage, stage, real, not selected, budget)
         children.append(section if section else Section(stage, [Text("Nothing was found in its folder.")]))
         runs.update({f"{stage} {label}".strip(): run for label, run in found.items()})
-    return Subject(name, Section(name, [chain], children), runs)
+    results = [(label, *map(format_number, map(run.results.get, RANKED))) for label, run in runs.items() if run.results]
+    tables = [chain, *([Table("Results of the stages in percent", ("stage", *RANKED), results)] if results else [])]
+    return Subject(name, Section(name, tables, children), runs)
 
 
 def _find_real(folders: Iterable[Path]) -> Manifest | None:

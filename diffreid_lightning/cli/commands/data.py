@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from diffreid_lightning.cli.commands.data_browse import browse_command
 from diffreid_lightning.cli.commands.data_export import export_command
 from diffreid_lightning.cli.commands.data_sheet import sheet_command
 from diffreid_lightning.cli.commands.parser import CommandParser
@@ -25,6 +26,7 @@ _HELP = f"""usage: {_PROGRAM} COMMAND PATH [options]
   check PATH                                    count a dataset beside the published numbers; exit code 1 with a problem
   export PATH --format market1501 --out DIR     write it as a Market-1501 folder
   sheet PATH --out FILE.png                     draw its people, some images each
+  browse PATH --out FOLDER                      write pages to look through its images, sorted and filtered
 
 {_PROGRAM} COMMAND --help lists a command's options.
 """
@@ -33,7 +35,7 @@ _HEADINGS = ("split", "ids", "images", "cams", "images\nper id", "ids\nof one", 
 
 
 def data_command(words: Sequence[str]) -> int:
-    """Run ``data check PATH``, ``data export PATH`` or ``data sheet PATH``.
+    """Run ``data check PATH``, ``data export PATH``, ``data sheet PATH`` or ``data browse PATH``.
 
     Args:
         words: the command line after ``data``.
@@ -48,15 +50,17 @@ def data_command(words: Sequence[str]) -> int:
         return export_command(words[1:])
     if list(words[:1]) == ["sheet"]:
         return sheet_command(words[1:])
+    if list(words[:1]) == ["browse"]:
+        return browse_command(words[1:])
     if list(words[:1]) in (["-h"], ["--help"]):
         print(_HELP)
         return 0
     if list(words[:1]) != ["check"]:
         raise UserError(
             f"There is no command 'data {words[0]}'." if words else "data wants to be told what to do.",
-            found="the commands about data are check, export and sheet",
+            found="the commands about data are check, export, sheet and browse",
             remedy=f"write {_PROGRAM} check PATH, {_PROGRAM} export PATH --format market1501 --out DIR, "
-            f"or {_PROGRAM} sheet PATH --out FILE.png",
+            f"{_PROGRAM} sheet PATH --out FILE.png, or {_PROGRAM} browse PATH --out FOLDER",
         )
     parser = _Parser(prog=_PROGRAM, description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
