@@ -25,6 +25,7 @@ HELP: tuple[tuple[str, ...], ...] = (
     ("pipeline",),
     ("benchmark",),
     ("select",),
+    ("report",),
     ("convert",),
     ("embed",),
     ("search",),
@@ -34,6 +35,7 @@ HELP: tuple[tuple[str, ...], ...] = (
     ("data", "check"),
     ("data", "sheet"),
     ("data", "export"),
+    ("data", "browse"),
 )
 _ROLE = re.compile(r":(?:class|func|mod|meth|attr|data|exc):<code>~?([^<]+)</code>")
 

@@ -84,7 +84,9 @@ def _count_states(root: Path) -> str:
     records = [Record.read(folder) for folder in _cell_folders(root / _CELLS).values()]
     done = sum(record is not None and record.exit_code == 0 for record in records)
     failed = sum(record is not None and record.exit_code not in (0, None) for record in records)
-    return f"{len(records)} cells begun: {done} done, {failed} failed, {len(records) - done - failed} running or killed."
+    return (
+        f"{len(records)} cells begun: {done} done, {failed} failed, {len(records) - done - failed} running or killed."
+    )
 
 
 def _cell_folders(cells: Path) -> dict[str, Path]:

@@ -8,9 +8,10 @@ the page nor the writer ever holds the texts of more than some of the rows.
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -80,14 +81,15 @@ def write_browser(parts: Sequence[Manifest], out: Path, title: str, on_progress:
     bases = [_link(root.path, out) for root in roots]
     thumbnails = 0
     with replace_folder(out) as folder, ThreadPoolExecutor() as pool:
+        run: Callable[..., Iterable[str | None]] = pool.map if any(root.in_archive for root in roots) else map
         (folder / "rows").mkdir()
         (folder / "columns").mkdir()
         for start in range(0, len(table), _ROWS):
             rows = table.slice(start, _ROWS)
-            names = zip(rows["file_name"].to_pylist(), owners[start : start + _ROWS].tolist(), strict=True)
-            tasks = [(roots[owner], name, start + row) for row, (name, owner) in enumerate(names)]
-            places = [bases[owner] for owner in owners[start : start + _ROWS].tolist()]
-            images = list(pool.map(lambda task, place: _image(*task, place, folder), tasks, places))
+            own = owners[start : start + _ROWS].tolist()
+            places = [roots[owner] for owner in own], [bases[owner] for owner in own]
+            numbers = range(start, start + len(rows))
+            images = list(run(_image, *places, rows["file_name"].to_pylist(), numbers, itertools.repeat(folder)))
             thumbnails += sum(str(image).startswith("thumbnails/") for image in images)
             note = {"images": images, "columns": [_shorten(rows[name]) for name in rows.column_names]}
             _write_script(folder / "rows" / f"{start // _ROWS}.js", f"rows/{start // _ROWS}", note)
@@ -118,7 +120,9 @@ def encode_column(column: pa.ChunkedArray) -> tuple[str, dict[str, Any]]:
     """
     kind = column.type
     if pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_floating(kind):
-        values = np.asarray(column.cast(pa.float64() if column.null_count or pa.types.is_floating(kind) else pa.int64()))
+        values = np.asarray(
+            column.cast(pa.float64() if column.null_count or pa.types.is_floating(kind) else pa.int64())
+        )
         if pa.types.is_floating(kind):
             return "number", _pack(values, "Float32")
         small = not column.null_count and (not len(values) or np.abs(values).max() < 2**31)
@@ -137,7 +141,9 @@ def encode_column(column: pa.ChunkedArray) -> tuple[str, dict[str, Any]]:
 
 
 def _as_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pa.chunked_array([pa.array([None if value is None else str(value) for value in column.to_pylist()], pa.string())])
+    return pa.chunked_array(
+        [pa.array([None if value is None else str(value) for value in column.to_pylist()], pa.string())]
+    )
 
 
 def _pack(values: npt.NDArray[Any], name: str) -> dict[str, Any]:
@@ -162,7 +168,7 @@ def _plain(value: Any) -> Any:
     return str(value)[:_LONGEST]
 
 
-def _image(root: ImageRoot, name: str, row: int, base: str, folder: Path) -> str | None:
+def _image(root: ImageRoot, base: str, name: str, row: int, folder: Path) -> str | None:
     """Return the link of an image, after writing its thumbnail if it needs one; None if it cannot be read."""
     if not root.in_archive and name.lower().endswith(_SHOWN_BY_BROWSERS):
         return base + quote(name)

@@ -79,7 +79,9 @@ def _thin(line: Line) -> Line:
     if len(values) <= _POINTS:
         return line
     groups = np.array_split(np.arange(len(values)), _POINTS // 2)
-    rows = np.unique([row for group in groups for row in (group[values[group].argmin()], group[values[group].argmax()])])
+    rows = np.unique(
+        [row for group in groups for row in (group[values[group].argmin()], group[values[group].argmax()])]
+    )
     return steps[rows], values[rows]
 
 

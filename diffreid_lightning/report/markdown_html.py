@@ -1,4 +1,4 @@
-"""Markdown as HTML that requests nothing: raw HTML is escaped, and images become pictures of the page or their words."""
+"""Markdown as HTML that requests nothing: raw HTML is escaped, and images are embedded or become their words."""
 
 from __future__ import annotations
 
@@ -28,12 +28,11 @@ def render_markdown(text: str, level: int, folder: Path, budget: PictureBudget) 
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = parser.parse(_HEADER.sub("", text))
     _adapt(tokens, level)
-    rules = parser.renderer.rules
 
-    def picture(inner: Sequence[Token], number: int, *_: object) -> str:
+    def picture(_: object, inner: Sequence[Token], number: int, *__: object) -> str:
         return _embed(inner[number], folder, budget)
 
-    rules["image"] = picture
+    parser.add_render_rule("image", picture)
     return str(parser.renderer.render(tokens, parser.options, {}))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from diffreid_lightning.report.benchmark_section import interval_text
 from diffreid_lightning.report.blocks import Block, Section, Table, Text
-from diffreid_lightning.report.line_chart import MOST_LINES, draw_lines
+from diffreid_lightning.report.line_chart import MOST_LINES, Line, draw_lines
 from diffreid_lightning.report.run_files import RunFiles
 from diffreid_lightning.report.run_section import RANKED, format_number, format_seconds
 from diffreid_lightning.report.subjects import Subject
@@ -77,7 +77,7 @@ def _tabulate_results(subjects: Sequence[Subject]) -> list[Block]:
 
 
 def _overlay_curves(subjects: Sequence[Subject]) -> list[Block]:
-    lines: dict[str, dict[str, tuple]] = {}
+    lines: dict[str, dict[str, Line]] = {}
     for subject in subjects[:MOST_LINES]:
         for label, run in subject.runs.items():
             for metric, line in run.history.items():
@@ -100,5 +100,7 @@ def _tabulate_settings(subjects: Sequence[Subject]) -> list[Block]:
     if not differing:
         return [Text("None.")]
     rows = [(name, *texts) for name, texts in differing.items()]
-    blocks: list[Block] = [Table("Settings that are not equal in all", ("setting", *(each.name for each in subjects)), rows[:_MOST_ROWS])]
+    blocks: list[Block] = [
+        Table("Settings that are not equal in all", ("setting", *(each.name for each in subjects)), rows[:_MOST_ROWS])
+    ]
     return blocks + ([Text(f"{len(rows) - _MOST_ROWS} more are not shown.")] if len(rows) > _MOST_ROWS else [])

@@ -22,7 +22,6 @@ from diffreid_lightning.report.selection_section import describe_selection, is_s
 from diffreid_lightning.storage.atomic import describe_existing
 
 _BEGUN = ".begun"
-_LEVEL = 3  # of the heading of a stage
 _SHEET = "Some identities, a row for each: real images left, generated ones right, with the requested attributes"
 
 
@@ -76,7 +75,7 @@ def describe_subject(path: Path, name: str, budget: PictureBudget) -> Subject:
     if is_run(path):
         run = read_run(path)
         return Subject(name, describe_run(run, name, budget), {"": run})
-    section, runs = describe_stage(path, name, None, True, budget)
+    section, runs = describe_stage(path, name, None, True, 2, budget)
     return Subject(name, section, runs)
 
 
@@ -98,7 +97,7 @@ def order_stages(root: Path) -> dict[str, Record | None]:
 
 
 def describe_stage(
-    folder: Path, title: str, real: Manifest | None, strips: bool, budget: PictureBudget
+    folder: Path, title: str, real: Manifest | None, strips: bool, level: int, budget: PictureBudget
 ) -> tuple[Section, dict[str, RunFiles]]:
     """Describe the folder of a stage: its runs, manifest, contact sheet or selection.
 
@@ -107,6 +106,7 @@ def describe_stage(
         title: the heading.
         real: manifest of the real images, for contact sheets, or None.
         strips: draw contact sheets of generated rows here.
+        level: level of the heading.
         budget: embeds its pictures.
 
     Returns:
@@ -114,7 +114,7 @@ def describe_stage(
     """
     try:
         if is_selection(folder):
-            return describe_selection(folder, title, real, _LEVEL, budget), {}
+            return describe_selection(folder, title, real, level, budget), {}
         manifest = Manifest.read(folder) if (folder / FILE_NAME).is_file() else None
     except UserError as error:
         return Section(title, [Text(error.what)]), {}
@@ -162,7 +162,7 @@ def _describe_chain(root: Path, name: str, budget: PictureBudget) -> Subject:
     real = _find_real(root / stage for stage in records)
     children, runs = [], {}
     for stage in records:
-        section, found = describe_stage(root / stage, stage, real, not selected, budget)
+        section, found = describe_stage(root / stage, stage, real, not selected, 3, budget)
         children.append(section if section else Section(stage, [Text("Nothing was found in its folder.")]))
         runs.update({f"{stage} {label}".strip(): run for label, run in found.items()})
     results = [(label, *map(format_number, map(run.results.get, RANKED))) for label, run in runs.items() if run.results]

@@ -1,21 +1,25 @@
 "use strict";
 const PER_PAGE = 60, MOST_FILES = 100, MOST_CHOICES = 200;
 const at = (id) => document.getElementById(id);
-const waiting = new Map(), files = new Map(), columns = new Map();
+const pending = new Map(), files = new Map(), columns = new Map();
 let index = null, found = null, page = 0, filters = [], turn = 0;  // found: rows that are shown; null for all in order
 
 function receive(name, data) {
-  if (name === "index") { index = data; start(); } else waiting.get(name)?.(data);
+  if (name === "index") { index = data; start(); } else pending.get(name)?.resolve(data);
 }
 
 function load(name) {
-  return new Promise((resolve, reject) => {
-    const script = document.createElement("script");
-    waiting.set(name, (data) => { waiting.delete(name); script.remove(); resolve(data); });
-    script.onerror = () => { waiting.delete(name); script.remove(); reject(new Error(name + ".js cannot be read")); };
+  if (!pending.has(name)) {
+    const script = document.createElement("script"), task = {};
+    task.promise = new Promise((resolve, reject) => {
+      task.resolve = resolve;
+      script.onerror = () => reject(new Error(name + ".js cannot be read"));
+    }).finally(() => { pending.delete(name); script.remove(); });
+    pending.set(name, task);
     script.src = name + ".js";
     document.head.append(script);
-  });
+  }
+  return pending.get(name).promise;
 }
 
 async function rowsFile(number) {  // the least recently used are dropped, so that memory stays bounded
@@ -49,7 +53,7 @@ const TESTS = {
   "≤": (number, wanted) => number <= wanted, "is empty": (one) => one === null || Number.isNaN(one),
 };
 
-async function passing({number, condition, wanted}, rows) {
+async function passing({number, condition, wanted}, rows, mine) {
   const test = TESTS[condition], {keys, values} = await column(number);
   if (index.columns[number].kind === "number") {
     const limit = keys instanceof Float32Array ? Math.fround(Number(wanted)) : Number(wanted);
@@ -64,6 +68,7 @@ async function passing({number, condition, wanted}, rows) {
   let data = null, current = -1;
   for (const row of rows) {
     const file = Math.floor(row / index.perFile);
+    if (mine !== turn) break;
     if (file !== current) { data = await load("rows/" + file); current = file; }
     if (file % 50 === 0) at("status").textContent = `searching, ${row.toLocaleString("en")} images read`;
     if (test(value(data, number, row % index.perFile), wanted)) hits.push(row);
@@ -76,7 +81,7 @@ async function update() {
   at("status").textContent = "working";
   let rows = null;
   if (filters.length || by >= 0 || sign < 0) rows = Uint32Array.from({length: index.rows}, (_, row) => row);
-  for (const filter of filters) rows = await passing(filter, rows);
+  for (const filter of filters) rows = await passing(filter, rows, mine);
   if (by >= 0) {
     const {keys} = await column(by), text = index.columns[by].kind === "text";
     const empty = (key) => (text ? key < 0 : key !== key);
@@ -94,20 +99,23 @@ async function show() {
   const shown = Array.from({length: Math.min(PER_PAGE, count - page * PER_PAGE)}, (_, n) =>
     found ? found[page * PER_PAGE + n] : page * PER_PAGE + n);
   const parts = document.createDocumentFragment();
-  let list = null, person = null;
+  const by = at("sort").selectedOptions[0].text, people = by === "identity";
+  let list = null, last = null;
   for (const row of shown) {
     const data = await rowsFile(Math.floor(row / index.perFile));
     const get = (name) => {
       const number = index.columns.findIndex((each) => each.name === name);
       return number < 0 ? null : value(data, number, row % index.perFile);
     };
-    const heading = `${get("source")}, ${get("partition")}, person ${get("pid")}`;
-    if (heading !== person) {
-      person = heading;
+    const who = get("role") === "distractor" ? "distractors" : `person ${get("pid")}`;
+    const person = `${get("source")}, ${get("partition")}, ${who}`;
+    const heading = people ? person : `Sorted by ${by}`;
+    if (heading !== last) {
+      last = heading;
       list = make("ul", "", "images");
       parts.append(make("h2", heading), list);
     }
-    list.append(card(data, row % index.perFile, get));
+    list.append(card(data, row % index.perFile, get, people ? [] : [person, `${by}: ${rounded(get(by))}`]));
   }
   if (mine !== turn || here !== page) return;
   at("content").replaceChildren(parts);
@@ -117,7 +125,7 @@ async function show() {
     `${(page + 1).toLocaleString("en")} of ${pages.toLocaleString("en")}`;
 }
 
-function card(data, row, get) {
+function card(data, row, get, words) {
   const item = make("li", ""), source = data.images[row], none = () => make("span", "cannot be read", "none");
   if (source === null) item.append(none());
   else {
@@ -128,6 +136,7 @@ function card(data, row, get) {
     image.src = source;
     item.append(image);
   }
+  item.append(...words.map((text) => make("div", text)));
   if (get("kept") === true) item.append(make("div", "kept", "kept"));
   if (get("kept") === false) item.append(make("div", `rejected: ${get("reason")}`, "rejected"));
   const more = make("details", ""), all = make("dl", "");
@@ -139,6 +148,8 @@ function card(data, row, get) {
   item.append(more);
   return item;
 }
+
+function rounded(number) { return Number.isInteger(number) || !Number(number) ? number : Number(number).toPrecision(4); }
 
 function make(tag, text, style) {
   const element = document.createElement(tag);

@@ -1,0 +1,178 @@
+"""The page: all parts of a chain, nothing from elsewhere, readable by screen reader and in both color schemes."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffreid_lightning.cli import main
+from diffreid_lightning.errors import UserError
+from diffreid_lightning.report import benchmark_section, selection_section
+from diffreid_lightning.report.blocks import Picture, Text
+from diffreid_lightning.report.page import write_report
+from diffreid_lightning.report.picture_budget import PictureBudget
+from diffreid_lightning.report.subjects import order_stages
+from tests.unit.report.conftest import HOSTILE, REASON, make_run
+
+TEMPLATES = Path(selection_section.__file__).parent / "templates"
+
+
+class Outline(HTMLParser):
+    """What a screen reader goes by, and every address."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.headings: list[tuple[int, str]] = []
+        self.faults: list[str] = []
+        self.ids: list[str] = []
+        self.labels = 0
+        self.tables = [""]
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        given = dict(attrs)
+        self.ids += [given["id"] or ""] if "id" in given else []
+        self.labels += tag == "label"
+        if re.fullmatch("h[1-6]", tag):
+            self.headings.append((int(tag[1]), ""))
+        if tag == "table":
+            self.tables.append("named" if "aria-label" in given else "")
+        if tag == "caption":
+            self.tables[-1] = "named"
+        wrong = {
+            "image without words": tag == "img" and not given.get("alt"),
+            "heading cell without scope": tag == "th" and given.get("scope") not in ("row", "col"),
+            "control without label": tag in ("select", "input") and not self.labels,
+            "external source": "src" in given and not re.match(r"data:|index\.js", given["src"] or ""),
+            "external link": "href" in given and not (given["href"] or "").startswith("#"),
+            "scrolling part that the keyboard cannot reach": given.get("class") == "scroll" and "tabindex" not in given,
+        }
+        self.faults += [f"{fault}: {tag} {given}" for fault, is_wrong in wrong.items() if is_wrong]
+
+    def handle_endtag(self, tag: str) -> None:
+        self.labels -= tag == "label"
+        if tag == "table" and self.tables.pop() != "named":
+            self.faults.append("table without caption")
+
+    def handle_data(self, data: str) -> None:
+        if self.headings and not self.headings[-1][1]:
+            self.headings[-1] = (self.headings[-1][0], data)
+
+
+def check_page(html: str) -> Outline:
+    found = Outline(html)
+    assert found.faults == []
+    levels = [level for level, _ in found.headings]
+    assert levels[0] == 1 and levels.count(1) == 1 and max(np.diff(levels), default=1) <= 1, found.headings
+    assert len(set(found.ids)) == len(found.ids)
+    assert [found.tags.count(tag) for tag in ("main", "nav", "header", "title")] == [1, 1, 1, 1]
+    assert '<html lang="en">' in html and "url(" not in html and "@import" not in html
+    return found
+
+
+def test_a_chain_is_shown_whole(chain: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "report.html"
+    size = write_report([str(chain)], out)
+    html = out.read_text(encoding="utf-8")
+    assert size == len(html.encode()) < 1_000_000
+    found = check_page(html)
+    assert "script" not in found.tags and HOSTILE not in html
+    titles = [title for _, title in found.headings]
+    order = ["caption", "select", "Scores", "Kept images", "Rejected images", "Contact sheet of each identity"]
+    order += ["Dataset card", "Counts", "transfer", "Training curves", "Pictures", "Configuration", "Versions"]
+    assert [title for title in titles if title in order] == order
+    assert "2 of 3 images kept (66.7%), of 1 identities" in html and "2 real and 3 generated images" in html
+    assert REASON.replace("<", "&lt;").replace(">", "&gt;") in html
+    assert "85%" in html and "80.0" in html and "<svg" in html
+    assert "[elsewhere]" in html and "[above]" in html and 'alt="scores"' in html
+
+
+def test_runs_are_compared_with_an_interval_over_seeds(tmp_path: Path) -> None:
+    for seed, score in enumerate((70.0, 80.0)):
+        curve = f"step,train/loss\n0,{seed + 1}\n5,{seed}\n"
+        make_run(tmp_path / "runs" / f"fit-00{seed + 1}", seed, score, (curve,))
+    out = tmp_path / "report.html"
+    assert main(["report", str(tmp_path / "runs"), "--out", str(out)]) == 0
+    html = out.read_text(encoding="utf-8")
+    found = check_page(html)
+    assert [title for level, title in found.headings if level == 2] == ["Comparison", "fit-001", "fit-002"]
+    # Student's t for one degree of freedom is 12.706, and the standard error of two values half their distance.
+    assert f"75.0 ({75 - 12.706 * 5:.1f} to {75 + 12.706 * 5:.1f}), n = 2" in html
+    settings = html[html.index("Settings that are not equal in all") :]
+    assert re.findall(r'<th scope="row">([^<]+)</th><td>([^<]+)</td><td>([^<]+)</td>', settings)[0] == (
+        "seed_everything", "0", "1",
+    )  # fmt: skip
+
+
+def test_a_benchmark_shows_its_tables_with_intervals(tmp_path: Path) -> None:
+    heads = "initialization,sees_target,setting,dataset,metric,n,failed,mean,sd,difference,low_simultaneous,"
+    heads += "high_simultaneous,p_holm\n"
+    rows = "scratch,False,USL,market,mAP,4,0,50,1.5,,,,\nmade,True,USL,market,mAP,4,0,55,1,5,3,7,0.01\n"
+    rows += "broken,False,USL,market,mAP,0,2,,,,,,\n"
+    (tmp_path / "root" / "results").mkdir(parents=True)
+    (tmp_path / "root" / "results" / "table.csv").write_text(heads + rows, encoding="utf-8")
+    (tmp_path / "root" / "results" / "table.md").write_text("| a |\n\nA sentence.\n", encoding="utf-8")
+    write_report([str(tmp_path / "root")], tmp_path / "report.html")
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    check_page(html)
+    for text in ("USL: mAP in percent", "50.0 ± 1.5, n = 4", "<p>A sentence.</p>", "<td>failed</td>", "made †"):
+        assert text in html
+    assert "55.0 ± 1.0; difference +5.0 (+3.0 to +7.0) *, n = 4" in html
+
+
+def test_folders_that_hold_nothing_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match="nothing to report on"):
+        write_report([str(tmp_path)], tmp_path / "report.html")
+    assert main(["report", str(tmp_path), "--out", str(tmp_path)]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_pictures_stay_within_their_bytes() -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (3000, 2000, 3), dtype=np.uint8))
+    budget = PictureBudget(4_000_000)
+    blocks = [budget.embed(noise, f"noise {number}") for number in range(4)]
+    pictures = [block for block in blocks if isinstance(block, Picture)]
+    assert 0 < len(pictures) < 4 and sum(len(each.source) for each in pictures) == 4_000_000 - budget.left
+    assert isinstance(blocks[-1], Text) and "noise 3" in blocks[-1].text and pictures[0].size == (1600, 2400)
+
+
+def test_stages_keep_the_order_in_which_they_ended(chain: Path) -> None:
+    assert list(order_stages(chain)) == ["caption", "select", "transfer"]
+    (chain / ".stages" / "pretrain.begun.json").write_text("{}", encoding="utf-8")
+    assert list(order_stages(chain).items())[-1] == ("pretrain", None)
+
+
+def test_folders_are_called_as_their_writers_call_them() -> None:
+    from diffreid_lightning.benchmark import results_files
+    from diffreid_lightning.cli import run_folder
+    from diffreid_lightning.filtering import selection
+    from diffreid_lightning.report import run_files
+
+    names = (selection_section.DATASET, selection_section.REJECTED, selection_section.REPORT, benchmark_section.RESULTS)
+    assert names == (selection.DATASET, selection.REJECTED, selection.REPORT, results_files.FOLDER)
+    names = (run_files.CONFIG, run_files.IDENTITY, run_files.METRICS)
+    assert names == (run_folder.CONFIG_FILE, run_folder.IDENTITY_FILE, run_folder.METRICS)
+
+
+def luminance(color: str) -> float:
+    """Return the relative luminance of ``#rrggbb`` (WCAG 2.2)."""
+    parts = [int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_colors_have_contrast(scheme: str) -> None:
+    light, dark = (TEMPLATES / "theme.css").read_text(encoding="utf-8").split("@media (prefers-color-scheme: dark)")
+    colors = dict(re.findall(r"--(\w+): (#\w{6})", light if scheme == "light" else dark))
+    for ground in ("page", "panel"):
+        for name in ("text", "muted", "link", "good", "bad", *(f"s{number}" for number in range(6))):
+            high, low = sorted((luminance(colors[name]), luminance(colors[ground])), reverse=True)
+            assert (high + 0.05) / (low + 0.05) >= 4.5, (name, ground)
