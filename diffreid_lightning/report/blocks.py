@@ -1,86 +1,14 @@
-"""Blocks of a report: tables, pictures, charts and texts in nested sections."""
+"""Blocks of a report as escaped HTML: tables, figures, charts and texts, in nested sections."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-
-@dataclass(frozen=True)
-class Table:
-    """A table; the first cell of each row is its heading.
-
-    Args:
-        caption: its title.
-        head: headings of the columns.
-        rows: cells as text, as many as headings.
-    """
-
-    caption: str
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    kind: str = "table"
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An image on the page.
-
-    Args:
-        source: data URI.
-        size: width and height in pixels.
-        alt: description for those who do not see it.
-        caption: words below it.
-    """
-
-    source: str
-    size: tuple[int, int]
-    alt: str
-    caption: str = ""
-    kind: str = "picture"
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A line chart.
-
-    Args:
-        svg: an ``<svg>`` element that :func:`~.line_chart.draw_lines` made.
-        caption: words below it.
-    """
-
-    svg: str
-    caption: str
-    kind: str = "chart"
-
-
-@dataclass(frozen=True)
-class Text:
-    """A text.
-
-    Args:
-        text: shown as it is.
-        preformatted: keep its lines.
-    """
-
-    text: str
-    preformatted: bool = False
-    kind: str = "text"
-
-
-@dataclass(frozen=True)
-class Html:
-    """Trusted HTML that this package has made.
-
-    Args:
-        html: inserted without escaping.
-    """
-
-    html: str
-    kind: str = "html"
-
-
-Block = Table | Picture | Chart | Text | Html
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 
 @dataclass(frozen=True)
@@ -89,16 +17,39 @@ class Section:
 
     Args:
         title: the heading.
-        blocks: content.
-        children: sections below it.
+        blocks: its content.
+        children: sections below it; those without content are left out.
         collapsed: hide the content until the reader opens it.
     """
 
     title: str
-    blocks: Sequence[Block] = ()
+    blocks: Sequence[Markup] = ()
     children: Sequence[Section] = field(default=())
     collapsed: bool = False
 
-    def __bool__(self) -> bool:
-        """Return false for a section without content."""
-        return bool(self.blocks or self.children)
+    @property
+    def parts(self) -> list[Section]:
+        """Return the children with content."""
+        return [child for child in self.children if child.blocks or child.parts]
+
+
+@functools.cache
+def environment() -> Environment:
+    """Return the templates, with every value escaped."""
+    loader = PackageLoader("diffreid_lightning.report")
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+
+
+def block(kind: str, *values: Any) -> Markup:
+    """Render a macro of ``blocks.html``, such as ``text``, ``table`` or ``figure``."""
+    return Markup(getattr(environment().get_template("blocks.html").module, kind)(*values))
+
+
+def text(words: str) -> Markup:
+    """Render a paragraph."""
+    return block("text", words)
+
+
+def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Markup:
+    """Render a table, the first cell of each row as its heading."""
+    return block("table", caption, head, rows)

@@ -27,7 +27,7 @@ from diffreid_lightning.datasets import open_dataset
 from diffreid_lightning.manifest.image_root import ImageRoot
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.paths import absolute_path
-from diffreid_lightning.report.page import environment
+from diffreid_lightning.report.blocks import environment
 from diffreid_lightning.report.selection_section import DATASET, REJECTED, is_selection
 from diffreid_lightning.storage.atomic import refuse_foreign, replace_folder
 

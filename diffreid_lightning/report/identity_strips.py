@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from markupsafe import Markup
 
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest.manifest import Manifest
-from diffreid_lightning.report.blocks import Block, Text
+from diffreid_lightning.report.blocks import block, text
 from diffreid_lightning.report.picture_budget import PictureBudget
 from diffreid_lightning.visualization.grid import Cell, GridRow, draw_grid
 
 _IDENTITIES, _REAL, _GENERATED = 24, 3, 10
 _CELL = (64, 128)  # width and height in pixels
-_KEPT, _REJECTED = (34, 160, 70), (214, 50, 48)  # as in rank lists
+_FRAMES = {None: None, True: (34, 160, 70), False: (214, 50, 48)}  # as in rank lists
 SCORES = ("confidence", "similarity", "margin")
 
 
-def draw_strips(parts: Sequence[Manifest], real: Manifest | None, budget: PictureBudget) -> list[Block]:
+def draw_strips(parts: Sequence[Manifest], real: Manifest | None, budget: PictureBudget) -> list[Markup]:
     """Draw a strip for each of 24 identities, evenly spread: up to 3 real and 10 generated images, the best first.
 
     Args:
@@ -29,7 +28,7 @@ def draw_strips(parts: Sequence[Manifest], real: Manifest | None, budget: Pictur
         budget: embeds the strips.
 
     Returns:
-        The pictures; a text if no image can be read.
+        The figures; words if no image can be read.
     """
     rows: dict[tuple[str, str, int], list[tuple[float, Manifest, int]]] = {}
     for part in parts:
@@ -38,50 +37,34 @@ def draw_strips(parts: Sequence[Manifest], real: Manifest | None, budget: Pictur
         labels, keys = part.identities()
         for row, (label, score) in enumerate(zip(labels.tolist(), scores.tolist(), strict=True)):
             rows.setdefault(keys[label], []).append((-score, part, row))
-    chosen = sorted(rows)
-    chosen = [chosen[place] for place in np.linspace(0, len(chosen) - 1, min(_IDENTITIES, len(chosen))).astype(int)]
-    reals = {} if real is None else _rows_of(real, chosen)
-    blocks: list[Block] = []
-    for key in chosen:
+    known = {} if real is None else {key: number for number, key in enumerate(real.identities()[1])}
+    blocks = []
+    for key in _spread(sorted(rows), _IDENTITIES):
         best = sorted(rows[key], key=lambda each: each[0])
-        left = [cell for row in reals.get(key, []) if real is not None and (cell := _cell(real, row))]
+        here = [] if real is None else np.flatnonzero(real.identities()[0] == known.get(key, -1)).tolist()
+        left = [cell for row in _spread(here, _REAL) if real is not None and (cell := _cell(real, row))]
         right = [cell for _, part, row in best[:_GENERATED] if (cell := _cell(part, row))]
         if left or right:
-            kept = sum(bool(_value(part, "kept", row)) for _, part, row in best)
-            marked = any("kept" in part.columns for _, part, _ in best)
-            words = f"{key[0]}, person {key[2]}: {len(best)} generated" + (f", {kept} kept" if marked else "")
-            sheet = draw_grid([GridRow("", right, left)], _CELL, ("real", "generated"))
+            kept = sum(part.table["kept"][row].as_py() is True for _, part, row in best if "kept" in part.columns)
+            words = f"{key[0]}, person {key[2]}: {len(best)} generated" + (f", {kept} kept" if kept else "")
             alt = f"{len(left)} real and {len(right)} generated images of {key[0]}, person {key[2]}"
-            blocks.append(budget.embed(sheet, alt, words))
-    return blocks or [Text("The images of this manifest are not on this machine.")]
+            sheet = draw_grid([GridRow("", right, left)], _CELL, ("real", "generated"))
+            blocks.append(block("figure", budget.embed(sheet, alt), words))
+    return blocks or [text("The images of this manifest are not on this machine.")]
 
 
-def _rows_of(real: Manifest, keys: Sequence[tuple[str, str, int]]) -> dict[tuple[str, str, int], list[int]]:
-    """Choose real images of identities, evenly spread over the rows."""
-    labels, known = real.identities()
-    places = {key: number for number, key in enumerate(known)}
-    found = {}
-    for key in keys:
-        rows: npt.NDArray[np.int64] = np.flatnonzero(labels == places.get(key, -1))
-        if len(rows):
-            found[key] = rows[np.linspace(0, len(rows) - 1, min(_REAL, len(rows))).astype(int)].tolist()
-    return found
+def _spread(values: Sequence, count: int) -> list:
+    return [values[place] for place in np.linspace(0, len(values) - 1, min(count, len(values))).astype(int)]
 
 
 def _cell(manifest: Manifest, row: int) -> Cell | None:
     """Read an image with its frame and words; None if it cannot be read."""
+    values = manifest.table.slice(row, 1).to_pylist()[0]
     try:
-        image, _ = manifest.images.image_or_reason(_value(manifest, "file_name", row))
+        image, _ = manifest.images.image_or_reason(values["file_name"])
     except UserError:
         return None
-    if image is None:
-        return None
-    kept = _value(manifest, "kept", row)
-    score = next((value for name in SCORES if (value := _value(manifest, name, row)) is not None), None)
-    words = [] if kept is None else ["kept" if kept else "rejected"]
-    words += [] if score is None else [f"{score:.2f}"]
-    return Cell(image, None if kept is None else _KEPT if kept else _REJECTED, [" ".join(words)] if words else ())
-
-
-def _value(manifest: Manifest, column: str, row: int) -> Any:
-    return manifest.table[column][row].as_py() if column in manifest.columns else None
+    kept = values.get("kept")
+    words = {None: "", True: "kept ", False: "rejected "}[kept]
+    words += next((f"{values[name]:.2f}" for name in SCORES if values.get(name) is not None), "")
+    return None if image is None else Cell(image, _FRAMES[kept], [words] if words else ())

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from diffreid_lightning.errors import UserError
-from diffreid_lightning.report.blocks import Section
+from diffreid_lightning.report.blocks import environment
 from diffreid_lightning.report.picture_budget import PictureBudget
 from diffreid_lightning.report.run_comparison import compare_subjects
 from diffreid_lightning.report.subjects import describe_subject, find_subjects, name_subjects
@@ -34,16 +32,12 @@ def write_report(paths: Sequence[str], out: Path) -> int:
     """
     folders = find_subjects(paths)
     names = name_subjects(folders)
-    subjects = []
-    left = _PICTURES
-    for number, (folder, name) in enumerate(zip(folders, names, strict=True)):
-        share = left // (len(folders) - number)
-        budget = PictureBudget(share)
-        subjects.append(describe_subject(folder, name, budget))
-        left -= share - budget.left
+    budgets = [PictureBudget(_PICTURES // len(folders)) for _ in folders]
+    subjects = list(map(describe_subject, folders, names, budgets))
     sections = [compare_subjects(subjects)] if len(subjects) > 1 else []
     sections += [subject.section for subject in subjects]
-    data = render_page(f"Report: {', '.join(names)}", sections).encode()
+    title = f"Report: {', '.join(names)}"
+    data = environment().get_template("report.html").render(title=title, sections=sections).encode()
     if len(data) > LARGEST_PAGE:
         raise UserError(
             "The page would become too large.",
@@ -55,19 +49,3 @@ def write_report(paths: Sequence[str], out: Path) -> int:
     with replace_file(out) as staged:
         staged.write_bytes(data)
     return len(data)
-
-
-def render_page(title: str, sections: Sequence[Section]) -> str:
-    """Render sections as a page that requests nothing from elsewhere.
-
-    Args:
-        title: title of the page.
-        sections: its main sections.
-    """
-    return environment().get_template("report.html").render(title=title, sections=sections)
-
-
-def environment() -> Environment:
-    """Return the templates, with every value escaped."""
-    loader = PackageLoader("diffreid_lightning.report")
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)

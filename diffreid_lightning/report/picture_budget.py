@@ -6,13 +6,14 @@ import base64
 import io
 from pathlib import Path
 
+from markupsafe import Markup
 from PIL import Image
 
-from diffreid_lightning.errors import UserError
+from diffreid_lightning.errors import UserError, first_line
 from diffreid_lightning.manifest.image_decoding import decode_image
-from diffreid_lightning.report.blocks import Block, Picture, Text
+from diffreid_lightning.report.blocks import block
 
-_WIDEST, _HIGHEST = 1600, 4000
+_LARGEST = (1600, 4000)  # width and height in pixels
 _QUALITY = 80
 
 
@@ -26,32 +27,29 @@ class PictureBudget:
     def __init__(self, most: int) -> None:
         self.left = most
 
-    def embed(self, image: Image.Image, alt: str, caption: str = "") -> Block:
-        """Encode an image as WebP of at most 1600 x 4000 pixels.
+    def embed(self, image: Image.Image, alt: str) -> Markup:
+        """Return an image as WebP, or words in its place where it does not fit; larger ones are reduced.
 
         Args:
             image: any size.
-            alt: description of it.
-            caption: words below it.
-
-        Returns:
-            The picture, or a text in its place where it does not fit.
+            alt: description for those who do not see it.
         """
         image = image.convert("RGB")
-        image.thumbnail((_WIDEST, _HIGHEST), Image.Resampling.LANCZOS)
+        image.thumbnail(_LARGEST, Image.Resampling.LANCZOS)
         buffer = io.BytesIO()
         image.save(buffer, "WEBP", quality=_QUALITY)
         source = "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
         if len(source) > self.left:
-            return Text(f"Left out, as the page would become too large: {caption or alt}")
+            return Markup.escape(f"Left out, as the page would become too large: {alt}")
         self.left -= len(source)
-        return Picture(source, image.size, alt, caption)
+        return block("image", source, image.size, alt)
 
-    def embed_file(self, file: Path, alt: str, caption: str = "") -> list[Block]:
-        """Embed an image file; nothing where there is none, a text where it cannot be read."""
+    def embed_file(self, file: Path, alt: str, caption: str = "") -> list[Markup]:
+        """Return an image file as a figure; nothing where there is none, words where it cannot be read."""
         if not file.is_file():
             return []
         try:
-            return [self.embed(decode_image(file.read_bytes(), str(file)), alt, caption)]
+            image = self.embed(decode_image(file.read_bytes(), str(file)), alt)
         except (OSError, UserError) as error:
-            return [Text(f"{file.name} cannot be read: {str(error).splitlines()[0]}")]
+            image = Markup.escape(f"{file.name} cannot be read: {first_line(error)}")
+        return [block("figure", image, caption)]

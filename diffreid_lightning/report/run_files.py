@@ -26,8 +26,8 @@ class RunFiles:
 
     Args:
         folder: the folder.
-        summary: None until a fit or an evaluation has ended.
-        problem: why the summary cannot be read; "" if it can.
+        summary: None until a fit or an evaluation has ended, or where it is damaged.
+        problem: why there is none; "" if there is one.
         config: text of ``config.yaml``; "" without one.
         settings: the configuration's values by dotted name.
         history: steps and values of each metric with two or more of them.
@@ -54,17 +54,18 @@ def is_run(folder: Path) -> bool:
 
 def read_run(folder: Path) -> RunFiles:
     """Read a run folder; what is missing or damaged stays empty."""
-    summary, problem = None, ""
+    summary, problem, config, settings = None, "", "", {}
     try:
         summary = read_summary(folder)
+        if summary is None and not folder.name.startswith("predict"):  # which writes none
+            problem = "No summary: the run has not ended, or it failed."
     except UserError as error:
-        problem = f"{error.what} {error.found or ''}".strip()
-    config, settings = "", {}
+        problem = f"{error.what} {error.found or ''}"
     try:
         config = (folder / CONFIG).read_text(encoding="utf-8")[:_LARGEST_CONFIG]
-        settings = {name.replace(".init_args.", "."): text for name, text in _leaves(read_yaml(folder / CONFIG))}
+        settings = {name.replace(".init_args.", "."): value for name, value in leaves(read_yaml(folder / CONFIG))}
     except (OSError, ValueError):
-        pass  # a stage that runs has none yet
+        pass  # a run that has just begun has none
     return RunFiles(folder, summary, problem, config, settings, read_history(folder / METRICS))
 
 
@@ -81,14 +82,26 @@ def read_history(folder: Path) -> dict[str, Line]:
     attempts = [file for file in folder.glob("attempt-*/metrics.csv") if file.parent.name[8:].isdecimal()]
     for file in sorted(attempts, key=lambda file: int(file.parent.name[8:])):
         points = list(_points(file))
-        first = min((step for _, step, _ in points), default=0.0)
-        for line in found.values():
-            for step in [step for step in line if step >= first]:
-                del line[step]
+        first = min((step for _, step, _ in points), default=np.inf)
+        for name, line in found.items():
+            found[name] = {step: value for step, value in line.items() if step < first}
         for name, step, value in points:
             found.setdefault(name, {})[step] = value
     lines = {name: (np.array(list(line)), np.array(list(line.values()))) for name, line in found.items()}
     return {name: line for name, line in lines.items() if np.isfinite(line[1]).sum() > 1}
+
+
+def leaves(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the values of nested mappings and lists as texts, by dotted name; a list of plain values is one value."""
+    pairs: Any = ()
+    if isinstance(node, Mapping):
+        pairs = node.items()
+    elif isinstance(node, (list, tuple)) and any(isinstance(each, (Mapping, list)) for each in node):
+        pairs = enumerate(node)
+    if not pairs:
+        yield key, "null" if node is None else str(node)
+    for name, value in pairs:
+        yield from leaves(value, f"{key}.{name}".lstrip("."))
 
 
 def _points(file: Path) -> Iterator[tuple[str, float, float]]:
@@ -96,23 +109,8 @@ def _points(file: Path) -> Iterator[tuple[str, float, float]]:
     with file.open(newline="", encoding="utf-8", errors="replace") as handle:
         for row in csv.DictReader(handle):
             try:
-                step = float(row["step"])
-                values = {name: float(text) for name, text in row.items() if name and isinstance(text, str) and text}
+                numbers = {name: float(value) for name, value in row.items() if name and value}
+                step = numbers.pop("step")
             except (KeyError, TypeError, ValueError):
                 continue
-            for name, value in values.items():
-                if name not in ("step", "epoch"):
-                    yield name, step, value
-
-
-def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    inner: Iterator[tuple[Any, Any]] | None = None
-    if isinstance(node, Mapping) and node:
-        inner = iter(node.items())
-    elif isinstance(node, list) and node and any(isinstance(each, (Mapping, list)) for each in node):
-        inner = iter(enumerate(node))
-    if inner is None:
-        yield key, "null" if node is None else str(node)
-        return
-    for name, value in inner:
-        yield from _leaves(value, f"{key}.{name}".lstrip("."))
+            yield from ((name, step, value) for name, value in numbers.items() if name != "epoch")

@@ -1,4 +1,4 @@
-"""Sections about a selection: counts, histograms with thresholds, kept and rejected images, the dataset card."""
+"""Section about a selection: histograms with thresholds, kept and rejected images with reasons, the dataset card."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
+from markupsafe import Markup
 
 from diffreid_lightning.datasets.diff_person import NOTE
 from diffreid_lightning.manifest.manifest import Manifest
-from diffreid_lightning.report.blocks import Block, Html, Section, Table, Text
+from diffreid_lightning.report.blocks import Section, table, text
 from diffreid_lightning.report.identity_strips import SCORES, draw_strips
 from diffreid_lightning.report.markdown_html import render_markdown
 from diffreid_lightning.report.picture_budget import PictureBudget
-from diffreid_lightning.storage.json_notes import DamagedFile, read_json
+from diffreid_lightning.storage.json_notes import read_json
 
 #: Folders of a selection, as ``filtering.selection`` names them; importing it would import torch.
 DATASET, REJECTED, REPORT = "diff_person", "rejected", "report"
 _MOST_REASONS = 20
+_HISTOGRAM = "Histograms of the scores of kept and rejected images, with the thresholds as red lines"
 
 
 def is_selection(folder: Path) -> bool:
@@ -36,12 +38,20 @@ def describe_selection(folder: Path, title: str, real: Manifest | None, level: i
         budget: embeds its pictures.
 
     Raises:
-        UserError: one of its manifests cannot be read.
+        UserError: one of its files cannot be read.
     """
     kept, rejected = Manifest.read(folder / DATASET), Manifest.read(folder / REJECTED)
+    rules = read_json(folder / DATASET / NOTE, {"rules": [str]}, remedy="run select again")["rules"]
+    total, people = len(kept) + len(rejected), len(kept.identities()[1])
     pictures = folder / REPORT
+    card = folder / DATASET / "README.md"
+    html = []
+    if card.is_file():
+        html.append(render_markdown(card.read_text(encoding="utf-8", errors="replace"), level + 2, card.parent, budget))
     children = [
-        Section("Scores", [*tabulate_scores(kept, rejected), *_embed_histogram(pictures, budget)]),
+        Section(
+            "Scores", [_tabulate_scores(kept, rejected), *budget.embed_file(pictures / "histogram.png", _HISTOGRAM)]
+        ),
         Section("Kept images", budget.embed_file(pictures / "kept.png", "Kept images by falling score")),
         Section(
             "Rejected images",
@@ -51,58 +61,32 @@ def describe_selection(folder: Path, title: str, real: Manifest | None, level: i
             ],
         ),
         Section("Contact sheet of each identity", draw_strips([kept, rejected], real, budget)),
+        Section("Dataset card", html, collapsed=True),
     ]
-    card = folder / DATASET / "README.md"
-    if card.is_file():
-        text = card.read_text(encoding="utf-8", errors="replace")
-        html = render_markdown(text, level + 2, card.parent, budget)
-        children.append(Section("Dataset card", [Html(html)], collapsed=True))
-    return Section(title, _introduce(folder, kept, rejected), [child for child in children if child])
+    counts = f"{len(kept):,} of {total:,} images kept ({len(kept) / max(1, total):.1%}), of {people:,} identities."
+    return Section(title, [text(counts), text(f"Rules, in order: {'; '.join(rules) or 'none'}.")], children)
 
 
-def tabulate_scores(kept: Manifest, rejected: Manifest) -> list[Block]:
+def _tabulate_scores(*parts: Manifest) -> Markup:
     """Tabulate median and 5 to 95 % range of each score, of kept and of rejected images."""
-    rows = []
-    for name in SCORES:
-        texts = [_spread(part, name) for part in (kept, rejected)]
-        if any(texts):
-            rows.append((name, *(text or "–" for text in texts)))
-    head = ("score", f"{len(kept):,} kept: median (5 to 95 %)", f"{len(rejected):,} rejected: median (5 to 95 %)")
-    return [Table("Scores of kept and rejected images", head, rows)] if rows else []
+    rows = [(name, *(_describe_range(part, name) for part in parts)) for name in SCORES if name in parts[0].columns]
+    heads = (
+        f"{len(part):,} {word}: median (5 to 95 %)" for part, word in zip(parts, ("kept", "rejected"), strict=True)
+    )
+    return table("Scores of kept and rejected images", ("score", *heads), rows)
 
 
-def _introduce(folder: Path, kept: Manifest, rejected: Manifest) -> list[Block]:
-    total = len(kept) + len(rejected)
-    people = len(kept.identities()[1])
-    blocks: list[Block] = [
-        Text(f"{len(kept):,} of {total:,} images kept ({len(kept) / max(1, total):.1%}), of {people:,} identities.")
-    ]
-    try:
-        rules = read_json(folder / DATASET / NOTE, {"rules": [str]}, remedy="")["rules"]
-        blocks.append(Text(f"Rules, in order: {'; '.join(rules) or 'none'}."))
-    except DamagedFile as error:
-        blocks.append(Text(error.what))
-    return blocks
-
-
-def _embed_histogram(pictures: Path, budget: PictureBudget) -> list[Block]:
-    alt = "Histograms of the scores of kept and rejected images, with the thresholds as red lines"
-    return budget.embed_file(pictures / "histogram.png", alt, alt)
-
-
-def _count_reasons(rejected: Manifest) -> Table:
-    counts = pc.value_counts(rejected.table["reason"]).to_pylist()
-    counts.sort(key=lambda each: (-each["counts"], str(each["values"])))
-    rows = [(str(each["values"]), f"{each['counts']:,}") for each in counts[:_MOST_REASONS]]
-    rest = sum(each["counts"] for each in counts[_MOST_REASONS:])
-    rows += [(f"{len(counts) - _MOST_REASONS} other reasons", f"{rest:,}")] if rest else []
-    return Table("Rejected images by reason", ("reason", "images"), rows)
-
-
-def _spread(part: Manifest, name: str) -> str:
+def _describe_range(part: Manifest, name: str) -> str:
     values = part.numpy(name) if name in part.columns else np.zeros(0)
     values = values[~np.isnan(values)]
-    if not len(values):
-        return ""
-    low, middle, high = np.quantile(values, [0.05, 0.5, 0.95])
-    return f"{middle:.3f} ({low:.3f} to {high:.3f})"
+    low, middle, high = np.quantile(values, [0.05, 0.5, 0.95]) if len(values) else [np.nan] * 3
+    return f"{middle:.3f} ({low:.3f} to {high:.3f})" if len(values) else "–"
+
+
+def _count_reasons(rejected: Manifest) -> Markup:
+    counts = {str(each["values"]): each["counts"] for each in pc.value_counts(rejected.table["reason"]).to_pylist()}
+    most = sorted(counts, key=lambda reason: (-counts[reason], reason))
+    rows = [(reason, f"{counts[reason]:,}") for reason in most[:_MOST_REASONS]]
+    rest = most[_MOST_REASONS:]
+    rows += [(f"{len(rest)} other reasons", f"{sum(counts[reason] for reason in rest):,}")] if rest else []
+    return table("Rejected images by reason", ("reason", "images"), rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,15 +11,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from diffreid_lightning.benchmark.job_records import Record
 from diffreid_lightning.cli import main
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.report import benchmark_section, selection_section
-from diffreid_lightning.report.blocks import Picture, Text
 from diffreid_lightning.report.page import write_report
 from diffreid_lightning.report.picture_budget import PictureBudget
 from diffreid_lightning.report.subjects import order_stages
 from tests.unit.report.conftest import HOSTILE, REASON, make_run
 
+#: Of 70 and 80: Student's t for one degree of freedom is 12.706, the standard error of two values half their distance.
+INTERVAL = f"{75 - 12.706 * 5:.1f} to {75 + 12.706 * 5:.1f}"
 TEMPLATES = Path(selection_section.__file__).parent / "templates"
 
 
@@ -86,11 +89,19 @@ def test_a_chain_is_shown_whole(chain: Path, tmp_path: Path) -> None:
     assert "script" not in found.tags and HOSTILE not in html
     titles = [title for _, title in found.headings]
     order = ["caption", "select", "Scores", "Kept images", "Rejected images", "Contact sheet of each identity"]
-    order += ["Dataset card", "Counts", "transfer", "Training curves", "Pictures", "Configuration", "Versions"]
+    order += [
+        "Dataset card",
+        "Counts",
+        "transfer",
+        "Training curves",
+        "Pictures",
+        "Configuration",
+        "Summary and versions",
+    ]
     assert [title for title in titles if title in order] == order
     assert "2 of 3 images kept (66.7%), of 1 identities" in html and "2 real and 3 generated images" in html
     assert REASON.replace("<", "&lt;").replace(">", "&gt;") in html
-    assert "85%" in html and "80.0" in html and "<svg" in html
+    assert "<td>85 s</td>" in html and "<td>80.0</td>" in html and "<svg" in html
     assert "[elsewhere]" in html and "[above]" in html and 'alt="scores"' in html
 
 
@@ -103,8 +114,7 @@ def test_runs_are_compared_with_an_interval_over_seeds(tmp_path: Path) -> None:
     html = out.read_text(encoding="utf-8")
     found = check_page(html)
     assert [title for level, title in found.headings if level == 2] == ["Comparison", "fit-001", "fit-002"]
-    # Student's t for one degree of freedom is 12.706, and the standard error of two values half their distance.
-    assert f"75.0 ({75 - 12.706 * 5:.1f} to {75 + 12.706 * 5:.1f}), n = 2" in html
+    assert f"75.0 ({INTERVAL}), n = 2" in html
     settings = html[html.index("Settings that are not equal in all") :]
     assert re.findall(r'<th scope="row">([^<]+)</th><td>([^<]+)</td><td>([^<]+)</td>', settings)[0] == (
         "seed_everything", "0", "1",
@@ -112,19 +122,26 @@ def test_runs_are_compared_with_an_interval_over_seeds(tmp_path: Path) -> None:
 
 
 def test_a_benchmark_shows_its_tables_with_intervals(tmp_path: Path) -> None:
-    heads = "initialization,sees_target,setting,dataset,metric,n,failed,mean,sd,difference,low_simultaneous,"
-    heads += "high_simultaneous,p_holm\n"
-    rows = "scratch,False,USL,market,mAP,4,0,50,1.5,,,,\nmade,True,USL,market,mAP,4,0,55,1,5,3,7,0.01\n"
-    rows += "broken,False,USL,market,mAP,0,2,,,,,,\n"
-    (tmp_path / "root" / "results").mkdir(parents=True)
-    (tmp_path / "root" / "results" / "table.csv").write_text(heads + rows, encoding="utf-8")
-    (tmp_path / "root" / "results" / "table.md").write_text("| a |\n\nA sentence.\n", encoding="utf-8")
+    folder = tmp_path / "root" / "results"
+    folder.mkdir(parents=True)
+    row = "| made † | 55.0 ± 1.0<br>+5.0 (+3.0 to +7.0)* |"
+    (folder / "table.md").write_text(f"| initialization | USL: market |\n|---|---|\n{row}\n\nA sentence.\n", "utf-8")
     write_report([str(tmp_path / "root")], tmp_path / "report.html")
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     check_page(html)
-    for text in ("USL: mAP in percent", "50.0 ± 1.5, n = 4", "<p>A sentence.</p>", "<td>failed</td>", "made †"):
-        assert text in html
-    assert "55.0 ± 1.0; difference +5.0 (+3.0 to +7.0) *, n = 4" in html
+    assert "<td>55.0 ± 1.0; +5.0 (+3.0 to +7.0)*</td>" in html and "<p>A sentence.</p>" in html
+
+
+def test_cells_of_an_unfinished_benchmark_are_averaged_over_seeds(tmp_path: Path) -> None:
+    for seed, score in enumerate((70.0, 80.0)):
+        cell = tmp_path / "root" / "cells" / "scratch" / "usl" / "market" / f"seed-{seed}"
+        for key, value in (("old", 10.0), ("old.outdated-1", 20.0), ("new", score)):
+            make_run(cell / key / "fit-001", seed, value)
+            Record({}, {}, "token", 0).write(cell / key)
+            os.utime(cell / key / "job.json", (value, value))
+    write_report([str(tmp_path / "root")], tmp_path / "report.html")
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "2 cells begun: 2 done, 0 running or killed, 0 failed" in html and f"75.0 ({INTERVAL}), n = 2" in html
 
 
 def test_folders_that_hold_nothing_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -138,9 +155,9 @@ def test_pictures_stay_within_their_bytes() -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (3000, 2000, 3), dtype=np.uint8))
     budget = PictureBudget(4_000_000)
     blocks = [budget.embed(noise, f"noise {number}") for number in range(4)]
-    pictures = [block for block in blocks if isinstance(block, Picture)]
-    assert 0 < len(pictures) < 4 and sum(len(each.source) for each in pictures) == 4_000_000 - budget.left
-    assert isinstance(blocks[-1], Text) and "noise 3" in blocks[-1].text and pictures[0].size == (1600, 2400)
+    sources = [source for each in blocks for source in re.findall('src="([^"]+)"', each)]
+    assert 0 < len(sources) < 4 and sum(map(len, sources)) == 4_000_000 - budget.left
+    assert blocks[-1] == "Left out, as the page would become too large: noise 3" and 'height="2400"' in blocks[0]
 
 
 def test_stages_keep_the_order_in_which_they_ended(chain: Path) -> None:
