@@ -40,11 +40,12 @@ def describe_benchmark(root: Path, title: str, level: int, budget: PictureBudget
     codes = [None if record is None else record.exit_code for record in map(Record.read, folders.values())]
     states = {"done": codes.count(0), "running or killed": codes.count(None)}
     states["failed"] = len(codes) - sum(states.values())
-    blocks = [text(f"{len(codes)} cells begun: " + ", ".join(f"{count} {state}" for state, count in states.items()))]
+    words = f"{len(codes)} cells begun: " + ", ".join(f"{count} {state}" for state, count in states.items())
+    blocks = [text(words)] if codes else []
     file = root / RESULTS / _TABLE
     if file.is_file():
-        source = file.read_text(encoding="utf-8").replace("<br>", "; ")
-        blocks.append(render_markdown(source, level + 1, file.parent, budget))
+        html = render_markdown(file.read_text(encoding="utf-8"), level + 1, file.parent, budget)
+        blocks.append(Markup(html.replace(Markup.escape("<br>"), Markup("<br>"))))
         blocks += budget.embed_file(file.parent / "differences.png", _DIFFERENCES)
     else:
         blocks.append(_tabulate_cells(folders))

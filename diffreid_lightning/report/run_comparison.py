@@ -19,12 +19,12 @@ _MOST_ROWS, _MOST_CHARTS = 200, 8
 def compare_subjects(subjects: Sequence[Subject]) -> Section:
     """Compare subjects by the results, curves and settings of runs with the same label."""
     names = [subject.name for subject in subjects]
-    blocks = [table("Results in percent, steps and time", ("", *names), _list_results(subjects))]
+    blocks = [table("Results in percent, steps and time", ("result", *names), _list_results(subjects))]
     seeds = average_seeds(subjects)
     if seeds:
         caption = "Mean over seeds in percent with its 95 % interval (Student's t)"
         blocks.append(table(caption, ("runs", *RANKED[:2]), seeds))
-    rows = [(name, *values) for name, values in differing_settings(list(map(_settings, subjects))).items()]
+    rows = _list_settings(subjects)
     settings = [table("Settings that are not equal in all", ("setting", *names), rows[:_MOST_ROWS])]
     settings += [text(f"{len(rows) - _MOST_ROWS} more are not shown.")] if len(rows) > _MOST_ROWS else []
     return Section(
@@ -36,11 +36,12 @@ def differing_settings(settings: Sequence[Mapping[str, str]]) -> dict[str, list[
     """Return the settings that are not equal in all configurations: their values by name, a dash where one has none.
 
     Args:
-        settings: values by dotted name, of each configuration.
+        settings: values by dotted name, of each configuration; an empty one is of no run and is not compared.
     """
     names = dict.fromkeys(name for each in settings for name in each)
     values = {name: [each.get(name, "–") for each in settings] for name in names}
-    return {name: found for name, found in values.items() if len(set(found)) > 1}
+    given = [place for place, each in enumerate(settings) if each]
+    return {name: found for name, found in values.items() if len({found[place] for place in given}) > 1}
 
 
 def average_seeds(subjects: Sequence[Subject]) -> list[tuple[str, ...]]:
@@ -85,11 +86,14 @@ def _overlay_curves(subjects: Sequence[Subject]) -> list[Markup]:
     return [block("charts", charts)] if charts else []
 
 
-def _settings(subject: Subject) -> dict[str, str]:
-    """Return the settings and versions of a subject's runs by name."""
-    found = {}
-    for label, run in subject.runs.items():
-        versions = {} if run.summary is None else run.summary.versions
-        named = {**run.settings, **{f"version of {name}": value for name, value in versions.items()}}
-        found.update({f"{label} {name}".strip(): value for name, value in named.items() if name != _PLACE})
-    return found
+def _list_settings(subjects: Sequence[Subject]) -> list[tuple[str, ...]]:
+    """Return the differing settings of runs with the same label, and the differing versions of packages."""
+    found: dict[str, list[str]] = {}
+    for label in dict.fromkeys(label for subject in subjects for label in subject.runs):
+        runs = [subject.runs.get(label) for subject in subjects]
+        differing = differing_settings([run.settings if run else {} for run in runs])
+        found.update({f"{label} {name}".strip(): values for name, values in differing.items() if name != _PLACE})
+    summaries = [[run.summary for run in subject.runs.values() if run.summary] for subject in subjects]
+    versions = differing_settings([each[-1].versions if each else {} for each in summaries])
+    found.update({f"version of {name}": values for name, values in versions.items()})
+    return [(name, *values) for name, values in found.items()]

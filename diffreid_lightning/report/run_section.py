@@ -39,10 +39,11 @@ def describe_run(run: RunFiles, title: str, budget: PictureBudget) -> Section:
         Section("Configuration", [block("code", run.config)] if run.config else (), collapsed=True),
     ]
     if run.summary is not None:
-        start = run.summary.initialization.get("init_from") or "random weights"
-        time = format_seconds(sum(run.summary.seconds.values()))
-        model = f"{run.summary.model.get('class', 'model')} {run.summary.model.get('backbone', '')}".strip()
-        blocks.append(text(f"{run.summary.command} of {model} from {start}: {run.summary.steps:,} steps, {time}."))
+        words = [run.summary.command, run.summary.model.get("class"), run.summary.model.get("backbone")]
+        start = run.summary.initialization.get("init_from") or (words[2] and "random weights")
+        words += [start and f"from {start}", f"{run.summary.steps:,} steps"]
+        words += [format_seconds(sum(run.summary.seconds.values()))]
+        blocks.append(text(", ".join(filter(None, words))))
         splits = {name: metrics for name, metrics in run.summary.metrics.items() if "mAP" in metrics}
         rows = [(name, *(format_number(metrics.get(each)) for each in RANKED)) for name, metrics in splits.items()]
         blocks += [table("Results in percent", ("split", *RANKED), rows), text(_ONE_RUN)] if rows else []

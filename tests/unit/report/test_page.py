@@ -129,7 +129,7 @@ def test_a_benchmark_shows_its_tables_with_intervals(tmp_path: Path) -> None:
     write_report([str(tmp_path / "root")], tmp_path / "report.html")
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     check_page(html)
-    assert "<td>55.0 ± 1.0; +5.0 (+3.0 to +7.0)*</td>" in html and "<p>A sentence.</p>" in html
+    assert "<td>55.0 ± 1.0<br>+5.0 (+3.0 to +7.0)*</td>" in html and "<p>A sentence.</p>" in html
 
 
 def test_cells_of_an_unfinished_benchmark_are_averaged_over_seeds(tmp_path: Path) -> None:

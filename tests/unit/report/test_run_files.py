@@ -33,5 +33,5 @@ def test_settings_are_dotted_and_a_damaged_run_is_read_as_far_as_it_goes(tmp_pat
 
 
 def test_only_settings_that_differ_are_compared() -> None:
-    settings = [{"a": "1", "b": "2"}, {"a": "1", "b": "3", "c": "4"}]
-    assert differing_settings(settings) == {"b": ["2", "3"], "c": ["–", "4"]}
+    settings = [{"a": "1", "b": "2"}, {}, {"a": "1", "b": "3", "c": "4"}]
+    assert differing_settings(settings) == {"b": ["2", "–", "3"], "c": ["–", "–", "4"]}
