@@ -51,5 +51,5 @@ def text(words: str) -> Markup:
 
 
 def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Markup:
-    """Render a table, the first cell of each row as its heading."""
-    return block("table", caption, head, rows)
+    """Render a table, the first cell of each row as its heading; words where it has no rows."""
+    return block("table", caption, head, rows) if rows else text(f"{caption}: none.")

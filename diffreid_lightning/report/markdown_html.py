@@ -42,6 +42,8 @@ def render_markdown(source: str, level: int, folder: Path, budget: PictureBudget
             title = tokens[number + 1].content if token.type == "heading_open" else title
         elif token.type == "table_open":
             token.attrSet("aria-label", title)
-        elif token.type == "th_open":
+        elif token.type == "th_open" and tokens[number + 1].content:
             token.attrSet("scope", "col")
+        elif token.type == "th_open":
+            token.tag = tokens[number + 2].tag = "td"
     return block("card", Markup(parser.renderer.render(tokens, parser.options, {})))

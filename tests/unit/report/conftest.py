@@ -26,7 +26,7 @@ Text {HOSTILE} ![scores](card/histogram.png) ![elsewhere](https://example.org/a.
 
 ## Counts
 
-| split | images |
+| | images |
 |---|---|
 | train | 3 |
 """

@@ -36,6 +36,7 @@ class Outline(HTMLParser):
         self.ids: list[str] = []
         self.labels = 0
         self.tables = [""]
+        self.empty_heading = False
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -47,6 +48,7 @@ class Outline(HTMLParser):
             self.headings.append((int(tag[1]), ""))
         if tag == "table":
             self.tables.append("named" if "aria-label" in given else "")
+        self.empty_heading = tag == "th"
         if tag == "caption":
             self.tables[-1] = "named"
         wrong = {
@@ -61,10 +63,13 @@ class Outline(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         self.labels -= tag == "label"
+        if tag == "th" and self.empty_heading:
+            self.faults.append("empty heading cell")
         if tag == "table" and self.tables.pop() != "named":
             self.faults.append("table without caption")
 
     def handle_data(self, data: str) -> None:
+        self.empty_heading = False
         if self.headings and not self.headings[-1][1]:
             self.headings[-1] = (self.headings[-1][0], data)
 
