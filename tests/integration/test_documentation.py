@@ -122,7 +122,7 @@ def test_commands_are_accepted(
     if "--ckpt_path" in words:
         place = words.index("--ckpt_path")
         del words[place : place + 2]
-    if words[0] in ("convert", "data", "embed", "search", "thresholds", "export"):
+    if words[0] in ("convert", "data", "report", "embed", "search", "thresholds", "export"):
         check_options(command, words, capsys)
         return
     if words[0] == "select":
