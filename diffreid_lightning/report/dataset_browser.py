@@ -49,8 +49,8 @@ def open_parts(path: str) -> list[Manifest]:
     Raises:
         UserError: it cannot be read.
     """
-    folder = absolute_path(path) if path != "miniperson" else None
-    if folder is not None and is_selection(folder):
+    folder = absolute_path(path)
+    if is_selection(folder):
         return [Manifest.read(folder / DATASET), Manifest.read(folder / REJECTED)]
     return [open_dataset(path).manifest()]
 
@@ -119,31 +119,23 @@ def encode_column(column: pa.ChunkedArray) -> tuple[str, dict[str, Any]]:
             more than 1 MB). A null number is NaN.
     """
     kind = column.type
-    if pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_floating(kind):
-        values = np.asarray(
-            column.cast(pa.float64() if column.null_count or pa.types.is_floating(kind) else pa.int64())
-        )
-        if pa.types.is_floating(kind):
-            return "number", _pack(values, "Float32")
-        small = not column.null_count and (not len(values) or np.abs(values).max() < 2**31)
-        return "number", _pack(values, "Int32" if small else "Float64")
-    texts = pa.chunked_array([column.cast(pa.string())]) if pa.types.is_string(kind) else _as_texts(column)
+    if pa.types.is_floating(kind) or pa.types.is_integer(kind):
+        numbers = np.asarray(column.cast(pa.float64(), safe=False))
+        small = pa.types.is_integer(kind) and bool((np.abs(numbers) < 2**31).all())  # false where one is NaN
+        return "number", _pack(numbers, "Float32" if pa.types.is_floating(kind) else "Int32" if small else "Float64")
+    if pa.types.is_string(kind) or pa.types.is_boolean(kind):
+        texts = column.cast(pa.string())
+    else:
+        texts = pa.chunked_array([[None if each is None else str(each) for each in column.to_pylist()]], pa.string())
     encoded = texts.combine_chunks().dictionary_encode()
-    encoded = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
     distinct = encoded.dictionary
     order = np.asarray(pc.sort_indices(distinct))
     ranks = np.full(len(distinct) + 1, -1)
     ranks[order] = np.arange(len(distinct))
     codes = ranks[np.asarray(pc.fill_null(encoded.indices, len(distinct)))]
     size = pc.sum(pc.binary_length(distinct)).as_py() or 0
-    shown = [text[:_LONGEST] for text in distinct.take(order).to_pylist()] if size <= _LARGEST_TEXTS else None
+    shown = [each[:_LONGEST] for each in distinct.take(order).to_pylist()] if size <= _LARGEST_TEXTS else None
     return "text", {**_pack(codes, "Int32"), "values": shown}
-
-
-def _as_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pa.chunked_array(
-        [pa.array([None if value is None else str(value) for value in column.to_pylist()], pa.string())]
-    )
 
 
 def _pack(values: npt.NDArray[Any], name: str) -> dict[str, Any]:

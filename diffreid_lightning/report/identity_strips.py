@@ -16,6 +16,7 @@ from diffreid_lightning.visualization.grid import Cell, GridRow, draw_grid
 _IDENTITIES, _REAL, _GENERATED = 24, 3, 10
 _CELL = (64, 128)  # width and height in pixels
 _FRAMES = {None: None, True: (34, 160, 70), False: (214, 50, 48)}  # as in rank lists
+Identity = tuple[str, str, int]  #: source, partition, pid
 SCORES = ("confidence", "similarity", "margin")
 
 
@@ -30,22 +31,16 @@ def draw_strips(parts: Sequence[Manifest], real: Manifest | None, budget: Pictur
     Returns:
         The figures; words if no image can be read.
     """
-    rows: dict[tuple[str, str, int], list[tuple[float, Manifest, int]]] = {}
-    for part in parts:
-        name = next((name for name in SCORES if name in part.columns), None)
-        scores = np.zeros(len(part)) if name is None else np.nan_to_num(part.numpy(name), nan=-np.inf)
-        labels, keys = part.identities()
-        for row, (label, score) in enumerate(zip(labels.tolist(), scores.tolist(), strict=True)):
-            rows.setdefault(keys[label], []).append((-score, part, row))
-    known = {} if real is None else {key: number for number, key in enumerate(real.identities()[1])}
+    groups = [_group(part) for part in parts]
+    reals: dict[Identity, list[int]] = {} if real is None else _group(real)
     blocks = []
-    for key in _spread(sorted(rows), _IDENTITIES):
-        best = sorted(rows[key], key=lambda each: each[0])
-        here = [] if real is None else np.flatnonzero(real.identities()[0] == known.get(key, -1)).tolist()
-        left = [cell for row in _spread(here, _REAL) if real is not None and (cell := _cell(real, row))]
-        right = [cell for _, part, row in best[:_GENERATED] if (cell := _cell(part, row))]
+    for key in _spread(sorted({key for group in groups for key in group}), _IDENTITIES):
+        found = [(part, row) for part, group in zip(parts, groups, strict=True) for row in group.get(key, ())]
+        best = sorted(found, key=lambda each: -_score(*each))
+        left = [cell for row in _spread(reals.get(key, []), _REAL) if real is not None and (cell := _cell(real, row))]
+        right = [cell for part, row in best[:_GENERATED] if (cell := _cell(part, row))]
         if left or right:
-            kept = sum(part.table["kept"][row].as_py() is True for _, part, row in best if "kept" in part.columns)
+            kept = sum(part.table["kept"][row].as_py() is True for part, row in best if "kept" in part.columns)
             words = f"{key[0]}, person {key[2]}: {len(best)} generated" + (f", {kept} kept" if kept else "")
             alt = f"{len(left)} real and {len(right)} generated images of {key[0]}, person {key[2]}"
             sheet = draw_grid([GridRow("", right, left)], _CELL, ("real", "generated"))
@@ -53,8 +48,20 @@ def draw_strips(parts: Sequence[Manifest], real: Manifest | None, budget: Pictur
     return blocks or [text("The images of this manifest are not on this machine.")]
 
 
+def _group(manifest: Manifest) -> dict[Identity, list[int]]:
+    """Return the rows of each identity."""
+    labels, keys = manifest.identities()
+    rows = np.split(np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels))[:-1])
+    return {key: each.tolist() for key, each in zip(keys, rows, strict=True)}
+
+
 def _spread(values: Sequence, count: int) -> list:
     return [values[place] for place in np.linspace(0, len(values) - 1, min(count, len(values))).astype(int)]
+
+
+def _score(manifest: Manifest, row: int) -> float:
+    values = (manifest.table[name][row].as_py() for name in SCORES if name in manifest.columns)
+    return next((value for value in values if value is not None), -np.inf)
 
 
 def _cell(manifest: Manifest, row: int) -> Cell | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 
 from diffreid_lightning.cli.commands.parser import CommandParser
@@ -36,7 +37,7 @@ def report_command(words: Sequence[str]) -> int:
 
     try:
         if out.is_dir():
-            raise IsADirectoryError(21, "Is a directory", str(out))
+            raise IsADirectoryError(errno.EISDIR, "a folder", str(out))
         size = write_report(args.runs, out)
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         raise UserError(
