@@ -14,11 +14,13 @@ from PIL import Image
 from diffreid_lightning.benchmark.job_records import Record
 from diffreid_lightning.cli import main
 from diffreid_lightning.errors import UserError
+from diffreid_lightning.pipeline.fingerprints import record_file
 from diffreid_lightning.report import benchmark_section, selection_section
+from diffreid_lightning.report.identity_strips import draw_strips
 from diffreid_lightning.report.page import write_report
 from diffreid_lightning.report.picture_budget import PictureBudget
 from diffreid_lightning.report.subjects import order_stages
-from tests.unit.report.conftest import HOSTILE, REASON, make_run
+from tests.unit.report.conftest import HOSTILE, REASON, make_manifest, make_run, save_image
 
 #: Of 70 and 80: Student's t for one degree of freedom is 12.706, the standard error of two values half their distance.
 INTERVAL = f"{75 - 12.706 * 5:.1f} to {75 + 12.706 * 5:.1f}"
@@ -165,8 +167,22 @@ def test_pictures_stay_within_their_bytes() -> None:
     assert blocks[-1] == "Left out, as the page would become too large: noise 3" and 'height="2400"' in blocks[0]
 
 
+def test_the_best_images_of_an_identity_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"{number}.png" for number in range(12)]
+    manifest = make_manifest(tmp_path, names, pid=[1] * 11 + [2], confidence=[number / 100 for number in range(12)])
+    for number, name in enumerate(names):
+        save_image(tmp_path / name, 10 * number)
+    sheets: list[Image.Image] = []
+    monkeypatch.setattr(PictureBudget, "embed", lambda self, image, alt: sheets.append(image) or "")
+    assert len(draw_strips([manifest], None, PictureBudget(0))) == len(sheets) == 2
+    line = np.asarray(sheets[0])[90, :, 0].tolist()
+    assert list(dict.fromkeys(value for value in line if value < 120)) == [10 * number for number in range(10, 0, -1)]
+
+
 def test_stages_keep_the_order_in_which_they_ended(chain: Path) -> None:
-    assert list(order_stages(chain)) == ["caption", "select", "transfer"]
+    for second, name in enumerate(("transfer", "caption", "select")):
+        os.utime(record_file(chain, name), (second, second))
+    assert list(order_stages(chain)) == ["transfer", "caption", "select"]
     (chain / ".stages" / "pretrain.begun.json").write_text("{}", encoding="utf-8")
     assert list(order_stages(chain).items())[-1] == ("pretrain", None)
 
