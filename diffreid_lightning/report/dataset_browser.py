@@ -1,8 +1,8 @@
 """Write a folder of static pages to look through the images of a dataset, without a server.
 
 The page reads scripts, since a page opened from a file may not read data: ``rows/N.js`` holds the columns of 500 images
-in the order of their identities, ``columns/N.js`` one column of all images as numbers to sort and filter by. So the page
-never holds the texts of more than some of the rows.
+in the order of their identities, ``columns/N.js`` one column of all images as numbers to sort and filter by. So the
+page never holds the texts of more than some of the rows.
 """
 
 from __future__ import annotations
