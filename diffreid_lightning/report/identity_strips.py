@@ -33,26 +33,31 @@ def draw_strips(parts: Sequence[Manifest], real: Manifest | None, budget: Pictur
     """
     groups = [_group(part) for part in parts]
     reals: dict[Identity, list[int]] = {} if real is None else _group(real)
+    people = sorted({key for group in groups for key in group})
     blocks = []
-    for key in _spread(sorted({key for group in groups for key in group}), _IDENTITIES):
+    for key in _spread(people, _IDENTITIES):
         found = [(part, row) for part, group in zip(parts, groups, strict=True) for row in group.get(key, ())]
         best = sorted(found, key=lambda each: -_score(*each))
         left = [cell for row in _spread(reals.get(key, []), _REAL) if real is not None and (cell := _cell(real, row))]
         right = [cell for part, row in best[:_GENERATED] if (cell := _cell(part, row))]
         if left or right:
             kept = sum(part.table["kept"][row].as_py() is True for part, row in best if "kept" in part.columns)
-            words = f"{key[0]}, person {key[2]}: {len(best)} generated" + (f", {kept} kept" if kept else "")
+            marked = any("kept" in part.columns for part in parts)
+            words = f"{key[0]}, person {key[2]}: {len(best)} generated" + (f", {kept} kept" if marked else "")
             alt = f"{len(left)} real and {len(right)} generated images of {key[0]}, person {key[2]}"
             sheet = draw_grid([GridRow("", right, left)], _CELL, ("real", "generated"))
             blocks.append(block("figure", budget.embed(sheet, alt), words))
-    return blocks or [text("The images of this manifest are not on this machine.")]
+    if not blocks:
+        return [text("The images of this manifest are not on this machine.")]
+    words = f"{_IDENTITIES} of {len(people):,} identities, evenly spread; data browse shows all of them."
+    return [*blocks, *([text(words)] if len(people) > _IDENTITIES else [])]
 
 
 def _group(manifest: Manifest) -> dict[Identity, list[int]]:
     """Return the rows of each identity."""
     labels, keys = manifest.identities()
     rows = np.split(np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels))[:-1])
-    return {key: each.tolist() for key, each in zip(keys, rows, strict=True)}
+    return {key: each.tolist() for key, each in zip(keys, rows, strict=False)}  # without any there is one empty group
 
 
 def _spread(values: Sequence, count: int) -> list:
