@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +16,8 @@ from diffreid_lightning.pipeline.graph import PREFIX
 from diffreid_lightning.pipeline.stage_process import end_with_parent
 from diffreid_lightning.storage.locks import FileLock
 
+GLANCE = 0.05  #: seconds between two looks at running commands
+_GRACE = 15.0  # seconds that commands have to end in, once they are told to
 _THREADS = "OMP_NUM_THREADS"
 _DEVICES = "CUDA_VISIBLE_DEVICES"
 #: of the trial that a sweep's agent has started this process for; one cell is the trial, what it needs is not
@@ -54,6 +58,24 @@ def start_process(
             pass_fds=() if lock.handle is None else (lock.handle,),
             preexec_fn=end_with_parent if sys.platform == "linux" else None,
         )
+
+
+def end_processes(processes: Sequence[JobProcess]) -> None:
+    """End commands: SIGTERM, then SIGKILL for those that have not ended in time."""
+    for each in processes:
+        each.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + _GRACE
+    while any(each.poll() is None for each in processes) and time.monotonic() < deadline:
+        time.sleep(GLANCE)
+    for each in processes:
+        each.send_signal(signal.SIGKILL)
+
+
+def describe_ending(code: int) -> str:
+    """Describe the exit code of a command."""
+    if not code:
+        return "done"
+    return f"ended with exit code {code}" if code > 0 else f"ended on signal {-code}"
 
 
 def can_fork() -> bool:

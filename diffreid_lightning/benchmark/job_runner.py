@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import shlex
-import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from diffreid_lightning.benchmark.job_process import (
+    GLANCE,
     JobProcess,
     can_fork,
+    describe_ending,
+    end_processes,
     environment_of,
     start_process,
     visible_devices,
@@ -22,9 +24,7 @@ from diffreid_lightning.benchmark.jobs import FIRST_RUN, Job, on_this_machine
 from diffreid_lightning.pipeline.stage_process import last_words
 from diffreid_lightning.storage.locks import FileLock
 
-_GLANCE = 0.05  # seconds between two looks at the running commands
-_WAIT = 1.0  # and between two at jobs that other processes are at work on
-_GRACE = 15.0  # seconds that commands have to end in, once they are told to
+_WAIT = 1.0  # seconds between two looks at jobs that other processes are at work on
 _NO_RESULT = "it ended without mAP and Rank-1 on query and gallery"
 
 
@@ -98,7 +98,7 @@ class JobRunner:
                 ended = self._collect()
                 began = self._start_ready(waiting)
                 if not ended and not began:
-                    time.sleep(_GLANCE if self._running else _WAIT)
+                    time.sleep(GLANCE if self._running else _WAIT)
         finally:
             self._end_all()
         return list(self.failures.values())
@@ -162,7 +162,7 @@ class JobRunner:
             code = each.process.poll()
             assert code is not None
             seconds = time.monotonic() - each.started
-            why = _ending(code)
+            why = describe_ending(code)
             if not code and each.job.cell is not None and self._numbers(each.job) is None:
                 code, why = 1, _NO_RESULT
             self.place.end(each.job, each.record, code, seconds)
@@ -199,13 +199,8 @@ class JobRunner:
 
     def _end_all(self) -> None:
         """End the running commands; after a second signal they end with this process."""
+        end_processes([each.process for each in self._running])
         for each in self._running:
-            each.process.send_signal(signal.SIGTERM)
-        deadline = time.monotonic() + _GRACE
-        while any(each.process.poll() is None for each in self._running) and time.monotonic() < deadline:
-            time.sleep(_GLANCE)
-        for each in self._running:
-            each.process.send_signal(signal.SIGKILL)
             each.lock.release()
 
     def _say(self, text: str) -> None:
@@ -239,9 +234,3 @@ def print_failures(failures: list[Failure], say: Callable[[str], None]) -> None:
         if failure.log is not None:
             end = "\n".join(f"    {line}" for line in last_words(failure.log).splitlines())
             say(f"{end}\n  log: {failure.log}\n  alone: {failure.command}")
-
-
-def _ending(code: int) -> str:
-    if not code:
-        return "done"
-    return f"ended with exit code {code}" if code > 0 else f"ended on signal {-code}"

@@ -78,7 +78,7 @@ def world(make_grid: MakeGrid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(job_runner, "start_process", made.start)
     monkeypatch.setattr(job_runner, "can_fork", lambda: True)
     monkeypatch.setattr(job_runner, "visible_devices", list)
-    monkeypatch.setattr(job_runner, "_GLANCE", 0.0)
+    monkeypatch.setattr(job_runner, "GLANCE", 0.0)
     monkeypatch.setattr(job_runner, "_WAIT", 0.0)
     return made
 
