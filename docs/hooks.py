@@ -24,6 +24,7 @@ HELP: tuple[tuple[str, ...], ...] = (
     ("predict",),
     ("pipeline",),
     ("benchmark",),
+    ("sweep",),
     ("select",),
     ("report",),
     ("convert",),

@@ -19,7 +19,7 @@ from diffreid_lightning.errors import DiffReIDError, RunError, UserError, neares
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 PLAIN_COMMANDS = (
-    "select", "data", "convert", "pipeline", "benchmark", "report", "embed", "search", "thresholds", "export",
+    "select", "data", "convert", "pipeline", "benchmark", "report", "embed", "search", "thresholds", "export", "sweep",
 )  # fmt: skip
 _MODULES = {"pipeline": "run_pipeline"}  # of plain commands, where it has another name
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -36,6 +36,7 @@ HELP = """usage: python -m diffreid_lightning COMMAND [options]
              stages/score_generated, a stage of the chain
   pipeline   run the whole chain: caption, personalize, generate, score, select, pre-train, transfer
   benchmark  run a grid of initializations, settings, datasets and seeds, and compare them in one table
+  sweep FILE         search settings by a W&B sweep file, through Optuna and without an account
   select     choose among scored images and write Diff-Person
   report RUN ...     show runs, chains and benchmarks on one HTML page, side by side
   convert FILE       another project's backbone (LUPerson, CION, torchreid, fast-reid) as a timm folder

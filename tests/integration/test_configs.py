@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ import yaml
 from wandb.sdk.launch.sweeps import utils as sweeps
 
 from diffreid_lightning.packaged import configs_folder
+from diffreid_lightning.sweeps.sweep_file import read_sweep
+from diffreid_lightning.sweeps.trial_command import trial_words
 from tests.fixtures.command_line import TINY
 from tests.fixtures.wandb_records import read_run, runs_under
 
@@ -81,7 +85,7 @@ def trial(sweep: Mapping[str, Any], choose: Callable[[list[Any]], Any]) -> list[
 
 
 @pytest.mark.parametrize("file", _SWEEPS, ids=lambda path: path.stem)
-@pytest.mark.parametrize("choose", [min, max])
+@pytest.mark.parametrize("choose", [itemgetter(0), itemgetter(-1)], ids=["first", "last"])
 def test_a_sweeps_command_line_parses(
     file: Path, choose: Callable[[list[Any]], Any], command: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -95,7 +99,37 @@ def test_a_sweeps_command_line_parses(
         node = printed
         for key in name.split("."):
             node = node["init_args"][key] if "init_args" in node and key != "init_args" else node[key]
-        assert node == yaml.safe_load(given)
+        expected = yaml.safe_load(given)
+        if isinstance(expected, list):  # of classes
+            node, expected = ([each["class_path"].rpartition(".")[2] for each in found] for found in (node, expected))
+        assert node == expected
+
+
+def test_values_of_every_kind_reach_the_settings(
+    command: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The file shown in the documentation: nested parameters, classes, null."""
+    page = (_ROOT / "docs/guide/sweeps.md").read_text(encoding="utf-8")
+    (tmp_path / "shown.yaml").write_text(page.split("```yaml\n")[1].split("```")[0], encoding="utf-8")
+    sweep = read_sweep("shown.yaml")
+    chosen = {
+        "data.sampler.images_per_identity": "8",
+        "model.losses": json.dumps([{"class_path": "LabelSmoothedCrossEntropy"}, {"class_path": "CircleLoss"}]),
+        "model.losses.init_args.margin": 0.3,
+        "model.optimizer.init_args.lr": 1e-05,
+        "model.init_from": None,
+    }
+    words = trial_words(sweep, {each.keys: each.value_of(chosen[each.name]) for each in sweep.parameters}, tmp_path)
+    assert command(*words, "--print_config") == 0, capsys.readouterr().err
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["data"]["init_args"]["sampler"]["init_args"]["images_per_identity"] == 8
+    model = printed["model"]["init_args"]
+    assert (model["optimizer"]["init_args"]["lr"], model["init_from"]) == (1e-05, None)
+    assert [each["class_path"].rpartition(".")[2] for each in model["losses"]] == [
+        "LabelSmoothedCrossEntropy",
+        "CircleLoss",
+    ]
+    assert model["losses"][1]["init_args"]["margin"] == 0.3
 
 
 def test_a_trial_logs_what_its_sweep_looks_at(tracked: Callable[..., int], market: Path, tmp_path: Path) -> None:

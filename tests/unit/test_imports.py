@@ -22,6 +22,7 @@ MODULES = {
 LAYERS = (
     "cli",
     "report",
+    "sweeps",
     "benchmark",
     "pipeline registry",
     "filtering unsupervised deployment",

@@ -1,0 +1,78 @@
+"""``sweep``: a W&B sweep file through Optuna, each trial a ``fit``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from diffreid_lightning.cli.commands.parser import CommandParser
+from diffreid_lightning.errors import UserError, check_at_least, check_range
+
+_USAGE = "python -m diffreid_lightning sweep FILE"
+_DESCRIPTION = (
+    "Run a W&B sweep file without an account, through Optuna (extra sweep). Each trial is an ordinary fit in a folder "
+    "of its own. The same command goes on after an interruption, tries failed trials again, and may run several times "
+    "at once. In the end it prints all trials, the best one's command, and where the importance of each parameter is "
+    "drawn."
+)
+_WIDTH = 200  # columns of a table in a file
+
+
+def sweep_command(words: Sequence[str]) -> int:
+    """Run ``sweep FILE``.
+
+    Args:
+        words: the command line after ``sweep``.
+
+    Returns:
+        0; 1 where a trial failed.
+
+    Raises:
+        UserError: the options, the sweep file or the storage cannot be used.
+    """
+    parser = _Parser(prog=_USAGE.removesuffix(" FILE"), description=_DESCRIPTION, allow_abbrev=False)
+    parser.add_argument("file", help="the sweep file, or a packaged one: sweeps/supervised")
+    parser.add_argument(
+        "--trials", type=int, metavar="N", help="stop after N trials in total; also run_cap in the file"
+    )
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="run N trials at once; each gets one GPU")
+    parser.add_argument("--root", metavar="DIR", help="folder of the trials (default: runs/sweeps/NAME)")
+    parser.add_argument(
+        "--storage", metavar="URL", help="Optuna's storage: a database URL or a journal file (default: SQLite in DIR)"
+    )
+    given = parser.parse_args(list(words))
+    check_at_least("--trials", given.trials)
+    check_range("--jobs", given.jobs, 1, 32 * (os.cpu_count() or 1))
+
+    # Here, not above: --help should not wait for Optuna.
+    from rich.console import Console
+
+    from diffreid_lightning.benchmark.job_runner import print_failures
+    from diffreid_lightning.paths import absolute_path
+    from diffreid_lightning.sweeps.sweep_file import read_sweep
+    from diffreid_lightning.sweeps.sweep_report import report
+    from diffreid_lightning.sweeps.sweep_study import SweepStudy, import_optuna
+    from diffreid_lightning.sweeps.trial_command import trial_words
+    from diffreid_lightning.sweeps.trial_runner import TrialRunner
+
+    import_optuna()
+    sweep = read_sweep(given.file)
+    most = min((limit for limit in (given.trials, sweep.run_cap) if limit is not None), default=None)
+    if most is None and sweep.method != "grid":
+        raise UserError(
+            f"A sweep by {sweep.method} has no end.", remedy="give --trials N, or run_cap: N in the sweep file"
+        )
+    root = absolute_path(given.root or Path("runs/sweeps") / Path(given.file).stem)
+    trial_words(sweep, {each.keys: None for each in sweep.parameters}, root)  # refuse its command before any trial
+    study = SweepStudy(sweep, root, given.storage)
+    failures = TrialRunner(study, most, given.jobs).run()
+    console = Console(highlight=False)
+    report(study, console if console.is_terminal else Console(highlight=False, width=_WIDTH))
+    print_failures(failures, lambda text: print(text, flush=True))
+    return 1 if failures else 0
+
+
+class _Parser(CommandParser):
+    command = "sweep"
+    to_write = _USAGE

@@ -1,0 +1,254 @@
+"""Keep the trials of a sweep in an Optuna study, shared by all processes that work in one folder.
+
+A trial is begun under the lock of the folder and holds a lock of its own until it has ended. A running trial whose lock
+is free has lost its process: it is continued. Optuna does not restart a failed trial, so another one takes its folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+import secrets
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffreid_lightning.errors import UserError, first_line
+from diffreid_lightning.paths import user_path
+from diffreid_lightning.storage import locks
+from diffreid_lightning.storage.atomic import replace_file
+from diffreid_lightning.storage.json_notes import read_json
+from diffreid_lightning.sweeps.sweep_file import Sweep
+
+TRIALS = "trials"
+_NOTE, _LOCK, _DATABASE = "sweep.json", ".lock", "sweep.db"
+_FOLDER = "folder"  # attribute of a trial that takes over the folder of a failed one
+_PATIENCE = 60  # seconds to wait for another process's write to SQLite
+
+
+@dataclass
+class Attempt:
+    """A trial that this process is at work on.
+
+    Args:
+        trial: Optuna's.
+        name: of its folder below ``trials``.
+        folder: path of the folder.
+        values: of its parameters by keys, constants included.
+        lock: held while it runs.
+        reported: number of validations that Optuna knows.
+    """
+
+    trial: Any
+    name: str
+    folder: Path
+    values: dict[tuple[str, ...], Any]
+    lock: locks.FileLock
+    reported: int = 0
+
+
+class SweepStudy:
+    """The study of a sweep; a folder has one.
+
+    Args:
+        sweep: the sweep.
+        root: the folder.
+        storage: a database URL, or the path of an Optuna journal; None is SQLite in the folder.
+
+    Raises:
+        UserError: Optuna is missing, the storage cannot be opened, or the folder belongs to another sweep.
+    """
+
+    def __init__(self, sweep: Sweep, root: Path, storage: str | None) -> None:
+        optuna = import_optuna()
+        self.sweep = sweep
+        self.root = root
+        (root / TRIALS).mkdir(parents=True, exist_ok=True)
+        with self._alone():
+            name = self._study_name(storage)
+            pruner: Any = optuna.pruners.NopPruner()
+            if sweep.stopping is not None:
+                pruner = optuna.pruners.SuccessiveHalvingPruner(sweep.stopping.first, sweep.stopping.eta)
+            self.study = optuna.create_study(
+                storage=_open_storage(root, storage),
+                study_name=name,
+                direction=sweep.goal,
+                pruner=pruner,
+                load_if_exists=True,
+            )
+        self.others_at_work = False  #: as of the last :meth:`begin`
+        self._again = {name for name, trial in self.latest().items() if trial.state.name == "FAIL"}
+
+    def latest(self) -> dict[str, Any]:
+        """Return the last of Optuna's trials in each folder, by its name; those that were never begun are left out."""
+        found = {}
+        for trial in self.study.get_trials(deepcopy=False):
+            if set(trial.params) == set(self._distributions()):
+                found[trial.user_attrs.get(_FOLDER, f"{trial.number:03d}")] = trial
+        return dict(sorted(found.items()))
+
+    def begin(self, most: int | None) -> Attempt | None:
+        """Begin a trial: one that lost its process, one that failed before this process started, or a new one.
+
+        Args:
+            most: largest number of trials; None for a grid.
+
+        Returns:
+            The trial; None if there is none to begin now.
+        """
+        with self._alone():
+            return self._continued() or self._begun(most)
+
+    def values(self, trial: Any) -> dict[tuple[str, ...], Any]:
+        """Return the values of the parameters by their keys."""
+        return {each.keys: each.value_of(trial.params.get(each.name)) for each in self.sweep.parameters}
+
+    def end(self, attempt: Attempt, state: str, value: float | None = None) -> None:
+        """Record the end of a trial: COMPLETE with its value, PRUNED or FAIL."""
+        import optuna
+
+        self.study.tell(attempt.trial.number, value, optuna.trial.TrialState[state])
+
+    def _continued(self) -> Attempt | None:
+        self.others_at_work = False
+        for trial in self.study.get_trials(deepcopy=False):
+            if trial.state.name != "RUNNING":
+                continue
+            if set(trial.params) != set(self._distributions()):  # killed before all values were drawn
+                self.study.tell(trial.number, state=type(trial.state).FAIL)
+                continue
+            attempt = self._attempt(trial)
+            if attempt is None:
+                self.others_at_work = True
+            elif self._trial(trial.number).state.name == "RUNNING":
+                return attempt
+            else:  # its process has ended it since
+                attempt.lock.release()
+        return None
+
+    def _begun(self, most: int | None) -> Attempt | None:
+        import optuna
+
+        trials = self.study.get_trials(deepcopy=False)
+        if all(trial.state.name != "WAITING" for trial in trials):  # else its process was killed before it began
+            latest = self.latest()
+            failed = next((name for name in latest if name in self._again and latest[name].state.name == "FAIL"), None)
+            if failed is not None:
+                self._again.discard(failed)
+                self.study.enqueue_trial(latest[failed].params, user_attrs={_FOLDER: failed})
+            elif most is not None and len(latest) >= most:
+                return None
+            elif self.sweep.method == "grid":
+                known = [trial.params for trial in latest.values()]
+                point = next((each for each in self.grid() if each not in known), None)
+                if point is None:
+                    return None
+                self.study.enqueue_trial(point)
+        # A seed of its own for each trial, so that a continued sweep does not draw the same values again.
+        self.study.sampler = optuna.samplers.RandomSampler(seed=len(trials))
+        if self.sweep.method == "bayes":
+            self.study.sampler = optuna.samplers.TPESampler(seed=len(trials), constant_liar=True)
+        attempt = self._attempt(self._trial(self.study.ask(self._distributions()).number))
+        assert attempt is not None, "the folder of a new trial is locked"
+        return attempt
+
+    def grid(self) -> Iterator[dict[str, Any]]:
+        """Yield the draws of each point of a grid."""
+        choices = {name: dict.fromkeys(each.choices) for name, each in self._distributions().items()}
+        for point in itertools.product(*choices.values()):
+            yield dict(zip(choices, point, strict=True))
+
+    def _trial(self, number: int) -> Any:
+        return self.study.get_trials(deepcopy=False)[number]
+
+    def _distributions(self) -> dict[str, Any]:
+        return {each.name: each.distribution for each in self.sweep.parameters if each.distribution is not None}
+
+    def _attempt(self, frozen: Any) -> Attempt | None:
+        """Lock the folder of a trial; None if a process is at work in it."""
+        from optuna.trial import Trial
+
+        name = frozen.user_attrs.get(_FOLDER, f"{frozen.number:03d}")
+        folder = self.root / TRIALS / name
+        folder.mkdir(exist_ok=True)
+        lock = locks.take(folder / _LOCK, patience=0, inheritable=True)
+        if lock is None:
+            return None
+        trial = Trial(self.study, frozen._trial_id)
+        return Attempt(trial, name, folder, self.values(frozen), lock, len(frozen.intermediate_values))
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the lock of the folder."""
+        lock = locks.take(self.root / _LOCK, patience=math.inf)
+        try:
+            yield
+        finally:
+            if lock is not None:
+                lock.release()
+
+    def _study_name(self, storage: str | None) -> str:
+        """Return the name of the folder's study, which the first process notes there."""
+        # A hash: the URL may hold a password.
+        place = hashlib.sha256((storage or "").encode()).hexdigest()[:12]
+        file = self.root / _NOTE
+        if not file.exists():
+            note = {
+                "study": f"{self.sweep.name}-{secrets.token_hex(4)}",
+                "storage": place,
+                "sweep": self.sweep.identity,
+            }
+            with replace_file(file) as staged:
+                staged.write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
+        note = read_json(file, {"study": str, "storage": str, "sweep": str}, remedy="give another --root")
+        if (note["sweep"], note["storage"]) != (self.sweep.identity, place):
+            what = "another sweep file" if note["storage"] == place else "another --storage"
+            raise UserError(
+                f"The folder {self.root} was begun with {what}.",
+                looked_for="the same method, metric, parameters, command, early_terminate and --storage",
+                remedy="restore them, or give another folder with --root",
+            )
+        return str(note["study"])
+
+
+def import_optuna() -> Any:
+    """Import Optuna, quiet but for errors.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        import optuna
+    except ImportError as error:
+        raise UserError(
+            "A sweep without an account needs Optuna.",
+            found=str(error),
+            remedy="pip install 'diffreid_lightning[sweep]'",
+        ) from error
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    return optuna
+
+
+def _open_storage(root: Path, given: str | None) -> Any:
+    from optuna.storages import JournalStorage, RDBStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    try:
+        if given is not None and "://" not in given:
+            return JournalStorage(JournalFileBackend(str(user_path(given))))
+        url = given or f"sqlite:///{(root / _DATABASE).absolute()}"
+        options = {"connect_args": {"timeout": _PATIENCE}} if url.startswith("sqlite") else None
+        return RDBStorage(url, engine_kwargs=options)
+    except Exception as error:  # SQLAlchemy's, Optuna's, those of the driver and the system
+        raise UserError(
+            "The storage of the sweep cannot be opened.",
+            looked_for="a database URL such as postgresql://USER@HOST/NAME, or the path of a journal file",
+            found=first_line(error),
+            remedy="check the URL and install the driver of the database, or leave --storage out",
+        ) from error

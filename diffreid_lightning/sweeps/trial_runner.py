@@ -1,0 +1,218 @@
+"""Run the trials of a sweep, several at once: each is a ``fit`` in a process and a run folder of its own."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import shlex
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffreid_lightning.benchmark.job_process import (
+    GLANCE,
+    JobProcess,
+    can_fork,
+    describe_ending,
+    end_processes,
+    environment_of,
+    start_process,
+    visible_devices,
+)
+from diffreid_lightning.benchmark.job_runner import Failure
+from diffreid_lightning.benchmark.jobs import FIRST_RUN
+from diffreid_lightning.errors import UserError
+from diffreid_lightning.run_summary import read_summary
+from diffreid_lightning.sweeps.sweep_study import Attempt, SweepStudy
+from diffreid_lightning.sweeps.trial_command import trial_words, write_arguments
+
+LOG = "log.txt"
+_WAIT = 1.0  # seconds between two looks at validations and at the trials of other processes
+_HOPELESS = 3  # failures before the first success that end a sweep
+
+
+@dataclass
+class _Running:
+    attempt: Attempt
+    words: list[str]
+    process: JobProcess
+    device: str | None
+    pruned: bool = False
+
+
+class TrialRunner:
+    """Run trials in processes of their own.
+
+    Args:
+        study: the trials.
+        most: largest number of trials; None for all points of a grid.
+        parallel: how many run at once.
+    """
+
+    def __init__(self, study: SweepStudy, most: int | None, parallel: int) -> None:
+        self.study = study
+        self.most = most
+        self.parallel = parallel
+        self.failures: list[Failure] = []
+        self._successes = 0
+        self._target_reached = False
+        self._forked = can_fork()
+        self._devices = visible_devices() if parallel > 1 else []
+        self._running: list[_Running] = []
+
+    def run(self) -> list[Failure]:
+        """Run trials until there is none left, and return those that failed.
+
+        Raises:
+            KeyboardInterrupt: a signal has arrived; the running trials have been ended and go on with the next start.
+        """
+        looked = -_WAIT
+        try:
+            while True:
+                due = time.monotonic() - looked >= _WAIT
+                if due:
+                    looked = time.monotonic()
+                    self._stop_early()
+                self._collect()
+                if due:
+                    while self._has_room() and self._begin():
+                        pass
+                    if not self._running and not (self.study.others_at_work and self._has_room()):
+                        return self.failures
+                time.sleep(GLANCE)
+        finally:
+            end_processes([each.process for each in self._running])
+            for each in self._running:
+                each.attempt.lock.release()
+
+    def _has_room(self) -> bool:
+        hopeless = len(self.failures) >= _HOPELESS and not self._successes
+        return len(self._running) < self.parallel and not self._target_reached and not hopeless
+
+    def _begin(self) -> bool:
+        """Begin a trial; return false where there is none to begin now."""
+        attempt = self.study.begin(self.most)
+        if attempt is None:
+            return False
+        try:
+            value = self._value(attempt)
+            if value is None:
+                self._start(attempt)
+            else:  # killed between its result and its record
+                self._complete(attempt, value)
+                attempt.lock.release()
+        except BaseException:
+            attempt.lock.release()
+            raise
+        return True
+
+    def _start(self, attempt: Attempt) -> None:
+        words = trial_words(self.study.sweep, attempt.values, attempt.folder)
+        write_arguments(attempt.values, attempt.folder)
+        used = [each.device for each in self._running]
+        device = min(self._devices, key=used.count) if self._devices else None
+        placed = [*words, f"--trainer.default_root_dir={attempt.folder}", "--ckpt_path=last"]
+        environment = self._environment(attempt, device)
+        log = attempt.folder / LOG
+        process = start_process(placed, environment, log, attempt.lock, forked=self._forked)
+        self._running.append(_Running(attempt, words, process, device))
+        self._say(f"trial {attempt.name}: started (log: {log})")
+
+    def _environment(self, attempt: Attempt, device: str | None) -> dict[str, str]:
+        sweep = self.study.sweep
+        threads = max(1, (os.cpu_count() or 1) // self.parallel)
+        name = f"{sweep.name}/{attempt.name}"
+        environment = environment_of(name, sweep.name, "sweep", threads=threads, device=device, is_trial=False)
+        for variable, value in (("WANDB_PROJECT", sweep.project), ("WANDB_ENTITY", sweep.entity)):
+            if value:
+                environment.setdefault(variable, value)
+        return environment
+
+    def _stop_early(self) -> None:
+        """Report new validations of the running trials, and end those that the pruner gives up."""
+        for each in self._running:
+            if not each.pruned and self._report(each.attempt):
+                each.pruned = True
+                self.study.end(each.attempt, "PRUNED")
+                each.process.send_signal(signal.SIGTERM)
+                self._say(f"trial {each.attempt.name}: stopped early")
+
+    def _report(self, attempt: Attempt) -> bool:
+        """Report what is new in the curves of a trial; return whether the pruner gives it up."""
+        sweep = self.study.sweep
+        best = max if sweep.goal == "maximize" else min
+        values = read_validations(attempt.folder / FIRST_RUN, sweep.metric)
+        while attempt.reported < len(values):
+            attempt.reported += 1
+            loose = sweep.stopping is not None and not sweep.stopping.strict
+            value = best(values[: attempt.reported]) if loose else values[attempt.reported - 1]
+            attempt.trial.report(value, attempt.reported)
+            if attempt.trial.should_prune():
+                return True
+        return False
+
+    def _collect(self) -> None:
+        """Record the trials that have ended."""
+        for each in [each for each in self._running if each.process.poll() is not None]:
+            try:
+                if not each.pruned:
+                    self._record(each)
+            finally:
+                self._running.remove(each)
+                each.attempt.lock.release()
+
+    def _record(self, ended: _Running) -> None:
+        self._report(ended.attempt)
+        value, code = self._value(ended.attempt), ended.process.poll()
+        if code == 0 and value is not None:
+            self._complete(ended.attempt, value)
+        else:
+            self._fail(ended, code or 0)
+
+    def _complete(self, attempt: Attempt, value: float) -> None:
+        sweep = self.study.sweep
+        self.study.end(attempt, "COMPLETE", value)
+        self._successes += 1
+        if sweep.target is not None:
+            reached = value >= sweep.target if sweep.goal == "maximize" else value <= sweep.target
+            self._target_reached = self._target_reached or reached
+        self._say(f"trial {attempt.name}: {sweep.metric} {value:.6g}")
+
+    def _fail(self, running: _Running, code: int) -> None:
+        attempt = running.attempt
+        self.study.end(attempt, "FAIL")
+        why = describe_ending(code) if code else f"its summary has no finite {self.study.sweep.metric}"
+        command = shlex.join(["python", "-m", "diffreid_lightning", *running.words])
+        self.failures.append(Failure(f"trial {attempt.name}", why, attempt.folder / LOG, command))
+        self._say(f"trial {attempt.name}: {why}")
+
+    def _value(self, attempt: Attempt) -> float | None:
+        """Return the metric in the summary of a trial's run; None if there is none, or none that is finite."""
+        split, _, name = self.study.sweep.metric.partition("/")
+        try:
+            summary = read_summary(attempt.folder / FIRST_RUN)
+        except UserError:  # damaged
+            return None
+        value = None if summary is None else summary.metrics.get(split, {}).get(name)
+        return value if value is not None and math.isfinite(value) else None
+
+    def _say(self, text: str) -> None:
+        print(text, flush=True)
+
+
+def read_validations(run: Path, metric: str) -> list[float]:
+    """Read the values of a metric from the curves of a run, in the order of the steps.
+
+    Args:
+        run: the run folder, with the CSV files of all attempts; a step that was validated twice counts once.
+        metric: the column.
+    """
+    found: dict[int, float] = {}
+    for file in sorted(run.glob("metrics/attempt-*/metrics.csv")):
+        with file.open(newline="", encoding="utf-8") as lines:
+            for row in csv.DictReader(lines):
+                if row.get(metric) and row.get("step"):
+                    found[int(row["step"])] = float(row[metric])
+    return [found[step] for step in sorted(found)]
