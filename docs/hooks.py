@@ -37,6 +37,7 @@ HELP: tuple[tuple[str, ...], ...] = (
     ("data", "sheet"),
     ("data", "export"),
     ("data", "browse"),
+    ("doctor",),
 )
 _ROLE = re.compile(r":(?:class|func|mod|meth|attr|data|exc):<code>~?([^<]+)</code>")
 
