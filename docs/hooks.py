@@ -38,6 +38,7 @@ HELP: tuple[tuple[str, ...], ...] = (
     ("data", "export"),
     ("data", "browse"),
     ("doctor",),
+    ("completion",),
 )
 _ROLE = re.compile(r":(?:class|func|mod|meth|attr|data|exc):<code>~?([^<]+)</code>")
 

@@ -20,7 +20,7 @@ from diffreid_lightning.errors import DiffReIDError, RunError, UserError, neares
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 PLAIN_COMMANDS = (
     "select", "data", "convert", "pipeline", "benchmark", "report", "embed", "search", "thresholds", "export", "sweep",
-    "doctor",
+    "doctor", "completion",
 )  # fmt: skip
 _MODULES = {"pipeline": "run_pipeline"}  # of plain commands, where it has another name
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -50,6 +50,7 @@ HELP = """usage: python -m diffreid_lightning COMMAND [options]
   data export PATH   write a dataset as a Market-1501 folder, hard links where the disk allows
   data browse PATH   write a folder of pages to look through a dataset's images, sorted and filtered
   doctor             check versions, devices, memory, disk, W&B and the embedded files
+  completion SHELL   print a script that completes commands and options in bash, zsh or tcsh
 
   python -m diffreid_lightning fit --config recipes/bot_market1501 --data.train /data/market1501     your own data
   python -m diffreid_lightning COMMAND --help                        a command's own options, and the trainer's
