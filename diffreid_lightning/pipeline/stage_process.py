@@ -85,10 +85,10 @@ def _until_it_ends(process: subprocess.Popen[bytes], source: int, log: BinaryIO,
             code = process.wait()
             break
         except KeyboardInterrupt as error:
-            # A terminal interrupts the command too; a second interrupt would end it before it has cleaned up.
-            # A second Ctrl-C is forwarded to the child.
+            # A terminal interrupts the command too; a second signal would end it before it has cleaned up.
+            # A second Ctrl-C is forwarded, as SIGTERM: shells start background commands with SIGINT ignored.
             if interrupted is not None or not _in_foreground():
-                process.send_signal(signal.SIGINT)
+                process.send_signal(signal.SIGTERM)
             interrupted = error
     if interrupted is not None:
         raise interrupted

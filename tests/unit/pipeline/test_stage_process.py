@@ -17,7 +17,7 @@ from diffreid_lightning.pipeline.stage_process import run_logged
 
 #: stands in for the command: at an interrupt it notes it, says more than a pipe holds, and takes a moment to end
 CHATTY = """#!/bin/sh
-trap 'printf x >> {counted}; head -c 300000 /dev/zero; sleep 0.1; exit 3' INT
+trap 'printf x >> {counted}; head -c 300000 /dev/zero; sleep 0.1; exit 3' {signals}
 echo ready
 while :; do sleep 0.02; done
 """
@@ -35,10 +35,9 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.fixture
-def chatty(tmp_path: Path) -> Path:
-    script = tmp_path / "chatty"
-    script.write_text(CHATTY.format(counted=tmp_path / "counted"), encoding="utf-8")
+def chatty(folder: Path, signals: str) -> Path:
+    script = folder / "chatty"
+    script.write_text(CHATTY.format(counted=folder / "counted", signals=signals), encoding="utf-8")
     script.chmod(0o755)
     return script
 
@@ -59,10 +58,11 @@ def at_most(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def test_an_interrupted_command_says_its_last_words(
-    chatty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_interrupted_command_says_its_last_words_even_where_interrupts_are_ignored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "executable", str(chatty))
+    """As of a chain that a script has started in the background."""
+    monkeypatch.setattr(sys, "executable", str(chatty(tmp_path, "TERM; trap '' INT")))
     monkeypatch.setattr(stage_process, "_in_foreground", lambda: False)
     shown: list[int] = []
 
@@ -78,8 +78,8 @@ def test_an_interrupted_command_says_its_last_words(
     assert (tmp_path / "counted").read_text() == "x"
 
 
-def test_ctrl_c_on_a_terminal_reaches_a_command_once(chatty: Path, tmp_path: Path) -> None:
-    script = ON_A_TERMINAL.format(command=str(chatty), log=str(tmp_path / "a.log"))
+def test_ctrl_c_on_a_terminal_reaches_a_command_once(tmp_path: Path) -> None:
+    script = ON_A_TERMINAL.format(command=str(chatty(tmp_path, "INT")), log=str(tmp_path / "a.log"))
     pid, terminal = pty.fork()
     if pid == 0:
         os.execv(sys.executable, [sys.executable, "-c", script])
