@@ -11,4 +11,4 @@ RUN pip install --no-cache-dir "/src[imagenet,slurm]" && rm -rf /src
 WORKDIR /work
 ENV WANDB_MODE=offline HF_HOME=/work/runs/huggingface
 ENTRYPOINT ["python", "-m", "diffreid_lightning"]
-CMD ["--version"]
+CMD ["doctor"]

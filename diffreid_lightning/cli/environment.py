@@ -16,17 +16,19 @@ _NUMBERS = (
 )  # fmt: skip
 #: What users tell OpenMP's threads to do while they wait, for the GNU library and for Intel's and LLVM's.
 _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+#: Turns before a thread sleeps; some microseconds, in which most waits of an idle machine end.
+_SPINS = "10000"
 
 
 def let_threads_sleep() -> None:
-    """Let OpenMP's threads sleep while they wait for each other, unless the environment says how they wait.
+    """Let OpenMP's threads sleep soon where they wait for each other, unless the environment says how they wait.
 
-    By default the GNU library's spin, and take the cores of whatever else runs on the machine: two threads on two cores
-    of which one is busy are several times slower. Results do not depend on it, as they would on another number of
+    By default the GNU library's spin for long, and take the cores of whatever else runs on the machine: two threads on
+    two cores of which one is busy are several times slower. Results do not depend on it, as they would on another number of
     threads. It has to be called before torch is imported; child processes inherit it.
     """
     if not any(name in os.environ for name in _WAITING):
-        os.environ["GOMP_SPINCOUNT"] = "0"
+        os.environ["GOMP_SPINCOUNT"] = _SPINS
 
 
 def check_environment() -> None:
