@@ -24,8 +24,8 @@ def let_threads_sleep() -> None:
     """Let OpenMP's threads sleep soon where they wait for each other, unless the environment says how they wait.
 
     By default the GNU library's spin for long, and take the cores of whatever else runs on the machine: two threads on
-    two cores of which one is busy are several times slower. Results do not depend on it, as they would on another number of
-    threads. It has to be called before torch is imported; child processes inherit it.
+    two cores of which one is busy are several times slower. Results do not depend on it, as they would on another
+    number of threads. It has to be called before torch is imported; child processes inherit it.
     """
     if not any(name in os.environ for name in _WAITING):
         os.environ["GOMP_SPINCOUNT"] = _SPINS
