@@ -67,7 +67,7 @@ def benchmark_command(words: Sequence[str]) -> int:
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:
-    parser = _Parser(prog=_USAGE.partition(" --config")[0], description=_DESCRIPTION, allow_abbrev=False)
+    parser = CommandParser(_USAGE, _DESCRIPTION)
     parser.add_argument(
         "--config",
         action="append",
@@ -199,11 +199,6 @@ class _Asked:
             track_comparison(self.grid, comparison)
             _say(f"tables and picture: {folder}")
         return int(any(each.state == "failed" for each in outcomes))
-
-
-class _Parser(CommandParser):
-    command = "benchmark"
-    to_write = _USAGE
 
 
 def _say(text: str) -> None:

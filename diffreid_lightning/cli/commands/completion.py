@@ -28,7 +28,7 @@ def completion_command(words: Sequence[str]) -> int:
     Raises:
         UserError: the shell is unknown, or shtab is not installed.
     """
-    parser = _Parser(prog=_USAGE.removesuffix(" SHELL"), description=__doc__, allow_abbrev=False)
+    parser = CommandParser(_USAGE, __doc__)
     parser.add_argument("shell", choices=_SHELLS, help=f"the shell, in which {ALIAS} is an alias of the command")
     shell = parser.parse_args(list(words)).shell
     try:
@@ -100,8 +100,3 @@ def _settings(section: Mapping[str, Any], above: str = "--") -> Iterator[str]:
             yield from _settings(value, name if key == "init_args" else f"{name}.")
         elif key != "class_path":
             yield name
-
-
-class _Parser(CommandParser):
-    command = "completion"
-    to_write = _USAGE

@@ -24,7 +24,7 @@ def convert_command(words: Sequence[str]) -> int:
         UserError: the command line or the checkpoint cannot be used, or it does not fit the backbone.
         RunError: the disk refuses.
     """
-    parser = _Parser(prog=_USAGE.partition(" FILE")[0], description=__doc__, allow_abbrev=False)
+    parser = CommandParser(_USAGE, __doc__)
     parser.add_argument("file", help="the checkpoint: .pth, .pt, .tar or .safetensors")
     parser.add_argument(
         "--form",
@@ -67,8 +67,3 @@ def convert_command(words: Sequence[str]) -> int:
     print(f"normalized with mean {mean} and deviation {std}, as the weights expect")
     print(f"start from it: --model.backbone {args.backbone} --model.init_from {folder}")
     return 0
-
-
-class _Parser(CommandParser):
-    command = "convert"
-    to_write = _USAGE

@@ -62,10 +62,7 @@ def data_command(words: Sequence[str]) -> int:
             remedy=f"write {_PROGRAM} check PATH, {_PROGRAM} export PATH --format market1501 --out DIR, "
             f"{_PROGRAM} sheet PATH --out FILE.png, or {_PROGRAM} browse PATH --out FOLDER",
         )
-    parser = _Parser(prog=_PROGRAM, description=__doc__, allow_abbrev=False)
-    commands = parser.add_subparsers(dest="command", required=True)
-    summary = "count a dataset and compare it with the published numbers"
-    checker = commands.add_parser("check", help=summary, allow_abbrev=False)
+    checker = CommandParser(f"{_PROGRAM} check PATH [options]", None)
     checker.add_argument("path", help="the dataset's folder or .zip, or miniperson")
     checker.add_argument(
         "--format",
@@ -74,7 +71,7 @@ def data_command(words: Sequence[str]) -> int:
     )
     checker.add_argument("--decode", action="store_true", help="read every image: broken, empty, repeated ones")
     checker.add_argument("--strict", action="store_true", help="fail when the counts are not the published ones")
-    args, left_over = parser.parse_known_args(list(words))
+    args, left_over = checker.parse_known_args(list(words[1:]))
     if left_over and not args.format:
         guess = nearest(left_over[0], _OPTIONS)
         raise UserError(
@@ -83,11 +80,6 @@ def data_command(words: Sequence[str]) -> int:
             remedy=f"did you mean {guess}?" if guess else f"see {_PROGRAM} check --help",
         )
     return _check(args, left_over)
-
-
-class _Parser(CommandParser):
-    command = "data check"
-    to_write = f"{_PROGRAM} check PATH [options]"
 
 
 def _check(args: argparse.Namespace, options: Sequence[str]) -> int:

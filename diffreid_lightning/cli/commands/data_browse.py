@@ -26,7 +26,7 @@ def browse_command(words: Sequence[str]) -> int:
     Raises:
         UserError: the command line or the dataset cannot be used, or the folder holds something else.
     """
-    parser = _Parser(prog=_USAGE.partition(" PATH")[0], description=__doc__, allow_abbrev=False)
+    parser = CommandParser(_USAGE, __doc__)
     parser.add_argument("path", help="a dataset's folder or .zip, a manifest, the --out of select, or miniperson")
     parser.add_argument("--out", required=True, help="the folder to write; an earlier one of this command is replaced")
     args = parser.parse_args(list(words))
@@ -39,8 +39,3 @@ def browse_command(words: Sequence[str]) -> int:
         )
     print(f"{sum(map(len, parts)):,} images, {thumbnails:,} thumbnails: open {out / 'index.html'}")
     return 0
-
-
-class _Parser(CommandParser):
-    command = "data browse"
-    to_write = _USAGE

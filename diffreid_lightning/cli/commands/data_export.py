@@ -25,7 +25,7 @@ def export_command(words: Sequence[str]) -> int:
         UserError: the command line, the dataset or the folder cannot be used.
         RunError: the disk refuses.
     """
-    parser = _Parser(prog=_USAGE.partition(" PATH")[0], description=__doc__, allow_abbrev=False)
+    parser = CommandParser(_USAGE, __doc__)
     parser.add_argument("path", help="a dataset's folder or .zip, a manifest, or miniperson")
     parser.add_argument("--format", required=True, choices=["market1501"], help="the layout to write")
     parser.add_argument("--out", required=True, help="the folder to write; an earlier export there is replaced")
@@ -45,8 +45,3 @@ def export_command(words: Sequence[str]) -> int:
     if others:
         print(f"some images are {', '.join(others)}: readers that look for *.jpg alone will not see them")
     return 0
-
-
-class _Parser(CommandParser):
-    command = "data export"
-    to_write = _USAGE

@@ -28,7 +28,7 @@ def sheet_command(words: Sequence[str]) -> int:
         UserError: the command line or the dataset cannot be used, or ``--out`` leads through a file or is a folder.
         RunError: the file cannot be written.
     """
-    parser = _Parser(prog=_USAGE.partition(" PATH")[0], description=__doc__, allow_abbrev=False)
+    parser = CommandParser(_USAGE, __doc__)
     parser.add_argument("path", help="a dataset's folder or .zip, a manifest, or miniperson")
     parser.add_argument("--out", required=True, help="the picture to write: .png or .jpg")
     parser.add_argument("--split", help="only people of this split, such as train")
@@ -59,8 +59,3 @@ def sheet_command(words: Sequence[str]) -> int:
         ) from error
     print(out)
     return 0
-
-
-class _Parser(CommandParser):
-    command = "data sheet"
-    to_write = _USAGE

@@ -33,7 +33,7 @@ def doctor_command(words: Sequence[str]) -> int:
     Raises:
         UserError: there are options.
     """
-    _Parser(prog=_USAGE, description=doctor_command.__doc__, allow_abbrev=False).parse_args(list(words))
+    CommandParser(_USAGE, doctor_command.__doc__).parse_args(list(words))
     # Here, not above: --help should not wait for torch.
     from diffreid_lightning.cli.versions import describe_versions
 
@@ -159,8 +159,3 @@ def _embedded() -> Iterator[Finding]:
 
 def _size(count: int) -> str:
     return f"{count / (1 << 30):.1f} GiB"
-
-
-class _Parser(CommandParser):
-    command = "doctor"
-    to_write = _USAGE

@@ -28,7 +28,7 @@ def embed_command(words: Sequence[str]) -> int:
         UserError: the command line, the images, the network or the file cannot be used.
         RunError: the disk refuses.
     """
-    parser = _Parser(prog=_USAGE.partition(" PATH")[0], description=__doc__, allow_abbrev=False)
+    parser = CommandParser(_USAGE, __doc__)
     parser.add_argument("path", help=IMAGES)
     parser.add_argument("--model", required=True, help=MODEL)
     help_ = "the file to write: .parquet, .npz, or .npy with a .csv of the rows beside it; an interrupted one goes on"
@@ -62,8 +62,3 @@ def write_embedding(args: argparse.Namespace, images: str, out: Path) -> None:
     made = embed(rows, load_trained(args.model), out, args.batch_size, args.num_workers)
     speed = f"{made.computed:,} of them now, {made.computed / max(made.seconds, 1e-9):,.0f} images/s"
     print(f"{made.images:,} features, {speed if made.computed else 'all there already'}: {made.path}")
-
-
-class _Parser(CommandParser):
-    command = "embed"
-    to_write = _USAGE

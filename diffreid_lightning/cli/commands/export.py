@@ -24,7 +24,7 @@ def export_command(words: Sequence[str]) -> int:
         UserError: the command line, the network or the file cannot be used, or the extra ``onnx`` is missing.
         RunError: the export failed, or computes other features.
     """
-    parser = _Parser(prog=_USAGE.partition(" RUN")[0], description=__doc__, allow_abbrev=False)
+    parser = CommandParser(_USAGE, __doc__)
     parser.add_argument("model", metavar="RUN", help=MODEL)
     parser.add_argument("--format", choices=["onnx"], default="onnx", help="the format to write (default: onnx)")
     parser.add_argument("--out", required=True, help="the .onnx file to write; an earlier one is replaced")
@@ -42,8 +42,3 @@ def export_command(words: Sequence[str]) -> int:
     print(f"largest difference from PyTorch: {made.difference:.1e} (features up to {made.scale:.2g})")
     print(f"compare two images without PyTorch: python {made.example} {made.path} ONE.jpg OTHER.jpg")
     return 0
-
-
-class _Parser(CommandParser):
-    command = "export"
-    to_write = _USAGE

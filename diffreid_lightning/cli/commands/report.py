@@ -25,7 +25,7 @@ def report_command(words: Sequence[str]) -> int:
         UserError: the command line cannot be used, a folder holds nothing to report on, or ``--out`` is a folder or
             leads through a file.
     """
-    parser = _Parser(prog=_USAGE.partition(" RUN")[0], description=__doc__, allow_abbrev=False)
+    parser = CommandParser(_USAGE, __doc__)
     parser.add_argument(
         "runs", nargs="+", metavar="RUN", help="a chain's --root, a run folder, a folder of runs, a benchmark's --root"
     )
@@ -47,8 +47,3 @@ def report_command(words: Sequence[str]) -> int:
         ) from error
     print(f"{out} ({size / 1e6:.1f} MB)")
     return 0
-
-
-class _Parser(CommandParser):
-    command = "report"
-    to_write = _USAGE

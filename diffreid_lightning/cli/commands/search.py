@@ -25,7 +25,7 @@ def search_command(words: Sequence[str]) -> int:
         UserError: the command line, the images, the network or the folder cannot be used.
         RunError: the disk refuses.
     """
-    parser = _Parser(prog=_USAGE.partition(" QUERY")[0], description=__doc__, allow_abbrev=False)
+    parser = CommandParser(_USAGE, __doc__)
     parser.add_argument("query", help=f"{IMAGES}; or a .parquet file that embed has written")
     parser.add_argument("gallery", help="likewise; the features of images are kept in --out and used again")
     parser.add_argument("--model", help=f"{MODEL}; not needed for two files of features")
@@ -56,8 +56,3 @@ def search_command(words: Sequence[str]) -> int:
     search(query, gallery, out, args.top)
     print(f"{len(query.rows):,} queries in {len(gallery.rows):,} images: {out / MATCHES}\nrank lists: {out / PICTURE}")
     return 0
-
-
-class _Parser(CommandParser):
-    command = "search"
-    to_write = _USAGE

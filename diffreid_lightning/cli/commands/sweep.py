@@ -31,7 +31,7 @@ def sweep_command(words: Sequence[str]) -> int:
     Raises:
         UserError: the options, the sweep file or the storage cannot be used.
     """
-    parser = _Parser(prog=_USAGE.removesuffix(" FILE"), description=_DESCRIPTION, allow_abbrev=False)
+    parser = CommandParser(_USAGE, _DESCRIPTION)
     parser.add_argument("file", help="the sweep file, or a packaged one: sweeps/supervised")
     parser.add_argument(
         "--trials", type=int, metavar="N", help="stop after N trials in total; also run_cap in the file"
@@ -71,8 +71,3 @@ def sweep_command(words: Sequence[str]) -> int:
     report(study, console if console.is_terminal else Console(highlight=False, width=_WIDTH))
     print_failures(failures, lambda text: print(text, flush=True))
     return 1 if failures else 0
-
-
-class _Parser(CommandParser):
-    command = "sweep"
-    to_write = _USAGE

@@ -65,7 +65,7 @@ def thresholds_command(words: Sequence[str]) -> int:
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:
-    parser = _Parser(prog=_USAGE.partition(" RUN")[0], description=__doc__, allow_abbrev=False)
+    parser = CommandParser(_USAGE, __doc__)
     parser.add_argument("run", metavar="RUN", help="the folder of a run that held people out (--data.val_share)")
     help_ = "share of pairs of two people that may count as one person (default: 0.01 0.001)"
     parser.add_argument("--fmr", type=float, nargs="*", default=[0.01, 0.001], metavar="RATE", help=help_)
@@ -110,8 +110,3 @@ def _held_out_images(run: Path) -> PersonImages:
             remedy=f"train with people held out: python -m diffreid_lightning fit --config {file} --data.val_share 0.1",
         )
     return images
-
-
-class _Parser(CommandParser):
-    command = "thresholds"
-    to_write = _USAGE
