@@ -16,6 +16,7 @@ from diffreid_lightning.storage.json_notes import damaged_error, read_json
 
 FILE = "summary.json"
 FORMAT = 1
+PROVENANCE_FILE = "provenance.json"  #: beside exported weights: the data and weights behind them
 _FORM: dict[str, Any] = {
     "format": int,
     "command": str,

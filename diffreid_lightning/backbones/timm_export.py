@@ -21,11 +21,11 @@ from diffreid_lightning.backbones.timm_folder import (
     GEM_EXPONENT_KEY,
     HEAD_FILE,
     NECK_PREFIX,
-    PROVENANCE_FILE,
     WEIGHTS_FILE,
 )
 from diffreid_lightning.errors import RunError
 from diffreid_lightning.paths import user_path
+from diffreid_lightning.run_summary import PROVENANCE_FILE
 from diffreid_lightning.storage.atomic import refuse_foreign, replace_folder
 
 # Facts about the weights timm distributes under the architecture's name; they are not true of these.

@@ -16,13 +16,13 @@ from torch import Tensor
 from diffreid_lightning.backbones.network_variants import is_variant
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.paths import not_a_file, user_path
+from diffreid_lightning.run_summary import PROVENANCE_FILE
 from diffreid_lightning.storage.atomic import describe_existing
 from diffreid_lightning.storage.json_notes import damaged_error, read_json
 from diffreid_lightning.storage.torch_file import describe_non_weights
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
-PROVENANCE_FILE = "provenance.json"
 HEAD_FILE = "reid_head.safetensors"
 GEM_EXPONENT_KEY = "pool.p"
 NECK_PREFIX = "neck."

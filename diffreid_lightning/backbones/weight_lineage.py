@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from diffreid_lightning.backbones.timm_folder import PROVENANCE_FILE
 from diffreid_lightning.backbones.timm_model import LOCAL_SCHEME
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest.lineage import read_provenance
-from diffreid_lightning.run_summary import named_sources
+from diffreid_lightning.run_summary import PROVENANCE_FILE, named_sources
 
 
 def initialization_record(init_from: str | None) -> dict[str, Any]:

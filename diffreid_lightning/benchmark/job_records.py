@@ -15,13 +15,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from diffreid_lightning.backbones.timm_folder import PROVENANCE_FILE
 from diffreid_lightning.benchmark.jobs import FIRST_RUN, Job
 from diffreid_lightning.datasets import open_dataset
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest.manifest import FILE_NAME, Manifest
 from diffreid_lightning.pipeline.fingerprints import file_hash
-from diffreid_lightning.run_summary import RunSummary, named_sources, read_summary
+from diffreid_lightning.run_summary import PROVENANCE_FILE, RunSummary, named_sources, read_summary
 from diffreid_lightning.storage import locks
 from diffreid_lightning.storage.atomic import replace_file
 from diffreid_lightning.storage.json_notes import DamagedFile, read_json

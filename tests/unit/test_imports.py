@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
@@ -32,7 +34,7 @@ LAYERS = (
     "datasets training",
     "backbones metrics",
     "manifest",
-    "config_files tracking run_summary",
+    "config_files tracking run_summary metric_history",
     "storage",
     "former_names paths devices packaged",
     "errors",
@@ -107,3 +109,12 @@ def test_no_two_files_have_one_name() -> None:
 def test_a_circle_is_found() -> None:
     with pytest.raises(pytest.fail.Exception, match=r"in a circle: [ab] -> [ab] -> [ab]"):
         refuse_cycle({"a": {"b"}, "b": {"a"}})
+
+
+def test_commands_that_need_no_network_start_without_torch() -> None:
+    commands = {module for module in MODULES if module.startswith(f"{PACKAGE}.cli.commands.")}
+    commands -= {f"{PACKAGE}.cli.commands.select"}  # which has the options of Lightning's parser
+    rooms = "benchmark.job_records benchmark.expansion report.page report.dataset_browser sweeps.sweep_file"
+    light = [f"{PACKAGE}.cli.main", *sorted(commands), *(f"{PACKAGE}.{name}" for name in rooms.split())]
+    script = f"import sys, {', '.join(light)}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
