@@ -18,13 +18,13 @@ from diffreid_lightning.manifest.image_root import ImageRoot
 from diffreid_lightning.metrics.functional import rank_list
 from diffreid_lightning.reid.rank_lists import choose_queries
 from diffreid_lightning.storage.atomic import replace_file
-from diffreid_lightning.visualization.grid import Cell, GridRow, draw_grid
+from diffreid_lightning.visualization.grid import RIGHT, WRONG, Cell, GridRow, draw_grid
 
 MATCHES, PICTURE = "matches.csv", "rank_lists.png"
 _SHOWN, _SHOWN_RANKS = 8, 10
 _CELL = (64, 128)  # width and height in pixels
 _HEADING = "nearest gallery images with their cosine similarity; of known people: right green, wrong red"
-_FRAMES = {True: (34, 160, 70), False: (214, 50, 48)}  # of the same and of another person
+_FRAMES = {True: RIGHT, False: WRONG}  # of the same and of another person
 _QUERY, _GRAY = (60, 60, 60), (128, 128, 128)
 
 Ints = npt.NDArray[np.int64]

@@ -19,9 +19,9 @@ from diffreid_lightning.reid.evaluation import RetrievalEvaluator, evaluator_of
 from diffreid_lightning.reid.person_images import PersonImages
 from diffreid_lightning.tracking import tolerate_failures
 from diffreid_lightning.training.trainer_parts import datamodule_of
-from diffreid_lightning.visualization.grid import Cell, GridRow, draw_grid, frame_image
+from diffreid_lightning.visualization.grid import RIGHT, WRONG, Cell, GridRow, draw_grid, frame_image
 
-_RIGHT, _WRONG, _QUERY = (34, 160, 70), (214, 50, 48), (60, 60, 60)
+_QUERY = (60, 60, 60)
 _HEIGHT = 128
 
 
@@ -65,7 +65,7 @@ def draw_rank_lists(rows: list[RankRow], images: PersonImages) -> Image.Image:
             title=f"AP {100 * row.average_precision:.0f} %",
             left=[Cell(images.picture(row.query), _QUERY)],
             right=[
-                Cell(images.picture(index), _RIGHT if right else _WRONG)
+                Cell(images.picture(index), RIGHT if right else WRONG)
                 for index, right in zip(row.gallery, row.correct, strict=True)
             ],
         )
@@ -160,7 +160,7 @@ class RankLists(Callback):
         table = wandb.Table(columns=columns)
         for row in rows:
             cells = [
-                wandb.Image(frame_image(images.picture(index), size, _RIGHT if right else _WRONG))
+                wandb.Image(frame_image(images.picture(index), size, RIGHT if right else WRONG))
                 for index, right in zip(row.gallery, row.correct, strict=True)
             ]
             cells += [None] * (len(columns) - 2 - len(cells))

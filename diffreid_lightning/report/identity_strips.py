@@ -11,11 +11,11 @@ from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.report.blocks import block, text
 from diffreid_lightning.report.picture_budget import PictureBudget
-from diffreid_lightning.visualization.grid import Cell, GridRow, draw_grid
+from diffreid_lightning.visualization.grid import RIGHT, WRONG, Cell, GridRow, draw_grid
 
 _IDENTITIES, _REAL, _GENERATED = 24, 3, 10
 _CELL = (64, 128)  # width and height in pixels
-_FRAMES = {None: None, True: (34, 160, 70), False: (214, 50, 48)}  # as in rank lists
+_FRAMES = {None: None, True: RIGHT, False: WRONG}
 Identity = tuple[str, str, int]  #: source, partition, pid
 SCORES = ("confidence", "similarity", "margin")
 

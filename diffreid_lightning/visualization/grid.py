@@ -9,6 +9,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 Color = tuple[int, int, int]
 
+#: frames of right and wrong, or of kept and rejected, images
+RIGHT, WRONG = (34, 160, 70), (214, 50, 48)
 _GAP, _MARGIN, _FRAME, _TEXT, _LINE = 6, 14, 3, 11, 14
 _INK, _PALE = (30, 30, 30), (110, 110, 110)
 
