@@ -92,8 +92,13 @@ def visible_devices() -> list[str]:
     return named[:count] if named else [str(number) for number in range(count)]
 
 
+def least_used(devices: Sequence[str], used: Sequence[str | None]) -> str | None:
+    """Return the device with the fewest running jobs, of which ``used`` has one entry each; None if there is none."""
+    return min(devices, key=used.count) if devices else None
+
+
 def environment_of(
-    name: str | None, group: str, kind: str, *, threads: int, device: str | None, is_trial: bool
+    name: str | None, group: str, kind: str, *, parallel: int, device: str | None, is_trial: bool
 ) -> dict[str, str]:
     """Return the environment of a job's command.
 
@@ -101,7 +106,7 @@ def environment_of(
         name: of its W&B run; None for a command that starts several.
         group: W&B group.
         kind: W&B job type.
-        threads: of every operation, where the environment does not say.
+        parallel: how many jobs run at once; they divide the threads, where the environment does not say.
         device: the GPU it gets; None leaves all.
         is_trial: it is what a W&B sweep's agent has started this process for.
     """
@@ -112,5 +117,5 @@ def environment_of(
     kept |= {"WANDB_RUN_GROUP": group, "WANDB_JOB_TYPE": kind}
     if name is not None:
         kept["WANDB_NAME"] = name
-    kept.setdefault(_THREADS, str(threads))
+    kept.setdefault(_THREADS, str(max(1, (os.cpu_count() or 1) // parallel)))
     return kept if device is None else {**kept, _DEVICES: device}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ from diffreid_lightning.benchmark.job_process import (
     describe_ending,
     end_processes,
     environment_of,
+    least_used,
     start_process,
     visible_devices,
 )
@@ -134,7 +134,7 @@ class JobRunner:
             lock.release()
             self._left -= 1
             return True
-        device = self._free_device()
+        device = least_used(self._devices, [each.device for each in self._running])
         log = self.place.log(job)
         words = command_of(job, self.place, resume=True)
         process = start_process(words, self._environment(job, device), log, lock, forked=self._forked)
@@ -144,15 +144,9 @@ class JobRunner:
 
     def _environment(self, job: Job, device: str | None) -> dict[str, str]:
         kind = "preparation" if job.cell is None else job.cell.setting
-        threads = max(1, (os.cpu_count() or 1) // self.parallel)
         name = None if job.words[0] == "pipeline" else job.name
         is_trial = job.name == self.trial
-        return environment_of(name, self.group, kind, threads=threads, device=device, is_trial=is_trial)
-
-    def _free_device(self) -> str | None:
-        """Return the GPU with the fewest running jobs; None if they are not shared out."""
-        used = [each.device for each in self._running]
-        return min(self._devices, key=used.count) if self._devices else None
+        return environment_of(name, self.group, kind, parallel=self.parallel, device=device, is_trial=is_trial)
 
     def _collect(self) -> bool:
         """Record the jobs that have ended; return whether there were any."""

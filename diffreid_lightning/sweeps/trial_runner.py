@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import math
-import os
 import shlex
 import signal
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from diffreid_lightning.benchmark.job_process import (
     GLANCE,
@@ -18,12 +15,14 @@ from diffreid_lightning.benchmark.job_process import (
     describe_ending,
     end_processes,
     environment_of,
+    least_used,
     start_process,
     visible_devices,
 )
 from diffreid_lightning.benchmark.job_runner import Failure
 from diffreid_lightning.benchmark.jobs import FIRST_RUN
 from diffreid_lightning.errors import UserError
+from diffreid_lightning.metric_history import METRICS, read_history
 from diffreid_lightning.run_summary import read_summary
 from diffreid_lightning.sweeps.sweep_study import Attempt, SweepStudy
 from diffreid_lightning.sweeps.trial_command import trial_words, write_arguments
@@ -111,8 +110,7 @@ class TrialRunner:
     def _start(self, attempt: Attempt) -> None:
         words = trial_words(self.study.sweep, attempt.values, attempt.folder)
         write_arguments(attempt.values, attempt.folder)
-        used = [each.device for each in self._running]
-        device = min(self._devices, key=used.count) if self._devices else None
+        device = least_used(self._devices, [each.device for each in self._running])
         placed = [*words, f"--trainer.default_root_dir={attempt.folder}", "--ckpt_path=last"]
         environment = self._environment(attempt, device)
         log = attempt.folder / LOG
@@ -122,9 +120,8 @@ class TrialRunner:
 
     def _environment(self, attempt: Attempt, device: str | None) -> dict[str, str]:
         sweep = self.study.sweep
-        threads = max(1, (os.cpu_count() or 1) // self.parallel)
         name = f"{sweep.name}/{attempt.name}"
-        environment = environment_of(name, sweep.name, "sweep", threads=threads, device=device, is_trial=False)
+        environment = environment_of(name, sweep.name, "sweep", parallel=self.parallel, device=device, is_trial=False)
         for variable, value in (("WANDB_PROJECT", sweep.project), ("WANDB_ENTITY", sweep.entity)):
             if value:
                 environment.setdefault(variable, value)
@@ -143,12 +140,12 @@ class TrialRunner:
         """Report what is new in the curves of a trial; return whether the pruner gives it up."""
         sweep = self.study.sweep
         best = max if sweep.goal == "maximize" else min
-        values = read_validations(attempt.folder / FIRST_RUN, sweep.metric)
+        values = read_history(attempt.folder / FIRST_RUN / METRICS).get(sweep.metric, ((), ()))[1]
         while attempt.reported < len(values):
             attempt.reported += 1
             loose = sweep.stopping is not None and not sweep.stopping.strict
             value = best(values[: attempt.reported]) if loose else values[attempt.reported - 1]
-            attempt.trial.report(value, attempt.reported)
+            attempt.trial.report(float(value), attempt.reported)
             if attempt.trial.should_prune():
                 return True
         return False
@@ -200,19 +197,3 @@ class TrialRunner:
 
     def _say(self, text: str) -> None:
         print(text, flush=True)
-
-
-def read_validations(run: Path, metric: str) -> list[float]:
-    """Read the values of a metric from the curves of a run, in the order of the steps.
-
-    Args:
-        run: the run folder, with the CSV files of all attempts; a step that was validated twice counts once.
-        metric: the column.
-    """
-    found: dict[int, float] = {}
-    for file in sorted(run.glob("metrics/attempt-*/metrics.csv")):
-        with file.open(newline="", encoding="utf-8") as lines:
-            for row in csv.DictReader(lines):
-                if row.get(metric) and row.get("step"):
-                    found[int(row["step"])] = float(row[metric])
-    return [found[step] for step in sorted(found)]
