@@ -8,9 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
 
+from diffreid_lightning.metric_history import Curve
 from diffreid_lightning.report.blocks import block
-
-Line = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]  #: steps and values, (N,) each
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 348, 10, 172  # edges of the plot
 _WIDTH, _HEIGHT, _ROW = 360, 200, 15  # of the whole without its legend, and of a line of the legend
@@ -18,7 +17,7 @@ _POINTS = 300  # of a line; more are reduced to the extremes of their neighborho
 MOST_LINES = 6  #: colors of the style sheet
 
 
-def draw_lines(title: str, lines: Mapping[str, Line]) -> Markup:
+def draw_lines(title: str, lines: Mapping[str, Curve]) -> Markup:
     """Draw lines over the training step, as a figure.
 
     Args:
@@ -51,7 +50,7 @@ def draw_lines(title: str, lines: Mapping[str, Line]) -> Markup:
     return block("figure", Markup("").join([*parts, Markup("</svg>")]), f"{title} over the step")
 
 
-def describe_lines(title: str, lines: Mapping[str, Line]) -> str:
+def describe_lines(title: str, lines: Mapping[str, Curve]) -> str:
     """Describe lines in words: first and last value, and the extremes."""
     texts = [
         f"{label + ': ' if len(lines) > 1 else ''}from {values[0]:.4g} at step {steps[0]:,.0f} to {values[-1]:.4g} at "
@@ -65,7 +64,7 @@ def _place(values: npt.NDArray[np.float64], ticks: npt.NDArray[np.float64], star
     return list(start + (values - ticks[0]) / (ticks[-1] - ticks[0]) * (end - start))
 
 
-def _thin(line: Line) -> Line:
+def _thin(line: Curve) -> Curve:
     """Keep the smallest and largest value of each of 150 neighborhoods, so that no peak is lost."""
     steps, values = line
     if len(values) <= _POINTS:

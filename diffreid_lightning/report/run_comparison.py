@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
+from diffreid_lightning.metric_history import Curve
 from diffreid_lightning.report.benchmark_section import describe_interval
 from diffreid_lightning.report.blocks import Section, block, table, text
-from diffreid_lightning.report.line_chart import MOST_LINES, Line, draw_lines
+from diffreid_lightning.report.line_chart import MOST_LINES, draw_lines
 from diffreid_lightning.report.run_section import RANKED, format_number, format_seconds
 from diffreid_lightning.report.subjects import Subject
 
@@ -75,7 +76,7 @@ def _list_results(subjects: Sequence[Subject]) -> list[tuple[str, ...]]:
 
 
 def _overlay_curves(subjects: Sequence[Subject]) -> list[Markup]:
-    lines: dict[str, dict[str, Line]] = {}
+    lines: dict[str, dict[str, Curve]] = {}
     for subject in subjects[:MOST_LINES]:
         for label, run in subject.runs.items():
             for metric, line in run.history.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from diffreid_lightning.errors import UserError
-from diffreid_lightning.report.line_chart import Line
+from diffreid_lightning.metric_history import METRICS, Curve, read_history
 from diffreid_lightning.run_summary import FILE, RunSummary, read_summary
 from diffreid_lightning.storage.yaml_files import read_yaml
 
 #: Files of a run folder, as ``cli.run_folder`` names them.
-CONFIG, IDENTITY, METRICS = "config.yaml", "run.json", "metrics"
+CONFIG, IDENTITY = "config.yaml", "run.json"
 _LARGEST_CONFIG = 50_000  # characters on the page
 
 
@@ -38,7 +37,7 @@ class RunFiles:
     problem: str
     config: str
     settings: Mapping[str, str]
-    history: Mapping[str, Line]
+    history: Mapping[str, Curve]
 
     @property
     def results(self) -> dict[str, float]:
@@ -66,29 +65,8 @@ def read_run(folder: Path) -> RunFiles:
         settings = {name.replace(".init_args.", "."): value for name, value in leaves(read_yaml(folder / CONFIG))}
     except (OSError, ValueError):
         pass  # a run that has just begun has none
-    return RunFiles(folder, summary, problem, config, settings, read_history(folder / METRICS))
-
-
-def read_history(folder: Path) -> dict[str, Line]:
-    """Read the metrics of all attempts of a run; a later attempt replaces what an earlier one wrote past its start.
-
-    Args:
-        folder: with ``attempt-N/metrics.csv``, as Lightning's CSVLogger writes it.
-
-    Returns:
-        Steps and values, (N,) each with N of at least 2, by name.
-    """
-    found: dict[str, dict[float, float]] = {}
-    attempts = [file for file in folder.glob("attempt-*/metrics.csv") if file.parent.name[8:].isdecimal()]
-    for file in sorted(attempts, key=lambda file: int(file.parent.name[8:])):
-        points = list(_points(file))
-        first = min((step for _, step, _ in points), default=np.inf)
-        for name, line in found.items():
-            found[name] = {step: value for step, value in line.items() if step < first}
-        for name, step, value in points:
-            found.setdefault(name, {})[step] = value
-    lines = {name: (np.array(list(line)), np.array(list(line.values()))) for name, line in found.items()}
-    return {name: line for name, line in lines.items() if np.isfinite(line[1]).sum() > 1}
+    history = {name: line for name, line in read_history(folder / METRICS).items() if np.isfinite(line[1]).sum() > 1}
+    return RunFiles(folder, summary, problem, config, settings, history)
 
 
 def leaves(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
@@ -102,15 +80,3 @@ def leaves(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
         yield key, "null" if node is None else str(node)
     for name, value in pairs:
         yield from leaves(value, f"{key}.{name}".lstrip("."))
-
-
-def _points(file: Path) -> Iterator[tuple[str, float, float]]:
-    """Yield name, step and value of every number in a metrics file; a line that was cut off is left out."""
-    with file.open(newline="", encoding="utf-8", errors="replace") as handle:
-        for row in csv.DictReader(handle):
-            try:
-                numbers = {name: float(value) for name, value in row.items() if name and value}
-                step = numbers.pop("step")
-            except (KeyError, TypeError, ValueError):
-                continue
-            yield from ((name, step, value) for name, value in numbers.items() if name != "epoch")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from diffreid_lightning.metric_history import METRICS, read_history
 from diffreid_lightning.report.run_comparison import differing_settings
-from diffreid_lightning.report.run_files import METRICS, read_history, read_run
+from diffreid_lightning.report.run_files import read_run
 from tests.unit.report.conftest import HOSTILE, make_run
 
 
@@ -13,7 +14,7 @@ def test_a_later_attempt_replaces_what_came_after_its_start(tmp_path: Path) -> N
     first = "epoch,step,train/loss,val/mAP\n0,10,5,\n1,20,4,50\n2,30,9,60\n"
     second = "epoch,step,train/loss,val/mAP\n1,20,3,\n2,30,2,70\n3,40,"  # killed in the middle of a line
     run = make_run(tmp_path / "fit-001", attempts=(first, second))
-    found = {name: (list(line[0]), list(line[1])) for name, line in read_history(run / METRICS).items()}
+    found = {name: (list(line[0]), list(line[1])) for name, line in read_run(run).history.items()}
     assert found == {"train/loss": ([10, 20, 30], [5, 3, 2])}, "val/mAP has one value left, which is no curve"
 
 

@@ -13,11 +13,12 @@ import pytest
 import yaml
 
 from diffreid_lightning.errors import UserError
+from diffreid_lightning.metric_history import METRICS, read_history
 from diffreid_lightning.run_summary import RunSummary
 from diffreid_lightning.sweeps import trial_runner
 from diffreid_lightning.sweeps.sweep_file import read_sweep
 from diffreid_lightning.sweeps.sweep_study import SweepStudy
-from diffreid_lightning.sweeps.trial_runner import TrialRunner, read_validations
+from diffreid_lightning.sweeps.trial_runner import TrialRunner
 from tests.unit.sweeps.test_sweep_file import SWEEP
 
 Fit = Callable[[float], tuple[int, list[float]]]
@@ -159,8 +160,9 @@ def test_a_sweep_ends_at_its_target_and_where_nothing_succeeds(sweep: Any, tmp_p
 def test_validations_of_all_attempts_are_read_once(tmp_path: Path) -> None:
     write_curves(tmp_path, 1, [(1, 0.1), (2, 0.2), (3, 0.3)])
     write_curves(tmp_path, 2, [(3, 0.3), (4, 0.5)])
-    assert read_validations(tmp_path, "val/mAP") == [0.1, 0.2, 0.3, 0.5]
-    assert read_validations(tmp_path, "val/loss") == []
+    history = read_history(tmp_path / METRICS)
+    assert history["val/mAP"][1].tolist() == [0.1, 0.2, 0.3, 0.5]
+    assert "val/loss" not in history
 
 
 def test_an_unusable_storage_is_refused_without_its_password(sweep: Any, tmp_path: Path) -> None:
