@@ -49,6 +49,25 @@ def find_evaluated(weights: Weights) -> npt.NDArray[np.bool_]:
     return np.column_stack([unprompted, (weights != 0).any(axis=2)])
 
 
+def limit_guidance(weights: Weights, interval: tuple[float, float], begin: float = 0.0) -> Weights:
+    """Limit guidance to an interval of the process (Kynkäänniemi et al., arXiv 2404.07724).
+
+    Args:
+        weights: (calls, K, B).
+        interval: where prompts guide, as shares of the steps: 0 is the first (noise), 1 the end of the last (image).
+        begin: share of the steps before the first call, which a strategy that starts from an image leaves out.
+
+    Returns:
+        (calls, K, B). Outside the interval the first prompt has weight 1 and the others 0, which is one evaluation of
+        the denoiser.
+    """
+    place = begin + (1 - begin) * np.arange(len(weights)) / max(len(weights), 1)
+    within = (place >= interval[0]) & (place < interval[1])
+    alone = np.zeros_like(weights)
+    alone[:, 0] = 1
+    return np.where(within[:, None, None], weights, alone)
+
+
 def denoise(
     unet: Any,
     sampler: Sampler,
@@ -200,6 +219,26 @@ def guidance_scale(name: str, scale: float) -> float:
             remedy="leave it at its default, or give 1",
         )
     return scale
+
+
+def check_part(name: str, part: tuple[float, float]) -> tuple[float, float]:
+    """Check that two shares are a part of the process.
+
+    Args:
+        name: of the setting, for the error message.
+        part: begin and end as shares of the steps: 0 is the first (noise), 1 the end of the last (image).
+
+    Raises:
+        UserError: the part is empty, or not within 0 to 1.
+    """
+    begin, end = part
+    if not 0 <= begin < end <= 1:
+        raise UserError(
+            f"{name} [{begin}, {end}] is not a part of the process.",
+            looked_for="two shares of the steps, 0 <= begin < end <= 1",
+            remedy="0 is the first step, 1 the end of the last",
+        )
+    return float(begin), float(end)
 
 
 def decodable_size(vae: Any, image_size: tuple[int, int]) -> tuple[int, int]:

@@ -17,11 +17,15 @@ from diffreid_lightning.diffusion.checkpoints import INDEX, locate_pipeline, wei
 from diffreid_lightning.diffusion.denoising_loop import (
     Decoded,
     Guidance,
+    Weights,
+    check_part,
     decodable_size,
     decode_latents,
     denoise,
     encode_images,
+    find_evaluated,
     guidance_scale,
+    limit_guidance,
 )
 from diffreid_lightning.diffusion.noise_scheduler import Sampler, initial_noise
 from diffreid_lightning.diffusion.pipeline_io import PROVENANCE, load_pipeline
@@ -75,6 +79,9 @@ class GenerationModule(LightningModule):
         steps: sampler steps.
         guidance: scale of classifier-free guidance (Ho and Salimans, arXiv 2207.12598), 1 or more; 1 and 0 turn it off,
             as in model cards of distilled checkpoints.
+        guidance_interval: part of the process in which prompts guide, as shares of the steps: 0 is the first (noise), 1
+            the end of the last (image). Outside it an image takes one evaluation of the denoiser per step
+            (Kynkäänniemi et al., arXiv 2404.07724).
         rescale: guidance rescale, which reduces the added contrast (Lin et al., arXiv 2305.08891), 0 to 1.
         diversity: strategy of Diversity Injection; None is
             :class:`~.diversity.composed_guidance.ComposedGuidance`.
@@ -97,6 +104,7 @@ class GenerationModule(LightningModule):
         scheduler_options: dict[str, Any] | None = None,
         steps: int = 25,
         guidance: float = 5.0,
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
         rescale: float = 0.0,
         diversity: Diversity | None = None,
         template: str | None = None,
@@ -124,6 +132,7 @@ class GenerationModule(LightningModule):
         self.image_size = decodable_size(self.vae, image_size)
         self.sampler = Sampler(pipeline.scheduler, scheduler, scheduler_options or {}, steps)
         self.guidance = guidance_scale("model.guidance", guidance)
+        self.guidance_interval = check_part("model.guidance_interval", guidance_interval)
         self.rescale = rescale
         self.diversity = diversity or ComposedGuidance()
         self.decoded_together = decoded_together
@@ -140,6 +149,7 @@ class GenerationModule(LightningModule):
             "generator": self.generator,
             "scheduler": self.sampler.cache_key,
             "guidance": self.guidance,
+            "guidance_interval": list(self.guidance_interval),
             "rescale": self.rescale,
             "diversity": {"class": type(self.diversity).__qualname__, **self.diversity.settings},
             "template": self.template.text,
@@ -155,7 +165,9 @@ class GenerationModule(LightningModule):
     @property
     def evaluations(self) -> int:
         """Number of evaluations of the denoiser per image."""
-        return self.diversity.evaluations(self.sampler.steps, self.guidance)
+        skipped = self.diversity.count_skipped(self.sampler.steps)
+        # Weights may depend on the seed, so they are taken over several.
+        return int(find_evaluated(self._weights(self.sampler.steps - skipped, range(64), skipped)).sum())
 
     def on_predict_start(self) -> None:
         """Check data, precision, identities and prompts before the first batch."""
@@ -239,10 +251,14 @@ class GenerationModule(LightningModule):
         else:
             latents = self.sampler.start(noise, timesteps)
         # 3. Denoise with guidance. 4. Decode.
-        weights = self.diversity.weights(len(timesteps), self.guidance, seeds)
+        weights = self._weights(len(timesteps), seeds, skipped)
         guidance = Guidance(self._prompts.unconditional(count), slots, weights, self.rescale)
         latents = denoise(self.unet, self.sampler, guidance, latents, timesteps, generators)
         return decode_latents(self.vae, latents, self.decoded_together)
+
+    def _weights(self, calls: int, seeds: Sequence[int], skipped: int) -> Weights:
+        weights = self.diversity.weights(calls, self.guidance, seeds)
+        return limit_guidance(weights, self.guidance_interval, skipped / self.sampler.steps)
 
     def _rows(self, requests: Sequence[ImageRequest], prompts: Sequence[Sequence[str]]) -> pa.Table:
         source, partition, pid = zip(*(request.key for request in requests), strict=True)

@@ -151,6 +151,20 @@ def draw_people(model: Path, people: Manifest, diversity: Diversity, drawing: Dr
         diversity=diversity,
         dtype=drawing.dtype,
     )
+    return draw_with(module, people, drawing, seed, work)
+
+
+def draw_with(module: GenerationModule, people: Manifest, drawing: Drawing, seed: int, work: Path) -> Drawn:
+    """Draw everybody by a module, which has settings of its own; images and batch size are the drawing's.
+
+    Args:
+        module: a generation module.
+        people: captioned images of everybody.
+        drawing: how many images, of which vocabulary.
+        seed: of design and noise.
+        work: folder where the images are kept, under the content of all of these.
+    """
+    diversity = module.diversity
     folder = work / "drawn" / content_key(module.cache_key, people.content_hash, drawing.content, seed, *elsewhere())
     if not (folder / FILE_NAME).exists():
         people.write(folder / "people")

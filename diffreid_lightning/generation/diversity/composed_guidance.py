@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from diffreid_lightning.diffusion.denoising_loop import Weights
+from diffreid_lightning.diffusion.denoising_loop import Weights, check_part
 from diffreid_lightning.diffusion.prompt_template import PromptTemplate
-from diffreid_lightning.errors import UserError, check_range
+from diffreid_lightning.errors import check_range
 from diffreid_lightning.generation.diversity.base import Diversity, ImageRequest
 
 
@@ -37,18 +37,11 @@ class ComposedGuidance(Diversity):
         window: tuple[float, float] = (0.0, 0.3),
         in_words: bool = False,
     ) -> None:
-        begin, end = window
-        if not 0 <= begin < end <= 1:
-            raise UserError(
-                f"The attributes' window {tuple(window)} is not a part of the process.",
-                looked_for="two shares of the steps, 0 <= begin < end <= 1",
-                remedy="0 is the first step, 1 the end of the last",
-            )
         for name, weight in (("attribute_weight", attribute_weight), ("identity_weight", identity_weight)):
             check_range(f"ComposedGuidance.{name}", weight, 0, 100)
         self.attribute_weight = attribute_weight
         self.identity_weight = identity_weight
-        self.window = (float(begin), float(end))
+        self.window = check_part("ComposedGuidance.window", window)
         self.in_words = in_words
 
     def prompts(self, template: PromptTemplate, identity: str, request: ImageRequest) -> tuple[str, ...]:

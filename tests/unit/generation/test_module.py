@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import diffusers
+import numpy as np
 import pytest
 import torch
 from diffusers import AutoPipelineForText2Image, StableDiffusionImg2ImgPipeline
@@ -19,7 +20,9 @@ from torch import Tensor
 from diffreid_lightning.diffusion.denoising_loop import (
     decode_latents,
     encode_images,
+    find_evaluated,
     guidance_scale,
+    limit_guidance,
     scale_latents,
     unscale_latents,
 )
@@ -61,14 +64,16 @@ def generators(seeds: Sequence[int]) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
-def stock_images(pipeline: Any, prompts: Sequence[str], seeds: Sequence[int], guidance: float = 4.0) -> Tensor:
+def stock_images(
+    pipeline: Any, prompts: Sequence[str], seeds: Sequence[int], guidance: float = 4.0, **more: Any
+) -> Tensor:
     """Images of the stock pipeline from our latents, as bytes."""
     pipeline.set_progress_bar_config(disable=True)
     drawing = generators(seeds)
     latents = torch.stack([torch.randn(4, 16, 8, generator=each) for each in drawing])
     images = pipeline(
         list(prompts), latents=latents, num_inference_steps=STEPS, guidance_scale=guidance, height=SIZE[0],
-        width=SIZE[1], generator=drawing, output_type="np",
+        width=SIZE[1], generator=drawing, output_type="np", **more,
     ).images  # fmt: skip
     return torch.from_numpy((images * 255).round().astype("uint8")).permute(0, 3, 1, 2)
 
@@ -138,6 +143,32 @@ def test_a_personalized_model_draws_what_stock_calls_load(
     assert len({image.numpy().tobytes() for image in images}) == 4, "same noise, four people"
     # One token off, the LoRA off: other images.
     assert not torch.equal(images, draw(build(checkpoints[layout], NoDiversity()), [(p,) for p in prompts], [1] * 4))
+
+
+def test_a_guidance_interval_is_the_stock_pipeline_with_guidance_turned_off(checkpoints: dict[str, Path]) -> None:
+    def turn_off(pipeline: Any, step: int, timestep: Any, given: dict[str, Tensor]) -> dict[str, Tensor]:
+        if step == STEPS // 2 - 1:  # diffusers' documented way to end guidance before the last step
+            pipeline._guidance_scale = 0.0
+            given["prompt_embeds"] = given["prompt_embeds"].chunk(2)[-1]
+        return given
+
+    ours = build(checkpoints["sd1"], NoDiversity(), guidance_interval=(0, 0.5))
+    images = draw(ours, [(prompt,) for prompt in PROMPTS], SEEDS)
+    more = {"callback_on_step_end": turn_off, "callback_on_step_end_tensor_inputs": ["prompt_embeds"]}
+    stock = stock_images(stock_pipeline(checkpoints["sd1"]), PROMPTS, SEEDS, **more)
+    assert int((images.int() - stock.int()).abs().max()) <= 1
+    whole = build(checkpoints["sd1"], NoDiversity())
+    assert not torch.equal(images, draw(whole, [(prompt,) for prompt in PROMPTS], SEEDS))
+    assert ours.evaluations == 2 * (STEPS // 2) + STEPS // 2 < whole.evaluations
+    assert ours.cache_key != whole.cache_key
+
+
+def test_a_guidance_interval_counts_the_steps_that_a_reference_leaves_out() -> None:
+    weights = np.full((6, 2, 3), 4.0, np.float32)  # the last 6 of 10 steps
+    limited = limit_guidance(weights, (0.0, 0.6), begin=0.4)
+    assert np.array_equal(limited[:2], weights[:2])
+    assert np.array_equal(find_evaluated(limited[2:]), [[False, True, False]] * 4)
+    assert np.array_equal(limit_guidance(weights, (0.0, 1.0), begin=0.4), weights)
 
 
 def test_sdedit_is_the_stock_image_to_image_pipeline(checkpoints: dict[str, Path]) -> None:
@@ -279,6 +310,7 @@ def test_a_prompt_is_encoded_alike_in_any_company(checkpoints: dict[str, Path]) 
         ({"steps": 0}, "model.steps must be at least 1"),
         ({"steps": 5000}, "at most 1,000"),
         ({"guidance": 0.5}, "model.guidance is 0.5"),
+        ({"guidance_interval": (0.5, 0.2)}, "model.guidance_interval [0.5, 0.2] is not a part"),
         ({"rescale": 2.0}, "model.rescale must be"),
         ({"image_size": (33, 16)}, "32, 16"),
         ({"template": "{person}"}, "person"),
