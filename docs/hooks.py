@@ -81,12 +81,13 @@ def command_line_page() -> str:
     ]
     for words in HELP:
         title = " ".join(("python -m", PACKAGE, *words))
-        parts += [f"## `{title}`", f"```text\n{help_text(words)}\n```"]
+        parts += [f"## `{title}`", f"```text\n{help_text(*words, '--help')}\n```"]
+    parts += ["## Every setting of `fit`", f"```text\n{help_text('fit', '--help', 'all')}\n```"]
     return "\n\n".join(parts) + "\n"
 
 
-def help_text(words: tuple[str, ...]) -> str:
-    """Run ``--help`` of a command in this process.
+def help_text(*words: str) -> str:
+    """Run a command that prints help, in this process.
 
     Raises:
         RuntimeError: the command refused.
@@ -96,8 +97,8 @@ def help_text(words: tuple[str, ...]) -> str:
     os.environ["COLUMNS"] = "100"
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
-        code = main([*words, "--help"])
+        code = main(list(words))
     if code:
-        raise RuntimeError(f"{' '.join(words)} --help ended with {code}: {err.getvalue()}")
+        raise RuntimeError(f"{' '.join(words)} ended with {code}: {err.getvalue()}")
     text = re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue())
     return "\n".join(line.rstrip() for line in text.strip("\n").splitlines())

@@ -74,10 +74,11 @@ class DiffReIDCLI(LightningCLI):
         return parser
 
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
-        """Set the program name in ``--help``."""
+        """Set the program name and usage in ``--help``, which would name each of a hundred settings."""
         super()._add_subcommands(parser, **kwargs)
         for name, subcommand_parser in self._subcommand_parsers.items():
             subcommand_parser.prog = f"{PROGRAM} {name}"
+            subcommand_parser.usage = "%(prog)s [--config NAME|FILE ...] [--SETTING VALUE ...]"
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: the run's ``config.yaml``, not pickled hyperparameters, configures the classes."""

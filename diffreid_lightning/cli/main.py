@@ -53,7 +53,7 @@ HELP = """usage: python -m diffreid_lightning COMMAND [options]
   completion SHELL   print a script that completes commands and options in bash, zsh or tcsh
 
   python -m diffreid_lightning fit --config recipes/bot_market1501 --data.train /data/market1501     your own data
-  python -m diffreid_lightning COMMAND --help                        a command's own options, and the trainer's
+  python -m diffreid_lightning COMMAND --help                        a command's options; every setting: fit --help all
   python -m diffreid_lightning fit --model.help SupervisedReID       a class's; also --data.help ReIDDataModule
   python -m diffreid_lightning --version                             the versions that a bug report needs
 """
@@ -172,10 +172,15 @@ def _dispatch(words: list[str]) -> int:
             found=f"the commands are {', '.join(commands)}",
             remedy=f"did you mean {guess!r}?" if guess else "see python -m diffreid_lightning --help",
         )
+    if words[1:] in (["--help"], ["-h"]):
+        from diffreid_lightning.cli.short_help import write_short_help
+
+        print(write_short_help(words[0]))
+        return 0
     # Here, not above: torch and Lightning take seconds to import, and --help should not.
     from diffreid_lightning.cli.lightning_cli import run_command
 
-    run_command(words[0], words[1:])
+    run_command(words[0], ["--help"] if words[1:] in (["--help", "all"], ["-h", "all"]) else words[1:])
     return 0
 
 

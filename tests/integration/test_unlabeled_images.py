@@ -119,9 +119,8 @@ def test_two_processes_have_one_memory_that_of_accumulated_batches(
     shutil.copy(memory_recorder.__file__, tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     words += ["--trainer.callbacks+=memory_recorder.MemoryRecorder", "--trainer.logger=false"]
-    process = start(
-        [*words, "--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.default_root_dir=two"], tmp_path
-    )
+    two = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.default_root_dir=two"]
+    process = start([*words, *two], tmp_path, processes=2)
     output = process.communicate(timeout=300)
     assert process.returncode == 0, output
     one = [
@@ -131,8 +130,8 @@ def test_two_processes_have_one_memory_that_of_accumulated_batches(
     ]
     assert command(*words, *one, "--trainer.devices=1") == 0
     first, second, alone = (
-        torch.load(tmp_path / file, weights_only=True)
-        for file in ("two/fit-001/memory_0.pt", "two/fit-001/memory_1.pt", "one/fit-001/memory_0.pt")
+        torch.load(next((tmp_path / root).rglob(f"memory_{rank}.pt")), weights_only=True)
+        for root, rank in (("two", 0), ("two", 1), ("one", 0))
     )
     for root in ("one", "two"):
         assert torch.load(tmp_path / root / "fit-001/checkpoints/last.ckpt", weights_only=True)["global_step"] == 3

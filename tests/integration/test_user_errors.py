@@ -17,6 +17,7 @@ import yaml
 
 from diffreid_lightning.cli import lightning_cli, uncaught_errors
 from diffreid_lightning.cli.error_messages import worded_running
+from diffreid_lightning.packaged import configs_folder
 from diffreid_lightning.reid.supervised import SupervisedReID
 from tests.fixtures.command_line import TINY
 from tests.fixtures.dataset_layouts import write_market1501
@@ -432,8 +433,32 @@ def test_help_and_empty_command(command: Command, capfd: pytest.CaptureFixture[s
     assert command("--help") == 0
     assert command() == 2
     assert "data check" in capfd.readouterr().out
-    assert command("fit", "--help") == 0
-    assert "python -m diffreid_lightning fit [" in capfd.readouterr().out
+    assert command("fit", "--help", "all") == 0
+    shown = capfd.readouterr().out
+    assert shown.startswith("usage: python -m diffreid_lightning fit [--config")
+    assert "--trainer.gradient_clip_val" in shown
+
+
+@pytest.mark.parametrize("subcommand", ["fit", "validate", "test", "predict"])
+def test_the_first_page_of_help_names_what_exists(
+    command: Command, subcommand: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert command(subcommand, "--help") == 0
+    page = capfd.readouterr().out
+    assert max(map(len, page.splitlines())) <= 120
+    for name in re.findall(r"--config ((?:stages|recipes)/\w+)", page):
+        assert (configs_folder() / f"{name}.yaml").exists()
+    if subcommand == "fit":  # settings and defaults as they are
+        assert len(re.findall(r"  --config stages/", page)) == 4
+        settings = re.findall(
+            r"^  (--\S+) (\S+)  ", page.partition("defaults:")[2].partition("Configs")[0], re.MULTILINE
+        )
+        assert len(settings) > 10
+        assert command("fit", "--print_config") == 0
+        default = capfd.readouterr().out
+        given = [word for flag, value in settings if value != "..." for word in (flag, value)]
+        assert command("fit", *given, "--print_config") == 0
+        assert capfd.readouterr().out == default
 
 
 def test_print_config_shows_what_would_run(command: Command, capfd: pytest.CaptureFixture[str]) -> None:
