@@ -15,6 +15,7 @@ from rich.console import Console
 
 from diffreid_lightning.errors import check_at_least, check_range
 from diffreid_lightning.metrics.functional import rank_list
+from diffreid_lightning.picture_logging import log_picture
 from diffreid_lightning.reid.evaluation import RetrievalEvaluator, evaluator_of
 from diffreid_lightning.reid.person_images import PersonImages
 from diffreid_lightning.tracking import tolerate_failures
@@ -115,7 +116,8 @@ class RankLists(Callback):
         rows = self.rows(evaluator, stage)
         path = Path(trainer.default_root_dir) / f"rank_lists_{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        draw_rank_lists(rows, images).save(path)
+        picture = draw_rank_lists(rows, images)
+        picture.save(path)
         if trainer.state.fn != TrainerFn.FITTING:
             Console().print(f"rank lists: {path}", soft_wrap=True, highlight=False)
         for logger in trainer.loggers:
@@ -123,6 +125,8 @@ class RankLists(Callback):
                 # Images pass through files of W&B's own before the table is logged: both can fail.
                 with tolerate_failures(logger):
                     self._log_table(logger, f"{name}/rank_lists", rows, images, trainer.global_step)
+            else:
+                log_picture(trainer, f"{name}/rank_lists", picture, [logger])
 
     def rows(self, evaluator: RetrievalEvaluator, stage: str) -> list[RankRow]:
         """Rank the gallery for the chosen queries of the evaluator's latest features, by its distance."""

@@ -10,14 +10,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
 from PIL import Image
 
 from diffreid_lightning.errors import check_range
+from diffreid_lightning.picture_logging import log_picture
 from diffreid_lightning.reid.person_images import PersonImages
 from diffreid_lightning.storage.atomic import replace_file
-from diffreid_lightning.tracking import tolerate_failures
 from diffreid_lightning.training.trainer_parts import datamodule_of
 from diffreid_lightning.visualization.grid import Cell, GridRow, draw_grid
 
@@ -129,7 +128,4 @@ class ClusterReport(Callback):
         sheet = draw_clusters(labels, images, self.rows, self.columns)
         sheet.save(folder / "clusters.png")
         rank_zero_info(f"clusters: {folder / 'clusters.png'}, {folder / 'clusters.csv'}")
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                with tolerate_failures(logger):
-                    logger.log_image("clusters/sheet", [sheet], step=trainer.global_step)
+        log_picture(trainer, "clusters/sheet", sheet)

@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import WandbLogger
 from PIL import Image
 
 from diffreid_lightning.errors import check_at_least, check_image_size, check_range
-from diffreid_lightning.tracking import tolerate_failures
+from diffreid_lightning.picture_logging import log_picture
 from diffreid_lightning.visualization.grid import draw_samples
 
 
@@ -37,7 +36,7 @@ def sample_images(
 
 
 def log_sheet(trainer: Trainer, sheet: Image.Image, epoch: int) -> None:
-    """Save a sheet as ``samples/epoch-NNNN.png`` in the run folder, and log it to W&B.
+    """Save a sheet as ``samples/epoch-NNNN.png`` in the run folder, and log it.
 
     Args:
         trainer: its run folder and loggers.
@@ -47,16 +46,11 @@ def log_sheet(trainer: Trainer, sheet: Image.Image, epoch: int) -> None:
     path = Path(trainer.default_root_dir) / "samples" / f"epoch-{epoch:04d}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path)
-    for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger):
-            with tolerate_failures(logger):
-                import wandb
-
-                logger.experiment.log({"samples": wandb.Image(sheet), "trainer/global_step": trainer.global_step})
+    log_picture(trainer, "samples", sheet)
 
 
 class SampleSheets(Callback):
-    """Draw a sheet of samples by prompt into the run folder at validations, and log it to W&B.
+    """Draw a sheet of samples by prompt into the run folder at validations, and log it.
 
     The noise is the same at every sheet. Needs a module whose ``pipeline()`` samples.
 

@@ -34,6 +34,7 @@ LAYERS = (
     "datasets training",
     "backbones metrics",
     "manifest",
+    "picture_logging",
     "config_files tracking run_summary metric_history",
     "storage",
     "former_names paths devices packaged",
