@@ -26,6 +26,7 @@ import numpy.typing as npt
 import torch
 
 from diffreid_lightning.datasets import MiniPerson
+from diffreid_lightning.datasets.transforms import evaluation_view
 from diffreid_lightning.filtering.scorer_checkpoint import Recognizer, load_scorer
 from diffreid_lightning.generation.diversity import ComposedGuidance, Diversity, NoDiversity, SDEdit
 from diffreid_lightning.generation.module import GenerationModule
@@ -73,17 +74,13 @@ class Setting:
 def settings() -> list[Setting]:
     """Return the settings that are compared: one thing at a time around the default, then together."""
     first = Setting()
-    scales = [replace(first, guidance=scale) for scale in (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0)]
-    rescaled = [replace(first, guidance=scale, rescale=0.7) for scale in (2.0, 3.0, 4.0)]
-    limited = [replace(first, guidance=scale, end=end) for scale in (2.0, 3.0, 4.0) for end in (0.4, 0.6, 0.8)]
-    faster = [replace(first, guidance=2.0, steps=steps) for steps in (6, 8, 10, 16, 25)]
-    faster += [replace(first, guidance=2.0, end=0.6, steps=steps) for steps in (6, 8, 10)]
-    samplers = [
-        replace(first, guidance=2.0, scheduler=f"{name}Scheduler")
-        for name in ("DDIM", "UniPCMultistep", "EulerAncestralDiscrete")
-    ]
+    scales = [replace(first, guidance=scale) for scale in (4.0, 2.0, 1.0, 3.0, 6.0)]
+    limited = [replace(first, guidance=scale, end=end) for scale in (4.0, 3.0, 2.0) for end in (0.5, 0.75)]
+    rescaled = [replace(first, guidance=scale, rescale=0.7) for scale in (4.0, 3.0)]
+    faster = [replace(first, guidance=3.0, end=end, steps=steps) for steps in (6, 8) for end in (0.5, 1.0)]
+    more = [replace(first, steps=25), replace(first, scheduler="UniPCMultistepScheduler")]
     strategies = [replace(first, strategy=name, guidance=scale) for name in ("none", "sdedit") for scale in (2.0, 4.0)]
-    return [*scales, *rescaled, *limited, *faster, *samplers, *strategies]
+    return [*scales, *limited, *rescaled, *faster, *strategies, *more]
 
 
 def strategy_of(setting: Setting) -> Diversity:
@@ -115,9 +112,13 @@ def interval(hits: npt.NDArray[np.bool_], people: npt.NDArray[np.int64]) -> tupl
     return float(low), float(high)
 
 
-def measure(pictures: torch.Tensor, labels: npt.NDArray[np.int64], given: _Bench) -> dict[str, Any]:
-    """Measure N pictures of people, who are numbered as the scorer numbers them."""
-    hits = recognize(given.scorer, pictures, labels)
+def measure(rows: Manifest, given: _Bench) -> dict[str, Any]:
+    """Measure images of people, each at the size that a network was trained with."""
+    pictures, labels = read_pictures(rows), given.labels(rows)
+    small = [
+        evaluation_view(rows.images.image(name), given.scorer_size) for name in rows.table["file_name"].to_pylist()
+    ]
+    hits = recognize(given.scorer, torch.stack(small), labels)
     features = outputs(given.features, pictures).double().numpy()
     distances = kernel_distances(given.features, given.held_out, {"kid": pictures})["kid"]
     return {
@@ -133,6 +134,7 @@ def measure(pictures: torch.Tensor, labels: npt.NDArray[np.int64], given: _Bench
 class _Bench:
     model: str
     scorer: Recognizer
+    scorer_size: tuple[int, int]
     numbers: dict[tuple[str, str, int], int]
     people: Manifest
     held_out: torch.Tensor
@@ -165,7 +167,7 @@ def measure_setting(bench: _Bench, setting: Setting) -> dict[str, Any]:
     )
     if not file.exists():
         drawn = draw_with(module, bench.people, bench.drawing, 0, bench.work)
-        found = measure(read_pictures(drawn.manifest), bench.labels(drawn.manifest), bench)
+        found = measure(drawn.manifest, bench)
         seconds = 1 / drawn.images_per_second
         write_json(file, {"setting": asdict(setting), "evaluations": drawn.evaluations, "seconds": seconds, **found})
     return dict(json.loads(file.read_text(encoding="utf-8")))
@@ -200,6 +202,7 @@ def open_bench(given: argparse.Namespace) -> _Bench:
     return _Bench(
         str(given.root / "personalize" / "fit-001" / "personalized"),
         scorer.recognizer,
+        scorer.image_size,
         {key: number for number, key in enumerate(scorer.identities)},
         choose_people(captioned, "train", given.identities),
         read_pictures(choose_people(MiniPerson(given.domain).manifest(), "val", None)),
@@ -232,7 +235,7 @@ def run(given: argparse.Namespace) -> None:
     for setting in settings():
         found.append((setting, measure_setting(bench, setting)))
         print(" | ".join(_row(*found[-1])), flush=True)
-    real = measure(read_pictures(bench.people), bench.labels(bench.people), bench)
+    real = measure(bench.people, bench)
     rows = [_row("real images", {**real, "evaluations": None, "seconds": None})]
     text = table("Sampler settings", _HEADS, [*rows, *(_row(*each) for each in found)])
     print(text)
