@@ -5,8 +5,8 @@
 ``--root`` is a finished chain: its captioned people, its personalized model and its scorer are used. Every setting
 draws the same people with the same noise and the same requests. Recognized is the share of images that the scorer
 takes for the person asked for, among all its people, with a 95 % interval over people (bootstrap). KID, times 1000, is
-measured to the drawn people's real images in the features of timm's ``tf_efficientnet_lite0``; the row of real images is
-that of the domain's ``val`` people, who are others. The Vendi score (1 to 4) is the variety of four images of one
+measured to the drawn people's real images in the features of timm's ``tf_efficientnet_lite0``; the row of real images
+has that of the domain's ``val`` people, who are others. The Vendi score (1 to 4) is the variety of four images of one
 person. Query and gallery are never read. Needs the extra ``imagenet``.
 """
 
