@@ -23,6 +23,7 @@ from diffreid_lightning.errors import DiffReIDError, RunError, UserError, first_
 from diffreid_lightning.sharing.model_card import write_model_card
 from diffreid_lightning.sharing.shared_folder import (
     FORMS,
+    REAL_IMAGES,
     Kind,
     check_shared,
     find_shared,
@@ -68,14 +69,11 @@ def push(path: Path, repo: str, *, public: bool, revision: str | None, license: 
     folder, kind = find_shared(path)
     repo_id = _repo_id(repo.removeprefix(_DATASETS))
     check_shared(folder, kind)
-    names, card = list_files(folder), None
-    if CARD not in names:
-        card = write_model_card(folder, kind, repo_id, license).encode()
-    elif license is not None:
+    card = _card(folder, kind, repo_id, license)
+    if public and (folder / REAL_IMAGES).is_file():
         raise UserError(
-            f"{folder} has a card of its own.",
-            found=str(folder / CARD),
-            remedy=f"write the license into its header, as 'license: {license}', and leave --license out",
+            f"{folder / REAL_IMAGES} shows real images of the training data, which --public would publish.",
+            remedy=f"remove the picture and its lines in {CARD}, or push without --public",
         )
     _refuse_without_network(repo_id)
     api = HfApi(endpoint=constants.ENDPOINT)
@@ -87,21 +85,42 @@ def push(path: Path, repo: str, *, public: bool, revision: str | None, license: 
             raise UserError(f"{repo_id} is public.", remedy="give another repository, or --public if that is meant")
         if revision not in (None, _MAIN):
             api.create_branch(**place, branch=revision, exist_ok=True)
-        there = set(_files_there(api, {**place, "revision": revision or _MAIN})) - {CARD}
-        if there and kind_of_files(there) is not kind:
-            raise UserError(
-                f"The repository {repo_id} holds something else.",
-                looked_for=f"an empty repository, or {kind.name}",
-                found=shorten(sorted(there), 6),
-                remedy="give another repository",
-            )
-        if card is not None:
-            api.create_commit(**place, operations=[CommitOperationAdd(CARD, card)], commit_message="Write the card",
-                              revision=revision)  # fmt: skip
-        stale = [glob.escape(name) for name in sorted(there - set(names))]
-        api.upload_folder(**place, folder_path=folder, revision=revision, commit_message=f"Upload {kind.name}",
-                          ignore_patterns=list(_HIDDEN), delete_patterns=stale or None)  # fmt: skip
+        _upload(api, {**place, "revision": revision or _MAIN}, folder, kind, card)
     return str(url), kind, private
+
+
+def _card(folder: Path, kind: Kind, repo_id: str, license: str | None) -> bytes | None:
+    """Write the card of a folder that has none; None where it has one."""
+    if not (folder / CARD).is_file():
+        return write_model_card(folder, kind, repo_id, license).encode()
+    if license is None:
+        return None
+    raise UserError(
+        f"{folder} has a card of its own.",
+        found=str(folder / CARD),
+        remedy=f"write the license into its header, as 'license: {license}', and leave --license out",
+    )
+
+
+def _upload(api: HfApi, place: Mapping[str, Any], folder: Path, kind: Kind, card: bytes | None) -> None:
+    there = set(_files_there(api, place)) - {CARD}
+    if there and kind_of_files(there) is not kind:
+        raise UserError(
+            f"The repository {place['repo_id']} holds something else.",
+            looked_for=f"an empty repository, or {kind.name}",
+            found=shorten(sorted(there), 6),
+            remedy="give another repository",
+        )
+    if card is not None:
+        api.create_commit(**place, operations=[CommitOperationAdd(CARD, card)], commit_message="Write the card")
+    stale = [glob.escape(name) for name in sorted(there - set(list_files(folder)))]
+    api.upload_folder(
+        **place,
+        folder_path=folder,
+        commit_message=f"Upload {kind.name}",
+        ignore_patterns=list(_HIDDEN),
+        delete_patterns=stale or None,
+    )
 
 
 def pull(repo: str, out: Path, revision: str | None) -> tuple[Kind, bool]:
@@ -252,6 +271,12 @@ def _worded(repo_id: str, verb: str) -> Iterator[None]:
         ) from error
     except HfHubHTTPError as error:
         raise _refusal(repo_id, verb, error) from error
+    except ValueError as error:  # the client's, for a card whose header the hub does not take
+        raise UserError(
+            f"The hub refuses what is sent to {repo_id}.",
+            found=" ".join(str(error).split()),
+            remedy=f"correct the header of {CARD} in the folder",
+        ) from error
     except Exception as error:
         if not _is_broken_transfer(error):
             raise

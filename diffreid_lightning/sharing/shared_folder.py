@@ -20,6 +20,7 @@ from diffreid_lightning.personalization.checkpoint import IDENTITIES_FILE, PIPEL
 from diffreid_lightning.storage.atomic import describe_existing
 
 _PICKLES = frozenset([".bin", ".ckpt", ".pth", ".pt", ".pkl", ".pickle", ".tar", ".joblib", ".dill", ".npy", ".npz"])
+REAL_IMAGES = "card/nearest_real.png"  #: of Diff-Person: generated images beside the real ones nearest to them
 _DEPTH = 3  # of a run's folder below a chain's root
 _AGAIN = "write the folder again with the command that made it, or fetch it again"
 

@@ -123,8 +123,9 @@ def test_the_card_of_a_backbone_loads_it_in_stock_timm(hub: Hub, command: Comman
     assert "license: mit" in text and "image size: 64 × 32" in text
     assert "| test | market1501 | 12.3456 |" in text
     code = text.partition("```python\n")[2].partition("```")[0]
-    check = f"\nfrom safetensors.torch import load_file\nimport torch\nfirst = load_file({str(folder / 'model.safetensors')!r})"
+    check = f"\nimport torch, safetensors.torch\nfirst = safetensors.torch.load_file('{folder / 'model.safetensors'}')"
     check += "\nassert all(torch.equal(v, first[k]) for k, v in model.state_dict().items())"
+    # Another process takes the hub's address from the environment.
     environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
     subprocess.run([sys.executable, "-c", code + check], env=environment, check=True, timeout=120)
 
@@ -214,6 +215,23 @@ def test_what_the_hub_refuses_is_worded(
     assert command("push", folder, "me/new", "--token", "hf_secret") == 2
 
 
+def test_publishing_is_asked_for_and_shows_no_real_image(
+    hub: Hub, command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_diff_person(tmp_path / "run")
+    (folder / "card").mkdir()
+    (folder / "card/nearest_real.png").write_bytes(picture(2, 1, 0))
+    assert command("push", folder, "me/set", "--public") == 2
+    assert "real images" in capsys.readouterr().err and hub.asked == []
+    (folder / "card/nearest_real.png").unlink()
+    (folder / "README.md").write_text("---\nlicense: nonsense\n---\n", encoding="utf-8")
+    assert command("push", folder, "me/set", "--public") == 2
+    assert "one of the list" in capsys.readouterr().err
+    (folder / "README.md").write_text("---\nlicense: other\n---\n", encoding="utf-8")
+    assert command("push", folder, "me/set", "--public") == 0
+    assert "(public)" in capsys.readouterr().out and not hub.repositories["datasets/me/set"].private
+
+
 def test_pull_takes_no_pickle_and_no_damaged_folder(
     hub: Hub, command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -254,12 +272,3 @@ def test_an_interrupted_pull_goes_on(
     fetched = {line.rpartition("/")[2] for line in hub.asked if line.startswith("GET /me/net/resolve")}
     assert fetched == set(sent) - kept
     assert contents(tmp_path / "here") == sent
-
-
-def test_the_environment_directs_a_command_of_its_own(hub: Hub, tmp_path: Path) -> None:
-    folder = write_personalized(tmp_path / "run")
-    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
-    words = [sys.executable, "-m", "diffreid_lightning", "push", str(folder), "me/thing", "--public"]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert hub.url in done.stdout and not hub.repositories["models/me/thing"].private
