@@ -9,7 +9,7 @@ from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlparse
 
 from lightning.pytorch.loggers import WandbLogger
@@ -87,6 +87,8 @@ class WandbTracker(WandbLogger):
         tags: W&B tags.
         notes: free text.
         entity: W&B account or team; None takes ``WANDB_ENTITY``, else the key's own.
+        artifacts: how inputs and outputs of a stage are logged: ``references`` notes paths and checksums of the files,
+            ``files`` uploads them, ``none`` logs none.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class WandbTracker(WandbLogger):
         tags: list[str] | None = None,
         notes: str | None = None,
         entity: str | None = None,
+        artifacts: Literal["none", "references", "files"] = "references",
     ) -> None:
         project = project or default_project()
         super().__init__(
@@ -112,6 +115,7 @@ class WandbTracker(WandbLogger):
             entity=entity,
         )
         self.mode = tracking_mode()
+        self.artifacts = artifacts
         self._failed = False
         self._held = False
         self._wandb_init.pop("anonymous")  # W&B warns of it even when it is None
