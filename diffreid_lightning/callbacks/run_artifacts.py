@@ -7,12 +7,14 @@ that reads it name it alike without asking a server.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
@@ -86,32 +88,33 @@ def log_stage(trainer: Trainer, settings: Any, run: Path) -> None:
     """
     trackers = [logger for logger in trainer.loggers if isinstance(logger, WandbTracker)]
     writers = [callback.folder for callback in callbacks_of(trainer) if isinstance(callback, ManifestWriter)]
-    written = writers if trainer.state.fn == "predict" else sorted(run.glob("*/"))
-    data = datamodule_of(trainer)
+    fitted = trainer.state.fn == TrainerFn.FITTING
+    written = sorted(run.glob("*/")) if fitted else writers
+    provenance = getattr(datamodule_of(trainer), "provenance", {}) if fitted else {}
     for tracker in trackers:
-        log_artifacts(tracker, settings, written, lambda: _hashes_read(data))
+        log_artifacts(tracker, settings, written, tuple(find_manifest_hashes(provenance)))
 
 
 @rank_zero_only
-def log_artifacts(
-    tracker: WandbTracker, settings: Any, written: Sequence[Path], read: Callable[[], Iterable[str]] = tuple
-) -> None:
+def log_artifacts(tracker: WandbTracker, settings: Any, written: Sequence[Path], read: Iterable[str] = ()) -> None:
     """Log inputs and outputs with one tracker; a failure is a warning, since the stage itself is finished.
 
     Args:
         tracker: its ``artifacts`` says how.
         settings: nested settings; strings that name an artifact's folder are inputs.
         written: folders that may hold outputs.
-        read: returns content hashes of manifests that were read; called only if something is logged.
+        read: content hashes of manifests that were read, wherever they lie.
     """
     if tracker.artifacts == "none" or tracker.mode == "disabled":
         return
     try:
         inputs = {each.name: each for each in _named_in(settings)}
-        for digest in read():
+        outputs = [found for folder in written if (found := find_artifact(folder)) is not None]
+        # The first parent of a manifest is what its stage read.
+        parents = [Manifest.read(each.path).parents[:1] for each in outputs if each.kind == MANIFEST and each.path]
+        for digest in (*read, *itertools.chain(*parents)):
             each = StageArtifact(MANIFEST, digest)
             inputs.setdefault(each.name, each)
-        outputs = [found for folder in written if (found := find_artifact(folder)) is not None]
         run = tracker.experiment
         # Offline, wandb refuses use_artifact; what that does with a new artifact can be recorded all the same.
         declare: Any = getattr(run, "_log_artifact", None)
@@ -150,13 +153,6 @@ def _named_in(settings: Any) -> Iterator[StageArtifact]:
         found = find_artifact(path.parent if path.name == FILE_NAME else path)
         if found is not None:
             yield found
-
-
-def _hashes_read(data: Any) -> list[str]:
-    """Return the content hashes of the manifests that a data module has read."""
-    manifest = getattr(data, "manifest", None)
-    own = [manifest.content_hash] if isinstance(manifest, Manifest) else []
-    return own or list(find_manifest_hashes(getattr(data, "provenance", {})))
 
 
 def _hash_folder(folder: Path) -> str:
