@@ -9,7 +9,7 @@ from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias, get_args
 from urllib.parse import urlparse
 
 from lightning.pytorch.loggers import WandbLogger
@@ -27,6 +27,7 @@ _STEP = "trainer/global_step"
 _FALLBACK = {"online": "offline", "offline": "disabled"}
 _DEFAULT_PROJECT = "diffreid"
 _OLD_NAMES = {"dryrun": "offline", "run": "online"}
+Artifacts: TypeAlias = Literal["none", "references", "files"]
 _MODES = ("online", "offline", "disabled", "shared", *_OLD_NAMES)
 
 
@@ -101,8 +102,10 @@ class WandbTracker(WandbLogger):
         tags: list[str] | None = None,
         notes: str | None = None,
         entity: str | None = None,
-        artifacts: Literal["none", "references", "files"] = "references",
+        artifacts: Artifacts = "references",
     ) -> None:
+        if artifacts not in get_args(Artifacts):
+            raise UserError(f"artifacts is {artifacts!r}.", looked_for=" or ".join(get_args(Artifacts)))
         project = project or default_project()
         super().__init__(
             name=name,

@@ -39,7 +39,8 @@ def write_model_card(folder: Path, kind: Kind, repo_id: str, license: str | None
     training = read_provenance(folder / PROVENANCE_FILE)
     training = training.get("training", training)
     facts += [f"{name}: {training[name]}" for name in _TRAINING if name in training]
-    data = [f"{name}, content hash `{digest}`" for name, digest in _training_data(training)]
+    people = [] if kind is BACKBONE else sorted({each["source"] for each in read_note(folder)["identities"]})
+    data = [f"{', '.join(names or people)}, content hash `{digest}`" for names, digest in _training_data(training)]
     facts += [f"training data: {line}" for line in data] or ["training data: not recorded"]
     facts.append(f"license: {license or 'unknown'}")
     parts = [
@@ -119,12 +120,11 @@ def _public_name(source: str) -> str:
     return Path(source).name if Path(source).is_absolute() or source.startswith("~") else source
 
 
-def _training_data(note: Any) -> Iterator[tuple[str, str]]:
-    """Yield name and content hash of every manifest in a record, at any depth."""
+def _training_data(note: Any) -> Iterator[tuple[list[str], str]]:
+    """Yield source names, as far as recorded, and content hash of every manifest in a record, at any depth."""
     if isinstance(note, Mapping):
         if isinstance(note.get("manifest"), str):
-            names = note.get("sources") or note.get("names") or ["manifest"]
-            yield ", ".join(map(str, names)), note["manifest"]
+            yield [str(name) for name in note.get("sources") or note.get("names") or ()], note["manifest"]
         note = list(note.values())
     if isinstance(note, list):
         for value in note:

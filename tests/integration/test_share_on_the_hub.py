@@ -110,7 +110,11 @@ def test_a_folder_comes_back_byte_for_byte(
     if kind == "diff_person":
         assert came["README.md"] == sent["README.md"]
     else:
-        assert "license: unknown" in card and f"content hash `{HASH}`" in card and "personal data" in card
+        assert (
+            "license: unknown" in card
+            and f"training data: market1501, content hash `{HASH}`" in card
+            and "personal data" in card
+        )
         assert str(tmp_path) not in card, "folders of this computer"
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".again")) == []
 
