@@ -9,7 +9,7 @@ from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 from urllib.parse import urlparse
 
 from lightning.pytorch.loggers import WandbLogger
@@ -27,6 +27,7 @@ _STEP = "trainer/global_step"
 _FALLBACK = {"online": "offline", "offline": "disabled"}
 _DEFAULT_PROJECT = "diffreid"
 _OLD_NAMES = {"dryrun": "offline", "run": "online"}
+Artifacts: TypeAlias = Literal["none", "references", "files"]
 _MODES = ("online", "offline", "disabled", "shared", *_OLD_NAMES)
 
 
@@ -87,6 +88,8 @@ class WandbTracker(WandbLogger):
         tags: W&B tags.
         notes: free text.
         entity: W&B account or team; None takes ``WANDB_ENTITY``, else the key's own.
+        artifacts: how inputs and outputs of a stage are logged: ``references`` notes paths and checksums of the files,
+            ``files`` uploads them, ``none`` logs none.
     """
 
     def __init__(
@@ -99,7 +102,10 @@ class WandbTracker(WandbLogger):
         tags: list[str] | None = None,
         notes: str | None = None,
         entity: str | None = None,
+        artifacts: Artifacts = "references",
     ) -> None:
+        if artifacts not in get_args(Artifacts):
+            raise UserError(f"artifacts is {artifacts!r}.", looked_for=" or ".join(get_args(Artifacts)))
         project = project or default_project()
         super().__init__(
             name=name,
@@ -112,6 +118,7 @@ class WandbTracker(WandbLogger):
             entity=entity,
         )
         self.mode = tracking_mode()
+        self.artifacts = artifacts
         self._failed = False
         self._held = False
         self._wandb_init.pop("anonymous")  # W&B warns of it even when it is None

@@ -6,17 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from diffreid_lightning.backbones.timm_model import LOCAL_SCHEME
+from diffreid_lightning.backbones.timm_model import HUB_SCHEME, LOCAL_SCHEME
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest.lineage import read_provenance
 from diffreid_lightning.run_summary import PROVENANCE_FILE, named_sources
+from diffreid_lightning.storage.hub import hub_file
 
 
 def initialization_record(init_from: str | None) -> dict[str, Any]:
     """Return what is recorded of the training behind initial weights.
 
     Args:
-        init_from: as the backbones take it; only folders that this package wrote have a record.
+        init_from: as the backbones take it; only folders and hub repositories that this package wrote have a record.
 
     Returns:
         ``init_from``; ``sources``, sorted names of the datasets whose labels went into the weights and into those that
@@ -34,6 +35,8 @@ def _training_note(init_from: str | None) -> Mapping[str, Any]:
         return {}
     path = Path(init_from.removeprefix(LOCAL_SCHEME)).expanduser()
     try:
+        if init_from.startswith(HUB_SCHEME):
+            path = hub_file(init_from.removeprefix(HUB_SCHEME), PROVENANCE_FILE)
         folder = path if path.is_dir() else path.parent if path.is_file() else None
         note = {} if folder is None else read_provenance(folder / PROVENANCE_FILE).get("training")
     except (OSError, UserError):  # weights of others; the file beside them is none of ours

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from diffreid_lightning.backbones.third_party_checkpoints import forms_of
 from diffreid_lightning.backbones.timm_folder import (
     CONFIG_FILE,
     GEM_EXPONENT_KEY,
+    HEAD_FILE,
     NECK_PREFIX,
     RGB,
     WEIGHTS_FILE,
@@ -22,14 +24,14 @@ from diffreid_lightning.backbones.timm_folder import (
     TimmFolder,
     WeightTraits,
     read_safetensors,
-    read_timm_config,
     read_timm_folder,
     traits_of,
 )
 from diffreid_lightning.backbones.timm_model import HUB_SCHEME, LOCAL_SCHEME, base_of
 from diffreid_lightning.errors import UserError, nearest, shorten
 from diffreid_lightning.paths import user_path
-from diffreid_lightning.storage.hub import hub_file
+from diffreid_lightning.run_summary import PROVENANCE_FILE
+from diffreid_lightning.storage.hub import hub_file, hub_folder
 from diffreid_lightning.storage.torch_file import describe_non_weights
 
 TIMM = "timm"
@@ -103,9 +105,8 @@ def _download_and_convert(url: str | None, architecture: str) -> str | None:
 
 
 def _open_hub(repo_id: str) -> Checkpoint:
-    weights = hub_file(repo_id, WEIGHTS_FILE, _WITHOUT_HUB)
-    config = read_timm_config(hub_file(repo_id, CONFIG_FILE, _WITHOUT_HUB))
-    return Checkpoint(f"{HUB_SCHEME}{repo_id}", read_safetensors(weights), traits_of(config), config)
+    folder = hub_folder(repo_id, (WEIGHTS_FILE, CONFIG_FILE), (PROVENANCE_FILE, HEAD_FILE), _WITHOUT_HUB)
+    return replace(_open_folder(read_timm_folder(folder)), source=f"{HUB_SCHEME}{repo_id}")
 
 
 def _open_folder(folder: TimmFolder) -> Checkpoint:

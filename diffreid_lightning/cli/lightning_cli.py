@@ -20,6 +20,7 @@ from lightning.pytorch.utilities import rank_zero_info
 import diffreid_lightning.registry  # noqa: F401 (its classes can be named without a module from here on)
 from diffreid_lightning.callbacks.averaging import FinishAveraging
 from diffreid_lightning.callbacks.epoch_seed import EpochSeed
+from diffreid_lightning.callbacks.run_artifacts import log_stage
 from diffreid_lightning.cli import config_errors, linked_settings, run_folder, trainer_checks
 from diffreid_lightning.cli.checkpoint_checks import check_own
 from diffreid_lightning.cli.command_config import read_configuration
@@ -233,12 +234,21 @@ class DiffReIDCLI(LightningCLI):
             kwargs["return_predictions"] = False  # a callback writes them; kept too, they would fill the memory
         return kwargs
 
+    def after_predict(self) -> None:
+        """Log what a stage read and wrote."""
+        self._log_artifacts()
+
+    def _log_artifacts(self) -> None:
+        sections = (self._get(self.config, part) for part in ("data", "model"))
+        log_stage(self.trainer, [each.as_dict() for each in sections if each is not None], self.run.path)
+
     def after_fit(self) -> None:
         """Evaluate on query and gallery, once, with the weights that ``--test_with`` names."""
         which, data = self._test_with, self.datamodule
         if self.trainer.interrupted:
             return
         self._forget_requeue()
+        self._log_artifacts()
         if which == "none":
             return
         if not getattr(data, "has_test", False):

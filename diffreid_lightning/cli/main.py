@@ -20,7 +20,7 @@ from diffreid_lightning.errors import DiffReIDError, RunError, UserError, neares
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 PLAIN_COMMANDS = (
     "select", "data", "convert", "pipeline", "benchmark", "report", "embed", "search", "thresholds", "export", "sweep",
-    "doctor", "completion",
+    "push", "pull", "doctor", "completion",
 )  # fmt: skip
 _MODULES = {"pipeline": "run_pipeline"}  # of plain commands, where it has another name
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -45,6 +45,8 @@ HELP = """usage: python -m diffreid_lightning COMMAND [options]
   search QUERY GALLERY   find the most similar images; a table and a picture
   thresholds RUN     decision thresholds for wanted error rates, on people held out of the training
   export RUN         write a trained network as ONNX
+  push PATH REPO     upload a backbone, a personalized model or Diff-Person to the Hugging Face hub, private by default
+  pull REPO          fetch one of them from there
   data check PATH    count a dataset's identities, images and cameras beside the published ones
   data sheet PATH    draw a dataset's people, some images each
   data export PATH   write a dataset as a Market-1501 folder, hard links where the disk allows

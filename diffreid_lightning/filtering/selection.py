@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.compute as pc
 from pyarrow.csv import read_csv
 
+from diffreid_lightning.callbacks.run_artifacts import log_artifacts
 from diffreid_lightning.datasets.diff_person import NOTE
 from diffreid_lightning.datasets.market_export import place_images
 from diffreid_lightning.errors import RunError, UserError, check_range
@@ -92,6 +93,8 @@ class DiffPersonSelection:
             ) from error
         if self.tracker is not None:
             _log(self.tracker, report, self.out / REPORT, self.rules)
+            log_artifacts(self.tracker, self.scored, [self.out / DATASET])
+            finish_tracking()
         return report
 
     def words(self, report: SelectionReport) -> str:
@@ -228,4 +231,3 @@ def _log(tracker: WandbTracker, report: SelectionReport, folder: Path, rules: Se
             rows = [list(row.values()) for row in table.to_pylist()]
             shown[f"select/tables/{file.stem}"] = wandb.Table(columns=table.column_names, data=rows)
         tracker.experiment.log({**shown, "trainer/global_step": 0})
-    finish_tracking()

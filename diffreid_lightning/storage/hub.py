@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from huggingface_hub import constants, hf_hub_download
@@ -53,7 +55,7 @@ def hub_file(repo_id: str, filename: str, remedy: str = _REMEDY) -> Path:
         pass
     except ValueError as error:  # the hub's own check of the name
         raise _unavailable_error(repo_id, filename, str(error), remedy) from error
-    obstacle = _test_connection()
+    obstacle = connection_obstacle()
     if obstacle:
         raise _unavailable_error(
             repo_id, filename, f"not in the cache ({constants.HF_HUB_CACHE}), and {obstacle}", remedy
@@ -70,7 +72,30 @@ def hub_file(repo_id: str, filename: str, remedy: str = _REMEDY) -> Path:
         raise _unavailable_error(repo_id, filename, str(error), remedy) from error
 
 
-def _test_connection() -> str | None:
+def hub_folder(repo_id: str, required: Sequence[str], optional: Sequence[str], remedy: str) -> Path:
+    """Return the local folder of some files of a hub repository, all of one commit.
+
+    Args:
+        repo_id: ``owner/name``, optionally with ``@revision``.
+        required: names of files that the repository must have.
+        optional: names of files that it may have; they are left out where it lacks them.
+        remedy: what the user can do if a required one is not available.
+
+    Raises:
+        UserError: a required file is not available.
+    """
+    folder = hub_file(repo_id, required[0], remedy).parent
+    # The cache names a folder after its commit.
+    pinned = f"{repo_id.partition('@')[0]}@{folder.name}"
+    for name in required[1:]:
+        hub_file(pinned, name, remedy)
+    for name in optional:
+        with suppress(UserError):
+            hub_file(pinned, name, remedy)
+    return folder
+
+
+def connection_obstacle() -> str | None:
     """Send the hub one request; return the obstacle, None if it answers."""
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE forbids a download"

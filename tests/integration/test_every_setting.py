@@ -124,6 +124,7 @@ OTHERS: dict[str, Other] = {
     L + "0.init_args.group": Other("other", logger(0, "group")),
     L + "0.init_args.tags": Other(["other"], logger(0, "tags")),
     L + "0.init_args.notes": Other("other", logger(0, "notes")),
+    L + "0.init_args.artifacts": Other("files", lambda s: s.t.loggers[0].artifacts),
     L + "1.init_args.save_dir": Other("other", lambda s: s.t.loggers[1].save_dir),
     L + "1.init_args.name": Other("other"),
     L + "1.init_args.version": Other("other"),

@@ -27,7 +27,7 @@ LAYERS = (
     "sweeps",
     "benchmark",
     "pipeline registry",
-    "filtering unsupervised deployment",
+    "filtering unsupervised deployment sharing",
     "reid generation",
     "personalization captioning",
     "diffusion callbacks visualization",

@@ -66,6 +66,11 @@ def test_a_project_in_the_environment_is_taken(monkeypatch: pytest.MonkeyPatch) 
     assert tracking.WandbTracker(project="given").name == "given"
 
 
+def test_another_way_of_logging_artifacts_is_refused() -> None:
+    with pytest.raises(UserError, match="none or references or files"):
+        tracking.WandbTracker(artifacts="copies")  # type: ignore[arg-type]
+
+
 def refuse(monkeypatch: pytest.MonkeyPatch, *modes: str) -> None:
     """Let W&B fail to start in the given modes."""
     real = wandb.init

@@ -261,8 +261,8 @@ def test_w_and_b_records_it_offline(scored: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("WANDB_MODE", "offline")
     words = [f"--scored={scored}", f"--out={tmp_path / 'out'}", f"--tracker.save_dir={tmp_path / 'track'}"]
     assert main(["select", *words, *RULES]) == 0
-    history = read_run(runs_under(tmp_path / "track")[-1])["history"]
-    out = tmp_path / "out"
+    record = read_run(runs_under(tmp_path / "track")[-1])
+    history, out = record["history"], tmp_path / "out"
     assert history["select/kept"] == [len(Manifest.read(out / "diff_person"))]
     assert history["select/identities"] == [len(PEOPLE)] and history["select/identities_lost"] == [1]
     assert 0 < history["select/kept_share"][0] < 1 and history["select/images_per_identity"] == [3]
@@ -272,6 +272,11 @@ def test_w_and_b_records_it_offline(scored: Path, tmp_path: Path, monkeypatch: p
     for name in ("identities", "coverage"):
         lines = (out / "report" / f"{name}.csv").read_text(encoding="utf-8").splitlines()
         assert history[f"select/tables/{name}/nrows"] == [len(lines) - 1]
+    read, written = (each for each in record["artifacts"] if each.type == "manifest")
+    assert read.use_after_commit and read.name == f"manifest-{Manifest.read(scored).content_hash[:16]}"
+    assert written.name == f"manifest-{Manifest.read(out / 'diff_person').content_hash[:16]}"
+    assert json.loads(written.metadata)["inputs"] == [read.name]
+    assert {"README.md", "diff_person.json"} < {each.path for each in written.manifest.contents}
 
 
 def test_pre_training_mixes_it_with_the_real_images(selected: Path, real: Path, tmp_path: Path) -> None:
