@@ -1,10 +1,10 @@
 # %% [markdown]
 # # Personalize and generate, in Python
 #
-# The first half of the method with Lightning's `Trainer` and the package's classes: put the images of a few people into
-# words, teach a small diffusion model who they are, and let it draw more of them in three ways. Everything is embedded
-# (the renders of MiniPerson, the model tiny-sd); no network, account or GPU is needed. It takes some minutes on two
-# cores.
+# The first half of the method with Lightning's `Trainer` and the package's classes: put the images of a few people
+# into words, teach a small diffusion model who they are, and let it draw more of them in three ways. Everything is
+# embedded (the renders of MiniPerson, the model tiny-sd); no network, account or GPU is needed. It takes some minutes
+# on two cores.
 
 # %%
 import json
@@ -64,16 +64,17 @@ def trainer(folder: Path, *callbacks, **options) -> Trainer:
 # ## Captions
 #
 # A data module brings images, a module predicts, a writer leaves a *manifest*: a Parquet table with a row per image,
-# which the next stage reads. `Subset` keeps a few training people; later stages read its captioned rows and so never see
-# another person. `ColorCaptioner` needs no weights; `TransformersCaptioner` takes BLIP-2 in its place.
+# which the next stage reads. `Subset` keeps a few training people; later stages read its captioned rows and so never
+# see another person. `ColorCaptioner` needs no weights; `TransformersCaptioner` takes BLIP-2 in its place.
 
 # %%
 data = CaptioningDataModule(Subset("miniperson", identities=people), batch_size=64)
 trainer(root, CaptionWriter(str(root / "caption"))).predict(ColorCaptioner(), data, return_predictions=False)
 
 # %% [markdown]
-# Words on which most images of a person agree are the *description* and belong to the identity; the rest, view and light
-# for example, are the *circumstances* of one image. The separation lets a prompt change the one and keep the other.
+# Words on which most images of a person agree are the *description* and belong to the identity; the rest, view and
+# light for example, are the *circumstances* of one image. The separation lets a prompt change the one and keep the
+# other.
 
 # %%
 captioned = Manifest.read(root / "caption")
@@ -86,9 +87,10 @@ draw_samples([(first[0]["description"], [captioned.images.image(row["file_name"]
 # %% [markdown]
 # ## Personalize
 #
-# Each person gets a word of their own with two trained vectors, and a LoRA changes the denoiser a little. Beside the real
-# images it trains on *prior images*, which the untouched model drew from the same prompts without names: they keep it
-# from forgetting what other people look like. Both the training images and the prior images are encoded once and cached.
+# Each person gets a word of their own with two trained vectors, and a LoRA changes the denoiser a little. Beside the
+# real images it trains on *prior images*, which the untouched model drew from the same prompts without names: they
+# keep it from forgetting what other people look like. Both the training images and the prior images are encoded once
+# and cached.
 
 # %%
 template = "{identity}, {description}, {circumstances}"
@@ -147,8 +149,8 @@ for sheet in dict.fromkeys([sheets[0], sheets[-1]]):
 # ## Generate, with three kinds of diversity
 #
 # A pre-training set needs the same person under other views, places and lights. `PromptsDataModule` plans them: every
-# image has a number, attributes from a vocabulary, and a seed of its own, so that the plan of one person does not depend
-# on the others. The *strategy* decides how the attributes enter the denoising:
+# image has a number, attributes from a vocabulary, and a seed of its own, so that the plan of one person does not
+# depend on the others. The *strategy* decides how the attributes enter the denoising:
 #
 # - `ComposedGuidance`: identity and attributes are two prompts; the second one guides while the layout is decided;
 # - `WordsOnly`: the attributes are words in the one prompt;
@@ -196,8 +198,8 @@ draw_samples(lines)
 
 # %% [markdown]
 # The contact sheets, with what was asked for below each image (for SDEdit: the real image it began from). Look for two
-# failures: the person changes with the attribute, or the attribute is not there. The first calls for less weight on the
-# attributes or a shorter window, the second for more.
+# failures: the person changes with the attribute, or the attribute is not there. The first calls for less weight on
+# the attributes or a shorter window, the second for more.
 
 # %%
 for name in made:
@@ -207,9 +209,10 @@ for name in made:
 # %% [markdown]
 # ## The manifest
 #
-# The images carry Market-1501's names; the manifest says the rest. `source`, `partition` and `pid` are the real person's,
-# so that training on both merges them; `camid` is a camera that no real image has. `prompt`, `attributes`, `seed` and
-# `generator` (a hash of the model) say how to draw the image again; `caption` has no token and suits any other model.
+# The images carry Market-1501's names; the manifest says the rest. `source`, `partition` and `pid` are the real
+# person's, so that training on both merges them; `camid` is a camera that no real image has. `prompt`, `attributes`,
+# `seed` and `generator` (a hash of the model) say how to draw the image again; `caption` has no token and suits any
+# other model.
 
 # %%
 row = made["generate"].table.to_pylist()[0]
@@ -217,8 +220,8 @@ for name in ("file_name", "source", "pid", "camid", "split", "caption", "prompt"
     print(f"{name:10}  {row[name]}")
 
 # %% [markdown]
-# Manifests also know where they come from: the parents are content hashes of the tables that were read and that the model
-# was trained on. Which of these images show their person well enough is the question of notebook 03.
+# Manifests also know where they come from: the parents are content hashes of the tables that were read and that the
+# model was trained on. Which of these images show their person well enough is the question of notebook 03.
 
 # %%
 print(made["generate"])
