@@ -47,7 +47,7 @@ from diffreid_lightning.registry import (
     ThresholdWithFloorAndCap,
     TrainView,
 )
-from diffreid_lightning.visualization.grid import draw_samples
+from diffreid_lightning.visualization.grid import Cell, GridRow, draw_grid
 
 # DIFFREID_QUICKSTART (any value) makes everything small: to see that it runs, not for the numbers.
 small = bool(os.environ.get("DIFFREID_QUICKSTART"))
@@ -161,13 +161,16 @@ picked = order[np.linspace(0, len(order) - 1, 10).round().astype(int)]
 names, real_names = scored.table["file_name"].to_pylist(), real.table["file_name"].to_pylist()
 real_labels, real_people = real.identities()
 meant = [np.flatnonzero(real_labels == real_people.index(people[labels[row]]))[0] for row in picked]
-draw_samples(
+draw_grid(
     [
-        ("drawn, confidence " + " ".join(f"{confidence[row]:.2f}" for row in picked),
-         [scored.images.image(names[row]).resize((64, 128)) for row in picked]),
-        ("the person who was meant", [real.images.image(real_names[row]).resize((64, 128)) for row in meant]),
-    ]
-)  # fmt: skip
+        GridRow(
+            "drawn, with the confidence",
+            [Cell(scored.images.image(names[row]), words=[f"{confidence[row]:.2f}"]) for row in picked],
+        ),
+        GridRow("the person who was meant", [Cell(real.images.image(real_names[row])) for row in meant]),
+    ],
+    size=(64, 128),
+)
 
 # %% [markdown]
 # ## Compare rules
