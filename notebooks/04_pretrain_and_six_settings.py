@@ -43,7 +43,8 @@ from diffreid_lightning.visualization.grid import draw_samples
 
 # DIFFREID_QUICKSTART=chains/quick makes everything small: to see that it runs, not for the numbers.
 quick = os.environ.get("DIFFREID_QUICKSTART", "").split()
-epochs, batches = (1, 4) if quick else (20, None)  # of every training; None: all batches of an epoch
+epochs, batches = (1, 4) if quick else (20, None)  # of a labeled training; None: all batches of an epoch
+cluster_epochs = 1 if quick else 10  # of a training without labels, which embeds all images before each of them
 root = Path("runs/notebooks_small/04" if quick else "runs/notebooks/04")
 shutil.rmtree(root, ignore_errors=True)  # every run of this notebook begins anew
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # many trainings follow, each with the same lines
@@ -91,18 +92,18 @@ for place in (source, target):
 view = TrainView(pad=3, color=0.2, erasing=0.0)
 
 
-def settings(init_from: str | None) -> dict:
-    """Return the arguments that all modules here share."""
+def settings(init_from: str | None, length: int = epochs) -> dict:
+    """Return the arguments that all modules here share; the rate falls to zero over the length in epochs."""
     return {
         "backbone": "test_resnet",  # timm's smallest ResNet
         "image_size": SIZE,
         "init_from": init_from,
         "optimizer": lambda parameters: torch.optim.Adam(parameters, lr=1.5e-3, weight_decay=5e-4),
-        "scheduler": lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs),
+        "scheduler": lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, length),
     }
 
 
-def fit(name: str, model, data) -> str:
+def fit(name: str, model, data, length: int = epochs) -> str:
     """Train, test where there are query and gallery, and return the folder of the backbone."""
     seed_everything(0, verbose=False)
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
@@ -112,7 +113,7 @@ def fit(name: str, model, data) -> str:
     if isinstance(model, UnsupervisedReID):
         callbacks.append(ClusterReport(rows=5))
     trainer = Trainer(
-        default_root_dir=root / name, callbacks=callbacks, max_epochs=epochs, limit_train_batches=batches, devices=1,
+        default_root_dir=root / name, callbacks=callbacks, max_epochs=length, limit_train_batches=batches, devices=1,
         limit_val_batches=0, enable_model_summary=False, **quiet,
     )  # fmt: skip
     trainer.fit(model, data)
@@ -126,7 +127,7 @@ def fit(name: str, model, data) -> str:
 def labeled(name: str, train, init_from: str | None) -> str:
     """Train on people whose identities are known, and test on the target."""
     data = ReIDDataModule(
-        train=train, test=target, image_size=SIZE, val_share=None, train_view=view, num_workers=0,
+        train=train, test=target, image_size=SIZE, val_share=None, train_view=view, cache_images=True, num_workers=0,
         sampler=lambda labels: PKSampler(labels, min(16, len(set(labels))), images_per_identity=4),
     )  # fmt: skip
     return fit(name, SupervisedReID(**settings(init_from), warmup_epochs=2, warmup_factor=0.1), data)
@@ -177,12 +178,13 @@ on_source = {start: labeled(f"{start}/direct transfer", source, init_from) for s
 def unlabeled(name: str, init_from: str | None) -> str:
     """Train on the target's images without their identities, and test on the target."""
     data = UnlabeledDataModule(
-        target=target, image_size=SIZE, val_share=None, train_view=view, num_workers=0,
+        target=target, image_size=SIZE, val_share=None, train_view=view, cache_images=True, num_workers=0,
         sampler=lambda labels: ClusterSampler(labels, clusters_per_batch=16, images_per_cluster=4, batches=20),
     )  # fmt: skip
     clusterer = DBSCAN(JaccardDistance(k1=8, k2=3), eps=0.5, min_samples=2)  # k1: about the images of a person
     losses = [ClusterMemory(temperature=0.05, momentum=0.1)]
-    return fit(name, UnsupervisedReID(**settings(init_from), clusterer=clusterer, losses=losses), data)
+    model = UnsupervisedReID(**settings(init_from, cluster_epochs), clusterer=clusterer, losses=losses)
+    return fit(name, model, data, cluster_epochs)
 
 
 for start, init_from in starts.items():
