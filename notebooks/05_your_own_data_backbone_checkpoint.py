@@ -116,6 +116,7 @@ def data_of(train) -> ReIDDataModule:
 
 def module_of(backbone: str, **options) -> LightningModule:
     """Build a module around any timm model."""
+    seed_everything(0, verbose=False)  # before it takes its random weights
     return SupervisedReID(
         backbone=backbone,
         image_size=SIZE,
@@ -141,7 +142,6 @@ results: dict[str, tuple[float, float]] = {}
 
 def run(name: str, model: LightningModule) -> None:
     """Train and test on the folder of crops."""
-    seed_everything(0, verbose=False)
     trainer, data = trainer_of(name), data_of(dataset)
     trainer.fit(model, data)
     measured = trainer.test(model, data, verbose=False)[0]
@@ -169,7 +169,6 @@ for name, numbers in results.items():
 # TransReID, SOLIDER and others have forms of their own; `convert --help` lists them.
 
 # %%
-seed_everything(0, verbose=False)
 elsewhere = module_of("test_resnet", pooling="avg", last_stride=2)  # what torchreid's ResNets have
 trainer_of("elsewhere").fit(elsewhere, data_of("miniperson:campus"))
 tensors = {f"module.{name}": value for name, value in elsewhere.backbone.model.state_dict().items()}
