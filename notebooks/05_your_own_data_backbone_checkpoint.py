@@ -239,12 +239,12 @@ draw_thresholds(errors, [point["threshold"] for point in found["operating_points
 display(Image(filename=str(root / "thresholds.png")))
 
 # %% [markdown]
-# The threshold of 5 % false matches, applied to the search: matches below it are dropped. It holds for this network
+# The threshold of 1 % false matches, applied to the search: matches below it are dropped. It holds for this network
 # and for images like these, and false alarms grow with the archive, since every query is compared with all of it. Read
 # `docs/responsible_use.md` before a decision about a person rests on it.
 
 # %%
-threshold = found["operating_points"][1]["threshold"]
+threshold = found["operating_points"][0]["threshold"]
 matches = np.genfromtxt(root / "found/matches.csv", delimiter=",", names=True, dtype=None, encoding="utf-8")
 person = {row["file_name"]: row["pid"] for row in table}
 passed = matches[matches["similarity"] >= threshold]
