@@ -191,6 +191,10 @@ class PersonDataset(ABC):
             self._compared = True
         return manifest
 
+    def training_manifest(self) -> Manifest:
+        """Return the manifest for a training that holds nobody out: ``val`` rows are trained on too."""
+        return self.manifest()
+
     @property
     def junk(self) -> int:
         """Return the number of images that the dataset labels as junk; they are not in the manifest."""

@@ -14,7 +14,9 @@ from diffreid_lightning.paths import user_path
 
 
 class Subset(PersonDataset):
-    """Part of another dataset's training rows; val, query and gallery are complete.
+    """Part of another dataset's ``train`` rows; val, query and gallery are complete.
+
+    ``val`` rows are for validation alone: unlike a whole dataset's, they are not trained on where nobody is held out.
 
     All stages (captions, personalization, generation, scores, training) read the same subset, so that none of them
     sees more data than the setting allows.
@@ -80,6 +82,11 @@ class Subset(PersonDataset):
             "list_file": self.list_file,
         }
         return {"class_path": "Subset", "init_args": {"dataset": self.whole.config(**changes), **own}}
+
+    def training_manifest(self) -> Manifest:
+        """Return the rows without the ``val`` split, which the setting does not allow to train on."""
+        manifest = self.manifest()
+        return manifest.filter(manifest.numpy("split") != "val")
 
     def _read(self) -> tuple[Manifest, int]:
         manifest, junk = self.whole.manifest(), self.whole.junk

@@ -219,7 +219,8 @@ class ReIDDataModule(LightningDataModule):
 
     @cached_property
     def _train_manifests(self) -> list[tuple[Manifest, npt.NDArray[np.bool_]]]:
-        manifests = [source.manifest() for source in self._train_sources]
+        everybody = self.val_share == 0  # nobody is held out
+        manifests = [source.training_manifest() if everybody else source.manifest() for source in self._train_sources]
         refuse_clashing_sources(manifests, self._train_sources)
         warn_of_shared_default_source(manifests)
         return [(manifest, hold_out_identities(manifest, self.val_share, self.seed)) for manifest in manifests]

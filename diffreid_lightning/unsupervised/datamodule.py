@@ -89,7 +89,7 @@ class UnlabeledDataModule(ReIDDataModule):
         """The labeled rows that are trained on as well; None without a source."""
         if not self._sources:
             return None
-        manifests = [source.manifest() for source in self._sources]
+        manifests = [source.training_manifest() for source in self._sources]
         rows = concatenate([manifest.filter(trainable_rows(manifest, set())) for manifest in manifests])
         if len(rows.identities) < 2:
             raise UserError(

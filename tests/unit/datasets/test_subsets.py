@@ -13,6 +13,8 @@ from diffreid_lightning.datasets import MiniPerson, Subset
 from diffreid_lightning.datasets.subsets import few_shot, listed, read_names, small_scale
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest.manifest import Manifest
+from diffreid_lightning.reid.datamodule import ReIDDataModule
+from diffreid_lightning.unsupervised.datamodule import UnlabeledDataModule
 
 
 @pytest.fixture(scope="module")
@@ -123,3 +125,17 @@ def test_a_subset_is_a_dataset() -> None:
     assert names(manifest, "query") == names(everything, "query")
     assert names(manifest) < names(everything)
     assert subset.source == MiniPerson().source and "64 identities" in subset.description
+
+
+def test_a_subset_is_all_that_is_trained_on() -> None:
+    subset = Subset("miniperson", images=0.3)
+    chosen, validation = names(subset.manifest(), "train"), names(subset.manifest(), "val")
+    assert len(validation) > 100
+    for share in (0.0, None):
+        data = ReIDDataModule(train=subset, val_share=share)
+        assert set(map(str, data.train_set.rows.file_names)) == chosen
+        assert (data.val_set is None) == (share == 0.0)
+    whole = ReIDDataModule(train="miniperson", val_share=0.0)  # val is trained on, as MSMT17's is
+    assert set(map(str, whole.train_set.rows.file_names)) == names(MiniPerson().manifest(), "train") | validation
+    unlabeled = UnlabeledDataModule(target=subset)
+    assert set(map(str, unlabeled.train_set.rows.file_names)) == chosen
