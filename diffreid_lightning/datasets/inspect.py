@@ -114,6 +114,11 @@ class Report:
                 found.append("every identity of train has one image: there are no positive pairs")
             if split.split == "train" and counts.cameras == 1 < counts.images:
                 found.append("all of train is from one camera: no identity can be held out for validation")
+            if split.split == "train" and self.cameras_unknown and _like_cameras(split):
+                found.append(
+                    f"{counts.ids} people with about {split.images_per_id[1]:.0f} images each: if the folders are "
+                    "cameras and nobody is labeled, train with fit --config recipes/adapt --data.target PATH"
+                )
             if split.split == "gallery" and counts.ids == 1:
                 found.append("the gallery shows one identity: every ranking is correct")
         if not any(split.split in ("train", "generated") for split in self.splits):
@@ -187,6 +192,11 @@ def check(
         strict=strict,
         notes=dataset.notes,
     )
+
+
+def _like_cameras(split: SplitReport) -> bool:
+    """Return true for few identities with more images each than tracking gives of a person."""
+    return 1 < split.counts.ids <= 64 and split.images_per_id[1] >= 100
 
 
 def _report_split(manifest: Manifest, split: str, counts: Counts) -> SplitReport:

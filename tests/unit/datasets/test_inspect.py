@@ -104,6 +104,17 @@ def test_unknown_cameras_are_said(tmp_path: Path) -> None:
     assert any("cameras are unknown" in text for text in report.hints)
 
 
+@pytest.mark.parametrize("images", [99, 100])
+def test_folders_that_may_be_cameras_are_worth_a_look(tmp_path: Path, images: int) -> None:
+    for door in ("door1", "door2"):
+        (tmp_path / door).mkdir()
+        for number in range(images):
+            (tmp_path / door / f"{number:03}.jpg").write_bytes(b"not opened")
+    told = [hint for hint in check(tmp_path).hints if "recipes/adapt" in hint]
+    assert bool(told) == (images == 100)
+    assert images < 100 or told[0].startswith("2 people with about 100 images each")
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_decoding_lists_every_broken_image(root: Path, tmp_path: Path, packed: bool) -> None:
     files = sorted((root / "bounding_box_train").iterdir())[:3]
