@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from diffreid_lightning.cli.commands.embed import IMAGES, MODEL, parse_with_loader, write_embedding
 from diffreid_lightning.cli.commands.parser import CommandParser
@@ -43,6 +44,12 @@ def search_command(words: Sequence[str]) -> int:
     for name, given in (("gallery", args.gallery), ("query", args.query)):
         opened[given] = opened.get(given) or open_features(user_path(given))
         if opened[given] is None:
+            if Path(given).suffix == ".parquet" and not user_path(given).exists():
+                raise UserError(
+                    f"There is no file {given}",
+                    looked_for="features that embed has written, or images",
+                    remedy=f"write it first: python -m diffreid_lightning embed IMAGES --model RUN --out {given}",
+                )
             if args.model is None:
                 raise UserError(
                     f"{given} is no file of features, and no network is given to embed images.",
