@@ -171,7 +171,7 @@ def test_foreign_weights_are_refused_even_in_part(tmp_path: Path) -> None:
 
 def test_another_architecture_is_named(tmp_path: Path) -> None:
     folder = timm_folder(tmp_path / "stock", "resnet34")
-    with pytest.raises(UserError, match="give --model.backbone resnet34"):
+    with pytest.raises(UserError, match=r"give --model\.backbone resnet34"):
         load_initial_weights(Backbone(TINY, image_size=SIZE), str(folder), allow_partial=True)
 
 
