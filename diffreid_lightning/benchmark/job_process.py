@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from diffreid_lightning.benchmark.forked_command import ForkedCommand
+from diffreid_lightning.cores import usable_cores
 from diffreid_lightning.pipeline.graph import PREFIX
 from diffreid_lightning.pipeline.stage_process import end_with_parent
 from diffreid_lightning.storage.locks import FileLock
@@ -117,5 +118,5 @@ def environment_of(
     kept |= {"WANDB_RUN_GROUP": group, "WANDB_JOB_TYPE": kind}
     if name is not None:
         kept["WANDB_NAME"] = name
-    kept.setdefault(_THREADS, str(max(1, (os.cpu_count() or 1) // parallel)))
+    kept.setdefault(_THREADS, str(max(1, usable_cores() // parallel)))
     return kept if device is None else {**kept, _DEVICES: device}

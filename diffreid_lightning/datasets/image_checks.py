@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from diffreid_lightning.cores import usable_cores
 from diffreid_lightning.errors import UserError, shorten
 from diffreid_lightning.manifest.image_decoding import (
     COLOR_REMEDY,
@@ -144,7 +144,7 @@ def decode_all(manifest: Manifest, on_progress: Callable[[int, int], None] | Non
     names = manifest.table["file_name"].to_pylist()
     looks: list[_Look] = []
     batches = (names[start : start + _BATCH] for start in range(0, len(names), _BATCH))
-    workers = os.cpu_count() or 1
+    workers = usable_cores()
     with ThreadPoolExecutor(workers) as pool:
         # Bound the number of waiting batches.
         for window in iter(lambda: list(islice(batches, 4 * workers)), []):

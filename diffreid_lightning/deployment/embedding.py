@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
-import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ import pyarrow.compute as pc
 import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from diffreid_lightning.cores import loader_processes
 from diffreid_lightning.datasets import CropFolder, PersonDataset, PersonTable, open_unlabeled
 from diffreid_lightning.datasets.concat import concatenate
 from diffreid_lightning.datasets.person_table import read_table
@@ -166,7 +166,7 @@ def compute_features(
     """
     device = fastest_device()
     network.to(device)
-    workers = min(8, os.cpu_count() or 1) if num_workers is None else num_workers
+    workers = loader_processes() if num_workers is None else num_workers
     batches: Iterator[PersonBatch] = iter(())
     began, computed = time.monotonic(), 0
 

@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
+from diffreid_lightning.cores import loader_processes
 from diffreid_lightning.datasets import PersonDataset, open_dataset
 from diffreid_lightning.datasets.concat import (
     ConcatRows,
@@ -317,7 +318,7 @@ class ReIDDataModule(LightningDataModule):
         workers = self.num_workers
         if workers is None:
             local = int(os.environ.get("LOCAL_WORLD_SIZE", 0)) or getattr(self.trainer, "num_devices", 1) or 1
-            workers = max(1, min(8, (os.cpu_count() or 1) // local))
+            workers = loader_processes(local)
         return DataLoader(
             images,
             num_workers=workers,

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from diffreid_lightning.cli.commands.parser import CommandParser
+from diffreid_lightning.cores import usable_cores
 from diffreid_lightning.errors import UserError, first_line
 
 _USAGE = "python -m diffreid_lightning doctor"
@@ -107,7 +108,7 @@ def _runs(device: str, kind: object) -> bool:
 
 
 def _resources() -> Iterator[Finding]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = usable_cores()
     yield OK, "cores", f"{cores}"
     meminfo = Path("/proc/meminfo")
     lines = meminfo.read_text().splitlines() if meminfo.is_file() else []

@@ -1,0 +1,21 @@
+"""Count the cores of this process and share them out."""
+
+from __future__ import annotations
+
+import os
+
+_MOST_LOADERS = 8
+
+
+def usable_cores() -> int:
+    """Count the cores that this process may use: those of its SLURM task or container set, not all of the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def loader_processes(sharing: int = 1) -> int:
+    """Return the default number of loader processes: one per core, at most 8.
+
+    Args:
+        sharing: processes that have these cores in common, such as those of DDP on one machine.
+    """
+    return max(1, min(_MOST_LOADERS, usable_cores() // sharing))

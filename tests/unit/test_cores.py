@@ -1,0 +1,27 @@
+"""Loader processes follow the cores that a process may use, not the machine's."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from diffreid_lightning.cores import loader_processes, usable_cores
+
+
+def test_a_restricted_process_counts_its_own_cores() -> None:
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert usable_cores() == 1
+    finally:
+        os.sched_setaffinity(0, before)
+    assert usable_cores() == len(before)
+
+
+@pytest.mark.parametrize(("cores", "sharing", "processes"), [(64, 1, 8), (8, 4, 2), (2, 4, 1), (1, 1, 1)])
+def test_loader_processes_share_the_cores(
+    monkeypatch: pytest.MonkeyPatch, cores: int, sharing: int, processes: int
+) -> None:
+    monkeypatch.setattr("diffreid_lightning.cores.usable_cores", lambda: cores)
+    assert loader_processes(sharing) == processes
