@@ -8,7 +8,7 @@ _MOST_LOADERS = 8
 
 
 def usable_cores() -> int:
-    """Count the cores that this process may use: those of its SLURM task or container set, not all of the machine's."""
+    """Count the cores that this process may use: those of its SLURM task or cpuset, not all of the machine's."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -16,6 +16,10 @@ def loader_processes(sharing: int = 1) -> int:
     """Return the default number of loader processes: one per core, at most 8.
 
     Args:
-        sharing: processes that have these cores in common, such as those of DDP on one machine.
+        sharing: processes that have these cores in common, such as those of DDP on one machine. A task that SLURM has
+            bound to cores has them for itself.
     """
+    of_task = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    if of_task.isdecimal() and usable_cores() <= int(of_task):
+        sharing = 1
     return max(1, min(_MOST_LOADERS, usable_cores() // sharing))

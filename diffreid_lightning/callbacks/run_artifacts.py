@@ -22,14 +22,15 @@ from diffreid_lightning.backbones.timm_folder import CONFIG_FILE, WEIGHTS_FILE
 from diffreid_lightning.backbones.timm_model import LOCAL_SCHEME
 from diffreid_lightning.callbacks.manifest_writer import ManifestWriter
 from diffreid_lightning.datasets.diff_person import NOTE
-from diffreid_lightning.errors import first_line
+from diffreid_lightning.errors import UserError, first_line
 from diffreid_lightning.manifest.lineage import find_manifest_hashes
 from diffreid_lightning.manifest.manifest import FILE_NAME, Manifest
+from diffreid_lightning.paths import user_path
 from diffreid_lightning.tracking import WandbTracker
 from diffreid_lightning.training.trainer_parts import callbacks_of, datamodule_of
 
 MANIFEST = "manifest"
-#: files by which a folder is known; those of later rooms are written out
+#: files by which a folder is known; names of later packages are repeated here, since this one may not import them
 _MARKS = {
     "personalized": ("identities.json",),
     "scorer": ("scorer.json",),
@@ -79,7 +80,7 @@ def find_artifact(path: Path) -> StageArtifact | None:
 
 
 def log_stage(trainer: Trainer, settings: Any, run: Path) -> None:
-    """Log inputs and outputs of a finished stage with every tracker of the trainer that wants them.
+    """Log inputs and outputs of a finished stage with every tracker whose ``artifacts`` is not ``none``.
 
     Args:
         trainer: has fitted or predicted.
@@ -108,7 +109,7 @@ def log_artifacts(tracker: WandbTracker, settings: Any, written: Sequence[Path],
     if tracker.artifacts == "none" or tracker.mode == "disabled":
         return
     try:
-        inputs = {each.name: each for each in _named_in(settings)}
+        inputs = {each.name: each for each in _find_named(settings)}
         outputs = [found for folder in written if (found := find_artifact(folder)) is not None]
         # The first parent of a manifest is what its stage read.
         parents = [Manifest.read(each.path).parents[:1] for each in outputs if each.kind == MANIFEST and each.path]
@@ -142,14 +143,17 @@ def _build(each: StageArtifact, how: str, inputs: Iterable[str]) -> Any:
     return artifact
 
 
-def _named_in(settings: Any) -> Iterator[StageArtifact]:
+def _find_named(settings: Any) -> Iterator[StageArtifact]:
     if isinstance(settings, Mapping):
         settings = list(settings.values())
     if isinstance(settings, (list, tuple)):
         for value in settings:
-            yield from _named_in(value)
+            yield from _find_named(value)
     elif isinstance(settings, (str, Path)) and str(settings):
-        path = Path(str(settings).removeprefix(LOCAL_SCHEME)).expanduser()
+        try:
+            path = user_path(str(settings).removeprefix(LOCAL_SCHEME))
+        except UserError:  # a text, no path
+            return
         found = find_artifact(path.parent if path.name == FILE_NAME else path)
         if found is not None:
             yield found

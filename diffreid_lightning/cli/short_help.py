@@ -57,7 +57,7 @@ _SETTINGS = {
     "seed_everything": "seed of weights, batches and augmentation",
 }
 _FURTHER = {
-    "model.init_from": "initial weights: RUN/backbone, a folder, timm, null",
+    "model.init_from": "initial weights: RUN/backbone, hf-hub:OWNER/NAME, null",
     "test_with": "weights for the test at the end: last, best or none",
 }
 
@@ -110,7 +110,7 @@ def _configs(command: str) -> list[tuple[str, str]]:
     found = []
     for file in sorted(configs_folder().glob("[sr]*/*.yaml")):
         comment = "\n".join(re.findall(r"^# ?(.*)", file.read_text(encoding="utf-8"), re.MULTILINE))
-        if re.search(rf"python -m diffreid_lightning {command} .*--config", comment):
+        if re.search(rf"python -m diffreid_lightning {command} .*--config {file.parent.name}/{file.stem}\b", comment):
             comment = re.sub(r"^Stage \d, [^:]*: ", "", comment)
             clause = re.split(r"[.:](?:\s|$)|\n\s*(?=python -m)", comment, maxsplit=1)[0]
             found.append((f"{file.parent.name}/{file.stem}", shorten(" ".join(clause.split()), 76, placeholder=" ...")))

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from diffreid_lightning.cores import usable_cores
 from diffreid_lightning.errors import UserError, check_range
 
 #: By setting: the least and the most (None: any finite number). -1 is Lightning's word for no end.
@@ -89,7 +88,7 @@ def _check_length(trainer: Any) -> None:
 def _check_processes(trainer: Any) -> None:
     devices, nodes = trainer.get("devices"), trainer.get("num_nodes")
     asked = int(devices) if isinstance(devices, str) and devices.lstrip("-").isdecimal() else devices
-    cores = usable_cores()
+    cores = os.cpu_count() or 1
     on_cpu = trainer.get("accelerator") == "cpu" or not torch.cuda.is_available()
     if on_cpu and isinstance(asked, int) and asked > _PER_CORE * cores:
         raise UserError(

@@ -94,8 +94,10 @@ def check_parts(folder: Path, model: str | Path, weights: bool = True) -> str:
         )
     for part, classes in LAYOUTS[name].items():
         entry = index.get(part)
-        found = entry[1] if isinstance(entry, list) and len(entry) == 2 else None
-        if not isinstance(found, str) or (classes is not None and found not in classes):
+        library, found = entry if isinstance(entry, list) and len(entry) == 2 else (None, None)
+        # Another library may be a file of the folder, which some releases of diffusers would run.
+        known = isinstance(found, str) and library in ("diffusers", "transformers")
+        if not known or (classes is not None and found not in classes):
             raise UserError(
                 f"The diffusion model at {model} has another {part} than a {name} of Stable Diffusion.",
                 looked_for=f"{part}: {' or '.join(classes) if classes else 'a scheduler of diffusers'} in {INDEX}",

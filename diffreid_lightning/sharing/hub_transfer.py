@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +13,9 @@ from typing import Any
 
 from huggingface_hub import CommitOperationAdd, HfApi, constants, snapshot_download
 from huggingface_hub.errors import (
+    GatedRepoError,
     HfHubHTTPError,
+    HFValidationError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -30,9 +33,9 @@ from diffreid_lightning.sharing.shared_folder import (
     is_hidden,
     kind_of_files,
     list_files,
-    refuse_pickles,
+    refuse_other_files,
 )
-from diffreid_lightning.storage.atomic import exchange
+from diffreid_lightning.storage.atomic import describe_backup, exchange
 from diffreid_lightning.storage.hub import connection_obstacle, is_hub_id
 
 CARD = "README.md"
@@ -78,7 +81,7 @@ def push(path: Path, repo: str, *, public: bool, revision: str | None, license: 
     _refuse_without_network(repo_id)
     api = HfApi(endpoint=constants.ENDPOINT)
     place: dict[str, Any] = {"repo_id": repo_id, "repo_type": kind.repo_type}
-    with _worded(repo_id, "write"):
+    with _translated(repo_id, "write"):
         url = api.create_repo(**place, private=not public, exist_ok=True)
         private = bool(api.repo_info(**place).private)
         if not (private or public):
@@ -103,7 +106,8 @@ def _card(folder: Path, kind: Kind, repo_id: str, license: str | None) -> bytes 
 
 
 def _upload(api: HfApi, place: Mapping[str, Any], folder: Path, kind: Kind, card: bytes | None) -> None:
-    there = set(_files_there(api, place)) - {CARD}
+    names = set(_files_there(api, place))
+    there = names - {CARD}
     if there and kind_of_files(there) is not kind:
         raise UserError(
             f"The repository {place['repo_id']} holds something else.",
@@ -111,7 +115,7 @@ def _upload(api: HfApi, place: Mapping[str, Any], folder: Path, kind: Kind, card
             found=shorten(sorted(there), 6),
             remedy="give another repository",
         )
-    if card is not None:
+    if card is not None and CARD not in names:  # one that is there may have been edited
         api.create_commit(**place, operations=[CommitOperationAdd(CARD, card)], commit_message="Write the card")
     stale = [glob.escape(name) for name in sorted(there - set(list_files(folder)))]
     api.upload_folder(
@@ -141,8 +145,9 @@ def pull(repo: str, out: Path, revision: str | None) -> tuple[Kind, bool]:
         RunError: the transfer broke off; the same command goes on.
     """
     repo_id = _repo_id(repo.removeprefix(_DATASETS))
+    _refuse_place(out)
     _refuse_without_network(repo_id)
-    with _worded(repo_id, "read"):
+    with _translated(repo_id, "read"):
         place, files = _listing(HfApi(endpoint=constants.ENDPOINT), repo_id, repo.startswith(_DATASETS), revision)
     kind = kind_of_files(files)
     if kind is None:
@@ -152,9 +157,12 @@ def pull(repo: str, out: Path, revision: str | None) -> tuple[Kind, bool]:
             found=shorten(sorted(files), 6) or "no files",
             remedy="fetch other repositories with: hf download OWNER/NAME",
         )
-    refuse_pickles(files, f"The repository {repo_id}")
+    refuse_other_files(files, f"The repository {repo_id}")
     if (out.is_dir() and any(out.iterdir())) or out.is_file():
-        differing = _differing(out, files)
+        tops = {name.partition("/")[0] for name in files}
+        # A folder of something else, such as a home folder, is not walked through.
+        foreign = sorted({entry.name for entry in out.iterdir()} - tops) if out.is_dir() else []
+        differing = [name for name in foreign if not is_hidden(name)] or _list_differences(out, files)
         if out.is_dir() and not differing:
             return kind, True
         raise UserError(
@@ -169,11 +177,11 @@ def pull(repo: str, out: Path, revision: str | None) -> tuple[Kind, bool]:
 
 def _download(place: Mapping[str, Any], files: Mapping[str, RepoFile], kind: Kind, out: Path) -> None:
     partial = out.with_name(f".{out.name}.pull")  # kept after an interruption
-    with _worded(place["repo_id"], "read"):
+    with _translated(place["repo_id"], "read"):
         snapshot_download(**place, local_dir=partial, ignore_patterns=list(_HIDDEN), endpoint=constants.ENDPOINT)
     for name in set(list_files(partial)) - set(files):  # of an interrupted download of an earlier revision
         (partial / name).unlink()
-    differing = _differing(partial, files)
+    differing = _list_differences(partial, files)
     if differing:
         shutil.rmtree(partial)
         raise RunError(
@@ -183,11 +191,27 @@ def _download(place: Mapping[str, Any], files: Mapping[str, RepoFile], kind: Kin
         )
     try:
         check_shared(partial, kind)
-    except UserError:
+    except UserError as error:
         shutil.rmtree(partial)
-        raise
+        raise UserError(
+            f"The repository {place['repo_id']} holds no usable {kind.name.removeprefix('a ')}.",
+            found=" ".join(str(error).replace(str(partial), "it").split()),
+            remedy="ask its owner to push it again",
+        ) from error
     shutil.rmtree(partial / ".cache", ignore_errors=True)
     exchange(partial, out)
+
+
+def _refuse_place(out: Path) -> None:
+    """Refuse a folder that cannot be exchanged for a new one without loss."""
+    kept = describe_backup(out)
+    if kept is not None:
+        raise UserError(f"{out} is not written.", found=kept, remedy="do that, or give another folder with --out")
+    if out.is_symlink() or out.resolve() == Path.cwd():
+        raise UserError(
+            f"{out} is {'a link' if out.is_symlink() else 'the current folder'} and is not replaced.",
+            remedy="give a new folder with --out",
+        )
 
 
 def _repo_id(repo: str) -> str:
@@ -232,7 +256,7 @@ def _files_there(api: HfApi, place: Mapping[str, Any]) -> dict[str, RepoFile]:
     return {each.path: each for each in entries if isinstance(each, RepoFile) and not is_hidden(each.path)}
 
 
-def _differing(folder: Path, files: Mapping[str, RepoFile]) -> list[str]:
+def _list_differences(folder: Path, files: Mapping[str, RepoFile]) -> list[str]:
     """List the files that only one side has, and those whose content hashes differ."""
     here = set(list_files(folder)) if folder.is_dir() else set()
     return sorted((here ^ set(files)) | {name for name in here & set(files) if not _equals(folder / name, files[name])})
@@ -251,12 +275,28 @@ def _equals(file: Path, entry: RepoFile) -> bool:
 
 
 @contextmanager
-def _worded(repo_id: str, verb: str) -> Iterator[None]:
+def _translated(repo_id: str, verb: str) -> Iterator[None]:
     """Turn the errors of the hub's client into the package's own."""
     try:
         yield
     except DiffReIDError:
         raise
+    except GatedRepoError as error:
+        raise UserError(
+            f"{repo_id} is gated.",
+            found=first_line(error),
+            remedy=f"ask for access at {constants.ENDPOINT}/{repo_id}, and " + _LOGIN.format(verb),
+        ) from error
+    except HFValidationError as error:
+        raise UserError(
+            f"{repo_id!r} does not name a repository of the hub.", found=first_line(error), remedy="correct the name"
+        ) from error
+    except json.JSONDecodeError as error:
+        raise RunError(
+            "The hub's answer cannot be read.",
+            found=first_line(error),
+            remedy="a proxy may have answered in its place; run the same command again",
+        ) from error
     except RepositoryNotFoundError as error:
         raise UserError(
             f"There is no repository {repo_id} that can be seen.",
@@ -272,6 +312,8 @@ def _worded(repo_id: str, verb: str) -> Iterator[None]:
     except HfHubHTTPError as error:
         raise _refusal(repo_id, verb, error) from error
     except ValueError as error:  # the client's, for a card whose header the hub does not take
+        if verb != "write":
+            raise
         raise UserError(
             f"The hub refuses what is sent to {repo_id}.",
             found=" ".join(str(error).split()),
@@ -283,7 +325,7 @@ def _worded(repo_id: str, verb: str) -> Iterator[None]:
         raise RunError(
             f"The transfer of {repo_id} broke off.",
             found=first_line(error),
-            remedy="run the same command again; files that are through are not sent again",
+            remedy="run the same command again; files already transferred are skipped",
         ) from error
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from diffreid_lightning.backbones.timm_folder import read_timm_folder
+from diffreid_lightning.backbones.timm_model import HUB_SCHEME, LOCAL_SCHEME
 from diffreid_lightning.manifest.lineage import read_provenance
 from diffreid_lightning.personalization.checkpoint import LORA_FOLDER, PIPELINE_FOLDER, read_note, read_tokens
 from diffreid_lightning.run_summary import PROVENANCE_FILE
@@ -17,6 +18,8 @@ from diffreid_lightning.sharing.shared_folder import BACKBONE, Kind
 from diffreid_lightning.storage.hub import is_hub_id
 
 RESULTS_FILE = "results.csv"
+RESULT_COLUMNS = ("stage", "dataset", "weights")  #: with which a table of ours begins
+_MOST_RESULTS = 20
 _TRAINING = ("steps", "epochs", "module", "converted_from")
 _USE = (
     "For research on person re-identification. Not for identifying people without a legal basis, and not for tracking "
@@ -117,7 +120,9 @@ def _personalized(folder: Path, repo_id: str) -> tuple[list[str], dict[str, Any]
 
 def _public_name(source: str) -> str:
     """Shorten a local path to its last part: the folders of a computer do not belong on a card."""
-    return Path(source).name if Path(source).is_absolute() or source.startswith("~") else source
+    if source.startswith(HUB_SCHEME) or (is_hub_id(source) and not Path(source).exists()):
+        return source
+    return Path(source.removeprefix(LOCAL_SCHEME)).name
 
 
 def _training_data(note: Any) -> Iterator[tuple[list[str], str]]:
@@ -137,7 +142,8 @@ def _results(file: Path) -> list[str]:
         return []
     with file.open(newline="", encoding="utf-8") as opened:
         rows = [row for row in csv.reader(opened) if row]
-    if len(rows) < 2:
+    if len(rows) < 2 or rows[0][: len(RESULT_COLUMNS)] != list(RESULT_COLUMNS):  # a table of something else
         return []
+    rows = rows[: 1 + _MOST_RESULTS]
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
     return ["## Results\n", lines[0], "|" + "---|" * len(rows[0]), *lines[1:], ""]

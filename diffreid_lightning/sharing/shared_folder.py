@@ -14,12 +14,15 @@ from diffreid_lightning.datasets.diff_person import NOTE, DiffPerson
 from diffreid_lightning.errors import UserError, first_line, shorten
 from diffreid_lightning.filtering.scorer_checkpoint import NOTE as SCORER
 from diffreid_lightning.filtering.selection import DATASET
+from diffreid_lightning.manifest.image_root import IMAGE_SUFFIXES
 from diffreid_lightning.manifest.manifest import FILE_NAME
 from diffreid_lightning.personalization.callbacks import FOLDER
 from diffreid_lightning.personalization.checkpoint import IDENTITIES_FILE, PIPELINE_FOLDER, TOKENS_FILE, read_note
 from diffreid_lightning.storage.atomic import describe_existing
 
-_PICKLES = frozenset([".bin", ".ckpt", ".pth", ".pt", ".pkl", ".pickle", ".tar", ".joblib", ".dill", ".npy", ".npz"])
+#: of what the three kinds hold: tables, texts, tensors and pictures; nothing that is run or unpickled
+_SHARED = frozenset([".safetensors", ".parquet", ".json", ".txt", ".model", ".md", ".csv", *IMAGE_SUFFIXES])
+_WITHOUT_SUFFIX = ("LICENSE", "NOTICE")
 REAL_IMAGES = "card/nearest_real.png"  #: of Diff-Person: generated images beside the real ones nearest to them
 _DEPTH = 3  # of a run's folder below a chain's root
 _AGAIN = "write the folder again with the command that made it, or fetch it again"
@@ -69,13 +72,22 @@ def _check_personalized(folder: Path) -> None:
 def _check_diff_person(folder: Path) -> None:
     dataset = DiffPerson(folder)
     dataset.note()
-    missing = [name for name in dataset.scan()[0].table["file_name"].to_pylist() if not (folder / name).is_file()]
+    manifest = dataset.scan()[0]
+    if manifest.root.resolve() != folder.resolve():
+        raise UserError(
+            f"{folder} names images outside itself.",
+            looked_for=str(folder),
+            found=str(manifest.root),
+            remedy="write it again by select, which copies the images",
+        )
+    here = set(list_files(folder))  # what is transferred: nothing hidden, and nothing behind a link to a folder
+    missing = [name for name in manifest.table["file_name"].to_pylist() if name not in here]
     if missing:
         raise UserError(
             f"{folder} lacks images.",
             looked_for=f"every image of {FILE_NAME}",
             found=f"{len(missing):,} are missing: {shorten(missing, 3)}",
-            remedy=_AGAIN,
+            remedy=f"{_AGAIN}; links to folders are not followed",
         )
 
 
@@ -153,13 +165,13 @@ def find_shared(path: Path) -> tuple[Path, Kind]:
 
 
 def check_shared(folder: Path, kind: Kind) -> None:
-    """Check that a folder is complete and readable, and holds no pickle.
+    """Check that a folder is complete and readable, and holds no file that may run code.
 
     Raises:
         UserError: it is not.
     """
     names = list_files(folder)
-    refuse_pickles(names, str(folder))
+    refuse_other_files(names, str(folder))
     kind.check(folder)
     for name in names:
         if name.endswith(".safetensors"):
@@ -170,18 +182,19 @@ def check_shared(folder: Path, kind: Kind) -> None:
                 raise UserError(f"{folder / name} is damaged.", found=first_line(error), remedy=_AGAIN) from error
 
 
-def refuse_pickles(names: Collection[str], place: str) -> None:
-    """Refuse files that may run code when they are opened.
+def refuse_other_files(names: Collection[str], place: str) -> None:
+    """Refuse files that do not belong to the three kinds: pickles and programs among them run code when opened.
 
     Raises:
         UserError: there are some.
     """
-    pickles = [name for name in names if PurePosixPath(name).suffix.lower() in _PICKLES]
-    if pickles:
+    paths = [PurePosixPath(name) for name in names]
+    others = [path for path in paths if path.suffix.lower() not in _SHARED and path.name not in _WITHOUT_SUFFIX]
+    if others:
         raise UserError(
-            f"{place} holds files that may be pickles.",
-            looked_for="safetensors, Parquet, JSON and pictures only",
-            found=shorten(pickles, 4),
+            f"{place} holds files that may be pickles or programs.",
+            looked_for="safetensors, Parquet, JSON, texts and pictures only",
+            found=shorten(map(str, others), 4),
             remedy="share and fetch repositories without them; timm's own weights need no pull: "
             "--model.init_from hf-hub:OWNER/NAME",
         )

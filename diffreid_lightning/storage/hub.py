@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
-from huggingface_hub import constants, hf_hub_download
+from huggingface_hub import _CACHED_NO_EXIST, constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     EntryNotFoundError,
     HfHubHTTPError,
@@ -15,6 +14,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 from huggingface_hub.utils import get_session
+from lightning.pytorch.utilities import rank_zero_warn
 
 from diffreid_lightning.errors import UserError
 
@@ -29,6 +29,10 @@ _REMEDY = (
 def is_hub_id(name: str) -> bool:
     """Return true if a name has the form of a hub repository: ``owner/name``, optionally with ``@revision``."""
     return _HUB_ID.fullmatch(name) is not None
+
+
+class MissingHubFile(UserError):
+    """Raised for a file that a repository does not have."""
 
 
 def hub_file(repo_id: str, filename: str, remedy: str = _REMEDY) -> Path:
@@ -46,7 +50,8 @@ def hub_file(repo_id: str, filename: str, remedy: str = _REMEDY) -> Path:
         Path of the file in the hub's cache.
 
     Raises:
-        UserError: the file is not in the cache and cannot be downloaded: no network, no such repository, no such file.
+        MissingHubFile: the repository has no such file.
+        UserError: the file is not in the cache and cannot be downloaded: no network, no such repository.
     """
     repository, _, revision = repo_id.partition("@")
     try:
@@ -55,6 +60,8 @@ def hub_file(repo_id: str, filename: str, remedy: str = _REMEDY) -> Path:
         pass
     except ValueError as error:  # the hub's own check of the name
         raise _unavailable_error(repo_id, filename, str(error), remedy) from error
+    if try_to_load_from_cache(repository, filename, revision=revision or None) is _CACHED_NO_EXIST:
+        raise MissingHubFile(f"{repo_id} has no {filename}.", remedy=remedy)
     obstacle = connection_obstacle()
     if obstacle:
         raise _unavailable_error(
@@ -67,7 +74,7 @@ def hub_file(repo_id: str, filename: str, remedy: str = _REMEDY) -> Path:
     except RepositoryNotFoundError as error:
         raise _unavailable_error(repo_id, filename, "no such repository, or it requires a login", remedy) from error
     except EntryNotFoundError as error:
-        raise _unavailable_error(repo_id, filename, "the repository has no such file", remedy) from error
+        raise MissingHubFile(f"{repo_id} has no {filename}.", remedy=remedy) from error
     except HfHubHTTPError as error:
         raise _unavailable_error(repo_id, filename, str(error), remedy) from error
 
@@ -78,7 +85,8 @@ def hub_folder(repo_id: str, required: Sequence[str], optional: Sequence[str], r
     Args:
         repo_id: ``owner/name``, optionally with ``@revision``.
         required: names of files that the repository must have.
-        optional: names of files that it may have; they are left out where it lacks them.
+        optional: names of files that it may have; they are left out where it lacks them, and with a
+            warning where that cannot be asked.
         remedy: what the user can do if a required one is not available.
 
     Raises:
@@ -90,8 +98,12 @@ def hub_folder(repo_id: str, required: Sequence[str], optional: Sequence[str], r
     for name in required[1:]:
         hub_file(pinned, name, remedy)
     for name in optional:
-        with suppress(UserError):
+        try:
             hub_file(pinned, name, remedy)
+        except MissingHubFile:
+            pass
+        except UserError as error:
+            rank_zero_warn(f"It is not known whether the hub's {repo_id} has {name}, which is left out: {error.found}")
     return folder
 
 

@@ -120,7 +120,8 @@ class UnlabeledDataModule(ReIDDataModule):
         """Return the unlabeled images of the training set, and the labeled sources beside them."""
         described = super().provenance
         unlabeled = [{"names": each["sources"], "manifest": each["manifest"]} for each in described["manifests"]]
-        described.update(unlabeled=unlabeled, manifests=[describe_source(each.manifest()) for each in self._sources])
+        labeled = [describe_source(each.training_manifest()) for each in self._sources]
+        described.update(unlabeled=unlabeled, manifests=labeled)
         described.update(identities="none: labels come from clusters", camera_ids=len(np.unique(self.camids)))
         return described
 

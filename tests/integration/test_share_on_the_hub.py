@@ -48,7 +48,7 @@ def write_backbone(run: Path) -> Path:
         "init_from": str(run / "earlier"),
     }
     folder = save_backbone(backbone, run / "backbone", provenance=provenance)
-    (run / "results.csv").write_text("stage,dataset,mAP\ntest,market1501,12.3456\n", encoding="utf-8")
+    (run / "results.csv").write_text("stage,dataset,weights,mAP\ntest,market1501,last,12.3456\n", encoding="utf-8")
     return folder
 
 
@@ -125,7 +125,7 @@ def test_the_card_of_a_backbone_loads_it_in_stock_timm(hub: Hub, command: Comman
     card = hub.repositories["models/me/net"].commits[hub.repositories["models/me/net"].branches["main"]]["README.md"]
     text = card.decode()
     assert "license: mit" in text and "image size: 64 × 32" in text
-    assert "| test | market1501 | 12.3456 |" in text
+    assert "| test | market1501 | last | 12.3456 |" in text
     code = text.partition("```python\n")[2].partition("```")[0]
     check = f"\nimport torch, safetensors.torch\nfirst = safetensors.torch.load_file('{folder / 'model.safetensors'}')"
     check += "\nassert all(torch.equal(v, first[k]) for k, v in model.state_dict().items())"
@@ -276,3 +276,66 @@ def test_an_interrupted_pull_goes_on(
     fetched = {line.rpartition("/")[2] for line in hub.asked if line.startswith("GET /me/net/resolve")}
     assert fetched == set(sent) - kept
     assert contents(tmp_path / "here") == sent
+
+
+def damage_program(folder: Path) -> None:
+    (folder / "sampler.py").write_text("print('run')", encoding="utf-8")
+
+
+def damage_link(folder: Path) -> None:
+    (folder / "images").rename(folder.with_name("elsewhere"))
+    (folder / "images").symlink_to(folder.with_name("elsewhere"))
+
+
+def damage_root(folder: Path) -> None:
+    Manifest.from_columns(folder.parent, Manifest.read(folder).table.to_pydict()).write(folder)
+
+
+DAMAGES = {
+    "a program": (damage_program, "may be pickles or programs"),
+    "images behind a link": (damage_link, "links to folders are not followed"),
+    "images elsewhere": (damage_root, "names images outside itself"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_would_not_arrive_whole_is_not_sent(
+    damage: str, hub: Hub, command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_diff_person(tmp_path / "run")
+    make, told = DAMAGES[damage]
+    make(folder)
+    assert command("push", folder, "me/set") == 2
+    assert told in capsys.readouterr().err
+    assert not hub.repositories
+
+
+def test_a_card_that_is_on_the_hub_is_kept(hub: Hub, command: Command, tmp_path: Path) -> None:
+    folder = write_backbone(tmp_path / "run")
+    assert command("push", folder, "me/net", "--license", "mit") == 0
+    assert command("push", folder, "me/net") == 0
+    repository = hub.repositories["models/me/net"]
+    assert b"license: mit" in repository.commits[repository.branches["main"]]["README.md"]
+
+
+def test_a_table_of_something_else_is_not_published(hub: Hub, command: Command, tmp_path: Path) -> None:
+    folder = write_backbone(tmp_path / "run")
+    (folder.parent / "results.csv").write_text("customer,phone\nsomebody,123\n", encoding="utf-8")
+    assert command("push", folder, "me/net") == 0
+    assert not any("somebody" in card for card in hub.cards)
+
+
+@pytest.mark.parametrize("place", ["the current folder", "a link", "beside a backup"])
+def test_pull_writes_no_place_that_would_be_lost(
+    place: str, hub: Hub, command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    assert command("push", write_backbone(tmp_path / "run"), "me/net") == 0
+    for name in ("empty", ".set.previous"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    out = {"the current folder": ".", "a link": str(tmp_path / "link"), "beside a backup": str(tmp_path / "set")}[place]
+    monkeypatch.chdir(tmp_path / "empty")
+    assert command("pull", "me/net", "--out", out) == 2
+    assert "rename it back" in capsys.readouterr().err or place != "beside a backup"
+    assert (tmp_path / "link").is_symlink() and (tmp_path / ".set.previous").is_dir() and Path.cwd().is_dir()

@@ -50,6 +50,7 @@ def test_a_run_is_put_to_use(
     assert all(line.startswith(f"{image.name},") and f",{names[0]}," not in line for line in lines[1:])
     assert command("search", image, "a.parquet", "--out", "found") == 2
     assert command("search", image, "none.parquet", "--model", run, "--out", "found") == 2
+    assert "embed IMAGES" in capsys.readouterr().err
 
     # 3. Thresholds rest on the people that the run has held out.
     assert command("thresholds", run, "--fmr", 0.1, "--fnmr", 0.2, "--num_workers", 0) == 0

@@ -24,4 +24,13 @@ def test_loader_processes_share_the_cores(
     monkeypatch: pytest.MonkeyPatch, cores: int, sharing: int, processes: int
 ) -> None:
     monkeypatch.setattr("diffreid_lightning.cores.usable_cores", lambda: cores)
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
     assert loader_processes(sharing) == processes
+
+
+def test_a_task_that_slurm_has_bound_shares_its_cores_with_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("diffreid_lightning.cores.usable_cores", lambda: 8)
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "8")
+    assert loader_processes(2) == 8
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "4")  # not bound: the node's cores are seen
+    assert loader_processes(2) == 4

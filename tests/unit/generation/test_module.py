@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -163,12 +164,14 @@ def test_a_guidance_interval_is_the_stock_pipeline_with_guidance_turned_off(chec
     assert ours.cache_key != whole.cache_key
 
 
-def test_a_guidance_interval_counts_the_steps_that_a_reference_leaves_out() -> None:
-    weights = np.full((6, 2, 3), 4.0, np.float32)  # the last 6 of 10 steps
-    limited = limit_guidance(weights, (0.0, 0.6), begin=0.4)
-    assert np.array_equal(limited[:2], weights[:2])
-    assert np.array_equal(find_evaluated(limited[2:]), [[False, True, False]] * 4)
-    assert np.array_equal(limit_guidance(weights, (0.0, 1.0), begin=0.4), weights)
+@pytest.mark.parametrize("steps", [5, 10, 12, 30])
+def test_a_guidance_interval_counts_the_steps_that_a_reference_leaves_out(steps: int) -> None:
+    for skipped in range(steps):
+        weights = np.full((steps - skipped, 2, 3), 4.0, np.float32)
+        for tenths in range(1, 11):
+            limited = limit_guidance(weights, (0.0, tenths / 10), begin=skipped / steps)
+            guided = [Fraction(step, steps) < Fraction(tenths, 10) for step in range(skipped, steps)]
+            assert np.array_equal(find_evaluated(limited), [[guides, True, guides] for guides in guided])
 
 
 def test_sdedit_is_the_stock_image_to_image_pipeline(checkpoints: dict[str, Path]) -> None:
