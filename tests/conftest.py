@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; commands that tests start inherit it
 
 

@@ -31,6 +31,15 @@ def let_threads_sleep() -> None:
         os.environ["GOMP_SPINCOUNT"] = _SPINS
 
 
+def disable_onnx_telemetry() -> None:
+    """Keep ONNX Runtime from recording and sending how it is used, unless the environment says otherwise.
+
+    Where it is installed, diffusers imports it, and releases from 1.32 on then write to the user's cache folder and
+    report to its maker. It has to be called before that import; child processes inherit it.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+
 def check_environment() -> None:
     """Check the variables that a launcher sets, and the one that matplotlib reads as it is imported.
 

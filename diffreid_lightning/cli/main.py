@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from diffreid_lightning.cli import run_folder, signals, uncaught_errors
 from diffreid_lightning.cli.environment import (
     check_environment,
+    disable_onnx_telemetry,
     flush_streams,
     let_streams_take_anything,
     let_threads_sleep,
@@ -75,6 +76,7 @@ def main(args: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if args is None else args)
     let_streams_take_anything()
     let_threads_sleep()
+    disable_onnx_telemetry()
     with signals.noticed() as arrived, uncaught_errors.threads_worded():
         try:
             code = _dispatch(words)

@@ -24,6 +24,7 @@ from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: a process forks safely while it has one thread
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # as the command line has it before anything is imported
 os.environ["WANDB_MODE"] = "disabled"
 os.environ["PYTHONWARNINGS"] = "ignore"
 
