@@ -88,7 +88,7 @@ def write_short_help(command: str) -> str:
 
 def _settings() -> list[tuple[str, str]]:
     default = read_yaml(configs_folder() / "default.yaml")
-    rows = [(f"{name} {_shown(_find(default, name))}", text) for name, text in _SETTINGS.items()]
+    rows = [(f"{name} {_format_value(_find(default, name))}", text) for name, text in _SETTINGS.items()]
     return rows + [(f"{name} ...", text) for name, text in _FURTHER.items()]
 
 
@@ -98,7 +98,7 @@ def _find(config: Any, name: str) -> Any:
                   name.split("."), config)  # fmt: skip
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, list):
         names = [each["class_path"] if isinstance(each, dict) else str(each) for each in value]
         return f"[{','.join(names)}]"

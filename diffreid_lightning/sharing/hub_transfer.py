@@ -81,7 +81,7 @@ def push(path: Path, repo: str, *, public: bool, revision: str | None, license: 
     _refuse_without_network(repo_id)
     api = HfApi(endpoint=constants.ENDPOINT)
     place: dict[str, Any] = {"repo_id": repo_id, "repo_type": kind.repo_type}
-    with _translated(repo_id, "write"):
+    with _translate_errors(repo_id, "write"):
         url = api.create_repo(**place, private=not public, exist_ok=True)
         private = bool(api.repo_info(**place).private)
         if not (private or public):
@@ -147,7 +147,7 @@ def pull(repo: str, out: Path, revision: str | None) -> tuple[Kind, bool]:
     repo_id = _repo_id(repo.removeprefix(_DATASETS))
     _refuse_place(out)
     _refuse_without_network(repo_id)
-    with _translated(repo_id, "read"):
+    with _translate_errors(repo_id, "read"):
         place, files = _listing(HfApi(endpoint=constants.ENDPOINT), repo_id, repo.startswith(_DATASETS), revision)
     kind = kind_of_files(files)
     if kind is None:
@@ -177,7 +177,7 @@ def pull(repo: str, out: Path, revision: str | None) -> tuple[Kind, bool]:
 
 def _download(place: Mapping[str, Any], files: Mapping[str, RepoFile], kind: Kind, out: Path) -> None:
     partial = out.with_name(f".{out.name}.pull")  # kept after an interruption
-    with _translated(place["repo_id"], "read"):
+    with _translate_errors(place["repo_id"], "read"):
         snapshot_download(**place, local_dir=partial, ignore_patterns=list(_HIDDEN), endpoint=constants.ENDPOINT)
     for name in set(list_files(partial)) - set(files):  # of an interrupted download of an earlier revision
         (partial / name).unlink()
@@ -275,7 +275,7 @@ def _equals(file: Path, entry: RepoFile) -> bool:
 
 
 @contextmanager
-def _translated(repo_id: str, verb: str) -> Iterator[None]:
+def _translate_errors(repo_id: str, verb: str) -> Iterator[None]:
     """Turn the errors of the hub's client into the package's own."""
     try:
         yield

@@ -37,7 +37,7 @@ def write_model_card(folder: Path, kind: Kind, repo_id: str, license: str | None
         repo_id: ``owner/name`` of the repository.
         license: the hub's identifier of the license; None for unknown.
     """
-    facts, header, code = (_backbone if kind is BACKBONE else _personalized)(folder, repo_id)
+    facts, header, code = (_describe_backbone if kind is BACKBONE else _describe_personalized)(folder, repo_id)
     header = {"license": license or "unknown", **header}
     training = read_provenance(folder / PROVENANCE_FILE)
     training = training.get("training", training)
@@ -58,7 +58,7 @@ def write_model_card(folder: Path, kind: Kind, repo_id: str, license: str | None
     return "\n".join(parts)
 
 
-def _backbone(folder: Path, repo_id: str) -> tuple[list[str], dict[str, Any], str]:
+def _describe_backbone(folder: Path, repo_id: str) -> tuple[list[str], dict[str, Any], str]:
     opened = read_timm_folder(folder)
     noted = opened.provenance
     size = noted.get("image_size") or opened.config.image_size
@@ -80,7 +80,7 @@ def _backbone(folder: Path, repo_id: str) -> tuple[list[str], dict[str, Any], st
     return facts, header, code
 
 
-def _personalized(folder: Path, repo_id: str) -> tuple[list[str], dict[str, Any], str]:
+def _describe_personalized(folder: Path, repo_id: str) -> tuple[list[str], dict[str, Any], str]:
     noted, (_, tokens) = read_note(folder), read_tokens(folder)
     base, sources = noted["base"]["model"], sorted({each["source"] for each in noted["identities"]})
     whole = (folder / PIPELINE_FOLDER).is_dir()
