@@ -17,13 +17,11 @@ from diffreid_lightning.diffusion.checkpoints import INDEX, locate_pipeline, wei
 from diffreid_lightning.diffusion.denoising_loop import (
     Decoded,
     Guidance,
-    Weights,
     check_part,
     decodable_size,
     decode_latents,
     denoise,
     encode_images,
-    find_evaluated,
     guidance_scale,
     limit_guidance,
 )
@@ -165,9 +163,7 @@ class GenerationModule(LightningModule):
     @property
     def evaluations(self) -> int:
         """Number of evaluations of the denoiser per image."""
-        skipped = self.diversity.count_skipped(self.sampler.steps)
-        # Weights may depend on the seed, so they are taken over several.
-        return int(find_evaluated(self._weights(self.sampler.steps - skipped, range(64), skipped)).sum())
+        return self.diversity.evaluations(self.sampler.steps, self.guidance, self.guidance_interval)
 
     def on_predict_start(self) -> None:
         """Check data, precision, identities and prompts before the first batch."""
@@ -251,14 +247,11 @@ class GenerationModule(LightningModule):
         else:
             latents = self.sampler.start(noise, timesteps)
         # 3. Denoise with guidance. 4. Decode.
-        weights = self._weights(len(timesteps), seeds, skipped)
+        weights = self.diversity.weights(len(timesteps), self.guidance, seeds)
+        weights = limit_guidance(weights, self.guidance_interval, skipped / self.sampler.steps)
         guidance = Guidance(self._prompts.unconditional(count), slots, weights, self.rescale)
         latents = denoise(self.unet, self.sampler, guidance, latents, timesteps, generators)
         return decode_latents(self.vae, latents, self.decoded_together)
-
-    def _weights(self, calls: int, seeds: Sequence[int], skipped: int) -> Weights:
-        weights = self.diversity.weights(calls, self.guidance, seeds)
-        return limit_guidance(weights, self.guidance_interval, skipped / self.sampler.steps)
 
     def _rows(self, requests: Sequence[ImageRequest], prompts: Sequence[Sequence[str]]) -> pa.Table:
         source, partition, pid = zip(*(request.key for request in requests), strict=True)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from diffreid_lightning.datasets.concat import IdentityKey
-from diffreid_lightning.diffusion.denoising_loop import Weights, find_evaluated
+from diffreid_lightning.diffusion.denoising_loop import Weights, find_evaluated, limit_guidance
 from diffreid_lightning.diffusion.prompt_template import PromptTemplate
 
 
@@ -84,15 +84,17 @@ class Diversity(ABC):
         """Return the number of sampler steps that are left out at the noisy end."""
         return 0
 
-    def evaluations(self, steps: int, guidance: float) -> int:
+    def evaluations(self, steps: int, guidance: float, interval: tuple[float, float] = (0.0, 1.0)) -> int:
         """Count the evaluations of the denoiser for one image.
 
         Args:
             steps: sampler steps, each of one call as in first-order and multistep samplers (Heun's has two).
             guidance: the guidance scale.
+            interval: part of the process in which prompts guide, as ``GenerationModule.guidance_interval``.
         """
+        skipped = self.count_skipped(steps)
         # Weights may depend on the seed, so they are taken over several.
-        weights = self.weights(steps - self.count_skipped(steps), guidance, range(64))
+        weights = limit_guidance(self.weights(steps - skipped, guidance, range(64)), interval, skipped / steps)
         return int(find_evaluated(weights).sum())
 
     @property
