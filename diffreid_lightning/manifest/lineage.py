@@ -20,13 +20,17 @@ def read_provenance(file: Path) -> dict[str, Any]:
     return read_json(file, remedy="restore the file, or export the network again")
 
 
-def find_manifest_hashes(note: Any) -> Iterator[str]:
-    """Yield every content hash under a key ``manifest``, at any depth."""
+def find_manifest_records(note: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield every mapping that has a content hash under a key ``manifest``, at any depth."""
     if isinstance(note, Mapping):
         if isinstance(note.get("manifest"), str):
-            yield note["manifest"]
-        for value in note.values():
-            yield from find_manifest_hashes(value)
-    elif isinstance(note, list):
+            yield note
+        note = list(note.values())
+    if isinstance(note, list):
         for value in note:
-            yield from find_manifest_hashes(value)
+            yield from find_manifest_records(value)
+
+
+def find_manifest_hashes(note: Any) -> Iterator[str]:
+    """Yield every content hash under a key ``manifest``, at any depth."""
+    return (record["manifest"] for record in find_manifest_records(note))

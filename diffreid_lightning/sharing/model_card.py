@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import yaml
 
 from diffreid_lightning.backbones.timm_folder import read_timm_folder
 from diffreid_lightning.backbones.timm_model import HUB_SCHEME, LOCAL_SCHEME
-from diffreid_lightning.manifest.lineage import read_provenance
+from diffreid_lightning.manifest.lineage import find_manifest_records, read_provenance
 from diffreid_lightning.personalization.checkpoint import LORA_FOLDER, PIPELINE_FOLDER, read_note, read_tokens
 from diffreid_lightning.run_summary import PROVENANCE_FILE
 from diffreid_lightning.sharing.shared_folder import BACKBONE, Kind
@@ -43,7 +42,9 @@ def write_model_card(folder: Path, kind: Kind, repo_id: str, license: str | None
     training = training.get("training", training)
     facts += [f"{name}: {training[name]}" for name in _TRAINING if name in training]
     people = [] if kind is BACKBONE else sorted({each["source"] for each in read_note(folder)["identities"]})
-    data = [f"{', '.join(names or people)}, content hash `{digest}`" for names, digest in _training_data(training)]
+    # The manifests of some records name their sources as ``names``, those of a personalized model not at all.
+    named = [(each.get("sources") or each.get("names") or people, each) for each in find_manifest_records(training)]
+    data = [f"{', '.join(map(str, names))}, content hash `{each['manifest']}`" for names, each in named]
     facts += [f"training data: {line}" for line in data] or ["training data: not recorded"]
     facts.append(f"license: {license or 'unknown'}")
     parts = [
@@ -123,17 +124,6 @@ def _public_name(source: str) -> str:
     if source.startswith(HUB_SCHEME) or (is_hub_id(source) and not Path(source).exists()):
         return source
     return Path(source.removeprefix(LOCAL_SCHEME)).name
-
-
-def _training_data(note: Any) -> Iterator[tuple[list[str], str]]:
-    """Yield source names, as far as recorded, and content hash of every manifest in a record, at any depth."""
-    if isinstance(note, Mapping):
-        if isinstance(note.get("manifest"), str):
-            yield [str(name) for name in note.get("sources") or note.get("names") or ()], note["manifest"]
-        note = list(note.values())
-    if isinstance(note, list):
-        for value in note:
-            yield from _training_data(value)
 
 
 def _results(file: Path) -> list[str]:
