@@ -16,7 +16,7 @@ demo: install
 export PYTHONDONTWRITEBYTECODE :=
 PYTEST = $(PY) -m pytest -n 2 --dist worksteal --durations=25
 TOOLS_TESTS := tests/unit/tools tests/unit/experiments tests/unit/benchmarks tests/fuzz \
-	tests/integration/test_train_tiny_sd.py tests/integration/test_documentation.py tests/integration/test_recipes.py \
+	tests/integration/test_train_tiny_sd.py tests/integration/test_train_the_reader.py tests/integration/test_documentation.py tests/integration/test_recipes.py \
 	tests/integration/test_configs.py tests/integration/test_packaged_grids.py
 test: install
 	$(PYTEST) tests $(TOOLS_TESTS:%=--ignore=%)

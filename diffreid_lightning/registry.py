@@ -14,6 +14,7 @@ from diffreid_lightning.callbacks.plan_progress import PlanProgress
 from diffreid_lightning.callbacks.run_checkpoint import RunCheckpoint
 from diffreid_lightning.captioning.color_captioner import ColorCaptioner
 from diffreid_lightning.captioning.datamodule import CaptioningDataModule
+from diffreid_lightning.captioning.reader_captioner import ReaderCaptioner
 from diffreid_lightning.captioning.transformers_captioner import TransformersCaptioner
 from diffreid_lightning.captioning.writer import CaptionWriter
 from diffreid_lightning.datasets import FORMATS, CropFolder, MiniPerson, Subset

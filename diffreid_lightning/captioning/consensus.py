@@ -49,17 +49,17 @@ def find_consensus(captions: Sequence[str | None], agreement: float = 0.5) -> Co
 
 def _describe(parsed: list[ParsedCaption], agreement: float) -> str:
     """Write the description from the agreed parts, from person to bag."""
-    parts = [_with_article(_person(parsed, agreement))]
+    parts = [with_article(_person(parsed, agreement))]
     hair = _find_agreed((lexicon.HAIR,), parsed, agreement)
     if hair and hair[0] != "hair":
-        parts.append(f"with {_with_article(hair[0])}")
+        parts.append(f"with {with_article(hair[0])}")
     worn = [item for kinds in lexicon.WORN for item in _find_agreed(kinds, parsed, agreement)]
     if worn:
-        *others, last = map(_with_article, worn)
+        *others, last = map(with_article, worn)
         parts.append("wearing " + (f"{', '.join(others)} and {last}" if others else last))
     bag = _find_agreed((lexicon.BAG,), parsed, agreement)
     if bag:
-        parts.append(f"{'and ' if worn else ''}carrying {_with_article(bag[0])}")
+        parts.append(f"{'and ' if worn else ''}carrying {with_article(bag[0])}")
     return " ".join(parts)
 
 
@@ -120,6 +120,7 @@ def _holds(votes: int, of: int, agreement: float) -> bool:
     return votes > agreement * of or (votes == of and of > 0)
 
 
-def _with_article(phrase: str) -> str:
+def with_article(phrase: str) -> str:
+    """Put an indefinite article before a noun phrase, unless its noun is a plural."""
     noun = phrase.rpartition(" ")[2]
     return phrase if noun in lexicon.PLURAL else f"{'an' if phrase[0] in 'aeio' else 'a'} {phrase}"

@@ -9,12 +9,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from diffreid_lightning.captioning.attribute_network import Values
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest.manifest import Manifest
 from tools.miniperson.palette import GARMENT
-
-Values = Mapping[str, tuple[str, ...]]
-"""The words for each value of each attribute that a network reads."""
+from tools.reader.labels import UNKNOWN, hides_lower
 
 VALUES: Values = {
     "upper_colour": tuple(GARMENT),
@@ -29,12 +28,6 @@ ONE_COLOR = ("plain", "print", "side_stripe", "none")
 
 PLAIN = ("plain", "none")
 """Patterns of the garments that prompts ask for, on which the classifier is measured."""
-
-COVERED_BY_COAT = ("shorts", "skirt", "long_skirt")
-"""Lower garments of which a coat leaves nothing to be seen."""
-
-UNKNOWN = -100
-"""The number of what cannot be seen, and is not asked of a network."""
 
 
 def encode(columns: Mapping[str, npt.ArrayLike], values: Values = VALUES) -> Tensor:
@@ -58,11 +51,6 @@ def encode(columns: Mapping[str, npt.ArrayLike], values: Values = VALUES) -> Ten
             raise UserError(f"{name} cannot be {strange[0]!r}.", looked_for=", ".join(known))
         numbered.append([known.index(word) for word in words.tolist()])
     return torch.tensor(numbered, dtype=torch.int64).reshape(len(values), -1).T
-
-
-def hides_lower(upper: str, lower: str) -> bool:
-    """Return true if the lower garment is hidden."""
-    return upper == "coat" and lower in COVERED_BY_COAT
 
 
 def encode_rows(rows: Manifest, patterns: tuple[str, ...] = ONE_COLOR) -> Tensor:

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
+from diffreid_lightning.captioning.attribute_network import AttributeNetwork, split_logits
 from diffreid_lightning.devices import fastest_device
 from diffreid_lightning.manifest.manifest import Manifest
-from experiments.instruments import augment
 from experiments.instruments.attribute_labels import (
-    COVERED_BY_COAT,
     ONE_COLOR,
     PLAIN,
-    UNKNOWN,
     VALUES,
     Values,
     encode_rows,
@@ -29,6 +25,9 @@ from experiments.instruments.corpus_parts import parts_of_world
 from experiments.instruments.pictures import content_key, outputs, read_pictures, to_floats
 from experiments.instruments.reader_training import Recipe, train_once
 from experiments.instruments.report import Share, share_of
+from tools.reader import augment
+from tools.reader.labels import COVERED_BY_COAT, UNKNOWN
+from tools.reader.training import attribute_loss
 
 View = Callable[[Tensor, Tensor, Generator], tuple[Tensor, Tensor]]
 """Augments (B, 3, 128, 64) uint8 and (B, A) int64 on the CPU: images in 0..1, and what is to be read of them."""
@@ -38,87 +37,19 @@ MIRRORED_VIEW = torch.tensor([VALUES["view"].index(view) for view in ("front", "
 _RECIPE = Recipe(epochs=30, batch_size=96, rate=2e-3, seed=11)
 
 
-class _Block(nn.Module):
-    """Two convolutions with a way around them (He et al., CVPR 2016)."""
-
-    def __init__(self, inputs: int, channels: int, stride: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(inputs, channels, 3, stride, 1, bias=False)
-        self.second = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
-        self.norms = nn.ModuleList(nn.BatchNorm2d(channels) for _ in range(2))
-        self.around: nn.Module = nn.Identity()
-        if stride > 1 or inputs != channels:
-            self.around = nn.Sequential(nn.Conv2d(inputs, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
-
-    def forward(self, maps: Tensor) -> Tensor:
-        inner = torch.relu(self.norms[0](self.first(maps)))
-        return torch.relu(self.norms[1](self.second(inner)) + self.around(maps))
-
-
-class AttributeNet(nn.Module):
-    """A residual network for pictures of 128 x 64 pixels; 2.1 million parameters as it stands.
-
-    The last map, 8 x 4 positions, is not pooled: which garment a color belongs to is a matter of where it is.
+class AttributeNet(AttributeNetwork):
+    """The network for pictures of 128 x 64 pixels; 2.1 million parameters as it stands.
 
     Args:
         channels: of the stem and the three stages.
         dropout: of the last map.
-        values: what it reads.
+        values: what it reads; V is 34 for :data:`VALUES`.
     """
 
     def __init__(
         self, channels: tuple[int, int, int, int] = (32, 64, 128, 192), dropout: float = 0.3, values: Values = VALUES
     ) -> None:
-        super().__init__()
-        self.values = values
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, channels[0], 3, 2, 1, bias=False), nn.BatchNorm2d(channels[0]), nn.ReLU()
-        )
-        stages: list[nn.Module] = []
-        for inputs, width in pairwise(channels):
-            stages += [_Block(inputs, width, 2), _Block(width, width, 1)]
-        self.stages = nn.Sequential(*stages)
-        self.dropout = nn.Dropout(dropout)
-        self.heads = nn.ModuleList(nn.Linear(channels[-1] * 8 * 4, len(words)) for words in values.values())
-        self.to(memory_format=torch.channels_last)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Score every value of every attribute.
-
-        Args:
-            images: (B, 3, 128, 64) in 0..1.
-
-        Returns:
-            (B, V) logits, attribute after attribute in the order of its values; V is 34 for :data:`VALUES`.
-        """
-        maps = self.stages(self.stem((images - 0.45) / 0.25))
-        features = self.dropout(maps.flatten(1))
-        return torch.cat([head(features) for head in self.heads], dim=1)
-
-
-def split_logits(logits: Tensor, values: Values = VALUES) -> tuple[Tensor, ...]:
-    """Cut (B, V) logits into one (B, words) tensor per attribute."""
-    return logits.split([len(words) for words in values.values()], dim=1)
-
-
-def attribute_loss(logits: Tensor, targets: Tensor, smoothing: float = 0.05, values: Values = VALUES) -> Tensor:
-    """Sum of the attributes' label-smoothed cross-entropies.
-
-    Args:
-        logits: (B, V).
-        targets: (B, A) int64; -100 where an attribute of an image is not known.
-        smoothing: probability mass spread over all values.
-        values: the A attributes and their words, V in all.
-
-    Returns:
-        The scalar loss, each attribute averaged over the images that have it.
-    """
-    total = logits.new_zeros((), dtype=torch.float32)
-    for scores, wanted in zip(split_logits(logits.float(), values), targets.T, strict=True):
-        known = (wanted != UNKNOWN).sum().clamp(min=1)
-        summed = F.cross_entropy(scores, wanted, ignore_index=UNKNOWN, label_smoothing=smoothing, reduction="sum")
-        total = total + summed / known
-    return total
+        super().__init__(values, channels, dropout)
 
 
 def training_view(pictures: Tensor, targets: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -299,7 +230,7 @@ def train_reader(
     def batch_loss(batch: Tensor, generator: Generator) -> Tensor:
         device = fastest_device()
         images, wanted = view(pictures[batch].to(device), targets[batch], generator)
-        return attribute_loss(network(images), wanted.to(device), values=network.values)
+        return attribute_loss(network(images), wanted.to(device), network.values)
 
     seconds = train_once(network, file, batch_loss, np.ones(len(rows)) if weights is None else weights, recipe)
     return network, seconds

@@ -16,12 +16,12 @@ import numpy as np
 from torch import Generator, Tensor
 
 from diffreid_lightning.manifest.manifest import Manifest
-from experiments.instruments import augment
 from experiments.instruments.attribute_labels import VALUES, Values, encode
 from experiments.instruments.attribute_reader import MIRRORED_VIEW, AttributeNet, read_attributes, train_reader
 from experiments.instruments.corpus_parts import parts_of_world
 from experiments.instruments.pictures import content_key, to_floats
 from experiments.instruments.reader_training import Recipe
+from tools.reader import augment
 
 ASKED = ("sex", "age", "hair_cut", "upper", "lower", "hat", "bag", "view")
 """Columns of the manifest that the network learns to read; only the first is of use."""

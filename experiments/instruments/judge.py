@@ -38,7 +38,6 @@ from diffreid_lightning.devices import fastest_device
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest.manifest import FILE_NAME, Manifest
 from diffreid_lightning.reid.losses import label_smoothed_cross_entropy
-from experiments.instruments import augment
 from experiments.instruments.pictures import SIZE, content_key, outputs, read_pictures, reconstruct, to_floats
 from experiments.instruments.reader_training import Recipe, train_once
 from experiments.instruments.report import Share, share_of, table, write_json
@@ -46,6 +45,7 @@ from experiments.instruments.script import run_script
 from tools.miniperson import corpus as plan
 from tools.miniperson.corpus import Corpus
 from tools.miniperson.render import render
+from tools.reader import augment
 
 ARCHITECTURE = "resnet10t"
 DOMAINS: tuple[Literal["campus", "station"], ...] = ("campus", "station")

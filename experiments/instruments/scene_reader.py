@@ -17,12 +17,12 @@ from torch import Generator, Tensor
 
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest.manifest import Manifest
-from experiments.instruments import augment
 from experiments.instruments.attribute_labels import Values, encode
 from experiments.instruments.attribute_reader import AttributeNet, read_attributes, train_reader
 from experiments.instruments.pictures import content_key, read_pictures, to_floats
 from experiments.instruments.reader_training import Recipe
 from experiments.instruments.report import Share, share_of
+from tools.reader import augment
 
 SCENE: Values = {
     "ground": ("paving", "asphalt", "wooden boards", "bricks", "grass"),

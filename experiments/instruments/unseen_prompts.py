@@ -10,8 +10,8 @@ import numpy as np
 
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest.manifest import Manifest
-from experiments.instruments.attribute_labels import hides_lower
 from tools.miniperson.describe import UPPER, VIEW
+from tools.reader.labels import hides_lower
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ def number_values(rows: Manifest, columns: Sequence[str], known: Manifest) -> Te
     return numbers
 
 
-class _SplitRows(LightningDataModule):
+class SplitRows(LightningDataModule):
     """One source, trained on its ``train`` rows and watched on its ``val`` rows.
 
     Args:
@@ -209,7 +209,7 @@ class _SplitRows(LightningDataModule):
         )
 
 
-class ImageDataModule(_SplitRows):
+class ImageDataModule(SplitRows):
     """Images without labels, for the autoencoder.
 
     Args:
@@ -248,7 +248,7 @@ class ImageDataModule(_SplitRows):
         return ImageBatch(batch.images.float().div_(255))
 
 
-class CaptionedLatentsDataModule(_SplitRows):
+class CaptionedLatentsDataModule(SplitRows):
     """Captioned images for the denoiser, encoded once by a frozen autoencoder.
 
     The latents are kept in a file that is named by the content of images and autoencoder, so that every later run

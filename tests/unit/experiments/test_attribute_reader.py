@@ -32,24 +32,6 @@ def test_a_strange_word_is_named():
         attribute_labels.encode({**WORDS, "upper_colour": ["red", "mauve"]})
 
 
-def test_unknown_attributes_do_not_count():
-    logits = torch.randn(3, 34, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    targets = torch.tensor([[0, 1, -100, -100], [2, 3, 1, -100], [4, 5, -100, -100]])
-    loss = attribute_reader.attribute_loss(logits, targets, smoothing=0.0)
-    loss.backward()
-    upper, lower, view, sex = attribute_reader.split_logits(logits.detach().log_softmax(1))
-    gradients = attribute_reader.split_logits(logits.grad)
-    expected = sum(
-        (scores.logsumexp(1) - scores.gather(1, targets[:, [column]]).squeeze(1)).mean()
-        for column, scores in ((0, upper), (1, lower))
-    )
-    expected = expected + view[1].logsumexp(0) - view[1, 1]
-    torch.testing.assert_close(loss.detach(), expected)
-    assert not gradients[3].any()
-    assert [bool(row.any()) for row in gradients[2]] == [False, True, False]
-    assert sex.shape == (3, 2)
-
-
 def test_a_training_view_is_named_after_what_it_shows():
     """Pictures that hold their own labels: brightness grows to the right, each half has its own blue."""
     count = 400

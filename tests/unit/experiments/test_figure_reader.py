@@ -3,9 +3,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from experiments.instruments import augment, figure_reader
+from experiments.instruments import figure_reader
 from experiments.instruments.attribute_labels import VALUES
 from experiments.instruments.pictures import read_pictures, to_floats
+from tools.reader import augment
 
 
 def test_strange_colors_keep_what_is_shown_and_lose_the_colors():

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from experiments.instruments import augment
+from tools.reader import augment
 
 
 def generator(seed: int = 0) -> torch.Generator:

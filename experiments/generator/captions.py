@@ -1,0 +1,184 @@
+"""Measure what a captioner gives the generator: what it reads rightly, and what is generated from its captions.
+
+    python -m experiments.generator.captions --reader READER --chain ColorCaptioner=ROOT --chain ReaderCaptioner=ROOT
+
+Captions: shares read rightly on MiniPerson's ``val`` people, whose columns say what was rendered; where a captioner
+says nothing it is not right. Chains: each ``--chain NAME=ROOT`` is a finished chain of the same people. All generated
+sets are judged by the first chain's scorer (recognized: the person asked for is the likeliest; 95 % interval over
+people), and by a reader that no chain captioned with (as asked: the share of requested views, places and lights that
+it reads; in brackets what would be read if the same images had been asked for each other's attributes). KID, times
+1000, is measured to the people's real images. Query and gallery are never read. Needs the extra ``imagenet``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from diffreid_lightning.captioning.attribute_network import AttributeNetwork, mirrored_order, split_logits
+from diffreid_lightning.captioning.caption_parser import read_caption
+from diffreid_lightning.captioning.color_captioner import describe_colors
+from diffreid_lightning.captioning.lexicon import BAG
+from diffreid_lightning.captioning.reader_captioner import ReaderCaptioner
+from diffreid_lightning.datasets import MiniPerson
+from diffreid_lightning.datasets.transforms import evaluation_view
+from diffreid_lightning.filtering.scorer_checkpoint import load_scorer
+from diffreid_lightning.manifest.manifest import Manifest
+from experiments.generator.guidance import interval, recognize
+from experiments.generator.tiny_sd import kernel_distances, kid_features
+from experiments.instruments.known_people import choose_people
+from experiments.instruments.pictures import outputs, read_pictures
+from experiments.instruments.report import share_of, table, write_json
+from experiments.instruments.script import run_script
+from experiments.instruments.variety import vendi_score, within_people
+from tools.miniperson.describe import VIEW
+
+Caption = Callable[[Image.Image], str]
+_ASKED = ("view", "ground", "wall", "light")
+_READ = ("upper color", "lower color", "bag or none", "view", "ground", "light")
+_HEADS = ("captions", "images", "recognized, %", "KID x 1000", "Vendi", *(f"{name} as asked, %" for name in _ASKED))
+
+
+def said(caption: str, kinds: tuple[str, ...]) -> frozenset[str]:
+    """Return the modifiers that a caption gives the first garment of some kinds."""
+    items = [item for item in read_caption(caption).items if item.kind.common in kinds]
+    return items[0].modifiers if items else frozenset()
+
+
+def check_caption(caption: str, row: Mapping[str, Any]) -> list[bool]:
+    """Compare a caption with what was rendered, in the order of the table's columns."""
+    parsed = read_caption(caption)
+    ground = row["setting"].partition(" in front of ")[0]
+    return [
+        row["upper_colour"] in said(caption, ("top", "jacket", "dress")),
+        row["lower"] == "dress" or row["lower_colour"] in said(caption, ("trousers", "shorts", "skirt")),
+        any(item.kind == BAG for item in parsed.items) == (row["bag"] != "none"),
+        VIEW[row["view"]] in parsed.circumstances,
+        ground in parsed.circumstances,
+        row["light"] in parsed.circumstances,
+    ]
+
+
+def caption_table(captioners: Mapping[str, Caption]) -> tuple[str, dict[str, Any]]:
+    """Caption the ``val`` people of both domains and count what is right."""
+    rows, kept = [], {}
+    for domain in ("campus", "station"):
+        people = choose_people(MiniPerson(domain).manifest(), "val", None)
+        images = [people.images.image(name) for name in people.table["file_name"].to_pylist()]
+        described = people.table.to_pylist()
+        for name, caption in captioners.items():
+            right = np.array([check_caption(caption(image), row) for image, row in zip(images, described, strict=True)])
+            shares = [share_of(column) for column in right.T]
+            kept[f"{domain}/{name}"] = dict(zip(_READ, (share.share for share in shares), strict=True))
+            rows.append((domain, name, str(len(images)), *(f"{100 * share.share:.1f}" for share in shares)))
+    return table("Read rightly, %", ("domain", "captioner", "images", *_READ), rows), kept
+
+
+def read_words(network: AttributeNetwork, pictures: torch.Tensor) -> dict[str, npt.NDArray[np.str_]]:
+    """Read N pictures, (N, 3, H, W) uint8, each with its mirror image: the words of what can be asked for."""
+    straight = split_logits(outputs(network, pictures), network.values)
+    mirrored = split_logits(outputs(network, pictures.flip(-1)), network.values)
+    found = {}
+    for (name, words), one, other in zip(network.values.items(), straight, mirrored, strict=True):
+        if name in _ASKED:
+            best = (one + other[:, mirrored_order(words)]).argmax(1)
+            found[name] = np.asarray(words)[best.numpy()]
+    return found
+
+
+def asked_words(attributes: Mapping[str, str]) -> dict[str, str]:
+    """Return what was asked for, attribute by attribute, in the reader's words; "" where nothing was."""
+    ground, between, wall = attributes.get("place", "").partition(" in front of ")
+    return {
+        "view": attributes.get("view", ""),
+        "ground": ground,
+        "wall": f"in front of {wall}" if between else "",
+        "light": attributes.get("light", ""),
+    }
+
+
+def as_asked(rows: Manifest, read: Mapping[str, npt.NDArray[np.str_]]) -> dict[str, tuple[float, float]]:
+    """Return for each attribute the share that is as asked, and the share under exchanged requests."""
+    wanted = [asked_words(json.loads(text)) for text in rows.table["attributes"].to_pylist()]
+    rng, found = np.random.default_rng(0), {}
+    for name in _ASKED:
+        asked = np.array([words[name] for words in wanted])
+        told = asked != ""
+        asked, seen = asked[told], read[name][told]
+        chance = np.mean([(rng.permutation(asked) == seen).mean() for _ in range(200)])
+        found[name] = (float((asked == seen).mean()), float(chance))
+    return found
+
+
+def measure_chain(root: Path, scorer: Any, reader: AttributeNetwork, features: torch.nn.Module) -> dict[str, Any]:
+    """Measure the images that a chain generated."""
+    rows = Manifest.read(root / "generate")
+    own, keys = rows.identities()
+    numbers = {key: number for number, key in enumerate(scorer.identities)}
+    labels = np.array([numbers[key] for key in keys], dtype=np.int64)[own]
+    pictures = read_pictures(rows)
+    small = [evaluation_view(rows.images.image(n), scorer.image_size) for n in rows.table["file_name"].to_pylist()]
+    hits = recognize(scorer.recognizer, torch.stack(small), labels)
+    real = choose_people(Manifest.read(root / "caption"), "train", None)
+    embedded = outputs(features, pictures).double().numpy()
+    return {
+        "images": len(rows),
+        "recognized": float(hits.mean()),
+        "interval": interval(hits, labels),
+        "kid": kernel_distances(features, read_pictures(real), {"kid": pictures})["kid"]["mean"],
+        "vendi": within_people(labels, lambda places: vendi_score(embedded[places]), 4),
+        "as_asked": as_asked(rows, read_words(reader, pictures)),
+    }
+
+
+def _row(name: str, found: Mapping[str, Any]) -> tuple[str, ...]:
+    low, high = found["interval"]
+    shares = (f"{100 * share:.1f} ({100 * chance:.1f})" for share, chance in found["as_asked"].values())
+    recognized = f"{100 * found['recognized']:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+    return (name, str(found["images"]), recognized, f"{1000 * found['kid']:.0f}", f"{found['vendi']:.2f}", *shares)
+
+
+def run(given: argparse.Namespace) -> None:
+    """Measure captioners and chains, print the tables and keep them."""
+    own = ReaderCaptioner()
+    text, captions = caption_table(
+        {"ColorCaptioner": describe_colors, "ReaderCaptioner": lambda image: own.captions([image])[0]}
+    )
+    print(text)
+    texts, chains = [text], {}
+    roots = dict(word.split("=", 1) for word in given.chain)
+    if roots:
+        scorer = load_scorer(Path(next(iter(roots.values()))) / "score" / "fit-001" / "scorer")
+        reader, features = AttributeNetwork.load(given.reader), kid_features()
+        chains = {name: measure_chain(Path(root), scorer, reader, features) for name, root in roots.items()}
+        texts.append(table("Generated from these captions", _HEADS, [_row(*each) for each in chains.items()]))
+        print(texts[-1])
+    given.out.mkdir(parents=True, exist_ok=True)
+    (given.out / "captions.md").write_text("\n\n".join(texts) + "\n", encoding="utf-8")
+    write_json(given.out / "captions.json", {"captions": captions, "chains": chains})
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure captioners, and chains that used them."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.generator.captions", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("--chain", action="append", default=[], help="NAME=ROOT of a finished chain; several")
+    parser.add_argument("--reader", type=Path, help="folder of a reader that no chain captioned with")
+    parser.add_argument("--out", type=Path, default=Path("runs/experiments/captions"), help="folder for the tables")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of every operation")
+    return run_script(run, parser.parse_args(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Train the attribute reader of the embedded captioner from nothing."""
