@@ -151,7 +151,8 @@ class _Reader:
             if end:
                 return end
         if token in lexicon.POSES:
-            return place + 2 if self._at(place + 1) in lexicon.MANNERS and not self._place(place + 1) else place + 1
+            end = place + 2 if self._at(place + 1) in lexicon.MANNERS and not self._place(place + 1) else place + 1
+            return self._longest(end, lexicon.POSTURES) or end
         return self._place(place)
 
     def _place(self, place: int) -> int:
@@ -167,8 +168,8 @@ class _Reader:
         place += self._at(place) in lexicon.ARTICLES
         for end in range(place, min(place + _GAP + 1, len(self.tokens))):
             token = self.tokens[end]
-            if token in nouns:
-                return end + 2 if self._at(end + 1) in nouns else end + 1
+            if after := self._longest(end, nouns):
+                return self._longest(after, nouns) or after
             if token in lexicon.STOPS or token in ",.;:" or token in lexicon.POSES or self._longest(end, _NOUNS):
                 return 0
         return 0

@@ -47,6 +47,30 @@ def find_consensus(captions: Sequence[str | None], agreement: float = 0.5) -> Co
     return Consensus(description, ["" if caption is None else caption.circumstances for caption in read])
 
 
+def measure_yield(described: Sequence[Consensus]) -> dict[str, float]:
+    """Measure what captions give: shares of the identities, and of their images, of which something is said.
+
+    Args:
+        described: the identities' consensus.
+
+    Returns:
+        Shares, 0 to 1: of the identities whose description has an upper garment, a lower one or a dress, its color,
+        hair, a bag; and of the images with circumstances.
+    """
+    parsed = [read_caption(each.description) for each in described]
+    upper, lower = (lexicon.TOP, lexicon.JACKET, lexicon.SUIT, lexicon.DRESS), (*lexicon.WORN[3], lexicon.DRESS)
+    colors = frozenset(lexicon.COLORS.values())
+    found: dict[str, list[bool]] = {}
+    for name, kinds in (("upper garment", upper), ("lower garment", lower)):
+        worn = [[item for item in caption.items if item.kind in kinds] for caption in parsed]
+        found[name] = [bool(items) for items in worn]
+        found[f"{name}'s color"] = [any(item.modifiers & colors for item in items) for items in worn]
+    for name, kind in (("hair", lexicon.HAIR), ("bag", lexicon.BAG)):
+        found[name] = [any(item.kind == kind for item in caption.items) for caption in parsed]
+    found["circumstances"] = [text != "" for each in described for text in each.circumstances]
+    return {name: sum(values) / max(1, len(values)) for name, values in found.items()}
+
+
 def _describe(parsed: list[ParsedCaption], agreement: float) -> str:
     """Write the description from the agreed parts, from person to bag."""
     parts = [with_article(_person(parsed, agreement))]

@@ -90,6 +90,7 @@ HAT = Kind(
         cap: baseball cap
         beanie: knit hat
         helmet
+        hood
     """),
 )
 SCARF = Kind("scarf", _nouns("scarf"))
@@ -179,6 +180,11 @@ POSES = _words(
     "walking standing running jogging sitting kneeling crouching bending leaning waiting talking cycling strolling "
     "striding turning skating climbing stretching waving"
 )
+POSTURES = _phrases("""
+        with hands behind the back, with hands on the hips, with hands in the pockets, with arms crossed,
+        with crossed arms, and waving, and carrying something with both hands
+    """)
+"""Phrases allowed after a pose."""
 MANNERS = _words("slowly quickly briskly fast still around along away together by past over up down forward")
 """Words allowed after a pose."""
 
@@ -202,8 +208,8 @@ PLACES = _words(
     "escalator stairs staircase steps corridor hallway lobby hall room office floor ground bench bridge ramp railing "
     "tree trees bush bushes hedge car cars van bus truck lot parking garage stop sign pole post river water beach "
     "snow sand tiles cobblestones bricks concrete asphalt gravel shutter kiosk booth machine column pillar pillars "
-    "poster posters counter turnstile turnstiles court stadium school city town"
-)
+    "poster posters counter turnstile turnstiles court stadium school city town paving boards planks"
+) | {"glass front"}
 
 ARTICLES = _words("a an the his her their its some this that another")
 """Words that end the modifiers of a noun."""

@@ -41,9 +41,9 @@ class TransformersCaptioner(Captioner):
     Args:
         model: a hub id (``owner/name``, optionally ``@revision``) or the path of a folder that holds a copy.
         prompt: begin of the caption ("a photo of"; it is removed again), a question ("Question: what does the person
-            wear? Answer:"), or the message to a chat model. "" is no prompt; models that need one, as InstructBLIP and
-            PaliGemma, are then asked for a description.
-        max_new_tokens: length limit of a caption in tokens.
+            wear? Answer:"), or the message to a chat model; of several, the answers are joined by commas. "" is no
+            prompt; models that need one, as InstructBLIP and PaliGemma, are then asked for a description.
+        max_new_tokens: length limit of an answer in tokens.
         num_beams: width of the beam search; 1 is greedy.
         dtype: data type of the weights; ``auto`` keeps the stored one.
         device_map: of transformers (``auto`` spreads a large model over all devices of this process); None uses the
@@ -56,7 +56,7 @@ class TransformersCaptioner(Captioner):
     def __init__(
         self,
         model: str = "Salesforce/blip2-opt-2.7b",
-        prompt: str = "",
+        prompt: str | list[str] = "",
         max_new_tokens: int = 40,
         num_beams: int = 1,
         dtype: DType = "auto",
@@ -87,13 +87,14 @@ class TransformersCaptioner(Captioner):
         lacking = sorted(report["missing_keys"])
         if lacking:
             raise _cannot_caption(model, self._folder, ValueError(f"the weights lack {shorten(lacking, 4)}"))
-        if prompt and not hasattr(self.processor, "tokenizer"):
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt) or [""]
+        if any(prompts) and not hasattr(self.processor, "tokenizer"):
             raise UserError(
                 f"The captioner {model} takes no prompt.",
                 found=f"{type(loaded).__name__}, which takes only images",
                 remedy="leave model.prompt empty, or choose a model that takes text as well, such as BLIP-2",
             )
-        self.prompt = prompt or self._own_task(loaded.config.model_type)
+        self.prompts = [each or self._own_task(loaded.config.model_type) for each in prompts]
         self.tokenizer.padding_side = "left"  # generation continues at the end of the prompt
         loaded.eval().requires_grad_(False)
         # The trainer must not move a model that transformers has placed, so it is not registered then.
@@ -112,17 +113,22 @@ class TransformersCaptioner(Captioner):
         return {
             **super().cache_key,
             "weights": _content_hash(self._folder),
-            "prompt": self.prompt,
+            "prompt": self.prompts[0] if len(self.prompts) == 1 else self.prompts,
             "max_new_tokens": self.max_new_tokens,
             "num_beams": self.num_beams,
             "dtype": self.dtype_name,
         }
 
     def captions(self, images: list[Image.Image]) -> list[str]:
-        """Caption images as one batch."""
+        """Caption images as one batch; of several answers, the same one is said once."""
+        answers = zip(*(self._answer(images, prompt) for prompt in self.prompts), strict=True)
+        return [", ".join(dict.fromkeys(filter(None, said))) for said in answers]
+
+    def _answer(self, images: list[Image.Image], prompt: str) -> list[str]:
+        """Return the model's answer to a prompt for each image."""
         model = self._placed[0]
         try:
-            inputs = self._inputs(images).to(model.device)
+            inputs = self._inputs(images, prompt).to(model.device)
             for name, value in inputs.items():
                 if value.is_floating_point():
                     inputs[name] = value.to(model.dtype)
@@ -131,7 +137,7 @@ class TransformersCaptioner(Captioner):
             )
         except (TypeError, ValueError, KeyError, IndexError, AttributeError, AssertionError) as error:
             raise UserError(
-                f"{type(model).__name__} does not caption under the prompt {self.prompt!r}.",
+                f"{type(model).__name__} does not caption under the prompt {prompt!r}.",
                 looked_for="an answer to images and prompt",
                 found=f"{type(error).__name__}: {first_line(error)}",
                 remedy="give --model.prompt in the form of this model's card, or choose another model, such as BLIP-2",
@@ -141,25 +147,26 @@ class TransformersCaptioner(Captioner):
             repeated = (written[:, : given.shape[1]] == given).all()
             written = written[:, given.shape[1] :] if repeated else written
         texts = self.tokenizer.batch_decode(written, skip_special_tokens=True)
-        return [self._clean(text) for text in texts]
+        return [_clean(text, prompt) for text in texts]
 
-    def _inputs(self, images: list[Image.Image]) -> Any:
+    def _inputs(self, images: list[Image.Image], prompt: str) -> Any:
         if getattr(self.processor, "chat_template", None):
-            content = [{"type": "image"}, {"type": "text", "text": self.prompt}]
+            content = [{"type": "image"}, {"type": "text", "text": prompt}]
             text = self.processor.apply_chat_template(
                 [{"role": "user", "content": content}], add_generation_prompt=True
             )
             return self.processor(images=images, text=[text] * len(images), return_tensors="pt", padding=True)
-        if self.prompt:
-            return self.processor(images=images, text=[self.prompt] * len(images), return_tensors="pt", padding=True)
+        if prompt:
+            return self.processor(images=images, text=[prompt] * len(images), return_tensors="pt", padding=True)
         return self.processor(images=images, return_tensors="pt")
 
-    def _clean(self, text: str) -> str:
-        """Return the first line, without the prompt that some models repeat."""
-        lines = [" ".join(line.split()) for line in text.strip().splitlines()]
-        line = lines[0] if lines else ""
-        start = " ".join(self.prompt.split())
-        return line[len(start) :].lstrip(" ,:") if start and line.lower().startswith(start.lower()) else line
+
+def _clean(text: str, prompt: str) -> str:
+    """Return the first line of an answer, without the prompt that some models repeat."""
+    lines = [" ".join(line.split()) for line in text.strip().splitlines()]
+    line = lines[0] if lines else ""
+    start = " ".join(prompt.split())
+    return line[len(start) :].lstrip(" ,:") if start and line.lower().startswith(start.lower()) else line
 
 
 def _locate(model: str) -> Path:

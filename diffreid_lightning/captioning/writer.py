@@ -9,7 +9,7 @@ import pyarrow as pa
 from lightning.pytorch.utilities import rank_zero_info
 
 from diffreid_lightning.callbacks.manifest_writer import ManifestWriter
-from diffreid_lightning.captioning.consensus import find_consensus
+from diffreid_lightning.captioning.consensus import find_consensus, measure_yield
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest.manifest import Manifest
 
@@ -44,15 +44,17 @@ class CaptionWriter(ManifestWriter):
         labels, keys = read.identities()
         descriptions = np.empty(len(read), dtype=object)
         circumstances = np.empty(len(read), dtype=object)
-        order = np.argsort(labels, kind="stable")
+        order, described = np.argsort(labels, kind="stable"), []
         for members in np.split(order, np.flatnonzero(np.diff(labels[order])) + 1):
             agreed = find_consensus(captions[members].tolist(), self.agreement)
+            described.append(agreed)
             descriptions[members] = agreed.description
             circumstances[members] = agreed.circumstances
         unread = rows["caption_problem"].length() - rows["caption_problem"].null_count
         if unread:
             rank_zero_info(f"{unread} of {len(read)} images have no caption; the column caption_problem says why")
-        rank_zero_info(f"{len(keys)} identities described")
+        shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in measure_yield(described).items())
+        rank_zero_info(f"{len(keys)} identities described, with {shares}")
         words = {"description": descriptions.tolist(), "circumstances": circumstances.tolist()}
         captioned = super().result(read, rows).with_columns(words)
         return captioned.with_parents(read.parents)

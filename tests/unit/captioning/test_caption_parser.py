@@ -7,6 +7,7 @@ import pytest
 
 from diffreid_lightning.captioning.caption_parser import read_caption
 from diffreid_lightning.datasets import open_dataset
+from tools.miniperson.clips import CLIPS
 from tools.miniperson.describe import UPPER
 from tools.miniperson.phrases import RenderedPhrases
 
@@ -88,3 +89,21 @@ def test_rendered_captions_of_many_forms_are_understood() -> None:
             assert any(word in said.circumstances for word in ("seen", "view", "facing")), caption
         assert ("grass" in caption) <= ("grass" in said.circumstances), caption
     assert min(told.values()) > 100
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        f"{pose}, seen from behind, on {ground} in front of {wall}, {light}"
+        for pose in sorted({clip.words for clip in CLIPS["world"]})
+        for ground, wall, light in (
+            ("paving", "a glass front", "at night"),
+            ("wooden boards", "a tiled wall", "in bright sunlight"),
+            ("bricks", "a plain wall", "under a grey sky"),
+        )
+    ],
+)
+def test_all_that_the_renderer_says_of_an_image_is_kept(around: str) -> None:
+    read = read_caption(f"an old man wearing a red shirt, navy jeans, a hood, {around}")
+    assert read.circumstances == around
+    assert [item.noun for item in read.items] == ["shirt", "jeans", "hood"]

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from diffreid_lightning.captioning.consensus import find_consensus
+from diffreid_lightning.captioning.consensus import find_consensus, measure_yield
 from diffreid_lightning.errors import UserError
 
 BLIP = [
@@ -99,3 +99,15 @@ def test_edges(captions: list[str | None], description: str) -> None:
     found = find_consensus(captions)
     assert found.description == description
     assert len(found.circumstances) == len(captions)
+
+
+def test_the_yield_counts_what_is_said() -> None:
+    described = [
+        find_consensus(["a man in a red shirt and jeans, at night"] * 2),
+        find_consensus(["a woman with long hair wearing a blue dress, carrying a bag", None]),
+    ]
+    assert measure_yield(described) == {
+        "upper garment": 1.0, "upper garment's color": 1.0, "lower garment": 1.0, "lower garment's color": 0.5,
+        "hair": 0.5, "bag": 0.5, "circumstances": 0.5,
+    }  # fmt: skip
+    assert set(measure_yield([]).values()) == {0.0}

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import Blip2ForConditionalGeneration, Blip2Processor
@@ -28,6 +29,8 @@ from tests.fixtures.caption_models import (
     save_paligemma,
 )
 from tests.fixtures.dataset_layouts import write_market1501
+
+SHIPPED = Path(__file__).parents[3] / "configs/stages/caption_blip2.yaml"
 
 Command = Callable[..., int]
 
@@ -51,6 +54,17 @@ def by_hand(folder: Path, image: Image.Image, prompt: str) -> str:
     inputs = processor(images=image, text=prompt or None, return_tensors="pt")
     tokens = model.generate(**inputs, max_new_tokens=6, do_sample=False)
     return processor.decode(tokens[0], skip_special_tokens=True).strip()
+
+
+def test_answers_to_several_questions_make_one_caption(blip2: Path, images: list[Image.Image]) -> None:
+    questions = ["Question: what is worn? Answer:", "a photo of", "a photo of"]
+    captioner = TransformersCaptioner(str(blip2), prompt=questions, max_new_tokens=6)
+    with torch.inference_mode():
+        captions = captioner.captions(images)
+    for image, caption in zip(images, captions, strict=True):
+        answers = [by_hand(blip2, image, prompt).removeprefix(prompt).strip() for prompt in questions[:2]]
+        assert caption == ", ".join(dict.fromkeys(filter(None, answers)))
+    assert captioner.cache_key["prompt"] == questions
 
 
 @pytest.mark.parametrize("prompt", ["", "a photo of"])
@@ -85,8 +99,9 @@ def test_models_that_cannot_begin_by_themselves_are_asked(
     with torch.inference_mode():
         captions = captioner.captions(images)
         assert captions == [captioner.captions([image])[0] for image in images]
-    assert captioner.prompt and captioner.cache_key["prompt"] == captioner.prompt, "what was asked is noted"
-    captioner.prompt = ""
+    assert captioner.prompts[0], "a description is asked for"
+    assert captioner.cache_key["prompt"] == captioner.prompts[0], "what was asked is noted"
+    captioner.prompts = [""]
     with pytest.raises(UserError, match=r"--model\.prompt"), torch.inference_mode():
         captioner.captions(images)
 
@@ -184,6 +199,8 @@ def test_a_folder_is_captioned_through_the_command_line(blip2: Path, tmp_path: P
     assert unread["caption"] is None and "0 bytes" in unread["caption_problem"]
     assert all(row["caption_problem"] is None and row["caption"] for row in rows.values())
     image = manifest.images.image(next(iter(rows)))
+    shipped = yaml.safe_load(SHIPPED.read_text(encoding="utf-8"))["model"]["init_args"]
+    settings = {**shipped, "model": str(blip2), "dtype": "float32"}
     with torch.inference_mode():
-        again = TransformersCaptioner(str(blip2), dtype="float32").captions([image])
+        again = TransformersCaptioner(**settings).captions([image])
     assert again == [next(iter(rows.values()))["caption"]]
