@@ -24,7 +24,6 @@ from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.registry import (
     CaptioningDataModule,
     CaptionWriter,
-    ColorCaptioner,
     ComposedGuidance,
     ContactSheet,
     FineGrainedPrior,
@@ -37,6 +36,7 @@ from diffreid_lightning.registry import (
     PersonalizationDataModule,
     PersonalizationExport,
     PromptsDataModule,
+    ReaderCaptioner,
     RowAdamW,
     SDEdit,
     Subset,
@@ -65,11 +65,12 @@ def trainer(folder: Path, *callbacks, **options) -> Trainer:
 #
 # A data module brings images, a module predicts, a writer leaves a *manifest*: a Parquet table with a row per image,
 # which the next stage reads. `Subset` keeps a few training people; later stages read its captioned rows and so never
-# see another person. `ColorCaptioner` needs no weights; `TransformersCaptioner` takes BLIP-2 in its place.
+# see another person. `ReaderCaptioner` reads renders with a small network of the package; for photographs
+# `TransformersCaptioner` takes BLIP-2 in its place.
 
 # %%
 data = CaptioningDataModule(Subset("miniperson", identities=people), batch_size=64)
-trainer(root, CaptionWriter(str(root / "caption"))).predict(ColorCaptioner(), data, return_predictions=False)
+trainer(root, CaptionWriter(str(root / "caption"))).predict(ReaderCaptioner(), data, return_predictions=False)
 
 # %% [markdown]
 # Words on which most images of a person agree are the *description* and belong to the identity; the rest, view and

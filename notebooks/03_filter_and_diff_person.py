@@ -26,7 +26,6 @@ from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.registry import (
     CaptioningDataModule,
     CaptionWriter,
-    ColorCaptioner,
     ComposedGuidance,
     DiffPersonSelection,
     FixedThreshold,
@@ -37,6 +36,7 @@ from diffreid_lightning.registry import (
     NearDuplicates,
     PKSampler,
     PromptsDataModule,
+    ReaderCaptioner,
     ReIDDataModule,
     ReIDScorer,
     ScorerExport,
@@ -76,7 +76,7 @@ captioned, generated = runs / "02/caption", runs / "02/generate"
 if not (captioned / "metadata.parquet").exists() or not (generated / "metadata.parquet").exists():
     captioned, generated = root / "caption", root / "generate"
     source = CaptioningDataModule(Subset("miniperson", identities=4 if small else 24), batch_size=64)
-    trainer(root, CaptionWriter(str(captioned))).predict(ColorCaptioner(), source, return_predictions=False)
+    trainer(root, CaptionWriter(str(captioned))).predict(ReaderCaptioner(), source, return_predictions=False)
     plan = PromptsDataModule(str(captioned), "rendered", images_per_identity=4 if small else 8, image_size=(128, 64))
     artist = GenerationModule(
         "tiny-sd", image_size=(128, 64), steps=4 if small else 12, guidance=4.0, diversity=ComposedGuidance()

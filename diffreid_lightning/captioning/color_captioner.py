@@ -48,21 +48,39 @@ def describe_colors(image: Image.Image) -> str:
     Args:
         image: RGB, of any size.
     """
-    small = image.resize((SIZE[1], SIZE[0]), Image.Resampling.BOX)
-    pixels = np.asarray(small)
-    seen = lab_of(pixels)
-    weights = figure_weights(seen)
-    neutral = lab_in_neutral_light(pixels)
-    torso, legs = rows_of(TORSO, SIZE[0]), rows_of(LEGS, SIZE[0])
-    top = " and ".join(_colors(neutral[torso], weights[torso], two=True))
-    (below,) = _colors(neutral[legs], weights[legs], two=False)
+    crop = _Crop(image)
+    top, below = crop.garment_colors()
     article = "an" if top.startswith("o") else "a"
-    garment = "shorts" if _bare_legs(seen, neutral, weights) else "trousers"
+    garment = "shorts" if _bare_legs(crop.seen, crop.neutral, crop.weights) else "trousers"
     caption = f"a person wearing {article} {top} top and {below} {garment}"
-    lightness = surroundings(seen)
+    lightness = surroundings(crop.seen)
     if lightness < _DARK:
         return f"{caption}, in the dark"
     return f"{caption}, in bright light" if lightness > _BRIGHT else caption
+
+
+def garment_colors(image: Image.Image) -> tuple[str, str]:
+    """Name the colors of the upper garment, one or two ("red and white"), and of the lower one.
+
+    Args:
+        image: RGB person crop, of any size.
+    """
+    return _Crop(image).garment_colors()
+
+
+class _Crop:
+    """A crop of standard size: its colors as seen and in neutral light, and the weights of the figure's pixels."""
+
+    def __init__(self, image: Image.Image) -> None:
+        pixels = np.asarray(image.resize((SIZE[1], SIZE[0]), Image.Resampling.BOX))
+        self.seen = lab_of(pixels)
+        self.weights = figure_weights(self.seen)
+        self.neutral = lab_in_neutral_light(pixels)
+
+    def garment_colors(self) -> tuple[str, str]:
+        torso, legs = rows_of(TORSO, SIZE[0]), rows_of(LEGS, SIZE[0])
+        (below,) = _colors(self.neutral[legs], self.weights[legs], two=False)
+        return " and ".join(_colors(self.neutral[torso], self.weights[torso], two=True)), below
 
 
 def _colors(lab: Floats, weights: Floats, two: bool) -> list[str]:

@@ -20,6 +20,7 @@ from diffreid_lightning.captioning.attribute_network import (
     split_logits,
 )
 from diffreid_lightning.captioning.base import Captioner
+from diffreid_lightning.captioning.color_captioner import garment_colors
 from diffreid_lightning.captioning.consensus import with_article
 from diffreid_lightning.datasets.transforms import evaluation_view
 from diffreid_lightning.errors import check_range
@@ -27,6 +28,7 @@ from diffreid_lightning.paths import user_path
 
 #: what a caption cannot do without: their likeliest word is taken, however unsure
 _NEEDED = ("person", "upper", "lower")
+_GARMENT_COLORS = ("upper_color", "lower_color")
 
 
 class ReaderCaptioner(Captioner):
@@ -34,17 +36,18 @@ class ReaderCaptioner(Captioner):
 
     It stands where BLIP-2 stands for photographs: the embedded ``tiny-reader`` was trained on the rendered world
     corpus, in the words that tiny-sd was trained on, and has seen no image of MiniPerson. An attribute of which it is
-    not sure is left out. Other weights come from ``fit --config tools/reader/configs/reader.yaml`` in a clone.
+    not sure is left out, except the garments' colors, which are then taken from the pixels. Other weights come from
+    ``fit --config tools/reader/configs/reader.yaml`` in a clone.
 
     Args:
         model: ``tiny-reader``, or the folder of a trained reader.
-        confidence: minimum probability of a word to be said, 0 to 1; person and garments are always named.
+        confidence: minimum probability of a word to be used, 0 to 1; person and garments are always named.
 
     Raises:
         UserError: there is no such reader, or the confidence is out of its range.
     """
 
-    def __init__(self, model: str = TINY_READER, confidence: float = 0.5) -> None:
+    def __init__(self, model: str = TINY_READER, confidence: float = 0.6) -> None:
         super().__init__()
         check_range("model.confidence", confidence, 0, 1)
         self.confidence = confidence
@@ -61,7 +64,16 @@ class ReaderCaptioner(Captioner):
 
     def captions(self, images: list[Image.Image]) -> list[str]:
         """Caption images one by one, so that an image's words do not depend on the batch it is in."""
-        return [write_caption(self.read(image)) for image in images]
+        return [write_caption(self.describe(image)) for image in images]
+
+    def describe(self, image: Image.Image) -> dict[str, str]:
+        """Read a crop, and take the garments' colors by body region where the network is not sure of them."""
+        words = self.read(image)
+        unsure = [name for name in _GARMENT_COLORS if not words.get(name)]
+        if unsure:
+            seen = dict(zip(_GARMENT_COLORS, garment_colors(image), strict=True))
+            words |= {name: seen[name] for name in unsure}
+        return words
 
     @torch.no_grad()
     def read(self, image: Image.Image) -> dict[str, str]:

@@ -134,6 +134,8 @@ def _embedded() -> Iterator[Finding]:
     """Check the archives by their checksums, and the weights by their declared sizes."""
     from safetensors import SafetensorError, safe_open
 
+    from diffreid_lightning.captioning.attribute_network import TINY_READER, AttributeNetwork
+    from diffreid_lightning.captioning.reader_captioner import reader_folder
     from diffreid_lightning.datasets import MiniPerson
     from diffreid_lightning.diffusion.checkpoints import TINY_SD, locate_pipeline
 
@@ -156,6 +158,11 @@ def _embedded() -> Iterator[Finding]:
         yield OK, TINY_SD, f"{tensors} tensors"
     except (UserError, OSError, ValueError, SafetensorError, StopIteration) as error:
         yield BROKEN, TINY_SD, first_line(error)
+    try:
+        network = AttributeNetwork.load(reader_folder(TINY_READER))
+        yield OK, TINY_READER, f"{len(network.state_dict())} tensors"
+    except UserError as error:
+        yield BROKEN, TINY_READER, first_line(error)
 
 
 def _size(count: int) -> str:
