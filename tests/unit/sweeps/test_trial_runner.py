@@ -191,3 +191,12 @@ def test_the_report_lists_all_trials_and_draws_importance(
     ]
     assert (tmp_path / "root/importance.png").read_bytes().startswith(b"\x89PNG")
     assert "again: python -m diffreid_lightning fit --x=3 --y=null\n" in capsys.readouterr().out
+
+
+def test_importance_is_the_share_of_the_variance(sweep: Any) -> None:
+    from diffreid_lightning.sweeps.sweep_report import explained_variance
+
+    parameters = {"x": {"values": [1, 4]}, "y": {"min": 0.0, "max": 1.0}, "z": {"min": 0.0, "max": 1.0}}
+    _, runner = sweep(lambda x: (0, [x]), most=12, parameters=parameters)
+    shares = explained_variance(runner.study)
+    assert shares["x"] > 0.8 and sum(shares.values()) == pytest.approx(1)
