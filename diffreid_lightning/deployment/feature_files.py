@@ -14,14 +14,17 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from diffreid_lightning.errors import first_line
+from diffreid_lightning.manifest.schema import BASE_COLUMNS
 from diffreid_lightning.paths import not_a_file
 from diffreid_lightning.storage.atomic import replace_file
-from diffreid_lightning.storage.json_notes import mismatch, parse_json
+from diffreid_lightning.storage.json_notes import DamagedFile, damaged_error, mismatch, parse_json
 
 SUFFIXES = (".parquet", ".npz", ".npy")
 _FEATURE = "feature"
 _KEY = b"diffreid_lightning.features"
 _ABOUT = {"images": str, "network": {"weights": str, "num_features": int}, "key": str}
+_ROWS = {name: BASE_COLUMNS[name] for name in ("file_name", "source", "partition", "split", "pid", "camid")}
 _BLOCK_BYTES = 16 << 20
 
 Floats = npt.NDArray[np.float32]
@@ -47,14 +50,27 @@ class FeatureFile:
     key: str
 
     def blocks(self) -> Iterator[tuple[int, Floats]]:
-        """Yield the first row and the (n, D) features of each block of some 16 MiB."""
+        """Yield the first row and the (n, D) features of each block of some 16 MiB.
+
+        Raises:
+            DamagedFile: a block cannot be read.
+        """
         width, start = int(self.network["num_features"]), 0
         file = pq.ParquetFile(self.path)
         for group in range(file.num_row_groups):  # iter_batches would read ahead
-            column = file.read_row_group(group, columns=[_FEATURE])[_FEATURE].combine_chunks()
+            try:
+                column = file.read_row_group(group, columns=[_FEATURE])[_FEATURE].combine_chunks()
+            except (pa.ArrowException, OSError) as error:
+                raise self._damaged(first_line(error)) from error
+            if column.null_count:
+                raise self._damaged("a row without features")
             block = np.array(column.flatten()).reshape(-1, width)  # a copy: torch takes no read-only arrays
             yield start, block
             start += len(block)
+
+    def _damaged(self, found: str) -> DamagedFile:
+        remedy = "remove it and write it again with embed"
+        return damaged_error(self.path, found, looked_for="the features of each row", remedy=remedy)
 
 
 def open_features(file: Path) -> FeatureFile | None:
@@ -67,9 +83,19 @@ def open_features(file: Path) -> FeatureFile | None:
         rows = pq.ParquetFile(file).read(columns=[name for name in schema.names if name != _FEATURE])
     except (pa.ArrowException, OSError, KeyError, ValueError):
         return None
-    if mismatch(about, _ABOUT) is not None:
+    if mismatch(about, _ABOUT) is not None or not _fits(schema, about["network"]["num_features"]):
+        return None
+    if not len(rows) or rows["file_name"].null_count:
         return None
     return FeatureFile(file, rows, Path(about["images"]), about["network"], about["key"])
+
+
+def _fits(schema: pa.Schema, width: int) -> bool:
+    """Return true if each column of a file of features is there once, in its type."""
+    if not 0 < width < 2**31:
+        return False
+    kinds = _ROWS | {_FEATURE: pa.list_(pa.float32(), width)}
+    return all(schema.names.count(name) == 1 and schema.field(name).type == kind for name, kind in kinds.items())
 
 
 def write_features(out: Path, rows: pa.Table, features: Floats, about: Mapping[str, Any]) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from diffreid_lightning.deployment.feature_files import FeatureFile, open_features, write_features
 from diffreid_lightning.deployment.gallery_search import nearest_in_blocks, search
 from diffreid_lightning.errors import UserError
+from diffreid_lightning.storage.json_notes import DamagedFile
 
 
 def cosines(queries: np.ndarray, gallery: np.ndarray) -> np.ndarray:
@@ -74,6 +77,39 @@ def test_matches_are_a_table_and_a_picture(tmp_path: Path) -> None:
     assert {(34, 160, 70), (214, 50, 48)} & colors  # people are framed where both are known
     (tmp_path / "g0.png").unlink()  # an image that is gone does not keep the others from being drawn
     search(query, others, tmp_path / "out", top=8)
+
+
+CHANGES: dict[str, Callable[[pa.Table], pa.Table]] = {
+    "dropped": lambda table: table.drop_columns(["source"]),
+    "twice": lambda table: table.append_column("pid", table["pid"]),
+    "lists": lambda table: table.set_column(0, "file_name", pa.array([["a.png"]] * len(table))),
+    "nulls": lambda table: table.set_column(0, "file_name", pa.nulls(len(table), pa.string())),
+    "text": lambda table: table.set_column(6, "feature", pa.array(["x"] * len(table))),
+    "double": lambda table: table.set_column(6, "feature", table["feature"].cast(pa.list_(pa.float64(), 4))),
+    "no rows": lambda table: table.slice(0, 0),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_table_without_the_columns_is_no_file_of_features(change: str, tmp_path: Path) -> None:
+    opened = write(tmp_path, "g", np.ones((3, 4), np.float32))
+    pq.write_table(CHANGES[change](pq.read_table(opened.path)), opened.path)
+    assert open_features(opened.path) is None
+
+
+def test_a_block_that_is_damaged_is_named(tmp_path: Path) -> None:
+    query = write(tmp_path, "q", np.ones((3, 4), np.float32))
+    content = bytearray(query.path.read_bytes())
+    place = pq.read_metadata(query.path).row_group(0).column(6).data_page_offset
+    content[place : place + 40] = bytes(40)
+    query.path.write_bytes(content)
+    with pytest.raises(DamagedFile, match=r"damaged.*q\.parquet"):
+        search(query, query, tmp_path / "out")
+    table = pq.read_table(write(tmp_path, "q", np.ones((3, 4), np.float32)).path)
+    gap = pa.array([[1.0] * 4, None, [1.0] * 4], pa.list_(pa.float32(), 4))
+    pq.write_table(table.set_column(6, "feature", gap).cast(table.schema), query.path)
+    with pytest.raises(DamagedFile, match=r"damaged.*q\.parquet"):
+        search(query, query, tmp_path / "out")
 
 
 def test_features_of_two_networks_are_not_compared(tmp_path: Path) -> None:
