@@ -29,7 +29,7 @@ from diffreid_lightning.datasets.person_table import TABLE_SUFFIXES, PersonTable
 from diffreid_lightning.datasets.skipped_files import describe_unread, find_unread_images, suggest_conversion
 from diffreid_lightning.errors import UserError, nearest, shorten
 from diffreid_lightning.manifest.image_root import IMAGE_SUFFIXES, ImageRoot, is_image_name
-from diffreid_lightning.paths import user_path
+from diffreid_lightning.paths import not_a_file, user_path
 
 FORMATS: tuple[type[PersonDataset], ...] = (
     DiffPerson,
@@ -113,7 +113,7 @@ def _without_identities(images: ImageRoot) -> str:
 def _is_foreign_parquet(file: Path) -> bool:
     """Return true if a Parquet file is not a manifest: it has no column ``partition``."""
     try:
-        return "partition" not in pq.read_schema(file).names
+        return not_a_file(file) is None and "partition" not in pq.read_schema(file).names  # a pipe would be waited for
     except (pa.ArrowException, OSError):
         return False
 

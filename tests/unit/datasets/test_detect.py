@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shlex
 import warnings
 from pathlib import Path
@@ -105,3 +106,9 @@ def test_a_domain_that_miniperson_has_not() -> None:
         open_dataset("miniperson:campos")
     with pytest.raises(UserError, match="no domain ''"):
         open_dataset("miniperson:")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "rows.parquet")
+    with pytest.raises(UserError, match=r"no manifest.*rows\.parquet"):
+        detect(tmp_path / "rows.parquet").manifest()
