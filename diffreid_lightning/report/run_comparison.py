@@ -24,7 +24,7 @@ def compare_subjects(subjects: Sequence[Subject]) -> Section:
     seeds = average_seeds(subjects)
     if seeds:
         caption = "Mean over seeds in percent with its 95 % interval (Student's t)"
-        blocks.append(table(caption, ("runs", *RANKED[:2]), seeds))
+        blocks.append(table(caption, ("runs", "split", *RANKED[:2]), seeds))
     rows = _list_settings(subjects)
     settings = [table("Settings that are not equal in all", ("setting", *names), rows[:_MOST_ROWS])]
     settings += [text(f"{len(rows) - _MOST_ROWS} more are not shown.")] if len(rows) > _MOST_ROWS else []
@@ -46,19 +46,24 @@ def differing_settings(settings: Sequence[Mapping[str, str]]) -> dict[str, list[
 
 
 def average_seeds(subjects: Sequence[Subject]) -> list[tuple[str, ...]]:
-    """Return names, mAP and Rank-1 with intervals of single runs that differ in nothing but their seed."""
-    groups: dict[object, dict[str, Subject]] = {}
+    """Return names, split, mAP and Rank-1 with intervals of single runs that differ in nothing but their seed."""
+    groups: dict[tuple[str, object], dict[str, tuple[str, Mapping[str, float]]]] = {}
     for subject in subjects:
         run = subject.runs.get("")
-        if run is not None and run.settings and set(RANKED[:2]) <= set(run.results):
+        if run is None or not run.settings:
+            continue
+        for split, found in run.results.items():
             key = tuple(sorted((name, value) for name, value in run.settings.items() if name not in (_SEED, _PLACE)))
-            groups.setdefault(key, {}).setdefault(run.settings.get(_SEED, ""), subject)
+            if set(RANKED[:2]) <= set(found):
+                seed = run.settings.get(_SEED, "")
+                groups.setdefault((split, key), {}).setdefault(seed, (subject.name, found))
     return [
         (
-            ", ".join(each.name for each in group.values()),
-            *(describe_interval([each.runs[""].results[metric] for each in group.values()]) for metric in RANKED[:2]),
+            ", ".join(name for name, _ in group.values()),
+            split,
+            *(describe_interval([found[metric] for _, found in group.values()]) for metric in RANKED[:2]),
         )
-        for group in groups.values()
+        for (split, _), group in groups.items()
         if len(group) > 1
     ]
 
@@ -68,7 +73,12 @@ def _list_results(subjects: Sequence[Subject]) -> list[tuple[str, ...]]:
     for label in dict.fromkeys(label for subject in subjects for label in subject.runs):
         runs = [subject.runs.get(label) for subject in subjects]
         done = [run.summary if run else None for run in runs]
-        lines = {name: [format_number(run.results.get(name)) if run else "–" for run in runs] for name in RANKED}
+        found = [run.results if run else {} for run in runs]
+        lines = {
+            f"{split} {name}": [format_number(each.get(split, {}).get(name)) for each in found]
+            for split in ("test", "val")
+            for name in RANKED
+        }
         lines["steps behind the weights"] = [f"{each.total_steps:,}" if each else "–" for each in done]
         lines["time"] = [format_seconds(sum(each.seconds.values())) if each else "–" for each in done]
         rows += [(f"{label} {name}".strip(), *texts) for name, texts in lines.items() if set(texts) != {"–"}]

@@ -40,10 +40,10 @@ class RunFiles:
     history: Mapping[str, Curve]
 
     @property
-    def results(self) -> dict[str, float]:
-        """Return the test results, else those of the validation, by name."""
+    def results(self) -> dict[str, Mapping[str, float]]:
+        """Return the retrieval results by split, those of the test first."""
         metrics = {} if self.summary is None else self.summary.metrics
-        return dict(metrics.get("test") or metrics.get("val") or {})
+        return {split: metrics[split] for split in ("test", "val") if "mAP" in metrics.get(split, {})}
 
 
 def is_run(folder: Path) -> bool:

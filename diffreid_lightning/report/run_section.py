@@ -44,8 +44,7 @@ def describe_run(run: RunFiles, title: str, budget: PictureBudget) -> Section:
         words += [start and f"from {start}", f"{run.summary.steps:,} steps"]
         words += [format_seconds(sum(run.summary.seconds.values()))]
         blocks.append(text(", ".join(filter(None, words))))
-        splits = {name: metrics for name, metrics in run.summary.metrics.items() if "mAP" in metrics}
-        rows = [(name, *(format_number(metrics.get(each)) for each in RANKED)) for name, metrics in splits.items()]
+        rows = [(name, *(format_number(found.get(each)) for each in RANKED)) for name, found in run.results.items()]
         blocks += [table("Results in percent", ("split", *RANKED), rows), text(_ONE_RUN)] if rows else []
         facts = table("Summary of the run", ("name", "value"), list(leaves(asdict(run.summary))))
         children.append(Section("Summary and versions", [facts], collapsed=True))

@@ -150,9 +150,9 @@ def _describe_chain(root: Path, name: str, budget: PictureBudget) -> Subject:
     real = _find_real(root / stage for stage in records)
     parts = {stage: describe_stage(root / stage, stage, 3, budget, real, not selected) for stage in records}
     runs = {f"{stage} {label}".strip(): run for stage, part in parts.items() for label, run in part.runs.items()}
-    rows = [(label, *(format_number(run.results.get(each)) for each in RANKED)) for label, run in runs.items()]
-    rows = [row for row in rows if row[1] != "–"]
-    blocks += [table("Results of the stages in percent", ("stage", *RANKED), rows)] if rows else []
+    results = ((label, *found) for label, run in runs.items() for found in run.results.items())
+    rows = [(label, split, *(format_number(found.get(each)) for each in RANKED)) for label, split, found in results]
+    blocks += [table("Results of the stages in percent", ("stage", "split", *RANKED), rows)] if rows else []
     return Subject(Section(name, blocks, [part.section for part in parts.values()]), runs)
 
 

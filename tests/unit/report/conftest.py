@@ -37,7 +37,9 @@ def save_image(file: Path, value: int = 90) -> None:
     Image.fromarray(np.full((16, 8, 3), value, np.uint8)).save(file)
 
 
-def make_run(folder: Path, seed: int = 0, score: float = 80.0, attempts: tuple[str, ...] = ()) -> Path:
+def make_run(
+    folder: Path, seed: int = 0, score: float = 80.0, attempts: tuple[str, ...] = (), split: str = "test"
+) -> Path:
     folder.mkdir(parents=True)
     (folder / IDENTITY).write_text("{}", encoding="utf-8")
     config = f"seed_everything: {seed}\nmodel: {{init_args: {{lr: 0.1, note: '{HOSTILE}'}}}}\n"
@@ -46,7 +48,7 @@ def make_run(folder: Path, seed: int = 0, score: float = 80.0, attempts: tuple[s
         file = folder / METRICS / f"attempt-{number}" / "metrics.csv"
         file.parent.mkdir(parents=True)
         file.write_text(text, encoding="utf-8")
-    metrics = {"test": {"mAP": score, "Rank-1": score + 5}, "train": {"loss": 1.0}}
+    metrics = {split: {"mAP": score, "Rank-1": score + 5}, "train": {"loss": 1.0}}
     RunSummary(
         "fit", "id", 1, "0" * 64, seed=seed, metrics=metrics, seconds={"fit": 60.0}, versions={"torch": "2"}
     ).write(folder)

@@ -128,6 +128,16 @@ def test_runs_are_compared_with_an_interval_over_seeds(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
+def test_results_of_two_splits_are_not_set_side_by_side(tmp_path: Path) -> None:
+    for seed, split in enumerate(("test", "val")):
+        make_run(tmp_path / f"fit-{seed}", seed, 70.0 + seed, split=split)
+    write_report([str(tmp_path)], tmp_path / "report.html")
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    rows = dict(re.findall(r'<th scope="row">(\w+ mAP)</th>((?:<td>[^<]+</td>)+)', html))
+    assert rows == {"test mAP": "<td>70.0</td><td>–</td>", "val mAP": "<td>–</td><td>71.0</td>"}
+    assert "n = 2" not in html, "a mean over a test and a validation"
+
+
 def test_a_benchmark_shows_its_tables_with_intervals(tmp_path: Path) -> None:
     folder = tmp_path / "root" / "results"
     folder.mkdir(parents=True)
