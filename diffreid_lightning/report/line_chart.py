@@ -11,7 +11,7 @@ from markupsafe import Markup
 from diffreid_lightning.metric_history import Curve
 from diffreid_lightning.report.blocks import block
 
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 348, 10, 172  # edges of the plot
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 348, 10, 172  # edges of the plot
 _WIDTH, _HEIGHT, _ROW = 360, 200, 15  # of the whole without its legend, and of a line of the legend
 _POINTS = 300  # of a line; more are reduced to the extremes of their neighborhood
 MOST_LINES = 6  #: colors of the style sheet
@@ -28,13 +28,16 @@ def draw_lines(title: str, lines: Mapping[str, Curve]) -> Markup:
 
     finite = {label: (steps[sound := np.isfinite(values)], values[sound]) for label, (steps, values) in lines.items()}
     steps, values = (np.concatenate([line[axis] for line in finite.values()]) for axis in (0, 1))
-    across, up = (np.asarray(MaxNLocator(5).tick_values(each.min(), each.max())) for each in (steps, values))
+    across, up = (
+        np.asarray(MaxNLocator(5, integer=whole).tick_values(each.min(), each.max()))
+        for each, whole in ((steps, True), (values, False))
+    )
     legend = finite if len(finite) > 1 else {}
     label = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">')
     parts = [label.format(_WIDTH, _HEIGHT + _ROW * len(legend), describe_lines(title, finite))]
     for tick, y in zip(up, _place(up, up, _BOTTOM, _TOP), strict=True):
         parts.append(Markup(f'<path class="grid" d="M{_LEFT} {y:.1f}H{_RIGHT}"/>'))
-        parts.append(Markup(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:.4g}</text>'))
+        parts.append(Markup(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:.6g}</text>'))
     for tick, x in zip(across, _place(across, across, _LEFT, _RIGHT), strict=True):
         anchor = "end" if tick == across[-1] else "middle"
         parts.append(Markup(f'<text x="{x:.1f}" y="{_HEIGHT - 10}" text-anchor="{anchor}">{tick:,.6g}</text>'))

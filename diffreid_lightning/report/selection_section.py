@@ -79,7 +79,8 @@ def _tabulate_scores(*parts: Manifest) -> Markup:
 def _describe_range(part: Manifest, name: str) -> str:
     values = part.numpy(name) if name in part.columns else np.zeros(0)
     values = values[~np.isnan(values)]
-    low, middle, high = np.quantile(values, [0.05, 0.5, 0.95]) if len(values) else [np.nan] * 3
+    # + 0: no "-0.000"
+    low, middle, high = np.quantile(values, [0.05, 0.5, 0.95]).round(3) + 0 if len(values) else [np.nan] * 3
     return f"{middle:.3f} ({low:.3f} to {high:.3f})" if len(values) else "–"
 
 

@@ -37,6 +37,15 @@ def test_a_peak_among_many_points_is_drawn() -> None:
     assert line[:, 1].min() == points(draw_lines("x", {"x": (np.arange(2.0), np.array([0.0, 1.0]))}))[0][1, 1]
 
 
+def test_ticks_are_whole_steps_and_their_texts_fit() -> None:
+    figure = draw_lines("rate", {"rate": (np.array([5.0, 11.0]), np.array([1.25e-4, 8.75e-4]))})
+    texts = re.findall(r'<text x="([\d.]+)"[^>]*text-anchor="(\w+)">([^<]+)<', figure)
+    across = [text for x, anchor, text in texts if anchor == "middle"]
+    assert across and all(text.isdigit() for text in across)
+    up = [(float(x), text) for x, anchor, text in texts if anchor == "end"][:-1]
+    assert len({text for _, text in up}) == len(up) and all(7 * len(text) < x for x, text in up), "7 pixels a digit"
+
+
 def test_labels_are_escaped_and_values_that_are_not_finite_left_out() -> None:
     steps = np.arange(4.0)
     lines = {"<a&b>": (steps, np.array([1, np.nan, np.inf, 2.0])), "flat": (steps, np.full(4, 7.0))}
