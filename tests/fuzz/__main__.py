@@ -26,6 +26,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch: a process forks safely whil
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # as the command line has it before anything is imported
 os.environ["WANDB_MODE"] = "disabled"
+os.environ["HF_HUB_OFFLINE"] = "1"  # nothing damaged leaves this machine
 os.environ["PYTHONWARNINGS"] = "ignore"
 
 Command = Callable[[list[str]], int]

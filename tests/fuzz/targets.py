@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tests.fuzz.world import CONFIGURED, words_of
+from tests.fuzz.world import BRIEF, CONFIGURED, words_of
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,9 @@ class Target:
     often: int = 1
 
 
-#: The end of a training, however it is configured: the last words count.
-_BRIEF = (
-    "--trainer.max_epochs=1", "--trainer.max_time=00:00:00:08", "--trainer.enable_progress_bar=false",
-    "--trainer.limit_train_batches=2",
-)  # fmt: skip
 _RUN = "runs/reid/fit-001"
 _CKPT = (f"{_RUN}/checkpoints/last.ckpt",) * 3
+_TRAINED = (f"{_RUN}/backbone/*", f"{_RUN}/config.yaml", f"{_RUN}/*")
 _NOTES = (f"{_RUN}/run.json", f"{_RUN}/config.yaml", f"{_RUN}/results.csv")
 
 
@@ -60,7 +56,7 @@ def _configured(command: str, needs: tuple[str, ...]) -> Target:
         words = (verb, "--config", place, "--tracker=null")
     else:
         packaged = rest[:2] if rest[0] == "--config" else []
-        words = (verb, *packaged, "--config", place, *(_BRIEF if verb == "fit" else _BRIEF[2:3]))
+        words = (verb, *packaged, "--config", place, *(BRIEF if verb == "fit" else BRIEF[2:3]))
     return Target(f"{command}-config", words, needs, (place,), often=3)
 
 
@@ -69,6 +65,7 @@ _SCORING = ("in/generated", "in/market", "runs/score/fit-001/scorer")
 _NEEDS = {
     "fit": ("in/market",), "caption": ("in/market",), "score": ("in/market",), "score_generated": _SCORING,
     "personalize": ("in/people", "in/model"), "generate": _GENERATING, "select": ("runs/scored", *_SCORING),
+    "adapt": ("in/people",),
 }  # fmt: skip
 
 TARGETS: tuple[Target, ...] = (
@@ -116,4 +113,22 @@ TARGETS: tuple[Target, ...] = (
            often=2),
     Target("chain-run", tuple(words_of("pipeline")), ("in/market", "in/chain.yaml", "runs/chain"),
            ("runs/chain/.stages/*", "runs/chain/train/fit-001/results.csv", "runs/chain/*")),
+    Target("embed", tuple(words_of("embed")), ("in/people", _RUN), _TRAINED),
+    Target("embed-images", tuple(words_of("embed")), ("in/people", _RUN, "runs/features.parquet"),
+           ("in/people/images/*", "in/people/metadata.parquet", "runs/features.parquet")),
+    Target("search", tuple(words_of("search")), ("in/people", _RUN), ("runs/features.parquet",), often=3),
+    Target("search-files", ("search", *("runs/features.parquet",) * 2, "--out", "runs/found"), ("in/people",),
+           ("runs/features.parquet",), often=2),
+    Target("thresholds", tuple(words_of("thresholds")), ("in/market", _RUN), _TRAINED),
+    Target("onnx", tuple(words_of("onnx")), (_RUN,), _TRAINED),
+    Target("report", tuple(words_of("report")), (_RUN,), (f"{_RUN}/summary.json", f"{_RUN}/*"), often=3),
+    Target("report-two", ("report", _RUN, "runs/chain", "--out", "runs/report.html"), (_RUN, "runs/chain"),
+           ("runs/chain/*/*", "runs/chain/.stages/*", "runs/chain/train/fit-001/summary.json"), often=2),
+    Target("report-selection", ("report", "runs/select", "--out", "runs/report.html"), ("runs/select", *_SCORING),
+           ("runs/select/*/*.*", "runs/select/*")),
+    Target("browse", tuple(words_of("browse")), ("in/people",), ("in/people/metadata.parquet", "in/people/images/*")),
+    Target("browse-selection", ("data", "browse", "runs/select", "--out", "runs/pages"), ("runs/select", *_SCORING),
+           ("runs/select/*/*.parquet",)),
+    Target("sweep", tuple(words_of("sweep")), ("in/market",), ("in/sweep.yaml",), often=3),
+    Target("push", tuple(words_of("push")), (_RUN,), _TRAINED),
 )  # fmt: skip

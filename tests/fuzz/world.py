@@ -6,7 +6,10 @@ import contextlib
 import io
 import os
 import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -15,6 +18,7 @@ from diffusers.utils import logging as diffusers_logging
 from diffreid_lightning.backbones import Backbone
 from diffreid_lightning.cli import main
 from diffreid_lightning.pipeline import runner
+from diffreid_lightning.sweeps import trial_runner
 from tests.fixtures.checkpoint_layouts import write_checkpoint, write_people
 from tests.fixtures.dataset_layouts import write_market1501, zip_folder
 from tests.fixtures.diffusion import CAPTIONS
@@ -58,6 +62,19 @@ COMMANDS: dict[str, str] = {
     "sheet": "data sheet in/people --out runs/sheet.png",
     "export": "data export in/market.zip --format market1501 --out runs/export",
     "pipeline": "pipeline --config in/chain.yaml",
+    "adapt": f"fit --config recipes/adapt {_FIT} --data.target=in/people --data.image_size=[64,32] "
+    "--data.sampler.init_args.clusters_per_batch=2 --data.sampler.init_args.images_per_cluster=2 "
+    "--data.sampler.init_args.batches=2 --model.backbone=test_resnet --model.init_from=null "
+    "--model.clusterer.init_args.distance.init_args.k1=4 --model.clusterer.init_args.distance.init_args.k2=2 "
+    "--trainer.default_root_dir=runs/adapt",
+    "embed": "embed in/people --model runs/reid/fit-001 --out runs/features.parquet --num_workers 0",
+    "search": "search in/people runs/features.parquet --model runs/reid/fit-001 --out runs/found --num_workers 0",
+    "thresholds": "thresholds runs/reid/fit-001 --fmr 0.1 --num_workers 0",
+    "onnx": "export runs/reid/fit-001 --out runs/network.onnx",
+    "report": "report runs/reid/fit-001 --out runs/report.html",
+    "browse": "data browse in/people --out runs/pages",
+    "sweep": "sweep in/sweep.yaml --root runs/sweep --trials 1",
+    "push": "push runs/reid/fit-001 somebody/network",
 }
 #: A chain of two quick commands.
 _CHAIN = {
@@ -77,8 +94,24 @@ _CHAIN = {
     "table": {"scratch": "train"},
     "pictures": {"rank lists": "train/fit-001/rank_lists_test.png"},
 }
+_SWEEP = {
+    "method": "random",
+    "metric": {"name": "val/mAP", "goal": "maximize"},
+    "early_terminate": {"type": "hyperband", "min_iter": 2},
+    "command": ["${env}", "${interpreter}", "-m", "diffreid_lightning", *shlex.split(COMMANDS["fit"]), "${args}"],
+    "parameters": {
+        "model.optimizer.init_args.lr": {"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-2},
+        "model.losses.init_args.margin": {"min": 0.1, "max": 0.8},
+        "model.backbone": {"values": ["test_resnet", "test_byobnet"]},
+    },
+}
+#: The end of a training, however it is configured: the last words count.
+BRIEF = (
+    "--trainer.max_epochs=1", "--trainer.max_time=00:00:00:08", "--trainer.enable_progress_bar=false",
+    "--trainer.limit_train_batches=2",
+)  # fmt: skip
 #: Commands whose whole configuration is written down, to be damaged.
-CONFIGURED = ("fit", "caption", "score", "score_generated", "personalize", "generate", "select")
+CONFIGURED = ("fit", "caption", "score", "score_generated", "personalize", "generate", "select", "adapt")
 _PARTIAL = {"caption": "caption", "generate": "generate", "score_generated": "scored"}
 
 
@@ -87,8 +120,21 @@ def words_of(command: str) -> list[str]:
     return shlex.split(COMMANDS[command])
 
 
+@dataclass(frozen=True)
+class _Ended:
+    """A trial of a sweep that has ended."""
+
+    code: int
+
+    def poll(self) -> int:
+        return self.code
+
+    def send_signal(self, number: int) -> None:
+        """Nothing is left to be told."""
+
+
 def stages_here() -> None:
-    """Let a chain run its stages in this process."""
+    """Let a chain run its stages in this process, and a sweep its trials."""
 
     def here(words: tuple[str, ...], environment: dict[str, str], log: Path) -> int:
         os.environ.update(environment)
@@ -96,7 +142,11 @@ def stages_here() -> None:
         log.write_text("error: see above\n", encoding="utf-8")
         return main(list(words))
 
+    def trial_here(words: Sequence[str], environment: Mapping[str, str], log: Path, *_: Any, **__: Any) -> _Ended:
+        return _Ended(here((*words, *BRIEF), dict(environment), log))
+
     runner.run_logged = here  # type: ignore[assignment]
+    trial_runner.start_process = trial_here
 
 
 def build_inputs() -> None:
@@ -110,7 +160,8 @@ def build_inputs() -> None:
     torch.manual_seed(0)
     torch.save({"state_dict": Backbone("test_resnet").model.state_dict()}, folder / "weights.pth")
     _write_models(folder)
-    (folder / "chain.yaml").write_text(yaml.safe_dump(_CHAIN, sort_keys=False), encoding="utf-8")
+    for name, settings in (("chain", _CHAIN), ("sweep", _SWEEP)):
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
 
 
 def _write_models(folder: Path) -> None:
@@ -133,7 +184,7 @@ def _partly(command: str) -> None:
 def build_runs() -> None:
     """Write down whole configurations; train and evaluate, as ``fit`` and a chain do."""
     _print_configs(Path("in", "configs"))
-    _run("fit", "pipeline")
+    _run("fit", "pipeline", "embed")
 
 
 def _print_configs(folder: Path) -> None:
