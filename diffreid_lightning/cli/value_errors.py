@@ -86,7 +86,10 @@ def _of_value(value: Any, path: str, kind: Any) -> UserError | None:
         if not _takes_class(kind):
             return _wrong(value, path, kind)
         owner = config_errors.resolve(str(value["class_path"]), tuple(config_errors.classes_in(kind)))
-        return None if owner is None else _of_arguments(value.get("init_args") or {}, path, owner)
+        arguments = value.get("init_args") or {}
+        if not isinstance(arguments, Mapping):
+            return _wrong(arguments, f"{path}.init_args", dict)
+        return None if owner is None else _of_arguments(arguments, path, owner)
     if isinstance(value, list):
         for item in value:
             error = _of_value(item, path, _items_of(kind)) if isinstance(item, Mapping) else None
