@@ -22,14 +22,20 @@ from diffreid_lightning.datasets.concat import (
     refuse_clashing_sources,
     warn_of_shared_default_source,
 )
-from diffreid_lightning.datasets.holdout import first_per_camera, hold_out_identities, trainable_rows
+from diffreid_lightning.datasets.holdout import hold_out_identities, trainable_rows
 from diffreid_lightning.datasets.inspect import count_unmatched
 from diffreid_lightning.datasets.samplers import PKSampler, start_at_epoch
 from diffreid_lightning.datasets.training_rows import digest_rows
 from diffreid_lightning.datasets.transforms import TrainView
 from diffreid_lightning.errors import UserError, check_at_least, check_image_size, check_seed, check_workers, shorten
 from diffreid_lightning.manifest.manifest import Manifest
-from diffreid_lightning.reid.person_images import DecodedImages, PersonBatch, PersonImages, collate_persons
+from diffreid_lightning.reid.person_images import (
+    DecodedImages,
+    PersonBatch,
+    PersonImages,
+    collate_persons,
+    search_among,
+)
 
 SamplerFactory = Callable[[Sequence[int]], Sampler[Any]]
 Source = PersonDataset | str
@@ -124,12 +130,7 @@ class ReIDDataModule(LightningDataModule):
         None when nobody is held out.
         """
         held_out = [manifest.filter(mask) for manifest, mask in self._train_manifests if mask.any()]
-        queries = [manifest.filter(first_per_camera(manifest)) for manifest in held_out]
-        asked = sum(map(len, queries))
-        if not asked:
-            return None
-        rows = concatenate([*queries, *held_out])
-        return PersonImages(rows, self.image_size, is_query=np.arange(len(rows)) < asked)
+        return search_among(held_out, self.image_size)
 
     @cached_property
     def test_set(self) -> PersonImages:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,9 +12,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from diffreid_lightning.datasets.concat import ConcatRows
+from diffreid_lightning.datasets.concat import ConcatRows, concatenate
+from diffreid_lightning.datasets.holdout import first_per_camera
 from diffreid_lightning.datasets.samplers import Draw
 from diffreid_lightning.datasets.transforms import TrainView, evaluation_view
+from diffreid_lightning.manifest.manifest import Manifest
 
 
 class PersonBatch(NamedTuple):
@@ -110,3 +113,21 @@ class PersonImages(Dataset[PersonBatch]):
             torch.tensor(self.is_query[row]),
             None if self.weights is None else torch.tensor(self.weights[row]),
         )
+
+
+def search_among(manifests: Sequence[Manifest], image_size: tuple[int, int]) -> PersonImages | None:
+    """Return one image per identity and camera as queries, then all images as gallery.
+
+    Args:
+        manifests: the rows.
+        image_size: height and width in pixels.
+
+    Returns:
+        The images; None where nobody can be searched for.
+    """
+    queries = [manifest.filter(first_per_camera(manifest)) for manifest in manifests]
+    asked = sum(map(len, queries))
+    if not asked:
+        return None
+    rows = concatenate([*queries, *manifests])
+    return PersonImages(rows, image_size, is_query=np.arange(len(rows)) < asked)

@@ -43,7 +43,8 @@ def thresholds_command(words: Sequence[str]) -> int:
     from diffreid_lightning.storage.atomic import replace_file
 
     run = user_path(args.run)
-    images, network = _held_out_images(run), load_trained(run)
+    network = load_trained(run)
+    images = _held_out_images(run) if args.images is None else _labeled_images(args.images, network.backbone.image_size)
     errors = held_out_errors(network, images, args.batch_size, args.num_workers)
     found = describe_thresholds(errors, args.fmr, args.fnmr)
     (headings, *rows), note = lay_out(found)
@@ -67,6 +68,8 @@ def thresholds_command(words: Sequence[str]) -> int:
 def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser = CommandParser(_USAGE, __doc__)
     parser.add_argument("run", metavar="RUN", help="the folder of a run that held people out (--data.val_share)")
+    help_ = "labeled images of people that the network was not trained on (default: those whom the run held out)"
+    parser.add_argument("--images", metavar="PATH", help=help_)
     help_ = "share of pairs of two people that may count as one person (default: 0.01 0.001)"
     parser.add_argument("--fmr", type=float, nargs="*", default=[0.01, 0.001], metavar="RATE", help=help_)
     help_ = "share of pairs of one person that may be missed"
@@ -77,6 +80,17 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
         for rate in rates:
             check_range(name, rate, 0, 1, below=True)
     return args
+
+
+def _labeled_images(path: str, image_size: tuple[int, int]) -> PersonImages:
+    """Return the people of a dataset, of all its splits."""
+    from diffreid_lightning.datasets import open_dataset
+    from diffreid_lightning.reid.person_images import search_among
+
+    images = search_among([open_dataset(path).manifest()], image_size)
+    if images is None:
+        raise UserError(f"There are no people in {path}", remedy="give a dataset with identities")
+    return images
 
 
 def _held_out_images(run: Path) -> PersonImages:
@@ -107,6 +121,7 @@ def _held_out_images(run: Path) -> PersonImages:
             f"{run} has held nobody out: thresholds on people that it was trained on would be too good.",
             looked_for="data.val_share above 0, or a source with a val split",
             found=f"data.val_share {getattr(data, 'val_share', None)}",
-            remedy=f"train with people held out: python -m diffreid_lightning fit --config {file} --data.val_share 0.1",
+            remedy="give labeled images of other people with --images PATH, or train with people held out: "
+            f"python -m diffreid_lightning fit --config {file} --data.val_share 0.1",
         )
     return images
