@@ -102,9 +102,15 @@ def _list_settings(subjects: Sequence[Subject]) -> list[tuple[str, ...]]:
     found: dict[str, list[str]] = {}
     for label in dict.fromkeys(label for subject in subjects for label in subject.runs):
         runs = [subject.runs.get(label) for subject in subjects]
-        differing = differing_settings([run.settings if run else {} for run in runs])
+        differing = differing_settings([_shorten_paths(run.settings, label) if run else {} for run in runs])
         found.update({f"{label} {name}".strip(): values for name, values in differing.items() if name != _PLACE})
     summaries = [[run.summary for run in subject.runs.values() if run.summary] for subject in subjects]
     versions = differing_settings([each[-1].versions if each else {} for each in summaries])
     found.update({f"version of {name}": values for name, values in versions.items()})
     return [(name, *values) for name, values in found.items()]
+
+
+def _shorten_paths(settings: Mapping[str, str], label: str) -> Mapping[str, str]:
+    """Return the settings of a chain's stage with paths from the chain's root on: those of two chains all differ."""
+    root = settings.get(_PLACE, "").rpartition("/")[0] if label else ""
+    return {name: value.replace(f"{root}/", "") for name, value in settings.items()} if root else settings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -136,6 +137,17 @@ def test_results_of_two_splits_are_not_set_side_by_side(tmp_path: Path) -> None:
     rows = dict(re.findall(r'<th scope="row">(\w+ mAP)</th>((?:<td>[^<]+</td>)+)', html))
     assert rows == {"test mAP": "<td>70.0</td><td>–</td>", "val mAP": "<td>–</td><td>71.0</td>"}
     assert "n = 2" not in html, "a mean over a test and a validation"
+
+
+def test_paths_below_the_roots_of_two_chains_are_no_differing_settings(chain: Path, tmp_path: Path) -> None:
+    shutil.copytree(chain, tmp_path / "other")
+    for root, rate in ((chain, 0.1), (tmp_path / "other", 0.2)):
+        places = f"trainer: {{default_root_dir: {root}/transfer}}\ndata: {{train: {root}/select/diff_person}}\n"
+        (root / "transfer/fit-001/config.yaml").write_text(f"{places}model: {{lr: {rate}}}\n", encoding="utf-8")
+    write_report([str(chain), str(tmp_path / "other")], tmp_path / "report.html")
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    settings = html[html.index("Settings that are not equal in all") :].partition("</table>")[0]
+    assert re.findall(r'<th scope="row">([^<]+)<', settings) == ["transfer model.lr"]
 
 
 def test_a_benchmark_shows_its_tables_with_intervals(tmp_path: Path) -> None:
