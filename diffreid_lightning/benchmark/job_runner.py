@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from diffreid_lightning.benchmark.job_process import (
+from diffreid_lightning.benchmark.job_records import Record, Workplace
+from diffreid_lightning.benchmark.jobs import FIRST_RUN, Job, on_this_machine
+from diffreid_lightning.pipeline.job_process import (
     GLANCE,
     JobProcess,
     can_fork,
@@ -19,8 +21,6 @@ from diffreid_lightning.benchmark.job_process import (
     start_process,
     visible_devices,
 )
-from diffreid_lightning.benchmark.job_records import Record, Workplace
-from diffreid_lightning.benchmark.jobs import FIRST_RUN, Job, on_this_machine
 from diffreid_lightning.pipeline.stage_process import last_words
 from diffreid_lightning.storage.locks import FileLock
 

@@ -8,7 +8,11 @@ import signal
 import time
 from dataclasses import dataclass
 
-from diffreid_lightning.benchmark.job_process import (
+from diffreid_lightning.benchmark.job_runner import Failure
+from diffreid_lightning.benchmark.jobs import FIRST_RUN
+from diffreid_lightning.errors import UserError
+from diffreid_lightning.metric_history import METRICS, read_history
+from diffreid_lightning.pipeline.job_process import (
     GLANCE,
     JobProcess,
     can_fork,
@@ -19,10 +23,6 @@ from diffreid_lightning.benchmark.job_process import (
     start_process,
     visible_devices,
 )
-from diffreid_lightning.benchmark.job_runner import Failure
-from diffreid_lightning.benchmark.jobs import FIRST_RUN
-from diffreid_lightning.errors import UserError
-from diffreid_lightning.metric_history import METRICS, read_history
 from diffreid_lightning.run_summary import read_summary
 from diffreid_lightning.sweeps.sweep_study import Attempt, SweepStudy
 from diffreid_lightning.sweeps.trial_command import trial_words, write_arguments

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from diffreid_lightning.benchmark import job_process, job_runner
+from diffreid_lightning.benchmark import job_runner
 from diffreid_lightning.benchmark.expansion import expand
 from diffreid_lightning.benchmark.job_records import Workplace
 from diffreid_lightning.benchmark.job_runner import JobRunner, print_failures
 from diffreid_lightning.benchmark.jobs import FIRST_RUN, Job
+from diffreid_lightning.pipeline import job_process
 from diffreid_lightning.run_summary import RunSummary
 from diffreid_lightning.storage.locks import FileLock
 from tests.unit.benchmark.conftest import MakeGrid

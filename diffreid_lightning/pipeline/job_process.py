@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from diffreid_lightning.benchmark.forked_command import ForkedCommand
 from diffreid_lightning.cores import usable_cores
+from diffreid_lightning.pipeline.forked_command import ForkedCommand
 from diffreid_lightning.pipeline.graph import PREFIX
 from diffreid_lightning.pipeline.stage_process import end_with_parent
 from diffreid_lightning.storage.locks import FileLock
