@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
+#: the environment variable for the threads of an operation
+THREADS = "OMP_NUM_THREADS"
 _MOST_LOADERS = 8
 
 
@@ -23,3 +26,13 @@ def loader_processes(sharing: int = 1) -> int:
     if of_task.isdecimal() and usable_cores() <= int(of_task):
         sharing = 1
     return max(1, min(_MOST_LOADERS, usable_cores() // sharing))
+
+
+def share_threads(environment: Mapping[str, str], jobs: int) -> dict[str, str]:
+    """Return an environment in which each of several jobs has its share of the threads, unless it says how many.
+
+    Args:
+        environment: of one of them.
+        jobs: how many run at once.
+    """
+    return {THREADS: str(max(1, usable_cores() // jobs)), **environment}

@@ -14,13 +14,16 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from multiprocessing import reduction
+from multiprocessing import forkserver, reduction, resource_tracker
 from pathlib import Path
 from typing import Any
+
+from diffreid_lightning.cores import THREADS
 
 _PACKAGE = __package__.partition(".")[0]
 #: the last is what W&B imports as a run starts, which takes as long as the rest
 _PRELOADED = (__name__, f"{_PACKAGE}.cli.lightning_cli", "wandb.sdk.launch")
+_TO_ALL = (signal.SIGTERM, signal.SIGHUP)  # which may come to the whole process group
 
 
 class Descriptor:
@@ -48,18 +51,41 @@ def fork_server() -> Any:
     return context
 
 
+def start_server(threads: str) -> None:
+    """Start the server, unless it runs; it imports while this process goes on.
+
+    Args:
+        threads: ``OMP_NUM_THREADS`` of its commands, which libraries read as they are loaded.
+    """
+    fork_server()
+    resource_tracker.ensure_running()  # it unblocks signals
+    before = os.environ.get(THREADS)
+    os.environ[THREADS] = threads
+    # The server must survive its commands: without it, nobody hears how they end. Whom it forks unblocks them again.
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _TO_ALL)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        if before is None:
+            del os.environ[THREADS]
+        else:
+            os.environ[THREADS] = before
+
+
 class ForkedCommand:
     """A command in a process that is forked from the server; it is killed when this process ends.
 
     Args:
         words: what follows ``python -m diffreid_lightning``.
-        environment: all of its environment.
+        environment: all of its environment, with ``OMP_NUM_THREADS``.
         output: descriptor of the file that it writes to.
         held: descriptor of a lock that it holds as well; None for none.
     """
 
     def __init__(self, words: Sequence[str], environment: Mapping[str, str], output: int, held: int | None) -> None:
         context = fork_server()
+        start_server(environment[THREADS])
         reader, self._alive = context.Pipe(duplex=False)  # closed, by whatever ends this process
         kept = None if held is None else Descriptor(held)
         arguments = (list(words), dict(environment), Path.cwd(), Descriptor(output), kept, reader)
@@ -92,7 +118,17 @@ def _run(
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    _set_threads(environment[THREADS])
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _TO_ALL)
     run_command(words)
+
+
+def _set_threads(threads: str) -> None:
+    """Set the number of threads, where the server was started for commands with another one."""
+    import torch  # imported by the server, and not by the process that starts it
+
+    if threads.isdecimal() and torch.get_num_threads() != int(threads):
+        torch.set_num_threads(int(threads))
 
 
 def _end_with(alive: Any) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from diffreid_lightning.cores import usable_cores
+from diffreid_lightning.cores import share_threads
 from diffreid_lightning.pipeline.forked_command import ForkedCommand
 from diffreid_lightning.pipeline.graph import PREFIX
 from diffreid_lightning.pipeline.stage_process import end_with_parent
@@ -19,7 +19,6 @@ from diffreid_lightning.storage.locks import FileLock
 
 GLANCE = 0.05  #: seconds between two looks at running commands
 _GRACE = 15.0  # seconds that commands have to end in, once they are told to
-_THREADS = "OMP_NUM_THREADS"
 _DEVICES = "CUDA_VISIBLE_DEVICES"
 #: of the trial that a sweep's agent has started this process for; one cell is the trial, what it needs is not
 _TRIAL = ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH")
@@ -118,5 +117,5 @@ def environment_of(
     kept |= {"WANDB_RUN_GROUP": group, "WANDB_JOB_TYPE": kind}
     if name is not None:
         kept["WANDB_NAME"] = name
-    kept.setdefault(_THREADS, str(max(1, usable_cores() // parallel)))
+    kept = share_threads(kept, parallel)
     return kept if device is None else {**kept, _DEVICES: device}
