@@ -207,12 +207,15 @@ def command_of(job: Job, place: Workplace, *, resume: bool) -> list[str]:
     Args:
         job: the job.
         place: where it is run.
-        resume: a fit goes on from its last checkpoint; without one it starts from the beginning, in the same folder.
+        resume: a fit goes on from its last checkpoint; without one it starts from the beginning, in the same folder. A
+            chain runs one stage at a time, since it is one of the jobs that share this machine.
     """
     words = on_this_machine(job.words, place.root, place.paths)
     if resume and words[0] == "fit" and not any(word.startswith("--ckpt_path") for word in words):
         first = place.folder(job) / FIRST_RUN
         words.append(f"--ckpt_path={first if (first / 'checkpoints/last.ckpt').is_file() else 'last'}")
+    if resume and words[0] == "pipeline" and not any(word.startswith("--jobs") for word in words):
+        words.append("--jobs=1")
     return words
 
 

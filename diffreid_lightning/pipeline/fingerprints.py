@@ -9,6 +9,7 @@ content. It holds no absolute paths of the machine.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -152,6 +153,19 @@ def vocabulary_hashes(settings: Iterable[Mapping[str, Any]], words: Sequence[str
     packaged = configs_folder() / "vocabulary"
     files = (own if (own := user_path(name)).is_file() else packaged / f"{name}.yaml" for name in named)
     return [file_hash(file) for file in files if file.is_file()]
+
+
+def hash_ahead(chain: Chain, stages: Iterable[Stage]) -> None:
+    """Hash the datasets and models of stages that run later; the hashes are kept for them.
+
+    What cannot be read is left for them to report.
+    """
+    for stage in stages:
+        with contextlib.suppress(UserError):
+            for name in stage.data:
+                dataset_hash(chain.variables[name])
+            for name in stage.models:
+                model_hash(chain.variables[name])
 
 
 @functools.cache

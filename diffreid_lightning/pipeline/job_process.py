@@ -1,4 +1,4 @@
-"""Start the command of a job: forked on a CPU, a new interpreter beside a GPU; its output goes to a log."""
+"""Start the command of a job, of which several may run: forked on a CPU, a new interpreter beside a GPU."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from diffreid_lightning.storage.locks import FileLock
 
 GLANCE = 0.05  #: seconds between two looks at running commands
 _GRACE = 15.0  # seconds that commands have to end in, once they are told to
-_DEVICES = "CUDA_VISIBLE_DEVICES"
+DEVICES = "CUDA_VISIBLE_DEVICES"  #: variable that names the GPUs of a process
 #: of the trial that a sweep's agent has started this process for; one cell is the trial, what it needs is not
 _TRIAL = ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH")
 
@@ -35,26 +35,26 @@ class JobProcess(Protocol):
 
 
 def start_process(
-    words: Sequence[str], environment: Mapping[str, str], log: Path, lock: FileLock, *, forked: bool
+    words: Sequence[str], environment: Mapping[str, str], output: Path | int, lock: FileLock, *, forked: bool
 ) -> JobProcess:
     """Start ``python -m diffreid_lightning WORDS``; it ends when this process does, and holds the lock until then.
 
     Args:
         words: the command and its arguments.
         environment: all of its environment.
-        log: the file its output is appended to.
+        output: the file its output is appended to, or the descriptor of a terminal.
         lock: of the job.
         forked: fork it from a server that has imported everything.
     """
-    with log.open("ab") as output:
+    with open(output, "ab", closefd=isinstance(output, Path)) as file:
         if forked:
-            return ForkedCommand(words, environment, output.fileno(), lock.handle)
+            return ForkedCommand(words, environment, file.fileno(), lock.handle)
         return subprocess.Popen(
             [sys.executable, "-m", "diffreid_lightning", *words],
             env=dict(environment),
             stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
+            stdout=file,
+            stderr=file,
             pass_fds=() if lock.handle is None else (lock.handle,),
             preexec_fn=end_with_parent if sys.platform == "linux" else None,
         )
@@ -88,7 +88,7 @@ def visible_devices() -> list[str]:
     import torch  # not above: most of this command does without
 
     count = torch.cuda.device_count()  # asks the driver's library and starts nothing
-    named = [name for name in os.environ.get(_DEVICES, "").split(",") if name]
+    named = [name for name in os.environ.get(DEVICES, "").split(",") if name]
     return named[:count] if named else [str(number) for number in range(count)]
 
 
@@ -118,4 +118,4 @@ def environment_of(
     if name is not None:
         kept["WANDB_NAME"] = name
     kept = share_threads(kept, parallel)
-    return kept if device is None else {**kept, _DEVICES: device}
+    return kept if device is None else {**kept, DEVICES: device}

@@ -1,9 +1,10 @@
-"""Run one stage in a subprocess: show its output, log it, and end it with its parent."""
+"""Run a stage in a subprocess: show its output, log it, and end it with its parent."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from typing import BinaryIO
 
 _BLOCK = 1 << 16
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
+_TAIL = 4096  # bytes that hold a progress bar
+_ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|[@-Z\\-_])")
 
 
 def run_logged(words: Sequence[str], environment: Mapping[str, str], log: Path, *, echo: bool = True) -> int:
@@ -34,15 +37,10 @@ def run_logged(words: Sequence[str], environment: Mapping[str, str], log: Path, 
     log.parent.mkdir(parents=True, exist_ok=True)
     on_terminal = echo and sys.stdout.isatty()
     master, slave = _terminal() if on_terminal else os.pipe()
-    around = {**os.environ, **environment}
-    if not on_terminal:
-        around.pop("FORCE_COLOR", None)  # a notebook sets it, and a progress bar would come as thousands of lines
-    if "WANDB_SWEEP_ID" not in around:
-        around.pop("WANDB_RUN_ID", None)  # the stages of a chain are runs of their own
     try:
         process = subprocess.Popen(
             command,
-            env=around,
+            env=stage_environment(environment, on_terminal),
             stdout=slave,
             stderr=slave,
             close_fds=False,  # the lock on the chain's folder goes along; other files are not inheritable
@@ -55,6 +53,59 @@ def run_logged(words: Sequence[str], environment: Mapping[str, str], log: Path, 
             return _until_it_ends(process, master, file, echo)
         finally:
             os.close(master)
+
+
+def stage_environment(variables: Mapping[str, str], on_terminal: bool) -> dict[str, str]:
+    """Return the whole environment of a stage.
+
+    Args:
+        variables: added to this process's own.
+        on_terminal: its output goes to a terminal.
+    """
+    around = {**os.environ, **variables}
+    if not on_terminal:
+        around.pop("FORCE_COLOR", None)  # a notebook sets it, and a progress bar would come as thousands of lines
+    if "WANDB_SWEEP_ID" not in around:
+        around.pop("WANDB_RUN_ID", None)  # the stages of a chain are runs of their own
+    return around
+
+
+class LoggedTerminal:
+    """Give a command a terminal, so that its progress bars move; what it prints there goes to a log.
+
+    Args:
+        log: the file, which is appended to.
+    """
+
+    def __init__(self, log: Path) -> None:
+        self._master, self.slave = _terminal()  #: the second is the command's
+        os.set_blocking(self._master, False)
+        self._log = log.open("ab")
+        self._tail = b""
+
+    def give_away(self) -> None:
+        """Leave the terminal to the command, which has it now."""
+        os.close(self.slave)
+
+    def copy(self) -> None:
+        """Copy what the command has printed since the last call; call it often, since a full terminal blocks it."""
+        with suppress(OSError):  # there is nothing now, or its end has come
+            while block := os.read(self._master, _BLOCK):
+                self._log.write(block)
+                self._tail = (self._tail + block)[-_TAIL:]
+        self._log.flush()
+
+    def newest_line(self) -> str:
+        """Return the newest line that is not empty, without control sequences."""
+        text = _ESCAPES.sub("", self._tail.decode("utf-8", errors="replace"))
+        lines = (line.strip() for line in reversed(re.split(r"[\r\n]", text)))
+        return next((line for line in lines if line), "")
+
+    def close(self) -> None:
+        """Copy what is left, and close the log and the terminal."""
+        self.copy()
+        self._log.close()
+        os.close(self._master)
 
 
 def last_words(log: Path, lines: int = 12) -> str:
@@ -85,14 +136,22 @@ def _until_it_ends(process: subprocess.Popen[bytes], source: int, log: BinaryIO,
             code = process.wait()
             break
         except KeyboardInterrupt as error:
-            # A terminal interrupts the command too; a second signal would end it before it has cleaned up.
             # A second Ctrl-C is forwarded, as SIGTERM: shells start background commands with SIGINT ignored.
-            if interrupted is not None or not _in_foreground():
+            if interrupted is not None or not heard_by_children(error):
                 process.send_signal(signal.SIGTERM)
             interrupted = error
     if interrupted is not None:
         raise interrupted
     return code
+
+
+def heard_by_children(interruption: KeyboardInterrupt) -> bool:
+    """Return true if a terminal has interrupted the commands too: a second signal would end them in disorder.
+
+    Args:
+        interruption: a subclass tells of another signal, which came to this process alone.
+    """
+    return type(interruption) is KeyboardInterrupt and _in_foreground()
 
 
 def _in_foreground() -> bool:

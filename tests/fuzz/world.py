@@ -61,7 +61,7 @@ COMMANDS: dict[str, str] = {
     "check": "data check in/market.zip --decode",
     "sheet": "data sheet in/people --out runs/sheet.png",
     "export": "data export in/market.zip --format market1501 --out runs/export",
-    "pipeline": "pipeline --config in/chain.yaml",
+    "pipeline": "pipeline --config in/chain.yaml --jobs 1",
     "adapt": f"fit --config recipes/adapt {_FIT} --data.target=in/people --data.image_size=[64,32] "
     "--data.sampler.init_args.clusters_per_batch=2 --data.sampler.init_args.images_per_cluster=2 "
     "--data.sampler.init_args.batches=2 --model.backbone=test_resnet --model.init_from=null "

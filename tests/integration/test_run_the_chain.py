@@ -6,6 +6,8 @@ import json
 import logging
 import re
 import shlex
+import signal
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 import yaml
 
 import diffreid_lightning.diffusion
+from benchmarks.killed_chain import contents, differences
 from diffreid_lightning.cli import main
 from diffreid_lightning.datasets import open_dataset
 from diffreid_lightning.datasets.subset import Subset
@@ -22,9 +25,11 @@ from diffreid_lightning.pipeline import runner
 from diffreid_lightning.pipeline.fingerprints import Record, forget_hashes, stage_key
 from diffreid_lightning.pipeline.graph import Stage, read_chain
 from tests.fixtures.checkpoint_layouts import write_checkpoint
+from tests.fixtures.command_line import start
 from tests.fixtures.dataset_layouts import write_market1501
 
 TINY = str(Path(__file__).parents[1] / "fixtures/tiny_chain.yaml")
+TINY_CHAIN = ("pipeline", "--config", "chains/tour", "--config", TINY)
 STAGES = ("caption", "personalize", "generate", "score", "score_generated", "select", "pretrain", "transfer")
 
 
@@ -98,6 +103,7 @@ class Tour:
 
     def __init__(self, root: Path, data: Path) -> None:
         self.root = root
+        self.data = data
         self.subset = Subset(str(data), identities=5, seed=0).manifest()
         train = self.subset.filter(self.subset.numpy("split") == "train")
         self.people = set(train.identities()[1])
@@ -135,7 +141,7 @@ def tour(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tour]:
         patch.setattr(logging, "raiseExceptions", False)
         patch.setattr(runner, "run_logged", here)
         asked = ["--root", str(folder / "out"), "--data", str(data), "--model", str(model)]
-        assert main(["pipeline", "--config", "chains/tour", "--config", TINY, *asked]) == 0
+        assert main([*TINY_CHAIN, *asked, "--jobs", "1"]) == 0
         assert {path.name for path in folder.iterdir()} == {"data", "model", "out"}, "nothing lies outside the root"
         yield Tour(folder / "out", data)
 
@@ -185,3 +191,44 @@ def test_every_training_names_the_manifest_it_saw(tour: Tour) -> None:
         assert source["manifest"] == parent, place
     scorer = json.loads((tour.root / "score/fit-001/scorer/scorer.json").read_text(encoding="utf-8"))
     assert {tuple(key) for key in scorer["identities"]} == tour.people
+
+
+def wait_for_words(*logs: Path) -> None:
+    """Wait until each log has something in it that it had not when this was called."""
+    before = [log.stat().st_size if log.exists() else 0 for log in logs]
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if all(log.exists() and log.stat().st_size > size for log, size in zip(logs, before, strict=True)):
+            return
+        time.sleep(0.02)
+    pytest.fail(f"nothing was said in {logs}")
+
+
+@pytest.mark.slow
+def test_two_stages_at_once_are_ended_and_killed_and_make_what_one_after_another_does(
+    tour: Tour, tmp_path: Path
+) -> None:
+    asked = ["--root", str(tmp_path / "out"), "--data", str(tour.data), "--model", str(tour.data.parent / "model")]
+    words = [*TINY_CHAIN, *asked, "--jobs", "2"]
+    logs = [tmp_path / "out/.stages" / f"{name}.log" for name in ("personalize", "score")]
+
+    process = start(words, tmp_path)
+    wait_for_words(*logs)
+    process.send_signal(signal.SIGTERM, to_group=True)
+    said = process.communicate(timeout=60)
+    assert process.returncode == 143 and "Interrupted." in said and "Traceback" not in said
+    assert "caption: started (log: " in said and re.search(r"^caption: \d+ s$", said, re.MULTILINE)
+    for log in logs:
+        assert "Interrupted." in log.read_text(encoding="utf-8"), "a stage puts its things in order"
+
+    process = start(words, tmp_path)
+    wait_for_words(*logs)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)  # until none that it started has its output
+
+    process = start(words, tmp_path)
+    said = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    assert re.search(r"Diff-Person +│ +[\d.]+ │ +[\d.]+ │", said)
+    one, two = contents(tour.root), contents(tmp_path / "out")
+    assert len(one) > 30 and not differences(one, two)

@@ -1,13 +1,14 @@
-"""``pipeline``: all stages in order, skipping what need not run again."""
+"""``pipeline``: all stages, skipping what need not run again."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
-from diffreid_lightning.errors import UserError, nearest
+from diffreid_lightning.errors import UserError, check_range, nearest
 
 DEFAULT = "chains/tour"
-_OPTIONS = ("config", "from", "until")
+_OPTIONS = ("config", "from", "until", "jobs")
 
 HELP = f"""usage: python -m diffreid_lightning pipeline [options]
 
@@ -17,6 +18,7 @@ and code are unchanged is skipped; a chain that was killed goes on where it was.
   --config NAME    the chain: a YAML file or a packaged one (default: {DEFAULT}); several are laid over each other
   --from STAGE     start here
   --until STAGE    stop after this one
+  --jobs N         run up to N stages at once, as long as none needs another (default: 2; 1 with a GPU or one core)
   --dry-run        print the plan and stop
   --VARIABLE VALUE a variable of the chain, such as --root DIR or --data /data/market1501; else DIFFREID_VARIABLE of the
                    environment, which commands by hand read too
@@ -41,13 +43,26 @@ def pipeline_command(words: Sequence[str]) -> int:
         return 0
     names, given, dry_run = _options(words)
     first, last = given.pop("from", None), given.pop("until", None)
+    jobs = _number_of_jobs(given.pop("jobs", None))
     # Here, not above: --help should not wait for pyarrow.
     from diffreid_lightning.pipeline.graph import read_chain
     from diffreid_lightning.pipeline.runner import run_chain
 
     chain = read_chain(names or [DEFAULT], given)
-    run_chain(chain, chain.between(first, last), dry_run)
+    run_chain(chain, chain.between(first, last), dry_run, jobs)
     return 0
+
+
+def _number_of_jobs(given: str | None) -> int | None:
+    if given is None:
+        return None
+    if not given.isdecimal():
+        raise UserError(
+            "--jobs is not a whole number.", looked_for="how many stages may run at once", found=repr(given)
+        )
+    jobs = int(given)
+    check_range("--jobs", jobs, 1, 32 * (os.cpu_count() or 1))
+    return jobs
 
 
 def _options(words: Sequence[str]) -> tuple[list[str], dict[str, str], bool]:

@@ -15,7 +15,7 @@ import pytest
 
 from diffreid_lightning import config_files
 from diffreid_lightning.cli import main
-from diffreid_lightning.pipeline import fingerprints, runner
+from diffreid_lightning.pipeline import fingerprints, runner, stage_jobs
 from diffreid_lightning.pipeline.graph import Stage, read_chain
 from diffreid_lightning.pipeline.stage_process import last_words, run_logged
 from tests.fixtures.dataset_layouts import write_market1501
@@ -30,6 +30,18 @@ stages:
 table: {scratch: third, absent: extra}
 pictures: {a sheet: second/folder/*.txt}
 """
+#: whether stages run one after another, as each shows its output, or through what runs several
+BOTH = pytest.mark.parametrize("work", [1, 2], indirect=True, ids=["one job", "two jobs"])
+
+
+class Ended:
+    """A command that has ended when it is looked at."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+    def poll(self) -> int:
+        return self.code
 
 
 class Work:
@@ -67,6 +79,9 @@ class Work:
             )
         return 0
 
+    def start(self, words: Sequence[str], environment: Mapping[str, str], log: Path, *_: object, **__: bool) -> Ended:
+        return Ended(self(words, environment, log))
+
     @property
     def names(self) -> list[str]:
         names = [name for name, *_ in self.ran]
@@ -75,7 +90,7 @@ class Work:
 
 
 @pytest.fixture
-def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Work:
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Work:
     monkeypatch.chdir(tmp_path)
     data = write_market1501(tmp_path / "data", train_ids=range(2, 5))
     root = tmp_path / "out"
@@ -90,6 +105,8 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Work:
         (tmp_path / f"{name}.yaml").write_text(f"seed_everything: 0\nstrength: {read}\n", encoding="utf-8")
     stand_in = Work(root)
     monkeypatch.setattr(runner, "run_logged", stand_in)
+    monkeypatch.setattr(stage_jobs, "start_process", stand_in.start)
+    monkeypatch.setattr(runner, "default_jobs", lambda: getattr(request, "param", 1))
     return stand_in
 
 
@@ -97,6 +114,7 @@ def pipeline(*words: str) -> int:
     return main(["pipeline", "--config", "chain.yaml", *words])
 
 
+@BOTH
 def test_all_run_once_and_then_none(work: Work, capsys: pytest.CaptureFixture[str]) -> None:
     assert pipeline() == 0
     assert work.names == ["first", "second", "third"]
@@ -107,6 +125,7 @@ def test_all_run_once_and_then_none(work: Work, capsys: pytest.CaptureFixture[st
     assert work.names == []
 
 
+@BOTH
 def test_a_changed_config_runs_its_stages_and_those_it_reaches(work: Work, tmp_path: Path) -> None:
     pipeline()
     work.names  # noqa: B018 (forget them)
@@ -247,6 +266,7 @@ def test_a_stage_has_a_folder_of_its_own(
     assert not work.root.exists()
 
 
+@BOTH
 def test_stages_that_are_read_as_they_are_are_named(
     work: Work, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -299,6 +319,7 @@ def test_what_was_tried_by_hand_beside_a_stage_is_not_its_result(
     assert "12.3" in said and "3.3 " not in said
 
 
+@BOTH
 @pytest.mark.parametrize("far", [True, False])
 def test_one_stage_is_put_aside_again_and_again(
     work: Work, tmp_path: Path, capsys: pytest.CaptureFixture[str], far: bool
@@ -326,6 +347,7 @@ def test_another_root_is_the_same_work_done_elsewhere(work: Work, tmp_path: Path
     assert json.loads((work.root / ".stages" / "first.json").read_text(encoding="utf-8"))["key"] == first["key"]
 
 
+@BOTH
 @pytest.mark.parametrize(("code", "expected"), [(2, 2), (1, 1), (-9, 1)])
 def test_a_failing_stage_is_named_and_taken_up_again(
     work: Work, capsys: pytest.CaptureFixture[str], code: int, expected: int
@@ -345,6 +367,7 @@ def test_a_failing_stage_is_named_and_taken_up_again(
     assert work.ran == [("third", *by_hand)], "goes on where it stopped"
 
 
+@BOTH
 def test_a_fit_killed_before_its_first_checkpoint_starts_anew(work: Work, capsys: pytest.CaptureFixture[str]) -> None:
     work.fail["third"] = -9
     work.got_far = False
@@ -356,6 +379,7 @@ def test_a_fit_killed_before_its_first_checkpoint_starts_anew(work: Work, capsys
     assert "before its first checkpoint" in capsys.readouterr().out
 
 
+@BOTH
 def test_a_stage_that_makes_nothing_is_a_failure(
     work: Work, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -366,6 +390,7 @@ def test_a_stage_that_makes_nothing_is_a_failure(
     assert work.names == ["first", "second"]
 
 
+@BOTH
 def test_from_until_and_dry_run(work: Work, capsys: pytest.CaptureFixture[str]) -> None:
     assert pipeline("--dry-run") == 0
     assert work.names == []
@@ -383,6 +408,8 @@ def test_from_until_and_dry_run(work: Work, capsys: pytest.CaptureFixture[str]) 
     [
         (["--config", "chain.yaml", "--dta", "x"], "--data"),
         (["--config", "chain.yaml", "--until", "secnd"], "'second'"),
+        (["--config", "chain.yaml", "--jobs", "two"], "--jobs is not a whole number"),
+        (["--config", "chain.yaml", "--jobs=0"], "--jobs"),
         (["--config", "pipelin/tour"], "chains/tour"),
         (["--config", "chain.yaml", "--strength"], "--strength VALUE"),
         (["--config", "chain.yaml", "--data", "nowhere"], "nowhere"),
