@@ -119,8 +119,13 @@ def _run(
     os.environ.clear()
     os.environ.update(environment)
     _set_threads(environment[THREADS])
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _TO_ALL)
+    _unblock()
     run_command(words)
+
+
+def _unblock() -> None:
+    """Hear the signals that the server does not."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _TO_ALL)
 
 
 def _set_threads(threads: str) -> None:
