@@ -19,6 +19,7 @@ from diffreid_lightning.cores import THREADS, share_threads, usable_cores
 from diffreid_lightning.errors import DiffReIDError
 from diffreid_lightning.pipeline.earlier_outputs import Aside
 from diffreid_lightning.pipeline.fingerprints import hash_ahead
+from diffreid_lightning.pipeline.forked_command import start_server
 from diffreid_lightning.pipeline.graph import Chain, Stage
 from diffreid_lightning.pipeline.job_process import (
     DEVICES,
@@ -83,6 +84,7 @@ class StageJobs:
         self._error: DiffReIDError | None = None
         self._live = Live(console=console, get_renderable=self._rows, auto_refresh=False, transient=True)
         self._drawn = 0.0
+        self._prepared = False
 
     def run(self, stages: Sequence[Stage]) -> None:
         """Run what has changed.
@@ -98,8 +100,6 @@ class StageJobs:
         waiting = by_urgency(stages)
         with self._live if self._on_terminal else nullcontext():
             try:
-                self._start_ready(waiting)
-                hash_ahead(self.chain, waiting)  # takes seconds, in which the first stage runs
                 while self._running or (waiting and self._error is None):
                     self._collect()
                     self._start_ready(waiting)
@@ -123,9 +123,17 @@ class StageJobs:
                 if plan_one(self.chain, stage).state in ("done", "left out"):
                     unsettled.remove(stage.name)
                 else:
+                    self._prepare(waiting)
                     self._start(stage)
             except DiffReIDError as error:
                 self._fail(error)
+
+    def _prepare(self, waiting: Sequence[Stage]) -> None:
+        """Start the server that stages are forked from; while it imports, hash what later stages read."""
+        if self._forked and not self._prepared:
+            start_server(share_threads(os.environ, self.parallel)[THREADS])
+            hash_ahead(self.chain, waiting)
+        self._prepared = True
 
     def _start(self, stage: Stage) -> None:
         attempt = Attempt.begin(self.chain, stage, self.aside, self.console)

@@ -106,6 +106,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtur
     stand_in = Work(root)
     monkeypatch.setattr(runner, "run_logged", stand_in)
     monkeypatch.setattr(stage_jobs, "start_process", stand_in.start)
+    monkeypatch.setattr(stage_jobs, "can_fork", lambda: False)
     monkeypatch.setattr(runner, "default_jobs", lambda: getattr(request, "param", 1))
     return stand_in
 

@@ -90,6 +90,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     made = World()
     monkeypatch.setattr(stage_jobs, "start_process", made.start)
     monkeypatch.setattr(stage_jobs, "visible_devices", list)
+    monkeypatch.setattr(stage_jobs, "can_fork", lambda: False)
     monkeypatch.setattr(stage_jobs, "GLANCE", 0.0)
     return made
 
