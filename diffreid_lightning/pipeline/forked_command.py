@@ -23,7 +23,8 @@ from diffreid_lightning.cores import THREADS
 _PACKAGE = __package__.partition(".")[0]
 #: the last is what W&B imports as a run starts, which takes as long as the rest
 _PRELOADED = (__name__, f"{_PACKAGE}.cli.lightning_cli", "wandb.sdk.launch")
-_TO_ALL = (signal.SIGTERM, signal.SIGHUP)  # which may come to the whole process group
+#: signals that may come to the whole process group; not all of them are on every system
+_TO_ALL = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class Descriptor:

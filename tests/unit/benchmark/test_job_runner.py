@@ -125,6 +125,12 @@ def test_a_cell_without_a_result_has_failed(world: World, monkeypatch: pytest.Mo
     assert "without mAP and Rank-1" in failure.why
 
 
+def test_a_chain_in_a_grid_runs_one_stage_at_a_time(world: World) -> None:
+    job = next(job for job in world.jobs.values() if job.words[0] == "pipeline")
+    assert job_runner.command_of(job, world.place, resume=True)[-1] == "--jobs=1"
+    assert "--jobs" not in job_runner.shell_command(job, world.place)
+
+
 def test_a_run_that_has_a_last_checkpoint_goes_on_from_it(world: World) -> None:
     job = world.jobs["scratch/supervised/market/seed-0"]
     words = job_runner.command_of(job, world.place, resume=True)
