@@ -137,7 +137,6 @@ class StageJobs:
 
     def _start(self, stage: Stage) -> None:
         attempt = Attempt.begin(self.chain, stage, self.aside, self.console)
-        attempt.log.parent.mkdir(parents=True, exist_ok=True)
         device = least_used(self._devices, [each.device for each in self._running])
         variables = {**self.chain.environment, **({} if device is None else {DEVICES: device})}
         environment = share_threads(stage_environment(variables, self._on_terminal), self.parallel)

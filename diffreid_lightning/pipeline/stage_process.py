@@ -89,11 +89,15 @@ class LoggedTerminal:
 
     def copy(self) -> None:
         """Copy what the command has printed since the last call; call it often, since a full terminal blocks it."""
+        while block := self._read():
+            self._log.write(block)
+            self._log.flush()
+            self._tail = (self._tail + block)[-_TAIL:]
+
+    def _read(self) -> bytes:
         with suppress(OSError):  # there is nothing now, or its end has come
-            while block := os.read(self._master, _BLOCK):
-                self._log.write(block)
-                self._tail = (self._tail + block)[-_TAIL:]
-        self._log.flush()
+            return os.read(self._master, _BLOCK)
+        return b""
 
     def newest_line(self) -> str:
         """Return the newest line that is not empty, without control sequences."""
