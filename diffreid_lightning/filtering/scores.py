@@ -1,7 +1,8 @@
 """Scores of how well an image shows its intended identity, and their calibration: pure functions.
 
 The paper keeps an image if a Re-ID network trained on the real identities is confident in its identity (Niu et al.,
-arXiv 2406.06045), and leaves the score open. There are three here, and a rule can use any.
+arXiv 2406.06045), and leaves the score open. There are three here, and a rule can use any; a fourth
+compares generated images with one another, :mod:`~diffreid_lightning.filtering.consistency`.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def identity_centroids(features: Tensor, labels: Tensor, count: int) -> Tensor:
     return F.normalize(sums, dim=1)
 
 
-def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+def fit_temperature(logits: Tensor, labels: Tensor, bounds: tuple[float, float] = TEMPERATURES) -> float:
     """Find the temperature that minimizes the negative log-likelihood (Guo et al., arXiv 1706.04599, section 4.2).
 
     The likelihood is concave in 1 / T, so the root of its derivative is bracketed and halved.
@@ -92,9 +93,10 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     Args:
         logits: (N, C) of images that the network was not trained on.
         labels: (N,) their identities.
+        bounds: smallest and largest temperature.
 
     Returns:
-        The temperature, within :data:`TEMPERATURES`.
+        The temperature, within the bounds.
 
     Raises:
         ValueError: no rows, or logits that are not finite.
@@ -107,7 +109,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     def slope(temperature: float) -> float:  # of the mean negative log-likelihood, in 1 / T
         return float((F.softmax(logits / temperature, dim=1) * logits).sum(dim=1).sub(own).mean())
 
-    low, high = TEMPERATURES
+    low, high = bounds
     if slope(low) <= 0:
         return low
     if slope(high) >= 0:
