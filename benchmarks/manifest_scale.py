@@ -81,6 +81,7 @@ def synthetic(rows: int, generated: bool, folder: Path) -> Manifest:
             "confidence": rng.random(rows),
             "similarity": rng.uniform(-1, 1, rows),
             "margin": rng.uniform(-1, 1, rows),
+            "consistency": rng.random(rows),
             "real_distance": rng.uniform(0, 0.3, rows),
         }
     return Manifest.from_columns(folder / ("generated" if generated else "real"), columns)

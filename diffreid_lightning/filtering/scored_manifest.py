@@ -11,20 +11,30 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from diffreid_lightning.datasets.concat import IdentityKey
+from diffreid_lightning.datasets.identities import identity_name
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.filtering.similarity import LENGTH
 from diffreid_lightning.manifest.image_root import ImageRoot
 from diffreid_lightning.manifest.manifest import Manifest
+from diffreid_lightning.manifest.schema import SCORED_COLUMNS
 from diffreid_lightning.paths import absolute_path
 from diffreid_lightning.storage.json_notes import read_json
 from diffreid_lightning.storage.resumable_array import map_array
 
-THUMBNAILS = "thumbnails.npy"
+THUMBNAILS, FEATURES = "thumbnails.npy", "features.npy"
 REAL = "real_images.json"
 #: column with the reason why a row has no score
 PROBLEM = "score_problem"
 #: columns about the nearest real image: its name, its source, how far it is
 NEAREST, NEAREST_SOURCE, REAL_DISTANCE = "nearest_real", "nearest_real_source", "real_distance"
+#: column with the label whose generated images are nearest, as :func:`label_text` names it
+NEAREST_LABEL = "nearest_label"
+
+
+def label_text(key: IdentityKey) -> str:
+    """Name a label as ``data.identities`` of generation takes it: ``market1501-0002``."""
+    return identity_name(key).strip("<>")
 
 
 @dataclass(frozen=True)
@@ -58,10 +68,10 @@ class ScoredFolder:
         manifest = Manifest.read(path)
         folder = absolute_path(path)
         folder = folder.parent if folder.suffix == ".parquet" else folder
-        if not {"confidence", "similarity", "margin"} & set(manifest.columns):
+        if not SCORED_COLUMNS.keys() & set(manifest.columns):
             raise UserError(
                 f"The manifest at {path} has no scores.",
-                looked_for="confidence, similarity or margin",
+                looked_for=f"one of {', '.join(SCORED_COLUMNS)}",
                 found=", ".join(manifest.columns),
                 remedy="score it first: python -m diffreid_lightning predict --config stages/score_generated",
             )
@@ -82,6 +92,18 @@ class ScoredFolder:
         file = self.folder / THUMBNAILS
         remedy = "score the images again into another folder, or give NearDuplicates generated: null"
         return map_array(file, np.uint8, (len(self.manifest), LENGTH), remedy=remedy)
+
+    def features(self) -> npt.NDArray[np.float16] | None:
+        """Memory-map the directions of the images' features, (N, D); None if scoring did not write them.
+
+        Raises:
+            UserError: they are damaged, or another manifest's.
+        """
+        file = self.folder / FEATURES
+        remedy = (
+            "remove this file to select without a measure of variety, or score the images again into another folder"
+        )
+        return map_array(file, np.float16, (len(self.manifest), None), remedy=remedy) if file.exists() else None
 
     def real_image(self, source: str, name: str) -> Image.Image | None:
         """Open a real image; None if its folder is not on this machine."""

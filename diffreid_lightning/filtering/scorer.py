@@ -28,8 +28,8 @@ from diffreid_lightning.reid.person_images import PersonBatch
 from diffreid_lightning.reid.supervised import SupervisedReID
 from diffreid_lightning.training.trainer_parts import datamodule_of
 
-#: predicted column that the writer stores outside the manifest
-THUMBNAIL = "thumbnail"
+#: predicted columns that the writer stores outside the manifest
+THUMBNAIL, FEATURE = "thumbnail", "feature"
 
 
 class FoldNetwork(nn.Module):
@@ -205,7 +205,8 @@ class ReIDScorer(LightningModule):
     """Score the images of a manifest with a trained scorer, by ``predict``.
 
     A row gets ``confidence``, ``similarity`` and ``margin``, or the reason why not (an unreadable image, an identity
-    that the scorer does not know); and its nearest real image by :mod:`~diffreid_lightning.filtering.similarity`.
+    that the scorer does not know); and its nearest real image by :mod:`~diffreid_lightning.filtering.similarity`. The
+    writer adds the consistency, which needs all images.
 
     Args:
         scorer: output folder of a :class:`ScorerTraining` run (``RUN/scorer``).
@@ -235,7 +236,7 @@ class ReIDScorer(LightningModule):
     @property
     def cache_key(self) -> dict[str, Any]:
         """Settings that determine the scores, besides the images."""
-        return {"scorer": self.folder.content_hash}
+        return {"scorer": self.folder.content_hash, "consistency": True}  # results without it are scored again
 
     @property
     def trained_on(self) -> tuple[str, ...]:
@@ -260,7 +261,8 @@ class ReIDScorer(LightningModule):
             if problems[row] is None and key not in self._numbers:
                 problems[row] = "the scorer does not know this identity"
         numbers = [self._numbers.get(key, 0) for key in keys]
-        scores = self.network(batch.images, torch.tensor(numbers, device=batch.images.device))
+        features, embeddings = self.network.embed(batch.images)
+        scores = self.network.score(features, embeddings, torch.tensor(numbers, device=batch.images.device))
         columns = {name: values.double().cpu().numpy() for name, values in scores._asdict().items()}
         broken = ~np.isfinite(np.stack(list(columns.values()))).all(axis=0)
         for row in np.flatnonzero(broken).tolist():
@@ -268,6 +270,7 @@ class ReIDScorer(LightningModule):
         missing = np.asarray([problem is not None for problem in problems])
         unreadable = np.asarray([problem is not None for problem in batch.problems])
         thumbs = similarity.thumbnails(batch.images)
+        directions = nn.functional.normalize(features.float(), dim=1)
         if self._real is None or self._real.bytes.device != thumbs.device:
             self._real = similarity.precompute(self.folder.real.thumbnails.to(thumbs.device))
         distances, rows = (values.cpu().numpy() for values in similarity.nearest(thumbs, self._real))
@@ -277,6 +280,7 @@ class ReIDScorer(LightningModule):
             REAL_DISTANCE: pa.array(distances.astype(np.float64), pa.float64(), mask=unreadable),
             NEAREST: _mask(self._real_names.take(pa.array(rows)), unreadable),
             NEAREST_SOURCE: _mask(self._real_sources.take(pa.array(rows)), unreadable),
+            FEATURE: pa.array([row.tobytes() for row in directions.half().cpu().numpy()], pa.binary()),
             THUMBNAIL: pa.array([row.tobytes() for row in thumbs.cpu().numpy()], pa.binary()),
         }
         return StageRows(batch.number, pa.table(found))

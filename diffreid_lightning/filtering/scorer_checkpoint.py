@@ -117,7 +117,10 @@ class Recognizer(nn.Module):
             images: (B, 3, H, W) in 0..1.
             identities: (B,) intended identity of each image, int64 in [0, C).
         """
-        features, embeddings = self.embed(images)
+        return self.score(*self.embed(images), identities)
+
+    def score(self, features: Tensor, embeddings: Tensor, identities: Tensor) -> Scores:
+        """Score images by what :meth:`embed` returned, (B, D) each, for their intended identities, (B,)."""
         # All in float32, whatever the trainer's precision.
         classifier, centroids, temperatures = (getattr(self, name).float() for name in _TENSOR_NAMES)
         logits = (embeddings.float() @ classifier.T).float()

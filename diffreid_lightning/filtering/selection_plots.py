@@ -15,7 +15,7 @@ from diffreid_lightning.filtering.rules import Selection, SelectionRule
 from diffreid_lightning.filtering.scored_manifest import NEAREST, NEAREST_SOURCE, REAL_DISTANCE, ScoredFolder
 from diffreid_lightning.visualization.grid import draw_samples, side_by_side
 
-_RANGES = {"confidence": (0.0, 1.0), "similarity": (-1.0, 1.0), "margin": (-2.0, 2.0)}
+_RANGES = {"confidence": (0.0, 1.0), "similarity": (-1.0, 1.0), "margin": (-2.0, 2.0), "consistency": (0.0, 1.0)}
 _CELL = (64, 128)  # width and height in pixels
 _COLUMNS = 12
 _KEPT, _REJECTED = "#2f7d4f", "#b9c0c7"
@@ -114,7 +114,7 @@ def nearest_real_sheet(scored: ScoredFolder, rows: npt.NDArray[np.int64]) -> Ima
 
 def _range_of(name: str, values: npt.NDArray[np.float64]) -> tuple[float, float]:
     """Return the full range of a probability, and the observed range of a cosine."""
-    if name == "confidence" or not len(values):
+    if _RANGES[name] == (0, 1) or not len(values):
         return _RANGES[name]
     low, high = float(values.min()), float(values.max())
     return (low, high) if high > low else _RANGES[name]

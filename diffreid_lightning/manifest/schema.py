@@ -42,6 +42,7 @@ SCORED_COLUMNS: Mapping[str, pa.DataType] = {
     "confidence": pa.float64(),
     "similarity": pa.float64(),
     "margin": pa.float64(),
+    "consistency": pa.float64(),
 }
 """Optional; null or finite."""
 
@@ -50,7 +51,7 @@ SELECTED_COLUMNS: Mapping[str, pa.DataType] = {"kept": pa.bool_(), "reason": pa.
 
 _STAGES_COLUMNS: Mapping[str, pa.DataType] = {
     **dict.fromkeys(("description", "circumstances", "caption_problem", "score_problem"), pa.string()),
-    **dict.fromkeys(("nearest_real", "nearest_real_source"), pa.string()),
+    **dict.fromkeys(("nearest_real", "nearest_real_source", "nearest_label"), pa.string()),
     "real_distance": pa.float64(),
 }
 """Additional columns of stages; they follow the contract's columns, sorted by name like any others."""

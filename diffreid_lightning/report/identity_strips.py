@@ -17,7 +17,7 @@ _IDENTITIES, _REAL, _GENERATED = 24, 3, 10
 _CELL = (64, 128)  # width and height in pixels
 _FRAMES = {None: None, True: RIGHT, False: WRONG}
 Identity = tuple[str, str, int]  #: source, partition, pid
-SCORES = ("confidence", "similarity", "margin")
+SCORES = ("confidence", "similarity", "margin", "consistency")
 
 
 def draw_strips(parts: Sequence[Manifest], real: Manifest | None, budget: PictureBudget) -> list[Markup]:

@@ -36,7 +36,7 @@ _NOTES = (f"{_RUN}/run.json", f"{_RUN}/config.yaml", f"{_RUN}/results.csv")
 
 def _resumed(command: str, place: str, needs: tuple[str, ...], more: tuple[str, ...] = ()) -> Target:
     """Take a stage that was stopped after its first batch."""
-    inside = (f"runs/{place}/.parts/*", f"runs/{place}/.thumbnails.npy", f"runs/{place}/.parts/stage.json", *more)
+    inside = (f"runs/{place}/.parts/*", f"runs/{place}/.*.npy", f"runs/{place}/.parts/stage.json", *more)
     return Target(
         f"{command}-resumed", tuple(words_of(command)), needs, inside, ((f"runs/{place}-begun", f"runs/{place}"),)
     )

@@ -95,11 +95,16 @@ def score(offline: Path, scorer: Path) -> Callable[..., int]:
     """Score a manifest into a folder by the packaged config."""
 
     def run(source: Path, folder: Path, *words: str) -> int:
-        given = [f"--data.source={source}", f"--model.scorer={scorer}", f"--trainer.callbacks.folder={folder}"]
-        given += [f"--trainer.default_root_dir={offline / 'predict'}", "--trainer.accelerator=cpu"]
-        return main(["predict", "--config", "stages/score_generated", *given, *TINY, "--data.batch_size=7", *words])
+        return main([*score_words(source, scorer, folder, offline), *words])
 
     return run
+
+
+def score_words(source: Path, scorer: Path, folder: Path, offline: Path) -> list[str]:
+    """The command that scores a manifest into a folder."""
+    given = [f"--data.source={source}", f"--model.scorer={scorer}", f"--trainer.callbacks.folder={folder}"]
+    given += [f"--trainer.default_root_dir={offline / 'predict'}", "--trainer.accelerator=cpu", "--data.batch_size=7"]
+    return ["predict", "--config", "stages/score_generated", *given, *TINY]
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ from diffreid_lightning.datasets.transforms import evaluation_view
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.filtering import similarity
 from diffreid_lightning.filtering.calibration import FoldNetworks
+from diffreid_lightning.filtering.consistency import consistency
 from diffreid_lightning.filtering.datamodule import ScoringDataModule
 from diffreid_lightning.filtering.scorer import FoldNetwork, ReIDScorer, ScorerTraining
 from diffreid_lightning.filtering.scorer_checkpoint import load_scorer
@@ -29,7 +30,8 @@ from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.reid.outputs import ReIDOutputs
 from diffreid_lightning.reid.person_images import PersonBatch
 from diffreid_lightning.reid.supervised import SupervisedReID
-from tests.unit.filtering.conftest import PEOPLE, PER_PERSON, TINY, UNKNOWN
+from tests.fixtures.command_line import start
+from tests.unit.filtering.conftest import PEOPLE, PER_PERSON, TINY, UNKNOWN, score_words
 
 SIZE = (64, 32)
 
@@ -138,11 +140,62 @@ def test_a_killed_scoring_goes_on_to_the_same_bytes(
     assert not (part / "metadata.parquet").exists() and len(list((part / ".parts").glob("0*.parquet"))) == 2
     assert score(generated, part) == 0
     assert Manifest.read(part).content_hash == Manifest.read(scored).content_hash
-    assert (part / "thumbnails.npy").read_bytes() == (scored / "thumbnails.npy").read_bytes()
-    assert not (part / ".parts").exists() and not (part / ".thumbnails.npy").exists()
+    for name in ("thumbnails.npy", "features.npy"):
+        assert (part / name).read_bytes() == (scored / name).read_bytes()
+        assert not (part / f".{name}").exists()
+    assert not (part / ".parts").exists()
     before = (part / "metadata.parquet").stat().st_mtime_ns
     assert score(generated, part) == 0
     assert (part / "metadata.parquet").stat().st_mtime_ns == before, "what is finished is not done again"
+
+
+def test_images_are_compared_with_the_others_of_their_label(scored: Path, scorer: Path) -> None:
+    """Once more by hand, from the folder; an image without a score supports nobody."""
+    found, folder = Manifest.read(scored), load_scorer(scorer)
+    known = [row for row, problem in enumerate(found.numpy("score_problem")) if problem is None]
+    names, labels = found.numpy("file_name"), found.identities()[0]
+    views = [evaluation_view(found.images.image(names[row]), SIZE) for row in known]
+    features = folder.recognizer.embed(torch.stack(views).float() / 255)[0].numpy()
+    directions = np.load(scored / "features.npy")[known]
+    assert directions == pytest.approx(features / np.linalg.norm(features, axis=1, keepdims=True), abs=2e-3)
+    expected = consistency(directions, labels[known])
+    assert found.numpy("consistency")[known] == pytest.approx(expected.scores, abs=1e-6)
+    others = np.setdiff1d(np.arange(len(found)), known)
+    assert np.isnan(found.numpy("consistency")[others]).all() and (found.numpy("nearest_label")[others] == None).all()  # noqa: E711
+    keys = [f"market1501-{key[2]:04d}" for key in found.identities()[1]]
+    assert found.numpy("nearest_label")[known].tolist() == [keys[label] for label in expected.nearest]
+
+
+def test_features_that_were_damaged_since_are_refused(
+    score: Callable[..., int], generated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    part = tmp_path / "part"
+    assert score(generated, part, "--trainer.limit_predict_batches=2") == 0
+    np.lib.format.open_memmap(part / ".features.npy", "r+")[0, 0] = np.nan
+    assert score(generated, part) == 2
+    text = " ".join(capsys.readouterr().err.split())
+    assert "features are not finite" in text and "score again" in text and not (part / "metadata.parquet").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_score_as_one(scored: Path, scorer: Path, generated: Path, offline: Path, tmp_path: Path) -> None:
+    words = score_words(generated, scorer, tmp_path / "two", tmp_path)
+    process = start([*words, "--trainer.devices=2", "--trainer.strategy=auto"], offline, processes=2)
+    output = process.communicate(timeout=400)
+    assert process.returncode == 0, output
+    assert Manifest.read(tmp_path / "two").content_hash == Manifest.read(scored).content_hash
+    assert (tmp_path / "two" / "features.npy").read_bytes() == (scored / "features.npy").read_bytes()
+
+
+def test_scores_of_an_earlier_version_are_not_taken_for_these(
+    score: Callable[..., int], scored: Path, generated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = Path(shutil.copytree(scored, tmp_path / "old"))
+    note = json.loads((old / "stage.json").read_text())
+    (old / "stage.json").write_text(json.dumps({name: note[name] for name in note if name != "consistency"}))
+    assert score(generated, old) == 2
+    text = " ".join(capsys.readouterr().err.split())
+    assert "results of other inputs or settings" in text and "remove this one" in text
 
 
 @pytest.mark.parametrize(
