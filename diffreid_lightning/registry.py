@@ -24,6 +24,7 @@ from diffreid_lightning.filtering.calibration import FoldHeads, FoldNetworks, Un
 from diffreid_lightning.filtering.datamodule import ScoringDataModule
 from diffreid_lightning.filtering.rules import (
     FixedThreshold,
+    IdentityAgreement,
     IdentityQuantile,
     NearDuplicates,
     ThresholdWithFloorAndCap,

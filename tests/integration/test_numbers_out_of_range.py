@@ -65,7 +65,7 @@ TAKEN: dict[str, tuple[float, ...]] = {
     **dict.fromkeys(("agreement", "drop", "drop_circumstances", "drop_path_rate", "dropout", "erasing"), _NONE),
     **dict.fromkeys(("flip", "pad", "color", "color_probability", "erasing_area", "smoothing", "quantile"), _NONE),
     **dict.fromkeys(("guidance", "threads", "waiting", "num_workers", "val_share", "generated_share", "betas"), _NONE),
-    **dict.fromkeys(("near_copy", "real", "generated", "full", "prior_batch_size", "spread"), _NONE),
+    **dict.fromkeys(("near_copy", "real", "generated", "full", "prior_batch_size", "spread", "share"), _NONE),
     **dict.fromkeys(("attribute_weight", "identity_weight", "reading_weight"), _NONE),
     **dict.fromkeys(("every_n_epochs", "batch_size", "eval_batch_size", "draw_at_once", "identities", "cap"), _MANY),
     **dict.fromkeys(("every_seconds", "seed", "lr", "eps", "weight_decay", "floor", "weight"), _NONE_OR_MANY),

@@ -15,9 +15,11 @@ import pyarrow.compute as pc
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.filtering.scored_manifest import PROBLEM
 from diffreid_lightning.manifest.manifest import Manifest
+from diffreid_lightning.manifest.schema import SCORED_COLUMNS
 
-ScoreName = Literal["confidence", "similarity", "margin"]
+ScoreName = Literal["confidence", "similarity", "margin", "consistency"]
 PASSED = "passed every rule"
+_SCORE = "python -m diffreid_lightning predict --config stages/score_generated"
 
 Mask = npt.NDArray[np.bool_]
 
@@ -33,6 +35,8 @@ class Selection:
 
     Attributes:
         kept: (N,) mask of the kept rows.
+        scored: (N,) mask of the generated rows with a score, kept or not.
+        regenerate: why an identity's images should be generated again, by label.
     """
 
     def __init__(self, manifest: Manifest, thumbnails: Callable[[], npt.NDArray[np.uint8]]) -> None:
@@ -40,27 +44,45 @@ class Selection:
         self._thumbnails = thumbnails
         self.labels, self.identities = manifest.identities()
         self.kept: Mask = np.ones(len(manifest), dtype=bool)
+        self.regenerate: dict[int, str] = {}
         self._reasons = [PASSED]
         self._reason_of = np.zeros(len(manifest), dtype=np.int32)
         self._drop_unscored()
+        self.scored: Mask = self.kept.copy()
 
     def __len__(self) -> int:
         return len(self.kept)
 
     def score(self, name: ScoreName) -> npt.NDArray[np.float64]:
-        """Return the score of every row, (N,); NaN where there is none.
+        """Return the score of every row, (N,); NaN where there is none, which among kept rows only consistency has.
 
         Raises:
             UserError: the manifest has no such score.
         """
-        if name not in self.manifest.columns:
-            raise UserError(
-                f"The manifest of {self.manifest.root} has no {name}.",
-                looked_for="confidence, similarity and margin, as scoring writes them",
-                found=", ".join(self.manifest.columns),
-                remedy="score it first: python -m diffreid_lightning predict --config stages/score_generated",
-            )
+        self.require_column(name)
         return self.manifest.numpy(name)
+
+    def require_column(self, column: str) -> None:
+        """Raise a UserError with the stage to run again if the manifest lacks a column of scoring."""
+        if column not in self.manifest.columns:
+            scored = SCORED_COLUMNS.keys() & set(self.manifest.columns)
+            again = "its scores are older than this column; remove the folder of the scored manifest and score again: "
+            raise UserError(
+                f"The manifest of the images in {self.manifest.root} has no {column}.",
+                looked_for=f"{', '.join(SCORED_COLUMNS)}, as scoring writes them",
+                found=", ".join(self.manifest.columns),
+                remedy=f"{again if scored else 'score it first: '}{_SCORE}",
+            )
+
+    def require_score(self, name: ScoreName) -> npt.NDArray[np.float64]:
+        """Return the score of every row, (N,), after dropping kept rows that have none.
+
+        Raises:
+            UserError: the manifest has no such score.
+        """
+        scores = self.score(name)
+        self.drop(np.isnan(scores), f"no {name}: its label has no other scored image, or there is no other label")
+        return scores
 
     @cached_property
     def thumbnails(self) -> npt.NDArray[np.uint8]:
@@ -104,8 +126,8 @@ class Selection:
             self._reason_of[rows] = len(self._reasons) + numbers[rows]
             self._reasons += coded.dictionary.to_pylist()
             self.kept[rows] = False
-        for name in ("confidence", "similarity", "margin"):
-            if name in self.manifest.columns:
+        for name in SCORED_COLUMNS:
+            if name in self.manifest.columns and name != "consistency":  # which a label's only image lacks
                 self.drop(np.isnan(self.manifest.numpy(name)), "no score")
 
 
@@ -150,7 +172,7 @@ def select_rows(selection: Selection, rules: Sequence[SelectionRule]) -> None:
 
 def _best(selection: Selection) -> str:
     best = []
-    for name in ("confidence", "similarity", "margin"):
+    for name in SCORED_COLUMNS:
         if name in selection.manifest.columns:
             values = selection.manifest.numpy(name)
             if not np.isnan(values).all():

@@ -11,7 +11,7 @@ class FixedThreshold(SelectionRule):
 
     Args:
         threshold: smallest score that is kept.
-        score: ``confidence`` (0 to 1), ``similarity`` (-1 to 1) or ``margin`` (-2 to 2).
+        score: ``confidence`` or ``consistency`` (0 to 1), ``similarity`` (-1 to 1) or ``margin`` (-2 to 2).
     """
 
     def __init__(self, threshold: float = 0.5, score: ScoreName = "confidence") -> None:
@@ -26,5 +26,5 @@ class FixedThreshold(SelectionRule):
 
     def apply(self, selection: Selection) -> None:
         """Drop images below the threshold."""
-        low = selection.score(self.score) < self.threshold
+        low = selection.require_score(self.score) < self.threshold
         selection.drop(low, f"{self.score} below {self.threshold:g}")

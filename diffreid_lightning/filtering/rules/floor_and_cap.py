@@ -11,14 +11,15 @@ from diffreid_lightning.filtering.rules.base import ScoreName, Selection, Select
 class ThresholdWithFloorAndCap(SelectionRule):
     """Drop images below a score threshold, but keep at least ``floor`` and at most ``cap`` of each identity.
 
-    The best images are kept. The floor restores only images that this rule dropped, not those of earlier rules or
+    The best images are kept; with a threshold of -2, which every score exceeds, the best ``cap`` of each identity. The
+    floor restores only images that this rule dropped, not those of earlier rules or
     without a score.
 
     Args:
         threshold: smallest score that is kept.
         floor: minimum images per identity, whatever they score; 0 for none.
         cap: maximum images per identity; None for none.
-        score: ``confidence``, ``similarity`` or ``margin``.
+        score: ``confidence``, ``similarity``, ``margin`` or ``consistency``.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class ThresholdWithFloorAndCap(SelectionRule):
 
     def apply(self, selection: Selection) -> None:
         """Drop images below the threshold, restore up to the floor, drop images above the cap."""
-        scores = selection.score(self.score)
+        scores = selection.require_score(self.score)
         ranks = rank_in_identity(selection.labels, scores, selection.kept)
         low = selection.kept & (scores < self.threshold)
         selection.drop(low, f"{self.score} below {self.threshold:g}")

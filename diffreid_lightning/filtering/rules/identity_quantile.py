@@ -17,7 +17,7 @@ class IdentityQuantile(SelectionRule):
     Args:
         quantile: share of each identity's images that is dropped, from 0 up to, not including, 1. Between two images
             the quantile is interpolated, as ``numpy.quantile`` does.
-        score: ``confidence``, ``similarity`` or ``margin``.
+        score: ``confidence``, ``similarity``, ``margin`` or ``consistency``.
     """
 
     def __init__(self, quantile: float = 0.5, score: ScoreName = "confidence") -> None:
@@ -28,7 +28,7 @@ class IdentityQuantile(SelectionRule):
 
     def apply(self, selection: Selection) -> None:
         """Drop kept images that score below the quantile of their identity."""
-        scores = selection.score(self.score)
+        scores = selection.require_score(self.score)
         thresholds = group_quantiles(selection.labels[selection.kept], scores[selection.kept], self.quantile)
         low = np.zeros(len(selection), dtype=bool)
         low[selection.kept] = scores[selection.kept] < thresholds

@@ -20,7 +20,7 @@ class NearDuplicates(SelectionRule):
     Args:
         real: images nearer than this to a real one are dropped; None keeps them.
         generated: images nearer than this to a better one of their identity are dropped; None keeps them.
-        score: decides the better of two images.
+        score: decides the better of two images; one without the score is the worse.
     """
 
     def __init__(

@@ -11,6 +11,7 @@ import pytest
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.filtering.rules import (
     FixedThreshold,
+    IdentityAgreement,
     IdentityQuantile,
     NearDuplicates,
     SelectionRule,
@@ -76,6 +77,67 @@ def test_any_score_can_be_cut(scored: MakeSelection) -> None:
     assert selection.reasons.to_pylist() == ["similarity below 0.5", "margin below 0", "passed every rule"]
     with pytest.raises(UserError, match="has no similarity"):
         select_rows(scored([1], [0.5]), [FixedThreshold(0.5, "similarity")])
+
+
+def test_the_only_image_of_a_label_has_no_consistency_and_the_reason_says_so(scored: MakeSelection) -> None:
+    alone = "no consistency: its label has no other scored image, or there is no other label"
+    rules = (FixedThreshold, ThresholdWithFloorAndCap, IdentityQuantile)
+    for rule in rules:
+        selection = scored([1, 1, 2], [0.9, 0.1, 0.9], consistency=[0.2, 0.8, None])
+        select_rows(selection, [FixedThreshold(0.0), rule(0.5, score="consistency")])
+        assert selection.kept.tolist() == [False, True, False] and selection.reasons.to_pylist()[2] == alone
+    selection = scored([1, 1, 2], [0.9, 0.1, 0.9], consistency=[0.2, 0.8, None])
+    select_rows(selection, [FixedThreshold(0.5)])
+    assert selection.kept.tolist() == [True, False, True], "rules that do not need it keep the image"
+
+
+def test_the_best_of_each_identity_by_consistency(scored: MakeSelection) -> None:
+    selection = scored([1, 1, 1, 2, 2], [0.9, 0.8, 0.1, 0.5, 0.5], consistency=[0.1, 0.3, 0.2, 0.0, 0.9])
+    select_rows(selection, [ThresholdWithFloorAndCap(-2, cap=2, score="consistency")])
+    assert selection.kept.tolist() == [False, True, True, True, True]
+
+
+#: people, the labels nearest to their images, and the people that a share of one half drops
+AGREEMENTS: list[tuple[list[int], list[int | None], list[int]]] = [
+    ([1, 1, 2, 2], [1, 1, 2, 2], []),
+    ([1, 1, 2, 2], [2, 1, 2, 2], []),
+    ([1, 1, 1, 2, 2], [2, 1, 2, 2, 2], [1]),
+    ([1, 1, 1, 2, 2, 3, 3], [2, 1, 3, 2, 2, 3, 3], [1]),
+    ([1, 1, 2, 2], [None, 1, None, None], []),
+    ([1, 1, 2, 2], [2, None, 2, 2], [1]),
+    ([1, 1, 1, 1, 2, 2], [7, 7, 7, 1, 2, 2], [1]),
+]
+
+
+@pytest.mark.parametrize(("people", "nearest", "dropped"), AGREEMENTS)
+def test_identities_whose_images_disagree_go_as_a_whole(
+    scored: MakeSelection, people: list[int], nearest: list[int | None], dropped: list[int]
+) -> None:
+    texts = [None if pid is None else f"market1501-{pid:04d}" for pid in nearest]
+    selection = scored(people, [0.9] * len(people), nearest_label=texts)
+    select_rows(selection, [IdentityAgreement(0.5)])
+    assert selection.kept.tolist() == [pid not in dropped for pid in people]
+    assert [selection.identities[label][2] for label in selection.regenerate] == dropped
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_agreement_is_counted_as_by_hand(scored: MakeSelection, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    people, nearest = rng.integers(0, 6, 60), rng.integers(-1, 6, 60)
+    texts = [None if pid < 0 else f"market1501-{pid:04d}" for pid in nearest]
+    selection = scored(people.tolist(), [0.9] * 60, nearest_label=texts)
+    share = float(rng.random())
+    IdentityAgreement(share).apply(selection)
+    for label, (_, _, pid) in enumerate(selection.identities):
+        own = [taken for mine, taken in zip(people, nearest, strict=True) if mine == pid and taken >= 0]
+        agree = own.count(pid)
+        others = max((own.count(other) for other in range(6) if other != pid), default=0)
+        gone = agree < share * len(own) or others > agree
+        assert (~selection.kept[people == pid]).all() == gone == (label in selection.regenerate)
+        if gone:
+            first = next(other for other in range(6) if other != pid and own.count(other) == others)
+            words = f"{agree} of {len(own)} images agree, nearest to market1501-{first:04d}: {others}"
+            assert selection.regenerate[label] == words
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -177,6 +239,7 @@ def test_two_sources_with_the_same_numbers_are_two_people(scored: MakeSelection)
     ("rule", "arguments"),
     [
         (IdentityQuantile, {"quantile": 1.0}),
+        (IdentityAgreement, {"share": 1.5}),
         (ThresholdWithFloorAndCap, {"floor": 3, "cap": 2}),
         (ThresholdWithFloorAndCap, {"floor": -1}),
         (ThresholdWithFloorAndCap, {"cap": 0}),
