@@ -162,10 +162,19 @@ def _selection(card: Card) -> str:
             "",
             "`confidence` is the probability that a Re-ID network trained on the real people gives to the intended "
             "one, `similarity`\nthe cosine to that person's centroid, `margin` how much nearer it is than the nearest "
-            "other.\n",
+            "other; `consistency` is the\nprobability of the label by the other generated images, whoever they show.\n",
             f"Calibration of the confidence: {card.calibration}.\n" if card.calibration else "",
+            f"Variety: {report.variety}.\n" if report.variety else "",
+            *_regenerate(report),
         ]
     )
+
+
+def _regenerate(report: SelectionReport) -> list[str]:
+    if not report.regenerate:
+        return []
+    words = "Identities that were dropped as a whole and should be generated again"
+    return [f"{words}, {len(report.regenerate):,}:\n", *(f"- {line}" for line in report.list_regenerate()), ""]
 
 
 def _coverage(card: Card) -> str:

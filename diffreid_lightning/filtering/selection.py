@@ -81,7 +81,7 @@ class DiffPersonSelection:
             raise UserError(f"There is no image in {self.scored}.", remedy="generate and score some first")
         selection = Selection(scored.manifest, scored.thumbnails)
         select_rows(selection, self.rules)
-        report = summarize(selection)
+        report = summarize(selection, scored.features())
         try:
             with replace_folder(self.out) as partial:
                 self._write(partial, scored, selection, report)
@@ -221,6 +221,7 @@ def _log(tracker: WandbTracker, report: SelectionReport, folder: Path, rules: Se
         "kept_share": report.kept_share,
         "identities": report.after.identities,
         "identities_lost": len(report.lost),
+        "identities_to_regenerate": len(report.regenerate),
         "images_per_identity": report.after.median,
     }
     tracker.log_metrics({f"select/{name}": float(value) for name, value in numbers.items()}, step=0)

@@ -1,4 +1,4 @@
-"""Statistics of a selection: kept share, lost identities, images per identity, attribute coverage; as tables."""
+"""Statistics of a selection: kept share, lost identities, images per identity, variety, attributes; as tables."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from diffreid_lightning.datasets.concat import IdentityKey
+from diffreid_lightning.filtering.consistency import Features, mean_pair_distances
 from diffreid_lightning.filtering.rules import Selection
+from diffreid_lightning.filtering.scored_manifest import label_text
 
 _REASONS = 12  # listed one by one
+_LISTED = 20  # identities of a text
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,35 @@ class PerIdentity:
 
 
 @dataclass(frozen=True)
+class Variety:
+    """Mean cosine distance of two images of an identity, averaged over identities with two kept images or more.
+
+    Args:
+        kept: of two kept images, 0 to 2.
+        scored: of two scored images of the same identities, and so of as many random ones on average.
+        identities: number of these identities.
+    """
+
+    kept: float
+    scored: float
+    identities: int
+
+    @classmethod
+    def measure(cls, features: Features, labels: npt.NDArray[np.int64], kept: npt.NDArray[np.bool_]) -> Variety | None:
+        """Measure features (N, D) of labels (N,), -1 for rows without a score; None if no identity keeps two."""
+        after = mean_pair_distances(features, np.where(kept, labels, -1))
+        known = np.flatnonzero(~np.isnan(after))
+        before = mean_pair_distances(features, np.where(np.isin(labels, known), labels, -1))
+        return cls(float(after[known].mean()), float(before[known].mean()), len(known)) if len(known) else None
+
+    def __str__(self) -> str:
+        return (
+            f"two kept images of an identity differ by {self.kept:.3f} (mean cosine distance, {self.identities:,} "
+            f"identities), as many random ones by {self.scored:.3f}"
+        )
+
+
+@dataclass(frozen=True)
 class SelectionReport:
     """Statistics of a selection.
 
@@ -66,6 +98,8 @@ class SelectionReport:
         lost: identities without a kept image, with the most frequent reason of their images.
         reasons: rows by reason.
         coverage: (attribute, value) with its images before and after.
+        regenerate: identities whose images a rule wants generated again, with its words.
+        variety: None if scoring wrote no features, or no identity keeps two images.
     """
 
     images: int
@@ -75,6 +109,8 @@ class SelectionReport:
     lost: Sequence[tuple[IdentityKey, str]]
     reasons: Mapping[str, int]
     coverage: Mapping[tuple[str, str], tuple[int, int]]
+    regenerate: Sequence[tuple[IdentityKey, str]] = ()
+    variety: Variety | None = None
 
     @property
     def main_reasons(self) -> dict[str, int]:
@@ -90,6 +126,12 @@ class SelectionReport:
         """Share of kept rows, 0 to 1."""
         return self.kept / self.images if self.images else 0.0
 
+    def list_regenerate(self) -> list[str]:
+        """List the first identities to generate again, a line each."""
+        lines = [f"{label_text(key)}: {words}" for key, words in self.regenerate[:_LISTED]]
+        rest = len(self.regenerate) - len(lines)
+        return [*lines, *([f"and {rest:,} more, in identities.csv"] if rest else [])]
+
     def count_values(self) -> dict[str, tuple[int, int]]:
         """Count the values of each attribute that occur, before and after."""
         found: dict[str, tuple[int, int]] = {}
@@ -99,9 +141,15 @@ class SelectionReport:
         return found
 
 
-def summarize(selection: Selection) -> SelectionReport:
-    """Compute the statistics of a selection."""
+def summarize(selection: Selection, features: Features | None = None) -> SelectionReport:
+    """Compute the statistics of a selection.
+
+    Args:
+        selection: after the rules.
+        features: (N, D) features of its rows, to measure the variety; None for no measure.
+    """
     kept = selection.kept
+    scored = np.where(selection.scored, selection.labels, -1)
     lost = np.setdiff1d(np.unique(selection.labels), selection.labels[kept])
     why = _main_reasons(selection, lost)
     return SelectionReport(
@@ -112,6 +160,8 @@ def summarize(selection: Selection) -> SelectionReport:
         lost=[(selection.identities[label], why[label]) for label in lost.tolist()],
         reasons=selection.count_reasons(),
         coverage=attribute_coverage(selection.manifest.table, kept),
+        regenerate=[(selection.identities[label], words) for label, words in sorted(selection.regenerate.items())],
+        variety=None if features is None else Variety.measure(features, scored, kept),
     )
 
 
@@ -146,10 +196,14 @@ def format_report(report: SelectionReport, rules: Sequence[str]) -> str:
         f"before: {report.before} (fewest / median / most)",
         f"after:  {report.after}",
         f"identities lost: {len(report.lost):,}",
-        *(f"  {source} {partition} {pid}: {reason}" for (source, partition, pid), reason in report.lost[:20]),
+        *(f"  {source} {partition} {pid}: {reason}" for (source, partition, pid), reason in report.lost[:_LISTED]),
     ]
-    if len(report.lost) > 20:
-        lines.append(f"  and {len(report.lost) - 20:,} more, in identities.csv")
+    if len(report.lost) > _LISTED:
+        lines.append(f"  and {len(report.lost) - _LISTED:,} more, in identities.csv")
+    if report.regenerate:
+        lines.append(f"identities to generate again: {len(report.regenerate):,}")
+        lines += [f"  {line}" for line in report.list_regenerate()]
+    lines += [f"variety: {report.variety}"] if report.variety else []
     lines += ["", "rules, in order:", *(f"  {rule}" for rule in rules), "", "images by reason:"]
     lines += [f"  {count:>9,}  {reason}" for reason, count in report.main_reasons.items()]
     covered = report.count_values()
@@ -167,8 +221,9 @@ def write_tables(report: SelectionReport, selection: Selection, rules: Sequence[
     kept = np.bincount(selection.labels[selection.kept], minlength=count)
     lost = dict(report.lost)
     keys = enumerate(selection.identities)
-    rows = ((*key, images[label], kept[label], lost.get(key, "")) for label, key in keys)
-    header = ("source", "partition", "pid", "images", "kept", "why_lost")
+    again = dict(report.regenerate)
+    rows = ((*key, images[label], kept[label], lost.get(key, ""), again.get(key, "")) for label, key in keys)
+    header = ("source", "partition", "pid", "images", "kept", "why_lost", "why_generate_again")
     _write_csv(folder / "identities.csv", header, rows)
     coverage = ((*pair, *counts) for pair, counts in report.coverage.items())
     _write_csv(folder / "coverage.csv", ("attribute", "value", "before", "after"), coverage)

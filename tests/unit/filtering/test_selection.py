@@ -150,6 +150,47 @@ def test_thresholds_can_be_tried_again_and_equal_work_gives_equal_bytes(scored: 
     assert {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()} == first
 
 
+def test_identities_that_disagree_are_listed_to_be_generated_again(scored: Path, tmp_path: Path) -> None:
+    """Every image of person 3 is made to look like person 4, and one of person 5."""
+    folder = Path(shutil.copytree(scored, tmp_path / "scored"))
+    manifest = Manifest.read(scored)
+    pids, known = manifest.numpy("pid"), manifest.numpy("nearest_label") != None  # noqa: E711
+    taken = np.where(pids == 3, 4, pids)
+    taken[np.flatnonzero(pids == 5)[0]] = 2
+    texts = [f"market1501-{pid:04d}" if ok else None for pid, ok in zip(taken, known, strict=True)]
+    manifest.with_columns({"nearest_label": texts}).write(folder)
+    assert select(folder, tmp_path / "out", "--rules=[IdentityAgreement]", "--rules.share=0.5") == 0
+    assert set(Manifest.read(tmp_path / "out" / "diff_person").numpy("pid")) == {2, 4, 5}
+    rejected = Manifest.read(tmp_path / "out" / "rejected")
+    reasons = set(rejected.filter(rejected.numpy("pid") == 3).numpy("reason"))
+    assert reasons == {"more of its identity's images are nearest to one other identity"}
+    words = "0 of 6 images agree, nearest to market1501-0004: 6"
+    summary = (tmp_path / "out" / "report" / "summary.txt").read_text()
+    assert f"identities to generate again: 1\n  market1501-0003: {words}" in summary and "variety: two kept" in summary
+    card = (tmp_path / "out" / "diff_person" / "README.md").read_text()
+    assert f"- market1501-0003: {words}" in card and "Variety: two kept" in card
+    with (tmp_path / "out" / "report" / "identities.csv").open() as file:
+        assert {row["pid"]: row["why_generate_again"] for row in csv.DictReader(file)}["3"] == words
+
+
+def test_scores_without_consistency_select_by_the_others(
+    scored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(scored, tmp_path / "scored"))
+    manifest = Manifest.read(scored)
+    table = manifest.table.drop_columns(["consistency", "nearest_label"])
+    Manifest(table, manifest.root).write(folder)
+    (folder / "features.npy").unlink()
+    assert select(folder, tmp_path / "out", *RULES) == 0
+    assert "variety" not in (tmp_path / "out" / "report" / "summary.txt").read_text()
+    capsys.readouterr()
+    for words in (("--rules=[IdentityAgreement]",), ("--rules=[FixedThreshold]", "--rules.score=consistency")):
+        assert select(folder, tmp_path / "none", *words) == 2
+        text = " ".join(capsys.readouterr().err.split())
+        assert "score again: python -m diffreid_lightning predict --config stages/score_generated" in text
+        assert "Traceback" not in text
+
+
 def test_nothing_that_passes_leaves_the_earlier_selection(
     scored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -195,7 +236,9 @@ Damage = Callable[[Path], None]
 
 def _not_scored(folder: Path) -> None:
     table = pq.ParquetFile(folder / "metadata.parquet").read()
-    pq.write_table(table.drop_columns(["confidence", "similarity", "margin"]), folder / "metadata.parquet")
+    pq.write_table(
+        table.drop_columns(["confidence", "similarity", "margin", "consistency"]), folder / "metadata.parquet"
+    )
 
 
 def _outside(folder: Path) -> None:
@@ -221,6 +264,10 @@ def _thumbnails(folder: Path) -> None:
     np.save(folder / "thumbnails.npy", np.zeros((3, 1536), np.uint8))
 
 
+def _features(folder: Path) -> None:
+    np.save(folder / "features.npy", np.zeros((3, 8), np.float16))
+
+
 @pytest.mark.parametrize(
     ("damage", "expected"),
     [
@@ -229,6 +276,7 @@ def _thumbnails(folder: Path) -> None:
         (_nan, "not finite"),
         (_torn, "cannot be read"),
         (_thumbnails, "uint8 of shape (3, 1536)"),
+        (_features, "float16 of shape (3, 8)"),
         (lambda folder: (folder / "thumbnails.npy").unlink(), "thumbnails.npy looked for:"),
         (lambda folder: (folder / "real_images.json").write_text("[]"), "is damaged or of another kind"),
     ],

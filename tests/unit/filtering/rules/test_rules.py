@@ -140,6 +140,17 @@ def test_agreement_is_counted_as_by_hand(scored: MakeSelection, seed: int) -> No
             assert selection.regenerate[label] == words
 
 
+def test_variety_of_kept_images_is_compared_with_that_of_all(scored: MakeSelection) -> None:
+    selection = scored([1, 1, 1, 2, 2, 3], [0.9, 0.9, 0.1, 0.9, 0.1, None])
+    select_rows(selection, [FixedThreshold(0.5)])
+    features = np.array([[1.0, 0], [1, 0], [0, 1], [1, 0], [0, 1], [0, 0]])
+    found = summarize(selection, features).variety
+    assert found is not None and found.identities == 1, "person 2 keeps one image"
+    assert found.kept == pytest.approx(0) and found.scored == pytest.approx(2 / 3)
+    select_rows(selection, [ThresholdWithFloorAndCap(-2, cap=1)])
+    assert summarize(selection, features).variety is None
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_quantiles_are_numpys(scored: MakeSelection, seed: int) -> None:
     rng = np.random.default_rng(seed)
