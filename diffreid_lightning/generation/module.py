@@ -14,6 +14,7 @@ from torch import Tensor
 
 from diffreid_lightning.datasets.concat import IdentityKey
 from diffreid_lightning.diffusion.checkpoints import INDEX, locate_pipeline, weights_hash
+from diffreid_lightning.diffusion.cpu_layers import use_onednn
 from diffreid_lightning.diffusion.denoising_loop import (
     Decoded,
     Guidance,
@@ -138,6 +139,7 @@ class GenerationModule(LightningModule):
         if channels_last:
             self.unet.to(memory_format=torch.channels_last)
             self.vae.to(memory_format=torch.channels_last)
+        use_onednn(self)
         self._prompts = PromptCache(self._pipeline, self.image_size, kept_prompts)
 
     @property

@@ -1,0 +1,55 @@
+"""Linear layers by oneDNN on a CPU: in float32, torch's own product uses half of the vector width on some CPUs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers.models.activations import GEGLU
+from torch import Tensor, nn
+
+_KERNELS: Any = torch.ops.mkldnn  # what torch.compile generates calls of; not a documented interface
+_AVAILABLE = torch.backends.mkldnn.is_available() and hasattr(_KERNELS, "_linear_pointwise")
+
+
+def use_onednn(network: nn.Module) -> None:
+    """Let oneDNN compute the linear layers of a network in evaluation, in place.
+
+    Only float32 on a CPU without gradients is concerned: all else is computed as before. Names and weights stay,
+    results differ by rounding.
+
+    Args:
+        network: its plain ``nn.Linear`` and diffusers' ``GEGLU`` layers are exchanged.
+    """
+    for layer in network.modules() if _AVAILABLE else ():
+        if type(layer) in _CLASSES:
+            layer.__class__ = _CLASSES[type(layer)]
+
+
+def _takes(states: Tensor) -> bool:
+    plain = states.device.type == "cpu" and states.dtype == torch.float32
+    return plain and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
+class _Linear(nn.Linear):
+    def forward(self, input: Tensor) -> Tensor:
+        if not _takes(input):
+            return super().forward(input)
+        product: Tensor = _KERNELS._linear_pointwise(input, self.weight, self.bias, "none", [], "")
+        return product
+
+
+class _GatedGELU(GEGLU):
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if not _takes(hidden_states):
+            gated: Tensor = super().forward(hidden_states, *args, **kwargs)
+            return gated
+        # Each product with what follows it: neither gate nor product is written and read again.
+        (weight, gate_weight), bias = self.proj.weight.chunk(2), self.proj.bias
+        shift, gate_shift = (None, None) if bias is None else bias.chunk(2)
+        gate = _KERNELS._linear_pointwise(hidden_states, gate_weight, gate_shift, "gelu", [], "none")
+        gated = _KERNELS._linear_pointwise.binary(hidden_states, gate, weight, shift, "mul")
+        return gated
+
+
+_CLASSES: dict[type, type] = {nn.Linear: _Linear, GEGLU: _GatedGELU}

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from diffusers.models.activations import GEGLU
+from torch import nn
+
+from diffreid_lightning.diffusion import cpu_layers
+from diffreid_lightning.diffusion.cpu_layers import use_onednn
+
+
+def network(bias: bool) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(GEGLU(12, 20, bias=bias), nn.Linear(20, 6, bias=bias)).eval()
+
+
+def formula(layers: nn.Sequential, states: torch.Tensor) -> torch.Tensor:
+    gated, last = layers.double()
+    value, gate = F.linear(states.double(), gated.proj.weight, gated.proj.bias).chunk(2, dim=-1)
+    return F.linear(value * gate * (1 + torch.erf(gate / 2**0.5)) / 2, last.weight, last.bias)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(3, 7, 12), (5, 12)])
+def test_layers_are_the_formula(bias: bool, shape: tuple[int, ...]) -> None:
+    layers, states = network(bias), torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    names = list(layers.state_dict())
+    use_onednn(layers)
+    use_onednn(layers)
+    assert list(layers.state_dict()) == names
+    with torch.no_grad():
+        torch.testing.assert_close(layers(states), formula(network(bias), states).float())
+    layers(states).sum().backward()
+    assert layers[1].weight.grad is not None, "gradients take torch's own way"
+
+
+@pytest.mark.skipif(not cpu_layers._AVAILABLE, reason="torch was built without oneDNN")
+def test_only_float32_without_gradients_goes_to_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+    layers = network(True)
+    use_onednn(layers)
+
+    class Refuses:
+        def __getattr__(self, name: str) -> None:
+            raise LookupError(name)
+
+    monkeypatch.setattr(cpu_layers, "_KERNELS", Refuses())
+    states = torch.randn(2, 12)
+    layers(states)
+    with torch.no_grad():
+        with pytest.raises(LookupError):
+            layers(states)
+        layers.bfloat16()(states.bfloat16())
