@@ -23,27 +23,23 @@ import argparse
 import shutil
 import statistics
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
 
 from diffreid_lightning.datasets.concat import IdentityKey
-from diffreid_lightning.devices import fastest_device
 from diffreid_lightning.diffusion.checkpoints import locate_pipeline, weights_hash
 from diffreid_lightning.diffusion.noise_scheduler import Sampler
 from diffreid_lightning.generation.diversity import NoDiversity, WordsOnly
-from diffreid_lightning.manifest.manifest import Manifest
-from diffreid_lightning.personalization.checkpoint import load_personalized, merge_lora
 from experiments.instruments.devices import device_name, elsewhere
 from experiments.instruments.drawing import Drawing, draw_people, steps_for
 from experiments.instruments.measures import Portrayed, portrayed
 from experiments.instruments.pictures import SIZE, content_key, to_bytes
 from experiments.instruments.report import table, write_json
 from experiments.instruments.script import run_script
+from experiments.instruments.stock_loop import StockLoop, stock_rate
 from experiments.personalization.bench import Bench, add_options, in_turn, kept, open_bench, results_file
 from experiments.personalization.cells import Cell, personalize
 from experiments.personalization.dreambooth import Alone, train_alone
@@ -190,7 +186,7 @@ def compare_generation(bench: Bench, rounds: int, seed: int) -> dict[str, dict[s
                     drawn = draw_people(model, bench.people, WordsOnly(), drawing, seed, scratch)
                     wanted, rate = drawn.manifest, drawn.images_per_second
                 else:
-                    rate = stock_rate(drawing, model, wanted, scratch / "stock")
+                    rate = stock_rate(model, wanted, stock_loop(drawing), scratch / "stock")
                 rates[dtype][way].append(rate)
             latest = " and ".join(f"{way[-1]:.2f}" for way in rates[dtype].values())
             print(f"  round {number + 1} of {rounds}, {dtype}: {latest} images/s", flush=True)
@@ -198,29 +194,9 @@ def compare_generation(bench: Bench, rounds: int, seed: int) -> dict[str, dict[s
     return rates
 
 
-def stock_rate(drawing: Drawing, model: Path, wanted: Manifest, folder: Path) -> float:
-    """Draw the same prompts person by person with a stock pipeline, as a user's loop does; images per second."""
-    pipeline: Any = merge_lora(load_personalized(model).pipeline).to(fastest_device(), getattr(torch, drawing.dtype))
-    steps = steps_for(WordsOnly(), drawing)
-    pipeline.scheduler = Sampler(pipeline.scheduler, drawing.scheduler, {}, steps).scheduler
-    pipeline.set_progress_bar_config(disable=True)
-    labels, keys = wanted.identities()
-    prompts, seeds = wanted.table["prompt"].to_pylist(), wanted.table["seed"].to_pylist()
-    folder.mkdir(parents=True, exist_ok=True)
-    started = time.perf_counter()
-    for person in range(len(keys)):
-        rows = [row for row, label in enumerate(labels.tolist()) if label == person]
-        images = pipeline(
-            [prompts[row] for row in rows],
-            num_inference_steps=steps,
-            guidance_scale=drawing.guidance,
-            height=SIZE[0],
-            width=SIZE[1],
-            generator=[torch.Generator().manual_seed(seeds[row]) for row in rows],
-        ).images
-        for row, image in zip(rows, images, strict=True):
-            image.save(folder / f"{row:06d}.jpg", quality=95)
-    return len(prompts) / (time.perf_counter() - started)
+def stock_loop(drawing: Drawing) -> StockLoop:
+    """The loop that draws as many steps as ``predict``, by the same sampler."""
+    return StockLoop(steps_for(WordsOnly(), drawing), drawing.guidance, drawing.scheduler, drawing.dtype)
 
 
 def report(
