@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ def test_every_row_is_drawn_in_every_round(
     drawn = []
     rate = generation.stock_rate
 
-    def noted(*arguments):
+    def noted(*arguments: Any) -> float:
         measured = rate(*arguments)
         drawn.append((arguments[2].steps, len(list(arguments[3].glob("*.jpg")))))
         return measured
