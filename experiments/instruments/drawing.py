@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -93,15 +94,17 @@ class BatchClock(Callback):
 
     Args:
         file: where to.
+        clock: seconds so far, of the wall or of the processor.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, clock: Callable[[], float] = time.perf_counter) -> None:
         self.file = file
+        self.clock = clock
         self._mark = 0.0
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start."""
-        self._mark = time.perf_counter()
+        self._mark = self.clock()
 
     def on_predict_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
         """Note a batch."""
@@ -113,7 +116,7 @@ class BatchClock(Callback):
             self._note(0)
 
     def _note(self, images: int) -> None:
-        now = time.perf_counter()
+        now = self.clock()
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with self.file.open("a", encoding="utf-8") as handle:
             handle.write(json.dumps({"seconds": now - self._mark, "images": images}) + "\n")
@@ -154,7 +157,14 @@ def draw_people(model: Path, people: Manifest, diversity: Diversity, drawing: Dr
     return draw_with(module, people, drawing, seed, work)
 
 
-def draw_with(module: GenerationModule, people: Manifest, drawing: Drawing, seed: int, work: Path) -> Drawn:
+def draw_with(
+    module: GenerationModule,
+    people: Manifest,
+    drawing: Drawing,
+    seed: int,
+    work: Path,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Drawn:
     """Draw everybody by a module, which has settings of its own; images and batch size are the drawing's.
 
     Args:
@@ -163,6 +173,7 @@ def draw_with(module: GenerationModule, people: Manifest, drawing: Drawing, seed
         drawing: how many images, of which vocabulary.
         seed: of design and noise.
         work: folder where the images are kept, under the content of all of these.
+        clock: by which the images per second are taken.
     """
     diversity = module.diversity
     folder = work / "drawn" / content_key(module.cache_key, people.content_hash, drawing.content, seed, *elsewhere())
@@ -178,7 +189,7 @@ def draw_with(module: GenerationModule, people: Manifest, drawing: Drawing, seed
             seed=seed,
         )
         writer = GeneratedImagesWriter(str(folder), threads=1)
-        trainer = quiet_trainer([writer, BatchClock(folder / _CLOCK)])
+        trainer = quiet_trainer([writer, BatchClock(folder / _CLOCK, clock)])
         trainer.predict(module, datamodule=data, return_predictions=False)
     rate = rate_of((folder / _CLOCK).read_text(encoding="utf-8"))
     return Drawn(Manifest.read(folder), rate, module.sampler.steps, module.evaluations)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,9 @@ class StockLoop:
     dtype: str = "float32"
 
 
-def stock_rate(model: Path, wanted: Manifest, loop: StockLoop, folder: Path) -> float:
+def stock_rate(
+    model: Path, wanted: Manifest, loop: StockLoop, folder: Path, clock: Callable[[], float] = time.perf_counter
+) -> float:
     """Draw the same prompts person by person with a stock pipeline and save the images as JPEG.
 
     Args:
@@ -41,6 +44,7 @@ def stock_rate(model: Path, wanted: Manifest, loop: StockLoop, folder: Path) -> 
         wanted: the images that are drawn, by their columns ``prompt`` and ``seed``.
         loop: how.
         folder: where to.
+        clock: seconds so far, of the wall or of the processor.
 
     Returns:
         Images per second; loading the model does not count.
@@ -52,7 +56,7 @@ def stock_rate(model: Path, wanted: Manifest, loop: StockLoop, folder: Path) -> 
     prompts = [prompt.replace(" AND ", ", ") for prompt in wanted.table["prompt"].to_pylist()]
     seeds = wanted.table["seed"].to_pylist()
     folder.mkdir(parents=True, exist_ok=True)
-    started = time.perf_counter()
+    started = clock()
     for person in range(len(keys)):
         rows = [row for row, label in enumerate(labels.tolist()) if label == person]
         images = pipeline(
@@ -65,4 +69,4 @@ def stock_rate(model: Path, wanted: Manifest, loop: StockLoop, folder: Path) -> 
         ).images
         for row, image in zip(rows, images, strict=True):
             image.save(folder / f"{row:06d}.jpg", quality=95)
-    return len(prompts) / (time.perf_counter() - started)
+    return len(prompts) / (clock() - started)

@@ -38,7 +38,18 @@ def test_every_row_is_drawn_in_every_round(
         return measured
 
     monkeypatch.setattr(generation, "stock_rate", noted)
-    words = ["--root", str(root), "--threads", str(torch.get_num_threads()), "--together", "2", "--rounds", "2"]
+    words = [
+        "--root",
+        str(root),
+        "--threads",
+        str(torch.get_num_threads()),
+        "--together",
+        "2",
+        "--rounds",
+        "2",
+        "--clock",
+        "cpu",
+    ]
     assert main([*words, "--images", "3"]) == 0
     assert drawn == [(50, 4), (12, 4)] * 2, "two images of each of two people"
     printed = capsys.readouterr().out.splitlines()
