@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -9,7 +10,19 @@ from diffusers.models.activations import GEGLU
 from torch import Tensor, nn
 
 _KERNELS: Any = torch.ops.mkldnn  # what torch.compile generates calls of; not a documented interface
-_AVAILABLE = torch.backends.mkldnn.is_available() and hasattr(_KERNELS, "_linear_pointwise")
+
+
+@functools.cache
+def _available() -> bool:
+    """Return true if this torch has the kernels, and they give the product."""
+    inputs, weight = torch.arange(6.0).reshape(2, 3), torch.arange(12.0).reshape(4, 3)
+    try:
+        product = _KERNELS._linear_pointwise(inputs, weight, None, "none", [], "")
+        gated = _KERNELS._linear_pointwise.binary(inputs, product, weight, None, "mul")
+    except (AttributeError, RuntimeError, TypeError):
+        return False
+    expected = inputs @ weight.T
+    return torch.allclose(product, expected) and torch.allclose(gated, expected * expected)
 
 
 def use_onednn(network: nn.Module) -> None:
@@ -21,7 +34,7 @@ def use_onednn(network: nn.Module) -> None:
     Args:
         network: its plain ``nn.Linear`` and diffusers' ``GEGLU`` layers are exchanged.
     """
-    for layer in network.modules() if _AVAILABLE else ():
+    for layer in network.modules() if _available() else ():
         if type(layer) in _CLASSES:
             layer.__class__ = _CLASSES[type(layer)]
 

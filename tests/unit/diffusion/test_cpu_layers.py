@@ -37,7 +37,7 @@ def test_layers_are_the_formula(bias: bool, shape: tuple[int, ...]) -> None:
     assert layers[1].weight.grad is not None, "gradients take torch's own way"
 
 
-@pytest.mark.skipif(not cpu_layers._AVAILABLE, reason="torch was built without oneDNN")
+@pytest.mark.skipif(not cpu_layers._available(), reason="torch was built without oneDNN")
 def test_only_float32_without_gradients_goes_to_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
     layers = network(True)
     use_onednn(layers)
@@ -53,3 +53,13 @@ def test_only_float32_without_gradients_goes_to_onednn(monkeypatch: pytest.Monke
         with pytest.raises(LookupError):
             layers(states)
         layers.bfloat16()(states.bfloat16())
+
+
+@pytest.mark.parametrize("kernels", [object(), type("Other", (), {"_linear_pointwise": staticmethod(lambda x: x)})()])
+def test_a_torch_with_other_kernels_computes_as_before(monkeypatch: pytest.MonkeyPatch, kernels: object) -> None:
+    monkeypatch.setattr(cpu_layers, "_KERNELS", kernels)
+    cpu_layers._available.cache_clear()
+    layers = network(True)
+    use_onednn(layers)
+    assert type(layers[1]) is nn.Linear
+    cpu_layers._available.cache_clear()
