@@ -1,4 +1,4 @@
-"""Find and run the command; turn every error into a message and an exit code."""
+"""Find and run the command; print errors as messages. Exit codes are attributes of the classes in ``errors.py``."""
 
 from __future__ import annotations
 
