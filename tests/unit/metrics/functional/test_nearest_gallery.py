@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from diffreid_lightning.errors import UserError
-from diffreid_lightning.metrics.functional import rank_list, ranking
+from diffreid_lightning.metrics.functional import nearest_gallery, rank_list
 from tests.fixtures.retrieval_cases import Case, exact_case, pairwise, random_case, ranked_entries
 
 
@@ -55,7 +55,7 @@ def test_lists_depend_neither_on_threads_nor_on_the_tile(monkeypatch: pytest.Mon
     lists = rank_list(*case.all, top_k=12)
     for threads in (1, 3):
         torch.set_num_threads(threads)
-        monkeypatch.setattr(ranking, "_TILE_BYTES", 1)
+        monkeypatch.setattr(nearest_gallery, "_TILE_BYTES", 1)
         again = rank_list(*case.all, top_k=12)
         assert torch.equal(again.indices, lists.indices)
         assert torch.equal(again.matches, lists.matches)

@@ -1,4 +1,4 @@
-"""The first entries of each query's ranked gallery, for rank lists."""
+"""List the k nearest gallery entries of each query, without those of its person and camera."""
 
 from __future__ import annotations
 
