@@ -16,7 +16,7 @@ from diffreid_lightning.datasets.msmt17 import MSMT17
 from diffreid_lightning.datasets.msmt17_market import MSMT17Market
 from diffreid_lightning.datasets.person_folder import PersonFolder
 from diffreid_lightning.datasets.person_table import PersonTable
-from diffreid_lightning.datasets.subset import Subset
+from diffreid_lightning.datasets.subset_dataset import Subset
 
 connect(recognize, suggest_options)
 

@@ -25,7 +25,7 @@ from diffreid_lightning.datasets import (
     open_dataset,
 )
 from diffreid_lightning.datasets.inspect import Report, check
-from diffreid_lightning.datasets.subsets import few_shot, small_scale
+from diffreid_lightning.datasets.subset_selection import few_shot, small_scale
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.reid.datamodule import ReIDDataModule
 from tests.fixtures.dataset_layouts import put, write_cuhk03np, write_market1501, write_msmt17, write_person_folder

@@ -19,7 +19,7 @@ import diffreid_lightning.diffusion
 from benchmarks.killed_chain import contents, differences
 from diffreid_lightning.cli import main
 from diffreid_lightning.datasets import open_dataset
-from diffreid_lightning.datasets.subset import Subset
+from diffreid_lightning.datasets.subset_dataset import Subset
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.pipeline import runner
 from diffreid_lightning.pipeline.fingerprints import Record, forget_hashes, stage_key

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from diffreid_lightning.datasets.base import PersonDataset
 from diffreid_lightning.datasets.detect import open_dataset
-from diffreid_lightning.datasets.subsets import few_shot, listed, read_names, small_scale
+from diffreid_lightning.datasets.subset_selection import few_shot, listed, read_names, small_scale
 from diffreid_lightning.errors import UserError, check_range, check_seed
 from diffreid_lightning.manifest.image_root import ImageRoot
 from diffreid_lightning.manifest.manifest import Manifest

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from diffreid_lightning.datasets import MiniPerson, Subset
-from diffreid_lightning.datasets.subsets import few_shot, listed, read_names, small_scale
+from diffreid_lightning.datasets.subset_selection import few_shot, listed, read_names, small_scale
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.reid.datamodule import ReIDDataModule
