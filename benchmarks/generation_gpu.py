@@ -1,6 +1,6 @@
-"""Speed of generation with the architecture of Stable Diffusion 1.5 on a GPU; its weights are random.
+"""Measure generation speed on a GPU with the architecture of Stable Diffusion 1.5; its weights are random.
 
-    python -m benchmarks.sd15
+    python -m benchmarks.generation_gpu
 
 256 x 128 pixels, 25 steps of classifier-free guidance, bfloat16, channels last: images per second by the package's
 generation from prompts to pixels, the share of the chip's peak that its operations amount to, and the hours that
@@ -212,8 +212,8 @@ def run(given: argparse.Namespace) -> None:
 
 def main(args: list[str] | None = None) -> int:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description="Speed of generation with the architecture of Stable Diffusion 1.5.")
-    parser.add_argument("--work", type=Path, default=Path("runs/benchmarks/sd15"), help="folder for weights, results")
+    parser = argparse.ArgumentParser(description="Measure generation speed on a GPU.")
+    parser.add_argument("--work", type=Path, default=Path("runs/benchmarks/generation_gpu"), help="weights, results")
     parser.add_argument("--batch-size", type=int, default=64, help="images at a time")
     parser.add_argument("--steps", type=int, default=25, help="of the sampler")
     parser.add_argument("--rounds", type=int, default=5, help="batches that are timed, after one that is not")
