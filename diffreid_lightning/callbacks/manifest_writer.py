@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_info
 
-from diffreid_lightning.datasets.stage_data import StageDataModule, StageRows
+from diffreid_lightning.datasets.stage_datamodule import StageDataModule, StageRows
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest.manifest import FILE_NAME, Manifest
 from diffreid_lightning.paths import user_path

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule
 from PIL import Image
 
 from diffreid_lightning.captioning.datamodule import CaptionBatch
-from diffreid_lightning.datasets.stage_data import StageRows
+from diffreid_lightning.datasets.stage_datamodule import StageRows
 
 CAPTION, PROBLEM = "caption", "caption_problem"
 _SMALLEST = (8, 4)  # minimum height and width in pixels

@@ -10,7 +10,7 @@ from PIL import Image
 
 from diffreid_lightning.datasets import PersonDataset, open_dataset
 from diffreid_lightning.datasets.identities import choose_people
-from diffreid_lightning.datasets.stage_data import StageDataModule
+from diffreid_lightning.datasets.stage_datamodule import StageDataModule
 from diffreid_lightning.errors import UserError, check_at_least
 from diffreid_lightning.manifest.manifest import Manifest
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffreid_lightning.datasets import PersonDataset, open_dataset
 from diffreid_lightning.datasets.concat import IdentityKey
-from diffreid_lightning.datasets.stage_data import StageDataModule
+from diffreid_lightning.datasets.stage_datamodule import StageDataModule
 from diffreid_lightning.datasets.transforms import evaluation_view
 from diffreid_lightning.errors import UserError, check_image_size
 from diffreid_lightning.manifest.manifest import Manifest

@@ -14,7 +14,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from diffreid_lightning.backbones import Backbone, BNNeck, IdentityClassifier
-from diffreid_lightning.datasets.stage_data import StageRows
+from diffreid_lightning.datasets.stage_datamodule import StageRows
 from diffreid_lightning.errors import UserError, shorten
 from diffreid_lightning.filtering import similarity
 from diffreid_lightning.filtering.calibration import Calibration, Fitted, FoldNetworks, calibrate

@@ -15,7 +15,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from diffreid_lightning.callbacks.manifest_writer import ManifestWriter, stage_datamodule
-from diffreid_lightning.datasets.stage_data import StageRows
+from diffreid_lightning.datasets.stage_datamodule import StageRows
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.filtering.consistency import consistency
 from diffreid_lightning.filtering.scored_manifest import (

@@ -14,7 +14,7 @@ from torch import Tensor
 from diffreid_lightning.datasets import PersonDataset, open_dataset
 from diffreid_lightning.datasets.concat import IdentityKey
 from diffreid_lightning.datasets.identities import choose_people, describe_people, identity_name, identity_names
-from diffreid_lightning.datasets.stage_data import StageDataModule
+from diffreid_lightning.datasets.stage_datamodule import StageDataModule
 from diffreid_lightning.datasets.transforms import evaluation_view
 from diffreid_lightning.errors import UserError, check_image_size, check_range, check_seed
 from diffreid_lightning.generation.attribute_design import balanced_design, deal_references, image_seed

@@ -21,7 +21,7 @@ from diffreid_lightning.captioning.datamodule import CaptioningDataModule
 from diffreid_lightning.captioning.writer import CaptionWriter
 from diffreid_lightning.cli import main
 from diffreid_lightning.datasets import open_dataset
-from diffreid_lightning.datasets.stage_data import RemainingBatches
+from diffreid_lightning.datasets.stage_datamodule import RemainingBatches
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.storage.batch_store import BatchStore
 from tests.fixtures.dataset_layouts import write_market1501

@@ -1,4 +1,4 @@
-"""Fixed plan of batches for stages that read a manifest and write another one, on any number of processes."""
+"""Split a manifest into a fixed plan of batches, for the ``predict`` stages, on any number of processes."""
 
 from __future__ import annotations
 
