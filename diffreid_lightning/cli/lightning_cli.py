@@ -24,7 +24,7 @@ from diffreid_lightning.callbacks.run_artifacts import log_stage
 from diffreid_lightning.cli import config_errors, linked_settings, run_folder, trainer_checks
 from diffreid_lightning.cli.checkpoint_checks import check_own
 from diffreid_lightning.cli.command_config import read_configuration
-from diffreid_lightning.cli.error_messages import (
+from diffreid_lightning.cli.library_errors import (
     own_error,
     refuse_unknown_monitors,
     refuse_unsupported,

@@ -1,4 +1,7 @@
-"""Report unexpected errors: one message, with the traceback in a file."""
+"""Report unexpected errors: one message, with the traceback in a file.
+
+``main`` calls it last, for an error that no other file has turned into one of this package.
+"""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from diffreid_lightning.cli import lightning_cli, uncaught_errors
-from diffreid_lightning.cli.error_messages import worded_running
+from diffreid_lightning.cli.library_errors import worded_running
 from diffreid_lightning.packaged import configs_folder
 from diffreid_lightning.reid.supervised import SupervisedReID
 from tests.fixtures.command_line import TINY

@@ -12,7 +12,7 @@ from jsonargparse import ActionConfigFile
 
 from diffreid_lightning import config_files
 from diffreid_lightning.cli import command_line_flags, config_errors, references
-from diffreid_lightning.cli.error_messages import own_error
+from diffreid_lightning.cli.library_errors import own_error
 from diffreid_lightning.cli.lightning_parser import PROGRAM, LayeredParser
 from diffreid_lightning.filtering.selection import DATASET, REPORT, DiffPersonSelection
 

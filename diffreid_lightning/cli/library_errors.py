@@ -1,4 +1,8 @@
-"""Turn errors of libraries about a configuration into this package's four-part errors."""
+"""Turn errors of the parser, Lightning and torch into this package's four-part errors.
+
+``lightning_cli`` calls it when parsing, building or running has failed, and for checks of what it has built. Errors of
+no known cause are left to :mod:`~diffreid_lightning.cli.uncaught_errors`.
+"""
 
 from __future__ import annotations
 
