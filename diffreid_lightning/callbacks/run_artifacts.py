@@ -23,8 +23,8 @@ from diffreid_lightning.backbones.timm_model import LOCAL_SCHEME
 from diffreid_lightning.callbacks.manifest_writer import ManifestWriter
 from diffreid_lightning.datasets.diff_person import NOTE
 from diffreid_lightning.errors import UserError, first_line
-from diffreid_lightning.manifest.lineage import find_manifest_hashes
 from diffreid_lightning.manifest.manifest import FILE_NAME, Manifest
+from diffreid_lightning.manifest.provenance import find_manifest_hashes
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.tracking import WandbTracker
 from diffreid_lightning.training.trainer_parts import callbacks_of, datamodule_of

@@ -11,7 +11,7 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 
-from diffreid_lightning.backbones.weight_lineage import initialization_record
+from diffreid_lightning.backbones.weight_provenance import initialization_record
 from diffreid_lightning.cli import run_folder
 from diffreid_lightning.cli.versions import installed_versions
 from diffreid_lightning.errors import UserError

@@ -22,7 +22,7 @@ from diffreid_lightning.filtering.datamodule import ScoringBatch
 from diffreid_lightning.filtering.scored_manifest import NEAREST, NEAREST_SOURCE, PROBLEM, REAL_DISTANCE
 from diffreid_lightning.filtering.scorer_checkpoint import RealImages, Recognizer, load_scorer
 from diffreid_lightning.filtering.scores import identity_centroids
-from diffreid_lightning.manifest.lineage import find_manifest_hashes
+from diffreid_lightning.manifest.provenance import find_manifest_hashes
 from diffreid_lightning.reid.outputs import ReIDOutputs
 from diffreid_lightning.reid.person_images import PersonBatch
 from diffreid_lightning.reid.supervised import SupervisedReID

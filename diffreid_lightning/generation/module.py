@@ -34,7 +34,7 @@ from diffreid_lightning.diffusion.prompt_template import PromptTemplate
 from diffreid_lightning.errors import UserError, check_range
 from diffreid_lightning.generation.datamodule import PromptBatch, PromptsDataModule
 from diffreid_lightning.generation.diversity import ComposedGuidance, Diversity, ImageRequest
-from diffreid_lightning.manifest.lineage import find_manifest_hashes, read_provenance
+from diffreid_lightning.manifest.provenance import find_manifest_hashes, read_provenance
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.personalization.checkpoint import Identity, is_personalized, load_personalized, merge_lora
 from diffreid_lightning.training.trainer_parts import datamodule_of

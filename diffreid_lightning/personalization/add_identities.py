@@ -19,8 +19,8 @@ from diffreid_lightning.datasets import open_dataset
 from diffreid_lightning.datasets.identities import describe_people, identity_names
 from diffreid_lightning.diffusion.pipeline_io import PROVENANCE
 from diffreid_lightning.errors import DiffReIDError, RunError, UserError, nearest
-from diffreid_lightning.manifest.lineage import read_provenance
 from diffreid_lightning.manifest.manifest import Manifest
+from diffreid_lightning.manifest.provenance import read_provenance
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.personalization.checkpoint import IDENTITIES_FILE, TENSORS, TOKENS_FILE, read_note, read_tokens
 from diffreid_lightning.personalization.identity_features import IdentityFeatures

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from diffreid_lightning.backbones import registered_by, save_backbone
-from diffreid_lightning.backbones.weight_lineage import initialization_record
+from diffreid_lightning.backbones.weight_provenance import initialization_record
 from diffreid_lightning.reid.base import ReIDModule
 from diffreid_lightning.training.trainer_parts import datamodule_of
 

@@ -10,7 +10,7 @@ import yaml
 
 from diffreid_lightning.backbones.timm_folder import read_timm_folder
 from diffreid_lightning.backbones.timm_model import HUB_SCHEME, LOCAL_SCHEME
-from diffreid_lightning.manifest.lineage import find_manifest_records, read_provenance
+from diffreid_lightning.manifest.provenance import find_manifest_records, read_provenance
 from diffreid_lightning.personalization.checkpoint import LORA_FOLDER, PIPELINE_FOLDER, read_note, read_tokens
 from diffreid_lightning.run_summary import PROVENANCE_FILE
 from diffreid_lightning.sharing.shared_folder import BACKBONE, Kind

@@ -30,8 +30,8 @@ from typing import Any, TypeVar
 from diffreid_lightning.diffusion.checkpoints import locate_pipeline, weights_hash
 from diffreid_lightning.diffusion.pipeline_io import PROVENANCE
 from diffreid_lightning.errors import DiffReIDError, UserError
-from diffreid_lightning.manifest.lineage import find_manifest_hashes, read_provenance
 from diffreid_lightning.manifest.manifest import Manifest
+from diffreid_lightning.manifest.provenance import find_manifest_hashes, read_provenance
 from diffreid_lightning.pipeline.runner import lock_folder
 from experiments.evidence import settings as frozen
 from experiments.evidence import tables

@@ -11,8 +11,8 @@ import numpy as np
 
 from diffreid_lightning.backbones.timm_folder import PROVENANCE_FILE
 from diffreid_lightning.errors import RunError
-from diffreid_lightning.manifest.lineage import find_manifest_hashes, read_provenance
 from diffreid_lightning.manifest.manifest import Manifest
+from diffreid_lightning.manifest.provenance import find_manifest_hashes, read_provenance
 
 Image = tuple[str, str, int, str]
 

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from diffreid_lightning.backbones import Backbone, load_initial_weights, save_backbone
-from diffreid_lightning.backbones.weight_lineage import initialization_record
+from diffreid_lightning.backbones.weight_provenance import initialization_record
 from diffreid_lightning.manifest.manifest import Manifest
 from tests.fixtures.dataset_layouts import picture
 from tests.fixtures.hub_server import READER, WRITER, Hub, running_hub

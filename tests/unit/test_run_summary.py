@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from diffreid_lightning.backbones.weight_lineage import initialization_record
+from diffreid_lightning.backbones.weight_provenance import initialization_record
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.run_summary import FILE, RunSummary, named_sources, read_summary
 

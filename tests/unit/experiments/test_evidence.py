@@ -18,8 +18,8 @@ import yaml
 from diffreid_lightning import config_files
 from diffreid_lightning.errors import RunError, UserError
 from diffreid_lightning.filtering.rules import Selection
-from diffreid_lightning.manifest.lineage import find_manifest_hashes
 from diffreid_lightning.manifest.manifest import Manifest
+from diffreid_lightning.manifest.provenance import find_manifest_hashes
 from experiments.evidence import lab, settings, tables
 from experiments.evidence.ancestry import Training, refuse_leaks, refuse_strange_training
 from experiments.evidence.lab import OUT, Lab

@@ -21,8 +21,8 @@ from diffreid_lightning.diffusion.denoising_loop import scale_latents
 from diffreid_lightning.diffusion.pipeline_io import load_pipeline
 from diffreid_lightning.diffusion.prompt_encoding import encode_prompts
 from diffreid_lightning.errors import RunError, UserError
-from diffreid_lightning.manifest.lineage import find_manifest_hashes
 from diffreid_lightning.manifest.manifest import Manifest
+from diffreid_lightning.manifest.provenance import find_manifest_hashes
 from diffreid_lightning.personalization import add_identities
 from diffreid_lightning.personalization.callbacks import IdentitySheets, PersonalizationExport
 from diffreid_lightning.personalization.checkpoint import load_personalized, read_tokens

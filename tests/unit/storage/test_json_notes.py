@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from diffreid_lightning.manifest.lineage import read_provenance
+from diffreid_lightning.manifest.provenance import read_provenance
 from diffreid_lightning.paths import not_a_file
 from diffreid_lightning.storage.json_notes import DamagedFile, mismatch, parse_json, read_json
 

@@ -1,4 +1,4 @@
-"""Manifests that a network was trained on, recorded as JSON beside its weights."""
+"""Read ``provenance.json``, and find in it the manifests that weights were trained on."""
 
 from __future__ import annotations
 

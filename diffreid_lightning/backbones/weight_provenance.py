@@ -8,7 +8,7 @@ from typing import Any
 
 from diffreid_lightning.backbones.timm_model import HUB_SCHEME, LOCAL_SCHEME
 from diffreid_lightning.errors import UserError
-from diffreid_lightning.manifest.lineage import read_provenance
+from diffreid_lightning.manifest.provenance import read_provenance
 from diffreid_lightning.run_summary import PROVENANCE_FILE, named_sources
 from diffreid_lightning.storage.hub import hub_file
 
