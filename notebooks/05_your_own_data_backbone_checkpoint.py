@@ -25,7 +25,7 @@ from diffreid_lightning.datasets import PersonFolder, open_dataset
 from diffreid_lightning.deployment.embedding import ImageRows, embed, held_out_errors, open_images
 from diffreid_lightning.deployment.feature_files import open_features
 from diffreid_lightning.deployment.gallery_search import search
-from diffreid_lightning.deployment.operating_points import describe_thresholds, draw_thresholds, lay_out
+from diffreid_lightning.deployment.threshold_report import describe_thresholds, draw_thresholds, lay_out
 from diffreid_lightning.deployment.trained_network import load_trained
 from diffreid_lightning.registry import (
     BackboneExport,
@@ -235,7 +235,7 @@ found = describe_thresholds(errors, fmr=[0.01, 0.05], fnmr=[0.1])
 lines, note = lay_out(found)
 lines = ["| " + " | ".join(line) + " |" for line in lines]
 display(Markdown("\n".join([lines[0], "|---" * 4 + "|", *lines[1:]]) + f"\n\n{note}"))
-draw_thresholds(errors, [point["threshold"] for point in found["operating_points"]], root / "thresholds.png")
+draw_thresholds(errors, [point["threshold"] for point in found["thresholds"]], root / "thresholds.png")
 display(Image(filename=str(root / "thresholds.png")))
 
 # %% [markdown]
@@ -244,7 +244,7 @@ display(Image(filename=str(root / "thresholds.png")))
 # `docs/responsible_use.md` before a decision about a person rests on it.
 
 # %%
-threshold = found["operating_points"][0]["threshold"]
+threshold = found["thresholds"][0]["threshold"]
 matches = np.genfromtxt(root / "found/matches.csv", delimiter=",", names=True, dtype=None, encoding="utf-8")
 person = {row["file_name"]: row["pid"] for row in table}
 passed = matches[matches["similarity"] >= threshold]

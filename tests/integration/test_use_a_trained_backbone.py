@@ -56,7 +56,7 @@ def test_a_run_is_put_to_use(
     assert command("thresholds", run, "--fmr", 0.1, "--fnmr", 0.2, "--num_workers", 0) == 0
     noted = json.loads((run / "thresholds.json").read_text())
     assert noted["identities"] == 4 and noted["across_cameras"] and (run / "thresholds.png").is_file()
-    first, second = noted["operating_points"]
+    first, second = noted["thresholds"]
     assert first["fmr"]["value"] <= 0.1 and second["fnmr"]["value"] <= 0.2
     settings = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(settings.replace("val_share: 0.5", "val_share: 0.0"))

@@ -38,7 +38,7 @@ def thresholds_command(words: Sequence[str]) -> int:
     from rich.table import Table
 
     from diffreid_lightning.deployment.embedding import held_out_errors
-    from diffreid_lightning.deployment.operating_points import describe_thresholds, draw_thresholds, lay_out
+    from diffreid_lightning.deployment.threshold_report import describe_thresholds, draw_thresholds, lay_out
     from diffreid_lightning.deployment.trained_network import load_trained
     from diffreid_lightning.storage.atomic import replace_file
 
@@ -58,7 +58,7 @@ def thresholds_command(words: Sequence[str]) -> int:
         out.mkdir(parents=True, exist_ok=True)
         with replace_file(out / "thresholds.json") as file:
             file.write_text(json.dumps({**found, "network": network.record}, indent=2) + "\n", encoding="utf-8")
-        draw_thresholds(errors, [point["threshold"] for point in found["operating_points"]], out / "thresholds.png")
+        draw_thresholds(errors, [point["threshold"] for point in found["thresholds"]], out / "thresholds.png")
     except OSError as error:
         raise RunError(f"Nothing can be written to {out}", found=str(error), remedy="choose another --out") from error
     print(f"{out / 'thresholds.json'}\n{out / 'thresholds.png'}")

@@ -1,4 +1,4 @@
-"""Report of decision thresholds: error rates with intervals as a table, a JSON file and a picture."""
+"""Report decision thresholds: error rates with intervals as a table, a JSON file and a picture."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def describe_thresholds(errors: VerificationErrors, fmr: Sequence[float], fnmr: 
         fnmr: wanted false non-match rates, 0 to 1.
 
     Returns:
-        ``operating_points``: for each wanted rate the threshold, and both rates there with their intervals
+        ``thresholds``: for each wanted rate the threshold, and both rates there with their intervals
         (``value``, ``low``, ``high``); ``equal_error_rate`` likewise; the numbers of identities and pairs.
     """
     others, points = int(errors.other.sum()), []
@@ -48,7 +48,7 @@ def describe_thresholds(errors: VerificationErrors, fmr: Sequence[float], fnmr: 
         "across_cameras": errors.across_cameras,
         "confidence": CONFIDENCE,
         "equal_error_rate": {"threshold": threshold, "rate": _interval(*errors.equal_error_rate())},
-        "operating_points": points,
+        "thresholds": points,
     }
 
 
@@ -60,7 +60,7 @@ def _interval(value: float, resampled: npt.NDArray[np.float64]) -> dict[str, flo
 def lay_out(found: Mapping[str, Any]) -> tuple[list[list[str]], str]:
     """Lay a report of :func:`describe_thresholds` out as rows of text, the headings first, and a note below them."""
     rows = [["wanted", "threshold", "false matches", "false non-matches"]]
-    for point in found["operating_points"]:
+    for point in found["thresholds"]:
         ((kind, rate),) = point["wanted"].items()
         few = " *" if point["false_matches"] < _FEW else ""
         rates = [_percent(point["fmr"]) + few, _percent(point["fnmr"])]
@@ -71,7 +71,7 @@ def lay_out(found: Mapping[str, Any]) -> tuple[list[list[str]], str]:
         f"{found['identities']} people, {pairs['same_person']:,} pairs of one person and {pairs['other_people']:,} of "
         f"two{' across cameras' * found['across_cameras']}; {100 * CONFIDENCE:g} % intervals over people"
     )
-    if any(point["false_matches"] < _FEW for point in found["operating_points"]):
+    if any(point["false_matches"] < _FEW for point in found["thresholds"]):
         note += f"\n* fewer than {_FEW} false matches: hold more people out for such a rate"
     return rows, note
 
