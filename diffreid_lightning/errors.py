@@ -1,8 +1,8 @@
-"""Errors in the house's one form: what happened, what was looked for, what was found, what to do.
+"""Define UserError (exit code 2) and RunError (exit code 1), each with a four-part message.
 
-``UserError`` is for what the person at the keyboard can mend (a path, a key, a file): the command line prints it
-without a traceback and exits with 2. ``RunError`` is for what went wrong underneath (a full disk, a loss that is no
-longer finite): printed the same way, exit code 1.
+The parts are what happened, what was looked for, what was found, and what to do. ``UserError`` is for what the person
+at the keyboard can mend (a path, a key, a file), ``RunError`` for what went wrong underneath (a full disk, a loss that
+is no longer finite). The command line prints both without a traceback.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Curves of a run: every value that its training has logged."""
+"""Read the logged curves of a run: every value, by name and step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""W&B that is always on and never in the way."""
+"""Log to W&B by default; a failure of W&B never stops a run."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""BatchStore of a training that no stage owns: resumable schedules, checks of weights and of restored states."""
+"""Provide training parts shared by several stages: resumable schedules, checks of weights and of restored states."""

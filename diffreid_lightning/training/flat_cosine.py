@@ -1,4 +1,4 @@
-"""A learning rate that stays, and then falls as a cosine."""
+"""Learning-rate schedule that stays, and then falls as a cosine."""
 
 from __future__ import annotations
 
