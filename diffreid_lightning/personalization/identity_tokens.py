@@ -1,9 +1,10 @@
-"""Identity tokens (the paper's Identity Information Representer, IIR): trained prompt vectors of each identity.
+"""Make the token of each identity (the paper's IIR): free, mapped from image features, or a frozen rare word.
 
-An identity's token is made in two steps. Its name (``<market1501-0002>``) is added to the tokenizer as a new word; and
-the text encoder's embedding lookup returns one or more vectors for it. The vectors are free parameters
-(:class:`FreeTokens`), the output of a trained network on image features (:class:`MappedTokens`), or a frozen rare word
-(:class:`RareWord`). The paper leaves this open.
+A token is made in two steps. The identity's name (``<market1501-0002>``) is added to the tokenizer as a new word; and
+the text encoder's embedding lookup returns one or more vectors for it. These are free parameters (:class:`FreeTokens`),
+the output of a trained network on image features (:class:`MappedTokens`), or those of a rare word, which are not
+trained (:class:`RareWord`). The paper's abstract says that its Identity Information Representer maps an identity into
+the prompt, and leaves open how the vectors are made and how many there are.
 """
 
 from __future__ import annotations
