@@ -1,4 +1,4 @@
-"""Settings that follow another one, and settings that the commands fix themselves.
+"""Settle settings that follow another one, and settings that the commands fix themselves.
 
 The data module's ``image_size`` is the model's too, and ``seed_everything`` is the data's seed unless ``data.seed`` is
 written.

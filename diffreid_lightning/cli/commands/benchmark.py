@@ -1,4 +1,4 @@
-"""``benchmark``: a grid of initializations, settings, datasets and seeds, and one table of what they come to."""
+"""Run ``benchmark``: a grid of initializations, settings, datasets and seeds, and one table of the results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``completion``: a script that completes commands, options and packaged configs in a shell."""
+"""Run ``completion``: print a script that completes commands, options and packaged configs in a shell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``convert``: another Re-ID project's checkpoint as a timm folder that ``init_from`` and stock timm open."""
+"""Run ``convert``: write another Re-ID project's checkpoint as a timm folder that ``init_from`` and stock timm open."""
 
 from __future__ import annotations
 

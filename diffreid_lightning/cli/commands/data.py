@@ -1,4 +1,4 @@
-"""``python -m diffreid_lightning data ...``: commands about datasets rather than models."""
+"""Run ``data``: check a dataset, or hand over to ``data sheet``, ``data export`` and ``data browse``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python -m diffreid_lightning data browse``: pages to look through the images of a dataset."""
+"""Run ``data browse``: write pages to look through the images of a dataset."""
 
 from __future__ import annotations
 

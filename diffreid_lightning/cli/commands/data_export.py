@@ -1,4 +1,4 @@
-"""``python -m diffreid_lightning data export``: a dataset in the layout that other toolboxes read."""
+"""Run ``data export``: write a dataset in the layout that other toolboxes read."""
 
 from __future__ import annotations
 

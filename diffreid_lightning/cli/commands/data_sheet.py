@@ -1,4 +1,4 @@
-"""``python -m diffreid_lightning data sheet``: look at some people of a dataset."""
+"""Run ``data sheet``: draw some people of a dataset on one sheet."""
 
 from __future__ import annotations
 

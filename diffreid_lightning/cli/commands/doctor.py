@@ -1,4 +1,4 @@
-"""``doctor``: the state of the installation and the machine, for a bug report or a first look."""
+"""Run ``doctor``: check the installation and the machine, for a bug report or a first look."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``embed``: the features of any images by a trained network."""
+"""Run ``embed``: write the features of any images by a trained network."""
 
 from __future__ import annotations
 

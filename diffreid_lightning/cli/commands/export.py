@@ -1,4 +1,4 @@
-"""``export``: a trained network as ONNX, with an example script that needs no PyTorch."""
+"""Run ``export``: write a trained network as ONNX, with an example script that needs no PyTorch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A plain command's options, with mistakes worded as elsewhere on the command line."""
+"""Parse the options of a plain command, with mistakes worded as elsewhere on the command line."""
 
 from __future__ import annotations
 

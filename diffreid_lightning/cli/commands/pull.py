@@ -1,4 +1,4 @@
-"""``pull``: a backbone, a personalized model or Diff-Person from the Hugging Face hub."""
+"""Run ``pull``: fetch a backbone, a personalized model or Diff-Person from the Hugging Face hub."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``push``: a backbone, a personalized model or Diff-Person to the Hugging Face hub, private unless asked otherwise."""
+"""Run ``push``: upload a backbone, a personalized model or Diff-Person to the Hugging Face hub, private by default."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python -m diffreid_lightning report``: runs, chains and benchmarks on one HTML page."""
+"""Run ``report``: show runs, chains and benchmarks on one HTML page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``pipeline``: all stages, skipping what need not run again."""
+"""Run ``pipeline``: run all stages of a chain, skipping what need not run again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``search``: the most similar gallery images of each query image."""
+"""Run ``search``: find the most similar gallery images of each query image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python -m diffreid_lightning select``: rules on a scored manifest, Diff-Person on the disk."""
+"""Run ``select``: apply rules to a scored manifest, and write Diff-Person."""
 
 from __future__ import annotations
 

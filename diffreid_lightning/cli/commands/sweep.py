@@ -1,4 +1,4 @@
-"""``sweep``: a W&B sweep file through Optuna, each trial a ``fit``."""
+"""Run ``sweep``: search settings by a W&B sweep file through Optuna, each trial a ``fit``."""
 
 from __future__ import annotations
 

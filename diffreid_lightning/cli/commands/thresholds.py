@@ -1,4 +1,4 @@
-"""``thresholds``: similarities from which two images count as one person, for wanted error rates."""
+"""Run ``thresholds``: report the similarities from which two images count as one person, for wanted error rates."""
 
 from __future__ import annotations
 
