@@ -1,4 +1,4 @@
-"""Concatenation of manifests, with relabeled identities and cameras; images stay in each manifest's root."""
+"""Concatenate manifests, relabeling identities and cameras; images stay in each manifest's root."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder of person crops that nobody has labeled."""
+"""Read a folder of person crops that nobody has labeled."""
 
 from __future__ import annotations
 

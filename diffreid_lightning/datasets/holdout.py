@@ -1,4 +1,4 @@
-"""Hold-out of validation identities, so that query and gallery are read by ``test`` only."""
+"""Hold out identities for validation, so that query and gallery are read by ``test`` only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names, choice and descriptions of identities."""
+"""Name, choose and describe identities."""
 
 from __future__ import annotations
 

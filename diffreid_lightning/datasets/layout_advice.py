@@ -1,4 +1,4 @@
-"""Format detection and suggested options, callable from within a format.
+"""Let format readers call detection and suggestions without a circular import.
 
 The detection imports every format, so no format can import it; ``datasets/__init__`` connects them.
 """

@@ -1,4 +1,4 @@
-"""Export of images to other folders and layouts, by hard links if the disk allows, else copies."""
+"""Export images to other folders and layouts, by hard links if the disk allows, else copies."""
 
 from __future__ import annotations
 

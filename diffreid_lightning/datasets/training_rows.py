@@ -1,4 +1,4 @@
-"""Digest and identities of a network's training rows, which its checkpoints store."""
+"""Compare a checkpoint's training rows with the data: their digest and their identities."""
 
 from __future__ import annotations
 
