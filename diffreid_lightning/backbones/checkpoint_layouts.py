@@ -1,4 +1,4 @@
-"""Forms of other Re-ID projects' checkpoints: how each wraps a network's tensors, and what network stands around them.
+"""Recognize other Re-ID projects' checkpoints: how each wraps a network's tensors, and the network around them.
 
 The normalization is the one that the authors fine-tune these weights with; last stride and pooling are those of the
 network that the weights were trained in:

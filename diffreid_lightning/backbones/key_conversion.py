@@ -1,4 +1,4 @@
-"""Other projects' networks in timm's terms: names, orders of channels, and layers that timm folds into others."""
+"""Convert other projects' state-dict keys and tensor layouts to timm's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Variations of timm's networks that other projects trained their weights in, each known by a name.
+"""Apply the variations of timm's networks that other projects trained their weights in, each by its name.
 
 * ``ceil_stem``: a ResNet whose stem pools without padding and rounds up, as fast-reid's does.
 * ``full_windows_7`` (or another side): a Swin transformer that pads each map to whole windows and then shifts it, as

@@ -1,4 +1,4 @@
-"""Last stride 1: the bag-of-tricks change that doubles the final feature map (Luo et al., CVPRW 2019, section 3.5).
+"""Set the last stride to 1, which doubles the final feature map (Luo et al., CVPRW 2019, section 3.5).
 
 The stride of the last downsampling becomes 1 and nothing is dilated, so the weights and the receptive field of every
 kernel stay what they were. (timm's ``output_stride=16`` dilates the last stage, which is another network.) No table of

