@@ -1,4 +1,4 @@
-"""The trained backbone as a timm folder, at the end of fit."""
+"""Export the trained backbone as a timm folder, at the end of fit."""
 
 from __future__ import annotations
 

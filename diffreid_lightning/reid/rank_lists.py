@@ -1,4 +1,4 @@
-"""Rank lists: a query, its ten nearest gallery images, right ones framed green and wrong ones red."""
+"""Draw rank lists: a query, its ten nearest gallery images, right ones framed green and wrong ones red."""
 
 from __future__ import annotations
 

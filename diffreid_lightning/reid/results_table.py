@@ -1,4 +1,4 @@
-"""The numbers at the end of a run: a table on the terminal, a CSV file in the run folder."""
+"""Show the results at the end of a run: a table on the terminal, a CSV file in the run folder."""
 
 from __future__ import annotations
 

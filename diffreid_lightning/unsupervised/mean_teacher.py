@@ -1,4 +1,4 @@
-"""Exponential moving averages of a network (Tarvainen and Valpola, NeurIPS 2017, arXiv 1703.01780)."""
+"""Update the moving average of a network (Tarvainen and Valpola, NeurIPS 2017, arXiv 1703.01780)."""
 
 from __future__ import annotations
 

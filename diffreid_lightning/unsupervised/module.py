@@ -1,4 +1,4 @@
-"""Unsupervised Re-ID: pseudo-labels from clusters, renewed every epoch, and training against a memory of clusters."""
+"""Unsupervised Re-ID: pseudo-labels from clusters, renewed every epoch; contrastive training with a cluster memory."""
 
 from __future__ import annotations
 

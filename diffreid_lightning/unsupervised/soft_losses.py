@@ -1,4 +1,4 @@
-"""Losses against a teacher's predictions (Mutual Mean-Teaching, Ge et al., ICLR 2020, arXiv 2001.01526)."""
+"""Compute losses against a teacher's predictions (Mutual Mean-Teaching, Ge et al., ICLR 2020, arXiv 2001.01526)."""
 
 from __future__ import annotations
 

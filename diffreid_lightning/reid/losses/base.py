@@ -1,4 +1,4 @@
-"""The one form of every Re-ID loss."""
+"""Define the base classes of Re-ID losses: ReIDLoss, MetricLoss."""
 
 from __future__ import annotations
 

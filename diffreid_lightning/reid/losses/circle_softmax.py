@@ -1,4 +1,4 @@
-"""Circle loss of classification, as fast-reid calls it CircleSoftmax (Sun et al., CVPR 2020, arXiv 2002.10857)."""
+"""Compute circle loss on class logits, CircleSoftmax in fast-reid (Sun et al., CVPR 2020, arXiv 2002.10857)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Contrast with one vector per cluster (Cluster-Contrast, Dai et al., ACCV 2022, arXiv 2103.11568)."""
+"""Compute the Cluster-Contrast loss against a memory of one vector per cluster (Dai et al., arXiv 2103.11568)."""
 
 from __future__ import annotations
 

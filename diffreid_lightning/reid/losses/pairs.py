@@ -1,4 +1,4 @@
-"""Pairs of images in a batch: their distances, and which of them show one person."""
+"""Compute the distances of the pairs of a batch, and which pairs show one person."""
 
 from __future__ import annotations
 
