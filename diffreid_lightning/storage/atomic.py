@@ -1,4 +1,4 @@
-"""Atomic replacement of files and folders."""
+"""Replace files and folders atomically."""
 
 from __future__ import annotations
 

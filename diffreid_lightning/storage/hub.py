@@ -1,4 +1,4 @@
-"""Files from the Hugging Face hub: from the cache if possible, with a quick error without a network."""
+"""Get files of the Hugging Face hub: from the cache if possible, with a quick error without a network."""
 
 from __future__ import annotations
 

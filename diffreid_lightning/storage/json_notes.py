@@ -1,4 +1,4 @@
-"""JSON files of the package, read with a check of their structure."""
+"""Read JSON files of the package, with a check of their structure."""
 
 from __future__ import annotations
 

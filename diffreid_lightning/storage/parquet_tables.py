@@ -1,4 +1,4 @@
-"""Parquet files of the package, read completely."""
+"""Read Parquet files of the package completely."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gallery entries with the identity of a query, from the same or another camera."""
+"""Find the gallery entries with the identity of a query, from the same or another camera."""
 
 from __future__ import annotations
 

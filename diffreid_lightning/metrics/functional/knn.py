@@ -1,4 +1,4 @@
-"""The k nearest neighbors of every image among all images, from half of the pairwise products.
+"""Find the k nearest neighbors of every image among all images, from half of the pairwise products.
 
 The distance between two images is computed once and offered to both. A panel of rows against all columns from the
 panel's first row on covers the upper triangle; nothing larger than a panel is ever held.

@@ -1,4 +1,4 @@
-"""Sparse symmetric matrices of image pairs within a distance."""
+"""Build sparse symmetric matrices of image pairs within a distance."""
 
 from __future__ import annotations
 

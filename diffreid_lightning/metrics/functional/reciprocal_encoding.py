@@ -1,4 +1,4 @@
-"""Sparse k-reciprocal encodings for re-ranking and Jaccard distances.
+"""Build sparse k-reciprocal encodings for re-ranking and Jaccard distances.
 
 The reciprocal sets of Zhong et al. ("Re-ranking Person Re-identification with k-reciprocal Encoding", CVPR 2017), with
 the paper's equation numbers, as (N, N) sparse matrices with one row per image.

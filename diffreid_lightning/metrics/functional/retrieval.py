@@ -1,4 +1,4 @@
-"""CMC, mAP and mINP by the Re-ID protocol: single query, multi-shot gallery.
+"""Compute CMC, mAP and mINP by the Re-ID protocol: single query, multi-shot gallery.
 
 For each query, gallery entries with the same person AND the same camera are removed; a query without a match is
 skipped, not scored 0. Average precision is rectangular (the mean of the precision at each match); equally near entries

@@ -1,4 +1,4 @@
-"""Overlaps of sparse rows: the minimum of two entries, summed over the common columns.
+"""Sum the elementwise minima of pairs of sparse rows, for Jaccard distances.
 
 Most pairs of rows share no column. Each row visits only the rows listed under its columns, so that pairs without
 overlap cost no computation.

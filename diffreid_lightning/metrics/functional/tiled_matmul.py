@@ -1,4 +1,4 @@
-"""Distances between two sets of features, one tile of queries at a time.
+"""Compute distances between two sets of features, one tile of queries at a time.
 
 All matrix products have shapes that are multiples of 64 in both directions. BLAS computes a remainder of a few rows or
 columns with other kernels, which sum in another order, so that two copies of an image could differ in the last bit by

@@ -1,4 +1,4 @@
-"""The k nearest entries of each image, collected from blocks of distances in any order.
+"""Collect the k nearest entries of each image from blocks of distances in any order.
 
 An entry is a 64-bit key with its distance in the upper half and its index in the lower, so that keys are distinct and
 sort by distance, then index: the k smallest keys do not depend on the division into blocks. Few entries become keys. An

@@ -1,4 +1,4 @@
-"""Errors of deciding "same person" by a threshold on the cosine similarity, with intervals over identities.
+"""Measure errors of deciding "same person" by a threshold on the cosine similarity, with intervals over identities.
 
 False match rate (FMR): share of pairs of other people at or above the threshold. False non-match rate (FNMR): share of
 pairs of one person below it. Pairs that share an identity are not independent, so the intervals come from resampling
