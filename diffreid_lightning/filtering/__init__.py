@@ -1,1 +1,1 @@
-"""Stage 2: a Re-ID network scores generated images, rules choose among them, Diff-Person is written."""
+"""Score generated images by a Re-ID network, select by rules, write Diff-Person."""

@@ -1,4 +1,4 @@
-"""Temperature calibration of a scorer by cross-fitting: logits of images that the network was not trained on.
+"""Calibrate a scorer's temperature by cross-fitting: logits of images that the network was not trained on.
 
 Cross-fitting holds each real image out once:
 

@@ -1,4 +1,4 @@
-"""Agreement of images with the other images of their label, and their variety within it: pure functions.
+"""Measure how images agree with the others of their label, and how they vary within it: pure functions.
 
 Pre-training needs labels that agree with themselves, whoever the images show. Features are read in blocks, so that they
 may be memory-mapped; labels are numbers from 0, and a row of label -1 is left out.

@@ -1,4 +1,4 @@
-"""Dataset card of Diff-Person: README.md with the Hub's YAML header."""
+"""Write the dataset card of Diff-Person: README.md with the Hub's YAML header."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores of how well an image shows its intended identity, and their calibration: pure functions.
+"""Score how well an image shows its intended identity, and calibrate the scores: pure functions.
 
 The paper keeps an image if a Re-ID network trained on the real identities is confident in its identity (Niu et al.,
 arXiv 2406.06045), and leaves the score open. There are three here, and a rule can use any; a fourth

@@ -1,4 +1,4 @@
-"""Plots of a selection: score histograms, sheets of kept and rejected images, near-copies with their originals."""
+"""Plot a selection: score histograms, sheets of kept and rejected images, near-copies with their originals."""
 
 from __future__ import annotations
 

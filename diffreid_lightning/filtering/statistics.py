@@ -1,4 +1,4 @@
-"""Statistics of a selection: kept share, lost identities, images per identity, variety, attributes; as tables."""
+"""Summarize a selection: kept share, lost identities, images per identity, variety, attributes; as tables."""
 
 from __future__ import annotations
 

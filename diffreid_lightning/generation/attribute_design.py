@@ -1,4 +1,4 @@
-"""Balanced random design: attributes, noise seed and reference image of each generated image.
+"""Deal attributes, noise seeds and reference images to the generated images, balanced and at random.
 
 Everything here depends only on (run seed, identity, index): not on the other identities of a run, the number of images,
 their order or the number of processes. More images of an identity continue the same design.
