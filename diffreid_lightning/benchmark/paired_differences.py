@@ -1,4 +1,4 @@
-"""Means over seeds and paired differences with their intervals, alone and corrected for the number of comparisons."""
+"""Compute means over seeds and paired differences with intervals, alone and corrected for their number."""
 
 from __future__ import annotations
 

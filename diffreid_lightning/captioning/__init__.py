@@ -1,1 +1,1 @@
-"""Images in words: captioners, and what an identity's captions agree on."""
+"""Describe images in words: captioners, and what an identity's captions agree on."""

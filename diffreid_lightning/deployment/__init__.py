@@ -1,1 +1,1 @@
-"""Use of a trained backbone: features of any images, search, decision thresholds, ONNX."""
+"""Use a trained backbone: features of any images, search, decision thresholds, ONNX."""

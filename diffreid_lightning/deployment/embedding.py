@@ -1,4 +1,4 @@
-"""Features of any images: a folder, zip, table, image or dataset, computed batch by batch and resumed after a kill."""
+"""Compute features of any images: a folder, zip, table, image or dataset; batch by batch, resumed after a kill."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of features with the image, camera and person of each row; Parquet is read block by block."""
+"""Read and write files of features with the image, camera and person of each row; Parquet block by block."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Export of a trained network as ONNX, checked against PyTorch."""
+"""Export a trained network as ONNX, checked against PyTorch."""
 
 from __future__ import annotations
 

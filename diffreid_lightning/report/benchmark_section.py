@@ -1,4 +1,4 @@
-"""Section about a benchmark: its table with intervals, or the cells that have ended so far."""
+"""Describe a benchmark in a section: its table with intervals, or the cells that have ended so far."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Contact sheets of identities: real images beside generated ones, kept or rejected."""
+"""Draw contact sheets of identities: real images beside generated ones, kept or rejected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Line charts as inline SVG, colored by the style sheet of the page."""
+"""Draw line charts as inline SVG, colored by the style sheet of the page."""
 
 from __future__ import annotations
 

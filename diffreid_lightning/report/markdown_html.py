@@ -1,4 +1,4 @@
-"""Markdown as HTML that requests nothing: raw HTML is escaped, and images are embedded or become their words."""
+"""Render Markdown as HTML that requests nothing: HTML is escaped, images are embedded or become their words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sections about a run: results, training curves, pictures, summary and configuration."""
+"""Describe a run in sections: results, training curves, pictures, summary and configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Section about a selection: histograms with thresholds, kept and rejected images with reasons, the dataset card."""
+"""Describe a selection in a section: histograms, kept and rejected images with reasons, the dataset card."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Model card of a backbone or a personalized model: README.md with the hub's YAML header."""
+"""Write the model card of a backbone or a personalized model: README.md with the hub's YAML header."""
 
 from __future__ import annotations
 

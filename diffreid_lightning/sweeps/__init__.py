@@ -1,1 +1,1 @@
-"""W&B sweep files, run through Optuna on this machine: no account is needed."""
+"""Run W&B sweep files through Optuna on this machine: no account is needed."""

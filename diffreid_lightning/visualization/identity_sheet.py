@@ -1,4 +1,4 @@
-"""A look at a dataset: some of its people, each with some images."""
+"""Draw some people of a dataset on one sheet, each with some images."""
 
 from __future__ import annotations
 
