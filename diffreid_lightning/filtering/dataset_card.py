@@ -17,7 +17,7 @@ _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000
 
 @dataclass(frozen=True)
 class Audit:
-    """Distances of generated images to real training images; see :mod:`~diffreid_lightning.filtering.similarity`.
+    """Distances of generated images to real training images; see :mod:`~diffreid_lightning.filtering.copy_search`.
 
     Args:
         before: (M,) distances of all scored images to their nearest real one, 0 to 1.

@@ -14,7 +14,7 @@ from PIL import Image
 from diffreid_lightning.datasets.concat import IdentityKey
 from diffreid_lightning.datasets.identities import identity_name
 from diffreid_lightning.errors import UserError
-from diffreid_lightning.filtering.similarity import LENGTH
+from diffreid_lightning.filtering.copy_search import LENGTH
 from diffreid_lightning.manifest.image_root import ImageRoot
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.manifest.schema import SCORED_COLUMNS

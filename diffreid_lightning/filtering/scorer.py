@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from diffreid_lightning.backbones import Backbone, BNNeck, IdentityClassifier
 from diffreid_lightning.datasets.stage_datamodule import StageRows
 from diffreid_lightning.errors import UserError, shorten
-from diffreid_lightning.filtering import similarity
+from diffreid_lightning.filtering import copy_search
 from diffreid_lightning.filtering.calibration import Calibration, Fitted, FoldNetworks, calibrate
 from diffreid_lightning.filtering.datamodule import ScoringBatch
 from diffreid_lightning.filtering.scored_manifest import NEAREST, NEAREST_SOURCE, PROBLEM, REAL_DISTANCE
@@ -173,7 +173,7 @@ class ScorerTraining(SupervisedReID):
             features.append(compared.float())
             embeddings.append(classified.float())
             labels.append(batch.labels.to(self.device))
-            thumbs.append(similarity.thumbnails(images).cpu())
+            thumbs.append(copy_search.thumbnails(images).cpu())
             if self.fold_networks:
                 fold_logits.append(self._by_fold_networks(images, self._folds[batch.indices.cpu()]))
         self.train(was_training)
@@ -205,7 +205,7 @@ class ReIDScorer(LightningModule):
     """Score the images of a manifest with a trained scorer, by ``predict``.
 
     A row gets ``confidence``, ``similarity`` and ``margin``, or the reason why not (an unreadable image, an identity
-    that the scorer does not know); and its nearest real image by :mod:`~diffreid_lightning.filtering.similarity`. The
+    that the scorer does not know); and its nearest real image by :mod:`~diffreid_lightning.filtering.copy_search`. The
     writer adds the consistency, which needs all images.
 
     Args:
@@ -229,7 +229,7 @@ class ReIDScorer(LightningModule):
                 remedy=f"give --data.image_size '[{height},{width}]'",
             )
         self._numbers = {key: number for number, key in enumerate(self.folder.identities)}
-        self._real: similarity.Thumbnails | None = None
+        self._real: copy_search.Thumbnails | None = None
         self._real_names = self.folder.real.table["file_name"].combine_chunks()
         self._real_sources = self.folder.real.table["source"].combine_chunks()
 
@@ -269,11 +269,11 @@ class ReIDScorer(LightningModule):
             problems[row] = problems[row] or "the scores are not finite"
         missing = np.asarray([problem is not None for problem in problems])
         unreadable = np.asarray([problem is not None for problem in batch.problems])
-        thumbs = similarity.thumbnails(batch.images)
+        thumbs = copy_search.thumbnails(batch.images)
         directions = nn.functional.normalize(features.float(), dim=1)
         if self._real is None or self._real.bytes.device != thumbs.device:
-            self._real = similarity.precompute(self.folder.real.thumbnails.to(thumbs.device))
-        distances, rows = (values.cpu().numpy() for values in similarity.nearest(thumbs, self._real))
+            self._real = copy_search.precompute(self.folder.real.thumbnails.to(thumbs.device))
+        distances, rows = (values.cpu().numpy() for values in copy_search.nearest(thumbs, self._real))
         found: dict[str, Any] = {
             **{name: pa.array(values, pa.float64(), mask=missing) for name, values in columns.items()},
             PROBLEM: pa.array(problems, pa.string()),

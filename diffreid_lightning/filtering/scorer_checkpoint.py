@@ -27,8 +27,8 @@ from diffreid_lightning.backbones.timm_folder import read_safetensors
 from diffreid_lightning.datasets.concat import IdentityKey
 from diffreid_lightning.errors import RunError, UserError
 from diffreid_lightning.filtering import scores
+from diffreid_lightning.filtering.copy_search import LENGTH
 from diffreid_lightning.filtering.scored_manifest import THUMBNAILS
-from diffreid_lightning.filtering.similarity import LENGTH
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.storage.atomic import describe_existing, replace_folder
 from diffreid_lightning.storage.json_notes import mismatch, read_json

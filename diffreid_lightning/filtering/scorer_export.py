@@ -14,9 +14,9 @@ from torch import Tensor
 
 from diffreid_lightning.datasets.concat import ConcatRows
 from diffreid_lightning.errors import UserError
+from diffreid_lightning.filtering.copy_search import nearest
 from diffreid_lightning.filtering.scorer import ScorerTraining, describe_calibration, format_calibration
 from diffreid_lightning.filtering.scorer_checkpoint import RealImages, save_scorer
-from diffreid_lightning.filtering.similarity import nearest
 from diffreid_lightning.training.trainer_parts import datamodule_of
 
 _BLOCK = 1024

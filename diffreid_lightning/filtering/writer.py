@@ -18,6 +18,7 @@ from diffreid_lightning.callbacks.manifest_writer import ManifestWriter, stage_d
 from diffreid_lightning.datasets.stage_datamodule import StageRows
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.filtering.consistency import consistency
+from diffreid_lightning.filtering.copy_search import LENGTH
 from diffreid_lightning.filtering.scored_manifest import (
     FEATURES,
     NEAREST_LABEL,
@@ -28,7 +29,6 @@ from diffreid_lightning.filtering.scored_manifest import (
 )
 from diffreid_lightning.filtering.scorer import FEATURE, THUMBNAIL, ReIDScorer
 from diffreid_lightning.filtering.scorer_checkpoint import RealImages
-from diffreid_lightning.filtering.similarity import LENGTH
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.storage.atomic import replace_file
 from diffreid_lightning.storage.json_notes import damaged_error

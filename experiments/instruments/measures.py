@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from diffreid_lightning.datasets.concat import IdentityKey
+from diffreid_lightning.filtering.copy_search import nearest, thumbnails
 from diffreid_lightning.filtering.rules.near_duplicates import NearDuplicates
-from diffreid_lightning.filtering.similarity import nearest, thumbnails
 from diffreid_lightning.manifest.manifest import Manifest
 from experiments.generator.tiny_sd import kernel_distances
 from experiments.instruments.attribute_labels import VALUES

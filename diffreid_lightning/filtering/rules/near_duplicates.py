@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from diffreid_lightning.errors import UserError
+from diffreid_lightning.filtering.copy_search import later_copies
 from diffreid_lightning.filtering.rules.base import ScoreName, Selection, SelectionRule, rank_in_identity
 from diffreid_lightning.filtering.scored_manifest import REAL_DISTANCE
-from diffreid_lightning.filtering.similarity import later_copies
 
 
 class NearDuplicates(SelectionRule):
     """Drop images too near to a real image (memorized) or to a better generated image of the same identity.
 
-    Distances are those of :mod:`~diffreid_lightning.filtering.similarity`, from 0 (the same thumbnail) to 1. They
+    Distances are those of :mod:`~diffreid_lightning.filtering.copy_search`, from 0 (the same thumbnail) to 1. They
     compare pixels, since Re-ID features bring all images of a person together. The scoring stage wrote the thumbnails
     and the distance to the nearest real image; no image is read here.
 

@@ -20,7 +20,7 @@ from diffreid_lightning.backbones import IdentityClassifier
 from diffreid_lightning.cli import main
 from diffreid_lightning.datasets.transforms import evaluation_view
 from diffreid_lightning.errors import UserError
-from diffreid_lightning.filtering import similarity
+from diffreid_lightning.filtering import copy_search
 from diffreid_lightning.filtering.calibration import FoldNetworks
 from diffreid_lightning.filtering.consistency import consistency
 from diffreid_lightning.filtering.datamodule import ScoringDataModule
@@ -224,9 +224,9 @@ def test_nothing_to_score_is_refused(
 
 def test_real_images_are_made_ready_once(scorer: Path, generated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = ReIDScorer(str(scorer))
-    ready = similarity.precompute
+    ready = copy_search.precompute
     calls: list[int] = []
-    monkeypatch.setattr(similarity, "precompute", lambda thumbs: calls.append(len(thumbs)) or ready(thumbs))
+    monkeypatch.setattr(copy_search, "precompute", lambda thumbs: calls.append(len(thumbs)) or ready(thumbs))
     data = ScoringDataModule(str(generated), image_size=SIZE, batch_size=2, num_workers=0)
     for number in range(2):
         batch = data.load(number, range(2 * number, 2 * number + 2))

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from diffreid_lightning.filtering.copy_search import LENGTH
 from diffreid_lightning.filtering.rules import Selection
-from diffreid_lightning.filtering.similarity import LENGTH
 from diffreid_lightning.manifest.manifest import Manifest
 
 MakeSelection = Callable[..., Selection]

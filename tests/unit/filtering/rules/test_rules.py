@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from diffreid_lightning.errors import UserError
+from diffreid_lightning.filtering.copy_search import LENGTH
 from diffreid_lightning.filtering.rules import (
     FixedThreshold,
     IdentityAgreement,
@@ -18,7 +19,6 @@ from diffreid_lightning.filtering.rules import (
     ThresholdWithFloorAndCap,
     select_rows,
 )
-from diffreid_lightning.filtering.similarity import LENGTH
 from diffreid_lightning.filtering.statistics import summarize
 from tests.unit.filtering.rules.conftest import MakeSelection
 

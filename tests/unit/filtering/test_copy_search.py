@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from diffreid_lightning.filtering import similarity
-from diffreid_lightning.filtering.similarity import LENGTH, later_copies, mirror, nearest, precompute, thumbnails
+from diffreid_lightning.filtering import copy_search
+from diffreid_lightning.filtering.copy_search import LENGTH, later_copies, mirror, nearest, precompute, thumbnails
 
 
 def pictures(count: int, seed: int) -> np.ndarray:
@@ -57,7 +57,7 @@ def test_an_image_is_not_its_own_neighbor() -> None:
 
 @pytest.mark.parametrize(("count", "seed"), [(1, 0), (40, 1), (150, 2)])
 def test_what_is_kept_against_a_plain_loop(count: int, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(similarity, "_BLOCK", 32)
+    monkeypatch.setattr(copy_search, "_BLOCK", 32)
     rng = np.random.default_rng(seed)
     originals = pictures(max(1, count // 4), seed)
     thumbs = originals[rng.integers(len(originals), size=count)].astype(int) + rng.integers(-9, 10, size=(count, 1))

@@ -1,4 +1,4 @@
-"""Copy search: pixel distance of thumbnails to the nearest other image.
+"""Find the nearest other image by pixel distance of thumbnails (near-copies).
 
 Re-ID features bring all images of a person together, so they cannot tell a copy from another image of the same person.
 Thumbnails can: the distance is the root mean square difference, as in the search for memorized training images by
