@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from diffreid_lightning.cli.config_errors import read_word, resolve
+from diffreid_lightning.cli.config_classes import read_word, resolve
 from diffreid_lightning.config_files import STRUCTURE, load_config, merge_layers
 from diffreid_lightning.errors import UserError
 

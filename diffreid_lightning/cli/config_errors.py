@@ -1,38 +1,44 @@
 """Suggest the intended key or class for an unknown one in a config.
 
-The parser's own message for a key it does not know in a nested class is a tree of union types. This file is asked only
-after the parser has refused a configuration: it walks the settings that were given, file by file and flag by flag,
-beside the constructors they are meant for, and reports the first name that none of them takes.
+The parser's own message for a key it does not know in a nested class is a tree of union types. :func:`explain`
+is called after the parser has refused a configuration, or a class its arguments: it walks the settings that were given
+beside the constructors they are meant for, and reports the first name that none of them takes. Sections are checked
+before the parser sees them (:func:`missing`, :func:`explain_sections`).
 """
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import importlib
 import inspect
 import re
-import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import yaml
-from jsonargparse import ArgumentParser
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import Trainer
 
+from diffreid_lightning.cli.config_classes import (
+    SECTIONS,
+    accepted_arguments,
+    classes_in,
+    constructors,
+    count_passed,
+    hands_on,
+    looks_like_a_class,
+    read_word,
+    resolve,
+    subclasses,
+    takes_text,
+    type_hints,
+)
 from diffreid_lightning.config_files import STRUCTURE
 from diffreid_lightning.errors import UserError, nearest, shorten
-
-#: Modules whose classes are values, written as text, and not configured by name.
-_PLAIN = ("builtins", "collections.abc", "typing", "types", "pathlib", "os", "datetime")
-SECTIONS: dict[str, type] = {"model": LightningModule, "data": LightningDataModule}
 
 
 def explain(settings: Mapping[str, Any], top_level: Iterable[str]) -> UserError | None:
     """Find the first unknown setting in ``settings``.
 
     Args:
-        settings: the merged configuration, flags applied (:func:`~.flags.with_flags`).
+        settings: the merged configuration, flags applied (:func:`~.command_line_flags.with_flags`).
         top_level: the keys the subcommand itself accepts (``trainer``, ``model``, ``ckpt_path``, ...).
 
     Returns:
@@ -125,7 +131,7 @@ def _walk_section(node: Any, path: str, owner: type, passed: int) -> UserError |
             f"{path + '.init_args'!r} cannot be {given!r}.", looked_for=f"a mapping of {owner.__name__}'s arguments"
         )
     signature = inspect.signature(owner).parameters
-    if not _hands_on([*_constructors(owner)][-1]):
+    if not hands_on([*constructors(owner)][-1]):
         given = {**given, **(section.get("dict_kwargs") or {})}
     error = explain_arguments(given, path, owner)
     if error is not None:
@@ -151,7 +157,7 @@ def _wrong_class(found: type, named: str, path: str, bases: tuple[type, ...]) ->
         return UserError(
             f"{path!r} cannot be the class {found.__name__}.", looked_for=f"a class of {kinds}", found=named
         )
-    same = {cls for cls in _subclasses(bases) if cls.__name__ == named and "." not in named}
+    same = {cls for cls in subclasses(bases) if cls.__name__ == named and "." not in named}
     if len(same) > 1:
         return UserError(
             f"{path!r} names two classes: {named!r}.",
@@ -159,7 +165,7 @@ def _wrong_class(found: type, named: str, path: str, bases: tuple[type, ...]) ->
             remedy="write one of them out",
         )
     if inspect.isabstract(found):
-        others = {cls.__name__ for cls in _subclasses((found,)) if not inspect.isabstract(cls)}
+        others = {cls.__name__ for cls in subclasses((found,)) if not inspect.isabstract(cls)}
         return UserError(
             f"{path!r} cannot be {found.__name__} itself, which is abstract.",
             looked_for=f"one of {shorten(sorted(others), 20)}" if others else f"a class made from {found.__name__}",
@@ -180,19 +186,6 @@ def _without_arguments(node: Any, path: str, text: bool) -> UserError | None:
     )
 
 
-def read_word(word: str) -> Any:
-    """Read a value of the command line as the parser does; what is no YAML is text."""
-    try:
-        return yaml.safe_load(word)
-    except yaml.YAMLError:
-        return word
-
-
-def looks_like_a_class(value: Any) -> bool:
-    """Tell a class's name from other text by its capital."""
-    return isinstance(value, str) and value.isprintable() and value.rpartition(".")[2][:1].isupper()
-
-
 def explain_arguments(given: Mapping[str, Any], path: str, owner: type) -> UserError | None:
     """Find the first argument that a class does not have, or that cannot be what is given for it."""
     if not isinstance(given, Mapping):
@@ -208,97 +201,16 @@ def explain_arguments(given: Mapping[str, Any], path: str, owner: type) -> UserE
             return _unknown(f"{path}.{key}", key, owner.__name__, accepted)
         hint = hints.get(key)
         bases = tuple(classes_in(hint))
-        error = _walk(value, f"{path}.{key}", bases, text=_takes_text(hint), passed=_passed(hint))
+        error = _walk(
+            value,
+            f"{path}.{key}",
+            bases,
+            text=takes_text(hint),
+            passed=count_passed(hint),
+        )
         if error is not None:
             return error
     return None
-
-
-@functools.cache
-def accepted_arguments(owner: type) -> list[str]:
-    """Return the names ``owner`` can be configured with, those that travel through ``**kwargs`` among them."""
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(owner, "x", fail_untyped=False)
-    defaults = parser.get_defaults().as_dict()
-    names = set(defaults.get("x") or {})
-    return sorted(names | {name for name in inspect.signature(owner).parameters if name not in ("args", "kwargs")})
-
-
-def type_hints(owner: type) -> dict[str, Any]:
-    """Return the types of a class's constructor arguments, as far as they can be evaluated here."""
-    found: dict[str, Any] = {}
-    for constructor in _constructors(owner):
-        with contextlib.suppress(NameError, TypeError):  # a foreign class whose annotations cannot be evaluated here
-            found = {**typing.get_type_hints(constructor), **found}
-    return found
-
-
-def argument_defaults(owner: type) -> dict[str, Any]:
-    """Return the defaults of a class's constructor arguments; ``inspect.Parameter.empty`` for those without one."""
-    found: dict[str, Any] = {}
-    for constructor in _constructors(owner):
-        parameters = inspect.signature(constructor).parameters.values()
-        found = {**{parameter.name: parameter.default for parameter in parameters}, **found}
-    return found
-
-
-def _constructors(owner: type) -> Iterator[Callable[..., Any]]:
-    """Yield the constructor of a class, and the inherited ones that it hands its ``**kwargs`` to."""
-    defined = [vars(parent)["__init__"] for parent in inspect.getmro(owner)[:-1] if "__init__" in vars(parent)]
-    if not defined:
-        yield owner
-    for constructor in defined:
-        yield constructor
-        if not _hands_on(constructor):
-            return
-
-
-def _hands_on(constructor: Callable[..., Any]) -> bool:
-    """Return true if a constructor has ``**kwargs``."""
-    parameters = inspect.signature(constructor).parameters.values()
-    return any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
-
-
-def classes_in(hint: Any) -> Iterator[type]:
-    """Yield the classes a value of this type may be configured as: those named, or returned by a named callable."""
-    origin = typing.get_origin(hint)
-    found = origin if isinstance(origin, type) else hint
-    if isinstance(found, type) and found.__module__ not in _PLAIN:
-        yield found
-    for inner in typing.get_args(hint):
-        if not isinstance(inner, (list, tuple)):  # not the parameters inside Callable[[...], ...]
-            yield from classes_in(inner)
-
-
-def _passed(hint: Any) -> int:
-    """Return how many arguments a value of this type is called with: 1 for ``Callable[[Iterable], Optimizer]``."""
-    arguments = typing.get_args(hint)
-    if arguments and isinstance(arguments[0], list):
-        return len(arguments[0])
-    return max((_passed(inner) for inner in arguments), default=0)
-
-
-def _takes_text(hint: Any) -> bool:
-    return hint is str or any(_takes_text(inner) for inner in typing.get_args(hint))
-
-
-def _subclasses(bases: Iterable[type]) -> Iterator[type]:
-    for base in bases:
-        yield base
-        if base.__module__ != "builtins":
-            yield from _subclasses(base.__subclasses__())
-
-
-def resolve(class_path: str, bases: tuple[type, ...]) -> type | None:
-    """Return the class of a dotted path, or of that name among the known subclasses of ``bases``; None for no such."""
-    module, _, name = class_path.rpartition(".")
-    if module:
-        try:
-            found = getattr(importlib.import_module(module), name, None)
-        except (ImportError, TypeError, ValueError):  # no such module; a name that begins with dots
-            return None
-        return found if isinstance(found, type) else None
-    return next((cls for cls in _subclasses(bases) if cls.__name__ == class_path), None)
 
 
 def _section_with(key: str, settings: Mapping[str, Any]) -> str | None:
@@ -323,7 +235,7 @@ def _unknown(path: str, key: str, owner: str, accepted: Iterable[str], guess: st
 
 
 def _unknown_class(class_path: str, path: str, bases: tuple[type, ...]) -> UserError:
-    known = [cls for cls in _subclasses(bases) if not cls.__name__.startswith("_")]
+    known = [cls for cls in subclasses(bases) if not cls.__name__.startswith("_")]
     roots = {base.__module__.partition(".")[0] for base in bases}
     own = {cls.__name__ for cls in known if cls.__module__.startswith("diffreid_lightning")}
     others = {cls.__name__ for cls in known if cls.__module__.partition(".")[0] in roots and cls not in bases}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from diffreid_lightning.cli.config_errors import read_word
+from diffreid_lightning.cli.config_classes import read_word
 from diffreid_lightning.cli.lightning_parser import has_setting
 from diffreid_lightning.cli.references import find_value
 from diffreid_lightning.errors import UserError

@@ -17,7 +17,7 @@ from lightning.pytorch import Trainer
 from omegaconf import OmegaConf
 from omegaconf.errors import GrammarParseError, OmegaConfBaseException
 
-from diffreid_lightning.cli import config_errors
+from diffreid_lightning.cli import config_classes
 from diffreid_lightning.errors import UserError, nearest
 
 Path = tuple[str | int, ...]
@@ -42,7 +42,7 @@ def resolve_references(written: Mapping[str, Any], links: Mapping[str, str] | No
     tree: dict[str, Any] = copy.deepcopy(dict(written))
     # A class that is named alone has settings that can be referred to as well.
     named = {
-        key: tree[key] for key in config_errors.SECTIONS if isinstance(tree.get(key), str) and "${" not in tree[key]
+        key: tree[key] for key in config_classes.SECTIONS if isinstance(tree.get(key), str) and "${" not in tree[key]
     }
     tree |= {key: {"class_path": name} for key, name in named.items()}
     added: set[str] = set()
@@ -109,15 +109,15 @@ def find_value(settings: Mapping[str, Any], path: str) -> tuple[Any] | None:
             node = node[key] if isinstance(node, list) and key < len(node) else None
             continue
         if number == 0:
-            owner, bases = (Trainer, ()) if key == "trainer" else (None, (config_errors.SECTIONS.get(key, object),))
+            owner, bases = (Trainer, ()) if key == "trainer" else (None, (config_classes.SECTIONS.get(key, object),))
         elif key == "init_args":
             owner = _class_of(node, bases)
         elif owner is not None:
-            default = config_errors.argument_defaults(owner).get(key, inspect.Parameter.empty)
+            default = config_classes.argument_defaults(owner).get(key, inspect.Parameter.empty)
             written = isinstance(node, Mapping) and key in node
             if number == len(keys) - 1 and not written:
                 return (default,) if default is not inspect.Parameter.empty and _is_plain(default) else None
-            bases = tuple(config_errors.classes_in(config_errors.type_hints(owner).get(key)))
+            bases = tuple(config_classes.classes_in(config_classes.type_hints(owner).get(key)))
             owner = None
         node = node.get(key) if isinstance(node, Mapping) else None
     return None if node is None or (isinstance(node, (Mapping, list)) and not _is_plain(node)) else (node,)
@@ -175,7 +175,7 @@ def _missing_setting(error: BaseException) -> str:
 
 def _class_of(node: Any, bases: tuple[type, ...]) -> type | None:
     named = node.get("class_path") if isinstance(node, Mapping) else node
-    return config_errors.resolve(named, bases) if isinstance(named, str) else None
+    return config_classes.resolve(named, bases) if isinstance(named, str) else None
 
 
 def _is_plain(value: Any) -> bool:
@@ -234,4 +234,4 @@ def _paths(node: Any, path: str = "") -> Iterator[str]:
         yield name
         yield from _paths(value, name)
     if path == "trainer":
-        yield from (f"trainer.{name}" for name in config_errors.accepted_arguments(Trainer))
+        yield from (f"trainer.{name}" for name in config_classes.accepted_arguments(Trainer))

@@ -1,8 +1,8 @@
 """Explain which values a setting takes, after one of the wrong type.
 
-Like :mod:`~diffreid_lightning.cli.config_errors`, which has first looked at the names, this file is asked only after
-the parser has refused a configuration. It knows plain values (numbers, words, choices, lists of them); where a class
-may be meant it holds any class for possible.
+Like :mod:`~diffreid_lightning.cli.config_errors`, which has first looked at the names, :func:`explain` is called after
+the parser has refused a configuration; :func:`explain_nulls` before. They know plain values (numbers, words, choices,
+lists of them); where a class may be meant they hold any class for possible.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Literal, Union
 
 from lightning.pytorch import Trainer
 
-from diffreid_lightning.cli import config_errors
+from diffreid_lightning.cli import config_classes
 from diffreid_lightning.errors import UserError, nearest
 
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
@@ -36,7 +36,7 @@ def explain(settings: Mapping[str, Any], top_level: Mapping[str, Any]) -> UserEr
     """Find the first plain value in ``settings`` that its parameter does not take.
 
     Args:
-        settings: the merged configuration, flags applied (:func:`~.flags.with_flags`).
+        settings: the merged configuration, flags applied (:func:`~.command_line_flags.with_flags`).
         top_level: the settings that belong to no class, with their types.
 
     Returns:
@@ -46,7 +46,7 @@ def explain(settings: Mapping[str, Any], top_level: Mapping[str, Any]) -> UserEr
         if key == "trainer" and isinstance(value, Mapping):
             error = _of_arguments(value, key, Trainer)
         else:
-            error = _of_value(value, key, config_errors.SECTIONS.get(key, top_level.get(key, Any)))
+            error = _of_value(value, key, config_classes.SECTIONS.get(key, top_level.get(key, Any)))
         if error is not None:
             return error
     return None
@@ -74,8 +74,8 @@ def _with_nulls(node: Any) -> Any:
 
 
 def _of_arguments(given: Mapping[str, Any], path: str, owner: type) -> UserError | None:
-    kinds = config_errors.type_hints(owner)
-    defaults = config_errors.argument_defaults(owner)
+    kinds = config_classes.type_hints(owner)
+    defaults = config_classes.argument_defaults(owner)
     given = {key: value for key, value in given.items() if value is not None or defaults.get(key, 0) is not None}
     found = (_of_value(value, f"{path}.{key}", kinds.get(key, Any)) for key, value in given.items())
     return next(filter(None, found), None)
@@ -85,7 +85,7 @@ def _of_value(value: Any, path: str, kind: Any) -> UserError | None:
     if isinstance(value, Mapping) and "class_path" in value:
         if not _takes_class(kind):
             return _wrong(value, path, kind)
-        owner = config_errors.resolve(str(value["class_path"]), tuple(config_errors.classes_in(kind)))
+        owner = config_classes.resolve(str(value["class_path"]), tuple(config_classes.classes_in(kind)))
         arguments = value.get("init_args") or {}
         if not isinstance(arguments, Mapping):
             return _wrong(arguments, f"{path}.init_args", dict)
@@ -111,7 +111,7 @@ def _takes(kind: Any, value: Any) -> bool:
         return value is not None and not isinstance(value, (Mapping, list))
     if typing.get_origin(kind) is Literal:
         return str(value) in map(str, typing.get_args(kind))
-    read = config_errors.read_word(value) if isinstance(value, str) else value
+    read = config_classes.read_word(value) if isinstance(value, str) else value
     if kind in (bool, int, float, type(None)):
         return _is_a(kind, read)
     origin = typing.get_origin(kind) or kind
@@ -120,7 +120,7 @@ def _takes(kind: Any, value: Any) -> bool:
     if origin in (dict, collections.abc.Mapping):
         return isinstance(read, Mapping)
     if isinstance(value, str) and isinstance(origin, type) and not issubclass(origin, PurePath):
-        return config_errors.looks_like_a_class(value)
+        return config_classes.looks_like_a_class(value)
     return not isinstance(read, (bool, int, float, list)) and read is not None
 
 
@@ -202,7 +202,7 @@ def _worded_one(kind: Any) -> str:
         return f"a list of {_worded(inner[0])}" if inner else "a list"
     if origin in (dict, collections.abc.Mapping):
         return "a mapping"
-    made = [cls.__name__ for cls in config_errors.classes_in(kind)]
+    made = [cls.__name__ for cls in config_classes.classes_in(kind)]
     if made and origin is collections.abc.Callable:
         return f"the name of a class of {' or '.join(made)}, or class_path with init_args"
     return f"a {getattr(origin, '__name__', origin)}"

@@ -11,7 +11,7 @@ from typing import Any
 from jsonargparse import ActionConfigFile
 
 from diffreid_lightning import config_files
-from diffreid_lightning.cli import command_line_flags, config_errors, references
+from diffreid_lightning.cli import command_line_flags, config_classes, config_errors, references
 from diffreid_lightning.cli.library_errors import own_error
 from diffreid_lightning.cli.lightning_parser import PROGRAM, LayeredParser
 from diffreid_lightning.filtering.selection import DATASET, REPORT, DiffPersonSelection
@@ -41,7 +41,7 @@ def select_command(words: Sequence[str]) -> int:
     try:
         config = parser.instantiate_classes(parser.parse_args(["--config", json.dumps(resolved), *asked]))
         stage = DiffPersonSelection(
-            **{name: config[name] for name in config_errors.accepted_arguments(DiffPersonSelection)}
+            **{name: config[name] for name in config_classes.accepted_arguments(DiffPersonSelection)}
         )
     except (ArgumentError, ValueError) as error:
         raise (
