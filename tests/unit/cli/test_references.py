@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import diffreid_lightning.registry  # noqa: F401 (its classes are named without a module)
 from diffreid_lightning.cli import references
 from diffreid_lightning.cli.command_config import read_configuration
 from diffreid_lightning.cli.references import resolve_references
