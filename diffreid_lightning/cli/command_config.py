@@ -14,6 +14,7 @@ from diffreid_lightning.cli import (
     linked_settings,
     references,
     run_folder,
+    start_checkpoint,
     value_errors,
 )
 from diffreid_lightning.cli.lightning_parser import TOP_LEVEL, has_setting
@@ -81,8 +82,8 @@ def _config_of_checkpoint(subcommand: str, settings: Mapping[str, Any]) -> dict[
     _raise(config_errors.explain_sections(settings))
     settings = references.resolve_references(settings, linked_settings.LINKS)
     root = user_path(str(settings["trainer"].get("default_root_dir") or "runs"))
-    path = run_folder.resolve_checkpoint(settings["ckpt_path"], root)
-    run = run_folder.run_of_checkpoint(path) if path is not None else None
+    path = start_checkpoint.resolve_checkpoint(settings["ckpt_path"], root)
+    run = start_checkpoint.run_of_checkpoint(path) if path is not None else None
     if run is None or not (run / run_folder.CONFIG_FILE).is_file():
         return None
     saved = config_files.load_config(run / run_folder.CONFIG_FILE)

@@ -21,7 +21,7 @@ import diffreid_lightning.registry  # noqa: F401 (its classes can be named witho
 from diffreid_lightning.callbacks.averaging import FinishAveraging
 from diffreid_lightning.callbacks.epoch_seed import EpochSeed
 from diffreid_lightning.callbacks.run_artifacts import log_stage
-from diffreid_lightning.cli import config_errors, linked_settings, run_folder, trainer_checks
+from diffreid_lightning.cli import config_errors, linked_settings, run_folder, start_checkpoint, trainer_checks
 from diffreid_lightning.cli.checkpoint_checks import check_own
 from diffreid_lightning.cli.command_config import read_configuration
 from diffreid_lightning.cli.library_errors import (
@@ -109,11 +109,11 @@ class DiffReIDCLI(LightningCLI):
         asked, config.ckpt_path = config.ckpt_path, None
         text = self.save_config_kwargs["text"] = self._parser(self.subcommand).dump(config, skip_unset=False)
         if self.subcommand == "fit":
-            checkpoint, continued = run_folder.where_to_start(asked, root, text)
+            checkpoint, continued = start_checkpoint.where_to_start(asked, root, text)
             if asked is not None or continued is not None:
-                rank_zero_info(run_folder.describe_start(checkpoint, continued, root))
+                rank_zero_info(start_checkpoint.describe_start(checkpoint, continued, root))
         else:
-            checkpoint, continued = run_folder.resolve_checkpoint(asked, root), None
+            checkpoint, continued = start_checkpoint.resolve_checkpoint(asked, root), None
         if checkpoint is not None:
             check_own(checkpoint, to_go_on=self.subcommand == "fit")
         trainer_checks.check(config.trainer, training=self.subcommand == "fit")
@@ -281,7 +281,7 @@ class DiffReIDCLI(LightningCLI):
     def _forget_requeue(self) -> None:
         """Remove the checkpoint of a requeued SLURM job: the trainer would test it instead of the last epoch."""
         if self.trainer.is_global_zero:
-            for path in run_folder.requeue_checkpoints(self.run.path):
+            for path in start_checkpoint.requeue_checkpoints(self.run.path):
                 path.unlink()
         self.trainer.strategy.barrier()
 

@@ -12,7 +12,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 
 from diffreid_lightning.backbones.weight_provenance import initialization_record
-from diffreid_lightning.cli import run_folder
+from diffreid_lightning.cli import run_folder, start_checkpoint
 from diffreid_lightning.cli.versions import installed_versions
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.run_summary import RunSummary, read_summary
@@ -77,7 +77,7 @@ def _training_of_checkpoint(trainer: Trainer, command: str) -> RunSummary | None
     """Return the summary of the training whose checkpoint is evaluated, if it lies where it was written."""
     if command == "fit" or not trainer.ckpt_path:
         return None
-    folder = run_folder.run_of_checkpoint(Path(str(trainer.ckpt_path)))
+    folder = start_checkpoint.run_of_checkpoint(Path(str(trainer.ckpt_path)))
     return None if folder is None else earlier_summary(folder)
 
 

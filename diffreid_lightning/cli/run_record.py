@@ -17,7 +17,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from diffreid_lightning import config_files
-from diffreid_lightning.cli import resume_settings, run_folder
+from diffreid_lightning.cli import resume_settings, run_folder, start_checkpoint
 from diffreid_lightning.cli.run_description import describe_run, earlier_summary
 from diffreid_lightning.storage.atomic import replace_file
 from diffreid_lightning.tracking import WandbTracker, recorded_as, tracking_mode
@@ -81,7 +81,7 @@ class RunRecord(SaveConfigCallback):
             UserError: one of them is not what the checkpoint was trained with.
         """
         fitting = trainer.state.fn == TrainerFn.FITTING
-        run = run_folder.run_of_checkpoint(Path(str(trainer.ckpt_path)))
+        run = start_checkpoint.run_of_checkpoint(Path(str(trainer.ckpt_path)))
         begun = checkpoint.get(resume_settings.CONFIG_KEY)
         if begun is None and run is not None and (run / run_folder.CONFIG_FILE).is_file():
             begun = (run / run_folder.CONFIG_FILE).read_bytes().decode(errors="replace")

@@ -11,7 +11,7 @@ import pytest
 from diffreid_lightning.backbones.third_party_checkpoints import open_foreign
 from diffreid_lightning.backbones.timm_folder import read_timm_folder
 from diffreid_lightning.cli import main
-from diffreid_lightning.cli.run_folder import resolve_checkpoint
+from diffreid_lightning.cli.start_checkpoint import resolve_checkpoint
 from diffreid_lightning.config_files import find_config
 from diffreid_lightning.datasets import open_dataset
 from diffreid_lightning.datasets.market_export import place_image

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from diffreid_lightning.cli import run_folder
+from diffreid_lightning.cli import run_folder, start_checkpoint
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.storage import locks
 
@@ -41,38 +41,38 @@ def test_last_is_the_newest_run_that_has_one(tmp_path: Path) -> None:
     finished(tmp_path)
     second = finished(tmp_path)
     finished(tmp_path, checkpoint=None)
-    assert run_folder.resolve_checkpoint("last", tmp_path) == second.path / "checkpoints/last.ckpt"
+    assert start_checkpoint.resolve_checkpoint("last", tmp_path) == second.path / "checkpoints/last.ckpt"
     with pytest.raises(UserError, match="best checkpoint"):
-        run_folder.resolve_checkpoint("best", tmp_path)
+        start_checkpoint.resolve_checkpoint("best", tmp_path)
 
 
 def test_last_where_no_run_has_one_starts_again_in_the_newest_stopped_run(tmp_path: Path) -> None:
-    assert run_folder.where_to_start("last", tmp_path, "") == (None, None)
+    assert start_checkpoint.where_to_start("last", tmp_path, "") == (None, None)
     stopped = [finished(tmp_path, checkpoint=None).path for _ in range(2)]
-    assert run_folder.where_to_start("last", tmp_path, "") == (None, stopped[1])
+    assert start_checkpoint.where_to_start("last", tmp_path, "") == (None, stopped[1])
     (stopped[0] / "checkpoints").mkdir()
     with zipfile.ZipFile(stopped[0] / "checkpoints/last.ckpt", "w") as archive:
         archive.writestr("data.pkl", b"")
     last = stopped[0] / "checkpoints/last.ckpt"
-    assert run_folder.where_to_start("last", tmp_path, "") == (last, stopped[0])
+    assert start_checkpoint.where_to_start("last", tmp_path, "") == (last, stopped[0])
     for name in (stopped[0], stopped[0] / "checkpoints"):
-        assert run_folder.resolve_checkpoint(str(name), tmp_path) == last
+        assert start_checkpoint.resolve_checkpoint(str(name), tmp_path) == last
     with pytest.raises(UserError, match=r"fit-002"):
-        run_folder.resolve_checkpoint(str(stopped[1]), tmp_path)
+        start_checkpoint.resolve_checkpoint(str(stopped[1]), tmp_path)
 
 
 def test_newest_goes_by_number_not_by_name(tmp_path: Path) -> None:
     for number in (9, 1000, 99):
         (tmp_path / f"fit-{number}/checkpoints").mkdir(parents=True)
         (tmp_path / f"fit-{number}/checkpoints/last.ckpt").touch()
-    found = run_folder.resolve_checkpoint("last", tmp_path)
+    found = start_checkpoint.resolve_checkpoint("last", tmp_path)
     assert found is not None
     assert found.parents[1].name == "fit-1000"
 
 
 def test_a_continued_run_keeps_folder_and_id_and_counts_its_attempts(tmp_path: Path) -> None:
     first = finished(tmp_path)
-    continued = run_folder.run_of_checkpoint(first.path / "checkpoints/last.ckpt")
+    continued = start_checkpoint.run_of_checkpoint(first.path / "checkpoints/last.ckpt")
     second = run_folder.open_run(tmp_path, "fit", continued)
     run_folder.close_run()
     assert (second.path.resolve(), second.run_id, second.attempt) == (first.path.resolve(), first.run_id, 2)
@@ -124,17 +124,17 @@ def test_a_run_that_somebody_is_at_is_not_gone_on_with(tmp_path: Path) -> None:
     first, second = with_checkpoint(tmp_path), with_checkpoint(tmp_path)
     named = str(second.path / "checkpoints/last.ckpt")
     lock = at_work(second.path)
-    checkpoint, continued = run_folder.where_to_start("last", tmp_path, "")
+    checkpoint, continued = start_checkpoint.where_to_start("last", tmp_path, "")
     assert continued == first.path
     assert checkpoint == first.path / "checkpoints/last.ckpt"
-    assert run_folder.resolve_checkpoint("last", tmp_path) == Path(named), "it may be evaluated meanwhile"
-    _, continued = run_folder.where_to_start(named, tmp_path, "")
+    assert start_checkpoint.resolve_checkpoint("last", tmp_path) == Path(named), "it may be evaluated meanwhile"
+    _, continued = start_checkpoint.where_to_start(named, tmp_path, "")
     with pytest.raises(UserError, match=r"(?s)at work in .*fit-002.*copy the checkpoint"):
         run_folder.open_run(tmp_path, "fit", continued)
     run_folder.close_run()
     assert (second.path / "run.json").is_file()
     lock.release()
-    assert run_folder.where_to_start("last", tmp_path, "")[1] == second.path
+    assert start_checkpoint.where_to_start("last", tmp_path, "")[1] == second.path
     assert run_folder.open_run(tmp_path, "fit", continued).attempt == 2
     run_folder.close_run()
 
@@ -142,13 +142,13 @@ def test_a_run_that_somebody_is_at_is_not_gone_on_with(tmp_path: Path) -> None:
 def test_last_begins_a_run_of_its_own_beside_one_that_has_no_checkpoint_yet(tmp_path: Path) -> None:
     """Two jobs of an array, the second started while the first trains its first epoch."""
     run = finished(tmp_path, checkpoint=None)
-    assert run_folder.where_to_start("last", tmp_path, "") == (None, run.path)
+    assert start_checkpoint.where_to_start("last", tmp_path, "") == (None, run.path)
     lock = at_work(run.path)
-    assert run_folder.where_to_start("last", tmp_path, "") == (None, None)
-    said = run_folder.describe_start(None, None, tmp_path)
+    assert start_checkpoint.where_to_start("last", tmp_path, "") == (None, None)
+    said = start_checkpoint.describe_start(None, None, tmp_path)
     assert "fit-001, which another process is at work in" in said
     with pytest.raises(UserError, match=r"fit-001 \(another process is at work in it\)"):
-        run_folder.where_to_start("best", tmp_path, "")
+        start_checkpoint.where_to_start("best", tmp_path, "")
     lock.release()
 
 
@@ -166,11 +166,11 @@ def test_later_ranks_of_a_launch_go_where_the_first_went(tmp_path: Path, monkeyp
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "one")
     run_folder.open_run(tmp_path, "fit", run.path)  # the first rank holds it by now
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert run_folder.where_to_start("last", tmp_path, "")[1] == run.path, "started by Lightning"
+    assert start_checkpoint.where_to_start("last", tmp_path, "")[1] == run.path, "started by Lightning"
     os.environ.pop(run_folder.ENVIRONMENT)  # monkeypatch would set it again in the end
-    assert run_folder.where_to_start("last", tmp_path, "")[1] == run.path, "started by torchrun"
+    assert start_checkpoint.where_to_start("last", tmp_path, "")[1] == run.path, "started by torchrun"
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "two")
-    assert run_folder.where_to_start("last", tmp_path, "")[1] is None, "of another launch"
+    assert start_checkpoint.where_to_start("last", tmp_path, "")[1] is None, "of another launch"
     run_folder.close_run()
 
 
@@ -185,7 +185,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., run_
         monkeypatch.setenv("SLURM_JOB_ID", job)
         if restarts:
             monkeypatch.setenv("SLURM_RESTART_COUNT", str(restarts))
-        _, continued = run_folder.where_to_start(checkpoint, tmp_path, config)
+        _, continued = start_checkpoint.where_to_start(checkpoint, tmp_path, config)
         run = run_folder.open_run(tmp_path, "fit", continued)
         (run.path / "config.yaml").write_text(config)
         run_folder.close_run()
@@ -218,15 +218,15 @@ def test_a_requeued_job_goes_on_in_its_own_folder(slurm: Start) -> None:
 def test_a_requeued_job_starts_from_the_newest_it_saved(slurm: Start, tmp_path: Path) -> None:
     run = slurm("a").path
     slurm("a", restarts=1)
-    assert run_folder.where_to_start(None, tmp_path, "a") == (None, run)
+    assert start_checkpoint.where_to_start(None, tmp_path, "a") == (None, run)
     last = save(run / "checkpoints/last.ckpt", age=10)
-    assert run_folder.where_to_start(None, tmp_path, "a") == (last, run)
+    assert start_checkpoint.where_to_start(None, tmp_path, "a") == (last, run)
     hpc = save(run / "hpc_ckpt_2.ckpt", age=5)
     save(run / "hpc_ckpt_1.ckpt", age=20)
-    assert run_folder.where_to_start("best", tmp_path, "a") == (hpc, run), "whatever the first start began from"
+    assert start_checkpoint.where_to_start("best", tmp_path, "a") == (hpc, run), "whatever the first start began from"
     save(run / "checkpoints/last.ckpt", age=1)
-    assert run_folder.where_to_start("last", tmp_path, "a") == (last, run)
-    assert run_folder.run_of_checkpoint(hpc) == run
+    assert start_checkpoint.where_to_start("last", tmp_path, "a") == (last, run)
+    assert start_checkpoint.run_of_checkpoint(hpc) == run
 
 
 def test_a_requeued_job_begins_where_it_was_told_until_it_has_saved(slurm: Start, tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_a_requeued_job_begins_where_it_was_told_until_it_has_saved(slurm: Start
         archive.writestr("data.pkl", b"")
     run = slurm("a", checkpoint=str(given)).path
     slurm("a", restarts=1, checkpoint=str(given))
-    assert run_folder.where_to_start(str(given), tmp_path, "a") == (given, run)
+    assert start_checkpoint.where_to_start(str(given), tmp_path, "a") == (given, run)
 
 
 def test_of_two_requeued_commands_of_one_job_each_goes_on_in_its_own(slurm: Start, tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ def test_a_damaged_identity_is_refused_and_what_is_said_to_do_works(tmp_path: Pa
     with zipfile.ZipFile(run.path / "checkpoints/last.ckpt", "w"):
         pass
     (run.path / "run.json").write_bytes(content)
-    checkpoint, continued = run_folder.where_to_start("last", tmp_path, "")
+    checkpoint, continued = start_checkpoint.where_to_start("last", tmp_path, "")
     with pytest.raises(UserError, match=r"run\.json") as caught:
         run_folder.open_run(tmp_path, "fit", continued)
     assert (
@@ -263,7 +263,7 @@ def test_a_damaged_identity_is_refused_and_what_is_said_to_do_works(tmp_path: Pa
         == "remove it and name the run's checkpoint file with --ckpt_path: a new run goes on from there"
     )
     (run.path / "run.json").unlink()
-    assert run_folder.where_to_start(str(checkpoint), tmp_path, "") == (checkpoint, None)
+    assert start_checkpoint.where_to_start(str(checkpoint), tmp_path, "") == (checkpoint, None)
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "run.json", ".lock", "results.csv", "checkpoints/best.ckpt"])
