@@ -11,7 +11,7 @@ import torch
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 from torch import Tensor
 
-from diffreid_lightning.diffusion.noise_scheduler import Sampler
+from diffreid_lightning.diffusion.diffusion_sampler import Sampler
 from diffreid_lightning.diffusion.prompt_encoding import Conditioning, unet_arguments
 from diffreid_lightning.errors import RunError, UserError
 
@@ -81,10 +81,10 @@ def denoise(
 
     Args:
         unet: the denoiser.
-        sampler: after :meth:`~.noise_scheduler.Sampler.begin`.
+        sampler: after :meth:`~.diffusion_sampler.Sampler.begin`.
         guidance: prompts and weights; prompts without weight in a call are not evaluated.
-        latents: (B, C, h, w) float32, from :meth:`~.noise_scheduler.Sampler.start`.
-        timesteps: (calls,) from :meth:`~.noise_scheduler.Sampler.begin`.
+        latents: (B, C, h, w) float32, from :meth:`~.diffusion_sampler.Sampler.start`.
+        timesteps: (calls,) from :meth:`~.diffusion_sampler.Sampler.begin`.
         generators: one per image.
 
     Returns:

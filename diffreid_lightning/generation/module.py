@@ -26,7 +26,7 @@ from diffreid_lightning.diffusion.denoising_loop import (
     guidance_scale,
     limit_guidance,
 )
-from diffreid_lightning.diffusion.noise_scheduler import Sampler, initial_noise
+from diffreid_lightning.diffusion.diffusion_sampler import Sampler, initial_noise
 from diffreid_lightning.diffusion.pipeline_io import PROVENANCE, load_pipeline
 from diffreid_lightning.diffusion.prompt_cache import PromptCache
 from diffreid_lightning.diffusion.prompt_encoding import text_encoders, tokenize

@@ -25,7 +25,7 @@ from diffreid_lightning.diffusion.losses import (
     timestep_weights,
 )
 from diffreid_lightning.diffusion.lr_schedule import Schedule, optimize_by_step
-from diffreid_lightning.diffusion.noise_process import training_scheduler
+from diffreid_lightning.diffusion.noise_schedule import training_scheduler
 from diffreid_lightning.diffusion.pipeline_io import Pipeline, load_pipeline
 from diffreid_lightning.diffusion.prompt_cache import PromptCache
 from diffreid_lightning.diffusion.prompt_encoding import (

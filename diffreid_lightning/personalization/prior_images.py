@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from diffreid_lightning.devices import fastest_device
 from diffreid_lightning.diffusion.checkpoints import locate_pipeline, weights_hash
 from diffreid_lightning.diffusion.denoising_loop import guidance_scale
-from diffreid_lightning.diffusion.noise_scheduler import Sampler
+from diffreid_lightning.diffusion.diffusion_sampler import Sampler
 from diffreid_lightning.diffusion.pipeline_io import load_pipeline
 from diffreid_lightning.diffusion.prompt_encoding import Conditioning, encode_prompts, encode_unconditional
 from diffreid_lightning.diffusion.prompt_template import PromptTemplate

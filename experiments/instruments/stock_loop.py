@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from diffreid_lightning.devices import fastest_device
-from diffreid_lightning.diffusion.noise_scheduler import Sampler
+from diffreid_lightning.diffusion.diffusion_sampler import Sampler
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.personalization.checkpoint import load_personalized, merge_lora
 from experiments.instruments.pictures import SIZE

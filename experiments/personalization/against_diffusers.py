@@ -31,7 +31,7 @@ import torch
 
 from diffreid_lightning.datasets.concat import IdentityKey
 from diffreid_lightning.diffusion.checkpoints import locate_pipeline, weights_hash
-from diffreid_lightning.diffusion.noise_scheduler import Sampler
+from diffreid_lightning.diffusion.diffusion_sampler import Sampler
 from diffreid_lightning.generation.diversity import NoDiversity, WordsOnly
 from experiments.instruments.devices import device_name, elsewhere
 from experiments.instruments.drawing import Drawing, draw_people, steps_for

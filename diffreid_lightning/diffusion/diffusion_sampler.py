@@ -1,4 +1,4 @@
-"""Sampler of a checkpoint: any diffusers scheduler, by name, with the checkpoint's noise schedule."""
+"""Sample images by a checkpoint's noise schedule with any diffusers scheduler, chosen by name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from diffusers import SchedulerMixin
 from torch import Tensor
 
-from diffreid_lightning.diffusion.noise_process import (
+from diffreid_lightning.diffusion.noise_schedule import (
     describe_process,
     process_arguments,
     process_kind,

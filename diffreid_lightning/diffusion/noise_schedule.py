@@ -1,4 +1,4 @@
-"""Noise process of a checkpoint: read from its scheduler, passed on to samplers and training."""
+"""Read a checkpoint's noise schedule from its scheduler, and pass it on to samplers and training."""
 
 from __future__ import annotations
 

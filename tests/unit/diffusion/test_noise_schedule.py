@@ -10,8 +10,8 @@ import diffusers
 import pytest
 import torch
 
-from diffreid_lightning.diffusion.noise_process import training_scheduler
-from diffreid_lightning.diffusion.noise_scheduler import Sampler
+from diffreid_lightning.diffusion.diffusion_sampler import Sampler
+from diffreid_lightning.diffusion.noise_schedule import training_scheduler
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.generation.diversity import NoDiversity
 from diffreid_lightning.personalization.module import Personalization
