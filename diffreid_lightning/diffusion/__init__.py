@@ -1,1 +1,1 @@
-"""The diffusion side: autoencoder, denoiser, text."""
+"""Load Stable Diffusion checkpoints, encode prompts, compute denoising losses and sample."""

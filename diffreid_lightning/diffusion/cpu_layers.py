@@ -1,4 +1,4 @@
-"""Linear layers by oneDNN on a CPU: in float32, torch's own product is half as fast on some CPUs."""
+"""Compute linear layers by oneDNN on a CPU: in float32, torch's own product is half as fast on some CPUs."""
 
 from __future__ import annotations
 

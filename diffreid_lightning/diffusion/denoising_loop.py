@@ -1,4 +1,4 @@
-"""Denoising loop: guidance by any number of prompts, one forward pass of the denoiser per step and batch."""
+"""Denoise latents: guidance by any number of prompts, one forward pass of the denoiser per step and batch."""
 
 from __future__ import annotations
 

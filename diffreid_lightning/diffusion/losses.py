@@ -1,4 +1,4 @@
-"""Denoising loss with min-SNR weights, and the prior-preservation loss of personalization."""
+"""Compute the denoising loss with min-SNR weights, and the prior-preservation loss of personalization."""
 
 from __future__ import annotations
 

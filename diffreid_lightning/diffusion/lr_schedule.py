@@ -1,4 +1,4 @@
-"""Optimizer and learning-rate schedule of diffusion training, per step, with warm-up and diffusers' names."""
+"""Build optimizer and learning-rate schedule of diffusion training: per step, with warm-up, diffusers' names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Configurations of the published Stable Diffusion families, which single-file checkpoints lack."""
+"""Write configurations of the published Stable Diffusion families, which single-file checkpoints lack."""
 
 from __future__ import annotations
 

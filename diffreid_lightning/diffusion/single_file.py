@@ -1,4 +1,4 @@
-"""Checkpoints in one safetensors file, in the layout of the original implementation (Rombach et al., arXiv 2112.10752).
+"""Find the configurations of single-file checkpoints, in the original layout (Rombach et al., arXiv 2112.10752).
 
 Such a file holds the weights and neither configurations nor tokenizer. These come from a folder beside it of the same
 name without the ending (``model.safetensors``, ``model/``), in diffusers' layout without weights; or, where there is
