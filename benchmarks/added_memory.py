@@ -1,4 +1,4 @@
-"""Growth of a process's memory, as Linux counts it."""
+"""Measure the growth of a process's memory, as Linux counts it."""
 
 from __future__ import annotations
 

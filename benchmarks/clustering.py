@@ -1,4 +1,4 @@
-"""Time and memory of clustering for unsupervised Re-ID, beside the dense way.
+"""Measure time and memory of clustering for unsupervised Re-ID, beside the dense way.
 
     python -m benchmarks.clustering [--images 32621] [--dense 8000] [--large 100000] [--device cuda]
 

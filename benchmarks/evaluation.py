@@ -1,4 +1,4 @@
-"""Time and memory of Re-ID evaluation and re-ranking beside the bare matrix product and the established libraries.
+"""Measure time and memory of Re-ID evaluation and re-ranking, beside the bare product and the established libraries.
 
     python -m benchmarks.evaluation [--size market|msmt17|both] [--peers] [--repeats 5]
 

@@ -1,4 +1,4 @@
-"""The evaluators of fast-reid and torchreid, each loaded from one file of the package."""
+"""Load the evaluators of fast-reid and torchreid, each from one file of the package."""
 
 from __future__ import annotations
 

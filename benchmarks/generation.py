@@ -1,4 +1,4 @@
-"""Speed of generation: ``predict`` beside a loop over diffusers' pipeline, with the same model, prompts and seeds.
+"""Measure generation speed: ``predict`` beside a loop over diffusers' pipeline, with the same model, prompts and seeds.
 
     python -m diffreid_lightning pipeline --config chains/tour --config chains/quick --until personalize
     python -m benchmarks.generation

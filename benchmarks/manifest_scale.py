@@ -1,4 +1,4 @@
-"""Time and memory of manifest operations at the paper's scale: rows of several sources whose person numbers clash.
+"""Measure manifest operations at the paper's scale: rows of several sources whose person numbers clash.
 
     python -m benchmarks.manifest_scale                 # 1,000,000 rows
     python -m benchmarks.manifest_scale --rows 100000

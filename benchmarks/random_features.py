@@ -1,4 +1,4 @@
-"""Random features of people under cameras, as many as a benchmark's test set has images."""
+"""Draw random features of people under cameras, as many as a benchmark's test set has images."""
 
 from __future__ import annotations
 

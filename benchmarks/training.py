@@ -1,4 +1,4 @@
-"""Time of a training step: ``fit`` beside a bare PyTorch loop and beside torchreid's trainer.
+"""Measure the time of a training step: ``fit`` beside a bare PyTorch loop and beside torchreid's trainer.
 
     python -m benchmarks.training [--backbone resnet50 --height 256 --width 128 --batch 16] [--peers] [--rounds 3]
 
