@@ -1,11 +1,13 @@
-"""Check and complete the environment of a command: launcher variables, waiting threads, output streams."""
+"""Check and complete the environment of a command: launcher variables, waiting threads, output streams, warnings."""
 
 from __future__ import annotations
 
 import io
+import logging
 import os
 import select
 import sys
+import warnings
 
 from diffreid_lightning.errors import UserError
 
@@ -97,3 +99,26 @@ def flush_streams() -> OSError | None:
             refused = refused or error
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     return refused
+
+
+def silence_advice() -> None:
+    """Silence Lightning's advice that does not apply here."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisement)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*Couldn't infer the batch indices.*")  # a plan's batches have numbers
+    warnings.filterwarnings("ignore", message=".*Total length of `DataLoader` across ranks is zero.*")
+    # Evaluation gathers features once and counts a row that was handed out twice as one.
+    warnings.filterwarnings("ignore", message=".*DistributedSampler.*replicates some samples.*")
+    warnings.filterwarnings("ignore", message=".*It is recommended to use .self.log.*sync_dist=True.*")
+    warnings.filterwarnings("ignore", message=".*WeightAveraging doesn't support sharding.*")
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter is intended.*")
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+    warnings.filterwarnings(
+        "ignore", message=".*The number of training batches .* is smaller than the logging interval.*"
+    )
+    os.environ.setdefault("WANDB_SILENT", "true")
+
+
+def _no_advertisement(record: logging.LogRecord) -> bool:
+    return "Tip:" not in record.getMessage()

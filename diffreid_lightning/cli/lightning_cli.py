@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
-import warnings
 from argparse import ArgumentError
 from typing import Any
 
@@ -24,6 +22,7 @@ from diffreid_lightning.callbacks.run_artifacts import log_stage
 from diffreid_lightning.cli import config_errors, linked_settings, run_folder, start_checkpoint, trainer_checks
 from diffreid_lightning.cli.checkpoint_checks import check_own
 from diffreid_lightning.cli.command_config import read_configuration
+from diffreid_lightning.cli.environment import silence_advice
 from diffreid_lightning.cli.library_errors import (
     own_error,
     refuse_unknown_monitors,
@@ -297,7 +296,7 @@ def run_command(subcommand: str, words: list[str]) -> None:
         UserError: the configuration cannot be parsed or built.
     """
     configuration = read_configuration(subcommand, words)
-    _quieten()
+    silence_advice()
     try:
         DiffReIDCLI(
             LightningModule,
@@ -335,26 +334,3 @@ def _links_seed(parser: LightningArgumentParser) -> bool:
 
 def _seed(value: bool | int) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) else 0
-
-
-def _quieten() -> None:
-    """Silence Lightning's advice that does not apply here."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisement)
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*Couldn't infer the batch indices.*")  # a plan's batches have numbers
-    warnings.filterwarnings("ignore", message=".*Total length of `DataLoader` across ranks is zero.*")
-    # Evaluation gathers features once and counts a row that was handed out twice as one.
-    warnings.filterwarnings("ignore", message=".*DistributedSampler.*replicates some samples.*")
-    warnings.filterwarnings("ignore", message=".*It is recommended to use .self.log.*sync_dist=True.*")
-    warnings.filterwarnings("ignore", message=".*WeightAveraging doesn't support sharding.*")
-    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-    warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter is intended.*")
-    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
-    warnings.filterwarnings(
-        "ignore", message=".*The number of training batches .* is smaller than the logging interval.*"
-    )
-    os.environ.setdefault("WANDB_SILENT", "true")
-
-
-def _no_advertisement(record: logging.LogRecord) -> bool:
-    return "Tip:" not in record.getMessage()
