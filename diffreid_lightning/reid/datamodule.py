@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.compute as pc
 import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
@@ -36,6 +35,7 @@ from diffreid_lightning.reid.person_images import (
     collate_persons,
     search_among,
 )
+from diffreid_lightning.reid.sample_weights import generated_weights
 
 SamplerFactory = Callable[[Sequence[int]], Sampler[Any]]
 Source = PersonDataset | str
@@ -334,42 +334,3 @@ class ReIDDataModule(LightningDataModule):
 def describe_source(manifest: Manifest) -> dict[str, Any]:
     """Return the source names and the content hash of a manifest, for provenance."""
     return {"sources": sorted(set(manifest.numpy("source").tolist())), "manifest": manifest.content_hash}
-
-
-def generated_weights(manifests: Sequence[Manifest], column: str) -> npt.NDArray[np.float32]:
-    """Read how much each row counts in training.
-
-    Args:
-        manifests: the rows, in order.
-        column: of generated rows; real ones count 1.
-
-    Returns:
-        (N,) weights, >= 0.
-
-    Raises:
-        UserError: no row is generated; or generated rows lack the column or a value in it, or a value is negative.
-    """
-    weights, generated = [], 0
-    for manifest in manifests:
-        made = np.asarray(pc.equal(manifest.table["split"], "generated"))
-        generated += int(made.sum())
-        values = np.ones(len(manifest), dtype=np.float32)
-        if made.any():
-            values[made] = manifest.filter(made).numpy(column).astype(np.float32)
-        wrong = ~(values >= 0)  # null is NaN
-        if wrong.any():
-            raise UserError(
-                f"Images of {manifest.root} cannot be weighed by {column!r}.",
-                looked_for="a number of 0 or more for every generated image",
-                found=f"{int(wrong.sum())} of {int(made.sum())} generated images without one",
-                remedy="train on the selected images (a Diff-Person folder), or leave data.sample_weight out",
-            )
-        weights.append(values)
-    if not generated:
-        raise UserError(
-            f"data.sample_weight {column!r} weighs generated images, and there are none.",
-            looked_for="rows of split 'generated', as a Diff-Person folder has",
-            found=shorten(str(manifest.root) for manifest in manifests),
-            remedy="add such a folder to data.train, or leave data.sample_weight out",
-        )
-    return np.concatenate(weights)
