@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from diffreid_lightning.datasets.base import PersonDataset, Rows
-from diffreid_lightning.datasets.person_folder import compile_pattern
+from diffreid_lightning.datasets.name_patterns import compile_pattern
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest.image_root import ImageRoot
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from diffreid_lightning.datasets.folder_names import (
     is_part_name,
 )
 from diffreid_lightning.datasets.layout_advice import TABLE, suggestion
+from diffreid_lightning.datasets.name_patterns import compile_pattern, number_words
 from diffreid_lightning.datasets.split_entries import SPLITS, Placed, check_pair, entry_exists, place
 from diffreid_lightning.errors import UserError, shorten
 from diffreid_lightning.manifest.image_root import ImageRoot
@@ -25,7 +26,6 @@ _JUNK = re.compile(r"0*-1")
 _CAMERA = re.compile(r"(?:^|_)c(?:am)?(?P<camera>\d+)")
 _PAIR_REMEDY = "add or give the other; each query is searched for in the gallery"
 _PROBE = 50
-_MAX_DIGITS = 18  # more do not fit a 64-bit number
 
 
 @dataclass(frozen=True)
@@ -327,31 +327,3 @@ def _check_groups(pattern: re.Pattern[str]) -> None:
             found=", ".join(pattern.groupindex) or "no named group",
             remedy=r"for instance _c(?P<camera>\d+)",
         )
-
-
-def compile_pattern(what: str, pattern: str, owner: str = "PersonFolder") -> re.Pattern[str]:
-    """Compile a regular expression from a dataset's arguments.
-
-    Raises:
-        UserError: it is not a regular expression.
-    """
-    try:
-        return re.compile(pattern)
-    except re.error as error:
-        raise UserError(
-            f"{owner}'s {what} is not a regular expression: {pattern!r}", found=str(error), remedy="correct it"
-        ) from error
-
-
-def number_words(words: Iterable[str]) -> tuple[dict[str, int], bool]:
-    """Number the words: by their value if all are different numbers, else by sorted order.
-
-    Returns:
-        The number of each word, and whether it is the sorted order.
-    """
-    distinct = sorted(set(words))
-    if all(word.isascii() and word.isdigit() and len(word) <= _MAX_DIGITS for word in distinct):
-        values = {word: int(word) for word in distinct}
-        if len(set(values.values())) == len(distinct):
-            return values, False
-    return {word: number for number, word in enumerate(distinct)}, True

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from diffreid_lightning.datasets.base import PersonDataset, Rows
-from diffreid_lightning.datasets.person_folder import number_words
+from diffreid_lightning.datasets.name_patterns import number_words
 from diffreid_lightning.datasets.skipped_files import find_unread_images
 from diffreid_lightning.datasets.split_entries import SPLITS, check_pair
 from diffreid_lightning.errors import UserError, nearest, shorten
