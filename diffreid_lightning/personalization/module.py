@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -27,11 +26,8 @@ from diffreid_lightning.diffusion.losses import (
 from diffreid_lightning.diffusion.lr_schedule import Schedule, optimize_by_step
 from diffreid_lightning.diffusion.noise_schedule import training_scheduler
 from diffreid_lightning.diffusion.pipeline_io import Pipeline, load_pipeline
-from diffreid_lightning.diffusion.prompt_cache import PromptCache
 from diffreid_lightning.diffusion.prompt_encoding import (
     Conditioning,
-    encode_prompts,
-    encode_unconditional,
     text_encoders,
     tokenize,
     unet_arguments,
@@ -41,6 +37,7 @@ from diffreid_lightning.paths import user_path
 from diffreid_lightning.personalization.checkpoint_writer import write_personalized
 from diffreid_lightning.personalization.datamodule import PersonalizationBatch, PersonalizationDataModule
 from diffreid_lightning.personalization.fine_tuning import FineTuning, freeze_unread, trained_weights
+from diffreid_lightning.personalization.held_pipeline import HeldPipeline
 from diffreid_lightning.personalization.identity_tokens import FreeTokens, IdentityTokens, People
 from diffreid_lightning.personalization.lora import LoRA
 from diffreid_lightning.personalization.row_adamw import RowAdamW
@@ -130,7 +127,7 @@ class Personalization(LightningModule):
         # Hashed now: when a checkpoint is saved the files may have changed, or the hub be unreachable.
         self._base_weights = weights_hash(locate_pipeline(model))
         decodable_size(pipeline.vae, self.image_size)
-        self._held = _Held(pipeline, self.image_size)
+        self._held = HeldPipeline(pipeline, self.image_size)
         self.scheduler = training_scheduler(pipeline.scheduler, model)
         self._configured = False
 
@@ -164,7 +161,7 @@ class Personalization(LightningModule):
         for tokenizer, _ in text_encoders(pipeline):
             tokenize(tokenizer, data.longest_prompts())  # refuse prompts that are too long now, not mid-run
         self.fine_tuning.prepare(pipeline)
-        cast_training_params(list(self._networks()), torch.float32)  # the frozen weights may be in half precision
+        cast_training_params(list(self._held.networks()), torch.float32)  # the frozen weights may be in half precision
         freeze_unread(pipeline)  # after the cast, so that its dtype matches the trained layers beside it
         self.trained = nn.ParameterDict(trained_weights(pipeline))
 
@@ -207,7 +204,7 @@ class Personalization(LightningModule):
     def on_fit_start(self) -> None:
         """Move the networks to the device, in the memory layout that trains fastest there."""
         pipeline = self._held.pipeline
-        for network in self._networks():
+        for network in self._held.networks():
             network.to(self.device)
         pipeline.unet.to(memory_format=torch.channels_last)
         if self.device.type == "cpu":
@@ -218,7 +215,7 @@ class Personalization(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Set the networks to training mode (dropout, checkpointing); :meth:`pipeline` resets it."""
-        for network in self._networks():
+        for network in self._held.networks():
             network.train()
 
     def on_train_epoch_end(self) -> None:
@@ -277,23 +274,13 @@ class Personalization(LightningModule):
         dropped = (torch.rand(len(batch.prompts)) < self.drop_prompt).tolist()
         prompts = ["" if empty else prompt for prompt, empty in zip(batch.prompts, dropped, strict=True)]
         if self.fine_tuning.text_encoder:
-            return self._encode([*prompts, *batch.prior_prompts])
-        conditioning = self._encode(prompts)
+            return self._held.encode([*prompts, *batch.prior_prompts])
+        conditioning = self._held.encode(prompts)
         if not batch.prior_prompts:
             return conditioning
         with torch.no_grad():
             prior = self._held.prior_prompts(batch.prior_prompts)
         return Conditioning.cat([conditioning, prior.to(conditioning.states.dtype)])
-
-    def _encode(self, prompts: list[str]) -> Conditioning:
-        pipeline = self._held.pipeline
-        distinct = sorted(set(prompts) - {""})
-        # The empty prompt comes first: it also looks an identity up, so every parameter gets a gradient.
-        parts = [encode_unconditional(pipeline, self.image_size)] if "" in prompts else []
-        if distinct:
-            parts.append(encode_prompts(pipeline, distinct, self.image_size))
-        places = {prompt: place for place, prompt in enumerate([""] * ("" in prompts) + distinct)}
-        return Conditioning.cat(parts).take([places[prompt] for prompt in prompts])
 
     # Results.
 
@@ -304,7 +291,7 @@ class Personalization(LightningModule):
 
     def pipeline(self) -> Pipeline:
         """Return a sampling pipeline with the identities' names; it shares the module's weights."""
-        for network in self._networks():
+        for network in self._held.networks():
             network.to(self.device).eval()
         return self._held.pipeline
 
@@ -355,23 +342,6 @@ class Personalization(LightningModule):
                 found=self.trainer.precision,
                 remedy=f"use --trainer.precision {wanted}, or --model.frozen_dtype float32",
             )
-
-    def _networks(self) -> Iterable[Any]:
-        pipeline = self._held.pipeline
-        return (pipeline.unet, pipeline.vae, *(encoder for _, encoder in text_encoders(pipeline)))
-
-
-class _Held:
-    """The pipeline, outside the module's state dict; copies of the module (weight averages) share it."""
-
-    def __init__(self, pipeline: Pipeline, image_size: tuple[int, int]) -> None:
-        self.pipeline = pipeline
-        self.prior_prompts = PromptCache(pipeline, image_size, capacity=1024)
-        names = [name for name in ("tokenizer", "tokenizer_2") if getattr(pipeline, name, None) is not None]
-        self.tokenizers = {name: copy.deepcopy(getattr(pipeline, name)) for name in names}  # before names are added
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Held:
-        return self
 
 
 def _portable(model: str) -> str:
