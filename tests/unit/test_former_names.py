@@ -50,6 +50,11 @@ def test_other_paths_stay(path: str) -> None:
     assert former_names.current_class(path) == path
 
 
+def test_a_class_whose_module_was_renamed_is_found() -> None:
+    assert former_names.current_class("diffreid_lightning.datasets.subset.Subset") == "Subset"
+    assert "Subset" in {cls.__name__ for cls in registry.CLASSES}
+
+
 def test_arguments_of_other_classes_keep_their_names() -> None:
     settings = {"model": {"class_path": "a.b.Mine", "init_args": {"colour": 1, "licence": "mine"}}, "licence": "mit"}
     assert former_names.current(settings) == {"model": settings["model"], "license": "mit"}
