@@ -1,7 +1,7 @@
 """Compose the picture of the front page from a finished chain: real images, generated images, and which are kept.
 
-python -m diffreid_lightning pipeline --root runs/front --identities 24 --until select
-python docs/front_picture.py runs/front --people 195 108 255 --out docs/images/real_generated_kept.jpg
+python -m diffreid_lightning pipeline
+python docs/front_picture.py runs/tour --people 5 194 160 --out docs/images/real_generated_kept.jpg
 """
 
 from __future__ import annotations
