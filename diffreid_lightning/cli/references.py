@@ -50,7 +50,7 @@ def resolve_references(written: Mapping[str, Any], links: Mapping[str, str] | No
         try:
             resolved = OmegaConf.to_container(OmegaConf.create(tree), resolve=True)
         except (OmegaConfBaseException, RecursionError) as error:
-            wanted = _INDICES.sub("", _missing_setting(error))
+            wanted = _INDICES.sub("", _missing_setting(error, tree))
             path = (links or {}).get(wanted, wanted)
             found = None if wanted in added or not wanted else find_value(tree, path)
             if found is None:
@@ -167,10 +167,19 @@ def _drop(node: Any, keys: Path) -> None:
     del parent[keys[-1]]
 
 
-def _missing_setting(error: BaseException) -> str:
+def _missing_setting(error: BaseException, tree: Mapping[str, Any]) -> str:
     """Return the full path of the setting that a reference does not find; "" for any other error."""
     found = _NOT_FOUND.search(str(error))
-    return "" if found is None else found[2] or found[1]
+    if found is None:
+        return ""
+    place = str(getattr(error, "full_key", None) or "")
+    # OmegaConf 2.3.1 names a relative reference without its dots, and not what it resolves to.
+    relative = re.search(r"\$\{(\.+)" + re.escape(found[1].lstrip(".")) + r"\}", _text_at(tree, place))
+    if found[2] or relative is None:
+        return found[2] or found[1]
+    parents = split_path(place)[: -len(relative[1])]
+    path = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in (*parents, found[1].lstrip(".")))
+    return path.removeprefix(".")
 
 
 def _class_of(node: Any, bases: tuple[type, ...]) -> type | None:
@@ -208,7 +217,7 @@ def _worded(error: BaseException, tree: Mapping[str, Any]) -> UserError:
             found=_text_at(tree, place) or text,
             remedy=r"correct it; where ${ is part of the text itself, write \${",
         )
-    wanted = _missing_setting(error)
+    wanted = _missing_setting(error, tree)
     guess = nearest(wanted, (path for path in _paths(tree) if path not in wanted), cutoff=0.7) if wanted else None
     return UserError(
         f"A reference{where} leads nowhere.",

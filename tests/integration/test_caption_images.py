@@ -38,17 +38,18 @@ NEIGHBORS = {
         ("brown", "red"), ("yellow", "beige"), ("orange", "yellow"), ("green", "black"),
     )
 }  # fmt: skip
-SMALL = ("predict", "--config=stages/caption", "--data.num_workers=0", "--data.batch_size=8")
+COLORS = "--model=ColorCaptioner"
+SMALL = ("predict", "--config=stages/caption", COLORS, "--data.num_workers=0", "--data.batch_size=8")
 
 
 @pytest.fixture(scope="module")
 def captioned(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    """What the default config writes."""
+    """What the stage writes with the captioner that has no weights."""
     folder = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr("sys.argv", ["diffreid_lightning"])
-        words = ["predict", "--config", "stages/caption", "--data.source=miniperson", "--data.num_workers=0"]
+        words = ["predict", "--config", "stages/caption", COLORS, "--data.source=miniperson", "--data.num_workers=0"]
         assert main(words) == 0
     return Manifest.read(folder / "runs/tour/caption")
 

@@ -78,7 +78,7 @@ def test_settings_and_weights_are_part_of_the_key(tmp_path: Path) -> None:
     torch.manual_seed(0)
     AttributeNetwork({"person": ("man", "woman"), "upper": ("shirt",)}, (2, 2, 2, 2)).save(tmp_path / "own", {})
     own = ReaderCaptioner(str(tmp_path / "own"))
-    assert own.captions([Image.new("RGB", (64, 128), "red")])[0].endswith("wearing a shirt")
+    assert own.captions([Image.new("RGB", (64, 128), "red")])[0].endswith("wearing a red shirt")
     keys = [own.cache_key, ReaderCaptioner().cache_key, ReaderCaptioner(confidence=0.9).cache_key]
     assert len({str(key) for key in keys}) == 3
 

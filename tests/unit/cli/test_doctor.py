@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from diffreid_lightning.captioning import reader_captioner
 from diffreid_lightning.cli import main
 from diffreid_lightning.cli.commands import doctor
 from diffreid_lightning.datasets import MiniPerson
@@ -38,9 +39,10 @@ def test_damaged_files_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(MiniPerson, "root", archive, raising=False)
     monkeypatch.setattr(MiniPerson, "__init__", lambda self, domain, strict=False: None)
     monkeypatch.setattr(MiniPerson, "manifest", lambda self: range(7))
-    assert [mark for mark, *_ in doctor._embedded()] == [doctor.BROKEN] * 3
+    monkeypatch.setattr(reader_captioner, "reader_folder", lambda name: tmp_path / "tiny-reader")
+    assert [mark for mark, *_ in doctor._embedded()] == [doctor.BROKEN] * 4
     (model / "unet/diffusion_pytorch_model.safetensors").unlink()
-    assert [mark for mark, *_ in doctor._embedded()][-1] == doctor.BROKEN
+    assert [mark for mark, *_ in doctor._embedded()][-2] == doctor.BROKEN
 
 
 def test_a_missing_requirement_breaks_the_chain_and_a_missing_extra_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
