@@ -10,11 +10,14 @@ import sys
 import time
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import pytest
 
 from diffreid_lightning.pipeline import forked_command
 from diffreid_lightning.pipeline.forked_command import _set_threads, _unblock, fork_server, start_server
+
+ROOT = Path(__file__).parents[3]
 
 
 def report(threads: str, writer: Connection) -> None:
@@ -50,5 +53,6 @@ def serve() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="commands are forked under Linux alone")
 def test_commands_have_their_threads_and_the_server_outlives_a_signal_to_all() -> None:
     script = f"from {__name__} import serve; serve()"
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, cwd=ROOT)
+    assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout) == [[2, 2, -signal.SIGTERM], [2, 1, -signal.SIGTERM], None]
