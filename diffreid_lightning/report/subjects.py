@@ -145,7 +145,13 @@ def _describe_chain(root: Path, name: str, budget: PictureBudget) -> Subject:
     records = order_stages(root)
     times = [(stage, format_seconds(record.seconds) if record else "not ended") for stage, record in records.items()]
     total = sum(record.seconds for record in records.values() if record is not None)
-    blocks = [table("Stages of the chain in order", ("stage", "time"), [*times, ("all", format_seconds(total))])]
+    blocks = [
+        table(
+            "Stages of the chain in the order in which they ended; some may have run at once",
+            ("stage", "time"),
+            [*times, ("sum", format_seconds(total))],
+        )
+    ]
     selected = any(is_selection(root / stage) for stage in records)
     real = _find_real(root / stage for stage in records)
     parts = {stage: describe_stage(root / stage, stage, 3, budget, real, not selected) for stage in records}
