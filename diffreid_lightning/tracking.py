@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 from urllib.parse import urlparse
 
+from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
@@ -191,6 +192,16 @@ class WandbTracker(WandbLogger):
         run.define_metric(_STEP)
         run.define_metric("*", step_metric=_STEP, step_sync=True)
         return run
+
+
+def log_summary(trainer: Trainer, values: Mapping[str, float]) -> None:
+    """Put numbers of a whole run into the summary of its W&B runs; on rank zero."""
+    for logger in trainer.loggers if trainer.is_global_zero else ():
+        if isinstance(logger, WandbTracker):
+            with logger.tolerate_failures():
+                summary = logger.experiment.summary
+                if hasattr(summary, "update"):  # a disabled run has none
+                    summary.update(dict(values))
 
 
 def tolerate_failures(logger: WandbLogger) -> AbstractContextManager[None]:

@@ -87,17 +87,32 @@ class ReaderCaptioner(Captioner):
         """
         view = evaluation_view(image, SIZE).to(self.device).float().div_(255)
         both = torch.stack([view, view.flip(-1)]).to(next(self.network.parameters()).dtype)
-        found = {}
+        found, scored = {}, {}
         for (name, words), logits in zip(
             self.network.values.items(),
             split_logits(self.network(both).float(), self.network.values),
             strict=True,
         ):
             scores = (logits[0] + logits[1, mirrored_order(words)]).div(2).softmax(0)
+            scored[name] = dict(zip(words, scores.tolist(), strict=True))
             best = int(scores.argmax())
             sure = name in _NEEDED or float(scores[best]) >= self.confidence
             found[name] = words[best] if sure else ""
-        return found
+        return {**found, **_outfit(scored)}
+
+
+def _outfit(scored: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
+    """Return the likeliest pair of garments: nothing is worn below a dress, and something below all others."""
+    pairs = {
+        (upper, lower): above * below
+        for upper, above in scored.get("upper", {}).items()
+        for lower, below in scored.get("lower", {}).items()
+        if (upper == "dress") == (lower == "")
+    }
+    if not pairs:
+        return {}
+    upper, lower = max(pairs, key=lambda pair: pairs[pair])
+    return {"upper": upper, "lower": lower}
 
 
 def reader_folder(model: str) -> Path:

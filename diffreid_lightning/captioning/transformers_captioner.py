@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +29,7 @@ _TASKS = {
     "florence2": "<CAPTION>",
     "kosmos-2": "An image of",
 }
+_ARTICLE = re.compile(r"^(?:an?|the) ")
 _PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 
 
@@ -41,8 +43,9 @@ class TransformersCaptioner(Captioner):
     Args:
         model: a hub id (``owner/name``, optionally ``@revision``) or the path of a folder that holds a copy.
         prompt: begin of the caption ("a photo of"; it is removed again), a question ("Question: what does the person
-            wear? Answer:"), or the message to a chat model; of several, the answers are joined by commas. "" is no
-            prompt; models that need one, as InstructBLIP and PaliGemma, are then asked for a description.
+            wear? Answer:"), or the message to a chat model. "" is no prompt; models that need one, as InstructBLIP and
+            PaliGemma, are then asked for a description. A mapping asks several questions: its values are the phrases
+            ("seen from the {}") that take the answers, and are joined by commas.
         max_new_tokens: length limit of an answer in tokens.
         num_beams: width of the beam search; 1 is greedy.
         dtype: data type of the weights; ``auto`` keeps the stored one.
@@ -56,7 +59,7 @@ class TransformersCaptioner(Captioner):
     def __init__(
         self,
         model: str = "Salesforce/blip2-opt-2.7b",
-        prompt: str | list[str] = "",
+        prompt: str | dict[str, str] = "",
         max_new_tokens: int = 40,
         num_beams: int = 1,
         dtype: DType = "auto",
@@ -87,14 +90,16 @@ class TransformersCaptioner(Captioner):
         lacking = sorted(report["missing_keys"])
         if lacking:
             raise _cannot_caption(model, self._folder, ValueError(f"the weights lack {shorten(lacking, 4)}"))
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt) or [""]
-        if any(prompts) and not hasattr(self.processor, "tokenizer"):
+        asked = {prompt: "{}"} if isinstance(prompt, str) else dict(prompt) or {"": "{}"}
+        if any(asked) and not hasattr(self.processor, "tokenizer"):
             raise UserError(
                 f"The captioner {model} takes no prompt.",
                 found=f"{type(loaded).__name__}, which takes only images",
                 remedy="leave model.prompt empty, or choose a model that takes text as well, such as BLIP-2",
             )
-        self.prompts = [each or self._own_task(loaded.config.model_type) for each in prompts]
+        self.phrases = {
+            question or self._own_task(loaded.config.model_type): phrase for question, phrase in asked.items()
+        }
         self.tokenizer.padding_side = "left"  # generation continues at the end of the prompt
         loaded.eval().requires_grad_(False)
         # The trainer must not move a model that transformers has placed, so it is not registered then.
@@ -113,16 +118,17 @@ class TransformersCaptioner(Captioner):
         return {
             **super().cache_key,
             "weights": _content_hash(self._folder),
-            "prompt": self.prompts[0] if len(self.prompts) == 1 else self.prompts,
+            "prompt": self.phrases,
             "max_new_tokens": self.max_new_tokens,
             "num_beams": self.num_beams,
             "dtype": self.dtype_name,
         }
 
     def captions(self, images: list[Image.Image]) -> list[str]:
-        """Caption images as one batch; of several answers, the same one is said once."""
-        answers = zip(*(self._answer(images, prompt) for prompt in self.prompts), strict=True)
-        return [", ".join(dict.fromkeys(filter(None, said))) for said in answers]
+        """Caption images as one batch; what is answered twice is said once."""
+        answers = zip(*(self._answer(images, question) for question in self.phrases), strict=True)
+        filled = (map(_fill, self.phrases.values(), said) for said in answers)
+        return [", ".join(dict.fromkeys(filter(None, parts))) for parts in filled]
 
     def _answer(self, images: list[Image.Image], prompt: str) -> list[str]:
         """Return the model's answer to a prompt for each image."""
@@ -159,6 +165,11 @@ class TransformersCaptioner(Captioner):
         if prompt:
             return self.processor(images=images, text=[prompt] * len(images), return_tensors="pt", padding=True)
         return self.processor(images=images, return_tensors="pt")
+
+
+def _fill(phrase: str, answer: str) -> str:
+    """Put an answer into its phrase, without an article where the phrase has one; "" for no answer."""
+    return phrase.replace("{}", _ARTICLE.sub("", answer) if "the {}" in phrase else answer) if answer else ""
 
 
 def _clean(text: str, prompt: str) -> str:

@@ -20,7 +20,8 @@ from diffreid_lightning import config_files
 from diffreid_lightning.cli import resume_settings, run_folder, start_checkpoint
 from diffreid_lightning.cli.run_description import describe_run, earlier_summary
 from diffreid_lightning.storage.atomic import replace_file
-from diffreid_lightning.tracking import WandbTracker, recorded_as, tracking_mode
+from diffreid_lightning.tracking import WandbTracker, log_summary, recorded_as, tracking_mode
+from diffreid_lightning.training.throughput import Throughput
 from diffreid_lightning.training.trainer_parts import callbacks_of
 
 _LIGHTNINGS_NAME = "lightning_logs"  # what Lightning's loggers are called where nobody has named them
@@ -62,6 +63,7 @@ class RunRecord(SaveConfigCallback):
         self._began: float | None = None
         self._seconds: dict[str, float] = {}
         self._metrics: dict[str, dict[str, float]] = {}
+        self._throughput = Throughput()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let W&B start at its first use; the trainer has asked every logger for its run by now."""
@@ -114,10 +116,14 @@ class RunRecord(SaveConfigCallback):
             self._metrics = {} if earlier is None else {split: dict(found) for split, found in earlier.metrics.items()}
             rank_zero_info(resume_settings.describe_nothing_left(trainer, self._changes))
         self._summarize(trainer, pl_module, "fit")
+        log_summary(trainer, self._throughput.measure(trainer))
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """Record a fit that has trained a step."""
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *args: Any
+    ) -> None:
+        """Record a fit that has trained a step, and count its images."""
         self._record(trainer, pl_module)
+        self._throughput.count(batch)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record a ``validate`` command, not a validation within fit."""

@@ -41,7 +41,8 @@ def use_onednn(network: nn.Module) -> None:
 
 def _takes(states: Tensor) -> bool:
     plain = states.device.type == "cpu" and states.dtype == torch.float32
-    return plain and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    usual = torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling()
+    return plain and not usual
 
 
 class _Linear(nn.Linear):

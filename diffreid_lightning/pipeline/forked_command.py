@@ -12,10 +12,11 @@ import runpy
 import signal
 import sys
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing import forkserver, reduction, resource_tracker
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from diffreid_lightning.cores import THREADS
@@ -25,6 +26,7 @@ _PACKAGE = __package__.partition(".")[0]
 _PRELOADED = (__name__, f"{_PACKAGE}.cli.lightning_cli", "wandb.sdk.launch")
 #: signals that may come to the whole process group; not all of them are on every system
 _TO_ALL = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_served: int | None = None  # stamp of the code that the server has imported
 
 
 class Descriptor:
@@ -58,7 +60,10 @@ def start_server(threads: str) -> None:
     Args:
         threads: ``OMP_NUM_THREADS`` of its commands, which libraries read as they are loaded.
     """
+    global _served
     fork_server()
+    if _served is None:
+        _served = _code_stamp()
     resource_tracker.ensure_running()  # it unblocks signals
     before = os.environ.get(THREADS)
     os.environ[THREADS] = threads
@@ -72,6 +77,27 @@ def start_server(threads: str) -> None:
             del os.environ[THREADS]
         else:
             os.environ[THREADS] = before
+
+
+def serves_present_code() -> bool:
+    """Return true unless a file of the package has changed since the server has imported it."""
+    return _served in (None, _code_stamp())
+
+
+def _code_stamp() -> int:
+    files = (Path(__file__).parents[1]).rglob("*.py")
+    return hash(frozenset((str(file), file.stat().st_mtime_ns) for file in files))
+
+
+@contextmanager
+def _hide_main() -> Iterator[None]:
+    """Hide this process's main module: a child would run a script that has no guard once more."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 class ForkedCommand:
@@ -91,7 +117,8 @@ class ForkedCommand:
         kept = None if held is None else Descriptor(held)
         arguments = (list(words), dict(environment), Path.cwd(), Descriptor(output), kept, reader)
         self._process = context.Process(target=_run, args=arguments)
-        self._process.start()
+        with _hide_main():
+            self._process.start()
         reader.close()
 
     def poll(self) -> int | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from diffreid_lightning.cores import share_threads
-from diffreid_lightning.pipeline.forked_command import ForkedCommand
+from diffreid_lightning.pipeline.forked_command import ForkedCommand, serves_present_code
 from diffreid_lightning.pipeline.graph import PREFIX
 from diffreid_lightning.pipeline.stage_process import end_with_parent
 from diffreid_lightning.storage.locks import FileLock
@@ -44,10 +44,10 @@ def start_process(
         environment: all of its environment.
         output: the file its output is appended to, or the descriptor of a terminal.
         lock: of the job.
-        forked: fork it from a server that has imported everything.
+        forked: fork it from a server that has imported everything, unless the package has changed since.
     """
     with open(output, "ab", closefd=isinstance(output, Path)) as file:
-        if forked:
+        if forked and serves_present_code():
             return ForkedCommand(words, environment, file.fileno(), lock.handle)
         return subprocess.Popen(
             [sys.executable, "-m", "diffreid_lightning", *words],

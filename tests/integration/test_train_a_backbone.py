@@ -41,6 +41,8 @@ def test_fit_leaves_numbers_weights_config_and_a_wandb_run(tracked: Command, mar
     assert len(wandb["history"]["val/mAP"]) == 2
     assert wandb["history"]["test/rank_lists/_type"] == ["table-file"]
     assert wandb["config"]["model"]["init_args"]["backbone"] == "test_resnet"
+    assert wandb["summary"]["fit/images_per_second"] > 0
+    assert wandb["summary"]["fit/peak_memory_gib"] > 0.1
 
     for name in ("last", "best"):
         checkpoint = torch.load(run / f"checkpoints/{name}.ckpt", weights_only=True)

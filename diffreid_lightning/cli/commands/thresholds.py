@@ -47,6 +47,7 @@ def thresholds_command(words: Sequence[str]) -> int:
     images = _held_out_images(run) if args.images is None else _labeled_images(args.images, network.backbone.image_size)
     errors = held_out_errors(network, images, args.batch_size, args.num_workers)
     found = describe_thresholds(errors, args.fmr, args.fnmr)
+    measured_on = "people that the run held out" if args.images is None else str(user_path(args.images))
     (headings, *rows), note = lay_out(found)
     table = Table(*headings)
     for row in rows:
@@ -57,7 +58,10 @@ def thresholds_command(words: Sequence[str]) -> int:
     try:
         out.mkdir(parents=True, exist_ok=True)
         with replace_file(out / "thresholds.json") as file:
-            file.write_text(json.dumps({**found, "network": network.record}, indent=2) + "\n", encoding="utf-8")
+            file.write_text(
+                json.dumps({**found, "measured_on": measured_on, "network": network.record}, indent=2) + "\n",
+                encoding="utf-8",
+            )
         draw_thresholds(errors, [point["threshold"] for point in found["thresholds"]], out / "thresholds.png")
     except OSError as error:
         raise RunError(f"Nothing can be written to {out}", found=str(error), remedy="choose another --out") from error
@@ -67,7 +71,9 @@ def thresholds_command(words: Sequence[str]) -> int:
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser = CommandParser(_USAGE, __doc__)
-    parser.add_argument("run", metavar="RUN", help="the folder of a run that held people out (--data.val_share)")
+    parser.add_argument(
+        "run", metavar="RUN", help="a run folder; one that held people out (--data.val_share), or any with --images"
+    )
     help_ = "labeled images of people that the network was not trained on (default: those whom the run held out)"
     parser.add_argument("--images", metavar="PATH", help=help_)
     help_ = "share of pairs of two people that may count as one person (default: 0.01 0.001)"

@@ -11,7 +11,7 @@ from PIL import Image
 
 from diffreid_lightning.captioning.attribute_network import CONFIG, WEIGHTS, AttributeNetwork
 from diffreid_lightning.captioning.color_captioner import garment_colors
-from diffreid_lightning.captioning.reader_captioner import ReaderCaptioner, write_caption
+from diffreid_lightning.captioning.reader_captioner import ReaderCaptioner, _outfit, write_caption
 from diffreid_lightning.datasets import MiniPerson
 from diffreid_lightning.errors import UserError
 
@@ -109,3 +109,13 @@ def test_missing_words_leave_a_whole_sentence() -> None:
     )
     worn = {"person": "man", "age": "old", "upper_pattern": "striped", "upper": "shirt", "lower": "jeans"}
     assert write_caption(worn) == "an old man wearing a striped shirt, jeans"
+
+
+def test_nobody_wears_trousers_below_a_dress(crops: list[tuple[dict[str, str], Image.Image]]) -> None:
+    for _, image in crops[::4]:
+        words = ReaderCaptioner(confidence=0.0).read(image)
+        assert (words["upper"] == "dress") == (words["lower"] == "")
+    assert _outfit({"upper": {"dress": 0.6, "shirt": 0.4}, "lower": {"": 0.1, "jeans": 0.9}}) == {
+        "upper": "shirt",
+        "lower": "jeans",
+    }

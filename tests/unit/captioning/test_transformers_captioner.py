@@ -16,7 +16,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import Blip2ForConditionalGeneration, Blip2Processor
 
-from diffreid_lightning.captioning.transformers_captioner import TransformersCaptioner
+from diffreid_lightning.captioning.caption_parser import read_caption
+from diffreid_lightning.captioning.transformers_captioner import TransformersCaptioner, _fill
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest.manifest import Manifest
 from tests.fixtures.caption_models import (
@@ -57,14 +58,32 @@ def by_hand(folder: Path, image: Image.Image, prompt: str) -> str:
 
 
 def test_answers_to_several_questions_make_one_caption(blip2: Path, images: list[Image.Image]) -> None:
-    questions = ["Question: what is worn? Answer:", "a photo of", "a photo of"]
+    questions = {"Question: what is worn? Answer:": "wearing {}", "a photo of": "{}"}
     captioner = TransformersCaptioner(str(blip2), prompt=questions, max_new_tokens=6)
     with torch.inference_mode():
         captions = captioner.captions(images)
     for image, caption in zip(images, captions, strict=True):
-        answers = [by_hand(blip2, image, prompt).removeprefix(prompt).strip() for prompt in questions[:2]]
-        assert caption == ", ".join(dict.fromkeys(filter(None, answers)))
+        first, second = (by_hand(blip2, image, question).removeprefix(question).strip() for question in questions)
+        assert caption == ", ".join(filter(None, [f"wearing {first}" if first else "", second]))
     assert captioner.cache_key["prompt"] == questions
+
+
+@pytest.mark.parametrize(
+    ("side", "place", "around"),
+    [
+        ("back", "street", "seen from the back, in the street"),
+        ("from behind", "on the sidewalk", "from behind, on the sidewalk"),
+        ("the side", "a train station", "seen from the side, in the train station"),
+    ],
+)
+def test_short_answers_to_the_shipped_questions_are_read(side: str, place: str, around: str) -> None:
+    phrases = list(yaml.safe_load(SHIPPED.read_text(encoding="utf-8"))["model"]["init_args"]["prompt"].values())
+    answers = ["man", "a black jacket", "blue jeans", "a backpack", side, place]
+    read = read_caption(", ".join(map(_fill, phrases, answers)))
+    assert (read.person, [(item.noun, set(item.modifiers)) for item in read.items]) == (
+        "man", [("jacket", {"black"}), ("jeans", {"blue"}), ("backpack", set())],
+    )  # fmt: skip
+    assert read.circumstances == around
 
 
 @pytest.mark.parametrize("prompt", ["", "a photo of"])
@@ -99,9 +118,9 @@ def test_models_that_cannot_begin_by_themselves_are_asked(
     with torch.inference_mode():
         captions = captioner.captions(images)
         assert captions == [captioner.captions([image])[0] for image in images]
-    assert captioner.prompts[0], "a description is asked for"
-    assert captioner.cache_key["prompt"] == captioner.prompts[0], "what was asked is noted"
-    captioner.prompts = [""]
+    assert all(captioner.phrases), "a description is asked for"
+    assert captioner.cache_key["prompt"] == captioner.phrases, "what was asked is noted"
+    captioner.phrases = {"": "{}"}
     with pytest.raises(UserError, match=r"--model\.prompt"), torch.inference_mode():
         captioner.captions(images)
 

@@ -56,3 +56,33 @@ def test_commands_have_their_threads_and_the_server_outlives_a_signal_to_all() -
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, cwd=ROOT)
     assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout) == [[2, 2, -signal.SIGTERM], [2, 1, -signal.SIGTERM], None]
+
+
+def test_a_changed_file_of_the_package_ends_the_use_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert forked_command.serves_present_code(), "no server, or one with this code"
+    monkeypatch.setattr(forked_command, "_served", forked_command._code_stamp())
+    assert forked_command.serves_present_code()
+    monkeypatch.setattr(forked_command, "_served", 0)
+    assert not forked_command.serves_present_code()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="commands are forked under Linux alone")
+def test_a_script_without_a_guard_is_not_run_again(tmp_path: Path) -> None:
+    """A script that starts a command at its top level writes its line once."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, time\n"
+        "from pathlib import Path\n"
+        "print('begun', flush=True)\n"
+        "from diffreid_lightning.pipeline import forked_command\n"
+        "forked_command._PRELOADED = (forked_command.__name__,)\n"
+        "out = os.open('out.txt', os.O_CREAT | os.O_WRONLY)\n"
+        "command = forked_command.ForkedCommand(['--version'], {**os.environ, 'OMP_NUM_THREADS': '1'}, out, None)\n"
+        "while command.poll() is None: time.sleep(0.05)\n"
+        "print(command.poll(), Path('out.txt').read_text()[:18])\n",
+        encoding="utf-8",
+    )
+    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.split("\n")[0] == "begun" and ended.stdout.count("begun") == 1
+    assert "0 diffreid_lightning" in ended.stdout
