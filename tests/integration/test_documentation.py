@@ -135,7 +135,8 @@ def write_own_files() -> None:
     """Write what the pages suppose in the working folder: a config, a module, the tools of a clone."""
     Path("my.yaml").write_text("trainer: {max_epochs: 1}\n", encoding="utf-8")
     Path("grid.yaml").write_text(blocks(ROOT / "docs/guide/benchmark.md", "yaml")[0][0], encoding="utf-8")
-    Path("tools").symlink_to(ROOT / "tools")
+    for folder in ("tools", "experiments"):
+        Path(folder).symlink_to(ROOT / folder)
     examples = "\n".join(blocks(page, "python")[0][0] for page in EXAMPLES)
     Path("my_module.py").write_text(examples, encoding="utf-8")
 
