@@ -119,6 +119,21 @@ def split_logits(logits: Tensor, values: Values) -> tuple[Tensor, ...]:
     return logits.split([len(words) for words in values.values()], dim=1)
 
 
+def average_mirrored(logits: Tensor, mirrored: Tensor, values: Values) -> dict[str, Tensor]:
+    """Average the logits of images and of their mirror images, in which left and right have changed places.
+
+    Args:
+        logits: (B, V) of the images.
+        mirrored: (B, V) of the same images, mirrored.
+        values: the attributes and their words, V in all.
+
+    Returns:
+        (B, words) for each attribute.
+    """
+    pairs = zip(values.items(), split_logits(logits, values), split_logits(mirrored, values), strict=True)
+    return {name: (one + other[:, mirrored_order(words)]) / 2 for (name, words), one, other in pairs}
+
+
 def mirrored_order(words: tuple[str, ...]) -> list[int]:
     """Number the words of an attribute as they are after a horizontal flip: left and right change places."""
     swapped = [" ".join({"left": "right", "right": "left"}.get(w, w) for w in word.split(" ")) for word in words]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -52,6 +55,17 @@ class Captioner(LightningModule, ABC):
         captions = [None if problem else next(texts) for problem in problems]
         columns = {CAPTION: pa.array(captions, pa.string()), PROBLEM: pa.array(problems, pa.string())}
         return StageRows(batch.number, pa.table(columns))
+
+
+def hash_files(files: Iterable[Path]) -> str:
+    """Hash the files of a model, by name and content, in the order of their paths: SHA-256, 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        digest.update(file.name.encode())
+        with file.open("rb") as handle:
+            while block := handle.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def _too_small(image: Image.Image) -> str | None:

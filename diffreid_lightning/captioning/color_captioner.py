@@ -8,6 +8,7 @@ from PIL import Image
 
 from diffreid_lightning.captioning.base import Captioner
 from diffreid_lightning.captioning.color_names import COLORS, lab_in_neutral_light, lab_of, name_colors
+from diffreid_lightning.captioning.consensus import with_article
 from diffreid_lightning.captioning.person_mask import (
     HIPS,
     LEGS,
@@ -50,9 +51,8 @@ def describe_colors(image: Image.Image) -> str:
     """
     crop = _Crop(image)
     top, below = crop.garment_colors()
-    article = "an" if top.startswith("o") else "a"
     garment = "shorts" if _bare_legs(crop.seen, crop.neutral, crop.weights) else "trousers"
-    caption = f"a person wearing {article} {top} top and {below} {garment}"
+    caption = f"a person wearing {with_article(f'{top} top')} and {below} {garment}"
     lightness = surroundings(crop.seen)
     if lightness < _DARK:
         return f"{caption}, in the dark"

@@ -58,7 +58,8 @@ def measure_yield(described: Sequence[Consensus]) -> dict[str, float]:
         hair, a bag; and of the images with circumstances.
     """
     parsed = [read_caption(each.description) for each in described]
-    upper, lower = (lexicon.TOP, lexicon.JACKET, lexicon.SUIT, lexicon.DRESS), (*lexicon.WORN[3], lexicon.DRESS)
+    upper = (lexicon.TOP, lexicon.JACKET, lexicon.SUIT, lexicon.DRESS)
+    lower = (lexicon.TROUSERS, lexicon.SHORTS, lexicon.SKIRT, lexicon.DRESS)
     colors = frozenset(lexicon.COLORS.values())
     found: dict[str, list[bool]] = {}
     for name, kinds in (("upper garment", upper), ("lower garment", lower)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,9 @@ from diffreid_lightning.captioning.attribute_network import (
     TINY_READER,
     WEIGHTS,
     AttributeNetwork,
-    mirrored_order,
-    split_logits,
+    average_mirrored,
 )
-from diffreid_lightning.captioning.base import Captioner
+from diffreid_lightning.captioning.base import Captioner, hash_files
 from diffreid_lightning.captioning.color_captioner import garment_colors
 from diffreid_lightning.captioning.consensus import with_article
 from diffreid_lightning.datasets.transforms import evaluation_view
@@ -57,10 +55,8 @@ class ReaderCaptioner(Captioner):
     @property
     def cache_key(self) -> dict[str, Any]:
         """Weights and confidence."""
-        digest = hashlib.sha256()
-        for name in (CONFIG, WEIGHTS):
-            digest.update((self._folder / name).read_bytes())
-        return {**super().cache_key, "weights": digest.hexdigest(), "confidence": self.confidence}
+        weights = hash_files([self._folder / name for name in (CONFIG, WEIGHTS)])
+        return {**super().cache_key, "weights": weights, "confidence": self.confidence}
 
     def captions(self, images: list[Image.Image]) -> list[str]:
         """Caption images one by one, so that an image's words do not depend on the batch it is in."""
@@ -87,17 +83,16 @@ class ReaderCaptioner(Captioner):
         """
         view = evaluation_view(image, SIZE).to(self.device).float().div_(255)
         both = torch.stack([view, view.flip(-1)]).to(next(self.network.parameters()).dtype)
-        found, scored = {}, {}
-        for (name, words), logits in zip(
-            self.network.values.items(),
-            split_logits(self.network(both).float(), self.network.values),
-            strict=True,
-        ):
-            scores = (logits[0] + logits[1, mirrored_order(words)]).div(2).softmax(0)
-            scored[name] = dict(zip(words, scores.tolist(), strict=True))
-            best = int(scores.argmax())
-            sure = name in _NEEDED or float(scores[best]) >= self.confidence
-            found[name] = words[best] if sure else ""
+        straight, mirrored = self.network(both).float().split(1)
+        averaged = average_mirrored(straight, mirrored, self.network.values)
+        scored = {
+            name: dict(zip(words, averaged[name][0].softmax(0).tolist(), strict=True))
+            for name, words in self.network.values.items()
+        }
+        found = {}
+        for name, scores in scored.items():
+            word, probability = max(scores.items(), key=lambda pair: pair[1])
+            found[name] = word if name in _NEEDED or probability >= self.confidence else ""
         return {**found, **_outfit(scored)}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +11,7 @@ from huggingface_hub import snapshot_download
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
-from diffreid_lightning.captioning.base import Captioner
+from diffreid_lightning.captioning.base import Captioner, hash_files
 from diffreid_lightning.errors import UserError, check_range, first_line, shorten
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.storage.hub import hub_file, is_hub_id
@@ -117,7 +116,7 @@ class TransformersCaptioner(Captioner):
         """Weights and settings."""
         return {
             **super().cache_key,
-            "weights": _content_hash(self._folder),
+            "weights": hash_files({file for pattern in _PATTERNS for file in self._folder.glob(pattern)}),
             "prompt": self.phrases,
             "max_new_tokens": self.max_new_tokens,
             "num_beams": self.num_beams,
@@ -214,17 +213,6 @@ def _load_processors(folder: Path) -> tuple[Any, Any]:
     # An encoder-decoder has no processor: AutoProcessor returns only one of its two parts.
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     return AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False), tokenizer
-
-
-def _content_hash(folder: Path) -> str:
-    """Hash the files of a model: SHA-256, 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    for file in sorted({file for pattern in _PATTERNS for file in folder.glob(pattern)}):
-        digest.update(file.name.encode())
-        with file.open("rb") as handle:
-            while block := handle.read(1 << 22):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 def _cannot_caption(model: str, folder: Path, error: Exception) -> UserError:

@@ -17,6 +17,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +26,20 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from diffreid_lightning.captioning.attribute_network import AttributeNetwork, mirrored_order, split_logits
+from diffreid_lightning.captioning.attribute_network import AttributeNetwork, average_mirrored
 from diffreid_lightning.captioning.caption_parser import read_caption
 from diffreid_lightning.captioning.color_captioner import describe_colors
 from diffreid_lightning.captioning.lexicon import BAG, HAIR
 from diffreid_lightning.captioning.reader_captioner import ReaderCaptioner
 from diffreid_lightning.datasets import MiniPerson
-from diffreid_lightning.datasets.transforms import evaluation_view
 from diffreid_lightning.filtering.scorer_checkpoint import load_scorer
 from diffreid_lightning.manifest.manifest import Manifest
-from experiments.generator.guidance import interval, recognize
-from experiments.generator.tiny_sd import kernel_distances, kid_features
+from experiments.generator.guidance import Judges, measure
+from experiments.generator.tiny_sd import kid_features
 from experiments.instruments.known_people import choose_people
 from experiments.instruments.pictures import outputs, read_pictures
 from experiments.instruments.report import share_of, table, write_json
 from experiments.instruments.script import run_script
-from experiments.instruments.variety import vendi_score, within_people
 from tools.miniperson.describe import VIEW
 
 Caption = Callable[[Image.Image], str]
@@ -84,14 +83,8 @@ def caption_table(captioners: Mapping[str, Caption]) -> tuple[str, dict[str, Any
 
 def read_words(network: AttributeNetwork, pictures: torch.Tensor) -> dict[str, npt.NDArray[np.str_]]:
     """Read N pictures, (N, 3, H, W) uint8, each with its mirror image: the words of what can be asked for."""
-    straight = split_logits(outputs(network, pictures), network.values)
-    mirrored = split_logits(outputs(network, pictures.flip(-1)), network.values)
-    found = {}
-    for (name, words), one, other in zip(network.values.items(), straight, mirrored, strict=True):
-        if name in _ASKED:
-            best = (one + other[:, mirrored_order(words)]).argmax(1)
-            found[name] = np.asarray(words)[best.numpy()]
-    return found
+    averaged = average_mirrored(outputs(network, pictures), outputs(network, pictures.flip(-1)), network.values)
+    return {name: np.asarray(network.values[name])[averaged[name].argmax(1).numpy()] for name in _ASKED}
 
 
 def asked_words(attributes: Mapping[str, str]) -> dict[str, str]:
@@ -118,25 +111,12 @@ def as_asked(rows: Manifest, read: Mapping[str, npt.NDArray[np.str_]]) -> dict[s
     return found
 
 
-def measure_chain(root: Path, scorer: Any, reader: AttributeNetwork, features: torch.nn.Module) -> dict[str, Any]:
+def measure_chain(root: Path, judges: Judges, reader: AttributeNetwork) -> dict[str, Any]:
     """Measure the images that a chain generated."""
     rows = Manifest.read(root / "generate")
-    own, keys = rows.identities()
-    numbers = {key: number for number, key in enumerate(scorer.identities)}
-    labels = np.array([numbers[key] for key in keys], dtype=np.int64)[own]
-    pictures = read_pictures(rows)
-    small = [evaluation_view(rows.images.image(n), scorer.image_size) for n in rows.table["file_name"].to_pylist()]
-    hits = recognize(scorer.recognizer, torch.stack(small), labels)
-    real = choose_people(Manifest.read(root / "caption"), "train", None)
-    embedded = outputs(features, pictures).double().numpy()
-    return {
-        "images": len(rows),
-        "recognized": float(hits.mean()),
-        "interval": interval(hits, labels),
-        "kid": kernel_distances(features, read_pictures(real), {"kid": pictures})["kid"]["mean"],
-        "vendi": within_people(labels, lambda places: vendi_score(embedded[places]), 4),
-        "as_asked": as_asked(rows, read_words(reader, pictures)),
-    }
+    real = read_pictures(choose_people(Manifest.read(root / "caption"), "train", None))
+    found = measure(rows, replace(judges, real=real))
+    return {**found, "as_asked": as_asked(rows, read_words(reader, read_pictures(rows)))}
 
 
 def _row(name: str, found: Mapping[str, Any]) -> tuple[str, ...]:
@@ -157,8 +137,8 @@ def run(given: argparse.Namespace) -> None:
     roots = dict(word.split("=", 1) for word in given.chain)
     if roots:
         scorer = load_scorer(Path(next(iter(roots.values()))) / "score" / "fit-001" / "scorer")
-        reader, features = AttributeNetwork.load(given.reader), kid_features()
-        chains = {name: measure_chain(Path(root), scorer, reader, features) for name, root in roots.items()}
+        judges, reader = Judges(scorer, torch.empty(0), kid_features()), AttributeNetwork.load(given.reader)
+        chains = {name: measure_chain(Path(root), judges, reader) for name, root in roots.items()}
         texts.append(table("Generated from these captions", _HEADS, [_row(*each) for each in chains.items()]))
         print(texts[-1])
     given.out.mkdir(parents=True, exist_ok=True)

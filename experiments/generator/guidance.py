@@ -27,7 +27,7 @@ import torch
 
 from diffreid_lightning.datasets import MiniPerson
 from diffreid_lightning.datasets.transforms import evaluation_view
-from diffreid_lightning.filtering.scorer_checkpoint import Recognizer, load_scorer
+from diffreid_lightning.filtering.scorer_checkpoint import Recognizer, ScorerFolder, load_scorer
 from diffreid_lightning.generation.diversity import ComposedGuidance, Diversity, NoDiversity, SDEdit
 from diffreid_lightning.generation.module import GenerationModule
 from diffreid_lightning.manifest.manifest import Manifest
@@ -86,6 +86,28 @@ def strategy_of(setting: Setting) -> Diversity:
     return {"composed": ComposedGuidance, "none": NoDiversity, "sdedit": SDEdit}[setting.strategy]()
 
 
+@dataclass(frozen=True)
+class Judges:
+    """Measure images of people by networks that did not draw them.
+
+    Args:
+        scorer: of a finished chain.
+        real: (N, 3, H, W) uint8 real images of the people.
+        features: network for KID and variety.
+    """
+
+    scorer: ScorerFolder
+    real: torch.Tensor
+    features: torch.nn.Module
+
+    def labels(self, rows: Manifest) -> npt.NDArray[np.int64]:
+        """Number the people of N rows as the scorer does, (N,)."""
+        numbers = {key: number for number, key in enumerate(self.scorer.identities)}
+        own, keys = rows.identities()
+        found: npt.NDArray[np.int64] = np.array([numbers[key] for key in keys], dtype=np.int64)[own]
+        return found
+
+
 def recognize(network: Recognizer, pictures: torch.Tensor, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     """Tell which pictures (N, 3, H, W) uint8 the classifier takes for the person of their label."""
 
@@ -110,13 +132,14 @@ def interval(hits: npt.NDArray[np.bool_], people: npt.NDArray[np.int64]) -> tupl
     return float(low), float(high)
 
 
-def measure(rows: Manifest, given: _Bench) -> dict[str, Any]:
+def measure(rows: Manifest, given: Judges) -> dict[str, Any]:
     """Measure images of people, each at the size that a network was trained with."""
     pictures, labels = read_pictures(rows), given.labels(rows)
     small = [
-        evaluation_view(rows.images.image(name), given.scorer_size) for name in rows.table["file_name"].to_pylist()
+        evaluation_view(rows.images.image(name), given.scorer.image_size)
+        for name in rows.table["file_name"].to_pylist()
     ]
-    hits = recognize(given.scorer, torch.stack(small), labels)
+    hits = recognize(given.scorer.recognizer, torch.stack(small), labels)
     features = outputs(given.features, pictures).double().numpy()
     distances = kernel_distances(given.features, given.real, {"kid": pictures})["kid"]
     return {
@@ -131,20 +154,11 @@ def measure(rows: Manifest, given: _Bench) -> dict[str, Any]:
 @dataclass(frozen=True)
 class _Bench:
     model: str
-    scorer: Recognizer
-    scorer_size: tuple[int, int]
-    numbers: dict[tuple[str, str, int], int]
+    judges: Judges
     people: Manifest
-    real: torch.Tensor
     held_out: torch.Tensor
-    features: torch.nn.Module
     drawing: Drawing
     work: Path
-
-    def labels(self, rows: Manifest) -> npt.NDArray[np.int64]:
-        own, keys = rows.identities()
-        found: npt.NDArray[np.int64] = np.array([self.numbers[key] for key in keys], dtype=np.int64)[own]
-        return found
 
 
 def measure_setting(bench: _Bench, setting: Setting) -> dict[str, Any]:
@@ -166,7 +180,7 @@ def measure_setting(bench: _Bench, setting: Setting) -> dict[str, Any]:
     )
     if not file.exists():
         drawn = draw_with(module, bench.people, bench.drawing, 0, bench.work)
-        found = measure(drawn.manifest, bench)
+        found = measure(drawn.manifest, bench.judges)
         seconds = 1 / drawn.images_per_second
         write_json(file, {"setting": asdict(setting), "evaluations": drawn.evaluations, "seconds": seconds, **found})
     return dict(json.loads(file.read_text(encoding="utf-8")))
@@ -196,17 +210,12 @@ def draw_picture(found: list[tuple[Setting, dict[str, Any]]], file: Path) -> Non
 
 def open_bench(given: argparse.Namespace) -> _Bench:
     """Read a chain's people, model and scorer."""
-    scorer = load_scorer(given.root / "score" / "fit-001" / "scorer")
     people = choose_people(Manifest.read(given.root / "caption"), "train", given.identities)
     return _Bench(
         str(given.root / "personalize" / "fit-001" / "personalized"),
-        scorer.recognizer,
-        scorer.image_size,
-        {key: number for number, key in enumerate(scorer.identities)},
+        Judges(load_scorer(given.root / "score" / "fit-001" / "scorer"), read_pictures(people), kid_features()),
         people,
-        read_pictures(people),
         read_pictures(choose_people(MiniPerson(given.domain).manifest(), "val", None)),
-        kid_features(),
         Drawing(images=given.images),
         given.work,
     )
@@ -235,8 +244,8 @@ def run(given: argparse.Namespace) -> None:
     for setting in settings():
         found.append((setting, measure_setting(bench, setting)))
         print(" | ".join(_row(*found[-1])), flush=True)
-    real = measure(bench.people, bench)
-    real["kid"] = kernel_distances(bench.features, bench.real, {"val": bench.held_out})["val"]["mean"]
+    real = measure(bench.people, bench.judges)
+    real["kid"] = kernel_distances(bench.judges.features, bench.judges.real, {"val": bench.held_out})["val"]["mean"]
     rows = [_row("real images", {**real, "evaluations": None, "seconds": None})]
     text = table("Sampler settings", _HEADS, [*rows, *(_row(*each) for each in found)])
     print(text)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Generator, Tensor
 
-from diffreid_lightning.captioning.attribute_network import AttributeNetwork, split_logits
+from diffreid_lightning.captioning.attribute_network import AttributeNetwork, average_mirrored
 from diffreid_lightning.devices import fastest_device
 from diffreid_lightning.manifest.manifest import Manifest
 from experiments.instruments.attribute_labels import (
@@ -26,14 +26,13 @@ from experiments.instruments.pictures import content_key, outputs, read_pictures
 from experiments.instruments.reader_training import Recipe, train_once
 from experiments.instruments.report import Share, share_of
 from tools.reader import augment
+from tools.reader.datamodule import join_people, mirror_targets
 from tools.reader.labels import COVERED_BY_COAT, UNKNOWN
 from tools.reader.training import attribute_loss
 
 View = Callable[[Tensor, Tensor, Generator], tuple[Tensor, Tensor]]
 """Augments (B, 3, 128, 64) uint8 and (B, A) int64 on the CPU: images in 0..1, and what is to be read of them."""
 
-_VIEW, _SEX = list(VALUES).index("view"), list(VALUES).index("sex")
-MIRRORED_VIEW = torch.tensor([VALUES["view"].index(view) for view in ("front", "back", "right", "left")])
 _RECIPE = Recipe(epochs=30, batch_size=96, rate=2e-3, seed=11)
 
 
@@ -68,19 +67,10 @@ def training_view(pictures: Tensor, targets: Tensor, generator: Generator) -> tu
         images: (B, 3, 128, 64) in 0..1.
         targets: (B, 4); view and sex of joined images are unknown, -100.
     """
-    count = len(pictures)
-    targets = targets.clone()
     pictures, mirrored = augment.shift_and_mirror(pictures, 5, generator)
-    targets[mirrored, _VIEW] = MIRRORED_VIEW[targets[mirrored, _VIEW]]
-    joined = augment.choose(count, 0.4, generator)
-    partners = torch.randperm(count, generator=generator)
-    cuts = torch.randint(56, 67, (count,), generator=generator)  # about the waist
-    pictures = augment.replace_where(
-        joined, augment.join(pictures, pictures[partners.to(pictures.device)], cuts), pictures
-    )
-    lower = list(VALUES).index("lower_colour")
-    targets[joined, lower] = targets[partners, lower][joined]
-    targets[joined, _VIEW] = targets[joined, _SEX] = UNKNOWN
+    targets = mirror_targets(targets, mirrored, VALUES)
+    names = [name.replace("colour", "color") for name in VALUES]
+    pictures, targets = join_people(pictures, targets, 0.4, names, generator)
     return augment.tone(to_floats(pictures), 0.12, 0.03, generator), targets
 
 
@@ -112,12 +102,8 @@ def read_attributes(network: AttributeNet, pictures: Tensor) -> Tensor:
     Returns:
         (N, A) int64, in the order of the network's values.
     """
-    scores = split_logits(outputs(network, pictures), network.values)
-    mirrored = split_logits(outputs(network, pictures.flip(-1)), network.values)
-    read = []
-    for name, one, other in zip(network.values, scores, mirrored, strict=True):
-        read.append((one + (other[:, MIRRORED_VIEW] if name == "view" else other)).argmax(1))
-    return torch.stack(read, dim=1)
+    averaged = average_mirrored(outputs(network, pictures), outputs(network, pictures.flip(-1)), network.values)
+    return torch.stack([scores.argmax(1) for scores in averaged.values()], dim=1)
 
 
 def agreement(read: Tensor, asked: Tensor) -> dict[str, Share]:

@@ -17,11 +17,12 @@ from torch import Generator, Tensor
 
 from diffreid_lightning.manifest.manifest import Manifest
 from experiments.instruments.attribute_labels import VALUES, Values, encode
-from experiments.instruments.attribute_reader import MIRRORED_VIEW, AttributeNet, read_attributes, train_reader
+from experiments.instruments.attribute_reader import AttributeNet, read_attributes, train_reader
 from experiments.instruments.corpus_parts import parts_of_world
 from experiments.instruments.pictures import content_key, to_floats
 from experiments.instruments.reader_training import Recipe
 from tools.reader import augment
+from tools.reader.datamodule import mirror_targets
 
 ASKED = ("sex", "age", "hair_cut", "upper", "lower", "hat", "bag", "view")
 """Columns of the manifest that the network learns to read; only the first is of use."""
@@ -70,10 +71,8 @@ def training_view(values: Values, pictures: Tensor, targets: Tensor, generator: 
         images: (B, 3, 128, 64) in 0..1; half are mirrored, few have their colors.
         targets: (B, A); left and right have changed names where the image is mirrored.
     """
-    place = list(values).index("view")
     pictures, mirrored = augment.shift_and_mirror(pictures, 6, generator)
-    targets = targets.clone()
-    targets[mirrored, place] = MIRRORED_VIEW[targets[mirrored, place]]
+    targets = mirror_targets(targets, mirrored, values)
     images = augment.strange_colors(to_floats(pictures), generator)
     return augment.tone(images, 0.3, 0.25, generator), targets
 

@@ -14,7 +14,7 @@ from diffreid_lightning.datasets.samplers import Draw
 from diffreid_lightning.errors import check_range
 from diffreid_lightning.manifest.manifest import Manifest
 from tools.reader import augment
-from tools.reader.labels import UNKNOWN, number_words
+from tools.reader.labels import UNKNOWN, known_words, number_words
 from tools.tiny_sd.datamodules import ManifestImages, Source, SplitRows
 
 #: attributes that belong to the part of a person below the waist
@@ -34,9 +34,9 @@ class DescribedImages(NamedTuple):
 class _DescribedRows(Dataset[DescribedImages]):
     """Pictures of a manifest by row number, with their targets."""
 
-    def __init__(self, manifest: Manifest, targets: Tensor) -> None:
+    def __init__(self, manifest: Manifest, values: Values) -> None:
         self._images = ManifestImages(manifest, SIZE)
-        self._targets = targets
+        self._targets = number_words(manifest, values)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -83,20 +83,16 @@ class DescribedImagesDataModule(SplitRows):
     @cached_property
     def values(self) -> Values:
         """The words of each attribute in the training rows."""
-        rows = self.rows("train")
-        return number_words(rows, rows)[1]
+        return known_words(self.rows("train"))
 
     def train_dataloader(self) -> DataLoader[DescribedImages]:
         """Every training image once an epoch."""
-        rows = self.rows("train")
-        return self._loader(_DescribedRows(rows, number_words(rows, rows)[0]), training=True)
+        return self._loader(_DescribedRows(self.rows("train"), self.values), training=True)
 
     def val_dataloader(self) -> DataLoader[DescribedImages] | list[Any]:
         """Images of ``val``, where there are any."""
         rows = self.rows("val")
-        if not len(rows):
-            return []
-        return self._loader(_DescribedRows(rows, number_words(rows, self.rows("train"))[0]), training=False)
+        return self._loader(_DescribedRows(rows, self.values), training=False) if len(rows) else []
 
     def on_after_batch_transfer(self, batch: DescribedImages, dataloader_idx: int) -> DescribedImages:
         """Turn bytes into floats on the device, and augment training batches by the seed of their first draw."""

@@ -68,28 +68,31 @@ def words_of(row: Mapping[str, Any]) -> dict[str, str | None]:
     }
 
 
-def number_words(rows: Manifest, known: Manifest) -> tuple[Tensor, Values]:
-    """Number the words for rendered pictures.
-
-    Args:
-        rows: N pictures.
-        known: pictures whose words are counted, sorted, from 0.
-
-    Returns:
-        numbers: (N, A) int64; :data:`UNKNOWN` for what cannot be seen.
-        values: the words of each of the A attributes; one that nobody shows is left out.
-    """
-    described = [words_of(row) for row in known.table.to_pylist()]
+def known_words(rows: Manifest) -> Values:
+    """List the words for rendered pictures by attribute, sorted; an attribute that nobody shows is left out."""
+    described = [words_of(row) for row in rows.table.to_pylist()]
     values: dict[str, tuple[str, ...]] = {}
     for name in described[0]:
         if said := sorted({word for words in described if (word := words[name]) is not None}):
             values[name] = tuple(said)
     for name in ("upper_color", "lower_color"):
         values[name] = tuple(sorted({*values.get(name, ()), *GARMENT}))
-    index = {name: {word: number for number, word in enumerate(words)} for name, words in values.items()}
-    wanted = described if rows is known else [words_of(row) for row in rows.table.to_pylist()]
-    numbers = [
-        [UNKNOWN if (word := words[name]) is None else index[name].get(word, UNKNOWN) for name in values]
-        for words in wanted
-    ]
-    return torch.tensor(numbers, dtype=torch.int64).reshape(-1, len(values)), values
+    return values
+
+
+def number_words(rows: Manifest, values: Values) -> Tensor:
+    """Number the words for rendered pictures.
+
+    Args:
+        rows: N pictures.
+        values: the words of each of A attributes.
+
+    Returns:
+        (N, A) int64; :data:`UNKNOWN` for what cannot be seen, or is not among the words.
+    """
+    index: dict[str, dict[str | None, int]] = {
+        name: {word: number for number, word in enumerate(words)} for name, words in values.items()
+    }
+    described = map(words_of, rows.table.to_pylist())
+    numbers = [[index[name].get(words[name], UNKNOWN) for name in values] for words in described]
+    return torch.tensor(numbers, dtype=torch.int64).reshape(-1, len(values))
