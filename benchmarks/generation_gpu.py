@@ -24,11 +24,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from diffreid_lightning.diffusion.checkpoints import INDEX
 from diffreid_lightning.diffusion.pipeline_io import assemble_pipeline, save_pipeline
-from diffreid_lightning.errors import DiffReIDError, UserError
+from diffreid_lightning.errors import UserError
 from diffreid_lightning.generation.diversity import ComposedGuidance, Diversity, NoDiversity
 from diffreid_lightning.generation.module import GenerationModule
-from experiments.instruments.pictures import content_key, quiet_loaders
+from experiments.instruments.pictures import content_key
 from experiments.instruments.report import table, write_json
+from experiments.instruments.script import run_script
 from tools.tiny_sd.architectures import (
     build_autoencoder,
     build_scheduler,
@@ -220,14 +221,7 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--diversity", choices=("none", "composed"), default="none", help="strategy of diversity")
     parser.add_argument("--compile", action="store_true", help="compile the denoiser first")
     parser.add_argument("--peak", type=float, default=None, help="of the device in TFLOP/s, where it is not known")
-    given = parser.parse_args(args)
-    quiet_loaders()
-    try:
-        run(given)
-    except DiffReIDError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    return 0
+    return run_script(run, parser.parse_args(args))
 
 
 if __name__ == "__main__":

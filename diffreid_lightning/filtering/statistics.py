@@ -128,9 +128,7 @@ class SelectionReport:
 
     def list_regenerate(self) -> list[str]:
         """List the first identities to generate again, a line each."""
-        lines = [f"{label_text(key)}: {words}" for key, words in self.regenerate[:_LISTED]]
-        rest = len(self.regenerate) - len(lines)
-        return [*lines, *([f"and {rest:,} more, in identities.csv"] if rest else [])]
+        return _list_first([f"{label_text(key)}: {words}" for key, words in self.regenerate])
 
     def count_values(self) -> dict[str, tuple[int, int]]:
         """Count the values of each attribute that occur, before and after."""
@@ -196,10 +194,9 @@ def format_report(report: SelectionReport, rules: Sequence[str]) -> str:
         f"before: {report.before} (fewest / median / most)",
         f"after:  {report.after}",
         f"identities lost: {len(report.lost):,}",
-        *(f"  {source} {partition} {pid}: {reason}" for (source, partition, pid), reason in report.lost[:_LISTED]),
     ]
-    if len(report.lost) > _LISTED:
-        lines.append(f"  and {len(report.lost) - _LISTED:,} more, in identities.csv")
+    lost = [f"{source} {partition} {pid}: {reason}" for (source, partition, pid), reason in report.lost]
+    lines += [f"  {line}" for line in _list_first(lost)]
     if report.regenerate:
         lines.append(f"identities to generate again: {len(report.regenerate):,}")
         lines += [f"  {line}" for line in report.list_regenerate()]
@@ -211,6 +208,11 @@ def format_report(report: SelectionReport, rules: Sequence[str]) -> str:
         lines += ["", "attribute values covered, before and after (images of each in coverage.csv):"]
         lines += [f"  {attribute}: {before} -> {after}" for attribute, (before, after) in covered.items()]
     return "\n".join(lines) + "\n"
+
+
+def _list_first(lines: Sequence[str]) -> list[str]:
+    rest = len(lines) - _LISTED
+    return [*lines[:_LISTED], *([f"and {rest:,} more, in identities.csv"] if rest > 0 else [])]
 
 
 def write_tables(report: SelectionReport, selection: Selection, rules: Sequence[str], folder: Path) -> None:

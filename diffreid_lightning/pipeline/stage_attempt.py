@@ -13,6 +13,7 @@ from diffreid_lightning.errors import RunError, UserError
 from diffreid_lightning.pipeline.earlier_outputs import Aside
 from diffreid_lightning.pipeline.fingerprints import RECORDS, Record, begun_file, output_hash, record_file, stage_key
 from diffreid_lightning.pipeline.graph import Chain, Stage
+from diffreid_lightning.pipeline.job_process import describe_ending
 from diffreid_lightning.pipeline.stage_process import last_words
 
 
@@ -98,9 +99,8 @@ class Attempt:
 
     def _failed(self, code: int) -> RunError | UserError:
         kind = UserError if code == 2 else RunError
-        how = f"with exit code {code}" if code > 0 else f"on signal {-code}"
         return kind(
-            f"Stage {self.stage.name!r} ended {how}.",
+            f"Stage {self.stage.name!r} {describe_ending(code)}.",
             found=f"{last_words(self.log)}\n  (log: {self.log})",
             remedy=f"mend it and run the chain again: it goes on here. This stage alone:\n"
             f"    {variables(self.chain)} python -m diffreid_lightning {shlex.join(self.words())}",

@@ -13,8 +13,9 @@ from experiments.instruments.pictures import quiet_loaders
 
 
 def run_script(run: Callable[[argparse.Namespace], None], given: argparse.Namespace) -> int:
-    """Run a script's work; a mistake of the user ends with its message and exit code."""
-    torch.set_num_threads(given.threads)
+    """Run a script's work, with as many threads as its options ask for; a user's mistake ends with its exit code."""
+    if hasattr(given, "threads"):
+        torch.set_num_threads(given.threads)
     quiet_loaders()
     try:
         run(given)

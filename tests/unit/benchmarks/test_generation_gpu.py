@@ -6,6 +6,7 @@ import torch
 from benchmarks import generation_gpu
 from diffreid_lightning.generation.diversity import ComposedGuidance, NoDiversity
 from diffreid_lightning.generation.module import GenerationModule
+from experiments.instruments import script
 
 TINY = {
     "unet": {
@@ -72,7 +73,7 @@ def test_a_peak_is_that_of_the_device():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_it_says_so(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(generation_gpu, "quiet_loaders", lambda: None)
+    monkeypatch.setattr(script, "quiet_loaders", lambda: None)
     assert generation_gpu.main(["--work", str(tmp_path)]) == 2
     assert "no GPU" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
