@@ -73,6 +73,11 @@ def training_source(label: str, subset: Mapping[str, Any]) -> str:
     return json.dumps({"class_path": "Subset", "init_args": {"dataset": data_token(label), **subset}})
 
 
+def _subset_of(setting: Setting, seed: int) -> dict[str, Any]:
+    """Return the arguments of a setting's subset, its seed that of the cell where ``{seed}`` stands for it."""
+    return {key: seed if value == "{seed}" else value for key, value in setting.subset.items()}
+
+
 def expand(grid: Grid) -> dict[str, Job]:
     """Return all jobs of a grid by name, each after those it needs; all of a seed come before those of the next.
 
@@ -110,7 +115,7 @@ class _Expansion:
         name = "/".join((name_of(row.label), name_of(setting.label), place, f"seed-{seed}"))
         if name in self.jobs:
             return self.jobs[name]
-        filling = _Filling(source or dataset, setting.subset, seed)
+        filling = _Filling(source or dataset, _subset_of(setting, seed), seed)
         filling.datasets.update(label for label in (dataset, source) if label is not None)
         filling.made_from.update(row.made_from)
         filling.made_from_all.update(row.made_from)
@@ -139,7 +144,7 @@ class _Expansion:
             words += [*self.grid.flags, *self.grid.datasets[dataset].flags, *setting.flags.get(dataset, ())]
             words += [self._fill(word, filling, f"the row {row.label!r}") for word in row.flags]
             if not _has(words, "data.target"):
-                added["data.train"] = training_source(dataset, setting.subset)
+                added["data.train"] = training_source(dataset, filling.subset)
             added["seed_everything"] = str(filling.seed)
             if setting.needs is None:
                 start = None if row.init_from is None else self._fill(row.init_from, filling, f"the row {row.label!r}")

@@ -33,17 +33,18 @@ def draw_pk_epoch(
     images: int,
     rng: np.random.Generator,
     *,
+    batches: int | None = None,
     multiple_of: int = 1,
     generated: npt.NDArray[np.bool_] | None = None,
     share: float | None = None,
 ) -> npt.NDArray[np.int64]:
     """Draw one epoch of P×K batches.
 
-    An epoch has ``max(1, round(mean images per identity / K))`` rounds. A round visits every identity once, in random
-    order; a visit takes K images from the identity's shuffled deck, which is reshuffled when it runs out (an identity
-    with fewer than K images repeats them). The visits are cut into batches of P distinct identities; to fill the last
-    batch, identities are visited once more. So an identity appears ``rounds`` or ``rounds + 1`` times an epoch, and
-    never twice in a batch.
+    An epoch has ``batches``, or ``max(1, round(mean images per identity / K))`` rounds. A round visits every identity
+    once, in random order; a visit takes K images from the identity's shuffled deck, which is reshuffled when it runs
+    out (an identity with fewer than K images repeats them). The visits are cut into batches of P distinct identities;
+    to fill the last batch, identities are visited once more. So an identity appears ``rounds`` or ``rounds + 1`` times
+    an epoch, and never twice in a batch.
 
     With a ``share``, each identity has a deck of real and one of generated images, and a batch takes that share of its
     images from the latter, spread evenly over its identities. Identities with one kind only use that kind, and the
@@ -54,6 +55,7 @@ def draw_pk_epoch(
         identities: P, identities in a batch.
         images: K, images of each.
         rng: source of all randomness.
+        batches: number of batches; None derives it from the number of images.
         multiple_of: the number of batches is rounded up to a multiple of this (the number of processes).
         generated: (N,) mask of the generated rows; required with a share.
         share: share of generated images in a batch, 0 to 1; None draws from all images alike.
@@ -64,7 +66,7 @@ def draw_pk_epoch(
     Raises:
         UserError: fewer than P identities, P or K not positive, or a share of a kind of images that does not exist.
     """
-    batches = _count_batches(labels, identities, images, multiple_of)
+    batches = _count_batches(labels, identities, images, multiple_of, batches)
     if share is None:
         return draw_pk_batches(labels, identities, images, batches, rng)
     count = len(np.unique(labels))
@@ -110,7 +112,9 @@ def draw_pk_batches(
     return chosen.reshape(batches, identities * images)
 
 
-def _count_batches(labels: npt.NDArray[np.int64], identities: int, images: int, multiple_of: int) -> int:
+def _count_batches(
+    labels: npt.NDArray[np.int64], identities: int, images: int, multiple_of: int, given: int | None
+) -> int:
     """Return the number of batches in an epoch; raise UserError if P×K batches cannot be drawn."""
     if identities < 1 or images < 1:
         raise UserError(
@@ -125,7 +129,7 @@ def _count_batches(labels: npt.NDArray[np.int64], identities: int, images: int, 
             "give more data",
         )
     rounds = max(1, round(len(labels) / count / images))
-    batches = -(-rounds * count // identities)
+    batches = -(-rounds * count // identities) if given is None else given
     return batches + -batches % multiple_of
 
 
@@ -231,6 +235,8 @@ class PKSampler(ProcessSampler):
         images_per_identity: K.
         seed: combined with the epoch, the seed of every draw; None takes the data module's.
         generated_share: share of generated images in every batch, 0 to 1; None draws from all images alike.
+        batches: batches of a process in an epoch, so that training sets of different sizes are trained on for equally
+            many steps; None: as many as give every identity as many images as the mean identity has.
 
     Attributes:
         generated: (N,) mask of the generated rows; set by the data module.
@@ -245,7 +251,9 @@ class PKSampler(ProcessSampler):
         images_per_identity: int = 4,
         seed: int | None = None,
         generated_share: float | None = None,
+        batches: int | None = None,
     ) -> None:
+        check_range("sampler.batches", batches, 1, 100_000_000)
         check_range("sampler.images_per_identity", images_per_identity, 1, 4096)
         check_range("sampler.identities_per_batch", identities_per_batch, 1, 1_000_000)
         check_seed("sampler.seed", seed)
@@ -257,7 +265,10 @@ class PKSampler(ProcessSampler):
         self.identities_per_batch = identities_per_batch
         self.images_per_identity = images_per_identity
         self.generated_share = generated_share
-        self._batches = _count_batches(self.labels, identities_per_batch, images_per_identity, self.num_replicas)
+        wanted = None if batches is None else batches * self.num_replicas
+        self._batches = _count_batches(
+            self.labels, identities_per_batch, images_per_identity, self.num_replicas, wanted
+        )
 
     @property
     def batch_size(self) -> int:
@@ -278,7 +289,7 @@ class PKSampler(ProcessSampler):
             self.identities_per_batch,
             self.images_per_identity,
             np.random.default_rng([self.seed, epoch, 0]),
-            multiple_of=self.num_replicas,
+            batches=self._batches,
             generated=self.generated,
             share=self.generated_share,
         )

@@ -132,6 +132,16 @@ def test_rows_that_saw_the_targets_labels_are_marked(make_grid: MakeGrid) -> Non
     assert marked == {f"{name}/seed-{seed}" for name in expected for seed in (0, 1)}
 
 
+def test_a_subset_may_be_drawn_with_the_seed_of_each_cell(make_grid: MakeGrid) -> None:
+    changes = {"seeds": [0, 3], "settings": {"few-shot 30 %": {"subset": {"seed": "{seed}"}}}}
+    jobs = expand(make_grid(changes))
+    for seed in (0, 3):
+        train = json.loads(words_of(jobs[f"scratch/few-shot-30/market/seed-{seed}"])["data.train"])
+        assert train["init_args"] == {"dataset": "/m", "images": 0.3, "seed": seed}
+        assert f"made/generated/market/images-0-3-seed-{seed}" in jobs, "what is generated differs by subset"
+    assert sum(name.startswith("made/generated/market/images") for name in jobs) == 2
+
+
 def test_a_preparation_that_passes_the_subset_over_is_marked(make_grid: MakeGrid) -> None:
     run = "pipeline --config chains/tour --root {out} --data {labeled}"
     jobs = expand(make_grid({"preparations": {"generated": {"run": run}}}))

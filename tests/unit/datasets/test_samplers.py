@@ -85,6 +85,20 @@ def test_processes_share_one_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_array_equal(together, whole)
 
 
+@pytest.mark.parametrize("share", [None, 0.5])
+def test_an_epoch_has_as_many_batches_as_are_given(monkeypatch: pytest.MonkeyPatch, share: float | None) -> None:
+    labels = np.repeat(np.arange(10), 8).tolist()
+    for world, rank in ((1, 0), (3, 1)):
+        as_process(monkeypatch, rank, world)
+        sampler = PKSampler(labels, 5, 4, seed=1, generated_share=share, batches=7)
+        sampler.generated = np.arange(80) % 8 < 4
+        assert len(sampler) == 7 * sampler.batch_size == len(list(sampler))
+    with pytest.raises(UserError, match="batches"):
+        PKSampler(labels, 5, 4, batches=0)
+    with pytest.raises(UserError, match="11 different identities"):
+        PKSampler(labels, 11, 4, batches=7)
+
+
 def test_epochs_differ_and_repeat_from_the_seed() -> None:
     labels = random_labels(np.random.default_rng(1)).tolist()
     first, second = PKSampler(labels, 4, 2, seed=1), PKSampler(labels, 4, 2, seed=1)
