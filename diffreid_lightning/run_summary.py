@@ -51,7 +51,8 @@ class RunSummary:
         data: ``class``, and where the data module tells them ``image_size``, ``train`` (sources with content hashes,
             identities, images) and ``test`` (source, content hash, queries, gallery).
         initialization: ``init_from`` (null for random weights), and what is recorded of the training behind these
-            weights: ``sources`` (names of the datasets whose labels went into it) and ``steps``.
+            weights: ``sources`` (names of the datasets whose labels went into it), ``steps``, and the ``images`` and
+            ``identities`` that it was trained on last.
         uses_cameras: whether training reads camera labels.
         metrics: last value of each logged number by split (``train``, ``val``, ``test``): ``mAP``, ``Rank-1``,
             ``Rank-5``, ``Rank-10`` and ``mINP`` in percent, losses and rates under their own names.

@@ -21,13 +21,21 @@ def initialization_record(init_from: str | None) -> dict[str, Any]:
 
     Returns:
         ``init_from``; ``sources``, sorted names of the datasets whose labels went into the weights and into those that
-        they started from; and ``steps``, the optimizer steps of all of these trainings.
+        they started from; ``steps``, the optimizer steps of all of these trainings; ``images`` and ``identities`` of
+        the last one's training set, 0 where nothing is recorded.
     """
     training = _training_note(init_from)
     earlier = training.get("initialization")
     earlier_steps = earlier.get("steps") if isinstance(earlier, Mapping) else 0
     steps = sum(value for value in (training.get("steps"), earlier_steps) if isinstance(value, int))
-    return {"init_from": init_from, "sources": sorted(named_sources(training)), "steps": steps}
+    data = training.get("training_data")
+    counts = {name: data.get(name) if isinstance(data, Mapping) else None for name in ("images", "identities")}
+    return {
+        "init_from": init_from,
+        "sources": sorted(named_sources(training)),
+        "steps": steps,
+        **{name: count if isinstance(count, int) else 0 for name, count in counts.items()},
+    }
 
 
 def _training_note(init_from: str | None) -> Mapping[str, Any]:

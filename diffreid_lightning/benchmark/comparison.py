@@ -37,6 +37,8 @@ class Outcome:
         selection: which weights were tested.
         uses_cameras: whether training read camera labels.
         seconds: of its command.
+        images: that the initialization was trained on last; 0 where none are recorded.
+        identities: of these images.
     """
 
     cell: Cell
@@ -46,6 +48,8 @@ class Outcome:
     selection: str | None = None
     uses_cameras: bool = False
     seconds: float = 0.0
+    images: int = 0
+    identities: int = 0
 
 
 @dataclass(frozen=True)

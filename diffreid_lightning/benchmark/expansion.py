@@ -128,7 +128,7 @@ class _Expansion:
             filling.values = {**filling.values, "source": data_token(source)}
         words, weights = self._cell_words(row, setting, dataset, filling)
         seen = filling.made_from if setting.hides_labels else filling.made_from_all if setting.subset else ()
-        cell = Cell(row.label, setting.label, dataset, source, seed, dataset in seen)
+        cell = Cell(row.label, setting.label, dataset, source, seed, dataset in seen, self.grid.evaluate)
         return self._add(name, words, filling, weights, setting.subset.get("list_file"), cell)
 
     def _cell_words(
@@ -146,6 +146,8 @@ class _Expansion:
             if not _has(words, "data.target"):
                 added["data.train"] = training_source(dataset, filling.subset)
             added["seed_everything"] = str(filling.seed)
+            if self.grid.evaluate == "val":
+                added["test_with"] = "none"
             if setting.needs is None:
                 start = None if row.init_from is None else self._fill(row.init_from, filling, f"the row {row.label!r}")
                 added["model.init_from"] = start or "null"

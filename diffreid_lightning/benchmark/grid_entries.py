@@ -6,8 +6,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+Split = Literal["test", "val"]
 _NOT_IN_A_NAME = re.compile(r"[^a-z0-9]+")
 
 
@@ -143,6 +144,7 @@ class Grid:
         settings: by label.
         datasets: by label.
         published: rows of published numbers.
+        evaluate: ``test`` on query and gallery, or ``val`` on held-out identities, to choose among rows.
         throughput: measured speed; None if durations are not estimated.
         slurm: parameters of submitit's executor.
     """
@@ -157,6 +159,7 @@ class Grid:
     settings: Mapping[str, Setting]
     datasets: Mapping[str, Dataset]
     published: tuple[Published, ...] = ()
+    evaluate: Split = "test"
     throughput: Throughput | None = None
     slurm: Mapping[str, Any] = field(default_factory=dict)
 

@@ -17,6 +17,7 @@ from diffreid_lightning.benchmark.grid_entries import (
     Preparation,
     Published,
     Setting,
+    Split,
     Throughput,
     name_of,
 )
@@ -27,7 +28,7 @@ from diffreid_lightning.pipeline.config_sections import mapping_at, names_at, re
 
 _KEYS = (
     "root", "group", "seeds", "against", "flags", "preparations", "initializations", "settings", "datasets",
-    "published", "throughput", "slurm",
+    "published", "evaluate", "throughput", "slurm",
 )  # fmt: skip
 _SOURCE = "source"
 _ON_SOURCE = f"@{_SOURCE}"
@@ -66,6 +67,7 @@ def read_grid(names: Sequence[str], root: str | None = None) -> Grid:
         settings=settings,
         datasets=_entries(given, "datasets", where, _dataset),
         published=tuple(_published(entry, where) for entry in given.get("published") or ()),
+        evaluate=_split(given.get("evaluate", "test"), settings, where),
         throughput=_throughput(given, where),
         slurm=mapping_at(given, "slurm", where),
     )
@@ -193,6 +195,22 @@ def _published(entry: Any, where: str) -> Published:
             mean, rank1 = (math.nan if value is None else float(value) for value in pair)
             numbers[str(setting), str(dataset)] = (mean, rank1)
     return Published(str(entry.get("label") or ""), str(entry.get("cite") or ""), numbers)
+
+
+def _split(value: Any, settings: Mapping[str, Setting], where: str) -> Split:
+    if value == "test":
+        return "test"
+    if value != "val":
+        raise UserError(f"'evaluate' of {where} is unknown.", looked_for="test, or val", found=repr(value))
+    for setting in settings.values():
+        if setting.words[0] != "fit":
+            raise UserError(
+                f"The setting {setting.label!r} of {where} cannot be evaluated on held-out identities.",
+                looked_for="run: fit ..., which holds identities out",
+                found=f"run: {' '.join(setting.words)}",
+                remedy="leave the setting out (null), or give evaluate: test",
+            )
+    return "val"
 
 
 def _is_percentage(value: Any) -> bool:

@@ -25,7 +25,7 @@ from diffreid_lightning.pipeline.stage_process import last_words
 from diffreid_lightning.storage.locks import FileLock
 
 _WAIT = 1.0  # seconds between two looks at jobs that other processes are at work on
-_NO_RESULT = "it ended without mAP and Rank-1 on query and gallery"
+_NO_RESULT = "it ended without the mAP and Rank-1 that are asked for"
 
 
 @dataclass
@@ -175,10 +175,10 @@ class JobRunner:
         if job.cell is None:
             return None
         summary = self.place.summary(job)
-        test = {} if summary is None else summary.metrics.get("test", {})
-        if not {"mAP", "Rank-1"} <= set(test):
+        found = {} if summary is None else summary.metrics.get(job.cell.split, {})
+        if not {"mAP", "Rank-1"} <= set(found):
             return None
-        return f"mAP {test['mAP']:.1f}, Rank-1 {test['Rank-1']:.1f}"
+        return f"mAP {found['mAP']:.1f}, Rank-1 {found['Rank-1']:.1f}"
 
     def _remaining(self) -> str:
         if not self._left:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from diffreid_lightning.benchmark.grid_entries import Split
 from diffreid_lightning.config_files import load_layers, split_config_flags
 from diffreid_lightning.errors import UserError, nearest, shorten
 from diffreid_lightning.pipeline.fingerprints import vocabulary_hashes
@@ -34,6 +35,7 @@ class Cell:
         source: label of the dataset whose labels are used where that is another one; None otherwise.
         seed: of the run.
         sees_target: its initialization was made with labels of that dataset that the setting keeps from it.
+        split: what its results are read of: ``test`` is query and gallery, ``val`` held-out identities.
     """
 
     initialization: str
@@ -42,6 +44,7 @@ class Cell:
     source: str | None
     seed: int
     sees_target: bool = False
+    split: Split = "test"
 
     @property
     def column(self) -> tuple[str, str]:

@@ -33,7 +33,7 @@ def _read(grid: Grid, job: Job, jobs: Mapping[str, Job], place: Workplace) -> Ou
     assert job.cell is not None
     state = place.state(job, jobs)
     summary = place.summary(job) if state == "done" else None
-    if summary is None:
+    if summary is None or METRICS[0] not in summary.metrics.get(job.cell.split, {}):
         return Outcome(job.cell, "failed" if state == "done" else state)
     record = place.record(job)
     cell = job.cell
@@ -42,8 +42,10 @@ def _read(grid: Grid, job: Job, jobs: Mapping[str, Job], place: Workplace) -> Ou
     return Outcome(
         cell=cell,
         state=state,
-        values={name: summary.metrics["test"][name] for name in METRICS},
+        values={name: summary.metrics[cell.split][name] for name in METRICS},
         steps=summary.total_steps,
+        images=int(summary.initialization.get("images", 0)),
+        identities=int(summary.initialization.get("identities", 0)),
         selection=summary.selection,
         uses_cameras=summary.uses_cameras,
         seconds=0.0 if record is None else record.seconds,

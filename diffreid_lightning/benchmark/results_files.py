@@ -31,8 +31,9 @@ def print_comparison(grid: Grid, comparison: Comparison, console: Console) -> No
         for row in comparison.rows:
             entries = [entry for column, entry in comparison.row_entries(row).items() if column in columns]
             if entries:
-                steps, selection, cameras, seeds = table_forms.traits(entries)
-                described = f"{row.title}\n{steps} steps, {selection}, cameras: {cameras}, seeds: {seeds}"
+                start, steps, selection, cameras, seeds = table_forms.traits(entries)
+                before = "" if start == table_forms.NOTHING else f"pre-trained on {start}, "
+                described = f"{row.title}\n{before}{steps} steps, {selection}, cameras: {cameras}, seeds: {seeds}"
                 table.add_row(described, *(_lines(comparison.entries.get((row, column))) for column in columns))
         for each in grid.published:
             if any(column in each.numbers for column in columns):

@@ -13,18 +13,22 @@ from diffreid_lightning.benchmark.paired_differences import Interval
 
 LEVEL = 0.05  #: of the adjusted p-values that get a star
 NOTHING = "–"
+_EVALUATED = {"test": "on query and gallery", "val": "on held-out identities (val); query and gallery were not read"}
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "†": r"$\dagger$", "±": r"$\pm$", "–": "--",
 }  # fmt: skip
-_TRAITS = ("steps", "selection", "cameras", "seeds")
+_TRAITS = ("pre-trained on", "steps", "selection", "cameras", "seeds")
 
 
 def traits(entries: Collection[Entry]) -> list[str]:
-    """Describe a row: its steps behind the weights, selection rule, use of camera labels, and seeds, as texts."""
+    """Describe a row by texts: pre-training images and people, steps, selection rule, use of camera labels, seeds."""
     done = [each for entry in entries for each in entry.outcomes if each.values]
     seeds = [entry.count("done") for entry in entries]
+    started = [each for each in done if each.images]
+    people, images = (_range(getattr(each, name) for each in started) for name in ("identities", "images"))
     return [
+        f"{images} of {people}" if started else NOTHING,
         _range(each.steps for each in done),
         ", ".join(sorted({each.selection or NOTHING for each in done})) or NOTHING,
         ", ".join(sorted({"yes" if each.uses_cameras else "no" for each in done})) or NOTHING,
@@ -69,9 +73,10 @@ def difference_text(entry: Entry | None, metric: str) -> str:
 def caption(grid: Grid, comparison: Comparison) -> list[str]:
     """Describe the numbers of a table in sentences."""
     sentences = [
-        "mAP / Rank-1 in percent on query and gallery, mean ± standard deviation over seeds.",
-        "steps: optimizer steps behind the tested weights, pre-training included where it is recorded; selection: the "
-        "tested weights (last: of the last epoch; best: best on held-out identities).",
+        f"mAP / Rank-1 in percent {_EVALUATED[grid.evaluate]}, mean ± standard deviation over seeds.",
+        "pre-trained on: images of people in the training before, as far as it is recorded; steps: optimizer steps "
+        "behind the tested weights, pre-training included; selection: those weights (last: of the last epoch; best: "
+        "best on held-out identities).",
     ]
     if comparison.comparisons:
         sentences.append(
@@ -125,9 +130,14 @@ def latex(grid: Grid, comparison: Comparison) -> str:
     """Write the table for LaTeX with the package booktabs, a line of differences below each line of results."""
     columns = comparison.columns
     heads = " & ".join(rf"\multicolumn{{2}}{{c}}{{{escape(f'{setting}: {data}')}}}" for setting, data in columns)
-    rules = " ".join(rf"\cmidrule(lr){{{first}-{first + 1}}}" for first in range(6, 6 + 2 * len(columns), 2))
+    rules = " ".join(rf"\cmidrule(lr){{{first}-{first + 1}}}" for first in range(7, 7 + 2 * len(columns), 2))
     metrics = " & ".join(METRICS * len(columns))
-    lines = [rf"\begin{{tabular}}{{lrllr{'rr' * len(columns)}}}", r"\toprule", rf"& & & & & {heads} \\", rules]
+    lines = [
+        rf"\begin{{tabular}}{{llrllr{'rr' * len(columns)}}}",
+        r"\toprule",
+        rf"{'& ' * (1 + len(_TRAITS))}{heads} \\",
+        rules,
+    ]
     lines += [rf"initialization & {' & '.join(_TRAITS)} & {metrics} \\", r"\midrule"]
     for row in comparison.rows:
         entries = [comparison.entries.get((row, column)) for column in columns]
@@ -137,11 +147,11 @@ def latex(grid: Grid, comparison: Comparison) -> str:
         differences = [escape(difference_text(entry, metric)) for entry in entries for metric in METRICS]
         if any(differences):
             small = [rf"\scriptsize {text}" if text else "" for text in differences]
-            lines.append(rf"{' & '.join([*[''] * 5, *small])} \\")
+            lines.append(rf"{' & '.join([*[''] * (1 + len(_TRAITS)), *small])} \\")
     for each in _published_rows(grid, comparison):
         found = [each.numbers.get(column) for column in columns]
         numbers = [escape(_published_number(pair[place])) if pair else "--" for pair in found for place in range(2)]
-        lines.append(rf"{' & '.join([escape(f'{each.label} (published)'), *[''] * 4, *numbers])} \\")
+        lines.append(rf"{' & '.join([escape(f'{each.label} (published)'), *[''] * len(_TRAITS), *numbers])} \\")
     comments = [f"% {sentence}" for sentence in caption(grid, comparison)]
     return "\n".join([*comments, *lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
@@ -193,6 +203,8 @@ def cells_of(outcomes: Iterable[Outcome]) -> list[dict[str, Any]]:
             "seed": each.cell.seed,
             "state": each.state,
             **{metric: each.values.get(metric, "") for metric in METRICS},
+            "start_images": each.images or "",
+            "start_identities": each.identities or "",
             "steps": each.steps if each.values else "",
             "seconds": each.seconds if each.values else "",
         }

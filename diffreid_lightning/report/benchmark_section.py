@@ -76,7 +76,8 @@ def _tabulate_cells(folders: dict[str, Path]) -> Markup:
                 summary = read_summary(run)
             except UserError:
                 continue
-            for metric, value in (summary.metrics.get("test", {}) if summary else {}).items():
+            metrics = summary.metrics if summary else {}
+            for metric, value in metrics.get("test", metrics.get("val", {})).items():
                 values.setdefault(name.rpartition("/")[0], {}).setdefault(metric, []).append(value)
     rows = [
         (name, *(describe_interval(found.get(metric, [])) for metric in _METRICS)) for name, found in values.items()

@@ -73,6 +73,15 @@ def test_a_config_that_is_not_there_is_refused() -> None:
         read_grid(["benchmark/quik"])
 
 
+def test_rows_are_chosen_on_val_where_every_setting_trains(make_grid: MakeGrid) -> None:
+    with pytest.raises(UserError, match=r"'direct' .* cannot be evaluated on held-out"):
+        make_grid({"evaluate": "val"})
+    with pytest.raises(UserError, match="'evaluate'"):
+        make_grid({"evaluate": "train"})
+    assert make_grid({"evaluate": "val", "settings": {"direct": None}}).evaluate == "val"
+    assert make_grid().evaluate == "test"
+
+
 def test_names_are_parts_of_files() -> None:
     assert name_of("few-shot, 30 %") == "few-shot-30"
     assert name_of("†") == ""

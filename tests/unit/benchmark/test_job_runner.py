@@ -122,7 +122,7 @@ def test_a_cell_without_a_result_has_failed(world: World, monkeypatch: pytest.Mo
     name = "scratch/supervised/market/seed-0"
     monkeypatch.setattr(RunSummary, "write", lambda *_: None)
     (failure,) = runner(world).run({name: world.jobs[name]})
-    assert "without mAP and Rank-1" in failure.why
+    assert "without the mAP and Rank-1" in failure.why
 
 
 def test_a_chain_in_a_grid_runs_one_stage_at_a_time(world: World) -> None:

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from diffreid_lightning.benchmark.comparison import compare
 from diffreid_lightning.benchmark.expansion import expand
 from diffreid_lightning.benchmark.grid_entries import Grid
 from diffreid_lightning.benchmark.job_records import Record, Workplace
 from diffreid_lightning.benchmark.jobs import FIRST_RUN, Job, choose
 from diffreid_lightning.benchmark.outcomes import read_outcomes, undeclared
+from diffreid_lightning.benchmark.table_forms import markdown
 from diffreid_lightning.run_summary import RunSummary
 from tests.fixtures.dataset_layouts import write_dukemtmcreid, write_market1501
 from tests.unit.benchmark.conftest import MakeGrid
@@ -26,7 +28,7 @@ class Finished:
         self.jobs: dict[str, Job] = expand(grid)
         self.place = Workplace(grid.root, paths)
 
-    def end(self, name: str, train: list[str], before: list[str], target: str) -> None:
+    def end(self, name: str, train: list[str], before: list[str], target: str, **counts: int) -> None:
         """Finish a cell that was trained on sources, after an initialization of others, and tested on a target."""
         for job in choose(self.jobs, name).values():
             if self.place.state(job, self.jobs) != "done":
@@ -34,7 +36,7 @@ class Finished:
         folder = self.place.folder(job) / (FIRST_RUN if job.words[0] == "fit" else "test-001")
         folder.mkdir(parents=True)
         data: dict[str, Any] = {"train": {"manifests": [{"sources": train}]}, "test": {"source": target}}
-        start = {"init_from": "x", "sources": before, "steps": 5}
+        start = {"init_from": "x", "sources": before, "steps": 5, **counts}
         numbers = {"test": {"mAP": 1.0, "Rank-1": 2.0}}
         RunSummary(job.words[0], "id", 1, "0", data=data, initialization=start, metrics=numbers).write(folder)
 
@@ -49,6 +51,27 @@ class Finished:
 def finished(make_grid: MakeGrid, tmp_path: Path) -> Finished:
     market, duke = write_market1501(tmp_path / "m", cameras=(1, 2)), write_dukemtmcreid(tmp_path / "d", cameras=(1, 2))
     return Finished(make_grid(), {"market": str(market), "duke": str(duke)})
+
+
+def test_numbers_are_those_of_the_split_that_is_evaluated(make_grid: MakeGrid, tmp_path: Path) -> None:
+    for split, found in (("test", 1.0), ("val", None)):
+        grid = make_grid({"evaluate": split, "settings": {"direct": None}, "root": str(tmp_path / split)})
+        grid = replace(grid, root=tmp_path / split)
+        world = Finished(grid, {"market": "/m", "duke": "/d"})
+        world.end("scratch/supervised/market/seed-0", [], [], "market1501")
+        outcome = read_outcomes(grid, world.jobs, world.place)[0]
+        assert outcome.values.get("mAP") == found, "query and gallery tell nothing of val"
+        assert outcome.state == ("done" if found else "failed")
+        assert ("--test_with=none" in world.jobs["scratch/supervised/market/seed-0"].words) is (split == "val")
+
+
+def test_tables_tell_what_an_initialization_was_trained_on(finished: Finished) -> None:
+    name = "diff-person/supervised/market/seed-0"
+    finished.end(name, ["market1501"], ["market1501"], "market1501", images=765, identities=160)
+    outcomes = read_outcomes(finished.grid, finished.jobs, finished.place)
+    assert {(each.images, each.identities) for each in outcomes if each.values} == {(765, 160)}
+    comparison = compare(finished.grid, outcomes)
+    assert "| Diff-Person | 765 of 160 |" in markdown(finished.grid, comparison)
 
 
 @pytest.mark.parametrize(
