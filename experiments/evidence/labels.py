@@ -1,17 +1,16 @@
 """Measure the label noise of generated images, and how alike those of one label are.
 
-    python -m experiments.evidence.labels --pipeline PIPELINE --work WORK
+    python -m experiments.evidence.labels --chain CHAIN --scorer SCORER [--subset LABEL=FOLDER]
 
-asks of the images behind the rows at 30 % few-shot, whole and as the filter and the equal-count subsets take them:
+asks of the images that a finished chain generated, and of selections of them:
 
 * recognized: share whose nearest centroid is the intended person's, for a network trained on *all* training images of
-  these people, of which generator and scorer had 30 %;
+  these people, of which the chain may have seen a part: the scorer of a chain over all of them;
 * consistent: share that is nearest to the mean of the *generated* images of its own label, itself left out, for the
   same network: whether a label means one person, whoever that is;
 * alike: mean cosine of two images of one label; the less, the more there is to learn from them.
 
-A second table asks it by person. Needs a work folder of ``python -m experiments.evidence`` with the images in it, or
-makes them; what it prints is kept there as ``labels.md``.
+A second table asks it by person.
 """
 
 from __future__ import annotations
@@ -29,11 +28,6 @@ from torch import Tensor
 from diffreid_lightning.datasets.transforms import evaluation_view
 from diffreid_lightning.filtering.scorer import ReIDScorer
 from diffreid_lightning.manifest.manifest import Manifest
-from diffreid_lightning.pipeline.runner import lock_folder
-from experiments.evidence import settings as frozen
-from experiments.evidence.__main__ import Evidence
-from experiments.evidence.plan import Plan
-from experiments.evidence.rows import FEW
 from experiments.instruments.report import table
 from experiments.instruments.script import run_script
 
@@ -145,29 +139,21 @@ def people_table(generated: Manifest, shown: Shown) -> str:
 
 
 def _run(given: argparse.Namespace) -> None:
-    evidence = Evidence(Plan(), given.pipeline, None, given.work, jobs=1)
-    chosen, _ = frozen.load(evidence.settings_file, evidence.made_for)
-    stages, count = evidence.stages, evidence.plan.images_per_identity
-    with lock_folder(given.work):
-        generated = Manifest.read(stages.generated(FEW, "full", chosen.prior_weight, count))
-        shown = look(generated, stages.scorer(None))
-        subsets = {
-            "all": generated,
-            "Diff-Person": Manifest.read(stages.diff_person(FEW, "full", chosen, count)),
-            "top-scored half": Manifest.read(stages.unfiltered(FEW, chosen, "best")),
-            "random half": Manifest.read(stages.unfiltered(FEW, chosen, "random")),
-            "bottom-scored half": Manifest.read(stages.unfiltered(FEW, chosen, "worst")),
-        }
-    text = labels_table(generated, shown, subsets) + "\n" + people_table(generated, shown)
-    (given.work / "labels.md").write_text(text + "\n", encoding="utf-8")
-    print(text)
+    generated = Manifest.read(given.chain / "score_generated")
+    shown = look(generated, given.scorer)
+    subsets = {"all": generated, "Diff-Person": Manifest.read(given.chain / "select" / "diff_person")}
+    for entry in given.subset:
+        label, _, folder = entry.partition("=")
+        subsets[label] = Manifest.read(Path(folder))
+    print(labels_table(generated, shown, subsets) + "\n" + people_table(generated, shown))
 
 
 def main(args: list[str] | None = None) -> int:
     """Run the script."""
-    parser = argparse.ArgumentParser(description="Whom the generated images of the comparison show.")
-    parser.add_argument("--pipeline", type=Path, required=True, help="folder of the text-to-image model")
-    parser.add_argument("--work", type=Path, default=Path("runs/experiments/evidence"), help="that of the comparison")
+    parser = argparse.ArgumentParser(description="Whom generated images show.")
+    parser.add_argument("--chain", type=Path, required=True, help="root of the chain that generated them")
+    parser.add_argument("--scorer", type=Path, required=True, help="scorer folder that knows all training images")
+    parser.add_argument("--subset", action="append", default=[], metavar="LABEL=FOLDER", help="a selection of them")
     parser.add_argument("--threads", type=int, default=1, help="of every operation")
     return run_script(_run, parser.parse_args(args))
 

@@ -1,9 +1,10 @@
-"""Every command of the grids that ship parses."""
+"""Every command of the grids that ship, and of those of the experiments, parses."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,15 +17,30 @@ from diffreid_lightning.benchmark.job_runner import command_of
 Command = Callable[..., int]
 
 
-@pytest.mark.parametrize("name", ["quick", "miniperson", "paper"])
-def test_every_command_of_a_packaged_grid_parses(
-    name: str, command: Command, parses_only: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+_LAID_OVER = ("benchmark/imagenet_rows", *(f"experiments/evidence/{name}.yaml" for name in ("filters", "rows")))
+GRIDS = [("benchmark/quick",), ("benchmark/miniperson",), ("benchmark/paper",)]
+GRIDS += [("benchmark/miniperson", more) for more in (*_LAID_OVER, "experiments/evidence/world_rows.yaml")]
+
+
+@pytest.mark.parametrize("names", GRIDS, ids=lambda names: names[-1])
+def test_every_command_of_a_grid_parses(
+    names: tuple[str, ...],
+    command: Command,
+    parses_only: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Commands that differ in places, seeds and initial weights alone are parsed once."""
-    grid = read_grid([f"benchmark/{name}"], str(tmp_path / "root"))
+    monkeypatch.chdir(Path(__file__).parents[2])  # grids of experiments name configs by their paths in a clone
+    grid = read_grid(names, str(tmp_path / "root"))
+    known = {label for name in names[:-1] for label in read_grid([name]).initializations}
+    rows = {label: row for label, row in grid.initializations.items() if label not in known}
+    grid = replace(grid, seeds=grid.seeds[:1], initializations=rows)
     place = Workplace(grid.root, dict.fromkeys(grid.datasets, "miniperson"))
-    distinct = {tuple(essence(command_of(job, place, resume=False), grid.root)) for job in expand(grid).values()}
-    assert 5 < len(distinct) < 40
+    jobs = [job for job in expand(grid).values() if job.words[0] != "select"]  # which is run when it is parsed
+    distinct = {tuple(essence(command_of(job, place, resume=False), grid.root)) for job in jobs}
+    assert 3 < len(distinct) < 40
     for words in sorted(distinct):
         assert command(*words) == 0, f"{words}\n{capsys.readouterr().err}"
 
