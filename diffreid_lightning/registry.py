@@ -35,7 +35,14 @@ from diffreid_lightning.filtering.selection import DiffPersonSelection
 from diffreid_lightning.filtering.writer import ScoreWriter
 from diffreid_lightning.generation.contact_sheet import ContactSheet
 from diffreid_lightning.generation.datamodule import PromptsDataModule
-from diffreid_lightning.generation.diversity import ComposedGuidance, GuidanceJitter, NoDiversity, SDEdit, WordsOnly
+from diffreid_lightning.generation.diversity import (
+    ComposedGuidance,
+    ConceptDifference,
+    GuidanceJitter,
+    NoDiversity,
+    SDEdit,
+    WordsOnly,
+)
 from diffreid_lightning.generation.module import GenerationModule
 from diffreid_lightning.generation.writer import GeneratedImagesWriter
 from diffreid_lightning.personalization.callbacks import IdentitySheets, PersonalizationExport

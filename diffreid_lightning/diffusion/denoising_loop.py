@@ -45,7 +45,7 @@ def find_evaluated(weights: Weights) -> npt.NDArray[np.bool_]:
         (calls, 1 + K): first the unconditional prediction, which is not needed if the weights of every image sum to
         one, then the prompts.
     """
-    unprompted = (weights.sum(axis=1) != 1).any(axis=1)
+    unprompted = ~np.isclose(weights.sum(axis=1), 1).all(axis=1)  # 1 + 0.1 - 0.1 is not 1 in float32
     return np.column_stack([unprompted, (weights != 0).any(axis=2)])
 
 

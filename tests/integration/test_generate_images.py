@@ -238,6 +238,12 @@ def test_a_personalized_model_names_its_people(
     assert f"did you mean {folder}?" in " ".join(capsys.readouterr().err.split())
     assert command(*words, f"--model.model={folder}", "--model.template=a photo of {description}") == 2
     assert "does not name the identity" in capsys.readouterr().err
+    assert command(*words, f"--model.model={folder}", "--model.diversity=ConceptDifference") == 0
+    first = Manifest.read(MADE).table.to_pylist()[0]
+    asked = ", ".join(filter(None, json.loads(first["attributes"]).values()))
+    described = first["prompt"].split(" AND ")[2]
+    assert first["prompt"].split(" AND ")[:2] == [f"<toy-0001> {described}", f"{described}, {asked}"]
+    shutil.rmtree(tmp_path / MADE)
     assert command(*words, f"--model.model={folder}", "--model.diversity=WordsOnly") == 0
     rows = Manifest.read(MADE).table.to_pylist()
     assert rows[0]["prompt"].startswith("<toy-0001> a woman in a red coat, ")

@@ -38,10 +38,10 @@ class ComposedGuidance(Diversity):
         in_words: bool = False,
     ) -> None:
         for name, weight in (("attribute_weight", attribute_weight), ("identity_weight", identity_weight)):
-            check_range(f"ComposedGuidance.{name}", weight, 0, 100)
+            check_range(f"{type(self).__name__}.{name}", weight, 0, 100)
         self.attribute_weight = attribute_weight
         self.identity_weight = identity_weight
-        self.window = check_part("ComposedGuidance.window", window)
+        self.window = check_part(f"{type(self).__name__}.window", window)
         self.in_words = in_words
 
     def prompts(self, template: PromptTemplate, identity: str, request: ImageRequest) -> tuple[str, ...]:

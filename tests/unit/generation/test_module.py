@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,6 +31,7 @@ from diffreid_lightning.errors import RunError, UserError
 from diffreid_lightning.generation import module
 from diffreid_lightning.generation.diversity import (
     ComposedGuidance,
+    ConceptDifference,
     Diversity,
     GuidanceJitter,
     ImageRequest,
@@ -48,7 +49,14 @@ from tests.fixtures.drawing import NAMES, write_personalized_model
 PROMPTS = ["a woman in a red coat", "a man in blue jeans", "a boy, at night"]
 SEEDS = [3, 2**62 + 5, 11]
 STEPS = 4
-STRATEGIES = [NoDiversity(), WordsOnly(), ComposedGuidance(window=(0.25, 0.75)), GuidanceJitter(), SDEdit(0.6)]
+STRATEGIES = [
+    NoDiversity(),
+    WordsOnly(),
+    ComposedGuidance(window=(0.25, 0.75)),
+    ConceptDifference(window=(0.25, 0.75)),
+    GuidanceJitter(),
+    SDEdit(0.6),
+]
 
 
 def build(model: Path, diversity: Diversity, **settings: Any) -> GenerationModule:
@@ -207,26 +215,74 @@ def test_composed_guidance_without_weight_is_plain_guidance(checkpoints: dict[st
     assert not torch.equal(night, behind)
 
 
-def test_composed_guidance_is_the_formula(checkpoints: dict[str, Path]) -> None:
-    """Composable Diffusion's equation 11 written out, one prompt and one pass at a time, with the DDIM step."""
-    strategy = ComposedGuidance(attribute_weight=2.0, identity_weight=3.0, window=(0.0, 0.5))
-    ours = build(checkpoints["sd2"], strategy)
-    images = draw(ours, [(PROMPTS[0], "at night")], SEEDS[:1])
-    stock = stock_pipeline(checkpoints["sd2"])
+def formula_by_hand(folder: Path, term: Callable[[dict[str, Tensor], float], Tensor], texts: Sequence[str]) -> Tensor:
+    """Write the guided process out, one prompt and one pass at a time, with the DDIM step.
+
+    Args:
+        folder: checkpoint.
+        term: composes the predictions by text, "" among them, at a share of the steps.
+        texts: of the prompts.
+    """
+    stock = stock_pipeline(folder)
     stock.scheduler.set_timesteps(STEPS)
     latents = torch.randn(1, 4, 16, 8, generator=torch.Generator().manual_seed(SEEDS[0]))
     with torch.no_grad():
-        embedded = {text: stock.encode_prompt(text, "cpu", 1, False)[0] for text in ("", PROMPTS[0], "at night")}
+        embedded = {text: stock.encode_prompt(text, "cpu", 1, False)[0] for text in ("", *texts)}
         for call, timestep in enumerate(stock.scheduler.timesteps):
-            empty, identity, attribute = (stock.unet(latents, timestep, each).sample for each in embedded.values())
-            if call < STEPS / 2:
-                predicted = empty + 3 * (identity - empty) + 2 * (attribute - empty)
-            else:
-                predicted = empty + 4 * (identity - empty)
+            predictions = {text: stock.unet(latents, timestep, each).sample for text, each in embedded.items()}
+            predicted = term(predictions, call / STEPS)
             latents = stock.scheduler.step(predicted, timestep, latents).prev_sample
         decoded = stock.vae.decode(latents / stock.vae.config.scaling_factor).sample
-    expected = ((decoded / 2 + 0.5).clamp(0, 1) * 255).round()
+    return ((decoded / 2 + 0.5).clamp(0, 1) * 255).round()
+
+
+def test_composed_guidance_is_the_formula(checkpoints: dict[str, Path]) -> None:
+    """Composable Diffusion's equation 11."""
+    strategy = ComposedGuidance(attribute_weight=2.0, identity_weight=3.0, window=(0.0, 0.5))
+    images = draw(build(checkpoints["sd2"], strategy), [(PROMPTS[0], "at night")], SEEDS[:1])
+
+    def term(found: dict[str, Tensor], place: float) -> Tensor:
+        empty, identity, attribute = found[""], found[PROMPTS[0]], found["at night"]
+        if place < 0.5:
+            return empty + 3 * (identity - empty) + 2 * (attribute - empty)
+        return empty + 4 * (identity - empty)
+
+    expected = formula_by_hand(checkpoints["sd2"], term, [PROMPTS[0], "at night"])
     assert float((images.float() - expected).abs().max()) <= 1
+
+
+@pytest.mark.parametrize("identity_weight", [None, 1.0])
+def test_the_concept_difference_is_the_formula(checkpoints: dict[str, Path], identity_weight: float | None) -> None:
+    """Guidance by the identity, and within the window the difference that the attributes make to the description."""
+    strategy = ConceptDifference(attribute_weight=2.1, identity_weight=identity_weight, window=(0.0, 0.5))
+    plain, worded = "a man", "a man at night"
+    ours = build(checkpoints["sd2"], strategy)
+    images = draw(ours, [(PROMPTS[0], worded, plain)], SEEDS[:1])
+
+    def term(found: dict[str, Tensor], place: float) -> Tensor:
+        within = place < 0.5
+        scale = identity_weight if within and identity_weight is not None else 4
+        return found[""] + scale * (found[PROMPTS[0]] - found[""]) + 2.1 * within * (found[worded] - found[plain])
+
+    expected = formula_by_hand(checkpoints["sd2"], term, [PROMPTS[0], worded, plain])
+    assert float((images.float() - expected).abs().max()) <= 1
+    assert ours.evaluations == STEPS // 2 * ((4 if identity_weight is None else 3) + 2)
+
+
+def test_equal_descriptions_make_no_difference(checkpoints: dict[str, Path]) -> None:
+    plain = draw(build(checkpoints["sd1"], NoDiversity()), [(prompt,) for prompt in PROMPTS], SEEDS)
+    ours = build(checkpoints["sd1"], ConceptDifference(attribute_weight=5, window=(0, 1)))
+    equal = draw(ours, [(prompt, "a man", "a man") for prompt in PROMPTS], SEEDS)
+    assert int((equal.int() - plain.int()).abs().max()) <= 1, "the sums are rounded in another order"
+    off = build(checkpoints["sd1"], ConceptDifference(attribute_weight=0))
+    worded = [(prompt, "a man, at night", "a man") for prompt in PROMPTS]
+    assert torch.equal(draw(off, worded, SEEDS), plain) and off.evaluations == 2 * STEPS
+    night = draw(ours, worded, SEEDS)
+    assert not torch.equal(night, plain)
+    assert torch.equal(night, draw(ours, worded, SEEDS))
+    request = ImageRequest(("toy", "train", 2), 0, 5, "a man", {}, "", "")
+    _, with_attributes, without = ours.prompts(request)
+    assert with_attributes == without
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda strategy: type(strategy).__name__)
@@ -252,12 +308,14 @@ def test_prompts_say_what_the_strategy_means(checkpoints: dict[str, Path]) -> No
         "NoDiversity": ("a photo of a man",),
         "WordsOnly": ("a photo of a man, walking, at night",),
         "ComposedGuidance": ("a photo of a man", "a photo of a person, walking, at night"),
+        "ConceptDifference": ("a photo of a man", "a photo of a man, walking, at night", "a photo of a man"),
         "GuidanceJitter": ("a photo of a man",),
         "SDEdit": ("a photo of a man, behind",),
     }
     asked = {type(each).__name__: each.attributes(request) for each in STRATEGIES}
     assert asked["NoDiversity"] == asked["GuidanceJitter"] == {}
-    assert asked["WordsOnly"] == asked["ComposedGuidance"] == {"view": "walking", "light": "at night"}
+    for name in ("WordsOnly", "ComposedGuidance", "ConceptDifference"):
+        assert asked[name] == {"view": "walking", "light": "at night"}
     assert asked["SDEdit"] == {"reference": "x.png"}
 
 
@@ -353,6 +411,8 @@ def test_a_sampler_must_take_a_schedule_that_ends_in_noise(checkpoints: dict[str
         (lambda: ComposedGuidance(window=(0.5, 0.5)), "window"),
         (lambda: ComposedGuidance(window=(0.0, 1.5)), "window"),
         (lambda: ComposedGuidance(attribute_weight=-1), "attribute_weight must be at least 0"),
+        (lambda: ConceptDifference(attribute_weight=-1), "ConceptDifference.attribute_weight must be at least 0"),
+        (lambda: ConceptDifference(window=(0.5, 0.5)), "ConceptDifference.window"),
         (lambda: SDEdit(strength=0), "strength 0"),
         (lambda: GuidanceJitter(factors=(2, 1)), "factors"),
     ],
