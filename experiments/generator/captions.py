@@ -13,7 +13,6 @@ it reads; in brackets what would be read if the same images had been asked for e
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -22,11 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 
-from diffreid_lightning.captioning.attribute_network import AttributeNetwork, average_mirrored
+from diffreid_lightning.captioning.attribute_network import AttributeNetwork
 from diffreid_lightning.captioning.caption_parser import read_caption
 from diffreid_lightning.captioning.color_captioner import describe_colors
 from diffreid_lightning.captioning.lexicon import BAG, HAIR
@@ -37,15 +35,15 @@ from diffreid_lightning.manifest.manifest import Manifest
 from experiments.generator.guidance import Judges, measure
 from experiments.generator.tiny_sd import kid_features
 from experiments.instruments.known_people import choose_people
-from experiments.instruments.pictures import outputs, read_pictures
+from experiments.instruments.pictures import read_pictures
 from experiments.instruments.report import share_of, table, write_json
+from experiments.instruments.requests_shown import ASKED
 from experiments.instruments.script import run_script
 from tools.miniperson.describe import VIEW
 
 Caption = Callable[[Image.Image], str]
-_ASKED = ("view", "ground", "wall", "light")
 _READ = ("upper color", "lower color", "bag or none", "view", "hair named")
-_HEADS = ("captions", "images", "recognized, %", "KID x 1000", "Vendi", *(f"{name} as asked, %" for name in _ASKED))
+_HEADS = ("captions", "images", "recognized, %", "KID x 1000", "Vendi", *(f"{name} as asked, %" for name in ASKED))
 
 
 def said(caption: str, kinds: tuple[str, ...]) -> frozenset[str]:
@@ -81,47 +79,17 @@ def caption_table(captioners: Mapping[str, Caption]) -> tuple[str, dict[str, Any
     return table("Read rightly, %", ("domain", "captioner", "images", *_READ), rows), kept
 
 
-def read_words(network: AttributeNetwork, pictures: torch.Tensor) -> dict[str, npt.NDArray[np.str_]]:
-    """Read N pictures, (N, 3, H, W) uint8, each with its mirror image: the words of what can be asked for."""
-    averaged = average_mirrored(outputs(network, pictures), outputs(network, pictures.flip(-1)), network.values)
-    return {name: np.asarray(network.values[name])[averaged[name].argmax(1).numpy()] for name in _ASKED}
-
-
-def asked_words(attributes: Mapping[str, str]) -> dict[str, str]:
-    """Return what was asked for, attribute by attribute, in the reader's words; "" where nothing was."""
-    ground, between, wall = attributes.get("place", "").partition(" in front of ")
-    return {
-        "view": attributes.get("view", ""),
-        "ground": ground,
-        "wall": f"in front of {wall}" if between else "",
-        "light": attributes.get("light", ""),
-    }
-
-
-def as_asked(rows: Manifest, read: Mapping[str, npt.NDArray[np.str_]]) -> dict[str, tuple[float, float]]:
-    """Return for each attribute the share that is as asked, and the share under exchanged requests."""
-    wanted = [asked_words(json.loads(text)) for text in rows.table["attributes"].to_pylist()]
-    rng, found = np.random.default_rng(0), {}
-    for name in _ASKED:
-        asked = np.array([words[name] for words in wanted])
-        told = asked != ""
-        asked, seen = asked[told], read[name][told]
-        chance = np.mean([(rng.permutation(asked) == seen).mean() for _ in range(200)])
-        found[name] = (float((asked == seen).mean()), float(chance))
-    return found
-
-
-def measure_chain(root: Path, judges: Judges, reader: AttributeNetwork) -> dict[str, Any]:
+def measure_chain(root: Path, judges: Judges) -> dict[str, Any]:
     """Measure the images that a chain generated."""
     rows = Manifest.read(root / "generate")
     real = read_pictures(choose_people(Manifest.read(root / "caption"), "train", None))
-    found = measure(rows, replace(judges, real=real))
-    return {**found, "as_asked": as_asked(rows, read_words(reader, read_pictures(rows)))}
+    return measure(rows, replace(judges, real=real))
 
 
 def _row(name: str, found: Mapping[str, Any]) -> tuple[str, ...]:
     low, high = found["interval"]
-    shares = (f"{100 * share:.1f} ({100 * chance:.1f})" for share, chance in found["as_asked"].values())
+    shown = (found["as_asked"].get(asked) for asked in ASKED)
+    shares = (f"{100 * pair[0]:.1f} ({100 * pair[1]:.1f})" if pair else "" for pair in shown)
     recognized = f"{100 * found['recognized']:.1f} ({100 * low:.1f} to {100 * high:.1f})"
     return (name, str(found["images"]), recognized, f"{1000 * found['kid']:.0f}", f"{found['vendi']:.2f}", *shares)
 
@@ -137,8 +105,8 @@ def run(given: argparse.Namespace) -> None:
     roots = dict(word.split("=", 1) for word in given.chain)
     if roots:
         scorer = load_scorer(Path(next(iter(roots.values()))) / "score" / "fit-001" / "scorer")
-        judges, reader = Judges(scorer, torch.empty(0), kid_features()), AttributeNetwork.load(given.reader)
-        chains = {name: measure_chain(Path(root), judges, reader) for name, root in roots.items()}
+        judges = Judges(scorer, torch.empty(0), kid_features(), AttributeNetwork.load(given.reader))
+        chains = {name: measure_chain(Path(root), judges) for name, root in roots.items()}
         texts.append(table("Generated from these captions", _HEADS, [_row(*each) for each in chains.items()]))
         print(texts[-1])
     given.out.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,8 @@ draws the same people with the same noise and the same requests. Recognized is t
 takes for the person asked for, among all its people, with a 95 % interval over people (bootstrap). KID, times 1000, is
 measured to the drawn people's real images in the features of timm's ``tf_efficientnet_lite0``; the row of real images
 has that of the domain's ``val`` people, who are others. The Vendi score (1 to 4) is the variety of four images of one
-person. Query and gallery are never read. Needs the extra ``imagenet``.
+person. Seconds are those of the processor (with ``--threads 1``: of one core), of the fastest batch of 32 images, from
+prompts to JPEG files. Query and gallery are never read. Needs the extra ``imagenet``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import argparse
 import json
 import os
 import sys
+import time
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +28,42 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from diffreid_lightning.captioning.attribute_network import AttributeNetwork
 from diffreid_lightning.datasets import MiniPerson
 from diffreid_lightning.datasets.transforms import evaluation_view
 from diffreid_lightning.filtering.scorer_checkpoint import Recognizer, ScorerFolder, load_scorer
-from diffreid_lightning.generation.diversity import ComposedGuidance, Diversity, NoDiversity, SDEdit
+from diffreid_lightning.generation.diversity import (
+    ComposedGuidance,
+    ConceptDifference,
+    Diversity,
+    GuidanceJitter,
+    NoDiversity,
+    SDEdit,
+    WordsOnly,
+)
 from diffreid_lightning.generation.module import GenerationModule
 from diffreid_lightning.manifest.manifest import Manifest
 from experiments.generator.tiny_sd import kernel_distances, kid_features
 from experiments.instruments.drawing import Drawing, draw_with
 from experiments.instruments.known_people import choose_people
+from experiments.instruments.over_people import bootstrap, distances_without, jackknife
 from experiments.instruments.pictures import SIZE, content_key, outputs, read_pictures
 from experiments.instruments.report import table, write_json
+from experiments.instruments.requests_shown import as_asked, read_words
 from experiments.instruments.script import run_script
 from experiments.instruments.variety import vendi_score, within_people
 
 _SET = 4
+STRATEGIES: dict[str, Diversity] = {
+    "ComposedGuidance": ComposedGuidance(),
+    "NoDiversity": NoDiversity(),
+    "WordsOnly": WordsOnly(),
+    "GuidanceJitter": GuidanceJitter(),
+    "SDEdit": SDEdit(),
+    "ConceptDifference": ConceptDifference(),
+    "ConceptDifference, weight 6": ConceptDifference(6.0),
+    "ConceptDifference, identity 1": ConceptDifference(identity_weight=1.0),
+}
 _HEADS = ("setting", "evaluations", "recognized, %", "KID x 1000", "Vendi", "s / image")
 
 
@@ -48,7 +72,7 @@ class Setting:
     """Settings of a sampler.
 
     Args:
-        strategy: name of the strategy.
+        strategy: one of :data:`STRATEGIES`.
         guidance: scale.
         end: of the guidance interval, from 0.
         rescale: guidance rescale.
@@ -56,7 +80,7 @@ class Setting:
         scheduler: the sampler's class.
     """
 
-    strategy: str = "composed"
+    strategy: str = "ComposedGuidance"
     guidance: float = 4.0
     end: float = 1.0
     rescale: float = 0.0
@@ -77,13 +101,8 @@ def settings() -> list[Setting]:
     scales = [replace(first, guidance=scale) for scale in (4.0, 2.0, 1.0, 3.0, 6.0)]
     limited = [replace(first, guidance=scale, end=end) for scale in (4.0, 3.0) for end in (0.5, 0.75)]
     faster = [replace(first, guidance=3.0, end=end, steps=8) for end in (1.0, 0.75)]
-    strategies = [replace(first, strategy=name) for name in ("none", "sdedit")]
+    strategies = [replace(first, strategy=name) for name in ("NoDiversity", "SDEdit")]
     return [*scales, *limited, *faster, replace(first, rescale=0.7), *strategies, replace(first, steps=25)]
-
-
-def strategy_of(setting: Setting) -> Diversity:
-    """Build the strategy of a setting; composed guidance has its default weights."""
-    return {"composed": ComposedGuidance, "none": NoDiversity, "sdedit": SDEdit}[setting.strategy]()
 
 
 @dataclass(frozen=True)
@@ -94,11 +113,19 @@ class Judges:
         scorer: of a finished chain.
         real: (N, 3, H, W) uint8 real images of the people.
         features: network for KID and variety.
+        reader: reads whether requests are shown; None leaves that out.
     """
 
     scorer: ScorerFolder
     real: torch.Tensor
     features: torch.nn.Module
+    reader: AttributeNetwork | None = None
+
+    @cached_property
+    def real_features(self) -> npt.NDArray[np.float64]:
+        """Features of the real images, (N, D)."""
+        found: npt.NDArray[np.float64] = outputs(self.features, self.real).double().numpy()
+        return found
 
     def labels(self, rows: Manifest) -> npt.NDArray[np.int64]:
         """Number the people of N rows as the scorer does, (N,)."""
@@ -124,16 +151,13 @@ def recognize(network: Recognizer, pictures: torch.Tensor, labels: npt.NDArray[n
     return found
 
 
-def interval(hits: npt.NDArray[np.bool_], people: npt.NDArray[np.int64]) -> tuple[float, float]:
-    """Bootstrap people for the 95 % interval of the share of hits."""
-    shares = np.array([hits[people == person].mean() for person in np.unique(people)])
-    draws = np.random.default_rng(0).integers(len(shares), size=(2000, len(shares)))
-    low, high = np.quantile(shares[draws].mean(axis=1), [0.025, 0.975])
-    return float(low), float(high)
-
-
 def measure(rows: Manifest, given: Judges) -> dict[str, Any]:
-    """Measure images of people, each at the size that a network was trained with."""
+    """Measure images of people, each at the size that a network was trained with.
+
+    Returns:
+        Shares and distances with their intervals; ``shares`` are those of each person, ``kid_without`` the distances
+        without each, for comparisons of the same people.
+    """
     pictures, labels = read_pictures(rows), given.labels(rows)
     small = [
         evaluation_view(rows.images.image(name), given.scorer.image_size)
@@ -141,18 +165,37 @@ def measure(rows: Manifest, given: Judges) -> dict[str, Any]:
     ]
     hits = recognize(given.scorer.recognizer, torch.stack(small), labels)
     features = outputs(given.features, pictures).double().numpy()
-    distances = kernel_distances(given.features, given.real, {"kid": pictures})["kid"]
-    return {
+    kid = kernel_distances(given.features, given.real, {"kid": pictures})["kid"]["mean"]
+    shares = [float(hits[labels == person].mean()) for person in np.unique(labels)]
+    without = distances_without(features, labels, given.real_features)
+    found = {
         "images": len(labels),
         "recognized": float(hits.mean()),
-        "interval": interval(hits, labels),
-        "kid": distances["mean"],
+        "interval": bootstrap(shares),
+        "kid": kid,
+        "kid_interval": jackknife(kid, without),
         "vendi": within_people(labels, lambda rows: vendi_score(features[rows]), _SET),
+        "shares": shares,
+        "kid_without": without,
     }
+    if given.reader is not None and "attributes" in rows.columns:
+        found["as_asked"] = as_asked(rows, read_words(given.reader, pictures))
+    return found
 
 
 @dataclass(frozen=True)
-class _Bench:
+class Bench:
+    """What settings are measured with.
+
+    Args:
+        model: folder of the personalized model.
+        judges: of its images.
+        people: captioned images of the people who are drawn.
+        held_out: (N, 3, H, W) uint8 real images of others.
+        drawing: how many images.
+        work: folder for all that is kept.
+    """
+
     model: str
     judges: Judges
     people: Manifest
@@ -161,7 +204,7 @@ class _Bench:
     work: Path
 
 
-def measure_setting(bench: _Bench, setting: Setting) -> dict[str, Any]:
+def measure_setting(bench: Bench, setting: Setting) -> dict[str, Any]:
     """Draw and measure under a setting; what is finished is read."""
     module = GenerationModule(
         model=bench.model,
@@ -171,18 +214,15 @@ def measure_setting(bench: _Bench, setting: Setting) -> dict[str, Any]:
         guidance=setting.guidance,
         guidance_interval=(0.0, setting.end),
         rescale=setting.rescale,
-        diversity=strategy_of(setting),
+        diversity=STRATEGIES[setting.strategy],
     )
-    file = (
-        bench.work
-        / "results"
-        / f"{content_key(module.cache_key, bench.people.content_hash, bench.drawing.content)}.json"
-    )
+    judged = (bench.judges.scorer.content_hash, bench.judges.reader is not None)
+    key = content_key(module.cache_key, bench.people.content_hash, bench.drawing.content, *judged)
+    file = bench.work / "results" / f"{key}.json"
     if not file.exists():
-        drawn = draw_with(module, bench.people, bench.drawing, 0, bench.work)
-        found = measure(drawn.manifest, bench.judges)
-        seconds = 1 / drawn.images_per_second
-        write_json(file, {"setting": asdict(setting), "evaluations": drawn.evaluations, "seconds": seconds, **found})
+        drawn = draw_with(module, bench.people, bench.drawing, 0, bench.work, time.process_time)
+        found = {"evaluations": drawn.evaluations, "seconds": drawn.fastest, **measure(drawn.manifest, bench.judges)}
+        write_json(file, {"setting": asdict(setting), **found})
     return dict(json.loads(file.read_text(encoding="utf-8")))
 
 
@@ -194,7 +234,8 @@ def draw_picture(found: list[tuple[Setting, dict[str, Any]]], file: Path) -> Non
     figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
     groups: dict[str, list[tuple[Setting, dict[str, Any]]]] = {}
     for setting, row in found:
-        kind = setting.strategy if setting.strategy != "composed" else f"composed, guidance {setting.guidance:g}"
+        composed = setting.strategy == Setting.strategy
+        kind = f"{setting.strategy}, guidance {setting.guidance:g}" if composed else setting.strategy
         groups.setdefault(kind, []).append((setting, row))
     for kind, rows in groups.items():
         across = [row["evaluations"] for _, row in rows]
@@ -208,12 +249,13 @@ def draw_picture(found: list[tuple[Setting, dict[str, Any]]], file: Path) -> Non
     pyplot.close(figure)
 
 
-def open_bench(given: argparse.Namespace) -> _Bench:
-    """Read a chain's people, model and scorer."""
+def open_bench(given: argparse.Namespace, reader: AttributeNetwork | None = None) -> Bench:
+    """Read the people, the model and the scorer of a chain; the options are those of :func:`add_options`."""
     people = choose_people(Manifest.read(given.root / "caption"), "train", given.identities)
-    return _Bench(
+    scorer = load_scorer(given.root / "score" / "fit-001" / "scorer")
+    return Bench(
         str(given.root / "personalize" / "fit-001" / "personalized"),
-        Judges(load_scorer(given.root / "score" / "fit-001" / "scorer"), read_pictures(people), kid_features()),
+        Judges(scorer, read_pictures(people), kid_features(), reader),
         people,
         read_pictures(choose_people(MiniPerson(given.domain).manifest(), "val", None)),
         Drawing(images=given.images),
@@ -221,19 +263,22 @@ def open_bench(given: argparse.Namespace) -> _Bench:
     )
 
 
+def add_options(parser: argparse.ArgumentParser, work: str) -> None:
+    """Add the options of a measurement on a finished chain, kept in the folder ``work``."""
+    parser.add_argument("--root", type=Path, required=True, help="folder of a finished chain")
+    parser.add_argument("--work", type=Path, default=Path(work), help="folder for all that is kept")
+    parser.add_argument("--domain", choices=("campus", "station"), default="campus", help="of MiniPerson")
+    parser.add_argument("--identities", type=int, default=48, help="the first so many people")
+    parser.add_argument("--images", type=int, default=4, help="of each person")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of every operation")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Parse the options, measure every setting, print the table and write table, JSON and picture."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.generator.guidance", description=__doc__.split("\n")[0]
     )
-    parser.add_argument("--root", type=Path, required=True, help="folder of a finished chain")
-    parser.add_argument(
-        "--work", type=Path, default=Path("runs/experiments/guidance"), help="folder for all that is kept"
-    )
-    parser.add_argument("--domain", choices=("campus", "station"), default="campus", help="of MiniPerson")
-    parser.add_argument("--identities", type=int, default=48, help="the first so many people")
-    parser.add_argument("--images", type=int, default=4, help="of each person")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of every operation")
+    add_options(parser, "runs/experiments/guidance")
     return run_script(run, parser.parse_args(argv))
 
 

@@ -61,12 +61,14 @@ class Drawn:
     Args:
         manifest: of the images; the column ``attributes`` says what each was asked to have.
         images_per_second: from prompts to JPEG files.
+        fastest: seconds per image of the fastest batch, which other work on the machine slowed down least.
         steps: of the sampler.
         evaluations: of the denoiser for each image.
     """
 
     manifest: Manifest
     images_per_second: float
+    fastest: float
     steps: int
     evaluations: int
 
@@ -123,15 +125,26 @@ class BatchClock(Callback):
         self._mark = now
 
 
-def rate_of(lines: str) -> float:
-    """Images per second from the notes of :class:`BatchClock`; a line that a kill cut short does not count."""
+def read_notes(lines: str) -> list[dict[str, float]]:
+    """Read the notes of :class:`BatchClock`; a line that a kill cut short does not count."""
     notes = []
     for line in lines.splitlines():
         try:
             notes.append(json.loads(line))
         except ValueError:
             continue
+    return notes
+
+
+def rate_of(lines: str) -> float:
+    """Images per second from the notes of :class:`BatchClock`."""
+    notes = read_notes(lines)
     return float(sum(note["images"] for note in notes) / sum(note["seconds"] for note in notes))
+
+
+def fastest_of(lines: str) -> float:
+    """Seconds per image of the fastest batch in the notes of :class:`BatchClock`."""
+    return min(note["seconds"] / note["images"] for note in read_notes(lines) if note["images"])
 
 
 def draw_people(model: Path, people: Manifest, diversity: Diversity, drawing: Drawing, seed: int, work: Path) -> Drawn:
@@ -191,5 +204,5 @@ def draw_with(
         writer = GeneratedImagesWriter(str(folder), threads=1)
         trainer = quiet_trainer([writer, BatchClock(folder / _CLOCK, clock)])
         trainer.predict(module, datamodule=data, return_predictions=False)
-    rate = rate_of((folder / _CLOCK).read_text(encoding="utf-8"))
-    return Drawn(Manifest.read(folder), rate, module.sampler.steps, module.evaluations)
+    notes = (folder / _CLOCK).read_text(encoding="utf-8")
+    return Drawn(Manifest.read(folder), rate_of(notes), fastest_of(notes), module.sampler.steps, module.evaluations)

@@ -17,7 +17,7 @@ from diffreid_lightning.generation.vocabulary import Vocabulary
 from experiments.generator.tiny_sd import encode_prompts
 from experiments.instruments import drift
 from experiments.instruments.attribute_reader import AttributeNet, read_attributes
-from experiments.instruments.drawing import Drawing, rate_of, steps_for
+from experiments.instruments.drawing import Drawing, fastest_of, rate_of, steps_for
 from experiments.instruments.judge import Judge
 from experiments.instruments.known_people import choose_people
 from experiments.instruments.measures import agreement_with, asked_of, copies
@@ -102,6 +102,7 @@ def test_copies_are_nearly_the_same_picture_or_its_mirror_image():
 def test_seconds_of_a_killed_run_count_and_half_a_line_does_not():
     lines = '{"seconds": 2.0, "images": 8}\n{"seconds": 2.0, "images": 4}\n{"seco'
     assert rate_of(lines) == 3.0
+    assert fastest_of(lines) == 0.25
 
 
 def test_val_people_take_the_part_of_training_people(everybody):
