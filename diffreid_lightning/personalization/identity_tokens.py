@@ -228,16 +228,20 @@ class RareWord(IdentityTokens):
     """A rare word of the vocabulary for each identity, frozen (DreamBooth, Ruiz et al., arXiv 2208.12242, section 3.1).
 
     Rare words are short tokens of consonants only, from the end of the tokenizer's vocabulary. With more identities
-    than such tokens, an identity is a sequence of several.
+    than such tokens, an identity is a sequence of several. A text encoder of few texts, such as tiny-sd's, never saw
+    some of these tokens: their vectors are as short as they were before training, and the encoder, which is frozen
+    here, hardly reads them. They are therefore scaled to the length of an ordinary word's vector.
 
     Args:
         vectors: rare tokens per identity; None takes the smallest number that tells all identities apart.
+        word: word whose vector has the length that rare tokens are scaled to; None leaves them as they are.
     """
 
-    def __init__(self, vectors: int | None = None) -> None:
+    def __init__(self, vectors: int | None = None, word: str | None = "person") -> None:
         super().__init__(vectors or 1, None)
         check_range("tokens.vectors", vectors, 1, 64)
         self._asked = vectors
+        self.word = word
 
     def _make(self, people: People) -> None:
         pools = [rare_tokens(tokenizer) for tokenizer in people.tokenizers]
@@ -251,9 +255,12 @@ class RareWord(IdentityTokens):
                 remedy="leave vectors out, or set it higher",
             )
         places = torch.arange(self.count)[:, None] // smallest ** torch.arange(self.vectors) % smallest
-        for number, (pool, vocabulary) in enumerate(zip(pools, people.vocabularies, strict=True)):
-            table = vocabulary[torch.tensor(pool)[places]].detach().clone()
-            self.register_buffer(f"table_{number}", table.float(), persistent=False)  # follows from the base model
+        words = [None] * len(pools) if self.word is None else people.word(self.word)
+        for number, (pool, vocabulary, word) in enumerate(zip(pools, people.vocabularies, words, strict=True)):
+            table = vocabulary[torch.tensor(pool)[places]].detach().clone().float()
+            if word is not None:
+                table = nn.functional.normalize(table, dim=-1) * word.norm()
+            self.register_buffer(f"table_{number}", table, persistent=False)  # follows from the base model
 
     def forward(self, identities: Tensor) -> list[Tensor]:
         """Look rare words up; see the base class."""

@@ -255,7 +255,7 @@ def _train(base: Path, people: Manifest, cell: Cell, settings: Settings, seed: i
 
 def _tokens(kind: TokenKind, settings: Settings, work: Path) -> IdentityTokens:
     if kind == "rare":
-        return RareWord()
+        return RareWord(word=None)  # as in the results that are kept
     if kind == "free":
         return FreeTokens(vectors=settings.vectors)
     features = IdentityFeatures(image_size=SIZE, cache_dir=str(work / "cache" / "features"))

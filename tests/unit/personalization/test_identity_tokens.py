@@ -184,9 +184,13 @@ def test_rare_words_differ_and_never_move(checkpoints: dict[str, Path], rows: Ma
     rare = rare_tokens(pipeline.tokenizer)
     assert 2 <= len(rare) < 40
     assert all(set(pipeline.tokenizer.decode([number]).strip()) <= set("bcdfghjklmnpqrstvwxz") for number in rare)
-    tokens = begun(RareWord(), pipeline, rows)
+    tokens = begun(RareWord(word="man"), pipeline, rows)
     assert (tokens.vectors, list(tokens.parameters()), tokens.groups(1.0)) == (1, [], [])
-    assert torch.equal(tokens.table()[0], vocabulary[rare[:4]])
+    (table,), plain = tokens.table(), vocabulary[rare[:4]].detach()
+    (man,) = pipeline.tokenizer("man", add_special_tokens=False).input_ids
+    lengths = vocabulary[man].norm() / plain.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(table, plain * lengths, msg="as long as an ordinary word's vector")
+    assert torch.equal(begun(RareWord(word=None), pipeline, rows).table()[0], plain)
     many = RareWord()
     many.initialize(_Crowd(rows, [pipeline.tokenizer], [vocabulary]))
     assert many.vectors == 2
