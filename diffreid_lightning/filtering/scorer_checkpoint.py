@@ -251,7 +251,7 @@ def _read_scorer_note(folder: Path) -> dict[str, Any]:
         wrong = f"image_size is {note['image_size']}"
     elif any(len(key) != 3 or mismatch(key[2], int) for key in note["identities"]):
         wrong = "an identity is not (source, partition, pid)"
-    elif calibration["reason"] is None and len(calibration["held_out_nll"]) != 2:
+    elif wrong is None and calibration["reason"] is None and len(calibration["held_out_nll"]) != 2:
         wrong = f"held_out_nll is {calibration['held_out_nll']}"
     if wrong is not None:
         raise _damaged(folder, f"{NOTE}: {wrong}")
