@@ -1,4 +1,4 @@
-"""Summary of a finished run: ``summary.json`` in its folder, one form for every ``fit``, ``validate`` and ``test``.
+"""Summary of a finished run: ``summary.json`` in its folder, one form for all commands that run a trainer.
 
 A run is read through this file by whatever compares runs. ``results.csv`` and ``config.yaml`` stay beside it.
 """
@@ -41,7 +41,7 @@ class RunSummary:
     """Summary of a run.
 
     Args:
-        command: ``fit``, ``validate`` or ``test``.
+        command: ``fit``, ``validate``, ``test`` or ``predict``.
         run_id: the id under which W&B knows the run.
         attempt: 1, or one more for each time the run was continued.
         config_sha256: SHA-256 of the run's ``config.yaml``, 64 hexadecimal digits.
@@ -58,8 +58,10 @@ class RunSummary:
             ``Rank-5``, ``Rank-10`` and ``mINP`` in percent, losses and rates under their own names.
         steps: optimizer steps of this run's weights since their initialization.
         epochs: epochs of them.
-        seconds: of this attempt by part: ``fit`` (with its validations), ``validate``, ``test``.
-        device: ``name``, ``processes`` and ``precision``.
+        seconds: of this attempt by part: ``fit`` (with its validations), ``validate``, ``test``, ``predict``. The first
+            part includes what the data module prepares.
+        device: ``name``, ``processes``, ``precision``, ``memory_gib`` of a GPU, and ``peak_memory_gib``: what torch has
+            allocated on it at most, or the process in all.
         versions: of this package, Python and the libraries, by name.
     """
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 
 from diffreid_lightning.backbones.weight_provenance import initialization_record
@@ -16,6 +17,7 @@ from diffreid_lightning.cli import run_folder, start_checkpoint
 from diffreid_lightning.cli.versions import installed_versions
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.run_summary import RunSummary, read_summary
+from diffreid_lightning.training.throughput import GIB, peak_memory
 from diffreid_lightning.training.trainer_parts import datamodule_of
 
 #: as papers and ``results.csv`` name them
@@ -33,8 +35,8 @@ def describe_run(
     """Build the summary of a run that has come to a result.
 
     Args:
-        trainer: after fit, or after an evaluation.
-        module: what was trained or evaluated.
+        trainer: after fit, an evaluation or a prediction.
+        module: what was trained, evaluated or used.
         settings: the command's settings at the top: ``seed_everything``, ``test_with``.
         text: the run's configuration as it is saved.
         run: its folder.
@@ -57,7 +59,7 @@ def describe_run(
         steps=trainer.global_step,
         epochs=trainer.current_epoch,
         seconds={part: round(value, 3) for part, value in seconds.items()},
-        device=_describe_device(trainer, module),
+        device=_describe_device(trainer),
         versions=installed_versions(),
     )
     trained = _training_of_checkpoint(trainer, command)
@@ -132,8 +134,14 @@ def _metrics(trainer: Trainer) -> dict[str, dict[str, float]]:
     return found
 
 
-def _describe_device(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
-    import torch
-
-    name = torch.cuda.get_device_name(module.device) if module.device.type == "cuda" else module.device.type
-    return {"name": name, "processes": trainer.world_size, "precision": str(trainer.precision)}
+def _describe_device(trainer: Trainer) -> dict[str, Any]:
+    device = trainer.strategy.root_device
+    on_gpu = device.type == "cuda"
+    peak = peak_memory(device)
+    return {
+        "name": torch.cuda.get_device_name(device) if on_gpu else device.type,
+        "processes": trainer.world_size,
+        "precision": str(trainer.precision),
+        "memory_gib": round(torch.cuda.get_device_properties(device).total_memory / GIB, 3) if on_gpu else None,
+        "peak_memory_gib": None if peak is None else round(peak / GIB, 3),
+    }

@@ -37,7 +37,7 @@ class RunRecord(SaveConfigCallback):
     Checkpoints hold the config as well. A training that goes on from one with other settings is told which of them are
     in force from there on, or is refused.
 
-    The results are written to ``summary.json``, at the end of a fit and of an evaluation.
+    The results are written to ``summary.json``, at the end of a fit, an evaluation and a prediction.
 
     Args:
         parser: the subcommand's parser.
@@ -60,14 +60,15 @@ class RunRecord(SaveConfigCallback):
         self.run = run
         self._changes: list[config_files.Change] | None = None  # None: not from a checkpoint, or begun already
         self._schedules = 0
-        self._began: float | None = None
+        self._began = time.monotonic()  # the first part includes what the data module prepares
         self._seconds: dict[str, float] = {}
         self._metrics: dict[str, dict[str, float]] = {}
         self._throughput = Throughput()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let W&B start at its first use; the trainer has asked every logger for its run by now."""
-        self._began = time.monotonic()
+        if self._seconds:
+            self._began = time.monotonic()
         for logger in trainer.loggers:
             if isinstance(logger, WandbTracker):
                 logger.release()
@@ -143,6 +144,7 @@ class RunRecord(SaveConfigCallback):
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record a prediction whose batches had all been done before."""
         self._record(trainer, pl_module)
+        self._summarize(trainer, pl_module, "predict")
 
     def _record(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self.already_saved and trainer.is_global_zero:
@@ -165,8 +167,7 @@ class RunRecord(SaveConfigCallback):
         """Write ``summary.json``, with what earlier parts of this command came to."""
         if not trainer.is_global_zero or not Path(trainer.default_root_dir).is_dir():
             return
-        if self._began is not None:
-            self._seconds[part] = time.monotonic() - self._began
+        self._seconds[part] = time.monotonic() - self._began
         summary = describe_run(trainer, pl_module, self.config.as_dict(), self.text, self.run, self._seconds)
         self._metrics.update({split: dict(values) for split, values in summary.metrics.items()})
         replace(summary, metrics=self._metrics).write(Path(trainer.default_root_dir))

@@ -56,7 +56,7 @@ def read_run(folder: Path) -> RunFiles:
     summary, problem, config, settings = None, "", "", {}
     try:
         summary = read_summary(folder)
-        if summary is None and not folder.name.startswith("predict"):  # which writes none
+        if summary is None and not folder.name.startswith("predict"):  # which may have found nothing left to do
             problem = "No summary: the run has not ended, or it failed."
     except UserError as error:
         problem = f"{error.what} {error.found or ''}"

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-_GIB = 1 << 30
+GIB = 1 << 30
 
 
 class Throughput:
@@ -41,7 +41,7 @@ class Throughput:
         if self._began is not None and self._images:
             found["fit/images_per_second"] = self._images * trainer.world_size / (time.monotonic() - self._began)
         memory = peak_memory(trainer.strategy.root_device)
-        return found if memory is None else {**found, "fit/peak_memory_gib": memory / _GIB}
+        return found if memory is None else {**found, "fit/peak_memory_gib": memory / GIB}
 
 
 def peak_memory(device: torch.device) -> int | None:

@@ -39,8 +39,10 @@ def test_every_command_that_makes_something_is_recorded(tracked: Command, market
     for run in runs:
         assert (run / "config.yaml").is_file()
         assert len(runs_under(run)) == 1
-    fit, _, test, validation = (read_summary(run) for run in runs)
-    assert fit is not None and test is not None and validation is not None
+    fit, prediction, test, validation = (read_summary(run) for run in runs)
+    assert fit is not None and prediction is not None and test is not None and validation is not None
+    assert prediction.command == "predict" and set(prediction.seconds) == {"predict"}
+    assert fit.device["peak_memory_gib"] > 0.05 and prediction.device["memory_gib"] is None, "there is no GPU"
     check_summaries(fit, test, validation, tmp_path / "runs/reid")
     # A run that starts from these weights knows what is behind them.
     words = [*words, f"--model.init_from={runs[0] / 'backbone'}", "--trainer.max_steps=1"]
