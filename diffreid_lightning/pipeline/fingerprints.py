@@ -42,7 +42,7 @@ class Record:
     Args:
         key: hash of all it was made from.
         output: hash of all it made.
-        seconds: how long it took.
+        seconds: how long it took, in all its attempts.
         ancestors: output hash of every stage it goes back to, by name.
     """
 

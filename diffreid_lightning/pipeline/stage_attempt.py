@@ -26,6 +26,7 @@ class Attempt:
         stage: the stage.
         key: hash of its inputs.
         ancestors: output hash of every stage it goes back to, by name.
+        earlier: seconds of the interrupted attempts that it continues.
         started: when, by the monotonic clock.
     """
 
@@ -33,6 +34,7 @@ class Attempt:
     stage: Stage
     key: str
     ancestors: dict[str, str]
+    earlier: float = 0.0
     started: float = field(default_factory=time.monotonic)
 
     @classmethod
@@ -51,12 +53,14 @@ class Attempt:
         outputs, ancestors = read_outputs(chain, stage)
         key = stage_key(chain, stage, outputs)
         begun = Record.read(begun_file(chain.root, stage.name))
-        continued = begun is not None and begun.key == key and can_go_on(chain, stage)
-        if (chain.root / stage.name).exists() and not continued:
+        earlier = 0.0
+        if begun is not None and begun.key == key and can_go_on(chain, stage):
+            earlier = _seconds_of_interrupted(chain, stage, begun)
+        elif (chain.root / stage.name).exists():
             console.print(f"what was made here before is kept: {aside.put(stage.name)}", soft_wrap=True)
         record_file(chain.root, stage.name).unlink(missing_ok=True)
-        Record(key, "", 0.0, ancestors).write(begun_file(chain.root, stage.name))
-        return cls(chain, stage, key, ancestors)
+        Record(key, "", earlier, ancestors).write(begun_file(chain.root, stage.name))
+        return cls(chain, stage, key, ancestors, earlier)
 
     @property
     def log(self) -> Path:
@@ -92,7 +96,7 @@ class Attempt:
                 found=f"its log: {self.log}",
                 remedy="give its config the folder the chain expects",
             )
-        seconds = time.monotonic() - self.started
+        seconds = self.earlier + time.monotonic() - self.started
         Record(self.key, output, round(seconds, 1), self.ancestors).write(record_file(root, stage.name))
         begun_file(root, stage.name).unlink(missing_ok=True)
         return f"{stage.name}: {seconds:.0f} s"
@@ -121,6 +125,13 @@ def read_outputs(chain: Chain, stage: Stage) -> tuple[dict[str, str], dict[str, 
 def can_go_on(chain: Chain, stage: Stage) -> bool:
     """Return true if an interrupted stage can continue: a fit needs its first checkpoint."""
     return stage.words[0] != "fit" or (_fit(chain, stage) / "checkpoints" / "last.ckpt").is_file()
+
+
+def _seconds_of_interrupted(chain: Chain, stage: Stage, begun: Record) -> float:
+    """Return the seconds of the attempts so far, each until the last file that it has left: a kill notes nothing."""
+    since = begun_file(chain.root, stage.name).stat().st_mtime
+    files = (file for file in (chain.root / stage.name).rglob("*") if file.is_file())
+    return round(begun.seconds + max([0.0, *(file.stat().st_mtime - since for file in files)]), 1)
 
 
 def variables(chain: Chain) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -366,6 +367,18 @@ def test_a_failing_stage_is_named_and_taken_up_again(
     work.fail.clear()
     assert pipeline() == 0
     assert work.ran == [("third", *by_hand)], "goes on where it stopped"
+
+
+def test_the_time_of_killed_attempts_counts_as_far_as_they_left_something(work: Work) -> None:
+    work.fail["third"] = -9
+    for seconds in (100, 20):
+        assert pipeline() == 1
+        begun = (work.root / ".stages/third.begun.json").stat().st_mtime
+        os.utime(work.root / "third/fit-001/checkpoints/last.ckpt", (begun, begun + seconds))
+    work.fail.clear()
+    assert pipeline() == 0
+    record = fingerprints.Record.read(work.root / ".stages/third.json")
+    assert record is not None and 120 <= record.seconds < 180
 
 
 @BOTH
