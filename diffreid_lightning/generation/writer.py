@@ -18,7 +18,7 @@ from PIL import Image
 
 from diffreid_lightning.callbacks.manifest_writer import ManifestWriter, stage_datamodule
 from diffreid_lightning.diffusion.denoising_loop import not_finite
-from diffreid_lightning.errors import RunError, UserError, check_range, check_workers, shorten
+from diffreid_lightning.errors import RunError, UserError, check_image_size, check_range, check_workers, shorten
 from diffreid_lightning.generation.module import GeneratedBatch
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.storage.atomic import replace_file
@@ -46,36 +46,49 @@ class GeneratedImagesWriter(ManifestWriter):
         quality: of the JPEG files, 1 to 100.
         threads: encoder threads; 0 encodes between batches.
         waiting: batches that may wait in memory to be encoded.
+        stored_size: height and width of the files in pixels, antialiased; None keeps the size of decoding.
 
     Raises:
         UserError: a number is out of range.
     """
 
-    def __init__(self, folder: str, quality: int = 95, threads: int = 2, waiting: int = 2) -> None:
+    def __init__(
+        self,
+        folder: str,
+        quality: int = 95,
+        threads: int = 2,
+        waiting: int = 2,
+        stored_size: tuple[int, int] | None = None,
+    ) -> None:
         super().__init__(folder)
         check_range("GeneratedImagesWriter.quality", quality, 1, 100)
         check_workers("GeneratedImagesWriter.threads", threads)
         check_range("GeneratedImagesWriter.waiting", waiting, 0, 1000)
+        if stored_size is not None:
+            check_image_size("GeneratedImagesWriter.stored_size", stored_size)
         self.quality = quality
         self.threads = threads
         self.waiting = waiting if threads else 0
+        self.stored_size = stored_size
         self._pool: ThreadPoolExecutor | None = None
         self._queue: deque[tuple[int, pa.Table, list[Future[None]]]] = deque()
         self._camids: dict[str, int] = {}
 
     @property
     def cache_key(self) -> dict[str, Any]:
-        """JPEG quality."""
-        return {"jpeg_quality": self.quality}
+        """JPEG quality and size of the files."""
+        size = {} if self.stored_size is None else {"stored_size": list(self.stored_size)}
+        return {"jpeg_quality": self.quality, **size}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Resume an earlier run, and choose the camera numbers.
 
         Raises:
-            UserError: images of different sources would share a folder.
+            UserError: images of different sources would share a folder, or files would be larger than the images.
         """
         if stage == "predict":
             _refuse_shared_folders(stage_datamodule(trainer).manifest.table)
+            _refuse_enlarging(self.stored_size, pl_module)
         super().setup(trainer, pl_module, stage)
         if stage != "predict":
             return
@@ -106,7 +119,7 @@ class GeneratedImagesWriter(ManifestWriter):
         for name, image, is_drawn in zip(rows["file_name"].to_pylist(), pixels, drawn, strict=True):
             if not is_drawn:
                 continue
-            arguments = (self.folder / name, image, self.quality)
+            arguments = (self.folder / name, image, self.quality, self.stored_size)
             jobs.append(self._pool.submit(_save, *arguments) if self._pool else _run_now(_save, *arguments))
         self._queue.append((prediction.number, rows, jobs))
         while self._queue and (len(self._queue) > self.waiting or all(job.done() for job in self._queue[0][2])):
@@ -200,18 +213,37 @@ def _refuse_shared_folders(table: pa.Table) -> None:
         )
 
 
-def _save(path: Path, pixels: Any, quality: int) -> None:
+def _refuse_enlarging(stored: tuple[int, int] | None, module: LightningModule) -> None:
+    decoded = getattr(module, "image_size", None)
+    if (
+        stored is not None
+        and decoded is not None
+        and any(file > own for file, own in zip(stored, decoded, strict=True))
+    ):
+        raise UserError(
+            "Images cannot be stored larger than they are generated.",
+            looked_for=f"a stored_size of at most data.image_size, {list(decoded)}",
+            found=str(list(stored)),
+            remedy="lower GeneratedImagesWriter.stored_size, or raise data.image_size",
+        )
+
+
+def _save(path: Path, pixels: Any, quality: int, size: tuple[int, int] | None = None) -> None:
     """Write one image atomically.
 
     Args:
         path: output file.
         pixels: (H, W, 3) uint8.
         quality: of the JPEG.
+        size: height and width of the file; None keeps those of the pixels.
     """
+    image = Image.fromarray(pixels)
+    if size is not None:
+        image = image.resize((size[1], size[0]), Image.Resampling.LANCZOS)
     if not path.parent.is_dir():
         path.parent.mkdir(parents=True, exist_ok=True)
     with replace_file(path) as staged:
-        Image.fromarray(pixels).save(staged, "JPEG", quality=quality)
+        image.save(staged, "JPEG", quality=quality)
 
 
 def _run_now(function: Any, *arguments: Any) -> Future[None]:

@@ -93,6 +93,30 @@ def test_it_leaves_images_in_markets_naming_a_manifest_and_a_contact_sheet(
         assert told in caplog.text
 
 
+def test_images_are_stored_smaller_than_they_are_decoded_and_never_larger(
+    command: Command, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def generate(folder: str, size: tuple[int, int]) -> int:
+        arguments = {"folder": folder, "quality": 100, **({"stored_size": size} if size != SIZE else {})}
+        writer = {"class_path": "GeneratedImagesWriter", "init_args": arguments}
+        return command(*words, f"--trainer.callbacks={json.dumps([writer])}")
+
+    half = (SIZE[0] // 2, SIZE[1] // 2)
+    assert generate("whole", SIZE) == generate("half", half) == 0
+    whole, stored = images(Path("whole")), images(Path("half"))
+    assert Manifest.read("whole").table.equals(Manifest.read("half").table) and len(whole) == 12
+    for name, pixels in whole.items():
+        assert stored[name].shape == (*half, 3)
+        gray, small = pixels.mean(axis=2), stored[name].mean(axis=2)  # JPEG halves the resolution of color
+        averaged = gray.reshape(half[0], 2, half[1], 2).mean(axis=(1, 3))
+        taken = np.abs(small - gray[::2, ::2]).mean()
+        assert np.abs(small - averaged).mean() < 0.5 * taken, "each pixel is made of all that it covers"
+    assert generate("half", (half[0], half[1] - 1)) == 2
+    assert "stored_size" in capsys.readouterr().err, "a folder has files of one size"
+    assert generate("larger", (SIZE[0], SIZE[1] + 1)) == 2
+    assert f"at most data.image_size, {list(SIZE)}" in capsys.readouterr().err and not Path("larger").exists()
+
+
 def test_a_stage_that_is_done_is_left_alone(command: Command, words: list[str]) -> None:
     assert command(*words) == 0
     before = files(MADE)

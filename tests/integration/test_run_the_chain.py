@@ -8,7 +8,7 @@ import re
 import shlex
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,20 @@ def test_the_chain_for_photographs_consists_of_commands_the_parser_takes(
         assert stage.name == "caption" or printed["data"]["init_args"]["image_size"] == [256, 128]
         # `predict` stages refuse mixed precision once they run: their networks have a type of their own.
         assert stage.words[0] != "predict" or printed["trainer"]["precision"] is None
+
+
+@pytest.mark.parametrize("stage", ["personalize", "generate"])
+def test_the_chain_at_twice_the_size_stores_what_the_others_read(
+    stage: str, command: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    chain = read_chain(["chains/tour", "chains/market1501", "chains/sd15_512"], {})
+    words = next(each.words for each in chain.stages if each.name == stage)
+    assert command(*words, "--print_config") == 0, capsys.readouterr().err
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["data"]["init_args"]["image_size"] == [512, 256]
+    if stage == "generate":
+        writers = [each["init_args"].get("stored_size") for each in printed["trainer"]["callbacks"]]
+        assert writers == [None, [256, 128], None]
 
 
 class Tour:
