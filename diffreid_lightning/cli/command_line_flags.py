@@ -6,6 +6,7 @@ Values stay text, which the parser converts by the type of their setting; only w
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from diffreid_lightning.cli.config_classes import read_word, resolve
-from diffreid_lightning.config_files import STRUCTURE, load_config, merge_layers
+from diffreid_lightning.config_files import STRUCTURE, load_config, load_layers, merge_layers, split_config_flags
 from diffreid_lightning.errors import UserError
 
 _SECTIONS = ("trainer", "model", "data")
@@ -53,6 +54,22 @@ def split_flags(words: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]
         else:
             settings.append((name.lstrip("-"), queue.pop(0)))
     return settings, asked
+
+
+def written_settings(command: str, words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Return the settings of a command line, references unresolved, and the words that ask the parser for something.
+
+    Args:
+        command: ``fit``, ``predict``, ``select``, ...
+        words: the words after it.
+
+    Raises:
+        UserError: a config cannot be found or read, or a word belongs to no flag.
+    """
+    names, rest = split_config_flags(words)
+    given, asked = split_flags(rest)
+    layers: Sequence[dict[str, Any]] = load_layers(command, names)
+    return with_flags(functools.reduce(merge_layers, layers), given), asked
 
 
 def with_flags(settings: Mapping[str, Any], flags: Sequence[tuple[str, str]]) -> dict[str, Any]:

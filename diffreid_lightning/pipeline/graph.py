@@ -21,6 +21,8 @@ from diffreid_lightning.pipeline.config_sections import mapping_at, names_at, re
 PREFIX = "DIFFREID_"
 #: Folder below the root for the outputs of earlier configurations.
 PREVIOUS = "previous"
+#: Folder below the root for a rehearsal of the chain.
+REHEARSAL = "rehearsal"
 #: Reference of a config to a stage's output: the folder of that stage below the root.
 _EDGE = re.compile(r"\$\{oc\.env:" + PREFIX + r"ROOT\b[^}]*\}/([^/\s'\"}\],]+)")
 _STAGE_KEYS = ("run", "reads", "data", "models", "makes", "needs_package")
@@ -160,11 +162,11 @@ def read_chain(names: Sequence[str], overrides: Mapping[str, str]) -> Chain:
 
 
 def _stage(name: str, given: Any, where: str) -> Stage:
-    if name == PREVIOUS or name.startswith(".") or Path(name).name != name:
+    if name in (PREVIOUS, REHEARSAL) or name.startswith(".") or Path(name).name != name:
         raise UserError(
             f"A stage of {where} cannot be called {name!r}.",
             looked_for="a name that can be a folder's below the root",
-            found=f"{PREVIOUS!r} and names that begin with a dot are the chain's own",
+            found=f"{PREVIOUS!r}, {REHEARSAL!r} and names that begin with a dot are the chain's own",
         )
     if not isinstance(given, Mapping) or not isinstance(given.get("run"), str):
         raise UserError(

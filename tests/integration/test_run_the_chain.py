@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 import shlex
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,10 @@ from diffreid_lightning.cli import main
 from diffreid_lightning.datasets import open_dataset
 from diffreid_lightning.datasets.subset_dataset import Subset
 from diffreid_lightning.manifest.manifest import Manifest
-from diffreid_lightning.pipeline import runner
 from diffreid_lightning.pipeline.fingerprints import Record, forget_hashes, stage_key
 from diffreid_lightning.pipeline.graph import Stage, read_chain
 from tests.fixtures.checkpoint_layouts import write_checkpoint
-from tests.fixtures.command_line import start
+from tests.fixtures.command_line import run_stages_here, start
 from tests.fixtures.dataset_layouts import write_market1501
 
 TINY = str(Path(__file__).parents[1] / "fixtures/tiny_chain.yaml")
@@ -143,17 +141,8 @@ def tour(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tour]:
     words = Path(diffreid_lightning.diffusion.__file__).parent / "tiny_sd" / "tokenizer"
     model = write_checkpoint(folder / "model", "sd1", words)
     with pytest.MonkeyPatch.context() as patch:
-
-        def here(words: Sequence[str], environment: Mapping[str, str], log: Path) -> int:
-            for name, value in environment.items():
-                patch.setenv(name, value)
-            return main(list(words))
-
         patch.chdir(folder)
-        patch.setenv("WANDB_MODE", "disabled")
-        patch.setattr("sys.argv", ["diffreid_lightning"])
-        patch.setattr(logging, "raiseExceptions", False)
-        patch.setattr(runner, "run_logged", here)
+        run_stages_here(patch)
         asked = ["--root", str(folder / "out"), "--data", str(data), "--model", str(model)]
         assert main([*TINY_CHAIN, *asked, "--jobs", "1"]) == 0
         assert {path.name for path in folder.iterdir()} == {"data", "model", "out"}, "nothing lies outside the root"

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from diffreid_lightning.errors import UserError, check_range, nearest
 
+if TYPE_CHECKING:
+    from diffreid_lightning.pipeline.graph import Chain
+
 DEFAULT = "chains/tour"
 _OPTIONS = ("config", "from", "until", "jobs")
+_SWITCHES = ("--dry-run", "--rehearse")
 
 HELP = f"""usage: python -m diffreid_lightning pipeline [options]
 
@@ -20,6 +25,8 @@ and code are unchanged is skipped; a chain that was killed goes on where it was.
   --until STAGE    stop after this one
   --jobs N         run up to N stages at once, as long as none needs another (default: 2; 1 with a GPU or one core)
   --dry-run        print the plan and stop
+  --rehearse       run the stages up to select on 50 identities (--identities N), 8 generated images of each, in a
+                   folder below the root; print the share of usable images, the cost of the full run, and what to change
   --VARIABLE VALUE a variable of the chain, such as --root DIR or --data /data/market1501; else DIFFREID_VARIABLE of the
                    environment, which commands by hand read too
 """
@@ -41,16 +48,48 @@ def pipeline_command(words: Sequence[str]) -> int:
     if "-h" in words or "--help" in words:
         print(HELP)
         return 0
-    names, given, dry_run = _options(words)
+    names, given, switches = _options(words)
     first, last = given.pop("from", None), given.pop("until", None)
     jobs = _number_of_jobs(given.pop("jobs", None))
     # Here, not above: --help should not wait for pyarrow.
     from diffreid_lightning.pipeline.graph import read_chain
     from diffreid_lightning.pipeline.runner import run_chain
 
-    chain = read_chain(names or [DEFAULT], given)
-    run_chain(chain, chain.between(first, last), dry_run, jobs)
+    dry_run = "--dry-run" in switches
+    if "--rehearse" not in switches:
+        chain = read_chain(names or [DEFAULT], given)
+        run_chain(chain, chain.between(first, last), dry_run, jobs)
+        return 0
+    if first or last:
+        raise UserError("A rehearsal runs all stages up to select.", remedy="leave out --from and --until")
+    identities = given.pop("identities", None)  # of the rehearsal; the full run has the chain's own
+    _rehearse(read_chain(names or [DEFAULT], given), identities, dry_run, jobs)
     return 0
+
+
+def _rehearse(chain: Chain, identities: str | None, dry_run: bool, jobs: int | None) -> None:
+    from rich.console import Console
+
+    from diffreid_lightning.cli.command_line_flags import written_settings
+    from diffreid_lightning.cli.references import find_value
+    from diffreid_lightning.pipeline.rehearsal import GENERATE, plan_rehearsal, stages_to_rehearse
+    from diffreid_lightning.pipeline.rehearsal_report import RehearsalReport
+
+    console = Console(highlight=False)
+    settings = {each.name: written_settings(each.words[0], each.words[1:])[0] for each in stages_to_rehearse(chain)}
+    (images,) = find_value(settings[GENERATE], "data.init_args.images_per_identity") or (None,)
+    if not str(images).isdecimal():
+        raise UserError(
+            f"Stage {GENERATE!r} does not say how many images it generates of each identity.",
+            looked_for="a whole number under data.images_per_identity",
+            found=repr(images),
+        )
+    rehearsal = plan_rehearsal(chain, identities, int(str(images)), settings)
+    selected = rehearsal.run(console, dry_run, jobs)
+    if not dry_run:
+        report = RehearsalReport.measure(rehearsal, selected)
+        report.show(console)
+        console.print(f"\nThe same as JSON: {report.write()}", soft_wrap=True, markup=False)
 
 
 def _number_of_jobs(given: str | None) -> int | None:
@@ -65,15 +104,15 @@ def _number_of_jobs(given: str | None) -> int | None:
     return jobs
 
 
-def _options(words: Sequence[str]) -> tuple[list[str], dict[str, str], bool]:
+def _options(words: Sequence[str]) -> tuple[list[str], dict[str, str], set[str]]:
     names: list[str] = []
     given: dict[str, str] = {}
-    dry_run = False
+    switches: set[str] = set()
     queue = list(words)
     while queue:
         word = queue.pop(0)
-        if word == "--dry-run":
-            dry_run = True
+        if word in _SWITCHES:
+            switches.add(word)
             continue
         flag, equals, value = word.partition("=")
         if not flag.startswith("--"):
@@ -91,4 +130,4 @@ def _options(words: Sequence[str]) -> tuple[list[str], dict[str, str], bool]:
             names.append(value)
         else:
             given[name] = value
-    return names, given, dry_run
+    return names, given, switches

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
@@ -10,7 +9,6 @@ from typing import Any
 
 from jsonargparse import ActionConfigFile
 
-from diffreid_lightning import config_files
 from diffreid_lightning.cli import command_line_flags, config_classes, config_errors, references
 from diffreid_lightning.cli.library_errors import own_error
 from diffreid_lightning.cli.lightning_parser import PROGRAM, LayeredParser
@@ -32,10 +30,7 @@ def select_command(words: Sequence[str]) -> int:
         UserError: the configuration or the scored images cannot be used, or nothing passes.
         RunError: the disk refuses.
     """
-    names, words = config_files.split_config_flags(words)
-    given, asked = command_line_flags.split_flags(words)
-    settings = functools.reduce(config_files.merge_layers, config_files.load_layers("select", names))
-    written = command_line_flags.with_flags(settings, given)
+    written, asked = command_line_flags.written_settings("select", words)
     resolved = references.resolve_references(written)
     parser = _parser(written)
     try:

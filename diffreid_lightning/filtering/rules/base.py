@@ -19,6 +19,7 @@ from diffreid_lightning.manifest.schema import SCORED_COLUMNS
 
 ScoreName = Literal["confidence", "similarity", "margin", "consistency"]
 PASSED = "passed every rule"
+NOTHING_PASSES = "No image passes: the dataset would be empty."  #: also looked for in the log of a selection
 _SCORE = "python -m diffreid_lightning predict --config stages/score_generated"
 
 Mask = npt.NDArray[np.bool_]
@@ -162,7 +163,7 @@ def select_rows(selection: Selection, rules: Sequence[SelectionRule]) -> None:
     if not selection.kept.any():
         counts = selection.count_reasons()
         raise UserError(
-            "No image passes: the dataset would be empty.",
+            NOTHING_PASSES,
             looked_for="at least one image that every rule keeps",
             found=f"{len(selection)} images; {'; '.join(dropped)}" + _best(selection),
             remedy="lower the threshold (rules of the config; --rules.threshold), or generate better images; reasons: "

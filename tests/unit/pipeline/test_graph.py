@@ -257,7 +257,7 @@ def test_a_row_of_a_stage_that_only_tests(work: Work, tmp_path: Path, capsys: py
     assert "12.3" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["previous", ".stages", "a/b"])
+@pytest.mark.parametrize("name", ["previous", "rehearsal", ".stages", "a/b"])
 def test_a_stage_has_a_folder_of_its_own(
     work: Work, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
