@@ -23,7 +23,7 @@ IDENTITIES, IMAGES = 50, 8  #: of a rehearsal, unless there are fewer
 
 @dataclass(frozen=True)
 class Size:
-    """What the time of a chain depends on.
+    """Size of a chain, on which its time depends.
 
     Args:
         identities: number of identities.
