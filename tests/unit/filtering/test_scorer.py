@@ -268,6 +268,10 @@ def _images(folder: Path, change: Callable[[pa.Table], pa.Table]) -> None:
         lambda folder: _note(folder, image_size=[64, "x"]),
         lambda folder: _note(folder, image_size=[64]),
         lambda folder: _note(folder, calibration={"temperature": 1.0}),
+        lambda folder: _note(
+            folder,
+            calibration={"temperature": 1.0, "reason": None, "temperature_1_because_of_one_image": []},
+        ),
         lambda folder: _note(folder, real_gap=[float("nan")]),
         lambda folder: _note(folder, image_roots=[]),
         lambda folder: _tensors(folder, centroids=lambda tensor: tensor[:1]),
