@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 # The environment is made anew when the list of dependencies changes, and only then.
 STAMP := $(VENV)/.dependencies-$(shell cat setup.cfg pyproject.toml | cksum | cut -d' ' -f1)
 
-.PHONY: demo test test-tools fuzz lint types wheel notebooks docs check install clean
+.PHONY: demo test test-tools fuzz lint types wheel notebooks grid docs check install clean
 
 demo: install
 	$(PY) -m diffreid_lightning pipeline
@@ -44,12 +44,16 @@ notebooks: install
 	rm -rf build/notebooks && mkdir -p build/notebooks && cp notebooks/*.ipynb build/notebooks
 	cd build/notebooks && DIFFREID_QUICKSTART=chains/quick WANDB_MODE=offline $(abspath $(VENV))/bin/jupyter-execute *.ipynb
 
+# The grid of benchmark/quick on the embedded data: every setting, from nothing.
+grid: install
+	rm -rf build/grid && WANDB_MODE=offline $(PY) -m diffreid_lightning benchmark --config benchmark/quick --root build/grid --jobs 2
+
 # The site in build/site; `make docs DOCS=serve` shows it at http://127.0.0.1:8000 and rebuilds it on every change.
 DOCS ?= build --strict
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs $(DOCS)
 
-check: lint types test test-tools fuzz wheel notebooks docs
+check: lint types test test-tools fuzz wheel notebooks grid docs
 
 install: $(STAMP)
 	@# An environment shared by several checkouts must serve this one.
