@@ -27,7 +27,7 @@ class HeldPipeline:
     def __init__(self, pipeline: Pipeline, image_size: tuple[int, int]) -> None:
         self.pipeline = pipeline
         self.image_size = image_size
-        self.prior_prompts = PromptCache(pipeline, image_size, capacity=1024)
+        self.cached_prompts = PromptCache(pipeline, image_size, capacity=1024)
         names = [name for name in ("tokenizer", "tokenizer_2") if getattr(pipeline, name, None) is not None]
         self.tokenizers = {name: copy.deepcopy(getattr(pipeline, name)) for name in names}  # before names are added
 

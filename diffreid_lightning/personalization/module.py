@@ -7,15 +7,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from diffusers.models.attention_processor import AttnProcessor
 from diffusers.training_utils import cast_training_params
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from diffreid_lightning.datasets.training_rows import KEY, refuse_other_rows
 from diffreid_lightning.diffusion.checkpoints import locate_pipeline, weights_hash
-from diffreid_lightning.diffusion.denoising_loop import decodable_size, scale_latents
 from diffreid_lightning.diffusion.losses import (
     check_gamma,
     denoising_errors,
@@ -24,32 +21,28 @@ from diffreid_lightning.diffusion.losses import (
     timestep_weights,
 )
 from diffreid_lightning.diffusion.lr_schedule import Schedule, optimize_by_step
-from diffreid_lightning.diffusion.noise_schedule import training_scheduler
 from diffreid_lightning.diffusion.pipeline_io import Pipeline, load_pipeline
 from diffreid_lightning.diffusion.prompt_encoding import (
     Conditioning,
     text_encoders,
     tokenize,
-    unet_arguments,
 )
 from diffreid_lightning.errors import UserError, check_at_least, check_image_size
 from diffreid_lightning.paths import user_path
+from diffreid_lightning.personalization.base import DenoiserTraining
 from diffreid_lightning.personalization.checkpoint_writer import write_personalized
 from diffreid_lightning.personalization.datamodule import PersonalizationBatch, PersonalizationDataModule
 from diffreid_lightning.personalization.fine_tuning import FineTuning, freeze_unread, trained_weights
-from diffreid_lightning.personalization.held_pipeline import HeldPipeline
 from diffreid_lightning.personalization.identity_tokens import FreeTokens, IdentityTokens, People
 from diffreid_lightning.personalization.lora import LoRA
 from diffreid_lightning.personalization.row_adamw import RowAdamW
 from diffreid_lightning.personalization.token_embedding import inject
-from diffreid_lightning.training.finite_weights import check_finite_weights
-from diffreid_lightning.training.trainer_parts import datamodule_of
 
 _BASE = "base_model"  # where a checkpoint keeps the hash of the base model's weights
 _MIXED = {"bfloat16": "bf16-mixed", "float16": "16-mixed"}
 
 
-class Personalization(LightningModule):
+class Personalization(DenoiserTraining):
     """Fine-tune a text-to-image diffusion model on known identities (LPE, Niu et al., arXiv 2406.06045).
 
     Identity tokens: each identity has a name in the prompt, and the name has trained embedding vectors (``tokens``).
@@ -112,8 +105,6 @@ class Personalization(LightningModule):
         self.model = model
         self.tokens = tokens or FreeTokens()
         self.fine_tuning = fine_tuning or LoRA()
-        self.trained = nn.ParameterDict()
-        self.image_size = (int(image_size[0]), int(image_size[1]))
         self.prior_weight = prior_weight
         self.snr_gamma = snr_gamma
         self.drop_prompt = drop_prompt
@@ -123,12 +114,9 @@ class Personalization(LightningModule):
         self.token_lr = token_lr
         self.schedule = schedule
         self.warmup_steps = warmup_steps
-        pipeline = load_pipeline(model, getattr(torch, frozen_dtype))
+        self._hold(load_pipeline(model, getattr(torch, frozen_dtype)), model, image_size)
         # Hashed now: when a checkpoint is saved the files may have changed, or the hub be unreachable.
         self._base_weights = weights_hash(locate_pipeline(model))
-        decodable_size(pipeline.vae, self.image_size)
-        self._held = HeldPipeline(pipeline, self.image_size)
-        self.scheduler = training_scheduler(pipeline.scheduler, model)
         self._configured = False
 
     # Set-up.
@@ -201,32 +189,6 @@ class Personalization(LightningModule):
             )
         return optimize_by_step(self, groups, self.optimizer, self.schedule, self.warmup_steps)
 
-    def on_fit_start(self) -> None:
-        """Move the networks to the device, in the memory layout that trains fastest there."""
-        pipeline = self._held.pipeline
-        for network in self._held.networks():
-            network.to(self.device)
-        pipeline.unet.to(memory_format=torch.channels_last)
-        if self.device.type == "cpu":
-            # The fused kernel's backward pass takes twice as long there as plain matrix products, on short sequences.
-            pipeline.unet.set_attn_processor(AttnProcessor())
-        if self.gradient_checkpointing:
-            pipeline.unet.enable_gradient_checkpointing()
-
-    def on_train_epoch_start(self) -> None:
-        """Set the networks to training mode (dropout, checkpointing); :meth:`pipeline` resets it."""
-        for network in self._held.networks():
-            network.train()
-
-    def on_train_epoch_end(self) -> None:
-        """Stop before diverged weights are saved or exported.
-
-        Raises:
-            RunError: a trained weight is NaN or infinite.
-        """
-        rate = float(self.trainer.optimizers[0].param_groups[0]["lr"])
-        check_finite_weights(self, self.parameters(), "--model.warmup_steps", rate)
-
     # One step.
 
     def training_step(self, batch: PersonalizationBatch, batch_idx: int) -> Tensor:
@@ -246,29 +208,6 @@ class Personalization(LightningModule):
         self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=size)
         return loss
 
-    def forward(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
-        """Predict the noise, velocity or latents, by the scheduler's prediction type.
-
-        Args:
-            noisy: (B, C, h, w) latents with noise.
-            timesteps: (B,) int64.
-            conditioning: B encoded prompts.
-
-        Returns:
-            (B, C, h, w).
-        """
-        unet = self._held.pipeline.unet
-        conditioning = conditioning.to(unet.dtype)
-        noisy = noisy.to(unet.dtype).contiguous(memory_format=torch.channels_last)
-        prediction: Tensor = unet(noisy, timesteps, **unet_arguments(conditioning)).sample
-        return prediction
-
-    def _latents(self, batch: PersonalizationBatch) -> Tensor:
-        """Sample latents from the images' posteriors and append the prior images': (B + P, C, h, w)."""
-        mean, logvar = batch.moments.chunk(2, dim=1)
-        drawn = mean + (0.5 * logvar.clamp(-30, 20)).exp() * torch.randn_like(mean)
-        return torch.cat([scale_latents(self._held.pipeline.vae, drawn), batch.prior_latents])
-
     def _conditioning(self, batch: PersonalizationBatch) -> Conditioning:
         """Encode each distinct prompt once; prompts without a name are cached across batches."""
         dropped = (torch.rand(len(batch.prompts)) < self.drop_prompt).tolist()
@@ -279,21 +218,10 @@ class Personalization(LightningModule):
         if not batch.prior_prompts:
             return conditioning
         with torch.no_grad():
-            prior = self._held.prior_prompts(batch.prior_prompts)
+            prior = self._held.cached_prompts(batch.prior_prompts)
         return Conditioning.cat([conditioning, prior.to(conditioning.states.dtype)])
 
     # Results.
-
-    @property
-    def unet(self) -> Any:
-        """The denoiser, for callbacks that compile it."""
-        return self._held.pipeline.unet
-
-    def pipeline(self) -> Pipeline:
-        """Return a sampling pipeline with the identities' names; it shares the module's weights."""
-        for network in self._held.networks():
-            network.to(self.device).eval()
-        return self._held.pipeline
 
     def save(self, folder: Path, provenance: dict[str, Any]) -> None:
         """Write the personalized model, whole or not at all.
@@ -312,17 +240,6 @@ class Personalization(LightningModule):
         write_personalized(
             folder, plain, self.fine_tuning, self.tokens, data.identities, data.template, base, provenance
         )
-
-    @property
-    def _data(self) -> PersonalizationDataModule:
-        data = datamodule_of(self.trainer)
-        if not isinstance(data, PersonalizationDataModule):
-            raise UserError(
-                f"{type(data).__name__} has no identities and prompts.",
-                looked_for="PersonalizationDataModule",
-                remedy="use --data PersonalizationDataModule",
-            )
-        return data
 
     def _check_base(self) -> None:
         theirs = self._data.model
