@@ -79,7 +79,7 @@ def save_autoencoder(vae: AutoencoderKL, folder: Path, provenance: Mapping[str, 
     Raises:
         RunError: the disk is full.
     """
-    with _replace_folder(folder, provenance) as target:
+    with replace_model_folder(folder, provenance) as target:
         vae.save_pretrained(target, safe_serialization=True)
 
 
@@ -97,7 +97,7 @@ def save_pipeline(pipeline: Pipeline, folder: Path, provenance: Mapping[str, Any
     Raises:
         RunError: the disk is full.
     """
-    with _replace_folder(folder, provenance) as target:
+    with replace_model_folder(folder, provenance) as target:
         pipeline.save_pretrained(target, safe_serialization=True)
         for file in [*target.glob("unet/*.safetensors"), *target.glob("vae/*.safetensors")]:  # large ones are split
             _recast(file, torch.float16)
@@ -273,8 +273,16 @@ def _wrap_load_errors(path: str | Path, what: str) -> Iterator[None]:
 
 
 @contextmanager
-def _replace_folder(folder: Path, provenance: Mapping[str, Any]) -> Iterator[Path]:
-    """Replace a model's folder, with its provenance."""
+def replace_model_folder(folder: Path, provenance: Mapping[str, Any]) -> Iterator[Path]:
+    """Write a model's folder, whole or not at all; the caller fills it, and ``provenance.json`` is added.
+
+    Args:
+        folder: output folder; its content is replaced.
+        provenance: content of ``provenance.json``.
+
+    Raises:
+        RunError: the disk is full.
+    """
     try:
         with replace_folder(folder) as partial:
             yield partial

@@ -12,8 +12,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from diffreid_lightning.datasets.concat import IdentityKey
-from diffreid_lightning.diffusion.checkpoints import INDEX, locate_pipeline, weights_hash
+from diffreid_lightning.diffusion.checkpoints import locate_pipeline
 from diffreid_lightning.diffusion.cpu_layers import use_onednn
 from diffreid_lightning.diffusion.denoising_loop import (
     Decoded,
@@ -27,16 +26,16 @@ from diffreid_lightning.diffusion.denoising_loop import (
     limit_guidance,
 )
 from diffreid_lightning.diffusion.diffusion_sampler import Sampler, initial_noise
-from diffreid_lightning.diffusion.pipeline_io import PROVENANCE, load_pipeline
+from diffreid_lightning.diffusion.pipeline_io import PROVENANCE
 from diffreid_lightning.diffusion.prompt_cache import PromptCache
 from diffreid_lightning.diffusion.prompt_encoding import text_encoders, tokenize
 from diffreid_lightning.diffusion.prompt_template import PromptTemplate
 from diffreid_lightning.errors import UserError, check_range
 from diffreid_lightning.generation.datamodule import PromptBatch, PromptsDataModule
 from diffreid_lightning.generation.diversity import ComposedGuidance, Diversity, ImageRequest
+from diffreid_lightning.generation.loaded_model import check_student, load_model
 from diffreid_lightning.manifest.provenance import find_manifest_hashes, read_provenance
 from diffreid_lightning.paths import user_path
-from diffreid_lightning.personalization.checkpoint import Identity, is_personalized, load_personalized, merge_lora
 from diffreid_lightning.training.trainer_parts import datamodule_of
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -52,15 +51,6 @@ class GeneratedBatch(NamedTuple):
     finite: Tensor  #: (B,) bool: an image was drawn
 
 
-class _Loaded(NamedTuple):
-    """Model with its template, hash and identities."""
-
-    pipeline: Any
-    template: PromptTemplate
-    content_hash: str
-    people: dict[IdentityKey, Identity] | None  #: None where it is not personalized
-
-
 class GenerationModule(LightningModule):
     """Generate the images requested by a :class:`~diffreid_lightning.generation.datamodule.PromptsDataModule`.
 
@@ -72,6 +62,8 @@ class GenerationModule(LightningModule):
         model: a personalized model's folder; or a plain checkpoint (folder, hub id, ``tiny-sd``), which knows
             identities only by their descriptions.
         base: base model of a personalized model; None takes the path noted in training.
+        adapters: LoRAs that are added to the model's weights, such as a published LCM-LoRA: ``.safetensors`` files,
+            folders with ``pytorch_lora_weights.safetensors``, or hub ids.
         image_size: height and width in pixels; on the command line it is set as ``data.image_size``.
         scheduler: sampler: a class of diffusers by name, or an importable path; None keeps the checkpoint's.
         scheduler_options: arguments that differ from the checkpoint's configuration.
@@ -98,6 +90,7 @@ class GenerationModule(LightningModule):
         self,
         model: str,
         base: str | None = None,
+        adapters: Sequence[str] = (),
         image_size: tuple[int, int] = (256, 128),
         scheduler: str | None = "DPMSolverMultistepScheduler",
         scheduler_options: dict[str, Any] | None = None,
@@ -114,7 +107,7 @@ class GenerationModule(LightningModule):
     ) -> None:
         super().__init__()
         _check_numbers(steps, rescale, kept_prompts, decoded_together)
-        loaded = _load(model, base)
+        loaded = load_model(model, base, adapters)
         pipeline = loaded.pipeline
         self._model, self._pipeline, self._people = model, pipeline, loaded.people
         self.generator = loaded.content_hash
@@ -134,6 +127,9 @@ class GenerationModule(LightningModule):
         self.guidance_interval = check_part("model.guidance_interval", guidance_interval)
         self.rescale = rescale
         self.diversity = diversity or ComposedGuidance()
+        if loaded.student:
+            calls = steps - self.diversity.count_skipped(steps)
+            check_student(model, type(self.sampler.scheduler).__name__, calls, self.evaluations)
         self.decoded_together = decoded_together
         self._settings = {"dtype": dtype, "channels_last": channels_last}
         if channels_last:
@@ -306,21 +302,6 @@ class GenerationModule(LightningModule):
                 for tokenizer in tokenizers:
                     tokenize(tokenizer, new)
                 new = []
-
-
-def _load(model: str, base: str | None) -> _Loaded:
-    """Load a model in float32, with its LoRA merged."""
-    if is_personalized(model):
-        loaded = load_personalized(model, base)
-        people = {identity.key: identity for identity in loaded.identities}
-        made = _Loaded(merge_lora(loaded.pipeline), loaded.template, loaded.content_hash, people)
-    else:
-        folder = user_path(model)
-        inside = [] if (folder / INDEX).is_file() else sorted(filter(is_personalized, folder.glob("*/")))
-        if inside:  # the path is a run folder
-            raise UserError(f"There is no diffusion model at {model}", remedy=f"did you mean {inside[0]}?")
-        made = _Loaded(load_pipeline(model), PromptTemplate(), weights_hash(locate_pipeline(model)), None)
-    return made
 
 
 def _check_numbers(steps: int, rescale: float, kept_prompts: int, decoded_together: int) -> None:

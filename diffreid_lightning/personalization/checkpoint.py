@@ -6,6 +6,7 @@
     tokens.safetensors                           their vectors: `tokens`, for SDXL also `tokens_2`
     lora/pytorch_lora_weights.safetensors        for `load_lora_weights`; or
     pipeline/                                    a whole pipeline, where more than a LoRA was trained
+    student/pytorch_lora_weights.safetensors     of a few-step student, beside the other LoRA
     mapper.safetensors, mapper.json              from an image's features to a token, where one was trained
     provenance.json                              what it was trained on
 
@@ -33,10 +34,11 @@ from torch import Tensor
 
 from diffreid_lightning.datasets.concat import IdentityKey
 from diffreid_lightning.diffusion.checkpoints import locate_pipeline, weights_hash
+from diffreid_lightning.diffusion.lora_files import LORA_FILE, load_lora, locate_lora, stack_loras
 from diffreid_lightning.diffusion.pipeline_io import Pipeline, load_pipeline
 from diffreid_lightning.diffusion.prompt_encoding import text_encoders
 from diffreid_lightning.diffusion.prompt_template import PromptTemplate
-from diffreid_lightning.errors import UserError, first_line, shorten
+from diffreid_lightning.errors import UserError, shorten
 from diffreid_lightning.paths import not_a_file, user_path
 from diffreid_lightning.storage.atomic import describe_existing
 from diffreid_lightning.storage.json_notes import mismatch, parse_json, read_json
@@ -44,7 +46,7 @@ from diffreid_lightning.storage.json_notes import mismatch, parse_json, read_jso
 IDENTITIES_FILE = "identities.json"
 TOKENS_FILE = "tokens.safetensors"
 LORA_FOLDER = "lora"
-LORA_FILE = "pytorch_lora_weights.safetensors"
+STUDENT_FOLDER = "student"
 PIPELINE_FOLDER = "pipeline"
 _REMEDY = "export the model again, or restore the file"
 _NOTE = {
@@ -79,25 +81,19 @@ class PersonalizedModel:
         identities: in the order of their vectors.
         template: prompt template of training.
         content_hash: SHA-256 of everything that determines the images, 64 hexadecimal digits.
+        student: a few-step student, to be sampled by ``LCMScheduler`` without guidance.
     """
 
     pipeline: Pipeline
     identities: list[Identity]
     template: PromptTemplate
     content_hash: str
+    student: bool
 
 
 def is_personalized(folder: str | Path) -> bool:
     """Tell whether a path is a personalized model, not a plain checkpoint."""
     return (user_path(folder) / IDENTITIES_FILE).is_file()
-
-
-def merge_lora(pipeline: Pipeline) -> Pipeline:
-    """Merge a pipeline's LoRA, if it has one, into its weights; return the pipeline."""
-    if pipeline.get_list_adapters():
-        pipeline.fuse_lora()
-        pipeline.unload_lora_weights()
-    return pipeline
 
 
 def load_personalized(folder: str | Path, base: str | Path | None = None) -> PersonalizedModel:
@@ -124,7 +120,7 @@ def load_personalized(folder: str | Path, base: str | Path | None = None) -> Per
         digest.update(noted["base"]["weights"].encode())
     lora = folder / LORA_FOLDER / LORA_FILE
     if lora.is_file():
-        _load_lora(pipeline, lora)
+        load_lora(pipeline, lora)
         digest.update(lora.read_bytes())
     names, tokens = read_tokens(folder)
     identities = [
@@ -135,7 +131,10 @@ def load_personalized(folder: str | Path, base: str | Path | None = None) -> Per
         raise _damaged(folder / TOKENS_FILE, f"the names of {IDENTITIES_FILE}", shorten(names, 4))
     add_tokens(pipeline, names, tokens)
     digest.update((folder / TOKENS_FILE).read_bytes())
-    return PersonalizedModel(pipeline, identities, PromptTemplate(noted["template"]), digest.hexdigest())
+    content_hash, student = digest.hexdigest(), folder / STUDENT_FOLDER
+    if student.is_dir():
+        content_hash = stack_loras(pipeline, [locate_lora(str(student))], content_hash)
+    return PersonalizedModel(pipeline, identities, PromptTemplate(noted["template"]), content_hash, student.is_dir())
 
 
 def read_tokens(folder: Path) -> tuple[list[str], list[Tensor]]:
@@ -266,13 +265,6 @@ def _check_base(folder: Path, source: Path, wanted: str) -> None:
             found=f"{found[:16]}… at {source}",
             remedy="give the base model it was trained from as base",
         )
-
-
-def _load_lora(pipeline: Any, file: Path) -> None:
-    try:
-        pipeline.load_lora_weights(file.parent, weight_name=file.name)
-    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
-        raise _damaged(file, "a LoRA of the base model", first_line(error)) from error
 
 
 def _damaged(file: Path, looked_for: str, found: str) -> UserError:

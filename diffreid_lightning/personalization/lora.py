@@ -11,16 +11,21 @@ from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 
+from diffreid_lightning.diffusion.lora_files import LORA_FILE
 from diffreid_lightning.diffusion.prompt_encoding import text_encoders
 from diffreid_lightning.errors import check_range
-from diffreid_lightning.personalization.checkpoint import LORA_FILE, LORA_FOLDER
+from diffreid_lightning.personalization.checkpoint import LORA_FOLDER
 from diffreid_lightning.personalization.fine_tuning import TEXT_ENCODERS, FineTuning
 
 # Projections by name suffix, as peft matches them; a pattern where both kinds of attention share the suffix.
 _UNET: dict[str, list[str] | str] = {
     "attention": ["to_q", "to_k", "to_v", "to_out.0"],
     "cross_attention": r".*attn2\.(to_q|to_k|to_v|to_out\.0)",
-}
+    "all": [
+        "to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2",
+        "conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv", "time_emb_proj",
+    ],
+}  # fmt: skip
 _TEXT = ["q_proj", "k_proj", "v_proj", "out_proj"]
 _PREFIX = "text_model."
 
@@ -32,7 +37,8 @@ class LoRA(FineTuning):
 
     Args:
         rank: of each update.
-        layers: ``attention`` adapts the attention to the image itself and to the text, ``cross_attention`` the latter.
+        layers: ``attention`` adapts the attention to the image itself and to the text, ``cross_attention`` the latter;
+            ``all`` also the feed-forward and convolutional layers, as published LCM-LoRAs do (arXiv 2311.05556).
         text_encoder: adapt the text encoders as well.
         dropout: share of the updates' inputs that is dropped in training, 0 to 1.
     """
@@ -40,7 +46,7 @@ class LoRA(FineTuning):
     def __init__(
         self,
         rank: int = 16,
-        layers: Literal["attention", "cross_attention"] = "attention",
+        layers: Literal["attention", "cross_attention", "all"] = "attention",
         text_encoder: bool = False,
         dropout: float = 0.0,
     ) -> None:
@@ -60,6 +66,10 @@ class LoRA(FineTuning):
 
     def save(self, pipeline: Any, folder: Path, provenance: Mapping[str, Any]) -> None:
         """Write ``lora/pytorch_lora_weights.safetensors``."""
+        self.save_in(pipeline, folder / LORA_FOLDER)
+
+    def save_in(self, pipeline: Any, folder: Path) -> None:
+        """Write ``pytorch_lora_weights.safetensors`` into a folder."""
         layers = {"unet_lora_layers": _state(pipeline.unet)}
         if self.text_encoder:
             for name, (_, encoder) in zip(TEXT_ENCODERS, text_encoders(pipeline), strict=False):
@@ -68,7 +78,7 @@ class LoRA(FineTuning):
                     place if place.startswith(_PREFIX) else _PREFIX + place: tensor
                     for place, tensor in _state(encoder).items()
                 }
-        pipeline.save_lora_weights(folder / LORA_FOLDER, weight_name=LORA_FILE, **layers)
+        pipeline.save_lora_weights(folder, weight_name=LORA_FILE, **layers)
 
     def _config(self, targets: list[str] | str) -> LoraConfig:
         return LoraConfig(
@@ -79,5 +89,9 @@ class LoRA(FineTuning):
 
 def _state(network: Any) -> dict[str, torch.Tensor]:
     # By default peft asks the hub whether the vocabulary grew.
-    state = convert_state_dict_to_diffusers(get_peft_model_state_dict(network, save_embedding_layers=False))
+    found = get_peft_model_state_dict(network, save_embedding_layers=False)
+    state = convert_state_dict_to_diffusers(dict(found))
+    if any(".lora_A." in name for name in state):
+        # Only attention was renamed, and loaders drop it from a file of both kinds of names.
+        state = found
     return {name: tensor.detach().float().cpu().contiguous() for name, tensor in state.items()}

@@ -12,8 +12,9 @@ import torch
 
 from diffreid_lightning.devices import fastest_device
 from diffreid_lightning.diffusion.diffusion_sampler import Sampler
+from diffreid_lightning.diffusion.lora_files import merge_lora
 from diffreid_lightning.manifest.manifest import Manifest
-from diffreid_lightning.personalization.checkpoint import load_personalized, merge_lora
+from diffreid_lightning.personalization.checkpoint import load_personalized
 from experiments.instruments.pictures import SIZE
 
 

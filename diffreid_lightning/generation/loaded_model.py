@@ -1,0 +1,72 @@
+"""Load the model that generates: a personalized one, a few-step student, or a plain checkpoint; with further LoRAs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from diffreid_lightning.datasets.concat import IdentityKey
+from diffreid_lightning.diffusion.checkpoints import INDEX, locate_pipeline, weights_hash
+from diffreid_lightning.diffusion.lora_files import locate_lora, stack_loras
+from diffreid_lightning.diffusion.pipeline_io import load_pipeline
+from diffreid_lightning.diffusion.prompt_template import PromptTemplate
+from diffreid_lightning.errors import UserError
+from diffreid_lightning.paths import user_path
+from diffreid_lightning.personalization.checkpoint import Identity, is_personalized, load_personalized
+
+
+class LoadedModel(NamedTuple):
+    """Model with its template, hash and identities."""
+
+    pipeline: Any
+    template: PromptTemplate
+    content_hash: str
+    people: dict[IdentityKey, Identity] | None  #: None where it is not personalized
+    student: bool = False  #: a few-step student
+
+
+def load_model(model: str, base: str | None, adapters: Sequence[str]) -> LoadedModel:
+    """Load a model in float32, with all LoRAs merged.
+
+    Args:
+        model: a personalized model's folder, or a plain checkpoint.
+        base: base model of a personalized one; None takes the path noted in training.
+        adapters: LoRAs that are added: files, folders or hub ids.
+
+    Raises:
+        UserError: one of them is missing or damaged, or they do not fit each other.
+    """
+    files = [locate_lora(adapter) for adapter in adapters]
+    if is_personalized(model):
+        found = load_personalized(model, base)
+        people = {identity.key: identity for identity in found.identities}
+        loaded = LoadedModel(found.pipeline, found.template, found.content_hash, people, found.student)
+    else:
+        folder = user_path(model)
+        inside = [] if (folder / INDEX).is_file() else sorted(filter(is_personalized, folder.glob("*/")))
+        if inside:  # the path is a run folder
+            raise UserError(f"There is no diffusion model at {model}", remedy=f"did you mean {inside[0]}?")
+        loaded = LoadedModel(load_pipeline(model), PromptTemplate(), weights_hash(locate_pipeline(model)), None)
+    return loaded._replace(content_hash=stack_loras(loaded.pipeline, files, loaded.content_hash))
+
+
+def check_student(model: str, scheduler: str, calls: int, evaluations: int) -> None:
+    """Check that a few-step student is sampled as it was distilled.
+
+    Args:
+        model: name of the student, for the error message.
+        scheduler: name of the sampler's class.
+        calls: steps that are taken.
+        evaluations: of the denoiser per image.
+
+    Raises:
+        UserError: another sampler, or guidance, which the student has learned and would get twice.
+    """
+    if scheduler != "LCMScheduler" or evaluations != calls:
+        raise UserError(
+            f"{model} is a few-step student: one evaluation of the denoiser per step, without guidance.",
+            looked_for="model.scheduler LCMScheduler, model.guidance 1, and a strategy without a guidance of its own: "
+            "WordsOnly, NoDiversity or SDEdit",
+            found=f"{scheduler}, {evaluations} evaluations in {calls} steps",
+            remedy="add --config recipes/few_step behind --config stages/generate",
+        )
