@@ -20,6 +20,7 @@ from diffreid_lightning.captioning.writer import CaptionWriter
 from diffreid_lightning.datasets import FORMATS, CropFolder, MiniPerson, Subset
 from diffreid_lightning.datasets.samplers import PKSampler, ShuffledRows
 from diffreid_lightning.datasets.transforms import TrainView
+from diffreid_lightning.distillation.module import ConsistencyDistillation
 from diffreid_lightning.filtering.calibration import FoldHeads, FoldNetworks, Uncalibrated
 from diffreid_lightning.filtering.datamodule import ScoringDataModule
 from diffreid_lightning.filtering.rules import (

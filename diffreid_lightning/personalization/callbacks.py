@@ -18,7 +18,7 @@ FOLDER = "personalized"
 
 
 class PersonalizationExport(Callback):
-    """Save ``personalized/`` in the run folder when fit ends.
+    """Save the trained model in the run folder when fit ends: ``personalized/``, or ``distilled/`` of a student.
 
     With a ``WeightAveraging`` callback the averaged weights are saved. For the files see
     :mod:`diffreid_lightning.personalization.checkpoint`.
@@ -34,7 +34,7 @@ class PersonalizationExport(Callback):
             "epochs": trainer.current_epoch,
             "module": type(pl_module).__name__,
         }
-        folder = Path(trainer.default_root_dir) / FOLDER
+        folder = Path(trainer.default_root_dir) / getattr(pl_module, "exported", FOLDER)
         pl_module.save(folder, provenance)  # type: ignore[operator]
         rank_zero_info(f"Personalized model saved: {folder}")
 

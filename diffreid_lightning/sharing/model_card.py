@@ -11,7 +11,13 @@ import yaml
 from diffreid_lightning.backbones.timm_folder import read_timm_folder
 from diffreid_lightning.backbones.timm_model import HUB_SCHEME, LOCAL_SCHEME
 from diffreid_lightning.manifest.provenance import find_manifest_records, read_provenance
-from diffreid_lightning.personalization.checkpoint import LORA_FOLDER, PIPELINE_FOLDER, read_note, read_tokens
+from diffreid_lightning.personalization.checkpoint import (
+    LORA_FOLDER,
+    PIPELINE_FOLDER,
+    STUDENT_FOLDER,
+    read_note,
+    read_tokens,
+)
 from diffreid_lightning.run_summary import PROVENANCE_FILE
 from diffreid_lightning.sharing.shared_folder import BACKBONE, Kind
 from diffreid_lightning.storage.hub import is_hub_id
@@ -84,7 +90,7 @@ def _describe_backbone(folder: Path, repo_id: str) -> tuple[list[str], dict[str,
 def _describe_personalized(folder: Path, repo_id: str) -> tuple[list[str], dict[str, Any], str]:
     noted, (_, tokens) = read_note(folder), read_tokens(folder)
     base, sources = noted["base"]["model"], sorted({each["source"] for each in noted["identities"]})
-    whole = (folder / PIPELINE_FOLDER).is_dir()
+    whole, student = (folder / PIPELINE_FOLDER).is_dir(), (folder / STUDENT_FOLDER).is_dir()
     facts = [
         f"base model: {_public_name(base)} (hash of its weights `{noted['base']['weights']}`)",
         f"identities: {len(noted['identities'])} of {', '.join(sources)}, one token each",
@@ -99,13 +105,19 @@ def _describe_personalized(folder: Path, repo_id: str) -> tuple[list[str], dict[
     }
     start = f'f"{{folder}}/{PIPELINE_FOLDER}"' if whole else f'"{base if is_public else "BASE"}"  # the base model'
     code = (
-        "import json\n\nfrom diffusers import AutoPipelineForText2Image\n"
+        f"import json\n\nfrom diffusers import AutoPipelineForText2Image{', LCMScheduler' if student else ''}\n"
         "from huggingface_hub import snapshot_download\n"
         f'from safetensors import safe_open\n\nfolder = snapshot_download("{repo_id}")\nbase = {start}\n'
         "pipeline = AutoPipelineForText2Image.from_pretrained(base)\n"
     )
     if (folder / LORA_FOLDER).is_dir():
-        code += 'pipeline.load_lora_weights(f"{folder}/lora")\n'
+        code += 'pipeline.load_lora_weights(f"{folder}/lora", adapter_name="people")\n'
+    if student:
+        code += (
+            'pipeline.load_lora_weights(f"{folder}/student", adapter_name="student")\n'
+            'pipeline.set_adapters(pipeline.get_list_adapters()["unet"])\n'
+            "pipeline.scheduler = LCMScheduler.from_config(pipeline.scheduler.config)\n"
+        )
     code += (
         'with safe_open(f"{folder}/tokens.safetensors", "pt") as file:\n'
         '    names = json.loads(file.metadata()["names"])\n'
@@ -116,7 +128,8 @@ def _describe_personalized(folder: Path, repo_id: str) -> tuple[list[str], dict[
             '    second = {"tokenizer": pipeline.tokenizer_2, "text_encoder": pipeline.text_encoder_2}\n'
             '    pipeline.load_textual_inversion(file.get_tensor("tokens_2"), token=names, **second)\n'
         )
-    return facts, header, code + 'image = pipeline(f"a photo of {names[0]}").images[0]\n'
+    few = ", num_inference_steps=4, guidance_scale=1" if student else ""
+    return facts, header, code + f'image = pipeline(f"a photo of {{names[0]}}"{few}).images[0]\n'
 
 
 def _public_name(source: str) -> str:

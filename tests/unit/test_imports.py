@@ -28,7 +28,7 @@ LAYERS = (
     "benchmark",
     "pipeline registry",
     "filtering unsupervised deployment sharing",
-    "reid generation",
+    "reid generation distillation",
     "personalization captioning",
     "diffusion callbacks visualization",
     "datasets training",
