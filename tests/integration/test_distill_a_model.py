@@ -1,0 +1,153 @@
+"""Distillation by the command line, as shipped, and generation by the student and by adapters."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from diffreid_lightning.manifest.manifest import Manifest
+from tests.fixtures.diffusion import SIZE, checkpoints, people, tokenizer_folder  # noqa: F401
+from tests.fixtures.drawing import TEMPLATE, write_personalized_model
+
+Command = Callable[..., int]
+RUN = Path("runs/test/fit-001")
+STUDENT = "student/pytorch_lora_weights.safetensors"
+
+
+@pytest.fixture
+def teacher(tmp_path: Path, checkpoints: dict[str, Path]) -> Path:  # noqa: F811
+    return write_personalized_model(tmp_path / "teacher", checkpoints["sd1"])
+
+
+@pytest.fixture
+def words(tmp_path: Path, checkpoints: dict[str, Path], people: Path, teacher: Path) -> list[str]:  # noqa: F811
+    """The shipped config, with everything small."""
+    shipped = yaml.safe_load((Path(__file__).parents[2] / "configs/stages/distill.yaml").read_text())
+    shipped["trainer"] |= {
+        "default_root_dir": "runs/test", "max_epochs": 2, "enable_progress_bar": False, "accelerator": "cpu",
+        "log_every_n_steps": 1,
+    }  # fmt: skip
+    shipped["data"]["init_args"] |= {
+        "source": str(people), "image_size": list(SIZE), "batch_size": 4, "template": TEMPLATE,
+        "cache_dir": str(tmp_path / "latents"),
+    }  # fmt: skip
+    shipped["model"]["init_args"] |= {"model": str(teacher), "base": str(checkpoints["sd1"]), "warmup_steps": 1}
+    shipped["model"]["init_args"]["lora"]["init_args"] |= {"rank": 2}
+    file = tmp_path / "distill.yaml"
+    file.write_text(yaml.safe_dump(shipped))
+    return ["fit", "--config", str(file)]
+
+
+@pytest.fixture
+def drawing(people: Path) -> list[str]:  # noqa: F811
+    """The shipped configs on four people, an image each."""
+    return [
+        "predict", "--config=stages/generate", "--config=recipes/few_step", f"--data.source={people}",
+        f"--data.image_size=[{SIZE[0]},{SIZE[1]}]", "--data.images_per_identity=1", "--data.batch_size=4",
+        "--model.template={identity} {description}", "--trainer.accelerator=cpu", "--trainer.default_root_dir=drawn",
+    ]  # fmt: skip
+
+
+def test_a_student_is_distilled_and_draws(
+    command: Command, words: list[str], drawing: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(*words) == 0
+    folder = tmp_path / RUN / "distilled"
+    checkpoint = torch.load(tmp_path / RUN / "checkpoints/last.ckpt", weights_only=True)
+    assert all(name.startswith(("trained.", "target.")) for name in checkpoint["state_dict"])
+    drawing = [*drawing, f"--model.model={folder}"]
+    for wrong, told in (
+        ("--model.scheduler=DPMSolverMultistepScheduler", "DPMSolverMultistepScheduler, 4 evaluations in 4 steps"),
+        ("--model.guidance=4", "LCMScheduler, 8 evaluations in 4 steps"),
+        ("--model.diversity=ComposedGuidance", "6 evaluations in 4 steps"),
+        ("--model.diversity=GuidanceJitter", "8 evaluations in 4 steps"),
+    ):
+        assert command(*drawing, wrong) == 2
+        errors = " ".join(capsys.readouterr().err.split())
+        assert told in errors and "recipes/few_step" in errors and "Traceback" not in errors
+    assert not (tmp_path / "drawn").exists()
+    assert command(*drawing) == 0
+    rows = Manifest.read(tmp_path / "drawn").table.to_pylist()
+    assert [row["pid"] for row in rows] == [1, 2, 3, 4] and rows[0]["prompt"].startswith("<toy-0001> ")
+    for other in (["--model.diversity=NoDiversity"], ["--model.diversity=SDEdit", "--data.references=true"]):
+        shutil.rmtree(tmp_path / "drawn")
+        assert command(*drawing, "--model.steps=8", *other) == 0
+    assert command(*words, f"--model.model={folder}") == 2
+    assert "is a few-step student already" in capsys.readouterr().err
+
+
+def test_a_continued_run_comes_to_the_same_student(
+    command: Command, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    for folder in (whole, cut):
+        folder.mkdir()
+    monkeypatch.chdir(whole)
+    assert command(*words, "--trainer.max_epochs=3") == 0
+    monkeypatch.chdir(cut)
+    assert command(*words, "--trainer.max_epochs=1") == 0
+    assert command(*words, "--trainer.max_epochs=3", "--ckpt_path=last") == 0
+    # Killed between its last epoch and its end, it is taken up with nothing left to train.
+    shutil.rmtree(RUN / "distilled")
+    assert command(*words, "--trainer.max_epochs=3", "--ckpt_path=last") == 0
+    one, two = (load_file(folder / RUN / "distilled" / STUDENT) for folder in (whole, cut))
+    assert one.keys() == two.keys() and any(bool(value.any()) for name, value in one.items() if "lora_B" in name)
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    states = [torch.load(folder / RUN / "checkpoints/last.ckpt", weights_only=True) for folder in (whole, cut)]
+    assert all(torch.equal(value, states[1]["state_dict"][name]) for name, value in states[0]["state_dict"].items())
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        (["--model.model={base}"], "There is no personalized model at"),
+        (["--model.model={empty}"], "There is no personalized model at"),
+        (["--model.base={other}"], "trained from another base model"),
+        (["--data.model={other}"], "latents are of another base model"),
+        (["--model.model={fewer}"], "not personalized for 1 of 4 identities"),
+        (["--model.guidance=[4.0,2.0]"], "the lowest scale, then the highest"),
+        (["--model.guidance=[0.5,2.0]"], "a scale from 1 (no guidance)"),
+        (["--model.solver_steps=1001"], "model.solver_steps must be"),
+        (["--model.lora.text_encoder=true"], "adapts the denoiser alone"),
+        (["--data.template=a photo of {identity}" + " and a photo" * 9], "too long for the text encoder"),
+    ],
+)
+def test_mistakes_are_named_without_a_traceback(
+    command: Command,
+    words: list[str],
+    tmp_path: Path,
+    checkpoints: dict[str, Path],  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+    override: list[str],
+    told: str,
+) -> None:
+    (tmp_path / "empty").mkdir()
+    places = {"base": checkpoints["sd1"], "other": checkpoints["sd2"], "empty": tmp_path / "empty"}
+    if "{fewer}" in override[0]:
+        places["fewer"] = write_personalized_model(tmp_path / "fewer", checkpoints["sd1"], people=3)
+    for name, place in places.items():
+        override = [word.replace(f"{{{name}}}", str(place)) for word in override]
+    assert command(*words, *override) == 2
+    errors = capsys.readouterr().err
+    assert told in " ".join(errors.split()) and "Traceback" not in errors
+
+
+def test_adapters_are_added_to_a_personalized_model(
+    command: Command, drawing: list[str], teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawing = [*drawing, f"--model.model={teacher}"]
+    adapter = tmp_path / "teacher" / "lora"  # any LoRA of the base model
+    assert command(*drawing, f"--model.adapters=[{adapter}]") == 0
+    assert command(*drawing) == 2, "a folder is continued with the same adapters only"
+    assert "generator" in capsys.readouterr().err
+    (tmp_path / "damaged.safetensors").write_bytes(b"no weights")
+    for wrong, told in (("nowhere", "There is no LoRA at nowhere"), ("damaged.safetensors", "cannot be used")):
+        assert command(*drawing, f"--model.adapters=[{wrong}]") == 2
+        errors = capsys.readouterr().err
+        assert told in errors and "Traceback" not in errors

@@ -1,0 +1,244 @@
+"""Distillation of a random personalized model: its loss by the paper, its average, what it saves."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoPipelineForText2Image
+from diffusers.utils import convert_state_dict_to_kohya
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from diffreid_lightning.diffusion.lora_files import LORA_FILE, load_lora, merge_lora
+from diffreid_lightning.diffusion.prompt_encoding import encode_prompts, unet_arguments
+from diffreid_lightning.distillation.module import ConsistencyDistillation
+from diffreid_lightning.errors import UserError
+from diffreid_lightning.generation.diversity import NoDiversity
+from diffreid_lightning.generation.module import GenerationModule
+from diffreid_lightning.manifest.provenance import find_manifest_hashes
+from diffreid_lightning.personalization.callbacks import PersonalizationExport
+from diffreid_lightning.personalization.checkpoint import load_personalized
+from diffreid_lightning.personalization.datamodule import PersonalizationBatch, PersonalizationDataModule
+from diffreid_lightning.personalization.lora import LoRA
+from tests.fixtures.checkpoint_layouts import LAYOUTS
+from tests.fixtures.diffusion import SIZE
+from tests.fixtures.drawing import TEMPLATE, write_personalized_model
+
+DECAY, SCALE, HUBER = 0.75, 3.0, 0.01
+Distill = Callable[..., tuple[ConsistencyDistillation, Path]]
+
+
+class Recorder(Callback):
+    """Keeps the weights and their average before the first step and after each."""
+
+    def __init__(self) -> None:
+        self.seen: list[list[dict[str, Tensor]]] = []
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        parts: Any = (pl_module.trained, pl_module.target)
+        self.seen.append([{name: each.detach().clone() for name, each in part.items()} for part in parts])
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.on_train_batch_start(trainer, pl_module)
+
+
+@pytest.fixture
+def distill(people: Path, checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Distill:
+    """Distill a random personalized model of a layout; returns the module as training left it, and its folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(layout: str = "sd1", callbacks: tuple[Callback, ...] = (), **arguments: Any) -> Any:
+        seed_everything(0, verbose=False)
+        base = checkpoints[layout]
+        teacher = write_personalized_model(tmp_path / f"teacher-{layout}", base)
+        (teacher / "provenance.json").write_text(json.dumps({"training_data": {"manifest": "a" * 64}}))
+        settings: dict[str, Any] = {
+            "lora": LoRA(rank=2, layers="all"), "guidance": (SCALE, SCALE), "solver_steps": 10, "huber": HUBER,
+            "target_decay": DECAY, "warmup_steps": 0,
+            "optimizer": lambda parameters: torch.optim.AdamW(parameters, lr=0.01),
+        }  # fmt: skip
+        module = ConsistencyDistillation(model=str(teacher), image_size=SIZE, **settings | arguments)
+        data = PersonalizationDataModule(
+            source=str(people), model=str(base), image_size=SIZE, batch_size=4, template=TEMPLATE
+        )
+        trainer = Trainer(
+            accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False, callbacks=[*callbacks, PersonalizationExport()],
+            default_root_dir=tmp_path / "run", precision="32",
+        )  # fmt: skip
+        trainer.fit(module, datamodule=data)
+        return module, tmp_path / "run" / "distilled"
+
+    return run
+
+
+def test_the_average_follows_the_student_and_the_teacher_stays(distill: Distill) -> None:
+    recorder = Recorder()
+    module, folder = distill(callbacks=(recorder,))
+    assert len(recorder.seen) > 2
+    expected = recorder.seen[0][1]
+    for step, (weights, average) in enumerate(recorder.seen[1:]):
+        kept = min(1 - 1 / (step + 1), DECAY)
+        expected = {name: kept * value + (1 - kept) * weights[name] for name, value in expected.items()}
+        for name, value in expected.items():
+            torch.testing.assert_close(average[name], value)
+    before = load_personalized(folder.parents[1] / "teacher-sd1").pipeline
+    frozen = dict(merge_lora(before).unet.named_parameters())
+    left = {name.replace(".base_layer", ""): each for name, each in module.unet.named_parameters()}
+    assert all(torch.equal(left[name], each) and not left[name].requires_grad for name, each in frozen.items())
+    assert all(weight.requires_grad for weight in module.trained.values())
+
+
+def student_of(distilled: ConsistencyDistillation, weights: Any, folder: Path, work: Path) -> Any:
+    """The denoiser with a LoRA of these weights, written and read by the stock saver and loader."""
+    kept = {name: each.detach().clone() for name, each in distilled.trained.items()}
+    for name, each in distilled.trained.items():
+        each.data.copy_(weights[name])
+    distilled.lora.save_in(distilled.pipeline(), work)
+    for name, each in distilled.trained.items():
+        each.data.copy_(kept[name])
+    pipeline = merge_lora(load_personalized(folder).pipeline)
+    load_lora(pipeline, work / "pytorch_lora_weights.safetensors")
+    return merge_lora(pipeline).unet.requires_grad_(False).eval()
+
+
+@pytest.mark.parametrize("layout", ["sd1", "sdxl"])
+def test_the_loss_is_the_papers(distill: Distill, layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside algorithm 1 in plain words, on networks of their own and in the velocity's or noise's own terms."""
+    module, _ = distill(layout)
+    folder = tmp_path / f"teacher-{layout}"
+    monkeypatch.setattr(module, "log", lambda *_, **__: None)
+    rng = torch.Generator().manual_seed(5)
+    for part in (module.trained, module.target):
+        for weight in part.values():
+            weight.data = 0.2 * torch.randn(weight.shape, generator=rng)
+    unets = [
+        student_of(module, part, folder, tmp_path / str(place))
+        for place, part in enumerate((module.trained, module.target))
+    ]
+    teacher = merge_lora(load_personalized(folder).pipeline)
+    teacher.unet.eval()
+    batch = PersonalizationBatch(
+        torch.randn(3, 8, 16, 8, generator=rng), ["<toy-0001> a man in blue jeans", "<toy-0002>", "a boy"],
+        torch.zeros(0, 4, 16, 8), [],
+    )  # fmt: skip
+    module.pipeline()
+    draws: dict[str, Tensor] = {}
+    add_noise = module.scheduler.add_noise
+
+    def noted(latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        draws.update(latents=latents, noise=noise, start=timesteps)
+        return add_noise(latents, noise, timesteps)
+
+    monkeypatch.setattr(module.scheduler, "add_noise", noted)
+    loss = module.training_step(batch, 0)
+    monkeypatch.undo()
+
+    alphas, kind = module.scheduler.alphas_cumprod.double(), module.scheduler.config.prediction_type
+    words = encode_prompts(teacher, batch.prompts, SIZE)
+    empty = module._held.cached_prompts.unconditional(3)
+
+    def split(unet: Any, noisy: Tensor, at: Tensor, conditioning: Any) -> tuple[Tensor, Tensor]:
+        answer = unet(noisy, at, **unet_arguments(conditioning)).sample
+        alpha, sigma = alphas[at].sqrt().view(-1, 1, 1, 1), (1 - alphas[at]).sqrt().view(-1, 1, 1, 1)
+        noise = answer if kind == "epsilon" else sigma * noisy + alpha * answer
+        return (noisy - sigma * noise) / alpha if kind == "epsilon" else alpha * noisy - sigma * answer, noise
+
+    with torch.no_grad():
+        start = draws["start"]
+        noisy = alphas[start].sqrt().view(-1, 1, 1, 1) * draws["latents"]
+        noisy = (noisy + (1 - alphas[start]).sqrt().view(-1, 1, 1, 1) * draws["noise"]).float()
+        end = (start - 100).clamp(min=0)
+        assert set((start + 1).tolist()) <= set(range(100, 1001, 100))
+        with_words, without = split(teacher.unet, noisy, start, words), split(teacher.unet, noisy, start, empty)
+        origin, noise = (bare + SCALE * (full - bare) for full, bare in zip(with_words, without, strict=True))
+        earlier = (
+            alphas[end].sqrt().view(-1, 1, 1, 1) * origin + (1 - alphas[end]).sqrt().view(-1, 1, 1, 1) * noise
+        ).float()
+        mapped = []
+        for unet, latents, at in ((unets[0], noisy, start), (unets[1], earlier, end)):
+            skip = (0.25 / ((10.0 * at) ** 2 + 0.25)).view(-1, 1, 1, 1)
+            out = (10.0 * at / ((10.0 * at) ** 2 + 0.25) ** 0.5).view(-1, 1, 1, 1)
+            mapped.append(skip * latents + out * split(unet, latents, at, words)[0])
+        expected = (((mapped[0] - mapped[1]) ** 2 + HUBER**2).sqrt() - HUBER).mean()
+    torch.testing.assert_close(loss.detach().double(), expected.double(), atol=1e-5, rtol=1e-4)
+    loss.backward()
+    assert all(weight.grad is not None for weight in module.trained.values())
+    assert all(weight.grad is None for weight in module.target.values())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_stock_diffusers_stacks_both_loras_to_what_generation_loads(
+    distill: Distill, checkpoints: dict[str, Path], layout: str, tmp_path: Path
+) -> None:
+    module, folder = distill(layout)
+    stock: Any = AutoPipelineForText2Image.from_pretrained(checkpoints[layout], safety_checker=None)
+    stock.load_lora_weights(folder / "lora", adapter_name="people")
+    stock.load_lora_weights(folder / "student", adapter_name="student")
+    stock.set_adapters(["people", "student"])
+    stock.fuse_lora()
+    stock.unload_lora_weights()
+    ours = GenerationModule(
+        str(folder), image_size=SIZE, scheduler="LCMScheduler", steps=2, guidance=1.0, diversity=NoDiversity()
+    )
+    assert ours.evaluations == 2
+    teacher = GenerationModule(str(tmp_path / f"teacher-{layout}"), image_size=SIZE, steps=2)
+    assert ours.generator != teacher.generator
+    weights, moved = stock.unet.state_dict(), 0.0
+    for name, weight in ours.unet.state_dict().items():
+        torch.testing.assert_close(weight, weights[name], atol=1e-6, rtol=1e-4)
+        moved = max(moved, float((weight - teacher.unet.state_dict()[name]).abs().max()))
+    assert moved > 1e-3
+    noted = json.loads((folder / "provenance.json").read_text())
+    assert noted["distillation"]["guidance"] == [SCALE, SCALE]
+    assert len(set(find_manifest_hashes(noted))) == 2 and "a" * 64 in ours.trained_on
+    assert copy.deepcopy(module)._held is module._held, "averages of the module share the frozen networks"
+
+
+@pytest.mark.parametrize("names", ["diffusers", "kohya"])
+def test_published_weights_are_stacked_on_a_personalized_model(
+    checkpoints: dict[str, Path], tmp_path: Path, names: str
+) -> None:
+    """A LoRA in the layout of a published LCM-LoRA: of all kinds of layers, in the names of either trainer."""
+    base = checkpoints["sd1"]
+    people, file = write_personalized_model(tmp_path / "people", base), tmp_path / "lcm" / LORA_FILE
+    made: Any = AutoPipelineForText2Image.from_pretrained(base, safety_checker=None)
+    torch.manual_seed(3)
+    layers = ["to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2", "time_emb_proj", "ff.net.0.proj", "ff.net.2"]
+    made.unet.add_adapter(LoraConfig(r=4, lora_alpha=4, target_modules=layers, init_lora_weights=False))
+    made.save_lora_weights(file.parent, unet_lora_layers=get_peft_model_state_dict(made.unet))
+    if names == "kohya":
+        kohya = convert_state_dict_to_kohya(load_file(file))
+        kohya |= {f"{name.partition('.')[0]}.alpha": torch.tensor(2.0) for name in kohya}
+        save_file(kohya, file)
+    stock: Any = AutoPipelineForText2Image.from_pretrained(base, safety_checker=None)
+    stock.load_lora_weights(people / "lora", adapter_name="people")
+    stock.load_lora_weights(file.parent, adapter_name="lcm")
+    stock.set_adapters(["people", "lcm"])
+    stock.fuse_lora()
+    stock.unload_lora_weights()
+    settings: dict[str, Any] = {"image_size": SIZE, "scheduler": "LCMScheduler", "steps": 4, "guidance": 1.0}
+    alone = GenerationModule(str(people), **settings)
+    for given in (file.parent, file):
+        ours = GenerationModule(str(people), adapters=[str(given)], **settings)
+        assert ours.generator not in (alone.generator, None)
+        for name, weight in ours.unet.state_dict().items():
+            torch.testing.assert_close(weight, stock.unet.state_dict()[name], atol=1e-6, rtol=1e-4)
+        assert any(not torch.equal(one, two) for one, two in zip(ours.parameters(), alone.parameters(), strict=True))
+    with pytest.raises(UserError, match="A LoRA cannot be used"):
+        GenerationModule(str(checkpoints["sdxl"]), adapters=[str(file)], **settings)
+    with pytest.raises(UserError, match="There is no LoRA"):
+        GenerationModule(str(people), adapters=[str(people)], **settings)
+    whole = load_file(file)
+    save_file(whole | {"of.another.lora_A.weight": torch.zeros(4, 4)}, file)
+    with pytest.raises(UserError, match="A LoRA cannot be used"):
+        GenerationModule(str(people), adapters=[str(file)], **settings)
