@@ -64,7 +64,7 @@ STRATEGIES: dict[str, Diversity] = {
     "ConceptDifference, weight 6": ConceptDifference(6.0),
     "ConceptDifference, identity 1": ConceptDifference(identity_weight=1.0),
 }
-_HEADS = ("setting", "evaluations", "recognized, %", "KID x 1000", "Vendi", "s / image")
+HEADS = ("setting", "evaluations", "recognized, %", "KID x 1000", "Vendi", "s / image")
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ class Setting:
         rescale: guidance rescale.
         steps: of the sampler.
         scheduler: the sampler's class.
+        solver_steps: of a few-step student's distillation; None for other models.
     """
 
     strategy: str = "ComposedGuidance"
@@ -86,6 +87,7 @@ class Setting:
     rescale: float = 0.0
     steps: int = 12
     scheduler: str = "DPMSolverMultistepScheduler"
+    solver_steps: int | None = None
 
     def __str__(self) -> str:
         text = f"{self.strategy}, guidance {self.guidance:g}"
@@ -210,6 +212,7 @@ def measure_setting(bench: Bench, setting: Setting) -> dict[str, Any]:
         model=bench.model,
         image_size=SIZE,
         scheduler=setting.scheduler,
+        scheduler_options={"original_inference_steps": setting.solver_steps} if setting.solver_steps else None,
         steps=setting.steps,
         guidance=setting.guidance,
         guidance_interval=(0.0, setting.end),
@@ -288,18 +291,19 @@ def run(given: argparse.Namespace) -> None:
     found = []
     for setting in settings():
         found.append((setting, measure_setting(bench, setting)))
-        print(" | ".join(_row(*found[-1])), flush=True)
+        print(" | ".join(row_of(*found[-1])), flush=True)
     real = measure(bench.people, bench.judges)
     real["kid"] = kernel_distances(bench.judges.features, bench.judges.real, {"val": bench.held_out})["val"]["mean"]
-    rows = [_row("real images", {**real, "evaluations": None, "seconds": None})]
-    text = table("Sampler settings", _HEADS, [*rows, *(_row(*each) for each in found)])
+    rows = [row_of("real images", {**real, "evaluations": None, "seconds": None})]
+    text = table("Sampler settings", HEADS, [*rows, *(row_of(*each) for each in found)])
     print(text)
     (given.work / "guidance.md").write_text(text + "\n", encoding="utf-8")
     write_json(given.work / "guidance.json", {"real": real, "settings": [row for _, row in found]})
     draw_picture(found, given.work / "guidance.png")
 
 
-def _row(setting: Setting | str, row: dict[str, Any]) -> list[str]:
+def row_of(setting: Setting | str, row: dict[str, Any]) -> list[str]:
+    """Write a row of the table, under :data:`HEADS`."""
     low, high = row["interval"]
     return [
         str(setting),
