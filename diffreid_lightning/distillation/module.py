@@ -17,7 +17,7 @@ from diffreid_lightning.diffusion.lora_files import merge_lora
 from diffreid_lightning.diffusion.lr_schedule import Schedule, optimize_by_step
 from diffreid_lightning.diffusion.pipeline_io import PROVENANCE, replace_model_folder
 from diffreid_lightning.diffusion.prompt_encoding import Conditioning, text_encoders, tokenize
-from diffreid_lightning.distillation.consistency import (
+from diffreid_lightning.distillation.consistency_mapping import (
     consistency_output,
     ddim_step,
     pseudo_huber,

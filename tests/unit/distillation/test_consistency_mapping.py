@@ -7,7 +7,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, LCMScheduler
 from torch import Tensor
 
-from diffreid_lightning.distillation.consistency import (
+from diffreid_lightning.distillation.consistency_mapping import (
     boundary_scalings,
     consistency_output,
     ddim_step,
