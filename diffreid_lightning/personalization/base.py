@@ -1,4 +1,4 @@
-"""What trainings of a diffusion model on identities have in common: the networks outside the module, one prediction."""
+"""Base of trainings of a diffusion model on identities: the networks outside the module, one prediction."""
 
 from __future__ import annotations
 
