@@ -187,7 +187,7 @@ def measure(rows: Manifest, given: Judges) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Bench:
-    """What settings are measured with.
+    """Hold the model, the judges and the people that settings are measured with.
 
     Args:
         model: folder of the personalized model.

@@ -158,7 +158,7 @@ def test_names_alone_can_be_trained_and_networks_alone_too(train: Train, checkpo
     assert len(module.trained) == 0
     first = load_personalized(folder)
     assert float((draw(load_pipeline(base)) - draw(first.pipeline)).abs().max()) > 0.001
-    module, folder = train(base, "networks", tokens=RareWord())
+    module, folder = train(base, "networks", tokens=RareWord(word=None))
     vocabulary = load_pipeline(base).text_encoder.get_input_embeddings().weight
     assert torch.isin(load_file(folder / "tokens.safetensors")["tokens"], vocabulary).all()
     assert load_personalized(folder).content_hash != first.content_hash
