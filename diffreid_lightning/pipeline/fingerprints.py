@@ -99,7 +99,7 @@ def stage_key(chain: Chain, stage: Stage, outputs: Mapping[str, str]) -> str:
         "command": stage.words,
         "configs": configs,
         "vocabularies": vocabulary_hashes([*configs, variables], stage.words),
-        "variables": variables,
+        "variables": {name: _content_of(value) for name, value in variables.items()},
         "code": code_hash(stage.words, configs),
         "data": {name: dataset_hash(chain.variables[name]) for name in stage.data},
         "models": {name: model_hash(chain.variables[name]) for name in stage.models},
@@ -224,6 +224,12 @@ def _variables_read(chain: Chain, texts: Sequence[Any]) -> dict[str, str]:
         for name, value in chain.variables.items()
         if name not in places and re.search(rf"\b{PREFIX}{name.upper()}\b", text)
     }
+
+
+def _content_of(value: str) -> str:
+    """Return a variable's value, or the hash of the file that it names, such as a list of training images."""
+    file = user_path(value)
+    return file_hash(file) if file.is_file() else value
 
 
 def file_hash(file: Path) -> str:

@@ -574,6 +574,25 @@ def test_the_packaged_chain_has_the_edges_of_the_method() -> None:
     }
 
 
+def test_a_file_that_a_variable_names_counts_by_its_content(work: Work, tmp_path: Path) -> None:
+    listed = tmp_path / "train.txt"
+    listed.write_text("1.jpg\n", encoding="utf-8")
+    (tmp_path / "two.yaml").write_text("list_file: ${oc.env:DIFFREID_LIST_FILE,null}\n", encoding="utf-8")
+    chain = (tmp_path / "chain.yaml").read_text(encoding="utf-8").replace("root:", f"list_file: {listed}, root:", 1)
+    (tmp_path / "chain.yaml").write_text(chain, encoding="utf-8")
+    assert pipeline() == 0
+    assert work.names == ["first", "second", "third"]
+    assert pipeline() == 0
+    assert work.names == []
+    moved = listed.rename(tmp_path / "moved.txt")
+    (tmp_path / "chain.yaml").write_text(chain.replace("train.txt", "moved.txt"), encoding="utf-8")
+    assert pipeline() == 0
+    assert work.names == [], "where it lies does not matter"
+    moved.write_text("2.jpg\n", encoding="utf-8")
+    assert pipeline() == 0
+    assert work.names == ["second", "third"]
+
+
 @pytest.mark.parametrize("where", ["config", "word", "joined", "variable"])
 def test_a_vocabulary_of_the_users_own_counts(work: Work, tmp_path: Path, where: str) -> None:
     mine = tmp_path / "mine.yaml"
