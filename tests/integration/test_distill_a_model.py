@@ -12,6 +12,7 @@ import yaml
 from safetensors.torch import load_file
 
 from diffreid_lightning.manifest.manifest import Manifest
+from tests.fixtures.continued_runs import train_whole_and_continued
 from tests.fixtures.diffusion import SIZE, checkpoints, people, tokenizer_folder  # noqa: F401
 from tests.fixtures.drawing import TEMPLATE, write_personalized_model
 
@@ -88,17 +89,7 @@ def test_a_student_is_distilled_and_draws(
 def test_a_continued_run_comes_to_the_same_student(
     command: Command, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    for folder in (whole, cut):
-        folder.mkdir()
-    monkeypatch.chdir(whole)
-    assert command(*words, "--trainer.max_epochs=3") == 0
-    monkeypatch.chdir(cut)
-    assert command(*words, "--trainer.max_epochs=1") == 0
-    assert command(*words, "--trainer.max_epochs=3", "--ckpt_path=last") == 0
-    # Killed between its last epoch and its end, it is taken up with nothing left to train.
-    shutil.rmtree(RUN / "distilled")
-    assert command(*words, "--trainer.max_epochs=3", "--ckpt_path=last") == 0
+    whole, cut = train_whole_and_continued(command, words, RUN / "distilled", tmp_path, monkeypatch)
     one, two = (load_file(folder / RUN / "distilled" / STUDENT) for folder in (whole, cut))
     assert one.keys() == two.keys() and any(bool(value.any()) for name, value in one.items() if "lora_B" in name)
     assert all(torch.equal(one[key], two[key]) for key in one)

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from diffreid_lightning.diffusion.pipeline_io import load_pipeline
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.personalization.checkpoint import load_personalized
+from tests.fixtures.continued_runs import train_whole_and_continued
 from tests.fixtures.diffusion import SIZE, checkpoints, people, tokenizer_folder  # noqa: F401
 from tests.fixtures.original_layout import write_single_file
 
@@ -62,17 +63,7 @@ def test_people_are_learnt_drawn_and_saved(command: Command, words: list[str], t
 def test_a_continued_run_comes_to_the_same_weights(
     command: Command, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    for folder in (whole, cut):
-        folder.mkdir()
-    monkeypatch.chdir(whole)
-    assert command(*words, "--trainer.max_epochs=3") == 0
-    monkeypatch.chdir(cut)
-    assert command(*words, "--trainer.max_epochs=1") == 0
-    assert command(*words, "--trainer.max_epochs=3", "--ckpt_path=last") == 0
-    # Killed between its last epoch and its end, it is taken up with nothing left to train.
-    shutil.rmtree(RUN / "personalized")
-    assert command(*words, "--trainer.max_epochs=3", "--ckpt_path=last") == 0
+    whole, cut = train_whole_and_continued(command, words, RUN / "personalized", tmp_path, monkeypatch)
     for name in ("tokens.safetensors", "lora/pytorch_lora_weights.safetensors"):
         one, two = (load_file(folder / RUN / "personalized" / name) for folder in (whole, cut))
         assert one.keys() == two.keys()
