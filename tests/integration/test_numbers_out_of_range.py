@@ -57,7 +57,7 @@ LEFT_OUT = {
     "BNNeck", "FlatThenCosine", "IdentityClassifier", "InstanceBatchNorm", "MultiGranularityResNet", "NonLocal",
     "PartHead", "MetricLoss", "ReIDLoss", "ReIDModule", "WarmUp", "DiffReIDCLI", "RunProgress", "RunFolder",
     "BatchStore", "DecodedImages", "Descriptor", "ForkedCommand", "JobRunner", "ProcessSampler",
-    "PictureBudget", "StageJobs", "TrialRunner", "AttributeNetwork", "HeldPipeline",
+    "ConsistencyDistillation", "PictureBudget", "StageJobs", "TrialRunner", "AttributeNetwork", "HeldPipeline",
 }  # fmt: skip
 _NONE, _MANY, _NONE_OR_MANY = (0,), (10**9,), (0, 10**9)
 #: By argument, or by class and argument, the odd numbers that have a meaning: 0 switches off, many are all there are.

@@ -449,7 +449,7 @@ def test_the_first_page_of_help_names_what_exists(
     for name in re.findall(r"--config ((?:stages|recipes)/\w+)", page):
         assert (configs_folder() / f"{name}.yaml").exists()
     if subcommand == "fit":  # settings and defaults as they are
-        assert len(re.findall(r"  --config stages/", page)) == 4
+        assert len(re.findall(r"  --config stages/", page)) == 5
         settings = re.findall(
             r"^  (--\S+) (\S+)  ", page.partition("defaults:")[2].partition("Configs")[0], re.MULTILINE
         )

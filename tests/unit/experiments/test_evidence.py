@@ -123,7 +123,7 @@ def test_filters_choose_among_the_same_images_on_held_out_people(tmp_path: Path)
     assert {job.cell.split for job in cells if job.cell} == {"val"}
     assert all("--data.val_share" in job.words and "--test_with=none" in job.words for job in cells)
     chains = [name for name, job in jobs.items() if job.words[0] == "pipeline"]
-    assert len(chains) == 2 * 2 * len(grid.seeds), "one for each subset, domain and seed, whatever the filter"
+    assert len(chains) == 2 + 2 * 2 * len(grid.seeds), "one for each dataset and subset, whatever the filter"
 
 
 def test_a_row_without_a_part_reads_what_the_whole_method_made(tmp_path: Path) -> None:
