@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -67,7 +67,7 @@ def read_grid(names: Sequence[str], root: str | None = None) -> Grid:
         settings=settings,
         datasets=_entries(given, "datasets", where, _dataset),
         published=tuple(_published(entry, where) for entry in given.get("published") or ()),
-        evaluate=_split(given.get("evaluate", "test"), settings, where),
+        evaluate=_split(given.get("evaluate", "test"), where),
         throughput=_throughput(given, where),
         slurm=mapping_at(given, "slurm", where),
     )
@@ -197,20 +197,11 @@ def _published(entry: Any, where: str) -> Published:
     return Published(str(entry.get("label") or ""), str(entry.get("cite") or ""), numbers)
 
 
-def _split(value: Any, settings: Mapping[str, Setting], where: str) -> Split:
-    if value == "test":
-        return "test"
-    if value != "val":
+def _split(value: Any, where: str) -> Split:
+    if value not in get_args(Split):
         raise UserError(f"'evaluate' of {where} is unknown.", looked_for="test, or val", found=repr(value))
-    for setting in settings.values():
-        if setting.words[0] != "fit":
-            raise UserError(
-                f"The setting {setting.label!r} of {where} cannot be evaluated on held-out identities.",
-                looked_for="run: fit ..., which holds identities out",
-                found=f"run: {' '.join(setting.words)}",
-                remedy="leave the setting out (null), or give evaluate: test",
-            )
-    return "val"
+    split: Split = value
+    return split
 
 
 def _is_percentage(value: Any) -> bool:
@@ -268,6 +259,13 @@ def _check(grid: Grid, where: str) -> None:
         for label in initialization.settings:
             _refuse_unknown_label(label, grid.settings, f"the settings of {initialization.label!r} in {where}")
     for setting in grid.settings.values():
+        if grid.evaluate == "val" and setting.words[0] != "fit":
+            raise UserError(
+                f"The setting {setting.label!r} of {where} cannot be evaluated on held-out identities.",
+                looked_for="run: fit ..., which holds identities out",
+                found=f"run: {' '.join(setting.words)}",
+                remedy="leave the setting out (null), or give evaluate: test",
+            )
         if setting.needs is not None:
             _refuse_unknown_label(setting.needs, grid.settings, f"'needs' of {setting.label!r} in {where}")
             _refuse_chain(grid, setting, where)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from diffreid_lightning.benchmark.job_records import Record, Workplace
 from diffreid_lightning.benchmark.jobs import FIRST_RUN, Job, on_this_machine
+from diffreid_lightning.benchmark.outcomes import cell_values
 from diffreid_lightning.pipeline.job_process import (
     GLANCE,
     JobProcess,
@@ -174,11 +175,8 @@ class JobRunner:
         """Return a cell's mAP and Rank-1 as text; None if it has no result."""
         if job.cell is None:
             return None
-        summary = self.place.summary(job)
-        found = {} if summary is None else summary.metrics.get(job.cell.split, {})
-        if not {"mAP", "Rank-1"} <= set(found):
-            return None
-        return f"mAP {found['mAP']:.1f}, Rank-1 {found['Rank-1']:.1f}"
+        values = cell_values(job.cell, self.place.summary(job))
+        return ", ".join(f"{name} {value:.1f}" for name, value in values.items()) or None
 
     def _remaining(self) -> str:
         if not self._left:

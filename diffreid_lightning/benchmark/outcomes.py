@@ -8,8 +8,9 @@ from dataclasses import replace
 from diffreid_lightning.benchmark.comparison import METRICS, Outcome
 from diffreid_lightning.benchmark.grid_entries import Grid
 from diffreid_lightning.benchmark.job_records import Workplace
-from diffreid_lightning.benchmark.jobs import Job
+from diffreid_lightning.benchmark.jobs import Cell, Job
 from diffreid_lightning.benchmark.leakage import seen_by_records
+from diffreid_lightning.run_summary import RunSummary
 
 
 def read_outcomes(grid: Grid, jobs: Mapping[str, Job], place: Workplace) -> list[Outcome]:
@@ -23,6 +24,17 @@ def read_outcomes(grid: Grid, jobs: Mapping[str, Job], place: Workplace) -> list
     return [_read(grid, job, jobs, place) for job in jobs.values() if job.cell is not None]
 
 
+def cell_values(cell: Cell, summary: RunSummary | None) -> dict[str, float]:
+    """Return a cell's mAP and Rank-1 in percent by name; none without both in its run's summary.
+
+    Args:
+        cell: the cell.
+        summary: of its run, or None.
+    """
+    found = {} if summary is None else summary.metrics.get(cell.split, {})
+    return {name: found[name] for name in METRICS} if set(METRICS) <= set(found) else {}
+
+
 def undeclared(jobs: Mapping[str, Job], outcomes: list[Outcome]) -> list[str]:
     """Name the rows whose records show labels of the target that the grid does not declare."""
     declared = {job.cell for job in jobs.values() if job.cell is not None}
@@ -33,7 +45,8 @@ def _read(grid: Grid, job: Job, jobs: Mapping[str, Job], place: Workplace) -> Ou
     assert job.cell is not None
     state = place.state(job, jobs)
     summary = place.summary(job) if state == "done" else None
-    if summary is None or METRICS[0] not in summary.metrics.get(job.cell.split, {}):
+    values = cell_values(job.cell, summary)
+    if summary is None or not values:
         return Outcome(job.cell, "failed" if state == "done" else state)
     record = place.record(job)
     cell = job.cell
@@ -42,7 +55,7 @@ def _read(grid: Grid, job: Job, jobs: Mapping[str, Job], place: Workplace) -> Ou
     return Outcome(
         cell=cell,
         state=state,
-        values={name: summary.metrics[cell.split][name] for name in METRICS},
+        values=values,
         steps=summary.total_steps,
         images=int(summary.initialization.get("images", 0)),
         identities=int(summary.initialization.get("identities", 0)),

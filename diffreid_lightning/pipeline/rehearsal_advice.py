@@ -11,7 +11,7 @@ from diffreid_lightning.pipeline.rehearsal_costs import StageCost
 _MOST = 3
 # Of all images of "Two images of each person" in docs/results/pretraining.md, with which pre-training was worth it.
 _RECOGNIZED, _CONSISTENT = 0.426, 0.767
-# docs/guide/filtering.md: keeping 42 % was worse than keeping 60 %.
+# "Which images to pre-train on" in docs/results/pretraining.md: keeping 42 % was worse than keeping 60 %.
 _KEPT = 0.42
 _LOST = 0.1  # not measured
 _NEARLY_FULL = 0.9  # of a GPU's memory; not measured

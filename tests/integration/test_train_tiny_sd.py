@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from diffreid_lightning.diffusion.pipeline_io import save_autoencoder
+from tests.fixtures.continued_runs import train_whole_and_continued
 from tests.fixtures.diffusion import AUTOENCODER, NOISE, SIZE, TEXT, UNET, corpus, tokenizer_folder  # noqa: F401
 from tests.fixtures.wandb_records import read_run, runs_under
 from tools.tiny_sd.architectures import build_autoencoder
@@ -153,14 +154,7 @@ def test_a_denoiser_trains_draws_and_ships_a_pipeline(
 def test_a_continued_denoiser_is_the_one_that_was_never_stopped(
     command: Command, tmp_path: Path, denoiser_words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    for folder in (whole, cut):
-        folder.mkdir()
-    monkeypatch.chdir(whole)
-    assert command(*denoiser_words, "--trainer.max_epochs=3") == 0
-    monkeypatch.chdir(cut)
-    assert command(*denoiser_words, "--trainer.max_epochs=1") == 0
-    assert command(*denoiser_words, "--trainer.max_epochs=3", "--ckpt_path=last") == 0
+    whole, cut = train_whole_and_continued(command, denoiser_words, None, tmp_path, monkeypatch)
     for part in ("unet/diffusion_pytorch_model", "text_encoder/model"):
         one, two = (load_file(folder / RUN / "pipeline" / f"{part}.safetensors") for folder in (whole, cut))
         assert one.keys() == two.keys()
