@@ -16,7 +16,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from diffreid_lightning.benchmark.grid_entries import Grid, Initialization, Setting, name_of
+from diffreid_lightning.benchmark.estimate import settings_of
+from diffreid_lightning.benchmark.grid_entries import Grid, Initialization, Preparation, Setting, name_of
 from diffreid_lightning.benchmark.jobs import FIRST_RUN, ROOT, Cell, Job, data_token, folder_of, key_of
 from diffreid_lightning.errors import UserError, nearest
 
@@ -148,21 +149,45 @@ class _Expansion:
             added["seed_everything"] = str(filling.seed)
             if self.grid.evaluate == "val":
                 added["test_with"] = "none"
+                if settings_of(words).get("data.init_args.val_share") == 0:
+                    added["data.val_share"] = "null"
             if setting.needs is None:
-                start = None if row.init_from is None else self._fill(row.init_from, filling, f"the row {row.label!r}")
+                start = self._start(row, filling)
                 added["model.init_from"] = start or "null"
         words += [f"--{flag}={value}" for flag, value in sorted(added.items()) if not _has(words, flag)]
         return [*words, f"--trainer.default_root_dir={_OUT}"], start if start == row.init_from else None
+
+    def _start(self, row: Initialization, filling: _Filling) -> str | None:
+        """Return what the training of a cell starts from; None for random weights."""
+        if row.pretrained_on is not None:
+            job = self._pretraining(row, row.pretrained_on, filling)
+            self._go_back(filling, job)
+            return f"{ROOT}/{job.folder}/{FIRST_RUN}/backbone"
+        return None if row.init_from is None else self._fill(row.init_from, filling, f"the row {row.label!r}")
+
+    def _pretraining(self, row: Initialization, images: str, outer: _Filling) -> Job:
+        """Return the job that pre-trains a row on its images, as its cells are trained but for the command."""
+        start = () if row.init_from is None else ("--model.init_from", row.init_from)
+        words = (*self.grid.pretrain, "--data.train", images, "--seed_everything", "{seed}", *start)
+        return self._prepare(
+            f"pre-trained/{name_of(row.label)}",
+            Preparation((*words, *self.grid.flags, *row.flags)),
+            outer,
+            weights=row.init_from if row.init_from and not _PLACEHOLDER.search(row.init_from) else None,
+        )
 
     def preparation(self, name: str, outer: _Filling) -> Job:
         """Return the job of a preparation for the cell of ``outer``, with those it needs before it."""
         if name in self._open:
             raise UserError(f"Preparations need each other in a circle: {' -> '.join([*self._open, name])}")
         self._open.append(name)
-        entry = self.grid.preparations[name]
-        filling = _Filling(outer.labeled, outer.subset, outer.seed, {"out": _OUT})
-        words = [self._fill(word, filling, f"the preparation {name!r}") for word in entry.words]
+        job = self._prepare(name, self.grid.preparations[name], outer)
         self._open.pop()
+        return job
+
+    def _prepare(self, name: str, entry: Preparation, outer: _Filling, weights: str | None = None) -> Job:
+        filling = _Filling(outer.labeled, outer.subset, outer.seed, {"out": _OUT})
+        words = [self._fill(word, filling, f"{name!r}, which is made first") for word in entry.words]
         if words[0] in _RUNS and not _has(words, "trainer.default_root_dir"):
             words.append(f"--trainer.default_root_dir={_OUT}")
         if filling.own & {"data", "subset"}:
@@ -173,7 +198,8 @@ class _Expansion:
         full = "/".join(("made", name, *filling.parts))
         self._fillings[full] = filling
         if full not in self.jobs:
-            self._add(full, words, filling, None, filling.subset.get("list_file") if "subset" in filling.used else None)
+            list_file = filling.subset.get("list_file") if "subset" in filling.used else None
+            self._add(full, words, filling, weights, list_file)
         return self.jobs[full]
 
     def _add(

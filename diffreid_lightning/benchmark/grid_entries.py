@@ -32,6 +32,8 @@ class Initialization:
     Args:
         label: in the table.
         init_from: value of ``model.init_from``, with placeholders; None for random weights.
+        pretrained_on: images that the grid's command pre-trains on from ``init_from``, with placeholders; None to
+            start the cells from ``init_from`` itself.
         flags: further words of every ``fit``, with placeholders.
         made_from: labels of the datasets whose labels all went into the weights; those of preparations are known.
         settings: labels of the settings that it has cells in; empty for all.
@@ -41,6 +43,7 @@ class Initialization:
 
     label: str
     init_from: str | None = None
+    pretrained_on: str | None = None
     flags: tuple[str, ...] = ()
     made_from: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
@@ -138,7 +141,8 @@ class Grid:
         group: W&B group of its runs.
         seeds: of the runs of each cell.
         against: label of the initialization that the others are compared with, but for those that name another.
-        flags: further words of every ``fit`` of a cell.
+        flags: further words of every ``fit`` of a cell or row.
+        pretrain: the command that pre-trains a row on its images; empty if no row does.
         preparations: by name.
         initializations: the rows, by label.
         settings: by label.
@@ -154,6 +158,7 @@ class Grid:
     seeds: tuple[int, ...]
     against: str
     flags: tuple[str, ...]
+    pretrain: tuple[str, ...]
     preparations: Mapping[str, Preparation]
     initializations: Mapping[str, Initialization]
     settings: Mapping[str, Setting]

@@ -27,8 +27,8 @@ from diffreid_lightning.paths import user_path
 from diffreid_lightning.pipeline.config_sections import mapping_at, names_at, refuse_unknown_keys, split_words
 
 _KEYS = (
-    "root", "group", "seeds", "against", "flags", "preparations", "initializations", "settings", "datasets",
-    "published", "evaluate", "throughput", "slurm",
+    "root", "group", "seeds", "against", "flags", "pretrain", "preparations", "initializations", "settings",
+    "datasets", "published", "evaluate", "throughput", "slurm",
 )  # fmt: skip
 _SOURCE = "source"
 _ON_SOURCE = f"@{_SOURCE}"
@@ -62,6 +62,7 @@ def read_grid(names: Sequence[str], root: str | None = None) -> Grid:
         seeds=seeds,
         against=str(given.get("against") or next(iter(initializations), "")),
         flags=split_words(str(given.get("flags") or ""), where),
+        pretrain=split_words(str(given.get("pretrain") or ""), where),
         preparations=_entries(given, "preparations", where, _preparation),
         initializations=initializations,
         settings=settings,
@@ -128,11 +129,12 @@ def _preparation(label: str, entry: Any, where: str) -> Preparation:
 
 
 def _initialization(label: str, entry: Any, where: str) -> Initialization:
-    entry = _mapping(entry, where, ("init_from", "flags", "made_from", "settings", "against", "note"))
-    init_from = entry.get("init_from")
+    entry = _mapping(entry, where, ("init_from", "pretrained_on", "flags", "made_from", "settings", "against", "note"))
+    init_from, pretrained_on = entry.get("init_from"), entry.get("pretrained_on")
     return Initialization(
         label=label,
         init_from=None if init_from is None else str(init_from),
+        pretrained_on=None if pretrained_on is None else str(pretrained_on),
         flags=split_words(str(entry.get("flags") or ""), where),
         made_from=names_at(entry, "made_from", where),
         settings=names_at(entry, "settings", where),
@@ -253,6 +255,12 @@ def _check(grid: Grid, where: str) -> None:
         raise UserError(f"An initialization of {where} is called 'made', as the folder of preparations is.")
     _refuse_unknown_label(grid.against, grid.initializations, f"'against' of {where}")
     for initialization in grid.initializations.values():
+        if initialization.pretrained_on is not None and grid.pretrain[:1] != ("fit",):
+            raise UserError(
+                f"The row {initialization.label!r} of {where} is pre-trained, but no command says how.",
+                looked_for="pretrain: fit --config CONFIG, beside 'initializations'",
+                found=f"pretrain: {' '.join(grid.pretrain) or 'null'}",
+            )
         if initialization.against is not None:
             where_named = f"'against' of {initialization.label!r} in {where}"
             _refuse_unknown_label(initialization.against, grid.initializations, where_named)

@@ -173,6 +173,46 @@ def test_labels_that_nothing_reads_do_not_count(make_grid: MakeGrid) -> None:
     )
 
 
+def test_a_row_that_names_images_is_pretrained_on_them(make_grid: MakeGrid) -> None:
+    row = {"init_from": "timm", "pretrained_on": "{generated}/select", "flags": "--model.drop_path_rate 0.1"}
+    added = {"on train": {"pretrained_on": "{train}"}, "elsewhere": {"pretrained_on": "/data/others"}, "ours": row}
+    grid = make_grid({"pretrain": "fit --config stages/pretrain", "initializations": added})
+    jobs = expand(grid)
+    few = jobs["ours/few-shot-30/market/seed-1"]
+    made = jobs["made/pre-trained/ours/market/images-0-3/seed-1"]
+    assert few.needs == (made.name,) and made.needs == ("made/generated/market/images-0-3",)
+    assert words_of(few)["model.init_from"] == f"ROOT/{made.folder}/fit-001/backbone"
+    assert words_of(made) == {
+        "config": "stages/pretrain",
+        "data.train": f"ROOT/{jobs['made/generated/market/images-0-3'].folder}/select",
+        "seed_everything": "1",
+        "model.init_from": "timm",
+        "trainer.max_epochs": "2",
+        "model.drop_path_rate": "0.1",
+        "trainer.default_root_dir": f"ROOT/{made.folder}",
+    }
+    assert (made.weights, few.weights) == ("timm", None)
+    assert json.loads(words_of(jobs["made/pre-trained/on-train/duke/images-0-3/seed-0"])["data.train"])["init_args"]
+    assert words_of(jobs["made/pre-trained/elsewhere/seed-0"])["data.train"] == "/data/others"
+    seeing = {job.cell.initialization: set() for job in jobs.values() if job.cell is not None}
+    for job in jobs.values():
+        if job.cell is not None and job.cell.sees_target:
+            seeing[job.cell.initialization].add(job.cell.setting)
+    assert (seeing["ours"], seeing["on train"], seeing["elsewhere"]) == ({"USL"}, {"USL"}, set())
+
+
+def test_rows_chosen_on_val_hold_identities_out(make_grid: MakeGrid) -> None:
+    settings = {
+        "direct": None,
+        "supervised": {"run": "fit --config stages/transfer"},
+        "USL": {"run": "fit --config stages/transfer --data.val_share 0.2"},
+    }
+    jobs = expand(make_grid({"evaluate": "val", "settings": settings}))
+    assert words_of(jobs["scratch/supervised/duke/seed-0"])["data.val_share"] == "null", "the stage holds none out"
+    assert words_of(jobs["scratch/usl/duke/seed-0"])["data.val_share"] == "0.2"
+    assert words_of(jobs["scratch/usl/duke/seed-0"])["test_with"] == "none"
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
