@@ -24,7 +24,8 @@ from diffreid_lightning.errors import UserError, nearest
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _OUT = "<out>"  # the folder that holds the key of the words, so these are hashed without it
 _OF_SUBSET = {"identities": "identities", "images": "images", "subset_seed": "seed", "list_file": "list_file"}
-_RUNS = ("fit", "test", "predict")  # those that have a run folder
+_CELLS = ("fit", "test", "validate")
+_RUNS = (*_CELLS, "predict")  # those that have a run folder
 
 
 @dataclass
@@ -138,17 +139,20 @@ class _Expansion:
         """Return the command of a cell, and the path from elsewhere that it starts from."""
         where = f"the setting {setting.label!r}"
         words = [self._fill(word, filling, where) for word in setting.words]
-        if words[0] not in ("fit", "test"):
-            raise UserError(f"The command of {where} is no training or test.", looked_for="fit or test", found=words[0])
+        if words[0] not in _CELLS:
+            looked_for = "fit, test or validate"
+            raise UserError(f"The command of {where} is no training or test.", looked_for=looked_for, found=words[0])
         added, start = {"data.test": data_token(dataset)}, None
-        if words[0] == "fit":
+        if (
+            words[0] == "fit" or setting.needs is None
+        ):  # a test of the initialization as it is has the data of a training
             words += [*self.grid.flags, *self.grid.datasets[dataset].flags, *setting.flags.get(dataset, ())]
             words += [self._fill(word, filling, f"the row {row.label!r}") for word in row.flags]
             if not _has(words, "data.target"):
                 added["data.train"] = training_source(dataset, filling.subset)
             added["seed_everything"] = str(filling.seed)
             if self.grid.evaluate == "val":
-                added["test_with"] = "none"
+                added |= {"test_with": "none"} if words[0] == "fit" else {}
                 if settings_of(words).get("data.init_args.val_share") == 0:
                     added["data.val_share"] = "null"
             if setting.needs is None:
@@ -168,6 +172,7 @@ class _Expansion:
     def _pretraining(self, row: Initialization, images: str, outer: _Filling) -> Job:
         """Return the job that pre-trains a row on its images, as its cells are trained but for the command."""
         start = () if row.init_from is None else ("--model.init_from", row.init_from)
+        start += ("--data.val_share", "null") if self.grid.evaluate == "val" else ()  # {train} has people of val, too
         words = (*self.grid.pretrain, "--data.train", images, "--seed_everything", "{seed}", *start)
         return self._prepare(
             f"pre-trained/{name_of(row.label)}",

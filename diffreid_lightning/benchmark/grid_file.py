@@ -267,12 +267,13 @@ def _check(grid: Grid, where: str) -> None:
         for label in initialization.settings:
             _refuse_unknown_label(label, grid.settings, f"the settings of {initialization.label!r} in {where}")
     for setting in grid.settings.values():
-        if grid.evaluate == "val" and setting.words[0] != "fit":
+        if setting.words[0] == {"val": "test", "test": "validate"}[grid.evaluate]:
             raise UserError(
-                f"The setting {setting.label!r} of {where} cannot be evaluated on held-out identities.",
-                looked_for="run: fit ..., which holds identities out",
+                f"The setting {setting.label!r} of {where} is not evaluated by 'evaluate: {grid.evaluate}'.",
+                looked_for="run: fit ..., or, for weights as they are, "
+                + ("run: validate ..." if grid.evaluate == "val" else "run: test ..."),
                 found=f"run: {' '.join(setting.words)}",
-                remedy="leave the setting out (null), or give evaluate: test",
+                remedy="leave the setting out (null), or change 'evaluate'",
             )
         if setting.needs is not None:
             _refuse_unknown_label(setting.needs, grid.settings, f"'needs' of {setting.label!r} in {where}")

@@ -146,7 +146,8 @@ class Workplace:
 
     def summary(self, job: Job) -> RunSummary | None:
         """Return the summary of a cell's run; None if there is none that can be read."""
-        runs = [self.folder(job) / FIRST_RUN] if job.words[0] == "fit" else sorted(self.folder(job).glob("test-*"))
+        command = job.words[0]
+        runs = [self.folder(job) / FIRST_RUN] if command == "fit" else sorted(self.folder(job).glob(f"{command}-*"))
         for run in reversed(runs):
             try:
                 found = read_summary(run)

@@ -38,8 +38,9 @@ def seen_by_records(grid: Grid, job: Job, jobs: Mapping[str, Job], place: Workpl
         return False
     if target in map(place.source_name, job.datasets - {job.cell.dataset}):
         return False  # two datasets under one name, of which records tell nothing
-    # The summary of a test names what was trained on; that of a training, what it started from.
-    behind = summary.sources if job.words[0] == "test" else frozenset(summary.initialization["sources"])
+    # The summary of a needed run's test names what that was trained on; others name what they start from.
+    tested = job.words[0] != "fit" and grid.settings[job.cell.setting].needs is not None
+    behind = summary.sources if tested else frozenset(summary.initialization["sources"])
     return target in behind | _sources_of_preparations(job, jobs, place)
 
 

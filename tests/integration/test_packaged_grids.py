@@ -17,9 +17,16 @@ from diffreid_lightning.benchmark.job_runner import command_of
 Command = Callable[..., int]
 
 
-_LAID_OVER = ("benchmark/imagenet_rows", *(f"experiments/evidence/{name}.yaml" for name in ("filters", "rows")))
+_LAID_OVER = (
+    "benchmark/imagenet_rows",
+    *(f"experiments/evidence/{name}.yaml" for name in ("rows", "world_rows")),
+    *(
+        f"experiments/filtering/{name}.yaml"
+        for name in ("selections", "label_noise", "joint_training", "bold_generator")
+    ),
+)
 GRIDS = [("benchmark/quick",), ("benchmark/miniperson",), ("benchmark/paper",)]
-GRIDS += [("benchmark/miniperson", more) for more in (*_LAID_OVER, "experiments/evidence/world_rows.yaml")]
+GRIDS += [("benchmark/miniperson", more) for more in _LAID_OVER]
 
 
 @pytest.mark.parametrize("names", GRIDS, ids=lambda names: names[-1])

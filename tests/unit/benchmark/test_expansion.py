@@ -213,6 +213,22 @@ def test_rows_chosen_on_val_hold_identities_out(make_grid: MakeGrid) -> None:
     assert words_of(jobs["scratch/usl/duke/seed-0"])["test_with"] == "none"
 
 
+@pytest.mark.parametrize(("split", "run"), [("test", "test"), ("val", "validate")])
+def test_weights_are_evaluated_as_they_are(make_grid: MakeGrid, split: str, run: str) -> None:
+    changes = {
+        "evaluate": split,
+        "pretrain": "fit --config stages/pretrain",
+        "initializations": {"on train": {"pretrained_on": "{train}"}},
+        "settings": {"direct": None, "as it is": {"run": f"{run} --config stages/transfer"}},
+    }
+    jobs = expand(make_grid(changes))
+    made, cell = jobs["made/pre-trained/on-train/duke/seed-1"], words_of(jobs["on-train/as-it-is/duke/seed-1"])
+    assert cell["model.init_from"] == f"ROOT/{made.folder}/fit-001/backbone" and cell["data.test"] == "/d"
+    assert "test_with" not in cell, "nothing is trained"
+    held_out = {words_of(made).get("data.val_share"), cell.get("data.val_share")}
+    assert held_out == ({"null"} if split == "val" else {None}), "pre-training must not see people of val either"
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

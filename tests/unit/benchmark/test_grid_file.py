@@ -75,11 +75,13 @@ def test_a_config_that_is_not_there_is_refused() -> None:
 
 
 def test_rows_are_chosen_on_val_where_every_setting_trains(make_grid: MakeGrid) -> None:
-    with pytest.raises(UserError, match=r"'direct' .* cannot be evaluated on held-out"):
+    with pytest.raises(UserError, match=r"'direct' .* is not evaluated by"):
         make_grid({"evaluate": "val"})
     with pytest.raises(UserError, match="'evaluate'"):
         make_grid({"evaluate": "train"})
     assert make_grid({"evaluate": "val", "settings": {"direct": None}}).evaluate == "val"
+    with pytest.raises(UserError, match=r"run: test"):
+        make_grid({"settings": {"supervised": {"run": "validate --config stages/transfer"}}})
     assert make_grid().evaluate == "test"
 
 

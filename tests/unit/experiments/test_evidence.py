@@ -1,4 +1,4 @@
-"""The instruments of the comparison: equal counts, momentum contrast, what labels mean; and its grids."""
+"""The instruments of the comparison: momentum contrast, what labels mean; and its grids."""
 
 from __future__ import annotations
 
@@ -12,12 +12,9 @@ import torch
 
 from diffreid_lightning.benchmark.expansion import expand
 from diffreid_lightning.benchmark.grid_file import read_grid
-from diffreid_lightning.errors import UserError
-from diffreid_lightning.filtering.rules import Selection
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.pipeline.graph import read_chain
 from experiments.evidence.labels import Shown, alike, consistent, labels_table, people_table
-from experiments.evidence.selection import EqualCount
 
 GENERATED = {"source_pid": 1, "prompt": "a person", "attributes": "{}", "seed": 0, "generator": "f" * 64}
 EVIDENCE = Path(__file__).parents[3] / "experiments" / "evidence"
@@ -28,31 +25,6 @@ def write_rows(folder: Path, names: Sequence[str], split: str = "train", parents
     more = GENERATED if split == "generated" else {}
     Manifest.from_columns(folder, {**columns, **more, "role": "identity"}, parents=parents).write(folder)
     return Manifest.read(folder)
-
-
-def test_everybody_keeps_equally_many_in_the_order_asked_for(tmp_path: Path) -> None:
-    confidence = [0.9, 0.1, 0.5, 0.7, 0.2, 0.8, 0.3]
-    rows = Manifest.from_columns(
-        tmp_path,
-        {
-            "file_name": [f"{number}.png" for number in range(7)], "source": "toy", "partition": "train",
-            "pid": [1, 1, 1, 1, 2, 2, 2], "camid": 1, "split": "generated", "role": "identity",
-            "confidence": confidence, **GENERATED,
-        },
-    )  # fmt: skip
-
-    def kept(order: str, seed: int = 0) -> set[float]:
-        selection = Selection(rows, lambda: np.empty((0, 0), np.uint8))
-        EqualCount(2, order, seed=seed).apply(selection)  # type: ignore[arg-type]
-        assert np.bincount(rows.numpy("pid")[selection.kept]).tolist() == [0, 2, 2]
-        return {confidence[row] for row in np.flatnonzero(selection.kept)}
-
-    assert kept("best") == {0.9, 0.7, 0.8, 0.3}
-    assert kept("worst") == {0.1, 0.5, 0.2, 0.3}
-    assert kept("random") == kept("random")
-    assert len({frozenset(kept("random", seed)) for seed in range(20)}) > 3
-    with pytest.raises(UserError, match="1 or more"):
-        EqualCount(0)
 
 
 def test_momentum_contrast_learns_without_labels() -> None:
@@ -114,16 +86,6 @@ def test_subsets_are_described_by_the_images_they_hold(tmp_path: Path) -> None:
     only = generated.filter(np.array([True, True, False, False]))
     assert "| only | 2 | 100.0 |" in labels_table(generated, shown, {"only": only})
     assert "| 40 to 70 % | 1 | 100.0 | 0.000 |" in people_table(generated, shown)
-
-
-def test_filters_choose_among_the_same_images_on_held_out_people(tmp_path: Path) -> None:
-    grid = read_grid(["benchmark/miniperson", str(EVIDENCE / "filters.yaml")], str(tmp_path))
-    jobs = expand(grid)
-    cells = [job for job in jobs.values() if job.cell is not None]
-    assert {job.cell.split for job in cells if job.cell} == {"val"}
-    assert all("--data.val_share" in job.words and "--test_with=none" in job.words for job in cells)
-    chains = [name for name, job in jobs.items() if job.words[0] == "pipeline"]
-    assert len(chains) == 2 + 2 * 2 * len(grid.seeds), "one for each dataset and subset, whatever the filter"
 
 
 def test_a_row_without_a_part_reads_what_the_whole_method_made(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Does filtering generated images pay, and by which score?"""
