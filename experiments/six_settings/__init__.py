@@ -1,0 +1,1 @@
+"""Three initializations in six settings."""

@@ -1,0 +1,159 @@
+"""Print the tables of the six settings from the cells that ``benchmark`` wrote, and draw their differences.
+
+    python -m experiments.six_settings.tables [--cells FILE ...] [--picture FILE]
+
+The second table compares each row with two others: paired by seed, 95 % intervals, and Holm's p over all its tests.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from diffreid_lightning.benchmark.comparison import METRICS, Column, Comparison, Difference, Outcome, Row, compare
+from diffreid_lightning.benchmark.grid_entries import Grid
+from diffreid_lightning.benchmark.grid_file import read_grid
+from diffreid_lightning.benchmark.jobs import Cell
+from diffreid_lightning.benchmark.paired_differences import paired_values
+from diffreid_lightning.storage.atomic import replace_file
+from diffreid_lightning.visualization.interval_plot import Bar, save_intervals
+from experiments.instruments.report import table
+from experiments.instruments.script import run_script
+
+CELLS = Path(__file__).parent / "results" / "cells.csv"
+RIVALS = ("scratch", "real images, as long")
+
+
+def read_cells(files: Iterable[Path]) -> list[Outcome]:
+    """Read the finished cells of ``cells.csv`` files; of a cell in two files, the later one.
+
+    Args:
+        files: as ``benchmark`` writes them into ``results``.
+    """
+    found: dict[Cell, Outcome] = {}
+    for file in files:
+        with file.open(encoding="utf-8", newline="") as stream:
+            for entry in csv.DictReader(stream):
+                if entry["state"] != "done":
+                    continue
+                source, _, dataset = entry["dataset"].rpartition(" to ")
+                cell = Cell(
+                    initialization=entry["initialization"],
+                    setting=entry["setting"],
+                    dataset=dataset,
+                    source=source or None,
+                    seed=int(entry["seed"]),
+                    sees_target=entry["sees_target"] == "True",
+                )
+                values = {metric: float(entry[metric]) for metric in METRICS}
+                found[cell] = Outcome(cell, "done", values, int(entry["steps"]))
+    return list(found.values())
+
+
+def settings_table(comparison: Comparison) -> str:
+    """Return mAP / Rank-1 of every row by setting and dataset, with the standard deviation of mAP over seeds."""
+    lines = []
+    for column in comparison.columns:
+        entries = [comparison.entries.get((row, column)) for row in comparison.rows]
+        seeds = sorted({each.cell.seed for entry in entries if entry for each in entry.outcomes})
+        line: list[object] = [*column, len(seeds)]
+        means = [entry.mean("mAP") if entry else None for entry in entries]
+        best = max(mean for mean in means if mean is not None)
+        for entry, mean in zip(entries, means, strict=True):
+            if entry is None or mean is None:
+                line.append("")
+                continue
+            deviation = entry.deviation("mAP")
+            spread = "" if deviation is None else f" ± {deviation:.1f}"
+            text = f"{mean:.1f}{spread} / {entry.mean('Rank-1'):.1f}"
+            line.append(f"**{text}**" if mean == best else text)
+        lines.append(line)
+    heads = ["setting", "data", "seeds", *(row.title for row in comparison.rows)]
+    return table("mAP ± standard deviation / Rank-1", heads, lines)
+
+
+def differences_table(comparisons: Sequence[Comparison], row: Row) -> str:
+    """Return the paired differences in mAP of a row to the reference of each comparison."""
+    lines = []
+    for column in comparisons[0].columns:
+        differences = [
+            comparison.entries[row, column].differences.get("mAP") if (row, column) in comparison.entries else None
+            for comparison in comparisons
+        ]
+        lines.append([*column, *(difference_text(each) for each in differences)])
+    heads = ["setting", "data", *(f"to {comparison.references[row].label}" for comparison in comparisons)]
+    return table(f"mAP of {row.label}, paired differences", heads, lines)
+
+
+def difference_text(difference: Difference | None) -> str:
+    """Write a difference as ``+1.2 (0.3 to 2.1), p 0.02``; without an interval for a single seed."""
+    if difference is None:
+        return ""
+    found = difference.alone
+    if found.half is None:
+        return f"{found.mean:+.1f}"
+    p = "" if difference.p_holm is None else f", p {difference.p_holm:.2g}"
+    return f"{found.mean:+.1f} ({found.low:+.1f} to {found.high:+.1f}){p}"
+
+
+def comparisons_of(grid: Grid, outcomes: Sequence[Outcome], label: str) -> list[Comparison]:
+    """Compare a row, alone with each of its rivals."""
+    found = []
+    for rival in RIVALS:
+        pair = [each for each in outcomes if each.cell.initialization in (label, rival)]
+        found.append(compare(replace(grid, against=rival), pair))
+    return found
+
+
+def panels_of(comparisons: Sequence[Comparison], row: Row) -> dict[str, dict[str, Bar]]:
+    """Return the bars of a row's differences by column and rival."""
+    panels: dict[str, dict[str, Bar]] = {}
+    for comparison in comparisons:
+        rival = comparison.references[row]
+        for column in comparison.columns:
+            entry, other = comparison.entries.get((row, column)), comparison.entries.get((rival, column))
+            if entry is None or other is None or "mAP" not in entry.differences:
+                continue
+            found = entry.differences["mAP"].alone
+            values = paired_values(entry.values("mAP"), other.values("mAP"))
+            panels.setdefault(panel_title(column), {})[f"to {rival.label}"] = Bar(
+                found.mean, found.low, found.high, values
+            )
+    return panels
+
+
+def panel_title(column: Column) -> str:
+    """Return a column's setting and dataset in one line."""
+    return ": ".join(column)
+
+
+def _run(given: argparse.Namespace) -> None:
+    outcomes = read_cells(given.cells)
+    grid = read_grid(["benchmark/miniperson"])
+    order = {label: place for place, label in enumerate(grid.settings)}
+    outcomes.sort(key=lambda each: (order.get(each.cell.setting, len(order)), each.cell.dataset))
+    print(settings_table(compare(grid, outcomes)))
+    row = Row(given.row)
+    comparisons = comparisons_of(grid, outcomes, given.row)
+    print(differences_table(comparisons, row))
+    if given.picture is not None:
+        with replace_file(given.picture) as staged:
+            save_intervals(
+                panels_of(comparisons, row),
+                [f"to {rival}" for rival in RIVALS],
+                f"difference in mAP, {given.row}",
+                staged,
+                "95 % intervals of the mean over seeds, each alone; dots: seeds",
+            )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cells", type=Path, nargs="+", default=[CELLS], help="cells.csv of finished grids")
+    parser.add_argument("--row", default="Diff-Person", help="the row that is compared")
+    parser.add_argument("--picture", type=Path, help="PNG of the differences")
+    sys.exit(run_script(_run, parser.parse_args()))
