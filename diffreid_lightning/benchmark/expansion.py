@@ -90,9 +90,15 @@ def expand(grid: Grid) -> dict[str, Job]:
     for seed, setting in itertools.product(grid.seeds, grid.settings.values()):
         for dataset, source in _columns(grid, setting):
             for row in grid.initializations.values():
-                if not row.settings or setting.label in row.settings:
+                if _has_cells(row, setting):
                     expansion.cell(row, setting, dataset, source, seed)
     return expansion.jobs
+
+
+def _has_cells(row: Initialization, setting: Setting) -> bool:
+    """Return true if a setting is one of the row's; random weights are not evaluated as they are."""
+    trained = setting.words[0] == "fit" or setting.needs is not None
+    return (not row.settings or setting.label in row.settings) and (trained or not row.is_random)
 
 
 def _columns(grid: Grid, setting: Setting) -> Iterator[tuple[str, str | None]]:

@@ -50,6 +50,11 @@ class Initialization:
     against: str | None = None
     note: str = ""
 
+    @property
+    def is_random(self) -> bool:
+        """Return true if nothing has been trained yet where its cells start."""
+        return self.init_from is None and self.pretrained_on is None
+
 
 @dataclass(frozen=True)
 class Throughput:

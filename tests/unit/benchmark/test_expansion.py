@@ -225,6 +225,7 @@ def test_weights_are_evaluated_as_they_are(make_grid: MakeGrid, split: str, run:
     made, cell = jobs["made/pre-trained/on-train/duke/seed-1"], words_of(jobs["on-train/as-it-is/duke/seed-1"])
     assert cell["model.init_from"] == f"ROOT/{made.folder}/fit-001/backbone" and cell["data.test"] == "/d"
     assert "test_with" not in cell, "nothing is trained"
+    assert not any(name.startswith("scratch/as-it-is") for name in jobs), "random weights are no result"
     held_out = {words_of(made).get("data.val_share"), cell.get("data.val_share")}
     assert held_out == ({"null"} if split == "val" else {None}), "pre-training must not see people of val either"
 
