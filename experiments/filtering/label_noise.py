@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
-import pyarrow as pa
 
 from diffreid_lightning.datasets import PersonDataset, open_dataset
 from diffreid_lightning.errors import UserError, check_range, check_seed
@@ -16,7 +15,7 @@ Unit = Literal["images", "people"]
 
 
 class LabelNoise(PersonDataset):
-    """The ``train`` rows of a dataset, of which a share has another person's label.
+    """The ``train`` rows of a dataset as if they were generated, a share of them with another person's label.
 
     Exchanged single images make labels that disagree with themselves. Exchanged people leave each label in agreement
     with itself, and wrong: all images of one person bear the name of another.
@@ -60,9 +59,10 @@ class LabelNoise(PersonDataset):
         manifest = self.dataset.manifest()
         manifest = manifest.filter(manifest.numpy("split") == "train")
         pids = exchange_labels(manifest.numpy("pid"), self.share, self.unit, self.seed)
-        place = manifest.table.schema.get_field_index("pid")
-        column = pa.array(pids, manifest.table.schema.field(place).type)
-        return Manifest(manifest.table.set_column(place, "pid", column), manifest.root), self.dataset.junk
+        columns = {name: manifest.table[name] for name in ("file_name", "source", "partition", "camid", "role")}
+        drawn = {"prompt": "", "attributes": "{}", "seed": self.seed, "generator": "0" * 64}
+        columns |= {"pid": pids, "source_pid": pids, "split": "generated", **drawn}
+        return Manifest.from_columns(manifest.root, columns), self.dataset.junk
 
 
 def exchange_labels(pids: np.ndarray, share: float, unit: Unit, seed: int) -> np.ndarray:

@@ -15,6 +15,7 @@ from diffreid_lightning.filtering.rules import Selection
 from diffreid_lightning.manifest.manifest import Manifest
 from experiments.filtering.equal_count import EqualCount
 from experiments.filtering.label_noise import LabelNoise, exchange_labels
+from experiments.filtering.recovered import right_share
 from tests.fixtures.dataset_layouts import write_market1501
 
 FILTERING = Path(__file__).parents[3] / "experiments" / "filtering"
@@ -76,7 +77,10 @@ def test_noise_leaves_out_everybody_but_train(tmp_path: Path) -> None:
     noisy = LabelNoise(str(market), 1.0)
     found = open_dataset(noisy).manifest()
     assert found.table["file_name"].equals(right.table["file_name"])
-    assert not (found.numpy("pid") == right.numpy("pid")).any()
+    assert not (found.numpy("pid") == right.numpy("pid")).any() and right_share(found, right).share == 0
+    half = open_dataset(LabelNoise(str(market), 0.5)).manifest()
+    assert (right_share(half, right).right, right_share(right, right).share) == (len(right) // 2, 1)
+    assert set(half.table["split"].to_pylist()) == {"generated"}, "so that they are scored, selected and weighted"
     assert noisy.config()["init_args"]["share"] == 1.0
     with pytest.raises(UserError, match="images or people"):
         LabelNoise(str(market), 0.5, "cameras")  # type: ignore[arg-type]
