@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -11,9 +11,11 @@ from diffreid_lightning.benchmark.grid_entries import Grid
 from diffreid_lightning.benchmark.job_records import State
 from diffreid_lightning.benchmark.jobs import Cell
 from diffreid_lightning.benchmark.paired_differences import (
+    Floats,
     Interval,
     holm,
     interval,
+    interval_over_people,
     paired_p_value,
     paired_values,
     simultaneous,
@@ -39,6 +41,7 @@ class Outcome:
         seconds: of its command.
         images: that the initialization was trained on last; 0 where none are recorded.
         identities: of these images.
+        people: average precision of each query in percent, by person; empty where it is not recorded.
     """
 
     cell: Cell
@@ -50,6 +53,7 @@ class Outcome:
     seconds: float = 0.0
     images: int = 0
     identities: int = 0
+    people: Mapping[str, Floats] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
@@ -79,12 +83,14 @@ class Difference:
         together: the same, so much wider that all intervals of the metric in the table hold together with 95 %.
         p: of the paired t-test; None for a single pair.
         p_holm: adjusted for all tests of the metric in the table.
+        people: ends of the 95 % interval over the tested people, for these trained networks; None if that is unknown.
     """
 
     alone: Interval
     together: Interval
     p: float | None
     p_holm: float | None
+    people: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -102,6 +108,11 @@ class Entry:
     def values(self, metric: str) -> dict[int, float]:
         """Return the results by seed."""
         return {each.cell.seed: each.values[metric] for each in self.outcomes if metric in each.values}
+
+    @property
+    def people(self) -> dict[int, Mapping[str, Floats]]:
+        """Return the average precisions by seed and person."""
+        return {each.cell.seed: each.people for each in self.outcomes if each.people}
 
     def mean(self, metric: str) -> float | None:
         """Return the mean over seeds, None without any."""
@@ -175,6 +186,9 @@ def _differences(
                 pairs[row, column] = paired_values(entry.values(metric), other.values(metric))
         for place, difference in differences_of(pairs).items():
             found.setdefault(place, {})[metric] = difference
+    for (row, column), by_metric in found.items():  # queries have an average precision; a rank has no such share
+        people = interval_over_people(entries[row, column].people, entries[references[row], column].people, CONFIDENCE)
+        by_metric[METRICS[0]] = replace(by_metric[METRICS[0]], people=people)
     return found
 
 

@@ -178,8 +178,8 @@ class _Expansion:
     def _pretraining(self, row: Initialization, images: str, outer: _Filling) -> Job:
         """Return the job that pre-trains a row on its images, as its cells are trained but for the command."""
         start = () if row.init_from is None else ("--model.init_from", row.init_from)
-        start += ("--data.val_share", "null") if self.grid.evaluate == "val" else ()  # {train} has people of val, too
-        words = (*self.grid.pretrain, "--data.train", images, "--seed_everything", "{seed}", *start)
+        held_out = ("--data.val_share", "null") if self.grid.evaluate == "val" else ()  # {train} has people of val, too
+        words = (*self.grid.pretrain, "--data.train", images, "--seed_everything", "{seed}", *start, *held_out)
         return self._prepare(
             f"pre-trained/{name_of(row.label)}",
             Preparation((*words, *self.grid.flags, *row.flags)),

@@ -144,8 +144,8 @@ class Workplace:
         """Return the name that a dataset's rows have as their source; None if it is not on this machine."""
         return dataset_source(self.paths[label])
 
-    def summary(self, job: Job) -> RunSummary | None:
-        """Return the summary of a cell's run; None if there is none that can be read."""
+    def result(self, job: Job) -> tuple[Path, RunSummary] | None:
+        """Return a cell's run folder and its summary; None if there is none that can be read."""
         command = job.words[0]
         runs = [self.folder(job) / FIRST_RUN] if command == "fit" else sorted(self.folder(job).glob(f"{command}-*"))
         for run in reversed(runs):
@@ -154,7 +154,7 @@ class Workplace:
             except UserError:
                 continue
             if found is not None:
-                return found
+                return run, found
         return None
 
     def _belongs(self, record: Record, job: Job, jobs: Mapping[str, Job]) -> bool:

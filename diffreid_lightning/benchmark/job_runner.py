@@ -175,7 +175,8 @@ class JobRunner:
         """Return a cell's mAP and Rank-1 as text; None if it has no result."""
         if job.cell is None:
             return None
-        values = cell_values(job.cell, self.place.summary(job))
+        result = self.place.result(job)
+        values = cell_values(job.cell, None if result is None else result[1])
         return ", ".join(f"{name} {value:.1f}" for name, value in values.items()) or None
 
     def _remaining(self) -> str:

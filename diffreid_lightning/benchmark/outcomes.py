@@ -10,6 +10,7 @@ from diffreid_lightning.benchmark.grid_entries import Grid
 from diffreid_lightning.benchmark.job_records import Workplace
 from diffreid_lightning.benchmark.jobs import Cell, Job
 from diffreid_lightning.benchmark.leakage import seen_by_records
+from diffreid_lightning.reid.query_table import query_file, read_average_precisions
 from diffreid_lightning.run_summary import RunSummary
 
 
@@ -44,10 +45,12 @@ def undeclared(jobs: Mapping[str, Job], outcomes: list[Outcome]) -> list[str]:
 def _read(grid: Grid, job: Job, jobs: Mapping[str, Job], place: Workplace) -> Outcome:
     assert job.cell is not None
     state = place.state(job, jobs)
-    summary = place.summary(job) if state == "done" else None
-    values = cell_values(job.cell, summary)
-    if summary is None or not values:
+    found = place.result(job) if state == "done" else None
+    values = cell_values(job.cell, None if found is None else found[1])
+    if found is None or not values:
         return Outcome(job.cell, "failed" if state == "done" else state)
+    run, summary = found
+    queries = query_file(run, job.cell.split)
     record = place.record(job)
     cell = job.cell
     if not cell.sees_target and seen_by_records(grid, job, jobs, place, summary):
@@ -62,4 +65,5 @@ def _read(grid: Grid, job: Job, jobs: Mapping[str, Job], place: Workplace) -> Ou
         selection=summary.selection,
         uses_cameras=summary.uses_cameras,
         seconds=0.0 if record is None else record.seconds,
+        people=read_average_precisions(queries) if queries.is_file() else {},
     )

@@ -7,7 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from scipy.stats import t as student
+
+Floats = npt.NDArray[np.float64]
+_DRAWS = 2000
 
 
 @dataclass(frozen=True)
@@ -124,3 +128,35 @@ def simultaneous(confidence: float, comparisons: int) -> float:
         comparisons: how many, at least 1.
     """
     return 1 - (1 - confidence) / comparisons
+
+
+def interval_over_people(
+    row: Mapping[int, Mapping[str, Floats]], other: Mapping[int, Mapping[str, Floats]], confidence: float
+) -> tuple[float, float] | None:
+    """Compute the bootstrap interval of a difference in mAP over people, for the networks that were trained.
+
+    People are drawn with all their queries (percentiles of 2,000 draws, the same in every call); the difference is the
+    mean over the seeds that both have.
+
+    Args:
+        row: average precision of each query, by seed and person.
+        other: the same of the row that is compared with.
+        confidence: of the interval.
+
+    Returns:
+        Its ends; None if no seed is common, or the queries differ.
+    """
+    seeds = sorted(row.keys() & other.keys())
+    if not seeds:
+        return None
+    counts = {person: len(precisions) for person, precisions in row[seeds[0]].items()}
+    for by_person in (results[seed] for results in (row, other) for seed in seeds):
+        if {person: len(precisions) for person, precisions in by_person.items()} != counts:
+            return None
+    gains = np.array(
+        [np.mean([row[seed][person].sum() - other[seed][person].sum() for seed in seeds]) for person in counts]
+    )
+    queries = np.array(list(counts.values()))
+    drawn = np.random.default_rng(0).multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=_DRAWS)
+    low, high = np.quantile(drawn @ gains / (drawn @ queries), [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)

@@ -95,7 +95,8 @@ def _lines(entry: Entry | None) -> str:
         lines.append(f"{metric:<6} {table_forms.number_text(entry.mean(metric), entry.deviation(metric))}")
         difference = table_forms.difference_text(entry, metric)
         lines += [f"       {difference}"] if difference else []
-    return "\n".join([*lines, *table_forms.notes(entry)])
+    people = table_forms.people_text(entry)
+    return "\n".join([*lines, *([people] if people else []), *table_forms.notes(entry)])
 
 
 def _panels(comparison: Comparison) -> dict[str, dict[str, Bar]]:

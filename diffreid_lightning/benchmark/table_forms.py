@@ -70,6 +70,12 @@ def difference_text(entry: Entry | None, metric: str) -> str:
     return _interval_text(found.together) + star
 
 
+def people_text(entry: Entry | None) -> str:
+    """Write a difference's interval over people: ``people: +9.1 to +22.3``; "" if there is none."""
+    found = None if entry is None else entry.differences.get(METRICS[0])
+    return "" if found is None or found.people is None else "people: {:+.1f} to {:+.1f}".format(*found.people)
+
+
 def caption(grid: Grid, comparison: Comparison) -> list[str]:
     """Describe the numbers of a table in sentences."""
     sentences = [
@@ -83,6 +89,11 @@ def caption(grid: Grid, comparison: Comparison) -> list[str]:
             f"Second lines: difference to {references_text(comparison)}, paired by seed. The intervals of the "
             f"{comparison.comparisons} differences of a metric hold together with {CONFIDENCE:.0%} (Student's t, "
             f"Bonferroni); * p < {LEVEL:g} (paired t-test, adjusted for the {comparison.comparisons} by Holm)."
+        )
+    if any(each.people for entry in comparison.entries.values() for each in entry.differences.values()):
+        sentences.append(
+            f"people: {CONFIDENCE:.0%} interval of the difference in mAP over the tested people (bootstrap), for the "
+            "networks that were trained."
         )
     if any(row.sees_target for row in comparison.rows):
         sentences.append("† made with labels of the dataset that it is tested on which the setting keeps from it.")
@@ -117,7 +128,7 @@ def markdown(grid: Grid, comparison: Comparison) -> str:
         for column in comparison.columns:
             entry = comparison.entries.get((row, column))
             difference = " / ".join(filter(None, (difference_text(entry, metric) for metric in METRICS)))
-            cells.append(result_text(entry) + (f"<br>{difference}" if difference else ""))
+            cells.append("<br>".join(filter(None, (result_text(entry), difference, people_text(entry)))))
         lines.append("| " + " | ".join(text.replace("|", "\\|") for text in cells) + " |")
     for each in _published_rows(grid, comparison):
         cells = [f"{each.label} (published)", *[NOTHING] * len(_TRAITS)]
@@ -225,6 +236,7 @@ def _numbers(entry: Entry, metric: str) -> dict[str, Any]:
         found |= {"difference": alone.mean, "pairs": alone.count, "low": alone.low, "high": alone.high}
         found |= {"low_simultaneous": together.low, "high_simultaneous": together.high}
         found |= {"p": difference.p, "p_holm": difference.p_holm}
+        found |= dict(zip(("low_people", "high_people"), difference.people or (), strict=False))
     return {key: "" if value is None or value != value else value for key, value in found.items()}
 
 

@@ -14,7 +14,7 @@ from diffreid_lightning.metrics.functional import RetrievalResult
 from diffreid_lightning.reid.outputs import FeatureBatch
 from diffreid_lightning.training.trainer_parts import callbacks_of, datamodule_of
 
-_PREFIX = {"validate": "val", "test": "test"}
+SPLIT_OF_STAGE = {"validate": "val", "test": "test"}
 _LOGGED = ("mAP", "rank1", "rank5", "rank10", "mINP")
 
 
@@ -46,7 +46,7 @@ class RetrievalEvaluator(Callback):
     @property
     def metric_names(self) -> tuple[str, ...]:
         """Names that a validation logs."""
-        return tuple(f"{_PREFIX['validate']}/{name}" for name in _LOGGED)
+        return tuple(f"{SPLIT_OF_STAGE['validate']}/{name}" for name in _LOGGED)
 
     def _start(self, pl_module: LightningModule, stage: str) -> None:
         self.metric.to(pl_module.device).reset()
@@ -60,7 +60,7 @@ class RetrievalEvaluator(Callback):
             return
         result = self.metric.compute()
         self.results[stage] = result
-        prefix = _PREFIX[stage]
+        prefix = SPLIT_OF_STAGE[stage]
         numbers = (result.mAP, result.rank(1), result.rank(5), result.rank(10), result.mINP)
         for name, value in zip(_LOGGED, numbers, strict=True):
             pl_module.log(f"{prefix}/{name}", 100 * value, prog_bar=name in ("mAP", "rank1"), rank_zero_only=False)
@@ -80,7 +80,7 @@ class RetrievalEvaluator(Callback):
         if seen == len(images):
             return True
         rank_zero_warn(
-            f"Only {seen} of {len(images)} images of the {_PREFIX[stage]} set were seen (limited batches): "
+            f"Only {seen} of {len(images)} images of the {SPLIT_OF_STAGE[stage]} set were seen (limited batches): "
             "mAP and Rank-k are left out."
         )
         return False

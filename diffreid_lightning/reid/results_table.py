@@ -1,4 +1,4 @@
-"""Show the results at the end of a run: a table on the terminal, a CSV file in the run folder."""
+"""Show the results at the end of a run: a table on the terminal, CSV files in the run folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from diffreid_lightning.metrics.functional import RetrievalResult
-from diffreid_lightning.reid.evaluation import evaluator_of
+from diffreid_lightning.reid.evaluation import SPLIT_OF_STAGE, evaluator_of
+from diffreid_lightning.reid.query_table import query_file, write_queries
 from diffreid_lightning.training.trainer_parts import datamodule_of
 
 _COLUMNS = ("mAP", "Rank-1", "Rank-5", "Rank-10", "mINP")
@@ -19,17 +20,31 @@ _COLUMNS = ("mAP", "Rank-1", "Rank-5", "Rank-10", "mINP")
 class ResultsTable(Callback):
     """Print mAP, Rank-1/5/10 and mINP when an evaluation ends, and append them to ``results.csv`` in the run folder.
 
+    ``queries_test.csv`` (``queries_val.csv``) has the average precision of each query, to look at the hardest and to
+    compare two runs on the same people.
+
     Needs a :class:`~.evaluation.RetrievalEvaluator` beside it, which measures.
     """
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Report query and gallery."""
+        self._write_queries(trainer, "test")
         self._report(trainer, "test", "query × gallery")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Report the held-out identities, when validation is the command and not a part of fit."""
+        """Write the queries of the held-out identities; report them when validation is the command."""
+        self._write_queries(trainer, "validate")
         if trainer.state.fn == "validate":
             self._report(trainer, "validate", "held-out identities")
+
+    def _write_queries(self, trainer: Trainer, stage: str) -> None:
+        evaluator = evaluator_of(trainer)
+        if trainer.sanity_checking or evaluator is None or stage not in evaluator.results or not trainer.is_global_zero:
+            return
+        file = query_file(Path(trainer.default_root_dir), SPLIT_OF_STAGE[stage])
+        file.parent.mkdir(parents=True, exist_ok=True)
+        queries = evaluator.metric.last_features().query_indices.numpy()
+        write_queries(file, evaluator.results[stage], datamodule_of(trainer).retrieval_set(stage).rows, queries)
 
     def _report(self, trainer: Trainer, stage: str, what: str) -> None:
         evaluator = evaluator_of(trainer)

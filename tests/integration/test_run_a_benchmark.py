@@ -10,9 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
+from diffreid_lightning.reid.query_table import read_average_precisions
 from tests.fixtures.command_line import TINY, start
 from tests.fixtures.dataset_layouts import write_dukemtmcreid
 from tests.fixtures.wandb_records import read_run, runs_under
@@ -96,7 +98,12 @@ def test_a_killed_grid_loses_no_cell_and_runs_none_twice(
         assert f"failed: broken/supervised/{data}/seed-3: ended with exit code 2" in said
     assert "There are no initial weights at 'nowhere'." in said
     assert "failed" in (root / "results/table.md").read_text(encoding="utf-8")
-    # 3. The table's numbers are those of the cells.
+    # 3. The table's numbers are those of the cells, and of their queries.
+    for file in root.glob("cells/*/*/*/*/*/*/results.csv"):
+        precisions = np.concatenate(list(read_average_precisions(file.with_name("queries_test.csv")).values()))
+        (line,) = csv.DictReader(file.open(newline="", encoding="utf-8"))
+        assert precisions.mean() == pytest.approx(float(line["mAP"]), abs=1e-3)
+    assert "<br>people: " in (root / "results/table.md").read_text(encoding="utf-8")
     check_table(root, found)
     # 4. The next start tries the broken cells again, and nothing else.
     times = {path: path.stat().st_mtime_ns for path in root.glob("cells/**/summary.json")}

@@ -99,6 +99,48 @@ def test_one_seed_has_no_interval_and_counts_as_no_comparison(grid: Grid) -> Non
     assert math.isnan(difference.together.low) and difference.p is None and difference.p_holm is None
 
 
+def test_the_interval_over_people_is_scipys_bootstrap(grid: Grid) -> None:
+    random = np.random.default_rng(5)
+    counts = {f"person {number}": int(random.integers(1, 6)) for number in range(80)}
+
+    def by_person(mean: float) -> dict[str, np.ndarray]:
+        return {
+            name: random.normal(mean + number % 7, 15, count) for number, (name, count) in enumerate(counts.items())
+        }
+
+    found = [
+        replace(each, people=by_person(55.0 if each.cell.initialization == "Diff-Person" else 50.0))
+        for each in outcomes()
+    ]
+    comparison = compare(grid, found)
+    column = ("supervised", "duke")
+    row, other = (comparison.entries[Row(label), column].people for label in ("Diff-Person", "scratch"))
+    gains = np.array([np.mean([row[seed][name].sum() - other[seed][name].sum() for seed in SEEDS]) for name in counts])
+    expected = stats.bootstrap(
+        (gains, np.array(list(counts.values()))),
+        lambda gain, queries, axis: gain.sum(axis) / queries.sum(axis),
+        paired=True, vectorized=True, method="percentile", n_resamples=20_000, rng=np.random.default_rng(1),
+    ).confidence_interval  # fmt: skip
+    people = comparison.entries[Row("Diff-Person"), column].differences["mAP"].people
+    assert people == pytest.approx((expected.low, expected.high), abs=0.25)
+    assert comparison.entries[Row("Diff-Person"), column].differences["Rank-1"].people is None
+    text = table_forms.markdown(grid, comparison)
+    assert f"people: {people[0]:+.1f} to {people[1]:+.1f}" in text and "over the tested people (bootstrap)" in text
+    (line,) = (
+        line
+        for line in table_forms.rows_of(grid, comparison)
+        if (line["initialization"], line["dataset"], line["metric"]) == ("Diff-Person", "duke", "mAP")
+    )
+    assert (line["low_people"], line["high_people"]) == people
+
+
+def test_other_queries_have_no_interval_over_people(grid: Grid) -> None:
+    one, other = {"a": np.array([50.0, 60.0]), "b": np.array([40.0])}, {"a": np.array([50.0]), "b": np.array([40.0])}
+    found = [replace(each, people=other if each.cell.initialization == "scratch" else one) for each in outcomes()]
+    differences = [entry.differences for entry in compare(grid, found).entries.values() if entry.differences]
+    assert differences and all(each["mAP"].people is None for each in differences)
+
+
 def test_cells_that_saw_the_target_have_a_row_of_their_own(grid: Grid) -> None:
     seen = [
         replace(each, cell=replace(each.cell, sees_target=True))

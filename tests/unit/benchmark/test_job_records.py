@@ -112,13 +112,13 @@ def test_a_job_is_locked_against_others_and_unlocked_again(jobs: dict[str, Job],
 
 def test_the_newest_test_and_the_only_fit_are_read(jobs: dict[str, Job], place: Workplace) -> None:
     fit, test = jobs["scratch/supervised/market/seed-0"], jobs["scratch/direct/duke-to-market/seed-0"]
-    assert place.summary(fit) is None and place.summary(test) is None
+    assert place.result(fit) is None and place.result(test) is None
     for job, run, mean in ((fit, "fit-001", 1.0), (test, "test-001", 2.0), (test, "test-002", 3.0)):
         folder = place.folder(job) / run
         folder.mkdir(parents=True)
         RunSummary(run[:4], "id", 1, "0", metrics={"test": {"mAP": mean}}).write(folder)
     (place.folder(test) / "test-003").mkdir()  # killed before its result
-    assert [place.summary(job).metrics["test"]["mAP"] for job in (fit, test)] == [1.0, 3.0]  # type: ignore[union-attr]
+    assert [place.result(job)[1].metrics["test"]["mAP"] for job in (fit, test)] == [1.0, 3.0]  # type: ignore[index]
 
 
 def test_sources_are_read_from_manifests_and_notes(tmp_path: Path) -> None:
