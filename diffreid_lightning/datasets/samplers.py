@@ -37,6 +37,8 @@ def draw_pk_epoch(
     multiple_of: int = 1,
     generated: npt.NDArray[np.bool_] | None = None,
     share: float | None = None,
+    by_images: bool = False,
+    cameras: npt.NDArray[np.int64] | None = None,
 ) -> npt.NDArray[np.int64]:
     """Draw one epoch of P×K batches.
 
@@ -50,6 +52,9 @@ def draw_pk_epoch(
     images from the latter, spread evenly over its identities. Identities with one kind only use that kind, and the
     others compensate as far as possible. Fractions average out over the epoch.
 
+    ``by_images`` draws the identities of each batch without rounds, each as often as it has images; ``cameras`` deals a
+    deck so that images that follow each other are of different cameras, as far as an identity has several.
+
     Args:
         labels: (N,) identity of each row.
         identities: P, identities in a batch.
@@ -59,6 +64,8 @@ def draw_pk_epoch(
         multiple_of: the number of batches is rounded up to a multiple of this (the number of processes).
         generated: (N,) mask of the generated rows; required with a share.
         share: share of generated images in a batch, 0 to 1; None draws from all images alike.
+        by_images: draw identities with more images more often.
+        cameras: (N,) camera of each row; None deals images of any cameras.
 
     Returns:
         (batches, P * K) row indices.
@@ -67,10 +74,11 @@ def draw_pk_epoch(
         UserError: fewer than P identities, P or K not positive, or a share of a kind of images that does not exist.
     """
     batches = _count_batches(labels, identities, images, multiple_of, batches)
+    weights = np.unique(labels, return_counts=True)[1] if by_images else None
     if share is None:
-        return draw_pk_batches(labels, identities, images, batches, rng)
+        return draw_pk_batches(labels, identities, images, batches, rng, weights=weights, cameras=cameras)
     count = len(np.unique(labels))
-    order = _draw_visits(count, identities, batches, rng)
+    order = _draw_visits(count, identities, batches, rng, weights)
     visits = _group_rows(order)
     chosen = np.empty((len(order), images), dtype=np.int64)
     if generated is None:
@@ -80,17 +88,25 @@ def draw_pk_epoch(
     has_real, has_generated = (np.asarray([len(pair[kind]) > 0 for pair in decks])[order] for kind in (0, 1))
     by_batch = (has_real.reshape(batches, -1), has_generated.reshape(batches, -1))
     counts = _count_generated(*by_batch, images, share, rng).ravel()
-    for (real, made), own in zip(decks, visits, strict=True):
+    for identity, own in zip(np.unique(order).tolist(), visits, strict=True):
+        real, made = decks[identity]
         is_made = np.arange(images) < counts[own, None]
         hand = np.empty(is_made.shape, dtype=np.int64)
-        hand[is_made] = _deal(made, int(is_made.sum()), rng)
-        hand[~is_made] = _deal(real, int((~is_made).sum()), rng)
+        hand[is_made] = _deal(made, int(is_made.sum()), rng, cameras)
+        hand[~is_made] = _deal(real, int((~is_made).sum()), rng, cameras)
         chosen[own] = hand
     return chosen.reshape(batches, identities * images)
 
 
 def draw_pk_batches(
-    labels: npt.NDArray[np.int64], identities: int, images: int, batches: int, rng: np.random.Generator
+    labels: npt.NDArray[np.int64],
+    identities: int,
+    images: int,
+    batches: int,
+    rng: np.random.Generator,
+    *,
+    weights: npt.NDArray[np.int64] | None = None,
+    cameras: npt.NDArray[np.int64] | None = None,
 ) -> npt.NDArray[np.int64]:
     """Draw a number of P×K batches: rounds over all identities, each in a new random order.
 
@@ -100,15 +116,17 @@ def draw_pk_batches(
         images: K, images of each, from a shuffled deck that is reshuffled when it runs out.
         batches: number of batches.
         rng: source of all randomness.
+        weights: (C,) how often each identity is drawn, relative to the others, without rounds; None for rounds.
+        cameras: (N,) camera of each row, to deal images of different cameras; None for any.
 
     Returns:
         (batches, P * K) row indices.
     """
     decks = _group_rows(labels)
-    order = _draw_visits(len(decks), identities, batches, rng)
+    order = _draw_visits(len(decks), identities, batches, rng, weights)
     chosen = np.empty((len(order), images), dtype=np.int64)
     for identity, own in zip(np.unique(order).tolist(), _group_rows(order), strict=True):
-        chosen[own] = _deal(decks[identity], len(own) * images, rng).reshape(len(own), images)
+        chosen[own] = _deal(decks[identity], len(own) * images, rng, cameras).reshape(len(own), images)
     return chosen.reshape(batches, identities * images)
 
 
@@ -167,8 +185,21 @@ def _group_rows(labels: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
     return np.split(order, boundaries) if len(labels) else []
 
 
-def _draw_visits(count: int, per_batch: int, batches: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Concatenate random permutations of ``count`` identities so that no batch holds one of them twice."""
+def _draw_visits(
+    count: int,
+    per_batch: int,
+    batches: int,
+    rng: np.random.Generator,
+    weights: npt.NDArray[np.int64] | None = None,
+) -> npt.NDArray[np.int64]:
+    """Concatenate random permutations of ``count`` identities so that no batch holds one of them twice.
+
+    With weights, draw each batch by itself.
+    """
+    if weights is not None:
+        chances = weights / weights.sum()
+        drawn = [rng.choice(count, per_batch, replace=False, p=chances) for _ in range(batches)]
+        return np.concatenate(drawn).astype(np.int64)
     sequence: list[int] = []
     while len(sequence) < batches * per_batch:
         permutation = rng.permutation(count).tolist()
@@ -183,11 +214,23 @@ def _draw_visits(count: int, per_batch: int, batches: int, rng: np.random.Genera
     return np.asarray(sequence[: batches * per_batch], dtype=np.int64)
 
 
-def _deal(deck: npt.NDArray[np.int64], cards: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+def _deal(
+    deck: npt.NDArray[np.int64], cards: int, rng: np.random.Generator, cameras: npt.NDArray[np.int64] | None
+) -> npt.NDArray[np.int64]:
     if not cards:
         return deck[:0]
     hands = [rng.permutation(deck) for _ in range(-(-cards // len(deck)))]
+    if cameras is not None:
+        hands = [_alternate(hand, cameras[hand]) for hand in hands]
     return np.concatenate(hands)[:cards]
+
+
+def _alternate(hand: npt.NDArray[np.int64], cameras: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Order shuffled rows in rounds over their cameras: one of each, then a second one of each in the same order."""
+    _, first_places, sizes = np.unique(cameras, return_index=True, return_counts=True)
+    by_camera = np.argsort(cameras, kind="stable")
+    rounds = np.concatenate([np.arange(size) for size in sizes])
+    return hand[by_camera[np.lexsort((np.repeat(first_places, sizes), rounds))]]
 
 
 def start_at_epoch(sampler: AnySampler, trainer: Trainer | None) -> AnySampler:
@@ -237,12 +280,17 @@ class PKSampler(ProcessSampler):
         generated_share: share of generated images in every batch, 0 to 1; None draws from all images alike.
         batches: batches of a process in an epoch, so that training sets of different sizes are trained on for equally
             many steps; None: as many as give every identity as many images as the mean identity has.
+        by_images: draw each identity as often as it has images, in place of all alike: after filtering, the identities
+            that kept more images.
+        across_cameras: take an identity's images of a batch from different cameras, as far as it has several.
 
     Attributes:
         generated: (N,) mask of the generated rows; set by the data module.
+        cameras: (N,) camera of each row; set by the data module.
     """
 
     generated: npt.NDArray[np.bool_] | None = None
+    cameras: npt.NDArray[np.int64] | None = None
 
     def __init__(
         self,
@@ -252,6 +300,8 @@ class PKSampler(ProcessSampler):
         seed: int | None = None,
         generated_share: float | None = None,
         batches: int | None = None,
+        by_images: bool = False,
+        across_cameras: bool = False,
     ) -> None:
         check_range("sampler.batches", batches, 1, 100_000_000)
         check_range("sampler.images_per_identity", images_per_identity, 1, 4096)
@@ -265,6 +315,8 @@ class PKSampler(ProcessSampler):
         self.identities_per_batch = identities_per_batch
         self.images_per_identity = images_per_identity
         self.generated_share = generated_share
+        self.by_images = by_images
+        self.across_cameras = across_cameras
         wanted = None if batches is None else batches * self.num_replicas
         self._batches = _count_batches(
             self.labels, identities_per_batch, images_per_identity, self.num_replicas, wanted
@@ -292,6 +344,8 @@ class PKSampler(ProcessSampler):
             batches=self._batches,
             generated=self.generated,
             share=self.generated_share,
+            by_images=self.by_images,
+            cameras=self.cameras if self.across_cameras else None,
         )
 
 

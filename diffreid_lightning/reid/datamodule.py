@@ -284,6 +284,7 @@ class ReIDDataModule(LightningDataModule):
             sampler.seed = self.seed  # type: ignore[attr-defined]
         if isinstance(sampler, PKSampler):
             sampler.generated = images.rows.generated
+            sampler.cameras = images.rows.camids
         batch_size = getattr(sampler, "batch_size", None)
         if batch_size is None:
             raise UserError(

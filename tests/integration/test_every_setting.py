@@ -206,6 +206,8 @@ OTHERS: dict[str, Other] = {
     D + "sampler.init_args.seed": Other(5),
     D + "sampler.init_args.generated_share": Other(0.0),
     D + "sampler.init_args.batches": Other(3),
+    D + "sampler.init_args.by_images": Other(True),
+    D + "sampler.init_args.across_cameras": Other(True),
     D + "train_view.init_args.flip": Other(0.25, lambda s: s.t.datamodule.train_view._flip.p),
     D + "train_view.init_args.pad": Other(1),
     D + "train_view.init_args.color": Other(

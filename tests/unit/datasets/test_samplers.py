@@ -99,6 +99,50 @@ def test_an_epoch_has_as_many_batches_as_are_given(monkeypatch: pytest.MonkeyPat
         PKSampler(labels, 11, 4, batches=7)
 
 
+@pytest.mark.parametrize("share", [None, 0.5])
+def test_identities_may_be_drawn_as_often_as_they_have_images(share: float | None) -> None:
+    counts = np.array([2, 4, 8, 16, 32, 64])
+    labels = np.repeat(np.arange(6), counts)
+    generated = np.arange(len(labels)) % 2 == 0
+    batches = draw_pk_epoch(
+        labels, 1, 2, np.random.default_rng(0), batches=4000, generated=generated, share=share, by_images=True
+    )
+    shares = np.bincount(labels[batches[:, 0]], minlength=6) / 4000
+    assert shares == pytest.approx(counts / counts.sum(), abs=0.03)
+    batches = draw_pk_epoch(
+        labels, 5, 2, np.random.default_rng(0), batches=50, generated=generated, share=share, by_images=True
+    )
+    assert all(len(set(labels[batch])) == 5 for batch in batches), "no identity stands twice in a batch"
+    sampler = PKSampler(labels.tolist(), 1, 2, by_images=True, batches=500)
+    drawn = np.bincount(labels[[draw.row for draw in sampler]], minlength=6)
+    assert drawn[5] > 5 * drawn[2], "the option reaches the draws"
+
+
+@pytest.mark.parametrize("share", [None, 0.5])
+@pytest.mark.parametrize("seed", range(5))
+def test_companions_may_come_from_other_cameras(seed: int, share: float | None) -> None:
+    rng = np.random.default_rng(seed)
+    labels, cameras = np.repeat(np.arange(8), 24), np.tile(np.repeat(np.arange(6), 4), 8)
+    generated = np.tile([True, False], 96)
+    order = rng.permutation(len(labels))
+    labels, cameras, generated = labels[order], cameras[order], generated[order]
+    for images in (2, 3, 4):  # of one kind with a share: two of four
+        batches = draw_pk_epoch(labels, 4, images, rng, generated=generated, share=share, cameras=cameras)
+        visits = batches.reshape(-1, images)
+        if share is None:
+            assert all(len(set(cameras[visit])) == images for visit in visits[: len(visits) // 2])
+            assert sorted(batches.ravel()) == sorted(np.resize(np.arange(192), batches.size)) or images == 3
+        else:
+            kinds = [visit[generated[visit] == kind] for visit in visits for kind in (True, False)]
+            assert np.mean([len(set(cameras[kind])) == len(kind) for kind in kinds]) > 0.95
+    any_camera = draw_pk_epoch(labels, 4, 4, rng).reshape(-1, 4)
+    assert np.mean([len(set(cameras[visit])) == 4 for visit in any_camera]) < 0.6, "else nothing was tested"
+    sampler = PKSampler(labels.tolist(), 4, 4, across_cameras=True)
+    sampler.cameras = cameras
+    rows = np.array([draw.row for draw in sampler]).reshape(-1, 4)
+    assert np.mean([len(set(cameras[visit])) == 4 for visit in rows]) > 0.95
+
+
 def test_epochs_differ_and_repeat_from_the_seed() -> None:
     labels = random_labels(np.random.default_rng(1)).tolist()
     first, second = PKSampler(labels, 4, 2, seed=1), PKSampler(labels, 4, 2, seed=1)
