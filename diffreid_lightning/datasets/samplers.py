@@ -77,25 +77,35 @@ def draw_pk_epoch(
     weights = np.unique(labels, return_counts=True)[1] if by_images else None
     if share is None:
         return draw_pk_batches(labels, identities, images, batches, rng, weights=weights, cameras=cameras)
-    count = len(np.unique(labels))
-    order = _draw_visits(count, identities, batches, rng, weights)
-    visits = _group_rows(order)
-    chosen = np.empty((len(order), images), dtype=np.int64)
     if generated is None:
         raise ValueError("a share of generated images requires the mask of generated rows")
-    decks = [(deck[~generated[deck]], deck[generated[deck]]) for deck in _group_rows(labels)]
     _refuse_missing_kind(generated, share)
+    order = _draw_visits(len(np.unique(labels)), identities, batches, rng, weights)
+    return _deal_two_kinds(labels, order.reshape(batches, identities), images, rng, generated, share, cameras)
+
+
+def _deal_two_kinds(
+    labels: npt.NDArray[np.int64],
+    order: npt.NDArray[np.int64],
+    images: int,
+    rng: np.random.Generator,
+    generated: npt.NDArray[np.bool_],
+    share: float,
+    cameras: npt.NDArray[np.int64] | None,
+) -> npt.NDArray[np.int64]:
+    """Deal the visits of an epoch, (batches, P) identities, from decks of real and of generated images."""
+    decks = [(deck[~generated[deck]], deck[generated[deck]]) for deck in _group_rows(labels)]
     has_real, has_generated = (np.asarray([len(pair[kind]) > 0 for pair in decks])[order] for kind in (0, 1))
-    by_batch = (has_real.reshape(batches, -1), has_generated.reshape(batches, -1))
-    counts = _count_generated(*by_batch, images, share, rng).ravel()
-    for identity, own in zip(np.unique(order).tolist(), visits, strict=True):
+    counts = _count_generated(has_real, has_generated, images, share, rng).ravel()
+    chosen = np.empty((order.size, images), dtype=np.int64)
+    for identity, own in zip(np.unique(order).tolist(), _group_rows(order.ravel()), strict=True):
         real, made = decks[identity]
         is_made = np.arange(images) < counts[own, None]
         hand = np.empty(is_made.shape, dtype=np.int64)
         hand[is_made] = _deal(made, int(is_made.sum()), rng, cameras)
         hand[~is_made] = _deal(real, int((~is_made).sum()), rng, cameras)
         chosen[own] = hand
-    return chosen.reshape(batches, identities * images)
+    return chosen.reshape(len(order), -1)
 
 
 def draw_pk_batches(
