@@ -6,7 +6,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from diffreid_lightning.benchmark.grid_entries import Grid
+from diffreid_lightning.benchmark.grid_entries import Grid, Throughput
 from diffreid_lightning.benchmark.jobs import Job, configs_of
 from diffreid_lightning.config_files import merge_layers, split_config_flags
 from diffreid_lightning.storage.yaml_files import parse_yaml
@@ -19,38 +19,49 @@ _DEFAULT_BATCH = 64
 
 
 class Estimate(NamedTuple):
-    """Estimated cost of a setting."""
+    """Estimated cost of a setting, or of the pre-training of rows."""
 
     setting: str
-    cells: int
-    images: float  #: that training draws, over all cells
-    hours: float | None  #: on the device of the throughput; None if no throughput is known
+    trainings: int
+    images: float  #: that training draws, over all of them
+    speed: Throughput | None  #: if one is known
+
+    @property
+    def hours(self) -> float | None:
+        """Return the hours on the device of the throughput, None without one."""
+        return None if self.speed is None else self.images / self.speed.images_per_second / 3600
 
 
 def estimate(grid: Grid, jobs: Mapping[str, Job]) -> list[Estimate]:
-    """Estimate the trainings of a grid's cells by setting; preparations are not counted.
+    """Estimate the trainings of a grid's cells by setting, then its pre-trainings; chains are not counted.
 
     Args:
         grid: the grid, with a throughput and the numbers of training images.
         jobs: its jobs, or those of them that are left.
     """
-    found = []
-    for setting in grid.settings.values():
-        cells = [job for job in jobs.values() if job.cell is not None and job.cell.setting == setting.label]
-        images = sum(images_drawn(grid, job) for job in cells)
-        speed = setting.throughput or grid.throughput
-        hours = None if speed is None else images / speed.images_per_second / 3600
-        found.append(Estimate(setting.label, len(cells), images, hours))
-    return found
+    groups = [
+        (
+            label,
+            [job for job in jobs.values() if job.cell is not None and job.cell.setting == label],
+            setting.throughput,
+        )
+        for label, setting in grid.settings.items()
+    ]
+    before = [job for job in jobs.values() if job.cell is None and job.words[0] == "fit"]
+    groups += [("pre-training", before, None)] if before else []
+    return [
+        Estimate(label, len(trainings), sum(images_drawn(grid, job) for job in trainings), speed or grid.throughput)
+        for label, trainings, speed in groups
+    ]
 
 
 def images_drawn(grid: Grid, job: Job) -> float:
-    """Return how many images the training of a cell draws; 0 for a test, and where the number of images is unknown.
+    """Return how many images a training draws; 0 for a test, and where the number of images is unknown.
 
     An epoch has as many batches as ``limit_train_batches`` or the sampler's ``batches`` say; else it draws one image
     for each that there is.
     """
-    if job.cell is None or job.words[0] != "fit":
+    if job.words[0] != "fit":
         return 0
     settings = settings_of(job.words)
     epochs = settings.get(_EPOCHS)
@@ -59,6 +70,8 @@ def images_drawn(grid: Grid, job: Job) -> float:
     for batches in (settings.get(_LIMIT), settings.get(f"{_SAMPLER}.batches")):
         if isinstance(batches, int) and not isinstance(batches, bool):
             return float(epochs * batches * _batch_size(settings))
+    if job.cell is None:
+        return 0
     subset = grid.settings[job.cell.setting].subset
     share = _share(subset.get("identities")) * _share(subset.get("images"))
     return epochs * (grid.datasets[job.cell.dataset].images or 0) * share

@@ -137,15 +137,15 @@ class _Asked:
 
         total = 0.0
         for each in estimate(self.grid, left):
-            speed = self.grid.settings[each.setting].throughput or self.grid.throughput
+            speed = each.speed
             if each.hours is None or speed is None or not each.images:
                 continue
             total += each.hours
             measured = f"{speed.images_per_second:g} images/s on {speed.device}: {speed.source}"
-            amount = f"{each.cells} cells, {each.images / 1e6:.1f} million images"
+            amount = f"{each.trainings} trainings, {each.images / 1e6:.1f} million images"
             _say(f"{each.setting}: {amount}, {each.hours:.1f} GPU-hours ({measured})")
         if total:
-            _say(f"estimated GPU-hours: {total:.0f}, without preparations")
+            _say(f"estimated GPU-hours: {total:.0f}, without chains")
 
     def write_sweep(self) -> int:
         """Write the sweep file."""

@@ -20,8 +20,17 @@ def test_hours_follow_from_epochs_images_and_speed(make_grid: MakeGrid) -> None:
     assert found["supervised"].hours == pytest.approx(2 * 3000 * 3 * 2 / 100 / 3600)
     assert found["few-shot 30 %"].images == pytest.approx(0.3 * 2 * 3000 * 3 * 2)
     assert found["few-shot 30 %"].hours == pytest.approx(0.3 * 2 * 3000 * 3 * 2 / 200 / 3600)
-    assert (found["direct"].cells, found["direct"].images) == (2 * 3 * 2, 0)
+    assert (found["direct"].trainings, found["direct"].images) == (2 * 3 * 2, 0)
     assert all(each.hours is None for each in estimate(make_grid(), expand(grid)))
+
+
+def test_pre_trainings_count_by_their_batches(make_grid: MakeGrid) -> None:
+    pretrain = "fit --config stages/pretrain --data.sampler.init_args.batches 25"
+    changes = {"throughput": SPEED, "pretrain": pretrain, "preparations": None}
+    rows = {"Diff-Person": None, "on train": {"pretrained_on": "{train}", "settings": ["supervised"]}}
+    found = estimate(grid := make_grid({**changes, "initializations": rows}), expand(grid))[-1]
+    assert (found.setting, found.trainings, found.images) == ("pre-training", 4, 4 * 2 * 25 * 64)
+    assert found.hours == pytest.approx(found.images / 100 / 3600)
 
 
 def test_an_epoch_of_a_given_number_of_batches(make_grid: MakeGrid) -> None:
