@@ -158,21 +158,29 @@ def forget() -> None:
     configs_of.cache_clear()
 
 
-def choose(jobs: Mapping[str, Job], pattern: str | None) -> dict[str, Job]:
-    """Return the jobs whose names match a pattern, with everything that they need.
+def choose(jobs: Mapping[str, Job], *patterns: str) -> dict[str, Job]:
+    """Return the jobs whose names match any of some patterns, with everything that they need.
 
     Args:
         jobs: all of the grid, each after those it needs.
-        pattern: a name with ``*`` and ``?``; a part that ends at a ``/`` stands for all below it. None takes all.
+        patterns: names with ``*`` and ``?``; a part that ends at a ``/`` stands for all below it. None takes all.
 
     Raises:
-        UserError: none matches.
+        UserError: one matches none.
     """
-    if pattern is None:
+    if not patterns:
         return dict(jobs)
+    wanted = {name for pattern in patterns for name in _matching(jobs, pattern)}
+    for job in reversed(list(jobs.values())):
+        if job.name in wanted:
+            wanted.update(job.needs)
+    return {name: job for name, job in jobs.items() if name in wanted}
+
+
+def _matching(jobs: Mapping[str, Job], pattern: str) -> list[str]:
     whole = pattern.rstrip("/")
-    wanted = {name for name in jobs if fnmatch.fnmatchcase(name, whole) or fnmatch.fnmatchcase(name, f"{whole}/*")}
-    if not wanted:
+    found = [name for name in jobs if fnmatch.fnmatchcase(name, whole) or fnmatch.fnmatchcase(name, f"{whole}/*")]
+    if not found:
         guess = nearest(pattern, jobs, cutoff=0.4)
         raise UserError(
             f"No cell is called {pattern!r}.",
@@ -180,7 +188,4 @@ def choose(jobs: Mapping[str, Job], pattern: str | None) -> dict[str, Job]:
             found=shorten(jobs, 4),
             remedy=f"did you mean {guess!r}?" if guess else "see them with --list",
         )
-    for job in reversed(list(jobs.values())):
-        if job.name in wanted:
-            wanted.update(job.needs)
-    return {name: job for name, job in jobs.items() if name in wanted}
+    return found

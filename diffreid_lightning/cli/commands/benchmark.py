@@ -53,7 +53,7 @@ def benchmark_command(words: Sequence[str]) -> int:
     grid = read_grid(given.config, given.root)
     jobs = expand(grid)
     place = Workplace(grid.root, {label: dataset.path for label, dataset in grid.datasets.items()})
-    asked = _Asked(grid, given, jobs, choose(jobs, given.only), place)
+    asked = _Asked(grid, given, jobs, choose(jobs, *given.only), place)
     for name, action in (
         ("list", asked.list_jobs),
         ("dry_run", asked.plan),
@@ -76,7 +76,11 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--root", metavar="DIR", help="folder of everything that is made, in place of the config's")
     parser.add_argument(
-        "--only", metavar="PATTERN", help="cells whose names match, with * and ?, and what they need; see --list"
+        "--only",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="cells whose names match, with * and ?, and what they need; see --list; may be given several times",
     )
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="so many at a time; each gets one GPU")
     parser.add_argument("--list", action="store_true", help="print the cells with their commands, and run nothing")
@@ -171,7 +175,8 @@ class _Asked:
         """Run what is not done, print the table, then what failed."""
         from diffreid_lightning.benchmark.job_runner import JobRunner, print_failures
 
-        trial = self.given.only if os.environ.get("WANDB_SWEEP_ID") and self.given.only in self.wanted else None
+        named = self.given.only if os.environ.get("WANDB_SWEEP_ID") else []  # an agent's trial is a single cell
+        trial = named[0] if len(named) == 1 and named[0] in self.wanted else None
         runner = JobRunner(self.place, self.jobs, self.grid.group, self.given.jobs, trial)
         failures = runner.run(self.wanted)
         self.report()
@@ -194,7 +199,7 @@ class _Asked:
         print_comparison(self.grid, comparison, console)
         for label in undeclared(self.jobs, outcomes):
             _say(f"{label}: by its records, labels of the target went into it; its made_from does not say so")
-        if self.given.only is None:
+        if not self.given.only:
             folder = write_comparison(self.grid, comparison, outcomes)
             track_comparison(self.grid, comparison)
             _say(f"tables and picture: {folder}")

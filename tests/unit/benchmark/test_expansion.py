@@ -263,5 +263,7 @@ def test_only_takes_what_a_cell_needs_with_it(make_grid: MakeGrid) -> None:
         "diff-person/direct/market-to-duke/seed-1",
     ]
     assert {name.split("/")[0] for name in choose(jobs, "scratch")} == {"scratch"}
+    several = choose(jobs, "diff-person/usl/*/seed-1", "scratch")
+    assert several.keys() == choose(jobs, "scratch").keys() | choose(jobs, "diff-person/usl/*/seed-1").keys()
     with pytest.raises(UserError, match="did you mean 'scratch/supervised/market/seed-0'"):
         choose(jobs, "scratch/supervised/marked/seed-0")
