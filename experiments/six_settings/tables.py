@@ -1,8 +1,9 @@
 """Print the tables of the six settings from the cells that ``benchmark`` wrote, and draw their differences.
 
-    python -m experiments.six_settings.tables [--cells FILE ...] [--picture FILE]
+    python -m experiments.six_settings.tables [--cells FILE ...] [--root FOLDER] [--picture FILE]
 
-The second table compares each row with two others: paired by seed, 95 % intervals, and Holm's p over all its tests.
+The second table compares a row with two others: paired by seed, 95 % intervals, and Holm's p over all its tests. With
+the folder of a finished grid there are also intervals over the tested people, from the queries of its cells.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from diffreid_lightning.benchmark.comparison import METRICS, Column, Comparison, Difference, Outcome, Row, compare
+from diffreid_lightning.benchmark.expansion import expand
 from diffreid_lightning.benchmark.grid_entries import Grid
 from diffreid_lightning.benchmark.grid_file import read_grid
+from diffreid_lightning.benchmark.job_records import Workplace
 from diffreid_lightning.benchmark.jobs import Cell
+from diffreid_lightning.benchmark.outcomes import read_outcomes
 from diffreid_lightning.benchmark.paired_differences import paired_values
 from diffreid_lightning.storage.atomic import replace_file
 from diffreid_lightning.visualization.interval_plot import Bar, save_intervals
@@ -52,6 +56,12 @@ def read_cells(files: Iterable[Path]) -> list[Outcome]:
                 values = {metric: float(entry[metric]) for metric in METRICS}
                 found[cell] = Outcome(cell, "done", values, int(entry["steps"]))
     return list(found.values())
+
+
+def read_grid_folder(grid: Grid) -> list[Outcome]:
+    """Read the finished cells of a grid from its folder, with the precision of each query."""
+    place = Workplace(grid.root, {label: dataset.path for label, dataset in grid.datasets.items()})
+    return [each for each in read_outcomes(grid, expand(grid), place) if each.values]
 
 
 def settings_table(comparison: Comparison) -> str:
@@ -90,14 +100,18 @@ def differences_table(comparisons: Sequence[Comparison], row: Row) -> str:
 
 
 def difference_text(difference: Difference | None) -> str:
-    """Write a difference as ``+1.2 (0.3 to 2.1), p 0.02``; without an interval for a single seed."""
+    """Write a difference as ``+1.2 (0.3 to 2.1), p 0.02; people 0.1 to 2.4``, as far as these are known."""
     if difference is None:
         return ""
     found = difference.alone
-    if found.half is None:
-        return f"{found.mean:+.1f}"
-    p = "" if difference.p_holm is None else f", p {difference.p_holm:.2g}"
-    return f"{found.mean:+.1f} ({found.low:+.1f} to {found.high:+.1f}){p}"
+    text = f"{found.mean:+.1f}"
+    if found.half is not None:
+        text += f" ({found.low:+.1f} to {found.high:+.1f})"
+    if difference.p_holm is not None:
+        text += f", p {difference.p_holm:.2g}"
+    if difference.people is not None:
+        text += "; people {:+.1f} to {:+.1f}".format(*difference.people)
+    return text
 
 
 def comparisons_of(grid: Grid, outcomes: Sequence[Outcome], label: str) -> list[Comparison]:
@@ -132,8 +146,12 @@ def panel_title(column: Column) -> str:
 
 
 def _run(given: argparse.Namespace) -> None:
-    outcomes = read_cells(given.cells)
-    grid = read_grid(["benchmark/miniperson"])
+    grid = read_grid(["benchmark/miniperson"], given.root)
+    found = read_cells(given.cells)
+    if given.root is not None:
+        measured = {each.cell: each for each in read_grid_folder(grid)}
+        found = [each for each in found if each.cell not in measured] + list(measured.values())
+    outcomes = found
     order = {label: place for place, label in enumerate(grid.settings)}
     outcomes.sort(key=lambda each: (order.get(each.cell.setting, len(order)), each.cell.dataset))
     print(settings_table(compare(grid, outcomes)))
@@ -154,6 +172,9 @@ def _run(given: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cells", type=Path, nargs="+", default=[CELLS], help="cells.csv of finished grids")
+    parser.add_argument(
+        "--root", help="folder of a grid of benchmark/miniperson, whose cells replace those of the files"
+    )
     parser.add_argument("--row", default="Diff-Person", help="the row that is compared")
     parser.add_argument("--picture", type=Path, help="PNG of the differences")
     sys.exit(run_script(_run, parser.parse_args()))

@@ -1,0 +1,54 @@
+"""The tables of the six settings from the cells that ship."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from diffreid_lightning.benchmark.comparison import Row, compare
+from diffreid_lightning.benchmark.grid_file import read_grid
+from experiments.six_settings.tables import CELLS, comparisons_of, differences_table, read_cells, settings_table
+
+
+def cells_of(file: Path, initialization: str, setting: str, dataset: str) -> dict[str, float]:
+    with file.open(encoding="utf-8", newline="") as stream:
+        return {
+            line["seed"]: float(line["mAP"])
+            for line in csv.DictReader(stream)
+            if (line["initialization"], line["setting"], line["dataset"]) == (initialization, setting, dataset)
+            and line["state"] == "done"
+        }
+
+
+def test_tables_hold_the_cells_that_ship() -> None:
+    outcomes, grid = read_cells([CELLS]), read_grid(["benchmark/miniperson"])
+    place = ("small-scale 30 %", "station")
+    ours, real = (cells_of(CELLS, label, *place) for label in ("Diff-Person", "real images, as long"))
+    seeds = sorted(ours.keys() & real.keys())
+    assert len(seeds) > 1
+    (line,) = re.findall(r"^\| small-scale 30 % \| station \|.*$", settings_table(compare(grid, outcomes)), re.M)
+    assert f"{np.mean(list(ours.values())):.1f} ± {np.std(list(ours.values()), ddof=1):.1f} /" in line
+    test = stats.ttest_rel([ours[seed] for seed in seeds], [real[seed] for seed in seeds])
+    low, high = test.confidence_interval(0.95)
+    text = differences_table(comparisons_of(grid, outcomes, "Diff-Person"), Row("Diff-Person"))
+    (line,) = re.findall(r"^\| small-scale 30 % \| station \|.*$", text, re.M)
+    assert f"({low:+.1f} to {high:+.1f})" in line
+
+
+def test_a_later_file_replaces_a_cell(tmp_path: Path) -> None:
+    lines = CELLS.read_text(encoding="utf-8").splitlines()
+    done = next(line for line in lines if ",done," in line)
+    parts = done.rpartition(",done,")
+    changed = tmp_path / "cells.csv"
+    changed.write_text(
+        "\n".join([lines[0], parts[0] + ",done,12.5" + parts[2][parts[2].index(",") :]]), encoding="utf-8"
+    )
+    before, after = read_cells([CELLS]), read_cells([CELLS, changed])
+    assert len(before) == len(after)
+    (different,) = (one for other, one in zip(before, after, strict=True) if other.values != one.values)
+    assert different.values["mAP"] == pytest.approx(12.5)
