@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv
 
-from diffreid_lightning.datasets.concat import ConcatRows
 from diffreid_lightning.errors import UserError
-from diffreid_lightning.metrics.functional import RetrievalResult
 from diffreid_lightning.storage.atomic import replace_file
+
+if TYPE_CHECKING:  # reports read such files, and should not wait for torch
+    from diffreid_lightning.datasets.concat import ConcatRows
+    from diffreid_lightning.metrics.functional import RetrievalResult
 
 Floats = npt.NDArray[np.float64]
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from markupsafe import Markup
 
+from diffreid_lightning.benchmark.paired_differences import interval_over_people
 from diffreid_lightning.metric_history import Curve
+from diffreid_lightning.reid.query_table import query_file, read_average_precisions
 from diffreid_lightning.report.benchmark_section import describe_interval
 from diffreid_lightning.report.blocks import Section, block, table, text
 from diffreid_lightning.report.line_chart import MOST_LINES, draw_lines
+from diffreid_lightning.report.run_files import RunFiles
 from diffreid_lightning.report.run_section import RANKED, format_number, format_seconds
 from diffreid_lightning.report.subjects import Subject
 
@@ -81,8 +85,27 @@ def _list_results(subjects: Sequence[Subject]) -> list[tuple[str, ...]]:
         }
         lines["steps behind the weights"] = [f"{each.total_steps:,}" if each else "–" for each in done]
         lines["time"] = [format_seconds(sum(each.seconds.values())) if each else "–" for each in done]
+        lines.update(_list_differences(runs))
         rows += [(f"{label} {name}".strip(), *texts) for name, texts in lines.items() if set(texts) != {"–"}]
     return rows
+
+
+def _list_differences(runs: Sequence[RunFiles | None]) -> dict[str, list[str]]:
+    """Return the differences in mAP to the first run with their 95 % intervals over people, where queries are equal."""
+    lines = {}
+    for split in ("test", "val"):
+        files = [query_file(run.folder, split) if run else None for run in runs]
+        queries = [read_average_precisions(file) if file and file.is_file() else {} for file in files]
+        found = [interval_over_people({0: each}, {0: queries[0]}, 0.95) if each else None for each in queries[1:]]
+        means = [np.mean(np.concatenate(list(each.values()))) if each else np.nan for each in queries]
+        lines[f"{split} mAP above the first run's, 95 % over people"] = [
+            "–",
+            *(
+                "–" if ends is None else f"{mean - means[0]:+.1f} ({ends[0]:+.1f} to {ends[1]:+.1f})"
+                for mean, ends in zip(means[1:], found, strict=True)
+            ),
+        ]
+    return lines
 
 
 def _overlay_curves(subjects: Sequence[Subject]) -> list[Markup]:

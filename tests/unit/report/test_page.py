@@ -129,6 +129,24 @@ def test_runs_are_compared_with_an_interval_over_seeds(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
+def test_runs_on_the_same_queries_are_compared_over_people(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for number, mean in enumerate((50.0, 60.0, 70.0)):
+        run = make_run(tmp_path / "runs" / f"fit-00{number + 1}", number, mean)
+        people = [f"market/test/{person}" for person in range(40)] * (1 if number < 2 else 2)  # the third has others
+        lines = [
+            f"{person},{value:.2f}" for person, value in zip(people, random.normal(mean, 5, len(people)), strict=True)
+        ]
+        (run / "queries_test.csv").write_text("\n".join(["person,AP", *lines]), encoding="utf-8")
+    write_report([str(tmp_path / "runs")], tmp_path / "report.html")
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    (cells,) = re.findall(r"test mAP above the first run&#39;s, 95 % over people</th>(.*?)</tr>", html)
+    first, second, third = re.findall(r"<td>([^<]*)</td>", cells)
+    assert (first, third) == ("–", "–")
+    mean, low, high = map(float, re.fullmatch(r"([+-][\d.]+) \(([+-][\d.]+) to ([+-][\d.]+)\)", second).groups())
+    assert 5 < low < mean < high < 15
+
+
 def test_results_of_two_splits_are_not_set_side_by_side(tmp_path: Path) -> None:
     for seed, split in enumerate(("test", "val")):
         make_run(tmp_path / f"fit-{seed}", seed, 70.0 + seed, split=split)
