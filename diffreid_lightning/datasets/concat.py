@@ -23,6 +23,15 @@ from diffreid_lightning.manifest.manifest import Manifest
 IdentityKey = tuple[str, str, int]
 
 
+def cameras_are_known(camids: npt.NDArray[np.int64]) -> bool:
+    """Tell whether camera numbers say anything: formats without cameras give all images one, or each its own.
+
+    Args:
+        camids: (N,) camera numbers.
+    """
+    return 1 < len(np.unique(camids)) < len(camids)
+
+
 @dataclass(frozen=True)
 class ConcatRows:
     """Rows of one or more manifests, in order.

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from diffreid_lightning.cores import loader_processes
 from diffreid_lightning.datasets import CropFolder, PersonDataset, PersonTable, open_unlabeled
-from diffreid_lightning.datasets.concat import concatenate
+from diffreid_lightning.datasets.concat import cameras_are_known, concatenate
 from diffreid_lightning.datasets.person_table import read_table
 from diffreid_lightning.deployment.feature_files import SUFFIXES, Floats, open_features, write_features
 from diffreid_lightning.deployment.trained_network import TrainedNetwork
@@ -63,8 +63,7 @@ class ImageRows(NamedTuple):
     def table(self) -> pa.Table:
         """Return the columns of a file of features; null for an unknown person, a distractor or an unknown camera."""
         table, count = self.manifest.table, len(self.manifest)
-        # Formats without cameras give all images one, or each its own.
-        has_cameras = 1 < pc.count_distinct(table["camid"]).as_py() < count
+        has_cameras = cameras_are_known(self.manifest.numpy("camid"))
         known = {
             "pid": pc.and_(pc.equal(table["role"], "identity"), self.has_people),
             "camid": pa.chunked_array([np.full(count, has_cameras)]),

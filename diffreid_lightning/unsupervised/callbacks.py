@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from PIL import Image
 
+from diffreid_lightning.datasets.concat import cameras_are_known
 from diffreid_lightning.errors import check_range
 from diffreid_lightning.picture_logging import log_picture
 from diffreid_lightning.reid.person_images import PersonImages
@@ -68,10 +69,12 @@ def draw_clusters(clusters: npt.NDArray[np.int64], images: PersonImages, rows: i
     chosen = order[np.unique(np.linspace(0, len(order) - 1, min(rows, len(order))).round().astype(int))]
     width = max(1, round(_HEIGHT * images.image_size[1] / images.image_size[0]))
     lines = []
+    has_cameras = cameras_are_known(images.rows.camids)
     for cluster in chosen.tolist():
         members = _by_camera_in_turn(np.flatnonzero(clusters == cluster), images.rows.camids)
         cameras = len(np.unique(images.rows.camids[members]))
-        title = f"cluster {cluster}: {len(members)} images, {cameras} camera{'s' * (cameras != 1)}"
+        title = f"cluster {cluster}: {len(members)} images"
+        title += f", {cameras} camera{'s' * (cameras != 1)}" if has_cameras else ""
         shown = members[np.unique(np.linspace(0, len(members) - 1, min(columns, len(members))).round().astype(int))]
         lines.append(GridRow(title, [Cell(images.picture(int(row))) for row in shown]))
     return draw_grid(lines, (width, _HEIGHT))
@@ -90,9 +93,9 @@ def _by_camera_in_turn(members: npt.NDArray[np.int64], camids: npt.NDArray[np.in
 class ClusterReport(Callback):
     """Report on the clusters of :class:`~diffreid_lightning.unsupervised.module.UnsupervisedReID`.
 
-    When fit ends, ``clusters.png`` shows some of them and ``clusters.csv`` lists each training image with camera and
-    cluster (-1 for none). Where the images have identities, ``clusters/ari`` and ``clusters/nmi`` are logged each
-    epoch; they judge the clusters and change nothing in the training.
+    When fit ends, ``clusters.png`` shows some of them and ``clusters.csv`` lists each training image with camera (empty
+    where cameras are unknown) and cluster (-1 for none). Where the images have identities, ``clusters/ari`` and
+    ``clusters/nmi`` are logged each epoch; they judge the clusters and change nothing in the training.
 
     Args:
         rows: clusters on the sheet.
@@ -122,7 +125,10 @@ class ClusterReport(Callback):
             return
         images = datamodule_of(trainer).train_set
         folder = Path(trainer.default_root_dir)
-        table = pa.table({"file_name": images.rows.file_names, "camera": images.rows.raw_camids, "cluster": labels})
+        rows = images.rows
+        unknown = np.full(len(rows), not cameras_are_known(rows.camids))
+        cameras = pa.array(rows.raw_camids, mask=unknown)
+        table = pa.table({"file_name": rows.file_names, "camera": cameras, "cluster": labels})
         with replace_file(folder / "clusters.csv") as file:
             pyarrow.csv.write_csv(table, file)
         sheet = draw_clusters(labels, images, self.rows, self.columns)

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import Sampler
 
 from diffreid_lightning.datasets import PersonDataset, open_dataset, open_unlabeled
-from diffreid_lightning.datasets.concat import ConcatRows, IdentityKey, concatenate
+from diffreid_lightning.datasets.concat import ConcatRows, IdentityKey, cameras_are_known, concatenate
 from diffreid_lightning.datasets.holdout import trainable_rows
 from diffreid_lightning.errors import UserError, shorten
 from diffreid_lightning.reid.datamodule import ReIDDataModule, Source, describe_source
@@ -127,9 +127,10 @@ class UnlabeledDataModule(ReIDDataModule):
 
     @property
     def target_description(self) -> str:
-        """Return what the target is, with the numbers of images and cameras, in one line."""
+        """Return what the target is, with the numbers of images and, where they are known, of cameras, in one line."""
         what = "; ".join(source.description for source in self._train_sources)
-        return f"{what} ({len(self.train_set):,} images, {len(np.unique(self.camids))} camera numbers)"
+        cameras = f", {len(np.unique(self.camids))} cameras" if cameras_are_known(self.camids) else ""
+        return f"{what} ({len(self.train_set):,} images{cameras})"
 
     def use_labels(self, labels: npt.NDArray[np.int64]) -> None:
         """Draw the batches of the next epochs from these clusters.
