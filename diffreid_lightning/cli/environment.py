@@ -106,7 +106,7 @@ def silence_advice() -> None:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisement)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*Couldn't infer the batch indices.*")  # a plan's batches have numbers
-    warnings.filterwarnings("ignore", message=".*Total length of `DataLoader` across ranks is zero.*")
+    warnings.filterwarnings("ignore", message=".*Total length of `(DataLoader|list)` across ranks is zero.*")  # no val
     # Evaluation gathers features once and counts a row that was handed out twice as one.
     warnings.filterwarnings("ignore", message=".*DistributedSampler.*replicates some samples.*")
     warnings.filterwarnings("ignore", message=".*It is recommended to use .self.log.*sync_dist=True.*")
