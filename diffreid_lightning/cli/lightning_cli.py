@@ -253,8 +253,9 @@ class DiffReIDCLI(LightningCLI):
         if not getattr(data, "has_test", False):
             if isinstance(data, ReIDDataModule):
                 rank_zero_info(
-                    f"Nobody was searched for: {data.test_name} has no query and gallery. "
-                    f"Give a dataset that has, with --data.test.\nrun folder: {self.run.path}"
+                    f"Not tested: {data.test_name} has no query and gallery; give a dataset that has, with --data.test."
+                    f"\nrun folder: {self.run.path}; search with it: python -m diffreid_lightning search QUERY GALLERY "
+                    f"--model {self.run.path} --out matches"
                 )
             return
         checkpoint = None

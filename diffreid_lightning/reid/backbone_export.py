@@ -54,7 +54,8 @@ class BackboneExport(Callback):
         target = Path(trainer.default_root_dir) / self.folder
         save_backbone(backbone, target, provenance=provenance, neck=neck)
         differs = bool(backbone.edits) or backbone.pooling != "native"
-        note = "; provenance.json says what timm must be told for the same features (README)" if differs else ""
+        note = "; for the same features timm must be told what provenance.json says ('Your own crops' in the docs)"
+        note *= differs
         package = registered_by(backbone)
         first = "" if package is None else f"import {package}; "
         rank_zero_info(f"Backbone saved: {first}timm.create_model('local-dir:{target}', pretrained=True){note}")

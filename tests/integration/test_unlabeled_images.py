@@ -143,8 +143,13 @@ def test_two_processes_have_one_memory_that_of_accumulated_batches(
         torch.testing.assert_close(weight, alone["weights"][name], atol=1e-4, rtol=1e-3)
 
 
-def test_a_folder_of_crops_is_adapted_to_and_its_clusters_are_shown(command: Command, tmp_path: Path) -> None:
-    names = [f"door{pid % 3}/{pid:02}_{shot}.jpg" for pid in range(6) for shot in range(5)]
+@pytest.mark.parametrize("cameras", [3, 0])
+def test_a_folder_of_crops_is_adapted_to_and_its_clusters_are_shown(
+    cameras: int, command: Command, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = [f"{pid:02}_{shot}.jpg" for pid in range(6) for shot in range(5)]
+    if cameras:
+        names = [f"door{int(name[:2]) % cameras}/{name}" for name in names]
     random.Random(0).shuffle(names)
     for name in names:
         file = tmp_path / "crops" / name
@@ -155,7 +160,9 @@ def test_a_folder_of_crops_is_adapted_to_and_its_clusters_are_shown(command: Com
     run = tmp_path / "runs/fit-001"
     table = list(csv.DictReader((run / "clusters.csv").open()))
     assert {row["file_name"] for row in table} == set(names)
-    assert {row["camera"] for row in table} == {"0", "1", "2"}
+    assert {row["camera"] for row in table} == ({"0", "1", "2"} if cameras else {""})
+    assert f"cameras {'from the folders (30 images, 3 cameras)' if cameras else 'unknown (30 images)'}" in caplog.text
+    assert f"search QUERY GALLERY --model {Path('runs/fit-001')}" in caplog.text
     assert len({row["cluster"] for row in table} - {"-1"}) >= 2
     with Image.open(run / "clusters.png") as sheet:
         assert sheet.width > 200
