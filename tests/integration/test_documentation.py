@@ -172,6 +172,13 @@ def test_configs_that_are_named_exist(page: Path) -> None:
     ] == []
 
 
+def test_packaged_configs_are_listed() -> None:
+    page = (ROOT / "docs/guide/configs.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)/` \| (.*) \|$", page, re.MULTILINE))
+    files = [path.relative_to(ROOT / "configs") for path in (ROOT / "configs").glob("*/*.yaml")]
+    assert [str(file) for file in files if f"`{file.stem}`" not in rows.get(file.parent.name, "")] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_links_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
