@@ -300,5 +300,6 @@ def _refuse_unknown_label(label: str, known: Mapping[str, Any], where: str) -> N
         raise UserError(
             f"There is no {label!r}, which is named by {where}.",
             found=f"known: {', '.join(known)}",
-            remedy=f"did you mean {guess!r}?" if guess else None,
+            remedy=(f"did you mean {guess!r}? Otherwise " if guess else "")
+            + "add it to the grid, or leave out what names it (null)",
         )
