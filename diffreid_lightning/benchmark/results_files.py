@@ -21,8 +21,10 @@ _TABLE, _CELLS, _PICTURE = "table", "cells", "differences.png"
 
 
 def print_comparison(grid: Grid, comparison: Comparison, console: Console) -> None:
-    """Print one table for each setting, then the sentences that say what the numbers are."""
-    for setting in dict.fromkeys(setting for setting, _ in comparison.columns):
+    """Print one table for each setting that was begun, then the sentences that say what the numbers are."""
+    settings = dict.fromkeys(setting for setting, _ in comparison.columns)
+    begun = {setting for (_, (setting, _)), entry in comparison.entries.items() if entry.count("done", "failed")}
+    for setting in filter(begun.__contains__, settings):
         columns = [column for column in comparison.columns if column[0] == setting]
         table = Table(title=setting, title_justify="left", show_lines=True)
         table.add_column("initialization")
@@ -33,13 +35,19 @@ def print_comparison(grid: Grid, comparison: Comparison, console: Console) -> No
             if entries:
                 start, steps, selection, cameras, seeds = table_forms.traits(entries)
                 before = "" if start == table_forms.NOTHING else f"pre-trained on {start}, "
-                described = f"{row.title}\n{before}{steps} steps, {selection}, cameras: {cameras}, seeds: {seeds}"
-                table.add_row(described, *(_lines(comparison.entries.get((row, column))) for column in columns))
+                described = f"\n{before}{steps} steps, {selection}, cameras: {cameras}, seeds: {seeds}"
+                described *= any(entry.count("done") for entry in entries)
+                table.add_row(
+                    row.title + described, *(_lines(comparison.entries.get((row, column))) for column in columns)
+                )
         for each in grid.published:
             if any(column in each.numbers for column in columns):
                 numbers = (table_forms.published_text(each, column) for column in columns)
                 table.add_row(f"{each.label} (published)", *numbers)
         console.print(table)
+    if begun < settings.keys():
+        left = "; ".join(setting for setting in settings if setting not in begun)
+        console.print(f"to do: {left}", soft_wrap=True, markup=False)
     for sentence in table_forms.caption(grid, comparison):
         console.print(sentence, soft_wrap=True, markup=False, highlight=False)
 

@@ -224,3 +224,13 @@ def test_a_grid_without_results_is_a_table_too(grid: Grid) -> None:
     comparison: Comparison = compare(grid, found)
     assert "to do" in table_forms.markdown(grid, comparison)
     assert not (write_comparison(grid, comparison, found) / "differences.png").exists()
+
+
+def test_settings_that_were_not_begun_are_named_in_one_line(grid: Grid) -> None:
+    found = outcomes()[:1] + [Outcome(each.cell, "to do") for each in outcomes()[1:]]
+    found += [Outcome(replace(each.cell, setting="few-shot 30 %"), "to do") for each in outcomes()]
+    console = Console(width=160, record=True, file=io.StringIO())
+    print_comparison(grid, compare(grid, found), console)
+    shown = console.export_text()
+    assert "to do: few-shot 30 %\n" in shown and shown.count("few-shot") == 1
+    assert shown.count("steps, ") == 1, "only the row with a result is described"
