@@ -180,7 +180,7 @@ def _check_architecture(backbone: Backbone, checkpoint: Checkpoint) -> None:
             f"The weights at {checkpoint.source} are of another architecture.",
             looked_for=backbone.architecture,
             found=architecture,
-            remedy=f"give --model.backbone {architecture}, or other weights",
+            remedy=f"give --model.backbone {architecture} and the --data.image_size of its training, or other weights",
         )
 
 
