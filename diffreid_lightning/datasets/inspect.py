@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from diffreid_lightning.datasets import Counts, PersonDataset, count_splits, open_dataset
+from diffreid_lightning.datasets import Counts, CropFolder, PersonDataset, count_splits, open_dataset
 from diffreid_lightning.datasets.base import compare_counts
 from diffreid_lightning.datasets.image_checks import Decoded, decode_all
 from diffreid_lightning.manifest.manifest import Manifest
@@ -54,6 +54,7 @@ class Report:
         decoded: findings of decoding every image; None if they were not decoded.
         strict: whether a difference from the published counts is a problem.
         notes: notes of the reader, on skipped images other than junk and anything else to look at.
+        labeled: whether the images have identities; without them nothing is said about people.
     """
 
     place: Path
@@ -68,6 +69,7 @@ class Report:
     decoded: Decoded | None
     strict: bool
     notes: tuple[str, ...] = ()
+    labeled: bool = True
 
     @property
     def differences(self) -> dict[str, tuple[Counts, Counts | None]]:
@@ -82,7 +84,7 @@ class Report:
             found += self._describe_differences()
         if self.leaked_ids:
             found.append(f"{self.leaked_ids:,} identities are in train and in val, query or gallery")
-        found += self._find_missing_parts()
+        found += self._find_missing_parts() if self.labeled else []
         if self.decoded is not None:
             found += self.decoded.problems
         if self._no_query_matches:
@@ -131,7 +133,7 @@ class Report:
         found = [*self.notes]
         if self.differences and not self.strict:
             found += self._describe_differences()
-        found += self._find_weaknesses()
+        found += self._find_weaknesses() if self.labeled else []
         if self.unmatched_queries and not self._no_query_matches:
             found.append(f"{self.unmatched_queries:,} queries have no match in another camera; evaluation skips them")
         if self.cameras_unknown:
@@ -191,6 +193,7 @@ def check(
         decoded=decode_all(manifest, on_progress) if decode else None,
         strict=strict,
         notes=dataset.notes,
+        labeled=not isinstance(dataset, CropFolder),
     )
 
 

@@ -42,6 +42,17 @@ def test_published_counts_stand_beside_ours(root: Path, monkeypatch: pytest.Monk
     assert "missing" in printed(check(root))
 
 
+def test_crops_that_nobody_has_labeled_are_checked_as_images_alone(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    crops = root / "bounding_box_train"
+    assert main(["data", "check", str(crops), "--format", "CropFolder", "--decode"]) == 0
+    assert "unlabeled crops" in (said := capsys.readouterr().out) and "identity" not in said
+    sorted(crops.iterdir())[0].write_bytes(b"")
+    assert main(["data", "check", str(crops), "--format", "CropFolder", "--decode"]) == 1
+    assert "1 broken" in capsys.readouterr().out
+
+
 def test_broken_images_hints_and_problems_are_listed(root: Path) -> None:
     broken = sorted((root / "bounding_box_train").iterdir())[0]
     broken.write_bytes(b"")

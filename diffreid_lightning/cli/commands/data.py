@@ -16,7 +16,7 @@ from diffreid_lightning.cli.commands.data_browse import browse_command
 from diffreid_lightning.cli.commands.data_export import export_command
 from diffreid_lightning.cli.commands.data_sheet import sheet_command
 from diffreid_lightning.cli.commands.parser import CommandParser
-from diffreid_lightning.datasets import FORMATS, Counts, PersonDataset, open_dataset
+from diffreid_lightning.datasets import FORMATS, Counts, CropFolder, PersonDataset, open_dataset
 from diffreid_lightning.datasets.inspect import Report, SplitReport, check
 from diffreid_lightning.errors import UserError, nearest
 
@@ -100,7 +100,8 @@ def _check(args: argparse.Namespace, options: Sequence[str]) -> int:
 
 def _open_as(name: str, path: str, options: Sequence[str]) -> PersonDataset:
     """Open a path as a format, with the format's own options."""
-    by_name = {known.__name__: known for known in FORMATS}
+    formats: tuple[type[PersonDataset], ...] = (*FORMATS, CropFolder)
+    by_name = {known.__name__: known for known in formats}
     if name not in by_name:
         guess = nearest(name, by_name)
         raise UserError(
