@@ -35,7 +35,7 @@ def print_comparison(grid: Grid, comparison: Comparison, console: Console) -> No
             if entries:
                 start, steps, selection, cameras, seeds = table_forms.traits(entries)
                 before = "" if start == table_forms.NOTHING else f"pre-trained on {start}, "
-                described = f"\n{before}{steps} steps, {selection}, cameras: {cameras}, seeds: {seeds}"
+                described = f"\n{before}{steps} steps, {selection}, cameras: {cameras}, {seeds} seeds"
                 described *= any(entry.count("done") for entry in entries)
                 table.add_row(
                     row.title + described, *(_lines(comparison.entries.get((row, column))) for column in columns)

@@ -80,8 +80,8 @@ def caption(grid: Grid, comparison: Comparison) -> list[str]:
     """Describe the numbers of a table in sentences."""
     sentences = [
         f"mAP / Rank-1 in percent {_EVALUATED[grid.evaluate]}, mean ± standard deviation over seeds.",
-        "pre-trained on: images of people in the training before, as far as it is recorded; steps: optimizer steps "
-        "behind the tested weights, pre-training included; selection: those weights (last: of the last epoch; best: "
+        "pre-trained on: numbers of images and of people, where they are recorded; steps: optimizer steps behind the "
+        "tested weights, pre-training included; selection: which weights were tested (last: of the last epoch; best: "
         "best on held-out identities).",
     ]
     if comparison.comparisons:
