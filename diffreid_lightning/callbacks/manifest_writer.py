@@ -15,7 +15,7 @@ from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest.manifest import FILE_NAME, Manifest
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.storage.batch_store import BatchStore
-from diffreid_lightning.training.trainer_parts import datamodule_of
+from diffreid_lightning.training.trainer_parts import require_datamodule
 
 
 class ManifestWriter(BasePredictionWriter):
@@ -132,11 +132,5 @@ def stage_datamodule(trainer: Trainer) -> StageDataModule:
     Raises:
         UserError: it has no plan.
     """
-    data = datamodule_of(trainer)
-    if not isinstance(data, StageDataModule):
-        raise UserError(
-            f"{type(data).__name__} has no plan of batches.",
-            looked_for="a data module of a predict stage",
-            remedy="drop ManifestWriter from trainer.callbacks, or choose the stage's own data module",
-        )
-    return data
+    remedy = "drop ManifestWriter from trainer.callbacks, or choose the stage's own data module"
+    return require_datamodule(trainer, StageDataModule, "ManifestWriter", remedy)  # type: ignore[type-abstract]

@@ -36,7 +36,7 @@ from diffreid_lightning.generation.diversity import ComposedGuidance, Diversity,
 from diffreid_lightning.generation.loaded_model import check_student, load_model
 from diffreid_lightning.manifest.provenance import find_manifest_hashes, read_provenance
 from diffreid_lightning.paths import user_path
-from diffreid_lightning.training.trainer_parts import datamodule_of
+from diffreid_lightning.training.trainer_parts import require_datamodule
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _CHECKED_TOGETHER = 1024  # prompts tokenized at a time before the run
@@ -165,13 +165,7 @@ class GenerationModule(LightningModule):
 
     def on_predict_start(self) -> None:
         """Check data, precision, identities and prompts before the first batch."""
-        data = datamodule_of(self.trainer)
-        if not isinstance(data, PromptsDataModule):
-            raise UserError(
-                f"{type(data).__name__} has no requests for images.",
-                looked_for="PromptsDataModule",
-                remedy="set data.class_path to PromptsDataModule, as in --config stages/generate",
-            )
+        data = require_datamodule(self.trainer, PromptsDataModule, type(self).__name__)
         if self.trainer.precision != "32-true":
             raise UserError(
                 f"Images are not generated under trainer.precision {self.trainer.precision}.",

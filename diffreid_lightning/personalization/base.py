@@ -16,11 +16,10 @@ from diffreid_lightning.diffusion.denoising_loop import decodable_size, scale_la
 from diffreid_lightning.diffusion.noise_schedule import training_scheduler
 from diffreid_lightning.diffusion.pipeline_io import Pipeline
 from diffreid_lightning.diffusion.prompt_encoding import Conditioning, unet_arguments
-from diffreid_lightning.errors import UserError
 from diffreid_lightning.personalization.datamodule import PersonalizationBatch, PersonalizationDataModule
 from diffreid_lightning.personalization.held_pipeline import HeldPipeline
 from diffreid_lightning.training.finite_weights import check_finite_weights
-from diffreid_lightning.training.trainer_parts import datamodule_of
+from diffreid_lightning.training.trainer_parts import require_datamodule
 
 
 class DenoiserTraining(LightningModule):
@@ -120,11 +119,4 @@ class DenoiserTraining(LightningModule):
 
     @property
     def _data(self) -> PersonalizationDataModule:
-        data = datamodule_of(self.trainer)
-        if not isinstance(data, PersonalizationDataModule):
-            raise UserError(
-                f"{type(data).__name__} has no identities and prompts.",
-                looked_for="PersonalizationDataModule",
-                remedy="use --data PersonalizationDataModule",
-            )
-        return data
+        return require_datamodule(self.trainer, PersonalizationDataModule, type(self).__name__)

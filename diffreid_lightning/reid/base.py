@@ -23,6 +23,7 @@ from diffreid_lightning.reid.outputs import FeatureBatch, ReIDOutputs
 from diffreid_lightning.reid.person_images import PersonBatch
 from diffreid_lightning.training.finite_weights import check_finite_weights, stop_unless_finite
 from diffreid_lightning.training.resumable_schedule import Interval
+from diffreid_lightning.training.trainer_parts import datamodule_of
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -116,7 +117,7 @@ class ReIDModule(LightningModule, ABC):
         """Return the digest of what is trained on; None outside of training, or where the data have none."""
         if self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
             return None
-        digest = getattr(getattr(self.trainer, "datamodule", None), "training_rows", None)
+        digest = getattr(datamodule_of(self.trainer), "training_rows", None)
         return digest if isinstance(digest, str) else None
 
     @property
@@ -180,7 +181,7 @@ class ReIDModule(LightningModule, ABC):
         self.expect_checkpoint()
         self._trained = True
         if self._trainer is not None and self.trainer.state.fn == TrainerFn.VALIDATING:
-            validated = getattr(getattr(self.trainer, "datamodule", None), "val_set", None)
+            validated = getattr(datamodule_of(self.trainer), "val_set", None)
             refuse_seen_identities(checkpoint, () if validated is None else validated.rows.identities)
 
     def configure_optimizers(self) -> Any:

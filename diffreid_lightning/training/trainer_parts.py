@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningDataModule, Trainer
+
+from diffreid_lightning.errors import UserError
+
+_Data = TypeVar("_Data", bound=LightningDataModule)
 
 
 def datamodule_of(trainer: Trainer) -> Any:
     """Return the trainer's DataModule, of whatever class; None where there is none."""
     return getattr(trainer, "datamodule", None)
+
+
+def require_datamodule(trainer: Trainer, kind: type[_Data], reader: str, remedy: str | None = None) -> _Data:
+    """Return the trainer's DataModule as the class that its reader works on.
+
+    Args:
+        trainer: the trainer.
+        kind: the class.
+        reader: name of the module or callback.
+        remedy: what else to do than to choose the class by ``--data``.
+
+    Raises:
+        UserError: it is of another class.
+    """
+    data = datamodule_of(trainer)
+    if not isinstance(data, kind):
+        raise UserError(
+            f"{reader} does not work on {type(data).__name__}.",
+            looked_for=kind.__name__,
+            remedy=remedy or f"use --data {kind.__name__}",
+        )
+    return data
 
 
 def callbacks_of(trainer: Trainer) -> list[Callback]:

@@ -113,8 +113,11 @@ class ClusterReport(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the agreement of this epoch's clusters with the identities, if there are any."""
-        labels, truth = getattr(pl_module, "labels", None), datamodule_of(trainer).true_labels()
-        if labels is not None and truth is not None:
+        labels = getattr(pl_module, "labels", None)
+        if labels is None:
+            return
+        truth = datamodule_of(trainer).true_labels()
+        if truth is not None:
             for name, value in agreement(labels, truth)._asdict().items():
                 pl_module.log(f"clusters/{name}", value, rank_zero_only=False)
 

@@ -146,10 +146,13 @@ class UnlabeledDataModule(ReIDDataModule):
         """Batches of clusters; beside them batches of the source's identities, where there is a source.
 
         Raises:
-            RuntimeError: :meth:`use_labels` was not called.
+            UserError: :meth:`use_labels` was not called.
         """
         if self._labels is None:
-            raise RuntimeError("the clusters are not known yet: UnsupervisedReID finds them before training starts")
+            raise UserError(
+                "The images have no labels, and nothing has clustered them.",
+                remedy="use --model UnsupervisedReID; or, for images with labels, --data ReIDDataModule",
+            )
         target, self._target_sampler = self._training_loader(self.train_set, self._labels)
         if self.source_set is None:
             return target

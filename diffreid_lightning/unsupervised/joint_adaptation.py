@@ -12,7 +12,6 @@ from diffreid_lightning.reid.loss_list import LossList
 from diffreid_lightning.reid.losses import ClusterMemory, ReIDLoss
 from diffreid_lightning.reid.outputs import ReIDOutputs
 from diffreid_lightning.reid.person_images import PersonBatch
-from diffreid_lightning.training.trainer_parts import datamodule_of
 from diffreid_lightning.unsupervised.domain_norms import DomainNorms
 from diffreid_lightning.unsupervised.module import UnsupervisedReID
 
@@ -66,7 +65,7 @@ class JointAdaptation(UnsupervisedReID):
             self.source_neck.load_from(self.neck)
         if stage != "fit":
             return
-        identities = datamodule_of(self.trainer).num_identities
+        identities = self._data.num_identities
         if not identities:
             raise UserError(
                 "JointAdaptation trains on a labeled source beside the target, and there is none.",

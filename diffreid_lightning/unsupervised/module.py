@@ -20,7 +20,7 @@ from diffreid_lightning.reid.losses import ReIDLoss
 from diffreid_lightning.reid.losses.cluster_memory import ClusterMemory
 from diffreid_lightning.reid.outputs import ReIDOutputs
 from diffreid_lightning.reid.person_images import PersonBatch
-from diffreid_lightning.training.trainer_parts import datamodule_of
+from diffreid_lightning.training.trainer_parts import require_datamodule
 from diffreid_lightning.unsupervised.clusterers.base import Clusterer
 from diffreid_lightning.unsupervised.clusterers.dbscan import DBSCAN
 from diffreid_lightning.unsupervised.datamodule import UnlabeledDataModule
@@ -113,22 +113,20 @@ class UnsupervisedReID(ReIDModule):
         """Names that training logs."""
         return (*super().metric_names, "clusters/count", "clusters/outliers", "clusters/largest")
 
+    @property
+    def _data(self) -> UnlabeledDataModule:
+        remedy = "use --data UnlabeledDataModule --data.target PATH"
+        return require_datamodule(self.trainer, UnlabeledDataModule, type(self).__name__, remedy)
+
     # Clusters.
 
     def on_fit_start(self) -> None:
         """Find the first clusters, unless a checkpoint brought some."""
-        data = datamodule_of(self.trainer)
-        if not isinstance(data, UnlabeledDataModule):
-            raise UserError(
-                f"{type(self).__name__} cannot be trained on {type(data).__name__}.",
-                looked_for="a data module without identities",
-                remedy="use --data UnlabeledDataModule --data.target PATH",
-            )
-        rank_zero_info(f"target: {data.target_description}")
+        rank_zero_info(f"target: {self._data.target_description}")
         if self.labels is None:
             self.find_clusters()
         else:
-            data.use_labels(self.labels)
+            self._data.use_labels(self.labels)
 
     def on_train_epoch_end(self) -> None:
         """Check that the network is finite, and find the next epoch's clusters, which the checkpoint then holds."""
@@ -161,7 +159,7 @@ class UnsupervisedReID(ReIDModule):
         if count < 2:
             labels = self._earlier_clusters(labels, count)
         self.labels = labels
-        datamodule_of(self.trainer).use_labels(labels)
+        self._data.use_labels(labels)
         self.fill_memories(extracted.embeddings, labels)
         sizes = np.bincount(labels[labels >= 0])
         outliers = int((labels < 0).sum())
@@ -176,7 +174,7 @@ class UnsupervisedReID(ReIDModule):
         found: npt.NDArray[np.int64] | DiffReIDError | None = None
         if self.trainer.is_global_zero:
             try:
-                found = self.clusterer(features, datamodule_of(self.trainer).camids)
+                found = self.clusterer(features, self._data.camids)
             except DiffReIDError as error:
                 found = error
         found = self.trainer.strategy.broadcast(found)
@@ -229,7 +227,7 @@ class UnsupervisedReID(ReIDModule):
             UserError: a feature is not finite.
         """
         rank, processes = self.trainer.global_rank, self.trainer.world_size
-        data = datamodule_of(self.trainer)
+        data = self._data
         was_training = self.training
         self.eval()
         compared, embeddings = [], []

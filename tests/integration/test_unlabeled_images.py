@@ -189,3 +189,17 @@ def test_mistakes_are_answered(
     said = capsys.readouterr().err
     assert answer in " ".join(said.split())
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "answer"),
+    [
+        ("SupervisedReID", ["UnlabeledDataModule", "--data.target=miniperson"], "use --model UnsupervisedReID"),
+        ("JointAdaptation", ["PersonalizationDataModule"], "use --data UnlabeledDataModule"),
+    ],
+)
+def test_a_model_on_data_of_another_kind_is_refused(
+    model: str, data: list[str], answer: str, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("fit", f"--model={model}", f"--data={data[0]}", *data[1:], "--trainer.max_steps=1") == 2
+    assert answer in " ".join(capsys.readouterr().err.split())
