@@ -26,6 +26,7 @@ from diffreid_lightning.errors import UserError, first_line
 from diffreid_lightning.manifest.manifest import FILE_NAME, Manifest
 from diffreid_lightning.manifest.provenance import find_manifest_hashes
 from diffreid_lightning.paths import user_path
+from diffreid_lightning.storage.content_hash import add_content
 from diffreid_lightning.tracking import WandbTracker
 from diffreid_lightning.training.trainer_parts import callbacks_of, datamodule_of
 
@@ -163,7 +164,5 @@ def _hash_folder(folder: Path) -> str:
     digest = hashlib.sha256()
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         digest.update(f"{file.relative_to(folder).as_posix()}\0{file.stat().st_size}\n".encode())
-        with file.open("rb") as opened:
-            while part := opened.read(1 << 20):
-                digest.update(part)
+        add_content(digest, file)
     return digest.hexdigest()

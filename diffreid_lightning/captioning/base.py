@@ -14,6 +14,7 @@ from PIL import Image
 
 from diffreid_lightning.captioning.datamodule import CaptionBatch
 from diffreid_lightning.datasets.stage_datamodule import StageRows
+from diffreid_lightning.storage.content_hash import add_content
 
 CAPTION, PROBLEM = "caption", "caption_problem"
 _SMALLEST = (8, 4)  # minimum height and width in pixels
@@ -62,9 +63,7 @@ def hash_files(files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for file in sorted(files):
         digest.update(file.name.encode())
-        with file.open("rb") as handle:
-            while block := handle.read(1 << 22):
-                digest.update(block)
+        add_content(digest, file)
     return digest.hexdigest()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from diffreid_lightning.errors import UserError
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.storage.atomic import describe_existing
 from diffreid_lightning.storage.checkpoint_io import AtomicCheckpointIO
+from diffreid_lightning.storage.content_hash import hash_tensors
 from diffreid_lightning.storage.yaml_files import parse_yaml
 
 _SETTINGS = "config.yaml"  # of a run
@@ -42,9 +42,6 @@ class TrainedNetwork(nn.Module):
     @property
     def record(self) -> dict[str, Any]:
         """Return what the features depend on, as plain JSON values; ``weights`` is a hash of all tensors."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.state_dict().items()):
-            digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
         names = ("architecture", "image_size", "last_stride", "pooling", "num_features")
         mean, std = self.backbone.normalization
         return {
@@ -53,7 +50,7 @@ class TrainedNetwork(nn.Module):
             "std": list(std),
             "feature": "before_bn" if self.neck is None else "after_bn",
             "flip_average": self.flip_average,
-            "weights": digest.hexdigest(),
+            "weights": hash_tensors(self.state_dict()),
         }
 
     def forward(self, images: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from diffreid_lightning.diffusion.single_file import configs_of, refuse_pickle
 from diffreid_lightning.errors import UserError, first_line, nearest
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.storage.atomic import describe_backup, describe_existing
+from diffreid_lightning.storage.content_hash import add_content
 from diffreid_lightning.storage.hub import hub_file, is_hub_id
 
 TINY_SD = "tiny-sd"
@@ -91,9 +92,7 @@ def _hash_cached(root: Path, named: bool, files: tuple[tuple[Path, int, int], ..
         if file.suffix == ".json":
             digest.update(_settings(file.read_bytes()))
             continue
-        with file.open("rb") as handle:
-            while block := handle.read(1 << 22):
-                digest.update(block)
+        add_content(digest, file)
     return digest.hexdigest()
 
 

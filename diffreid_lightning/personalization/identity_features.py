@@ -19,6 +19,7 @@ from diffreid_lightning.devices import fastest_device
 from diffreid_lightning.errors import RunError, check_image_size
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.paths import user_path
+from diffreid_lightning.storage.content_hash import hash_tensors
 from diffreid_lightning.storage.resumable_array import fill_array, holds_array, map_array
 
 _BATCH = 64
@@ -109,10 +110,7 @@ class IdentityFeatures:
 
     @cached_property
     def _weights(self) -> str:
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self._network.state_dict().items()):
-            digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return hash_tensors(self._network.state_dict())
 
     def _path(self, rows: Manifest) -> Path:
         work = json.dumps([rows.content_hash, rows.file_fingerprint, self.settings], sort_keys=True)

@@ -27,12 +27,12 @@ from diffreid_lightning.paths import user_path
 from diffreid_lightning.pipeline import code_closure
 from diffreid_lightning.pipeline.graph import PREFIX, Chain, Stage
 from diffreid_lightning.storage.atomic import replace_file
+from diffreid_lightning.storage.content_hash import add_content
 from diffreid_lightning.storage.json_notes import DamagedFile, read_json
 
 RECORDS = ".stages"
 _COMMAND_MODULES = {"select": ("diffreid_lightning.cli.commands.select",)}
 _LIGHTNING_MODULES = ("diffreid_lightning.cli.lightning_cli",)
-_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -240,9 +240,7 @@ def file_hash(file: Path) -> str:
     """
     digest = hashlib.sha256()
     try:
-        with file.open("rb") as handle:
-            while block := handle.read(_BLOCK):
-                digest.update(block)
+        add_content(digest, file)
     except OSError as error:
         raise UserError(f"{file} cannot be read.", found=str(error), remedy="check its permissions") from error
     return digest.hexdigest()

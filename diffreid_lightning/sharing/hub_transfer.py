@@ -36,6 +36,7 @@ from diffreid_lightning.sharing.shared_folder import (
     refuse_other_files,
 )
 from diffreid_lightning.storage.atomic import describe_backup, exchange
+from diffreid_lightning.storage.content_hash import add_content
 from diffreid_lightning.storage.hub import connection_obstacle, is_hub_id
 
 CARD = "README.md"
@@ -268,9 +269,7 @@ def _equals(file: Path, entry: RepoFile) -> bool:
         return False
     # Git's own hash of a small file, SHA-256 of a large one.
     digest = hashlib.sha256() if entry.lfs else hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
-    with file.open("rb") as opened:
-        while part := opened.read(1 << 20):
-            digest.update(part)
+    add_content(digest, file)
     return digest.hexdigest() == (entry.lfs.sha256 if entry.lfs else entry.blob_id)
 
 
