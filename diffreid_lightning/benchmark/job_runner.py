@@ -11,6 +11,7 @@ from pathlib import Path
 from diffreid_lightning.benchmark.job_records import Record, Workplace
 from diffreid_lightning.benchmark.jobs import FIRST_RUN, Job, on_this_machine
 from diffreid_lightning.benchmark.outcomes import cell_values
+from diffreid_lightning.durations import format_duration
 from diffreid_lightning.pipeline.job_process import (
     GLANCE,
     JobProcess,
@@ -168,7 +169,8 @@ class JobRunner:
             else:
                 self._durations.append(seconds)
                 self._left -= 1
-                self._say(f"{each.job.name}: {self._numbers(each.job) or 'done'}, {seconds:.0f} s{self._remaining()}")
+                took = f"{format_duration(seconds)}{self._remaining()}"
+                self._say(f"{each.job.name}: {self._numbers(each.job) or 'done'}, {took}")
         return bool(ended)
 
     def _numbers(self, job: Job) -> str | None:
@@ -183,7 +185,7 @@ class JobRunner:
         if not self._left:
             return ""
         seconds = sum(self._durations) / len(self._durations) * self._left / self.parallel
-        return f"; {self._left} left, about {max(1, round(seconds / 60))} min"
+        return f"; {self._left} left, about {format_duration(60 * max(1, round(seconds / 60)))}"
 
     def _fail(self, failure: Failure) -> None:
         self.failures[failure.name] = failure

@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from diffreid_lightning.callbacks.manifest_writer import stage_datamodule
+from diffreid_lightning.durations import format_duration
 from diffreid_lightning.errors import check_range
 
 
@@ -50,7 +51,7 @@ class PlanProgress(Callback):
             self._said = now
             speed = self._mine * trainer.world_size / (now - self._began)
             done = min(self._total, self._before + self._mine * trainer.world_size)
-            left = readable((self._total - done) / speed)
+            left = format_duration((self._total - done) / speed)
             rank_zero_info(f"{done} of {self._total} images, {speed:.3g} images/s, {left} left")
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -58,13 +59,4 @@ class PlanProgress(Callback):
         seconds = time.monotonic() - self._began
         made = self._total - self._before
         if made and self._mine:
-            rank_zero_info(f"{made} images in {readable(seconds)}: {made / seconds:.3g} images/s")
-
-
-def readable(seconds: float) -> str:
-    """Word a duration in its two largest units: ``3 h 20 min``, ``2 min 5 s``, ``8 s``."""
-    whole = round(seconds)
-    hours, minutes = whole // 3600, whole % 3600 // 60
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
+            rank_zero_info(f"{made} images in {format_duration(seconds)}: {made / seconds:.3g} images/s")

@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from diffreid_lightning.callbacks.plan_progress import readable
+from diffreid_lightning.durations import format_duration
 from diffreid_lightning.filtering.label_shares import LabelShares, label_shares
 from diffreid_lightning.filtering.rules.base import Selection
 from diffreid_lightning.filtering.scored_manifest import ScoredFolder
@@ -106,8 +106,8 @@ class RehearsalReport:
         part, full = self.rehearsal.part, self.rehearsal.full
         lines = [
             f"Full run: {full.identities:,} identities, {full.real:,} real images, {full.generated:,} generated ones; "
-            f"{readable(self.full_seconds)} one stage after another and {_size(self.disk.full)} on the disk, up to "
-            f"{SELECT} on this machine. Both grow with the images, the time of trainings also with their epochs."
+            f"{format_duration(self.full_seconds)} one stage after another and {_size(self.disk.full)} on the disk, "
+            f"up to {SELECT} on this machine. Both grow with the images, the time of trainings also with their epochs."
         ]
         if full.identities > part.identities:
             lines.append(
@@ -151,11 +151,11 @@ class RehearsalReport:
             known = each.per_image is not None
             table.add_row(
                 each.name,
-                readable(each.seconds),
+                format_duration(each.seconds),
                 f"{each.per_image:.3g}" if known else "–",
                 f"{each.images:,} {each.scales_with}" if known else "–",
                 "–" if each.peak_gib is None else f"{each.peak_gib:.1f}",
-                readable(each.full_seconds),
+                format_duration(each.full_seconds),
             )
         return table
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from diffreid_lightning.durations import format_duration
 from diffreid_lightning.errors import RunError, UserError
 from diffreid_lightning.pipeline.earlier_outputs import Aside
 from diffreid_lightning.pipeline.fingerprints import RECORDS, Record, begun_file, output_hash, record_file, stage_key
@@ -99,7 +100,7 @@ class Attempt:
         seconds = self.earlier + time.monotonic() - self.started
         Record(self.key, output, round(seconds, 1), self.ancestors).write(record_file(root, stage.name))
         begun_file(root, stage.name).unlink(missing_ok=True)
-        return f"{stage.name}: {seconds:.0f} s"
+        return f"{stage.name}: {format_duration(seconds)}"
 
     def _failed(self, code: int) -> RunError | UserError:
         kind = UserError if code == 2 else RunError

@@ -8,13 +8,14 @@ import numpy as np
 from markupsafe import Markup
 
 from diffreid_lightning.benchmark.paired_differences import interval_over_people
+from diffreid_lightning.durations import format_duration
 from diffreid_lightning.metric_history import Curve
 from diffreid_lightning.reid.query_table import query_file, read_average_precisions
 from diffreid_lightning.report.benchmark_section import describe_interval
 from diffreid_lightning.report.blocks import Section, block, table, text
 from diffreid_lightning.report.line_chart import MOST_LINES, draw_lines
 from diffreid_lightning.report.run_files import RunFiles
-from diffreid_lightning.report.run_section import RANKED, format_number, format_seconds
+from diffreid_lightning.report.run_section import RANKED, format_number
 from diffreid_lightning.report.subjects import Subject
 
 _SEED, _PLACE = "seed_everything", "trainer.default_root_dir"
@@ -84,7 +85,7 @@ def _list_results(subjects: Sequence[Subject]) -> list[tuple[str, ...]]:
             for name in RANKED
         }
         lines["steps behind the weights"] = [f"{each.total_steps:,}" if each else "–" for each in done]
-        lines["time"] = [format_seconds(sum(each.seconds.values())) if each else "–" for each in done]
+        lines["time"] = [format_duration(sum(each.seconds.values())) if each else "–" for each in done]
         lines.update(_list_differences(runs))
         rows += [(f"{label} {name}".strip(), *texts) for name, texts in lines.items() if set(texts) != {"–"}]
     return rows

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from diffreid_lightning.durations import format_duration
 from diffreid_lightning.report.blocks import Section, block, table, text
 from diffreid_lightning.report.line_chart import draw_lines
 from diffreid_lightning.report.picture_budget import PictureBudget
@@ -42,7 +43,7 @@ def describe_run(run: RunFiles, title: str, budget: PictureBudget) -> Section:
         words = [run.summary.command, run.summary.model.get("class"), run.summary.model.get("backbone")]
         start = run.summary.initialization.get("init_from") or (words[2] and "random weights")
         words += [start and f"from {start}", f"{run.summary.steps:,} steps"]
-        words += [format_seconds(sum(run.summary.seconds.values()))]
+        words += [format_duration(sum(run.summary.seconds.values()))]
         blocks.append(text(", ".join(filter(None, words))))
         rows = [(name, *(format_number(found.get(each)) for each in RANKED)) for name, found in run.results.items()]
         blocks += [table("Results in percent", ("split", *RANKED), rows), text(_ONE_RUN)] if rows else []
@@ -57,14 +58,6 @@ def draw_history(run: RunFiles) -> list[Markup]:
     charts = [draw_lines(name, {name: run.history[name]}) for name in names[:_MOST_CHARTS]]
     left = names[_MOST_CHARTS:]
     return [block("charts", charts)] * bool(charts) + [text(f"Not drawn: {', '.join(left)}.")] * bool(left)
-
-
-def format_seconds(seconds: float) -> str:
-    """Write a duration: ``45 s``, ``12 min``, ``3 h 05 min``."""
-    if seconds < 99.5:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def format_number(value: float | None) -> str:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from markupsafe import Markup
 
+from diffreid_lightning.durations import format_duration
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest.manifest import FILE_NAME, Manifest
 from diffreid_lightning.paths import absolute_path
@@ -19,7 +20,7 @@ from diffreid_lightning.report.blocks import Section, table, text
 from diffreid_lightning.report.identity_strips import draw_strips
 from diffreid_lightning.report.picture_budget import PictureBudget
 from diffreid_lightning.report.run_files import RunFiles, is_run, read_run
-from diffreid_lightning.report.run_section import RANKED, describe_run, format_number, format_seconds
+from diffreid_lightning.report.run_section import RANKED, describe_run, format_number
 from diffreid_lightning.report.selection_section import describe_selection, is_selection
 from diffreid_lightning.storage.atomic import describe_existing
 
@@ -143,13 +144,13 @@ def _count_rows(rows: pa.Table) -> Markup:
 
 def _describe_chain(root: Path, name: str, budget: PictureBudget) -> Subject:
     records = order_stages(root)
-    times = [(stage, format_seconds(record.seconds) if record else "not ended") for stage, record in records.items()]
+    times = [(stage, format_duration(record.seconds) if record else "not ended") for stage, record in records.items()]
     total = sum(record.seconds for record in records.values() if record is not None)
     blocks = [
         table(
             "Stages of the chain in the order in which they ended; some may have run at once",
             ("stage", "time"),
-            [*times, ("sum", format_seconds(total))],
+            [*times, ("sum", format_duration(total))],
         )
     ]
     selected = any(is_selection(root / stage) for stage in records)

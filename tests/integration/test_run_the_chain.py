@@ -220,7 +220,7 @@ def test_two_stages_at_once_are_ended_and_killed_and_make_what_one_after_another
     process.send_signal(signal.SIGTERM, to_group=True)
     said = process.communicate(timeout=60)
     assert process.returncode == 143 and "Interrupted." in said and "Traceback" not in said
-    assert "caption: started (log: " in said and re.search(r"^caption: \d+ s$", said, re.MULTILINE)
+    assert "caption: started (log: " in said and re.search(r"^caption: \d+ (s|min)", said, re.MULTILINE)
     for log in logs:
         assert "Interrupted." in log.read_text(encoding="utf-8"), "a stage puts its things in order"
 

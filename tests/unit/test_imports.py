@@ -37,7 +37,7 @@ LAYERS = (
     "picture_logging",
     "config_files tracking run_summary metric_history",
     "storage",
-    "former_names paths devices packaged cores",
+    "former_names paths devices packaged cores durations",
     "errors",
 )
 MAY_REPEAT = {"__init__", "module", "datamodule", "base", "writer", "callbacks"}

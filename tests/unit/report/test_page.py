@@ -109,7 +109,7 @@ def test_a_chain_is_shown_whole(chain: Path, tmp_path: Path) -> None:
     assert [title for title in titles if title in order] == order
     assert "2 of 3 images kept (66.7%), of 1 identities" in html and "2 real and 3 generated images" in html
     assert REASON.replace("<", "&lt;").replace(">", "&gt;") in html
-    assert "<td>85 s</td>" in html and "<td>80.0</td>" in html and "<svg" in html
+    assert "<td>1 min 25 s</td>" in html and "<td>80.0</td>" in html and "<svg" in html
     assert "[elsewhere]" in html and "[above]" in html and 'alt="scores"' in html
 
 
