@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 LARGEST_SEED = 2**32 - 1
 LARGEST_SIDE = 8192  #: of an image, in pixels
@@ -65,6 +66,20 @@ def first_line(error: BaseException) -> str:
     """Return the first line of an exception's message, or its type where it has none."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+@contextmanager
+def translate_disk_errors(what: str, remedy: str) -> Iterator[None]:
+    """Turn an error of the disk into a :class:`RunError`.
+
+    Args:
+        what: one sentence that says what happened.
+        remedy: what the reader can do about it.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RunError(what, found=str(error), remedy=remedy) from error
 
 
 def check_at_least(name: str, value: float | None, least: float = 1) -> None:

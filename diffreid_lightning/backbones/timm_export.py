@@ -23,7 +23,7 @@ from diffreid_lightning.backbones.timm_folder import (
     NECK_PREFIX,
     WEIGHTS_FILE,
 )
-from diffreid_lightning.errors import RunError
+from diffreid_lightning.errors import translate_disk_errors
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.run_summary import PROVENANCE_FILE
 from diffreid_lightning.storage.atomic import refuse_foreign, replace_folder
@@ -61,17 +61,16 @@ def save_backbone(
     marks = [CONFIG_FILE, WEIGHTS_FILE, PROVENANCE_FILE]
     refuse_foreign(folder, marks, "a backbone", "Give another folder, or remove this one yourself.")
     record = json.dumps(_record(backbone, provenance), indent=2, sort_keys=True)
-    try:
-        with replace_folder(folder) as partial:
-            _write_model(backbone, partial)
-            _write_head(backbone, neck, partial)
-            (partial / PROVENANCE_FILE).write_text(record + "\n", encoding="utf-8")
-    except OSError as error:
-        raise RunError(
+    with (
+        translate_disk_errors(
             f"The backbone cannot be saved in {folder}.",
-            found=str(error),
-            remedy="Check the free space and the permissions there. What the folder held before is still there.",
-        ) from error
+            "Check the free space and the permissions there. What the folder held before is still there.",
+        ),
+        replace_folder(folder) as partial,
+    ):
+        _write_model(backbone, partial)
+        _write_head(backbone, neck, partial)
+        (partial / PROVENANCE_FILE).write_text(record + "\n", encoding="utf-8")
     return folder
 
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from rich.progress import track
 
 from diffreid_lightning.datasets.market_layout import EXPORT_NOTE, FOLDERS
-from diffreid_lightning.errors import RunError, UserError
+from diffreid_lightning.errors import UserError, translate_disk_errors
 from diffreid_lightning.manifest.image_decoding import scale_gray
 from diffreid_lightning.manifest.image_root import ImageRoot
 from diffreid_lightning.manifest.manifest import Manifest
@@ -137,20 +137,19 @@ def export_market1501(manifest: Manifest, out: Path, gray_range: tuple[float, fl
     cameras = _cameras(manifest)
     targets = _market_names(manifest, numbers, cameras)
     names = manifest.table["file_name"].to_pylist()
-    try:
-        with replace_folder(out) as partial:
-            for folder in FOLDERS.values():
-                (partial / folder).mkdir()
-            linked = place_images(manifest.images, names, partial, targets, "placing images", gray_range)
-            _write_identities(manifest, numbers, partial / "identities.csv")
-            note = {"format": "market1501", "manifest": manifest.content_hash}
-            (partial / EXPORT_NOTE).write_text(json.dumps(note, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise RunError(
+    with (
+        translate_disk_errors(
             f"The images cannot be exported to {out}",
-            found=str(error),
-            remedy="free disk space, or choose a writable folder; its previous content is unchanged",
-        ) from error
+            "free disk space, or choose a writable folder; its previous content is unchanged",
+        ),
+        replace_folder(out) as partial,
+    ):
+        for folder in FOLDERS.values():
+            (partial / folder).mkdir()
+        linked = place_images(manifest.images, names, partial, targets, "placing images", gray_range)
+        _write_identities(manifest, numbers, partial / "identities.csv")
+        note = {"format": "market1501", "manifest": manifest.content_hash}
+        (partial / EXPORT_NOTE).write_text(json.dumps(note, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     suffixes = tuple(sorted({os.path.splitext(name)[1].lower() for name in names}))  # noqa: PTH122
     return Exported(len(names), linked, renumbered, int(left_out.sum()), suffixes)
 

@@ -24,7 +24,7 @@ from diffreid_lightning.datasets.person_table import read_table
 from diffreid_lightning.deployment.feature_files import SUFFIXES, Floats, open_features, write_features
 from diffreid_lightning.deployment.trained_network import TrainedNetwork
 from diffreid_lightning.devices import fastest_device
-from diffreid_lightning.errors import RunError, UserError
+from diffreid_lightning.errors import UserError, translate_disk_errors
 from diffreid_lightning.manifest.image_root import is_image_name
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.metrics.functional.verification import VerificationErrors, verification_errors
@@ -130,18 +130,14 @@ def embed(images: ImageRows, network: TrainedNetwork, out: Path, batch_size: int
         )
     part = out.with_name(f".{out.name}.{key[:16]}.npy")
     rows = PersonImages(concatenate([manifest]), network.backbone.image_size)
-    try:
+    with translate_disk_errors(
+        f"Features cannot be written to {out}", "free disk space and run again, or choose another --out"
+    ):
         computed, seconds = compute_features(network, rows, len(rows), part, batch_size, num_workers)
         features = map_array(part, np.float32, (len(rows), record["num_features"]), remedy=f"remove {part}")
         write_features(out, images.table(), features, {"images": str(manifest.root), "network": record, "key": key})
         for left_over in out.parent.glob(f".{glob.escape(out.name)}.*"):  # with those of earlier images or networks
             left_over.unlink(missing_ok=True)
-    except OSError as error:
-        raise RunError(
-            f"Features cannot be written to {out}",
-            found=str(error),
-            remedy="free disk space and run again, or choose another --out",
-        ) from error
     return Embedded(out, len(rows), computed, seconds)
 
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from diffreid_lightning.deployment.feature_files import FeatureFile, Floats
-from diffreid_lightning.errors import RunError, UserError
+from diffreid_lightning.errors import UserError, translate_disk_errors
 from diffreid_lightning.manifest.image_root import ImageRoot
 from diffreid_lightning.metrics.functional import rank_list
 from diffreid_lightning.reid.rank_lists import choose_queries
@@ -88,7 +88,7 @@ def search(query: FeatureFile, gallery: FeatureFile, folder: Path, top: int = 10
     query_ids, gallery_ids = (_number_images(each, numbers) for each in (query, gallery))
     names, others = (each.rows["file_name"].to_pylist() for each in (query, gallery))
     lists = []
-    try:
+    with translate_disk_errors(f"The matches cannot be written to {folder}", "choose another --out"):
         folder.mkdir(parents=True, exist_ok=True)
         with replace_file(folder / MATCHES) as staged, staged.open("w", newline="", encoding="utf-8") as opened:
             writer = csv.writer(opened)
@@ -102,10 +102,6 @@ def search(query: FeatureFile, gallery: FeatureFile, folder: Path, top: int = 10
                             writer.writerow([names[row], rank, others[index], f"{cosine:.6f}"])
         indices, similarities = (np.concatenate(each) for each in zip(*lists, strict=True))
         draw_matches(query, gallery, indices, similarities).save(folder / PICTURE)
-    except OSError as error:
-        raise RunError(
-            f"The matches cannot be written to {folder}", found=str(error), remedy="choose another --out"
-        ) from error
 
 
 def _number_images(file: FeatureFile, numbers: dict[Path, int]) -> Ints:

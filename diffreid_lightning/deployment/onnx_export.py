@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from diffreid_lightning.deployment.trained_network import TrainedNetwork
-from diffreid_lightning.errors import RunError, UserError
+from diffreid_lightning.errors import RunError, UserError, translate_disk_errors
 from diffreid_lightning.storage.atomic import replace_file
 
 _NEEDED = ("onnx", "onnxruntime", "onnxscript")
@@ -61,7 +61,7 @@ def export_onnx(network: TrainedNetwork, out: Path) -> ExportedNetwork:
     model, example = _trace(network.cpu()), out.with_name(f"{out.stem}_example.py")
     record = {name: value if isinstance(value, str) else json.dumps(value) for name, value in network.record.items()}
     onnx.helper.set_model_props(model, {**_STATED, **record})
-    try:
+    with translate_disk_errors(f"{out} cannot be written.", "choose another --out"):
         out.parent.mkdir(parents=True, exist_ok=True)
         with replace_file(out) as staged:
             onnx.save(model, staged)
@@ -69,8 +69,6 @@ def export_onnx(network: TrainedNetwork, out: Path) -> ExportedNetwork:
             difference, scale = _compare(network, session)
         with replace_file(example) as staged:
             staged.write_bytes(_EXAMPLE.read_bytes())
-    except OSError as error:
-        raise RunError(f"{out} cannot be written.", found=str(error), remedy="choose another --out") from error
     return ExportedNetwork(out, example, difference, scale)
 
 

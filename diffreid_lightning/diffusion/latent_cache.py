@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from diffreid_lightning.datasets.transforms import evaluation_view
 from diffreid_lightning.devices import fastest_device
 from diffreid_lightning.diffusion.pipeline_io import load_autoencoder
-from diffreid_lightning.errors import RunError
+from diffreid_lightning.errors import translate_disk_errors
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.storage.resumable_array import fill_array, holds_array, map_array
@@ -70,12 +70,8 @@ class LatentStore:
             images = torch.stack(views).to(device)
             return self._moments(images.flip(-1) if mirrored else images).cpu().numpy()
 
-        try:
+        with translate_disk_errors(f"Latents cannot be written to {self.cache_dir}", "free disk space, run again"):
             fill_array(path, shape, np.float16, _BATCH, moments, f"encoding {len(rows)} images")
-        except OSError as error:
-            raise RunError(
-                f"Latents cannot be written to {self.cache_dir}", found=str(error), remedy="free disk space, run again"
-            ) from error
         rank_zero_info(f"{len(rows)} images encoded: {path}")
         return path
 

@@ -21,7 +21,7 @@ from diffreid_lightning.diffusion.checkpoint_parts import LAYOUTS, check_network
 from diffreid_lightning.diffusion.checkpoints import locate_pipeline
 from diffreid_lightning.diffusion.compatibility import check_pipeline
 from diffreid_lightning.diffusion.single_file import configs_of
-from diffreid_lightning.errors import DiffReIDError, RunError, UserError, first_line, shorten
+from diffreid_lightning.errors import DiffReIDError, UserError, first_line, shorten, translate_disk_errors
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.storage.atomic import describe_existing, replace_folder
 
@@ -283,10 +283,7 @@ def replace_model_folder(folder: Path, provenance: Mapping[str, Any]) -> Iterato
     Raises:
         RunError: the disk is full.
     """
-    try:
-        with replace_folder(folder) as partial:
-            yield partial
-            note = json.dumps(provenance, indent=2, sort_keys=True) + "\n"
-            (partial / PROVENANCE).write_text(note, encoding="utf-8")
-    except OSError as error:
-        raise RunError(f"{folder} cannot be written.", found=str(error), remedy="free disk space") from error
+    with translate_disk_errors(f"{folder} cannot be written.", "free disk space"), replace_folder(folder) as partial:
+        yield partial
+        note = json.dumps(provenance, indent=2, sort_keys=True) + "\n"
+        (partial / PROVENANCE).write_text(note, encoding="utf-8")

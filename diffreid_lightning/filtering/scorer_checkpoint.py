@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from diffreid_lightning.backbones import Backbone, BNNeck, load_initial_weights, save_backbone
 from diffreid_lightning.backbones.timm_folder import read_safetensors
 from diffreid_lightning.datasets.concat import IdentityKey
-from diffreid_lightning.errors import RunError, UserError
+from diffreid_lightning.errors import UserError, translate_disk_errors
 from diffreid_lightning.filtering import scores
 from diffreid_lightning.filtering.copy_search import LENGTH
 from diffreid_lightning.filtering.scored_manifest import THUMBNAILS
@@ -202,19 +202,18 @@ def save_scorer(
         "real_gap": [round(float(gap), 6) for gap in real.gap],
     }
     tensors = {name: getattr(recognizer, name).detach().float().cpu().contiguous() for name in _TENSOR_NAMES}
-    try:
-        with replace_folder(folder) as partial:
-            save_backbone(recognizer.backbone, partial / BACKBONE, provenance=provenance, neck=recognizer.neck)
-            save_file(tensors, partial / TENSORS, metadata={"format": "pt"})
-            np.save(partial / THUMBNAILS, real.thumbnails.cpu().numpy())
-            pq.write_table(real.table, partial / IMAGES)
-            (partial / NOTE).write_text(json.dumps(note, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise RunError(
+    with (
+        translate_disk_errors(
             f"The scorer cannot be saved in {folder}.",
-            found=str(error),
-            remedy="free disk space and continue the run with --ckpt_path last; an earlier scorer there is untouched",
-        ) from error
+            "free disk space and continue the run with --ckpt_path last; an earlier scorer there is untouched",
+        ),
+        replace_folder(folder) as partial,
+    ):
+        save_backbone(recognizer.backbone, partial / BACKBONE, provenance=provenance, neck=recognizer.neck)
+        save_file(tensors, partial / TENSORS, metadata={"format": "pt"})
+        np.save(partial / THUMBNAILS, real.thumbnails.cpu().numpy())
+        pq.write_table(real.table, partial / IMAGES)
+        (partial / NOTE).write_text(json.dumps(note, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def load_scorer(path: str | Path) -> ScorerFolder:

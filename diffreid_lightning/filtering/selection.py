@@ -14,7 +14,7 @@ from pyarrow.csv import read_csv
 from diffreid_lightning.callbacks.run_artifacts import log_artifacts
 from diffreid_lightning.datasets.diff_person import NOTE
 from diffreid_lightning.datasets.market_export import place_images
-from diffreid_lightning.errors import RunError, UserError, check_range
+from diffreid_lightning.errors import UserError, check_range, translate_disk_errors
 from diffreid_lightning.filtering import selection_plots
 from diffreid_lightning.filtering.dataset_card import Audit, Card, write_card
 from diffreid_lightning.filtering.rules import Selection, SelectionRule, select_rows
@@ -82,15 +82,14 @@ class DiffPersonSelection:
         selection = Selection(scored.manifest, scored.thumbnails)
         select_rows(selection, self.rules)
         report = summarize(selection, scored.features())
-        try:
-            with replace_folder(self.out) as partial:
-                self._write(partial, scored, selection, report)
-        except OSError as error:
-            raise RunError(
+        with (
+            translate_disk_errors(
                 f"Diff-Person cannot be written to {self.out}.",
-                found=str(error),
-                remedy="free disk space and run the same command again; what the folder held before is still there",
-            ) from error
+                "free disk space and run the same command again; what the folder held before is still there",
+            ),
+            replace_folder(self.out) as partial,
+        ):
+            self._write(partial, scored, selection, report)
         if self.tracker is not None:
             _log(self.tracker, report, self.out / REPORT, self.rules)
             log_artifacts(self.tracker, self.scored, [self.out / DATASET])

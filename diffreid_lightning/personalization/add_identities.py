@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from diffreid_lightning.datasets import open_dataset
 from diffreid_lightning.datasets.identities import describe_people, identity_names
 from diffreid_lightning.diffusion.pipeline_io import PROVENANCE
-from diffreid_lightning.errors import DiffReIDError, RunError, UserError, nearest
+from diffreid_lightning.errors import DiffReIDError, UserError, nearest, translate_disk_errors
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.manifest.provenance import read_provenance
 from diffreid_lightning.paths import user_path
@@ -71,16 +71,13 @@ def add_identities(folder: Path, rows: Manifest, out: Path) -> list[str]:
         {"name": name, "source": key[0], "partition": key[1], "pid": key[2], "description": description}
         for name, key, description in zip(added, keys, describe_people(rows), strict=True)
     ]
-    try:
-        with replace_folder(out) as target:
-            shutil.copytree(folder, target, dirs_exist_ok=True)
-            tables = {name: table.contiguous() for name, table in zip(TENSORS, extended, strict=False)}
-            save_file(tables, target / TOKENS_FILE, metadata={"names": json.dumps([*names, *added])})
-            for name, content in ((IDENTITIES_FILE, people), (PROVENANCE, provenance)):
-                text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
-                (target / name).write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise RunError(f"{out} cannot be written.", found=str(error), remedy="free disk space") from error
+    with translate_disk_errors(f"{out} cannot be written.", "free disk space"), replace_folder(out) as target:
+        shutil.copytree(folder, target, dirs_exist_ok=True)
+        tables = {name: table.contiguous() for name, table in zip(TENSORS, extended, strict=False)}
+        save_file(tables, target / TOKENS_FILE, metadata={"names": json.dumps([*names, *added])})
+        for name, content in ((IDENTITIES_FILE, people), (PROVENANCE, provenance)):
+            text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
+            (target / name).write_text(text + "\n", encoding="utf-8")
     return added
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from diffreid_lightning.diffusion.pipeline_io import PROVENANCE
 from diffreid_lightning.diffusion.prompt_template import PromptTemplate
-from diffreid_lightning.errors import RunError
+from diffreid_lightning.errors import translate_disk_errors
 from diffreid_lightning.personalization.checkpoint import IDENTITIES_FILE, TENSORS, TOKENS_FILE, Identity
 from diffreid_lightning.personalization.fine_tuning import FineTuning
 from diffreid_lightning.personalization.identity_tokens import IdentityTokens
@@ -50,15 +50,12 @@ def write_personalized(
     ]
     note = {"base": dict(base), "template": template.text, "identities": people}
     names = json.dumps([each.name for each in identities])
-    try:
-        with replace_folder(folder) as target:
-            fine_tuning.save(pipeline, target, provenance)
-            tables = dict(zip(TENSORS, tokens.table(), strict=False))
-            # One metadata key: the order of several is random, and equal runs would not give equal bytes.
-            save_file(tables, target / TOKENS_FILE, metadata={"names": names})
-            tokens.save(target)
-            for name, content in ((IDENTITIES_FILE, note), (PROVENANCE, provenance)):
-                text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
-                (target / name).write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise RunError(f"{folder} cannot be written.", found=str(error), remedy="free disk space") from error
+    with translate_disk_errors(f"{folder} cannot be written.", "free disk space"), replace_folder(folder) as target:
+        fine_tuning.save(pipeline, target, provenance)
+        tables = dict(zip(TENSORS, tokens.table(), strict=False))
+        # One metadata key: the order of several is random, and equal runs would not give equal bytes.
+        save_file(tables, target / TOKENS_FILE, metadata={"names": names})
+        tokens.save(target)
+        for name, content in ((IDENTITIES_FILE, note), (PROVENANCE, provenance)):
+            text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
+            (target / name).write_text(text + "\n", encoding="utf-8")

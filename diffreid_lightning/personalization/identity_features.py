@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from diffreid_lightning.backbones import Backbone, load_initial_weights
 from diffreid_lightning.datasets.transforms import evaluation_view
 from diffreid_lightning.devices import fastest_device
-from diffreid_lightning.errors import RunError, check_image_size
+from diffreid_lightning.errors import check_image_size, translate_disk_errors
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.storage.content_hash import hash_tensors
@@ -77,13 +77,9 @@ class IdentityFeatures:
                 answer = network(torch.stack(views).to(device).float() / 255)
             return nn.functional.normalize(answer.float(), dim=1).cpu().numpy()
 
-        try:
+        with translate_disk_errors(f"Features cannot be written to {self.cache_dir}", "free disk space, run again"):
             shape = (len(rows), self._network.num_features)
             fill_array(path, shape, np.float32, _BATCH, features, f"features of {len(rows)} images")
-        except OSError as error:
-            raise RunError(
-                f"Features cannot be written to {self.cache_dir}", found=str(error), remedy="free disk space, run again"
-            ) from error
 
     def of_identities(self, rows: Manifest) -> Tensor:
         """Average over each identity's images.

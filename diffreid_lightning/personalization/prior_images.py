@@ -21,7 +21,7 @@ from diffreid_lightning.diffusion.diffusion_sampler import Sampler
 from diffreid_lightning.diffusion.pipeline_io import load_pipeline
 from diffreid_lightning.diffusion.prompt_encoding import Conditioning, encode_prompts, encode_unconditional
 from diffreid_lightning.diffusion.prompt_template import PromptTemplate
-from diffreid_lightning.errors import RunError, check_at_least, check_range
+from diffreid_lightning.errors import check_at_least, check_range, translate_disk_errors
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.storage.resumable_array import fill_array, holds_array, map_array
 
@@ -105,14 +105,8 @@ class PriorImages(ABC):
             ).images  # fmt: skip
             return drawn.half().cpu().numpy()
 
-        try:
+        with translate_disk_errors(f"Prior images cannot be written to {self.cache_dir}", "free disk space, run again"):
             fill_array(path, shape, np.float16, self.draw_at_once, latents, f"drawing {len(prompts)} prior images")
-        except OSError as error:
-            raise RunError(
-                f"Prior images cannot be written to {self.cache_dir}",
-                found=str(error),
-                remedy="free disk space, run again",
-            ) from error
         rank_zero_info(f"{len(prompts)} prior images drawn by {model}: {path}")
 
     def open(self, model: str, prompts: list[str], image_size: tuple[int, int], seed: int) -> npt.NDArray[np.float16]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from diffreid_lightning.cli.commands.embed import parse_with_loader
 from diffreid_lightning.cli.commands.parser import CommandParser
-from diffreid_lightning.errors import RunError, UserError, check_range
+from diffreid_lightning.errors import UserError, check_range, translate_disk_errors
 from diffreid_lightning.paths import user_path
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def thresholds_command(words: Sequence[str]) -> int:
     console, out = Console(highlight=False), user_path(args.out) if args.out else run
     console.print(table)
     console.print(note, soft_wrap=True)
-    try:
+    with translate_disk_errors(f"Nothing can be written to {out}", "choose another --out"):
         out.mkdir(parents=True, exist_ok=True)
         with replace_file(out / "thresholds.json") as file:
             file.write_text(
@@ -63,8 +63,6 @@ def thresholds_command(words: Sequence[str]) -> int:
                 encoding="utf-8",
             )
         draw_thresholds(errors, [point["threshold"] for point in found["thresholds"]], out / "thresholds.png")
-    except OSError as error:
-        raise RunError(f"Nothing can be written to {out}", found=str(error), remedy="choose another --out") from error
     print(f"{out / 'thresholds.json'}\n{out / 'thresholds.png'}")
     return 0
 
