@@ -54,7 +54,14 @@ class PriorImages(ABC):
         UserError: a number is out of its range.
     """
 
-    def __init__(self, steps: int, guidance: float, scheduler: str | None, draw_at_once: int, cache_dir: str) -> None:
+    def __init__(
+        self,
+        steps: int = 25,
+        guidance: float = 1.0,
+        scheduler: str | None = None,
+        draw_at_once: int = 32,
+        cache_dir: str = "runs/cache/prior",
+    ) -> None:
         check_range(f"{type(self).__name__}.steps", steps, 1, 1000)
         check_at_least(f"{type(self).__name__}.draw_at_once", draw_at_once)
         self.steps = steps
@@ -129,26 +136,14 @@ class FineGrainedPrior(PriorImages):
 
     Args:
         images_per_identity: prior images of each identity; their prompts take the words of its images in turn.
-        steps: sampler steps.
-        guidance: classifier-free guidance scale; 1 is none, see :class:`PriorImages`.
-        scheduler: name of a diffusers scheduler; None takes the base model's own.
-        draw_at_once: images drawn at once.
-        cache_dir: where latents are kept.
+        kwargs: see :class:`PriorImages`.
 
     Raises:
         UserError: a number is out of its range.
     """
 
-    def __init__(
-        self,
-        images_per_identity: int = 4,
-        steps: int = 25,
-        guidance: float = 1.0,
-        scheduler: str | None = None,
-        draw_at_once: int = 32,
-        cache_dir: str = "runs/cache/prior",
-    ) -> None:
-        super().__init__(steps, guidance, scheduler, draw_at_once, cache_dir)
+    def __init__(self, images_per_identity: int = 4, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         check_range("FineGrainedPrior.images_per_identity", images_per_identity, 1, 10_000)
         self.images_per_identity = images_per_identity
 
@@ -172,27 +167,14 @@ class CoarsePrior(PriorImages):
     Args:
         images: number of prior images.
         prompt: prompt of all of them.
-        steps: sampler steps.
-        guidance: classifier-free guidance scale; 1 is none, see :class:`PriorImages`.
-        scheduler: name of a diffusers scheduler; None takes the base model's own.
-        draw_at_once: images drawn at once.
-        cache_dir: where latents are kept.
+        kwargs: see :class:`PriorImages`.
 
     Raises:
         UserError: a number is out of its range.
     """
 
-    def __init__(
-        self,
-        images: int = 200,
-        prompt: str = "a photo of a person",
-        steps: int = 25,
-        guidance: float = 1.0,
-        scheduler: str | None = None,
-        draw_at_once: int = 32,
-        cache_dir: str = "runs/cache/prior",
-    ) -> None:
-        super().__init__(steps, guidance, scheduler, draw_at_once, cache_dir)
+    def __init__(self, images: int = 200, prompt: str = "a photo of a person", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         check_range("CoarsePrior.images", images, 1, 1_000_000)
         self.images = images
         self.prompt = prompt
