@@ -172,7 +172,7 @@ def changed_settings(before: str, now: str) -> list[Change]:
         return []
     if not isinstance(loaded, dict):
         return []
-    old, new = (dict(_leaves(former_names.current(settings))) for settings in (loaded, safe_load(now)))
+    old, new = (dict(leaves(former_names.current(settings))) for settings in (loaded, safe_load(now)))
     for key in old.keys() & new.keys():
         # A class that moved to another module is the same class.
         if key.endswith("class_path") and str(old[key]).rpartition(".")[2] == str(new[key]).rpartition(".")[2]:
@@ -181,12 +181,23 @@ def changed_settings(before: str, now: str) -> list[Change]:
     return [Change(key, old.get(key), new.get(key)) for key in keys]
 
 
-def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     """Walk a nested configuration: dotted keys and plain values; a list is walked where it holds mappings."""
-    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+    if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
         value = dict(enumerate(value))
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         for name, below in value.items():
-            yield from _leaves(below, f"{key}.{name}" if key else str(name))
+            yield from leaves(below, f"{key}.{name}" if key else str(name))
     else:
         yield key, value
+
+
+def texts(settings: Any) -> Iterator[str]:
+    """Find texts and paths at any depth of a configuration."""
+    if isinstance(settings, Mapping):
+        settings = list(settings.values())
+    if isinstance(settings, (list, tuple)):
+        for value in settings:
+            yield from texts(value)
+    elif isinstance(settings, (str, Path)):
+        yield str(settings)

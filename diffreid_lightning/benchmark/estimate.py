@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from diffreid_lightning.benchmark.grid_entries import Grid, Throughput
 from diffreid_lightning.benchmark.jobs import Job, configs_of
-from diffreid_lightning.config_files import merge_layers, split_config_flags
+from diffreid_lightning.config_files import leaves, merge_layers, split_config_flags
 from diffreid_lightning.storage.yaml_files import parse_yaml
 
 _EPOCHS, _LIMIT = "trainer.max_epochs", "trainer.limit_train_batches"
@@ -97,7 +97,7 @@ def settings_of(words: Sequence[str]) -> dict[str, Any]:
     """
     names, rest = split_config_flags(words)
     nothing: dict[str, Any] = {}
-    found = dict(_leaves(functools.reduce(merge_layers, configs_of(words[0], tuple(names)), nothing)))
+    found = dict(leaves(functools.reduce(merge_layers, configs_of(words[0], tuple(names)), nothing)))
     for word, following in zip(rest, [*rest[1:], ""], strict=True):
         flag, equals, value = word.partition("=")
         if flag.startswith("--"):
@@ -107,12 +107,6 @@ def settings_of(words: Sequence[str]) -> dict[str, Any]:
                     name = f"{section}.init_args.{name.removeprefix(f'{section}.')}"
             found[name] = _plain(value if equals else following)
     return found
-
-
-def _leaves(node: Any, key: str = "") -> list[tuple[str, Any]]:
-    if not isinstance(node, Mapping):
-        return [(key, node)]
-    return [leaf for name, value in node.items() for leaf in _leaves(value, f"{key}.{name}".lstrip("."))]
 
 
 def _plain(text: str) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from diffreid_lightning.backbones.timm_folder import CONFIG_FILE, WEIGHTS_FILE
 from diffreid_lightning.backbones.timm_model import LOCAL_SCHEME
 from diffreid_lightning.callbacks.manifest_writer import ManifestWriter
+from diffreid_lightning.config_files import texts
 from diffreid_lightning.datasets.diff_person import NOTE
 from diffreid_lightning.errors import UserError, first_line
 from diffreid_lightning.manifest.manifest import FILE_NAME, Manifest
@@ -145,16 +146,11 @@ def _build(each: StageArtifact, how: str, inputs: Iterable[str]) -> Any:
 
 
 def _find_named(settings: Any) -> Iterator[StageArtifact]:
-    if isinstance(settings, Mapping):
-        settings = list(settings.values())
-    if isinstance(settings, (list, tuple)):
-        for value in settings:
-            yield from _find_named(value)
-    elif isinstance(settings, (str, Path)) and str(settings):
+    for text in filter(None, texts(settings)):
         try:
-            path = user_path(str(settings).removeprefix(LOCAL_SCHEME))
+            path = user_path(text.removeprefix(LOCAL_SCHEME))
         except UserError:  # a text, no path
-            return
+            continue
         found = find_artifact(path.parent if path.name == FILE_NAME else path)
         if found is not None:
             yield found

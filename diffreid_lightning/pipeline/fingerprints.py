@@ -14,12 +14,12 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from diffreid_lightning.config_files import load_layers, split_config_flags
+from diffreid_lightning.config_files import leaves, load_layers, split_config_flags, texts
 from diffreid_lightning.datasets import open_dataset
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.packaged import configs_folder
@@ -134,8 +134,8 @@ def forget_hashes() -> None:
 
 def code_hash(words: Sequence[str], configs: Sequence[Mapping[str, Any]]) -> str:
     """Hash the code that a command runs: its own, and that of the classes its words and configs name."""
-    texts = [*_texts(configs), *re.split(r"[^\w.]+", " ".join(words))]
-    return code_closure.code_hash(texts, _COMMAND_MODULES.get(words[0], _LIGHTNING_MODULES))
+    named = [*texts(configs), *re.split(r"[^\w.]+", " ".join(words))]
+    return code_closure.code_hash(named, _COMMAND_MODULES.get(words[0], _LIGHTNING_MODULES))
 
 
 def vocabulary_hashes(settings: Iterable[Mapping[str, Any]], words: Sequence[str]) -> list[str]:
@@ -145,7 +145,8 @@ def vocabulary_hashes(settings: Iterable[Mapping[str, Any]], words: Sequence[str
         settings: its configs.
         words: its words, which may name one too.
     """
-    named = [name for config in settings for name in _values_of("vocabulary", config)]
+    values = (leaf for config in settings for leaf in leaves(config))
+    named = [value for key, value in values if key.rpartition(".")[2] == "vocabulary" and isinstance(value, str)]
     for word, following in zip(words, (*words[1:], ""), strict=True):
         flag, _, value = word.partition("=")
         if flag.startswith("--") and flag.rpartition(".")[2] == "vocabulary":
@@ -192,32 +193,9 @@ def model_hash(model: str) -> str:
     return weights_hash(locate_pipeline(model))
 
 
-def _values_of(key: str, settings: Any) -> Iterator[str]:
-    """Find texts under a key at any depth."""
-    if isinstance(settings, Mapping):
-        for name, value in settings.items():
-            if name == key and isinstance(value, str):
-                yield value
-            yield from _values_of(key, value)
-    elif isinstance(settings, list):
-        for value in settings:
-            yield from _values_of(key, value)
-
-
-def _texts(settings: Any) -> Iterator[str]:
-    """Find texts at any depth."""
-    if isinstance(settings, Mapping):
-        settings = list(settings.values())
-    if isinstance(settings, (list, tuple)):
-        for value in settings:
-            yield from _texts(value)
-    elif isinstance(settings, str):
-        yield settings
-
-
-def _variables_read(chain: Chain, texts: Sequence[Any]) -> dict[str, str]:
+def _variables_read(chain: Chain, read: Sequence[Any]) -> dict[str, str]:
     """Return the variables that configs or words mention, except paths (the root, datasets, models)."""
-    text = json.dumps(texts, default=str)
+    text = json.dumps(read, default=str)
     places = {"root", *(name for stage in chain.stages for name in (*stage.data, *stage.models))}
     return {
         name: value

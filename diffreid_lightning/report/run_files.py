@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from diffreid_lightning.config_files import leaves
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.metric_history import METRICS, Curve, read_history
 from diffreid_lightning.run_summary import FILE, RunSummary, read_summary
@@ -62,21 +63,13 @@ def read_run(folder: Path) -> RunFiles:
         problem = f"{error.what} {error.found or ''}"
     try:
         config = (folder / CONFIG).read_text(encoding="utf-8")[:_LARGEST_CONFIG]
-        settings = {name.replace(".init_args.", "."): value for name, value in leaves(read_yaml(folder / CONFIG))}
+        settings = {name.replace(".init_args.", "."): value for name, value in named_texts(read_yaml(folder / CONFIG))}
     except (OSError, ValueError):
         pass  # a run that has just begun has none
     history = {name: line for name, line in read_history(folder / METRICS).items() if np.isfinite(line[1]).sum() > 1}
     return RunFiles(folder, summary, problem, config, settings, history)
 
 
-def leaves(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the values of nested mappings and lists as texts, by dotted name; a list of plain values is one value."""
-    pairs: Any = ()
-    if isinstance(node, Mapping):
-        pairs = node.items()
-    elif isinstance(node, (list, tuple)) and any(isinstance(each, (Mapping, list)) for each in node):
-        pairs = enumerate(node)
-    if not pairs:
-        yield key, "null" if node is None else str(node)
-    for name, value in pairs:
-        yield from leaves(value, f"{key}.{name}".lstrip("."))
+def named_texts(settings: Any) -> Iterator[tuple[str, str]]:
+    """Yield the values of nested settings as texts, by dotted name."""
+    return ((name, "null" if value is None else str(value)) for name, value in leaves(settings))

@@ -11,7 +11,7 @@ from diffreid_lightning.durations import format_duration
 from diffreid_lightning.report.blocks import Section, block, table, text
 from diffreid_lightning.report.line_chart import draw_lines
 from diffreid_lightning.report.picture_budget import PictureBudget
-from diffreid_lightning.report.run_files import RunFiles, leaves
+from diffreid_lightning.report.run_files import RunFiles, named_texts
 
 RANKED = ("mAP", "Rank-1", "Rank-5", "Rank-10", "mINP")
 _FIRST = ("train/loss", "val/mAP")  # charts that come first
@@ -47,7 +47,7 @@ def describe_run(run: RunFiles, title: str, budget: PictureBudget) -> Section:
         blocks.append(text(", ".join(filter(None, words))))
         rows = [(name, *(format_number(found.get(each)) for each in RANKED)) for name, found in run.results.items()]
         blocks += [table("Results in percent", ("split", *RANKED), rows), text(_ONE_RUN)] if rows else []
-        facts = table("Summary of the run", ("name", "value"), list(leaves(asdict(run.summary))))
+        facts = table("Summary of the run", ("name", "value"), list(named_texts(asdict(run.summary))))
         children.append(Section("Summary and versions", [facts], collapsed=True))
     return Section(title, blocks, children)
 
