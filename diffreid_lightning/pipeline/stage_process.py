@@ -19,7 +19,7 @@ _TAIL = 4096  # bytes that hold a progress bar
 _ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|[@-Z\\-_])")
 
 
-def run_logged(words: Sequence[str], environment: Mapping[str, str], log: Path, *, echo: bool = True) -> int:
+def run_logged(words: Sequence[str], environment: Mapping[str, str], log: Path) -> int:
     """Run ``python -m diffreid_lightning WORDS``; its output goes to the terminal and is appended to a log.
 
     On a terminal the command has one too, so that its progress bars move. Under Linux it ends when this process does.
@@ -28,14 +28,13 @@ def run_logged(words: Sequence[str], environment: Mapping[str, str], log: Path, 
         words: the command and its arguments.
         environment: added to this process's own.
         log: the file.
-        echo: show it on the terminal; without, several commands may run at once.
 
     Returns:
         Its exit code; negative where a signal ended it.
     """
     command = [sys.executable, "-m", "diffreid_lightning", *words]
     log.parent.mkdir(parents=True, exist_ok=True)
-    on_terminal = echo and sys.stdout.isatty()
+    on_terminal = sys.stdout.isatty()
     master, slave = _terminal() if on_terminal else os.pipe()
     try:
         process = subprocess.Popen(
@@ -50,7 +49,7 @@ def run_logged(words: Sequence[str], environment: Mapping[str, str], log: Path, 
         os.close(slave)
     with log.open("ab") as file:
         try:
-            return _until_it_ends(process, master, file, echo)
+            return _until_it_ends(process, master, file)
         finally:
             os.close(master)
 
@@ -127,7 +126,7 @@ def _terminal() -> tuple[int, int]:
     return pty.openpty()
 
 
-def _until_it_ends(process: subprocess.Popen[bytes], source: int, log: BinaryIO, echo: bool) -> int:
+def _until_it_ends(process: subprocess.Popen[bytes], source: int, log: BinaryIO) -> int:
     """Copy a command's output until it ends, after Ctrl-C as well: unread output would block it forever.
 
     Raises:
@@ -136,7 +135,7 @@ def _until_it_ends(process: subprocess.Popen[bytes], source: int, log: BinaryIO,
     interrupted: KeyboardInterrupt | None = None
     while True:
         try:
-            _copy(source, log, echo)
+            _copy(source, log)
             code = process.wait()
             break
         except KeyboardInterrupt as error:
@@ -167,7 +166,7 @@ def _in_foreground() -> bool:
         return False
 
 
-def _copy(source: int, log: BinaryIO, echo: bool) -> None:
+def _copy(source: int, log: BinaryIO) -> None:
     while True:
         try:
             block = os.read(source, _BLOCK)
@@ -177,8 +176,7 @@ def _copy(source: int, log: BinaryIO, echo: bool) -> None:
             return
         log.write(block)
         log.flush()
-        if echo:
-            _show(block)
+        _show(block)
 
 
 def _show(block: bytes) -> None:
