@@ -89,20 +89,6 @@ def denoising_errors(prediction: Tensor, target: Tensor, weights: Tensor) -> Ten
     return weights * (prediction.float() - target.float()).square().flatten(1).mean(dim=1)
 
 
-def denoising_loss(prediction: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-    """Compute the weighted mean squared error.
-
-    Args:
-        prediction: (B, C, h, w).
-        target: (B, C, h, w).
-        weights: (B,).
-
-    Returns:
-        A scalar in float32, whatever the precision of the prediction.
-    """
-    return denoising_errors(prediction, target, weights).mean()
-
-
 def prior_preserving_loss(errors: Tensor, instances: int, prior_weight: float) -> tuple[Tensor, Tensor, Tensor]:
     """Compute L = L_identity + lambda * L_prior (DreamBooth, Ruiz et al., arXiv 2208.12242, eq. 2).
 

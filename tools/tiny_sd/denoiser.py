@@ -16,7 +16,7 @@ from torchmetrics import MeanMetric
 from transformers import CLIPTokenizer
 
 from diffreid_lightning.diffusion.denoising_loop import scale_latents
-from diffreid_lightning.diffusion.losses import check_gamma, denoising_loss, noise_latents, timestep_weights
+from diffreid_lightning.diffusion.losses import check_gamma, denoising_errors, noise_latents, timestep_weights
 from diffreid_lightning.diffusion.lr_schedule import Schedule, optimize_by_step
 from diffreid_lightning.diffusion.pipeline_io import assemble_pipeline, load_autoencoder, load_pipeline
 from diffreid_lightning.errors import UserError, check_range
@@ -162,7 +162,7 @@ class TextToImageTraining(LightningModule):
         noisy, target = noise_latents(self.scheduler, latents, normal(), timesteps)
         noisy = noisy.contiguous(memory_format=torch.channels_last)
         weights = timestep_weights(self.scheduler, timesteps, self.snr_gamma)
-        return denoising_loss(self(noisy, timesteps, states), target, weights)
+        return denoising_errors(self(noisy, timesteps, states), target, weights).mean()
 
     def training_step(self, batch: CaptionedLatents, batch_idx: int) -> Tensor:
         """Denoise under captions, some of them emptied."""

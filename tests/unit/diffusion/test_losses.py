@@ -9,7 +9,7 @@ import torch
 
 from diffreid_lightning.diffusion.losses import (
     check_gamma,
-    denoising_loss,
+    denoising_errors,
     noise_latents,
     prior_preserving_loss,
     timestep_weights,
@@ -74,11 +74,11 @@ def test_zero_terminal_snr_stays_finite() -> None:
     torch.testing.assert_close(target, torch.full_like(noisy, -1.0), atol=1e-3, rtol=0)
 
 
-def test_the_loss_is_the_weighted_mean_by_hand() -> None:
+def test_the_errors_are_weighted_means_by_hand() -> None:
     prediction = torch.tensor([[[[1.0, 3.0]]], [[[0.0, 0.0]]]])
     target = torch.tensor([[[[0.0, 1.0]]], [[[2.0, 0.0]]]])
-    # Mean squares 2.5 and 2; weights 2 and 0.5; mean of 5 and 1.
-    assert float(denoising_loss(prediction, target, torch.tensor([2.0, 0.5]))) == pytest.approx(3.0)
+    # Mean squares 2.5 and 2; weights 2 and 0.5.
+    assert denoising_errors(prediction, target, torch.tensor([2.0, 0.5])).tolist() == pytest.approx([5.0, 1.0])
 
 
 def test_an_unknown_argument_names_the_nearest() -> None:
