@@ -5,14 +5,13 @@ A run is read through this file by whatever compares runs. ``results.csv`` and `
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from diffreid_lightning.storage.atomic import replace_file
-from diffreid_lightning.storage.json_notes import damaged_error, read_json
+from diffreid_lightning.storage.json_notes import damaged_error, read_json, write_json
 
 FILE = "summary.json"
 FORMAT = 1
@@ -95,7 +94,7 @@ class RunSummary:
     def write(self, folder: Path) -> None:
         """Write the summary into a run folder, whole."""
         with replace_file(folder / FILE) as staged:
-            staged.write_text(json.dumps({"format": FORMAT, **asdict(self)}, indent=2) + "\n", encoding="utf-8")
+            write_json(staged, {"format": FORMAT, **asdict(self)}, sort_keys=False)
 
 
 def read_summary(folder: Path) -> RunSummary | None:

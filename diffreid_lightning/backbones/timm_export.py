@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from diffreid_lightning.errors import translate_disk_errors
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.run_summary import PROVENANCE_FILE
 from diffreid_lightning.storage.atomic import refuse_foreign, replace_folder
+from diffreid_lightning.storage.json_notes import write_json
 
 # Facts about the weights timm distributes under the architecture's name; they are not true of these.
 _NOT_OURS = ("tag", "license", "description", "origin_url", "paper_name", "paper_ids", "notes")
@@ -60,7 +60,7 @@ def save_backbone(
     folder = user_path(folder)
     marks = [CONFIG_FILE, WEIGHTS_FILE, PROVENANCE_FILE]
     refuse_foreign(folder, marks, "a backbone", "Give another folder, or remove this one yourself.")
-    record = json.dumps(_record(backbone, provenance), indent=2, sort_keys=True)
+    record = _record(backbone, provenance)
     with (
         translate_disk_errors(
             f"The backbone cannot be saved in {folder}.",
@@ -70,7 +70,7 @@ def save_backbone(
     ):
         _write_model(backbone, partial)
         _write_head(backbone, neck, partial)
-        (partial / PROVENANCE_FILE).write_text(record + "\n", encoding="utf-8")
+        write_json(partial / PROVENANCE_FILE, record)
     return folder
 
 

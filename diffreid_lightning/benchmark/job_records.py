@@ -7,7 +7,6 @@ begun with, its folder is set aside and the job starts anew.
 from __future__ import annotations
 
 import functools
-import json
 import secrets
 import warnings
 from collections.abc import Mapping
@@ -23,7 +22,7 @@ from diffreid_lightning.pipeline.fingerprints import file_hash
 from diffreid_lightning.run_summary import PROVENANCE_FILE, RunSummary, named_sources, read_summary
 from diffreid_lightning.storage import locks
 from diffreid_lightning.storage.atomic import replace_file
-from diffreid_lightning.storage.json_notes import DamagedFile, read_json
+from diffreid_lightning.storage.json_notes import DamagedFile, read_json, write_json
 
 FILE = "job.json"
 LOG = "log.txt"
@@ -56,7 +55,7 @@ class Record:
     def write(self, folder: Path) -> None:
         """Write the record into a job's folder."""
         with replace_file(folder / FILE, durable=True) as staged:
-            staged.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+            write_json(staged, asdict(self), sort_keys=False)
 
     @classmethod
     def read(cls, folder: Path) -> Record | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 import os
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from diffreid_lightning.manifest.image_decoding import scale_gray
 from diffreid_lightning.manifest.image_root import ImageRoot
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.storage.atomic import refuse_foreign, replace_folder
+from diffreid_lightning.storage.json_notes import write_json
 
 _PLACES = {"train": "train", "val": "train", "generated": "train", "query": "query", "gallery": "gallery"}
 
@@ -149,7 +149,7 @@ def export_market1501(manifest: Manifest, out: Path, gray_range: tuple[float, fl
         linked = place_images(manifest.images, names, partial, targets, "placing images", gray_range)
         _write_identities(manifest, numbers, partial / "identities.csv")
         note = {"format": "market1501", "manifest": manifest.content_hash}
-        (partial / EXPORT_NOTE).write_text(json.dumps(note, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        write_json(partial / EXPORT_NOTE, note)
     suffixes = tuple(sorted({os.path.splitext(name)[1].lower() for name in names}))  # noqa: PTH122
     return Exported(len(names), linked, renumbered, int(left_out.sum()), suffixes)
 

@@ -24,6 +24,7 @@ from diffreid_lightning.diffusion.single_file import configs_of
 from diffreid_lightning.errors import DiffReIDError, UserError, first_line, shorten, translate_disk_errors
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.storage.atomic import describe_existing, replace_folder
+from diffreid_lightning.storage.json_notes import write_json
 
 PROVENANCE = "provenance.json"
 
@@ -118,7 +119,7 @@ def _note_single_precision(config: Path) -> None:
     """Set the dtype in the configuration, which loaders read before the tensors."""
     noted = json.loads(config.read_text(encoding="utf-8"))
     noted |= {name: "float32" for name in ("dtype", "torch_dtype") if name in noted}
-    config.write_text(json.dumps(noted, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_json(config, noted)
 
 
 def _add_published_prefix(file: Path) -> None:
@@ -285,5 +286,4 @@ def replace_model_folder(folder: Path, provenance: Mapping[str, Any]) -> Iterato
     """
     with translate_disk_errors(f"{folder} cannot be written.", "free disk space"), replace_folder(folder) as partial:
         yield partial
-        note = json.dumps(provenance, indent=2, sort_keys=True) + "\n"
-        (partial / PROVENANCE).write_text(note, encoding="utf-8")
+        write_json(partial / PROVENANCE, provenance)

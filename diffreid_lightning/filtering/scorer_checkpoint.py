@@ -31,7 +31,7 @@ from diffreid_lightning.filtering.copy_search import LENGTH
 from diffreid_lightning.filtering.scored_manifest import THUMBNAILS
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.storage.atomic import describe_existing, replace_folder
-from diffreid_lightning.storage.json_notes import mismatch, read_json
+from diffreid_lightning.storage.json_notes import mismatch, read_json, write_json
 from diffreid_lightning.storage.parquet_tables import read_table
 from diffreid_lightning.storage.resumable_array import map_array
 
@@ -213,7 +213,7 @@ def save_scorer(
         save_file(tensors, partial / TENSORS, metadata={"format": "pt"})
         np.save(partial / THUMBNAILS, real.thumbnails.cpu().numpy())
         pq.write_table(real.table, partial / IMAGES)
-        (partial / NOTE).write_text(json.dumps(note, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        write_json(partial / NOTE, note)
 
 
 def load_scorer(path: str | Path) -> ScorerFolder:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from diffreid_lightning.filtering.statistics import SelectionReport, format_repo
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.storage.atomic import refuse_foreign, replace_folder
+from diffreid_lightning.storage.json_notes import write_json
 from diffreid_lightning.tracking import WandbTracker, finish_tracking
 
 DATASET, REJECTED, REPORT = "diff_person", "rejected", "report"
@@ -139,7 +139,7 @@ class DiffPersonSelection:
             pairs.save(dataset / shown["nearest_real"])
         card = self._card(kept, scored, report, rules, shown)
         (dataset / "README.md").write_text(write_card(card), encoding="utf-8")
-        (dataset / NOTE).write_text(json.dumps(_describe(card), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        write_json(dataset / NOTE, _describe(card))
 
     def _card(
         self,

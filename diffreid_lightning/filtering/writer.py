@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +30,7 @@ from diffreid_lightning.filtering.scorer import FEATURE, THUMBNAIL, ReIDScorer
 from diffreid_lightning.filtering.scorer_checkpoint import RealImages
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.storage.atomic import replace_file
-from diffreid_lightning.storage.json_notes import damaged_error
+from diffreid_lightning.storage.json_notes import damaged_error, write_json
 from diffreid_lightning.storage.resumable_array import map_array, new_array
 
 _FLOAT = np.dtype(np.float16)  # of directions, whose cosines then differ by less than 0.001
@@ -89,9 +88,8 @@ class ScoreWriter(ManifestWriter):
             if self._unfinished(name).exists():
                 self._unfinished(name).replace(self.folder / name)
         rows = self._compare(read, rows)
-        text = json.dumps(_describe(self._real, self._calibration), indent=2, sort_keys=True)
         with replace_file(self.folder / REAL) as staged:
-            staged.write_text(text + "\n", encoding="utf-8")
+            write_json(staged, _describe(self._real, self._calibration))
         return super().result(read, rows)
 
     def _create_arrays(self, rows: int) -> None:

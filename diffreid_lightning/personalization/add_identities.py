@@ -26,6 +26,7 @@ from diffreid_lightning.personalization.checkpoint import IDENTITIES_FILE, TENSO
 from diffreid_lightning.personalization.identity_features import IdentityFeatures
 from diffreid_lightning.personalization.token_mapper import load_mapper
 from diffreid_lightning.storage.atomic import replace_folder
+from diffreid_lightning.storage.json_notes import write_json
 
 
 def add_identities(folder: Path, rows: Manifest, out: Path) -> list[str]:
@@ -76,8 +77,7 @@ def add_identities(folder: Path, rows: Manifest, out: Path) -> list[str]:
         tables = {name: table.contiguous() for name, table in zip(TENSORS, extended, strict=False)}
         save_file(tables, target / TOKENS_FILE, metadata={"names": json.dumps([*names, *added])})
         for name, content in ((IDENTITIES_FILE, people), (PROVENANCE, provenance)):
-            text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
-            (target / name).write_text(text + "\n", encoding="utf-8")
+            write_json(target / name, content, ensure_ascii=False)
     return added
 
 

@@ -16,6 +16,7 @@ from diffreid_lightning.personalization.checkpoint import IDENTITIES_FILE, TENSO
 from diffreid_lightning.personalization.fine_tuning import FineTuning
 from diffreid_lightning.personalization.identity_tokens import IdentityTokens
 from diffreid_lightning.storage.atomic import replace_folder
+from diffreid_lightning.storage.json_notes import write_json
 
 
 def write_personalized(
@@ -57,5 +58,4 @@ def write_personalized(
         save_file(tables, target / TOKENS_FILE, metadata={"names": names})
         tokens.save(target)
         for name, content in ((IDENTITIES_FILE, note), (PROVENANCE, provenance)):
-            text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
-            (target / name).write_text(text + "\n", encoding="utf-8")
+            write_json(target / name, content, ensure_ascii=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from diffreid_lightning.backbones.timm_folder import read_safetensors
 from diffreid_lightning.errors import UserError, first_line
-from diffreid_lightning.storage.json_notes import read_json
+from diffreid_lightning.storage.json_notes import read_json, write_json
 
 MAPPER_FILE = "mapper.safetensors"
 SETTINGS_FILE = "mapper.json"
@@ -89,8 +88,7 @@ class TokenMapper(nn.Module):
         """
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         save_file(tensors, folder / MAPPER_FILE, metadata={"format": "pt"})
-        note = json.dumps({"shape": self.shape, "features": dict(features)}, indent=2, sort_keys=True)
-        (folder / SETTINGS_FILE).write_text(note + "\n", encoding="utf-8")
+        write_json(folder / SETTINGS_FILE, {"shape": self.shape, "features": dict(features)})
 
 
 def load_mapper(folder: Path) -> tuple[TokenMapper, dict[str, Any]]:

@@ -28,7 +28,7 @@ from diffreid_lightning.pipeline import code_closure
 from diffreid_lightning.pipeline.graph import PREFIX, Chain, Stage
 from diffreid_lightning.storage.atomic import replace_file
 from diffreid_lightning.storage.content_hash import add_content
-from diffreid_lightning.storage.json_notes import DamagedFile, read_json
+from diffreid_lightning.storage.json_notes import DamagedFile, read_json, write_json
 
 RECORDS = ".stages"
 _COMMAND_MODULES = {"select": ("diffreid_lightning.cli.commands.select",)}
@@ -55,7 +55,7 @@ class Record:
         """Write the record atomically."""
         file.parent.mkdir(parents=True, exist_ok=True)
         with replace_file(file) as staged:
-            staged.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+            write_json(staged, asdict(self), sort_keys=False)
 
     @classmethod
     def read(cls, file: Path) -> Record | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from diffreid_lightning.pipeline.rehearsal import SCORED, SELECT, Rehearsal
 from diffreid_lightning.pipeline.rehearsal_advice import Found, Suggestion, suggest
 from diffreid_lightning.pipeline.rehearsal_costs import Disk, StageCost, measure_disk, measure_stages
 from diffreid_lightning.storage.atomic import replace_file
+from diffreid_lightning.storage.json_notes import write_json
 
 FILE = "rehearsal.json"
 _HOW = "Flags are added to a stage's 'run' in a YAML file of your own, laid over the chain by one more --config."
@@ -96,7 +96,7 @@ class RehearsalReport:
         }
         file = self.rehearsal.chain.root / FILE
         with replace_file(file) as staged:
-            staged.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+            write_json(staged, found, sort_keys=False)
         return file
 
     def show(self, console: Console) -> None:

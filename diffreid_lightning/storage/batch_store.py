@@ -22,7 +22,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from diffreid_lightning.errors import RunError, UserError, shorten
 from diffreid_lightning.storage import locks
 from diffreid_lightning.storage.atomic import replace_file
-from diffreid_lightning.storage.json_notes import DamagedFile, damaged_error, read_json
+from diffreid_lightning.storage.json_notes import DamagedFile, damaged_error, read_json, write_json
 from diffreid_lightning.storage.parquet_tables import read_table
 
 NOTE = "stage.json"
@@ -77,7 +77,7 @@ class BatchStore:
         try:
             self._parts.mkdir(parents=True, exist_ok=True)
             with replace_file(self._parts / NOTE) as staged:
-                staged.write_text(json.dumps(self.cache_key, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+                write_json(staged, self.cache_key)
         except OSError as error:
             raise _disk_error(self.folder, error) from error
 

@@ -1,4 +1,4 @@
-"""Read JSON files of the package, with a check of their structure."""
+"""Write JSON files of the package, and read them with a check of their structure."""
 
 from __future__ import annotations
 
@@ -30,6 +30,12 @@ def damaged_error(file: Path, found: str, *, looked_for: str, remedy: str) -> Da
     return DamagedFile(
         f"A file is damaged or of another kind: {file}", looked_for=looked_for, found=found, remedy=remedy
     )
+
+
+def write_json(file: Path, content: Any, *, sort_keys: bool = True, ensure_ascii: bool = True) -> None:
+    """Write an indented JSON file; the options are those of :func:`json.dumps`."""
+    text = json.dumps(content, indent=2, sort_keys=sort_keys, ensure_ascii=ensure_ascii)
+    file.write_text(text + "\n", encoding="utf-8")
 
 
 def read_json(file: Path, form: Any = dict, *, remedy: str) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import math
 import secrets
 import warnings
@@ -22,7 +21,7 @@ from diffreid_lightning.errors import UserError, first_line
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.storage import locks
 from diffreid_lightning.storage.atomic import replace_file
-from diffreid_lightning.storage.json_notes import read_json
+from diffreid_lightning.storage.json_notes import read_json, write_json
 from diffreid_lightning.sweeps.sweep_file import Sweep
 
 TRIALS = "trials"
@@ -204,7 +203,7 @@ class SweepStudy:
                 "sweep": self.sweep.identity,
             }
             with replace_file(file) as staged:
-                staged.write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
+                write_json(staged, note, sort_keys=False)
         note = read_json(file, {"study": str, "storage": str, "sweep": str}, remedy="give another --root")
         if (note["sweep"], note["storage"]) != (self.sweep.identity, place):
             what = "another sweep file" if note["storage"] == place else "another --storage"

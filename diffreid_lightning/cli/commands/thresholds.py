@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from diffreid_lightning.cli.commands.embed import parse_with_loader
 from diffreid_lightning.cli.commands.parser import CommandParser
 from diffreid_lightning.errors import UserError, check_range, translate_disk_errors
 from diffreid_lightning.paths import user_path
+from diffreid_lightning.storage.json_notes import write_json
 
 if TYPE_CHECKING:
     from diffreid_lightning.reid.person_images import PersonImages
@@ -58,10 +58,7 @@ def thresholds_command(words: Sequence[str]) -> int:
     with translate_disk_errors(f"Nothing can be written to {out}", "choose another --out"):
         out.mkdir(parents=True, exist_ok=True)
         with replace_file(out / "thresholds.json") as file:
-            file.write_text(
-                json.dumps({**found, "measured_on": measured_on, "network": network.record}, indent=2) + "\n",
-                encoding="utf-8",
-            )
+            write_json(file, {**found, "measured_on": measured_on, "network": network.record}, sort_keys=False)
         draw_thresholds(errors, [point["threshold"] for point in found["thresholds"]], out / "thresholds.png")
     print(f"{out / 'thresholds.json'}\n{out / 'thresholds.png'}")
     return 0
