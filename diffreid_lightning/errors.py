@@ -174,6 +174,12 @@ def nearest(name: str, candidates: Iterable[str], cutoff: float = 0.5) -> str | 
     return by_folded[matches[0]] if matches else None
 
 
+def did_you_mean(name: str, candidates: Iterable[str], otherwise: str | None = None, cutoff: float = 0.5) -> str | None:
+    """Return the remedy for a wrong name: the candidate that :func:`nearest` finds, or else another remedy."""
+    guess = nearest(name, candidates, cutoff)
+    return f"did you mean {guess!r}?" if guess else otherwise
+
+
 def shorten(names: Iterable[str], limit: int = 8) -> str:
     """Join at most ``limit`` names for an error message and count the rest."""
     names = list(names)

@@ -12,7 +12,7 @@ from torch import Tensor
 from diffreid_lightning.backbones.checkpoint_layouts import FORMS, recognize_forms
 from diffreid_lightning.backbones.source_weights import Checkpoint
 from diffreid_lightning.backbones.timm_folder import read_safetensors
-from diffreid_lightning.errors import UserError, nearest, shorten
+from diffreid_lightning.errors import UserError, did_you_mean, shorten
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.storage.torch_file import NotPlainError, read_plain
 
@@ -42,11 +42,10 @@ def open_foreign(path: str | Path, form: str) -> Checkpoint:
             plain tensors, no tensors, or a network that timm cannot build.
     """
     if form not in FORMS:
-        guess = nearest(form, FORMS)
         raise UserError(
             f"There is no form of checkpoints called {form!r}.",
             found=f"known: {', '.join(FORMS)}",
-            remedy=f"did you mean {guess!r}?" if guess else "use the project the checkpoint was trained with",
+            remedy=did_you_mean(form, FORMS, "use the project the checkpoint was trained with"),
         )
     file = user_path(path)
     content = _read(file, form)

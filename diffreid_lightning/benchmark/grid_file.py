@@ -22,7 +22,7 @@ from diffreid_lightning.benchmark.grid_entries import (
     name_of,
 )
 from diffreid_lightning.config_files import find_config, load_config, merge_layers
-from diffreid_lightning.errors import UserError, check_at_least, check_range, check_seed, nearest
+from diffreid_lightning.errors import UserError, check_at_least, check_range, check_seed, did_you_mean
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.pipeline.config_sections import mapping_at, names_at, refuse_unknown_keys, split_words
 
@@ -296,10 +296,8 @@ def _refuse_chain(grid: Grid, setting: Setting, where: str) -> None:
 
 def _refuse_unknown_label(label: str, known: Mapping[str, Any], where: str) -> None:
     if label not in known:
-        guess = nearest(label, known)
         raise UserError(
             f"There is no {label!r}, which is named by {where}.",
             found=f"known: {', '.join(known)}",
-            remedy=(f"did you mean {guess!r}? Otherwise " if guess else "")
-            + "add it to the grid, or leave out what names it (null)",
+            remedy=f"{did_you_mean(label, known, '')} Add it to the grid, or leave out what names it (null).".strip(),
         )

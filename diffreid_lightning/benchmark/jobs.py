@@ -13,7 +13,7 @@ from typing import Any
 
 from diffreid_lightning.benchmark.grid_entries import Split
 from diffreid_lightning.config_files import load_layers, split_config_flags
-from diffreid_lightning.errors import UserError, nearest, shorten
+from diffreid_lightning.errors import UserError, did_you_mean, shorten
 from diffreid_lightning.pipeline.fingerprints import vocabulary_hashes
 from diffreid_lightning.pipeline.graph import read_chain
 
@@ -181,11 +181,10 @@ def _matching(jobs: Mapping[str, Job], pattern: str) -> list[str]:
     whole = pattern.rstrip("/")
     found = [name for name in jobs if fnmatch.fnmatchcase(name, whole) or fnmatch.fnmatchcase(name, f"{whole}/*")]
     if not found:
-        guess = nearest(pattern, jobs, cutoff=0.4)
         raise UserError(
             f"No cell is called {pattern!r}.",
             looked_for="names with * and ?, as --list shows them",
             found=shorten(jobs, 4),
-            remedy=f"did you mean {guess!r}?" if guess else "see them with --list",
+            remedy=did_you_mean(pattern, jobs, "see them with --list", cutoff=0.4),
         )
     return found

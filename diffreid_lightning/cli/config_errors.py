@@ -31,7 +31,7 @@ from diffreid_lightning.cli.config_classes import (
     type_hints,
 )
 from diffreid_lightning.config_files import STRUCTURE
-from diffreid_lightning.errors import UserError, nearest, shorten
+from diffreid_lightning.errors import UserError, did_you_mean, nearest, shorten
 
 
 def explain(settings: Mapping[str, Any], top_level: Iterable[str]) -> UserError | None:
@@ -119,11 +119,10 @@ def _walk_section(node: Any, path: str, owner: type, passed: int) -> UserError |
     section = node if isinstance(node, Mapping) else {}
     for key in section:
         if key not in STRUCTURE:
-            guess = nearest(key, STRUCTURE)
             return UserError(
                 f"{path + '.' + key!r} stands beside class_path, where no argument can stand.",
                 looked_for=f"{', '.join(STRUCTURE)} in a section that names a class",
-                remedy=f"did you mean {guess!r}?" if guess else f"indent it under init_args of {path!r}",
+                remedy=did_you_mean(key, STRUCTURE, f"indent it under init_args of {path!r}"),
             )
     given = section.get("init_args") or {}
     if not isinstance(given, Mapping):
@@ -254,12 +253,12 @@ def _unknown_class(class_path: str, path: str, bases: tuple[type, ...]) -> UserE
             remedy=f"pip install {lacking.name.partition('.')[0]}" if lacking.name else "mend what is named above",
         )
     cutoff = 0.7 if "." in class_path else 0.5
-    guess = nearest(class_path.rpartition(".")[2], [*names, *(cls.__name__ for cls in known)], cutoff)
+    name, candidates = class_path.rpartition(".")[2], [*names, *(cls.__name__ for cls in known)]
     return UserError(
         f"{path!r} names a class that does not exist: {class_path!r}.",
         looked_for="a short name of a class that comes with the package, or an importable path (package.module.Class)",
         found=f"known here: {shorten(names, 20)}" if names else None,
-        remedy=f"did you mean {guess!r}?" if guess else "check that its module is installed and importable",
+        remedy=did_you_mean(name, candidates, "check that its module is installed and importable", cutoff),
     )
 
 

@@ -16,7 +16,7 @@ from diffreid_lightning.cli.environment import (
     let_threads_sleep,
     reader_is_gone,
 )
-from diffreid_lightning.errors import DiffReIDError, RunError, UserError, nearest
+from diffreid_lightning.errors import DiffReIDError, RunError, UserError, did_you_mean
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 PLAIN_COMMANDS = (
@@ -170,11 +170,10 @@ def _dispatch(words: list[str]) -> int:
         return code
     if words[0] not in SUBCOMMANDS:
         commands = (*SUBCOMMANDS, *PLAIN_COMMANDS)
-        guess = nearest(words[0], commands)
         raise UserError(
             f"There is no command {words[0]!r}.",
             found=f"the commands are {', '.join(commands)}",
-            remedy=f"did you mean {guess!r}?" if guess else "see python -m diffreid_lightning --help",
+            remedy=did_you_mean(words[0], commands, "see python -m diffreid_lightning --help"),
         )
     if words[1:] in (["--help"], ["-h"]):
         from diffreid_lightning.cli.short_help import write_short_help

@@ -19,7 +19,7 @@ from diffreid_lightning.cli.run_folder import (
     run_number,
     this_job,
 )
-from diffreid_lightning.errors import UserError, nearest
+from diffreid_lightning.errors import UserError, did_you_mean
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.storage.json_notes import DamagedFile, read_json
 
@@ -62,13 +62,12 @@ def resolve_checkpoint(name: str | None, root: Path, *, to_go_on: bool = False) 
         siblings = sorted(item.name for item in path.parent.glob("*.ckpt")) if path.parent.is_dir() else []
         there = ", ".join(run.name for run in find_fits(root)[-_MOST_SHOWN:])
         beside = f"beside it: {', '.join(siblings)}" if siblings else "no checkpoint in that folder"
-        guess = nearest(name, ("last", "best"))
         raise UserError(
             f"There is no checkpoint {name!r}.",
             looked_for=str(path.absolute()),
             found=(beside if path.parent.is_dir() else "no such folder")
             + (f"; runs under {root}: {there}" if there else ""),
-            remedy=f"did you mean {guess!r}?" if guess else "name a .ckpt file, a run folder, or 'last' or 'best'",
+            remedy=did_you_mean(name, ("last", "best"), "name a .ckpt file, a run folder, or 'last' or 'best'"),
         )
     return path
 

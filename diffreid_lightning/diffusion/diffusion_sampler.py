@@ -19,7 +19,7 @@ from diffreid_lightning.diffusion.noise_schedule import (
     process_kind,
     samples_process,
 )
-from diffreid_lightning.errors import UserError, first_line, nearest, shorten
+from diffreid_lightning.errors import UserError, did_you_mean, first_line, nearest, shorten
 
 _STEP = ("model_output", "timestep", "sample")
 
@@ -170,11 +170,10 @@ def _check(found: type, own: Any, options: Mapping[str, Any]) -> None:
     accepted = inspect.signature(found).parameters
     for option in options:
         if option not in accepted:
-            guess = nearest(option, accepted)
             raise UserError(
                 f"{found.__name__} has no argument {option!r} (model.scheduler_options).",
                 found=f"its arguments are {shorten(accepted, 30)}",
-                remedy=f"did you mean {guess!r}?" if guess else "take one of the arguments above",
+                remedy=did_you_mean(option, accepted, "take one of the arguments above"),
             )
     step = tuple(inspect.signature(found.step).parameters)[1:4]  # type: ignore[attr-defined]
     kind = process_kind(own.config)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffreid_lightning.errors import UserError, nearest, shorten
+from diffreid_lightning.errors import UserError, did_you_mean, shorten
 from diffreid_lightning.packaged import configs_folder
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.storage.yaml_files import read_yaml
@@ -93,12 +93,11 @@ def _find(name: str) -> Path:
         if candidate.is_file():
             return candidate
     packaged = sorted(path.stem for path in folder.glob("*.yaml"))
-    guess = nearest(name, packaged)
     raise UserError(
         f"There is no vocabulary {name!r}.",
         looked_for=f"{user_path(name).absolute()}, then a packaged vocabulary",
         found=f"packaged: {', '.join(packaged)}",
-        remedy=f"did you mean {guess!r}?" if guess else "give the path of a YAML file or one of these names",
+        remedy=did_you_mean(name, packaged, "give the path of a YAML file or one of these names"),
     )
 
 

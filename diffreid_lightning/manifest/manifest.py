@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from diffreid_lightning.errors import RunError, UserError, nearest, shorten
+from diffreid_lightning.errors import RunError, UserError, did_you_mean, shorten
 from diffreid_lightning.manifest.image_root import ImageRoot
 from diffreid_lightning.manifest.schema import content_hash, normalize, table_from_columns, validate
 from diffreid_lightning.paths import absolute_path
@@ -196,11 +196,10 @@ class Manifest:
             UserError: there is no such column, or an int or bool column has nulls, which NumPy cannot represent.
         """
         if name not in self.columns:
-            guess = nearest(name, self.columns)
             raise UserError(
                 f"The manifest of {self.root} has no column {name!r}",
                 found=", ".join(self.columns),
-                remedy=f"did you mean {guess!r}?" if guess else "run the stage that adds it first",
+                remedy=did_you_mean(name, self.columns, "run the stage that adds it first"),
             )
         column = self.table[name]
         if column.null_count and (pa.types.is_integer(column.type) or pa.types.is_boolean(column.type)):

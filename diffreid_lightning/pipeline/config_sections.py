@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from diffreid_lightning.errors import UserError, nearest
+from diffreid_lightning.errors import UserError, did_you_mean
 
 
 def mapping_at(given: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
@@ -55,9 +55,8 @@ def refuse_unknown_keys(given: Mapping[str, Any], known: Sequence[str], where: s
     """
     for key in given:
         if key not in known:
-            guess = nearest(str(key), known)
             raise UserError(
                 f"Unknown key {key!r} in {where}.",
                 found=f"known: {', '.join(known)}",
-                remedy=f"did you mean {guess!r}?" if guess else None,
+                remedy=did_you_mean(str(key), known),
             )

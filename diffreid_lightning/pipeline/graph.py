@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from diffreid_lightning.config_files import find_config, load_config, merge_layers, split_config_flags
-from diffreid_lightning.errors import UserError, nearest
+from diffreid_lightning.errors import UserError, did_you_mean, nearest
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.pipeline.config_sections import mapping_at, names_at, refuse_unknown_keys, split_words
 
@@ -222,9 +222,8 @@ def _check(chain: Chain, where: str) -> None:
 def _position(name: str, names: Sequence[str]) -> int:
     if name in names:
         return list(names).index(name)
-    guess = nearest(name, names)
     raise UserError(
         f"The chain has no stage {name!r}.",
         found=f"its stages: {', '.join(names)}",
-        remedy=f"did you mean {guess!r}?" if guess else None,
+        remedy=did_you_mean(name, names),
     )
