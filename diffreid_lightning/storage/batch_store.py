@@ -12,6 +12,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from lightning.pytorch.utilities import rank_zero_info
 
-from diffreid_lightning.errors import RunError, UserError, shorten
+from diffreid_lightning.errors import UserError, shorten, translate_disk_errors
 from diffreid_lightning.storage import locks
 from diffreid_lightning.storage.atomic import replace_file
 from diffreid_lightning.storage.json_notes import DamagedFile, damaged_error, read_json, write_json
@@ -74,12 +75,10 @@ class BatchStore:
             self._drop_damaged()
         if self.finished or (self._parts / NOTE).is_file():
             return
-        try:
+        with _disk_errors(self.folder):
             self._parts.mkdir(parents=True, exist_ok=True)
             with replace_file(self._parts / NOTE) as staged:
                 write_json(staged, self.cache_key)
-        except OSError as error:
-            raise _disk_error(self.folder, error) from error
 
     @property
     def finished(self) -> bool:
@@ -104,11 +103,8 @@ class BatchStore:
         Raises:
             RunError: the disk failed; earlier batches are kept.
         """
-        try:
-            with replace_file(self._file(number), contended=True) as staged:
-                pq.write_table(rows, staged)
-        except OSError as error:
-            raise _disk_error(self.folder, error) from error
+        with _disk_errors(self.folder), replace_file(self._file(number), contended=True) as staged:
+            pq.write_table(rows, staged)
 
     def merge(self) -> pa.Table:
         """Concatenate the finished batches in the plan's order.
@@ -146,11 +142,9 @@ class BatchStore:
             self._lock = None
 
     def _lock_folder(self) -> None:
-        try:
+        with _disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = locks.take(self.folder / _LOCK)
-        except OSError as error:
-            raise _disk_error(self.folder, error) from error
         if self._lock is None:
             raise UserError(
                 f"Another command is at work in {self.folder}",
@@ -198,9 +192,6 @@ def _remove(file: Path) -> None:
         raise damaged_error(file, str(error), looked_for="a file of this stage", remedy="move it away") from error
 
 
-def _disk_error(folder: Path, error: OSError) -> RunError:
-    return RunError(
-        f"A part of {folder} cannot be written.",
-        found=str(error),
-        remedy="free disk space and run the same command again; earlier batches are kept",
-    )
+def _disk_errors(folder: Path) -> AbstractContextManager[None]:
+    remedy = "free disk space and run the same command again; earlier batches are kept"
+    return translate_disk_errors(f"A part of {folder} cannot be written.", remedy)
