@@ -494,9 +494,6 @@ def test_a_real_command_is_shown_and_logged(tmp_path: Path, capfdbinary: pytest.
     assert b"nowhere" in log.read_bytes()
     assert "error" in last_words(log)
     assert b"nowhere" in capfdbinary.readouterr().out
-    assert run_logged(["data", "check", str(tmp_path / "nowhere")], {}, log, echo=False) == 2
-    assert log.read_bytes().count(b"error") == 2
-    assert capfdbinary.readouterr().out == b""
 
 
 def test_a_notebook_gets_text_without_colors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
