@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +20,7 @@ from diffreid_lightning.pipeline.runner import run_chain
 
 GENERATE, SCORED, SELECT = "generate", "score_generated", "select"
 IDENTITIES, IMAGES = 50, 8  #: of a rehearsal, unless there are fewer
+WITH_FLOOR = "ThresholdWithFloorAndCap"  #: the rule that counts an identity's images
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ def plan_rehearsal(
     count = min(_count_asked(identities), full.identities)
     part = _size(chain, data, count, min(IMAGES, images_per_identity))
     variables = {**chain.variables, "root": str(chain.root / REHEARSAL), "identities": str(count)}
-    small = tuple(_small(stage, settings.get(stage.name, {}), part) for stage in stages)
+    small = tuple(_small(stage, settings.get(stage.name, {}), part, full) for stage in stages)
     return Rehearsal(replace(chain, variables=variables, stages=small, table={}), settings, part, full)
 
 
@@ -170,18 +172,44 @@ def _size(chain: Chain, data: PersonDataset, identities: int | float | None, eac
     return Size(len(train.identities()[1]), len(train), each)
 
 
-def _small(stage: Stage, settings: Mapping[str, Any], size: Size) -> Stage:
-    """Return a stage with what it generates limited, and batches that do not ask for more identities than there are."""
-    flags: tuple[str, ...] = ()
+def _small(stage: Stage, settings: Mapping[str, Any], part: Size, full: Size) -> Stage:
+    """Return a stage made small.
+
+    What it generates is limited, the counts of its filter keep their shares of an identity's images, and batches do not
+    ask for more identities than there are.
+    """
+    flags: list[str] = []
     if stage.name == GENERATE:
-        flags = ("--data.images_per_identity", str(size.images_per_identity))
+        flags += ["--data.images_per_identity", str(part.images_per_identity)]
+    if stage.name == SELECT:
+        flags += _counts(last_rule(settings), part.images_per_identity / full.images_per_identity)
     asked = str(arguments_of(arguments_of(settings.get("data")).get("sampler")).get("identities_per_batch"))
-    if asked.isdecimal() and int(asked) > size.identities:
-        flags = (*flags, "--data.sampler.identities_per_batch", str(size.identities))
+    if asked.isdecimal() and int(asked) > part.identities:
+        flags += ["--data.sampler.identities_per_batch", str(part.identities)]
     return replace(stage, words=(*stage.words, *flags))
+
+
+def _counts(rule: Any, share: float) -> list[str]:
+    """Return flags that scale floor and cap of a rule."""
+    if share == 1 or class_name(rule) != WITH_FLOOR:
+        return []
+    counts = {name: str(arguments_of(rule).get(name)) for name in ("floor", "cap")}
+    scaled = {name: math.ceil(int(count) * share) for name, count in counts.items() if count.isdecimal()}
+    return [word for name, count in scaled.items() for word in (f"--rules.{name}", str(count))]
+
+
+def last_rule(settings: Mapping[str, Any]) -> Any:
+    """Return the rule that flags of a selection speak of; None where there is none."""
+    rules = settings.get("rules")
+    return (rules or [None])[-1] if isinstance(rules, list) else rules
 
 
 def arguments_of(section: Any) -> Mapping[str, Any]:
     """Return the arguments of a class in a configuration; none where it is another value."""
     arguments = section.get("init_args") if isinstance(section, Mapping) else None
     return arguments if isinstance(arguments, Mapping) else {}
+
+
+def class_name(section: Any) -> str:
+    """Return the short name of a class in a configuration, which may stand alone."""
+    return str(section.get("class_path") if isinstance(section, Mapping) else section).rpartition(".")[2]

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from diffreid_lightning.pipeline.rehearsal import arguments_of
+from diffreid_lightning.pipeline.rehearsal import WITH_FLOOR, arguments_of, class_name, last_rule
 from diffreid_lightning.pipeline.rehearsal_costs import StageCost
 
 _MOST = 3
 # Of all images of "Two images of each person" in docs/results/pretraining.md, with which pre-training was worth it.
 _RECOGNIZED, _CONSISTENT = 0.426, 0.767
-# "Which images to pre-train on" in docs/results/pretraining.md: keeping 42 % was worse than keeping 60 %.
-_KEPT = 0.42
+# "Which images to pre-train on" in docs/results/pretraining.md: half of the images or less were worse than most.
+_KEPT = 0.6
+_FLOOR = 0.75  # of each identity's images, as in stages/select
+_COST = "On renders, keeping half of the images cost 5 to 10 mAP, 5 % of them 20 (single runs)."
 _LOST = 0.1  # not measured
 _NEARLY_FULL = 0.9  # of a GPU's memory; not measured
-_THRESHOLDS = ("FixedThreshold", "ThresholdWithFloorAndCap")
 
 
 class Suggestion(NamedTuple):
@@ -38,18 +39,22 @@ class Found(NamedTuple):
     lost: float  #: share of the identities without a kept image
 
 
-def suggest(found: Found, costs: Sequence[StageCost], settings: Mapping[str, Mapping[str, Any]]) -> list[Suggestion]:
+def suggest(
+    found: Found, costs: Sequence[StageCost], settings: Mapping[str, Mapping[str, Any]], images_per_identity: int
+) -> list[Suggestion]:
     """Suggest at most three changes, the most pressing first.
 
     Args:
         found: the shares.
         costs: of the stages.
         settings: settings of each stage as the chain has them, by name.
+        images_per_identity: images that the chain generates of each.
     """
+    chosen = _selection(found, settings.get("select", {}), images_per_identity)
     agrees = found.consistent is not None and found.consistent >= _CONSISTENT
     made = [
         *_memory(costs, settings),
-        *(_selection(found, settings.get("select", {})) if agrees or found.recognized >= _RECOGNIZED else []),
+        *(chosen if agrees or found.recognized >= _RECOGNIZED else []),
         *(_recognition(found, costs, settings) if found.recognized < _RECOGNIZED else []),
     ]
     return made[:_MOST]
@@ -79,29 +84,29 @@ def _less_memory(stage: str, settings: Mapping[str, Any]) -> str:
     return "smaller batches"
 
 
-def _selection(found: Found, settings: Mapping[str, Any]) -> list[Suggestion]:
+def _selection(found: Found, settings: Mapping[str, Any], images_per_identity: int) -> list[Suggestion]:
     """Suggest a looser filter."""
-    rules = settings.get("rules") or [None]
-    last = rules[-1] if isinstance(rules, list) else rules
-    kind = _class_name(last)
-    threshold = _threshold(arguments_of(last).get("threshold"))
-    by_confidence = arguments_of(last).get("score", "confidence") == "confidence"
-    made = []
-    if found.kept < _KEPT and kind not in _THRESHOLDS:
-        made.append(Suggestion("select", "looser --rules", f"Only {found.kept:.0%} of the images are kept."))
-    elif found.kept < _KEPT and threshold > 0:
-        why = f"Only {found.kept:.0%} are kept. On renders, 42 % in place of 60 % cost 2.4 mAP (one seed)."
-        made.append(Suggestion("select", f"--rules.threshold {threshold / 2:g}", why))
-    if found.recognized < _RECOGNIZED and kind in _THRESHOLDS and threshold > 0 and by_confidence:
-        why = (
-            "Few images show the intended person, but those of a label agree: for pre-training the threshold may be "
-            "lower. On renders no filter differed measurably from none."
-        )
-        made[:] = [Suggestion("select", "--rules.threshold 0", why)]
-    if found.lost > _LOST and kind == "ThresholdWithFloorAndCap":
-        why = f"{found.lost:.0%} of the identities lose all their images; a floor keeps the best two of each."
-        made.append(Suggestion("select", "--rules.floor 2", why))
-    return made
+    last = last_rule(settings)
+    kind, rule = class_name(last), arguments_of(last)
+    threshold = _number(rule.get("threshold"), 0.5)
+    most = min(round(_FLOOR * images_per_identity), int(_number(rule.get("cap"), images_per_identity)))
+    if kind == WITH_FLOOR and (found.kept < _KEPT or found.lost > _LOST) and _number(rule.get("floor"), 0) < most:
+        lost = f", and {found.lost:.0%} of the identities lose all of theirs" if found.lost else ""
+        why = f"{found.kept:.0%} of the images are kept{lost}; the floor keeps the best {most} of each. {_COST}"
+        return [Suggestion("select", f"--rules.floor {most}", why)]
+    if kind == "FixedThreshold" and threshold > 0:
+        if found.recognized < _RECOGNIZED and rule.get("score", "confidence") == "confidence":
+            why = (
+                "Few images show the intended person, but those of a label agree: for pre-training the threshold may "
+                "be lower. On renders no filter was measurably better than none."
+            )
+            return [Suggestion("select", "--rules.threshold 0", why)]
+        if found.kept < _KEPT:
+            why = f"Only {found.kept:.0%} of the images are kept. {_COST}"
+            return [Suggestion("select", f"--rules.threshold {threshold / 2:g}", why)]
+    if found.kept < _KEPT:
+        return [Suggestion("select", "looser --rules", f"Only {found.kept:.0%} of the images are kept. {_COST}")]
+    return []
 
 
 def _recognition(
@@ -115,7 +120,7 @@ def _recognition(
         advice = f"Longer personalization ({epochs} epochs now) should raise the share; by how much is not measured."
         made.append(Suggestion("personalize", f"--trainer.max_epochs {2 * epochs}", why + advice))
     diversity = arguments_of(settings.get("generate", {}).get("model")).get("diversity")
-    if _class_name(diversity) not in ("NoDiversity", "SDEdit"):
+    if class_name(diversity) not in ("NoDiversity", "SDEdit"):
         flags = "--model.diversity SDEdit --data.references true"
         measured = (
             "On renders SDEdit was recognized in 71 %, NoDiversity in 63 %, ComposedGuidance in 61 % of the images"
@@ -126,13 +131,9 @@ def _recognition(
     return made
 
 
-def _threshold(value: Any) -> float:
+def _number(value: Any, default: float) -> float:
+    """Read a number of a rule; ``default``, what the rules take where nothing is written, also for a reference."""
     try:
         return float(value)
     except (TypeError, ValueError):
-        return 0.5  # what the rules take where nothing is written
-
-
-def _class_name(section: Any) -> str:
-    """Return the short name of a class in a configuration, which may stand alone."""
-    return str(section.get("class_path") if isinstance(section, Mapping) else section).rpartition(".")[2]
+        return default

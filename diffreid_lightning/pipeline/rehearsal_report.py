@@ -69,7 +69,7 @@ class RehearsalReport:
         shares, costs = label_shares(scored.manifest), measure_stages(rehearsal)
         lost = len(report.lost) / report.before.identities
         found = Found(shares.recognized, shares.consistent, report.kept_share, lost)
-        suggestions = suggest(found, costs, rehearsal.settings)
+        suggestions = suggest(found, costs, rehearsal.settings, rehearsal.full.images_per_identity)
         return cls(rehearsal, shares, report, costs, measure_disk(rehearsal), suggestions)
 
     @property

@@ -152,7 +152,8 @@ def test_the_chain_for_photographs_is_planned_small(
     )
     assert "DIFFREID_ROOT=runs/market1501/rehearsal" in said and "DIFFREID_IDENTITIES=6" in said
     assert re.search(r"stages/generate .*--data.images_per_identity 8$", said, re.MULTILINE)
-    assert "select --config stages/select" in said and "stages/pretrain" not in said
+    assert "select --config stages/select --rules.floor 2" in said, "of 8, as 6 of 32 in the chain"
+    assert "stages/pretrain" not in said
     assert not (tmp_path / "runs").exists()
 
 

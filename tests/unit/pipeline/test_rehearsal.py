@@ -35,7 +35,7 @@ COSTS = [cost("personalize", epochs=10), cost("generate"), cost("score")]
 
 
 def flags(found: Found, costs: list[StageCost] = COSTS, **changed: dict[str, Any]) -> list[tuple[str, str]]:
-    return [(each.stage, each.flags) for each in suggest(found, costs, {**SETTINGS, **changed})]
+    return [(each.stage, each.flags) for each in suggest(found, costs, {**SETTINGS, **changed}, 32)]
 
 
 def test_good_shares_ask_for_nothing() -> None:
@@ -49,13 +49,30 @@ def test_people_who_are_not_recognized_want_more_training_or_less_diversity() ->
     assert flags(low, generate={"model": {"init_args": {"diversity": "NoDiversity"}}}) == [longer]
 
 
-def test_labels_that_agree_want_a_lower_threshold_first() -> None:
-    strangers = GOOD._replace(recognized=0.2, kept=0.1, lost=0.5)
-    looser = [("select", "--rules.threshold 0"), ("select", "--rules.floor 2")]
-    assert flags(strangers)[:2] == looser and len(flags(strangers)) == 3
-    assert "no filter differed" in suggest(strangers, COSTS, SETTINGS)[0].why
+def test_a_filter_that_drops_much_wants_the_best_of_each() -> None:
+    """The share of the default floor, 6 of 8, for what the chain generates of each, whoever recognizes it."""
+    for found in (GOOD._replace(kept=0.5), GOOD._replace(lost=0.2), GOOD._replace(recognized=0.2, kept=0.1, lost=0.5)):
+        assert flags(found)[0] == ("select", "--rules.floor 24")
+    assert "50% of the identities lose" in suggest(found, COSTS, SETTINGS, 8)[0].why
+
+    def rule(**arguments: Any) -> dict[str, Any]:
+        return {"rules": ["NearDuplicates", {"class_path": "ThresholdWithFloorAndCap", "init_args": arguments}]}
+
+    few = GOOD._replace(kept=0.2)
+    assert flags(few, select=rule(floor="6")) == [("select", "--rules.floor 24")]
+    assert flags(few, select=rule(floor="${x}", cap="10")) == [("select", "--rules.floor 10")]
+    assert flags(few, select=rule(floor="24")) == flags(few, select=rule(floor="4", cap=4)) == [
+        ("select", "looser --rules")
+    ]  # fmt: skip
+
+
+def test_labels_that_agree_need_no_threshold() -> None:
+    strangers = GOOD._replace(recognized=0.2)
+    alone = {"rules": ["FixedThreshold"]}
+    assert flags(strangers, select=alone)[0] == ("select", "--rules.threshold 0")
+    assert "no filter was measurably better" in suggest(strangers, COSTS, {**SETTINGS, "select": alone}, 8)[0].why
     rule = {"class_path": "FixedThreshold", "init_args": {"threshold": "${x}", "score": "consistency"}}
-    assert flags(strangers._replace(kept=0.9), select={"rules": [rule]})[0][0] == "personalize", "it asks for no more"
+    assert flags(strangers, select={"rules": [rule]})[0][0] == "personalize", "it asks for no more"
 
 
 @pytest.mark.parametrize(
