@@ -24,7 +24,7 @@ from diffreid_lightning.benchmark.grid_entries import (
 from diffreid_lightning.config_files import find_config, load_config, merge_layers
 from diffreid_lightning.errors import UserError, check_at_least, check_range, check_seed, did_you_mean
 from diffreid_lightning.paths import user_path
-from diffreid_lightning.pipeline.config_sections import mapping_at, names_at, refuse_unknown_keys, split_words
+from diffreid_lightning.pipeline.config_sections import mapping_at, names_at, refuse_unknown_keys, split_words, text_at
 
 _KEYS = (
     "root", "group", "seeds", "against", "flags", "pretrain", "preparations", "initializations", "settings",
@@ -54,20 +54,20 @@ def read_grid(names: Sequence[str], root: str | None = None) -> Grid:
     refuse_unknown_keys(given, _KEYS, where)
     settings = _entries(given, "settings", where, _setting)
     seeds = _seeds(given.get("seeds", [0]), where)
-    place = user_path(str(root or given.get("root") or "runs/benchmark"))
+    place = user_path(root or text_at(given, "root", where) or "runs/benchmark")
     initializations = _entries(given, "initializations", where, _initialization)
     grid = Grid(
         root=place,
-        group=str(given.get("group") or place.name),
+        group=text_at(given, "group", where) or place.name,
         seeds=seeds,
-        against=str(given.get("against") or next(iter(initializations), "")),
-        flags=split_words(str(given.get("flags") or ""), where),
-        pretrain=split_words(str(given.get("pretrain") or ""), where),
+        against=text_at(given, "against", where) or next(iter(initializations), ""),
+        flags=_words(given, "flags", where),
+        pretrain=_words(given, "pretrain", where),
         preparations=_entries(given, "preparations", where, _preparation),
         initializations=initializations,
         settings=settings,
         datasets=_entries(given, "datasets", where, _dataset),
-        published=tuple(_published(entry, where) for entry in given.get("published") or ()),
+        published=tuple(_published(entry, where) for entry in _listed(given, "published", where)),
         evaluate=_split(given.get("evaluate", "test"), where),
         throughput=_throughput(given, where),
         slurm=mapping_at(given, "slurm", where),
@@ -110,8 +110,19 @@ def _mapping(entry: Any, where: str, known: Sequence[str]) -> Mapping[str, Any]:
     return entry
 
 
+def _listed(given: Mapping[str, Any], key: str, where: str) -> list[Any]:
+    value = given.get(key) or []
+    if not isinstance(value, list):
+        raise UserError(f"{key!r} of {where} is no list.", looked_for=f"{key}: [...]", found=repr(value))
+    return value
+
+
+def _words(given: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
+    return split_words(text_at(given, key, where) or "", where)
+
+
 def _run(entry: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    words = split_words(str(entry.get("run") or ""), where)
+    words = _words(entry, "run", where)
     if not words:
         raise UserError(f"{where} says nothing to run.", looked_for="run: COMMAND --config CONFIG", found=repr(entry))
     return words
@@ -125,48 +136,69 @@ def _preparation(label: str, entry: Any, where: str) -> Preparation:
             remedy="rename it: its name is a placeholder in the commands that use it",
         )
     entry = _mapping(entry, where, ("run", "labels"))
-    return Preparation(_run(entry, where), bool(entry.get("labels", True)))
+    return Preparation(_run(entry, where), _labels(entry, where, (True, False)) is True)
 
 
 def _initialization(label: str, entry: Any, where: str) -> Initialization:
     entry = _mapping(entry, where, ("init_from", "pretrained_on", "flags", "made_from", "settings", "against", "note"))
-    init_from, pretrained_on = entry.get("init_from"), entry.get("pretrained_on")
+    starts = {key: text_at(entry, key, where) for key in ("init_from", "pretrained_on")}
+    for key, text in starts.items():
+        if text is not None and not text.strip():
+            raise UserError(f"{key!r} of {where} is empty.", remedy="give a path, or null for none")
     return Initialization(
         label=label,
-        init_from=None if init_from is None else str(init_from),
-        pretrained_on=None if pretrained_on is None else str(pretrained_on),
-        flags=split_words(str(entry.get("flags") or ""), where),
+        **starts,
+        flags=_words(entry, "flags", where),
         made_from=names_at(entry, "made_from", where),
         settings=names_at(entry, "settings", where),
-        against=None if entry.get("against") is None else str(entry["against"]),
-        note=str(entry.get("note") or ""),
+        against=text_at(entry, "against", where),
+        note=text_at(entry, "note", where) or "",
     )
 
 
 def _setting(label: str, entry: Any, where: str) -> Setting:
     entry = _mapping(entry, where, ("run", "subset", "needs", "labels", "pairs", "flags", "throughput"))
-    subset = mapping_at(entry, "subset", where)
-    refuse_unknown_keys(subset, _SUBSET, f"the subset of {where}")
-    needs = entry.get("needs")
-    labels = entry.get("labels", True)
-    if labels not in (True, False, _SOURCE):
-        raise UserError(f"'labels' of {where} is unknown.", looked_for=f"true, false, or {_SOURCE}", found=repr(labels))
-    pairs = entry.get("pairs") or []
-    if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+    needs = text_at(entry, "needs", where)
+    labels = _labels(entry, where, (True, False, _SOURCE))
+    pairs = _listed(entry, "pairs", where)
+    if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
         raise UserError(
             f"'pairs' of {where} is no list of pairs.", looked_for="[[SOURCE, TARGET], ...]", found=repr(pairs)
         )
+    flags = mapping_at(entry, "flags", where)
     return Setting(
         label=label,
         words=_run(entry, where),
-        subset={key: value for key, value in subset.items() if value is not None},
-        needs=None if needs is None else str(needs).removesuffix(_ON_SOURCE),
-        on_source=labels == _SOURCE or str(needs).endswith(_ON_SOURCE),
+        subset=_subset(entry, where),
+        needs=None if needs is None else needs.removesuffix(_ON_SOURCE),
+        on_source=labels == _SOURCE or (needs or "").endswith(_ON_SOURCE),
         labels=labels is True,
         pairs=tuple((str(source), str(target)) for source, target in pairs),
-        flags={str(key): split_words(str(text), where) for key, text in mapping_at(entry, "flags", where).items()},
+        flags={str(key): _words(flags, key, f"the flags of {where}") for key in flags},
         throughput=_throughput(entry, where),
     )
+
+
+def _labels(entry: Mapping[str, Any], where: str, known: Sequence[bool | str]) -> bool | str:
+    labels = entry.get("labels", True)
+    if not any(labels is each or (isinstance(each, str) and labels == each) for each in known):
+        named = " or ".join(str(each).lower() for each in known)
+        raise UserError(f"'labels' of {where} is unknown.", looked_for=named, found=repr(labels))
+    found: bool | str = labels
+    return found
+
+
+def _subset(entry: Mapping[str, Any], where: str) -> dict[str, Any]:
+    where = f"the subset of {where}"
+    subset = mapping_at(entry, "subset", where)
+    refuse_unknown_keys(subset, _SUBSET, where)
+    for key, value in subset.items():
+        text = isinstance(value, str) and (value == "{seed}" if key == "seed" else key == "list_file")
+        number = isinstance(value, (int,) if key == "seed" else (int, float)) and not isinstance(value, bool)
+        if value is not None and not text and (key == "list_file" or not number):
+            looked_for = {"list_file": "list_file: FILE", "seed": 'a whole number, or "{seed}"'}.get(key, "a number")
+            raise UserError(f"{key!r} of {where} cannot be used.", looked_for=looked_for, found=repr(value))
+    return {key: value for key, value in subset.items() if value is not None}
 
 
 def _dataset(label: str, entry: Any, where: str) -> Dataset:
@@ -177,9 +209,10 @@ def _dataset(label: str, entry: Any, where: str) -> Dataset:
     if not isinstance(path, str):
         raise UserError(f"{where} has no path.", looked_for="path: FOLDER, or miniperson", found=repr(dict(entry)))
     images = entry.get("images")
-    if images is not None:
-        check_at_least(f"images of {where}", images)
-    return Dataset(label, path, split_words(str(entry.get("flags") or ""), where), images)
+    if images is not None and type(images) is not int:
+        raise UserError(f"'images' of {where} is no whole number.", found=repr(images))
+    check_at_least(f"images of {where}", images)
+    return Dataset(label, path, _words(entry, "flags", where), images)
 
 
 def _published(entry: Any, where: str) -> Published:
@@ -196,7 +229,7 @@ def _published(entry: Any, where: str) -> Published:
                 )
             mean, rank1 = (math.nan if value is None else float(value) for value in pair)
             numbers[str(setting), str(dataset)] = (mean, rank1)
-    return Published(str(entry.get("label") or ""), str(entry.get("cite") or ""), numbers)
+    return Published(text_at(entry, "label", where) or "", text_at(entry, "cite", where) or "", numbers)
 
 
 def _split(value: Any, where: str) -> Split:
@@ -216,7 +249,12 @@ def _throughput(given: Mapping[str, Any], where: str) -> Throughput | None:
     where = f"throughput of {where}"
     entry = _mapping(given["throughput"], where, ("images_per_second", "device", "source"))
     speed = entry.get("images_per_second")
-    if not isinstance(speed, (int, float)) or not entry.get("device") or not entry.get("source"):
+    if (
+        not isinstance(speed, (int, float))
+        or isinstance(speed, bool)
+        or not entry.get("device")
+        or not entry.get("source")
+    ):
         raise UserError(
             f"{where} is not a measurement.",
             looked_for="images_per_second: NUMBER, device: NAME, source: who measured it",

@@ -33,6 +33,20 @@ def names_at(given: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
     return tuple(value)
 
 
+def text_at(given: Mapping[str, Any], key: str, where: str) -> str | None:
+    """Return a value as text; None where it is missing or null.
+
+    Raises:
+        UserError: it is a list, a mapping, or true or false.
+    """
+    value = given.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise UserError(f"{key!r} of {where} is no text.", looked_for=f"{key}: TEXT, in one line", found=repr(value))
+    return str(value)
+
+
 def split_words(text: str, where: str) -> tuple[str, ...]:
     """Split a command into words as a shell does.
 
