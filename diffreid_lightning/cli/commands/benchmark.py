@@ -90,6 +90,9 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--sweep", metavar="FILE", help="write a W&B sweep file over the cells")
     given = parser.parse_args(list(words))
     given.config = given.config or [DEFAULT]
+    for name in ("root", "only", "sweep"):
+        if getattr(given, name) == "":
+            raise UserError(f"--{name} is empty.", remedy="give it a value, or leave it out")
     check_range("--jobs", given.jobs, 1, 32 * (os.cpu_count() or 1))
     several = [f"--{name.replace('_', '-')}" for name in _INSTEAD if getattr(given, name)]
     if len(several) > 1:
