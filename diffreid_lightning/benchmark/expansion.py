@@ -152,7 +152,8 @@ class _Expansion:
         if (
             words[0] == "fit" or setting.needs is None
         ):  # a test of the initialization as it is has the data of a training
-            words += [*self.grid.flags, *self.grid.datasets[dataset].flags, *setting.flags.get(dataset, ())]
+            further = (*self.grid.flags, *self.grid.datasets[dataset].flags, *setting.flags.get(dataset, ()))
+            words += [self._fill(word, filling, f"{where}, among its flags") for word in further]
             words += [self._fill(word, filling, f"the row {row.label!r}") for word in row.flags]
             if not _has(words, "data.target"):
                 added["data.train"] = training_source(dataset, filling.subset)
@@ -180,12 +181,11 @@ class _Expansion:
         start = () if row.init_from is None else ("--model.init_from", row.init_from)
         held_out = ("--data.val_share", "null") if self.grid.evaluate == "val" else ()  # {train} has people of val, too
         words = (*self.grid.pretrain, "--data.train", images, "--seed_everything", "{seed}", *start, *held_out)
-        return self._prepare(
-            f"pre-trained/{name_of(row.label)}",
-            Preparation((*words, *self.grid.flags, *row.flags)),
-            outer,
-            weights=row.init_from if row.init_from and not _PLACEHOLDER.search(row.init_from) else None,
+        entry = Preparation((*words, *self.grid.flags, *row.flags))
+        weights, elsewhere = (
+            each if each and not _PLACEHOLDER.search(each) else None for each in (row.init_from, images)
         )
+        return self._prepare(f"pre-trained/{name_of(row.label)}", entry, outer, weights, elsewhere)
 
     def preparation(self, name: str, outer: _Filling) -> Job:
         """Return the job of a preparation for the cell of ``outer``, with those it needs before it."""
@@ -196,7 +196,14 @@ class _Expansion:
         self._open.pop()
         return job
 
-    def _prepare(self, name: str, entry: Preparation, outer: _Filling, weights: str | None = None) -> Job:
+    def _prepare(
+        self,
+        name: str,
+        entry: Preparation,
+        outer: _Filling,
+        weights: str | None = None,
+        images: str | None = None,
+    ) -> Job:
         filling = _Filling(outer.labeled, outer.subset, outer.seed, {"out": _OUT})
         words = [self._fill(word, filling, f"{name!r}, which is made first") for word in entry.words]
         if words[0] in _RUNS and not _has(words, "trainer.default_root_dir"):
@@ -207,10 +214,16 @@ class _Expansion:
             if entry.labels and (not filling.subset or "subset" not in filling.own):
                 filling.made_from_all.add(filling.labeled)
         full = "/".join(("made", name, *filling.parts))
-        self._fillings[full] = filling
+        before = self._fillings.setdefault(full, filling)
+        if "subset" in filling.used and before.subset != filling.subset:
+            raise UserError(
+                f"Two subsets would be made in one folder, {full}.",
+                found=f"{dict(before.subset)} and {dict(filling.subset)}",
+                remedy="rename a list so that they differ in letters or digits",
+            )
         if full not in self.jobs:
             list_file = filling.subset.get("list_file") if "subset" in filling.used else None
-            self._add(full, words, filling, weights, list_file)
+            self._add(full, words, filling, weights, list_file, images=images)
         return self.jobs[full]
 
     def _add(
@@ -221,6 +234,7 @@ class _Expansion:
         weights: str | None,
         list_file: str | None,
         cell: Cell | None = None,
+        images: str | None = None,
     ) -> Job:
         key = key_of(words, list_file)
         folder = f"{ROOT}/{folder_of(name, key)}"
@@ -232,6 +246,7 @@ class _Expansion:
             made_from=frozenset(filling.made_from),
             made_from_all=frozenset(filling.made_from_all),
             weights=weights,
+            images=images,
             key=key,
             cell=cell,
         )

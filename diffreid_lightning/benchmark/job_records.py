@@ -27,7 +27,7 @@ from diffreid_lightning.storage.json_notes import DamagedFile, read_json, write_
 FILE = "job.json"
 LOG = "log.txt"
 _LOCK = ".lock"
-_WEIGHTS = "weights"
+_WEIGHTS, _IMAGES = "weights", "images pre-trained on"
 
 State = Literal["done", "failed", "interrupted", "outdated", "to do"]
 
@@ -37,7 +37,8 @@ class Record:
     """Record of a job.
 
     Args:
-        inputs: content hash of each dataset by label, and of the weights it starts from; null where none could be read.
+        inputs: content hash of each dataset by label, of the weights it starts from and the images it is pre-trained
+            on; null where none could be read.
         needs: token of each job that it needs, by name.
         token: of this result; another one each time the job is begun.
         exit_code: of its command; None while it runs, or once it was killed.
@@ -166,6 +167,8 @@ class Workplace:
         found = {label: dataset_rows(self.paths[label]) for label in sorted(job.datasets)}
         if job.weights is not None:
             found[_WEIGHTS] = weights_hash(job.weights)
+        if job.images is not None:
+            found[_IMAGES] = dataset_rows(job.images)
         return found
 
     def _tokens(self, job: Job, jobs: Mapping[str, Job]) -> dict[str, str]:

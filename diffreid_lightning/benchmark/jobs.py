@@ -14,6 +14,7 @@ from typing import Any
 from diffreid_lightning.benchmark.grid_entries import Split
 from diffreid_lightning.config_files import load_layers, split_config_flags
 from diffreid_lightning.errors import UserError, did_you_mean, shorten
+from diffreid_lightning.paths import user_path
 from diffreid_lightning.pipeline.fingerprints import vocabulary_hashes
 from diffreid_lightning.pipeline.graph import read_chain
 
@@ -64,6 +65,7 @@ class Job:
         made_from: labels of the datasets whose identities went into what it starts from or makes.
         made_from_all: those of them of which all training images did, in place of a subset.
         weights: a path from elsewhere that it starts from, or None.
+        images: images from elsewhere that it trains on, as ``data.train`` takes them; None for the grid's.
         key: hash of what it does: its words, the configs they name, and the keys of what it needs.
         cell: its place in the grid; None for a preparation.
     """
@@ -76,6 +78,7 @@ class Job:
     made_from_all: frozenset[str]
     weights: str | None
     key: str
+    images: str | None = None
     cell: Cell | None = None
 
     @property
@@ -144,7 +147,7 @@ def configs_of(command: str, names: tuple[str, ...]) -> list[dict[str, Any]]:
 
 def _list_hash(file: str) -> str:
     try:
-        return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+        return hashlib.sha256(user_path(file).read_bytes()).hexdigest()
     except OSError as error:
         raise UserError(
             f"The list of images {file} cannot be read.",

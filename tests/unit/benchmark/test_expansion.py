@@ -124,6 +124,17 @@ def test_a_list_of_images_counts_by_its_content(make_grid: MakeGrid, tmp_path: P
     assert keys[0] != keys[1]
 
 
+def test_lists_that_make_one_name_are_refused(make_grid: MakeGrid, tmp_path: Path) -> None:
+    settings = {}
+    for label, name in (("one", "a-b.txt"), ("two", "a_b.txt")):
+        (tmp_path / name).write_text("a.jpg\n")
+        settings[label] = {"run": "fit --config stages/transfer", "subset": {"list_file": str(tmp_path / name)}}
+    run = "pipeline --config chains/tour --root {out} --data {labeled} --list_file {list_file}"
+    changes = {"settings": settings, "preparations": {"generated": {"run": run}}}
+    with pytest.raises(UserError, match="Two subsets would be made in one folder"):
+        expand(make_grid(changes))
+
+
 def test_rows_that_saw_the_targets_labels_are_marked(make_grid: MakeGrid) -> None:
     marked = {job.name for job in expand(make_grid()).values() if job.cell is not None and job.cell.sees_target}
     expected = {f"{row}/usl/duke" for row in ("diff-person", "ready-weights")} | {"diff-person/usl/market"}
@@ -164,6 +175,12 @@ def test_words_for_a_single_dataset(make_grid: MakeGrid) -> None:
     jobs = expand(grid)
     assert words_of(jobs["scratch/usl/duke/seed-0"])["trainer.max_epochs"] == "9"
     assert words_of(jobs["scratch/usl/market/seed-0"])["trainer.max_epochs"] == "2"
+
+
+def test_placeholders_stand_in_all_flags(make_grid: MakeGrid) -> None:
+    flags = {"flags": "--data.seed {seed}", "settings": {"supervised": {"flags": {"duke": "--name {labeled}"}}}}
+    job = words_of(expand(make_grid(flags))["scratch/supervised/duke/seed-1"])
+    assert (job["data.seed"], job["name"]) == ("1", "/d")
 
 
 def test_labels_that_nothing_reads_do_not_count(make_grid: MakeGrid) -> None:
@@ -207,7 +224,15 @@ def test_rows_chosen_on_val_hold_identities_out(make_grid: MakeGrid) -> None:
         "supervised": {"run": "fit --config stages/transfer"},
         "USL": {"run": "fit --config stages/transfer --data.val_share 0.2"},
     }
-    jobs = expand(make_grid({"evaluate": "val", "settings": settings}))
+    changes = {
+        "evaluate": "val",
+        "settings": settings,
+        "pretrain": "fit --config stages/pretrain",
+        "initializations": {"on train": {"pretrained_on": "{train}"}},
+    }
+    jobs = expand(make_grid(changes))
+    made = words_of(jobs["made/pre-trained/on-train/duke/seed-0"])
+    assert (made["data.train"], made["data.val_share"]) == ("/d", "null"), "nor are they pre-trained on"
     assert words_of(jobs["scratch/supervised/duke/seed-0"])["data.val_share"] == "null", "the stage holds none out"
     assert words_of(jobs["scratch/usl/duke/seed-0"])["data.val_share"] == "0.2"
     assert words_of(jobs["scratch/usl/duke/seed-0"])["test_with"] == "none"

@@ -90,6 +90,20 @@ def test_other_weights_under_the_same_path_count(make_grid: MakeGrid, place: Wor
     assert place.state(job, jobs) == "outdated"
 
 
+def test_other_images_to_pre_train_on_under_the_same_path_count(
+    make_grid: MakeGrid, place: Workplace, tmp_path: Path
+) -> None:
+    images = write_market1501(tmp_path / "synthetic")
+    row = {"pretrained_on": str(images)}
+    jobs = expand(make_grid({"pretrain": "fit --config stages/pretrain", "initializations": {"ours": row}}))
+    job = jobs["made/pre-trained/ours/seed-0"]
+    place.end(job, place.begin(job, jobs), 0, 1.0)
+    assert place.state(job, jobs) == "done"
+    put(images / "bounding_box_train/0777_c1s1_000001_00.jpg", 777, 1)
+    forget()
+    assert place.state(job, jobs) == "outdated"
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"inputs": {}, "needs": {}}'])
 def test_a_damaged_record_is_none(jobs: dict[str, Job], place: Workplace, text: str) -> None:
     job = jobs["scratch/supervised/market/seed-0"]
