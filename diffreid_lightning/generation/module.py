@@ -129,7 +129,7 @@ class GenerationModule(LightningModule):
         self.diversity = diversity or ComposedGuidance()
         if loaded.student:
             calls = steps - self.diversity.count_skipped(steps)
-            check_student(model, type(self.sampler.scheduler).__name__, calls, self.evaluations)
+            check_student(model, self.sampler.scheduler, calls, self.evaluations)
         self.decoded_together = decoded_together
         self._settings = {"dtype": dtype, "channels_last": channels_last}
         if channels_last:

@@ -71,6 +71,10 @@ def test_a_student_is_distilled_and_draws(
         ([*drawing, "--model.guidance=4"], "LCMScheduler, 8 evaluations in 4 steps"),
         ([*drawing, "--model.diversity=ComposedGuidance"], "evaluations in 4 steps"),
         ([*drawing, "--model.diversity=GuidanceJitter"], "8 evaluations in 4 steps"),
+        (
+            [*drawing, "--model.scheduler_options.original_inference_steps=50"],
+            "[999, 759, 499, 259], of original_inference_steps 50",
+        ),
     ):
         assert command(*wrong) == 2
         errors = " ".join(capsys.readouterr().err.split())
