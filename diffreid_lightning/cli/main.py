@@ -26,6 +26,7 @@ PLAIN_COMMANDS = (
 _MODULES = {"pipeline": "run_pipeline"}  # of plain commands, where it has another name
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+_MISPLACED = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
 _CLOSED_PIPE = 141  # 128 + SIGPIPE, as a shell has it
 
 HELP = """usage: python -m diffreid_lightning COMMAND [options]
@@ -127,6 +128,11 @@ def _worded_system(error: Exception) -> DiffReIDError | None:
     if number in _FORBIDDEN:
         remedy = "check its owner and permissions, or name a place that can be written"
         return UserError("A file cannot be used.", found=str(error), remedy=remedy)
+    if number in _MISPLACED:
+        remedy = (
+            "a folder is wanted where a file is, or a file where a folder is, or the name is too long: give another"
+        )
+        return UserError("A path cannot be used.", found=str(error), remedy=remedy)
     if isinstance(error, OSError) and number in _DISK_ERRORS:
         return _disk_error(error)
     if isinstance(error, OSError) and number in (errno.EMFILE, errno.ENFILE):
