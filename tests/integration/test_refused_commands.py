@@ -125,3 +125,19 @@ def test_a_recipe_that_wants_the_hub_says_how_to_do_without(
     for way in ("--model.init_from null", "--model.init_from local-dir:", "efficientnet-lite0", "[imagenet]"):
         assert way in error
     assert list(tmp_path.glob("runs/*/*")) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["--sweep=folder"], "Is a directory"),
+        (["--sweep="], "--sweep is empty"),
+    ],
+)
+def test_a_folder_in_the_place_of_a_file_is_named(
+    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], hint: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    assert command("benchmark", *words) == 2
+    errors = capsys.readouterr().err
+    assert hint in errors and "traceback" not in errors.lower()
