@@ -14,12 +14,12 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from diffreid_lightning.config_files import leaves, load_layers, split_config_flags, texts
+from diffreid_lightning.config_files import load_layers, split_config_flags, texts
 from diffreid_lightning.datasets import open_dataset
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.packaged import configs_folder
@@ -145,8 +145,7 @@ def vocabulary_hashes(settings: Iterable[Mapping[str, Any]], words: Sequence[str
         settings: its configs.
         words: its words, which may name one too.
     """
-    values = (leaf for config in settings for leaf in leaves(config))
-    named = [value for key, value in values if key.rpartition(".")[2] == "vocabulary" and isinstance(value, str)]
+    named = [name for config in settings for name in _values_of("vocabulary", config)]
     for word, following in zip(words, (*words[1:], ""), strict=True):
         flag, _, value = word.partition("=")
         if flag.startswith("--") and flag.rpartition(".")[2] == "vocabulary":
@@ -154,6 +153,18 @@ def vocabulary_hashes(settings: Iterable[Mapping[str, Any]], words: Sequence[str
     packaged = configs_folder() / "vocabulary"
     files = (own if (own := user_path(name)).is_file() else packaged / f"{name}.yaml" for name in named)
     return [file_hash(file) for file in files if file.is_file()]
+
+
+def _values_of(key: str, settings: Any) -> Iterator[str]:
+    """Find texts under a key at any depth, in lists of lists, too: a chain's configs are some."""
+    if isinstance(settings, Mapping):
+        for name, value in settings.items():
+            if name == key and isinstance(value, str):
+                yield value
+            yield from _values_of(key, value)
+    elif isinstance(settings, list):
+        for value in settings:
+            yield from _values_of(key, value)
 
 
 def hash_ahead(chain: Chain, stages: Iterable[Stage]) -> None:

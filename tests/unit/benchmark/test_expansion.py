@@ -13,6 +13,7 @@ import pytest
 from diffreid_lightning.benchmark.expansion import expand
 from diffreid_lightning.benchmark.jobs import Job, choose, forget, on_this_machine
 from diffreid_lightning.errors import UserError
+from diffreid_lightning.pipeline.fingerprints import forget_hashes
 from tests.unit.benchmark.conftest import MakeGrid
 
 
@@ -110,6 +111,21 @@ def test_a_config_counts_by_its_content(make_grid: MakeGrid, tmp_path: Path) -> 
         grid = make_grid({"settings": {"supervised": {"run": f"fit --config {recipe}"}}})
         keys.append(expand(grid)["scratch/supervised/duke/seed-0"].key)
     assert keys[0] == keys[2] != keys[1]
+
+
+def test_the_vocabulary_of_a_chain_counts_by_its_content(make_grid: MakeGrid, tmp_path: Path) -> None:
+    vocabulary, generate, chain = (tmp_path / name for name in ("words.yaml", "generate.yaml", "chain.yaml"))
+    generate.write_text(f"data: {{init_args: {{vocabulary: {vocabulary}}}}}\n")
+    run = f"predict --config stages/generate --config {generate}"
+    chain.write_text(f"stages: {{generate: {{run: '{run}'}}}}\n")
+    words = f"pipeline --config chains/tour --config {chain} --root {{out}} --data {{labeled}} --images {{images}}"
+    keys = []
+    for text in ("one: [a]\n", "one: [b]\n"):
+        vocabulary.write_text(text)
+        forget()
+        forget_hashes()
+        keys.append(expand(make_grid({"preparations": {"generated": {"run": words}}}))["made/generated/market"].key)
+    assert keys[0] != keys[1]
 
 
 def test_a_list_of_images_counts_by_its_content(make_grid: MakeGrid, tmp_path: Path) -> None:
