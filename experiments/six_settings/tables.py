@@ -158,6 +158,11 @@ def _run(given: argparse.Namespace) -> None:
     row = Row(given.row)
     comparisons = comparisons_of(grid, outcomes, given.row)
     print(differences_table(comparisons, row))
+    seen = [each for each in outcomes if each.people]
+    if 0 < len(seen) < len(outcomes):
+        seeds = ", ".join(map(str, sorted({each.cell.seed for each in seen})))
+        print(f"\nThe same of seeds {seeds}, whose queries are there:")
+        print(differences_table(comparisons_of(grid, seen, given.row), row))
     if given.picture is not None:
         with replace_file(given.picture) as staged:
             save_intervals(
