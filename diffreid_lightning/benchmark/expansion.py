@@ -149,9 +149,8 @@ class _Expansion:
             looked_for = "fit, test or validate"
             raise UserError(f"The command of {where} is no training or test.", looked_for=looked_for, found=words[0])
         added, start = {"data.test": data_token(dataset)}, None
-        if (
-            words[0] == "fit" or setting.needs is None
-        ):  # a test of the initialization as it is has the data of a training
+        # A test of the initialization as it is has the data of a training.
+        if words[0] == "fit" or setting.needs is None:
             further = (*self.grid.flags, *self.grid.datasets[dataset].flags, *setting.flags.get(dataset, ()))
             words += [self._fill(word, filling, f"{where}, among its flags") for word in further]
             words += [self._fill(word, filling, f"the row {row.label!r}") for word in row.flags]
