@@ -359,7 +359,7 @@ def walk(command: Command, market: Path, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_every_option_is_in_force_or_refused(walk: Walk) -> None:
-    options = set(dict(_leaves(walk.base))) - NOT_WALKED
+    options = set(dict(leaves(walk.base))) - NOT_WALKED
     assert options == set(OTHERS), "give every option of the default configuration another value in OTHERS"
     problems = []
     for when in (START, GO_ON):
