@@ -20,7 +20,7 @@ from lightning.pytorch import Trainer
 
 from diffreid_lightning.cli.lightning_cli import DiffReIDCLI
 from diffreid_lightning.cli.resume_settings import refuse_start_only
-from diffreid_lightning.config_files import Change, _leaves
+from diffreid_lightning.config_files import Change, leaves
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.reid.supervised import SupervisedReID
 from diffreid_lightning.training.resumable_schedule import take_options
