@@ -187,9 +187,9 @@ def _differences(
         for place, difference in differences_of(pairs).items():
             found.setdefault(place, {})[metric] = difference
     for (row, column), by_metric in found.items():  # queries have an average precision; a rank has no such share
-        one, other = entries[row, column].people, entries[references[row], column].people
-        if len(one.keys() & other.keys()) == by_metric[METRICS[0]].alone.count:  # else it would be of other seeds
-            people = interval_over_people(one, other, CONFIDENCE)
+        own, rivals = entries[row, column].people, entries[references[row], column].people
+        if len(own.keys() & rivals.keys()) == by_metric[METRICS[0]].alone.count:  # else it would be of other seeds
+            people = interval_over_people(own, rivals, CONFIDENCE)
             by_metric[METRICS[0]] = replace(by_metric[METRICS[0]], people=people)
     return found
 
