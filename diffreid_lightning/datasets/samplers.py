@@ -231,16 +231,22 @@ def _deal(
         return deck[:0]
     hands = [rng.permutation(deck) for _ in range(-(-cards // len(deck)))]
     if cameras is not None:
-        hands = [_alternate(hand, cameras[hand]) for hand in hands]
+        hands = [alternate_cameras(hand, cameras) for hand in hands]
     return np.concatenate(hands)[:cards]
 
 
-def _alternate(hand: npt.NDArray[np.int64], cameras: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Order shuffled rows in rounds over their cameras: one of each, then a second one of each in the same order."""
-    _, first_places, sizes = np.unique(cameras, return_index=True, return_counts=True)
-    by_camera = np.argsort(cameras, kind="stable")
+def alternate_cameras(rows: npt.NDArray[np.int64], cameras: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Order rows in rounds over their cameras: the first of each camera, then the second of each, and so on.
+
+    Args:
+        rows: (n,) at least one; within a round, cameras have the order in which they appear here.
+        cameras: (N,) camera of every row that there is.
+    """
+    own = cameras[rows]
+    _, first_places, sizes = np.unique(own, return_index=True, return_counts=True)
+    by_camera = np.argsort(own, kind="stable")
     rounds = np.concatenate([np.arange(size) for size in sizes])
-    return hand[by_camera[np.lexsort((np.repeat(first_places, sizes), rounds))]]
+    return rows[by_camera[np.lexsort((np.repeat(first_places, sizes), rounds))]]
 
 
 def start_at_epoch(sampler: AnySampler, trainer: Trainer | None) -> AnySampler:

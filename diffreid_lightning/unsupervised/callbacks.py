@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from PIL import Image
 
 from diffreid_lightning.datasets.concat import cameras_are_known
+from diffreid_lightning.datasets.samplers import alternate_cameras
 from diffreid_lightning.errors import check_range
 from diffreid_lightning.picture_logging import log_picture
 from diffreid_lightning.reid.person_images import PersonImages
@@ -69,25 +70,17 @@ def draw_clusters(clusters: npt.NDArray[np.int64], images: PersonImages, rows: i
     chosen = order[np.unique(np.linspace(0, len(order) - 1, min(rows, len(order))).round().astype(int))]
     width = max(1, round(_HEIGHT * images.image_size[1] / images.image_size[0]))
     lines = []
-    has_cameras = cameras_are_known(images.rows.camids)
+    camids = images.rows.camids
+    has_cameras = cameras_are_known(camids)
     for cluster in chosen.tolist():
-        members = _by_camera_in_turn(np.flatnonzero(clusters == cluster), images.rows.camids)
-        cameras = len(np.unique(images.rows.camids[members]))
+        members = np.flatnonzero(clusters == cluster)
+        members = alternate_cameras(members[np.argsort(camids[members], kind="stable")], camids)
+        cameras = len(np.unique(camids[members]))
         title = f"cluster {cluster}: {len(members)} images"
         title += f", {cameras} camera{'s' * (cameras != 1)}" if has_cameras else ""
         shown = members[np.unique(np.linspace(0, len(members) - 1, min(columns, len(members))).round().astype(int))]
         lines.append(GridRow(title, [Cell(images.picture(int(row))) for row in shown]))
     return draw_grid(lines, (width, _HEIGHT))
-
-
-def _by_camera_in_turn(members: npt.NDArray[np.int64], camids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Order images so that the first of every camera come first, then the second, and so on."""
-    cameras = camids[members]
-    turn = np.zeros(len(members), dtype=np.int64)
-    for camera in np.unique(cameras):
-        own = cameras == camera
-        turn[own] = np.arange(int(own.sum()))
-    return members[np.lexsort((cameras, turn))]
 
 
 class ClusterReport(Callback):
