@@ -50,7 +50,6 @@ def _read(grid: Grid, job: Job, jobs: Mapping[str, Job], place: Workplace) -> Ou
     if found is None or not values:
         return Outcome(job.cell, "failed" if state == "done" else state)
     run, summary = found
-    queries = query_file(run, job.cell.split)
     record = place.record(job)
     cell = job.cell
     if not cell.sees_target and seen_by_records(grid, job, jobs, place, summary):
@@ -65,5 +64,5 @@ def _read(grid: Grid, job: Job, jobs: Mapping[str, Job], place: Workplace) -> Ou
         selection=summary.selection,
         uses_cameras=summary.uses_cameras,
         seconds=0.0 if record is None else record.seconds,
-        people=read_average_precisions(queries) if queries.is_file() else {},
+        people=read_average_precisions(query_file(run, job.cell.split)),
     )

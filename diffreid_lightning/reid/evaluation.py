@@ -114,6 +114,12 @@ class RetrievalEvaluator(Callback):
         self._finish(trainer, pl_module, "test")
 
 
-def evaluator_of(trainer: Trainer) -> RetrievalEvaluator | None:
-    """Return the trainer's evaluator, for callbacks that report what it measured."""
-    return next((c for c in callbacks_of(trainer) if isinstance(c, RetrievalEvaluator)), None)
+def evaluator_with_result(trainer: Trainer, stage: str) -> RetrievalEvaluator | None:
+    """Return the evaluator for callbacks that report what it measured; None on other processes than the main one.
+
+    Args:
+        trainer: the trainer.
+        stage: ``validate`` or ``test``; None is returned as long as it has no result.
+    """
+    found = next((c for c in callbacks_of(trainer) if isinstance(c, RetrievalEvaluator)), None)
+    return found if found is not None and stage in found.results and trainer.is_global_zero else None

@@ -49,11 +49,13 @@ def write_queries(file: Path, result: RetrievalResult, rows: ConcatRows, queries
 
 
 def read_average_precisions(file: Path) -> Mapping[str, Floats]:
-    """Return the AP of each query in percent, by person.
+    """Return the AP of each query in percent, by person; empty where there is no file.
 
     Raises:
         UserError: the file cannot be read as one that :func:`write_queries` wrote.
     """
+    if not file.is_file():
+        return {}
     try:
         table = pa.csv.read_csv(file)
         people, precisions = table["person"].to_pylist(), table["AP"].to_numpy()

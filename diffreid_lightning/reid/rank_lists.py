@@ -16,7 +16,7 @@ from rich.console import Console
 from diffreid_lightning.errors import check_at_least, check_range
 from diffreid_lightning.metrics.functional import rank_list
 from diffreid_lightning.picture_logging import log_picture
-from diffreid_lightning.reid.evaluation import RetrievalEvaluator, evaluator_of
+from diffreid_lightning.reid.evaluation import RetrievalEvaluator, evaluator_with_result
 from diffreid_lightning.reid.person_images import PersonImages
 from diffreid_lightning.tracking import tolerate_failures
 from diffreid_lightning.training.trainer_parts import datamodule_of
@@ -109,8 +109,8 @@ class RankLists(Callback):
         self._report(trainer, "test", "test")
 
     def _report(self, trainer: Trainer, stage: str, name: str) -> None:
-        evaluator = evaluator_of(trainer)
-        if evaluator is None or stage not in evaluator.results or not trainer.is_global_zero:
+        evaluator = evaluator_with_result(trainer, stage)
+        if evaluator is None:
             return
         images = datamodule_of(trainer).retrieval_set(stage)
         rows = self.rows(evaluator, stage)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from diffreid_lightning.metrics.functional import RetrievalResult
-from diffreid_lightning.reid.evaluation import SPLIT_OF_STAGE, evaluator_of
+from diffreid_lightning.reid.evaluation import SPLIT_OF_STAGE, evaluator_with_result
 from diffreid_lightning.reid.query_table import query_file, write_queries
 from diffreid_lightning.training.trainer_parts import datamodule_of
 
@@ -38,8 +38,8 @@ class ResultsTable(Callback):
             self._report(trainer, "validate", "held-out identities")
 
     def _write_queries(self, trainer: Trainer, stage: str) -> None:
-        evaluator = evaluator_of(trainer)
-        if trainer.sanity_checking or evaluator is None or stage not in evaluator.results or not trainer.is_global_zero:
+        evaluator = evaluator_with_result(trainer, stage)
+        if evaluator is None:
             return
         file = query_file(Path(trainer.default_root_dir), SPLIT_OF_STAGE[stage])
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -47,8 +47,8 @@ class ResultsTable(Callback):
         write_queries(file, evaluator.results[stage], datamodule_of(trainer).retrieval_set(stage).rows, queries)
 
     def _report(self, trainer: Trainer, stage: str, what: str) -> None:
-        evaluator = evaluator_of(trainer)
-        if evaluator is None or stage not in evaluator.results or not trainer.is_global_zero:
+        evaluator = evaluator_with_result(trainer, stage)
+        if evaluator is None:
             return
         result = evaluator.results[stage]
         folder = Path(trainer.default_root_dir)

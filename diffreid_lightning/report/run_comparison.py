@@ -95,8 +95,7 @@ def _list_differences(runs: Sequence[RunFiles | None]) -> dict[str, list[str]]:
     """Return the differences in mAP to the first run with their 95 % intervals over people, where queries are equal."""
     lines = {}
     for split in ("test", "val"):
-        files = [query_file(run.folder, split) if run else None for run in runs]
-        queries = [read_average_precisions(file) if file and file.is_file() else {} for file in files]
+        queries = [read_average_precisions(query_file(run.folder, split)) if run else {} for run in runs]
         found = [interval_over_people({0: each}, {0: queries[0]}, 0.95) if each else None for each in queries[1:]]
         means = [np.mean(np.concatenate(list(each.values()))) if each else np.nan for each in queries]
         lines[f"{split} mAP above the first run's, 95 % over people"] = [
