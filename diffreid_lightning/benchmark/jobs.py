@@ -166,7 +166,7 @@ def choose(jobs: Mapping[str, Job], *patterns: str) -> dict[str, Job]:
 
     Args:
         jobs: all of the grid, each after those it needs.
-        patterns: names with ``*`` and ``?``; a part that ends at a ``/`` stands for all below it; without any, all are taken.
+        patterns: names with ``*`` and ``?``; a part that ends at a ``/`` stands for all below it. Without any, all.
 
     Raises:
         UserError: one matches none.

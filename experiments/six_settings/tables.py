@@ -15,14 +15,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from diffreid_lightning.benchmark.comparison import METRICS, Column, Comparison, Difference, Outcome, Row, compare
+from diffreid_lightning.benchmark.comparison import METRICS, Comparison, Difference, Outcome, Row, compare
 from diffreid_lightning.benchmark.expansion import expand
 from diffreid_lightning.benchmark.grid_entries import Grid
 from diffreid_lightning.benchmark.grid_file import read_grid
 from diffreid_lightning.benchmark.job_records import Workplace
 from diffreid_lightning.benchmark.jobs import Cell
 from diffreid_lightning.benchmark.outcomes import read_outcomes
-from diffreid_lightning.benchmark.paired_differences import paired_values
+from diffreid_lightning.benchmark.paired_differences import Interval, interval, paired_values
 from diffreid_lightning.storage.atomic import replace_file
 from diffreid_lightning.visualization.interval_plot import Bar, save_intervals
 from experiments.instruments.report import table
@@ -134,30 +134,59 @@ def panels_of(comparisons: Sequence[Comparison], row: Row) -> dict[str, dict[str
                 continue
             found = entry.differences["mAP"].alone
             values = paired_values(entry.values("mAP"), other.values("mAP"))
-            panels.setdefault(panel_title(column), {})[f"to {rival.label}"] = Bar(
+            panels.setdefault(": ".join(column), {})[f"to {rival.label}"] = Bar(
                 found.mean, found.low, found.high, values
             )
     return panels
 
 
-def panel_title(column: Column) -> str:
-    """Return a column's setting and dataset in one line."""
-    return ": ".join(column)
+def without_labels_table(outcomes: Sequence[Outcome], row: str) -> str:
+    """Return what a row's settings without labels of the target reach, by seed with 95 % intervals.
+
+    Adaptation less direct transfer from the same weights, in mAP, and the unsupervised mAP in percent of the supervised
+    one, from scratch and of the same row.
+    """
+    found = {(each.cell.initialization, *each.cell.column, each.cell.seed): each.values["mAP"] for each in outcomes}
+    pairs = dict.fromkeys(each.cell.column[1] for each in outcomes if each.cell.setting == "unsupervised")
+    lines = []
+    for pair in pairs:
+        seeds = sorted(
+            seed for label, setting, place, seed in found if (label, setting, place) == (row, "adaptation", pair)
+        )
+        target = pair.rpartition(" to ")[2]
+        gains = [found[row, "adaptation", pair, seed] - found[row, "direct transfer", pair, seed] for seed in seeds]
+        shares = [
+            [100 * found[row, "unsupervised", pair, seed] / found[label, "supervised", target, seed] for seed in seeds]
+            for label in (RIVALS[0], row)
+        ]
+        lines.append([pair, len(seeds), *(_range_text(interval(values)) for values in (gains, *shares))])
+    heads = [
+        "data",
+        "seeds",
+        "adaptation - direct transfer",
+        f"% of supervised, {RIVALS[0]}",
+        f"% of supervised, {row}",
+    ]
+    return table(f"{row} without labels of the target", heads, lines)
+
+
+def _range_text(found: Interval) -> str:
+    return f"{found.mean:.1f} ({found.low:.1f} to {found.high:.1f})"
 
 
 def _run(given: argparse.Namespace) -> None:
     grid = read_grid(["benchmark/miniperson"], given.root)
-    found = read_cells(given.cells)
+    outcomes = read_cells(given.cells)
     if given.root is not None:
         measured = {each.cell: each for each in read_grid_folder(grid)}
-        found = [each for each in found if each.cell not in measured] + list(measured.values())
-    outcomes = found
+        outcomes = [each for each in outcomes if each.cell not in measured] + list(measured.values())
     order = {label: place for place, label in enumerate(grid.settings)}
     outcomes.sort(key=lambda each: (order.get(each.cell.setting, len(order)), each.cell.dataset))
     print(settings_table(compare(grid, outcomes)))
     row = Row(given.row)
     comparisons = comparisons_of(grid, outcomes, given.row)
     print(differences_table(comparisons, row))
+    print(without_labels_table(outcomes, given.row))
     seen = [each for each in outcomes if each.people]
     if 0 < len(seen) < len(outcomes):
         seeds = ", ".join(map(str, sorted({each.cell.seed for each in seen})))

@@ -12,7 +12,14 @@ from scipy import stats
 
 from diffreid_lightning.benchmark.comparison import Row, compare
 from diffreid_lightning.benchmark.grid_file import read_grid
-from experiments.six_settings.tables import CELLS, comparisons_of, differences_table, read_cells, settings_table
+from experiments.six_settings.tables import (
+    CELLS,
+    comparisons_of,
+    differences_table,
+    read_cells,
+    settings_table,
+    without_labels_table,
+)
 
 
 def cells_of(file: Path, initialization: str, setting: str, dataset: str) -> dict[str, float]:
@@ -38,6 +45,23 @@ def test_tables_hold_the_cells_that_ship() -> None:
     text = differences_table(comparisons_of(grid, outcomes, "Diff-Person"), Row("Diff-Person"))
     (line,) = re.findall(r"^\| small-scale 30 % \| station \|.*$", text, re.M)
     assert f"({low:+.1f} to {high:+.1f})" in line
+
+
+def test_settings_without_labels_are_compared_seed_by_seed() -> None:
+    (line,) = re.findall(r"^\| campus to station \|.*$", without_labels_table(read_cells([CELLS]), "Diff-Person"), re.M)
+    adapted, direct, unsupervised = (
+        cells_of(CELLS, "Diff-Person", setting, "campus to station")
+        for setting in ("adaptation", "direct transfer", "unsupervised")
+    )
+    supervised = cells_of(CELLS, "scratch", "supervised", "station")
+    seeds = sorted(adapted)
+    assert len(seeds) == 3
+    test = stats.ttest_rel([adapted[seed] for seed in seeds], [direct[seed] for seed in seeds]).confidence_interval(
+        0.95
+    )
+    assert f"({test.low:.1f} to {test.high:.1f})" in line
+    share = np.mean([100 * unsupervised[seed] / supervised[seed] for seed in seeds])
+    assert f"| {share:.1f} (" in line
 
 
 def test_a_later_file_replaces_a_cell(tmp_path: Path) -> None:
