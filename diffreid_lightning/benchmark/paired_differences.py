@@ -42,6 +42,12 @@ class Interval:
         """Return the interval of the values times ``factor``."""
         return Interval(self.mean * factor, None if self.half is None else self.half * abs(factor), self.count)
 
+    @property
+    def ends_text(self) -> str:
+        """Write it by its ends: ``+3.1 (+2.7 to +3.5)``; the mean alone if there is no interval."""
+        mean = f"{self.mean:+.1f}"
+        return mean if self.half is None else f"{mean} ({self.low:+.1f} to {self.high:+.1f})"
+
     def text(self, digits: int = 1, sign: bool = False) -> str:
         """Write it: ``3.1 ± 0.4``."""
         mean = f"{self.mean:{'+' if sign else ''}.{digits}f}"

@@ -9,7 +9,6 @@ from typing import Any
 
 from diffreid_lightning.benchmark.comparison import CONFIDENCE, METRICS, Comparison, Entry, Outcome, Row
 from diffreid_lightning.benchmark.grid_entries import Grid, Published
-from diffreid_lightning.benchmark.paired_differences import Interval
 
 LEVEL = 0.05  #: of the adjusted p-values that get a star
 NOTHING = "–"
@@ -67,7 +66,7 @@ def difference_text(entry: Entry | None, metric: str) -> str:
     if found is None:
         return ""
     star = "*" if found.p_holm is not None and found.p_holm < LEVEL else ""
-    return _interval_text(found.together) + star
+    return found.together.ends_text + star
 
 
 def people_text(entry: Entry | None) -> str:
@@ -257,12 +256,6 @@ def _latex_result(entry: Entry | None, metric: str) -> str:
     missing = len(entry.outcomes) - entry.count("done")
     text = escape(number_text(entry.mean(metric), entry.deviation(metric)))
     return rf"{text}$^{{{len(entry.values(metric))}}}$" if missing else text
-
-
-def _interval_text(found: Interval) -> str:
-    if found.half is None:
-        return f"{found.mean:+.1f}"
-    return f"{found.mean:+.1f} ({found.low:+.1f} to {found.high:+.1f})"
 
 
 def _range(numbers: Iterable[int]) -> str:

@@ -103,10 +103,7 @@ def difference_text(difference: Difference | None) -> str:
     """Write a difference as ``+1.2 (0.3 to 2.1), p 0.02; people 0.1 to 2.4``, as far as these are known."""
     if difference is None:
         return ""
-    found = difference.alone
-    text = f"{found.mean:+.1f}"
-    if found.half is not None:
-        text += f" ({found.low:+.1f} to {found.high:+.1f})"
+    text = difference.alone.ends_text
     if difference.p_holm is not None:
         text += f", p {difference.p_holm:.2g}"
     if difference.people is not None:
