@@ -29,7 +29,7 @@ from diffreid_lightning.manifest.image_root import is_image_name
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.metrics.functional.verification import VerificationErrors, verification_errors
 from diffreid_lightning.paths import user_path
-from diffreid_lightning.reid.person_images import PersonBatch, PersonImages, collate_persons
+from diffreid_lightning.reid.person_images import PersonBatch, PersonImage, PersonImages, collate_persons
 from diffreid_lightning.storage.resumable_array import fill_array, map_array
 
 
@@ -143,7 +143,7 @@ def embed(images: ImageRows, network: TrainedNetwork, out: Path, batch_size: int
 
 def compute_features(
     network: TrainedNetwork,
-    images: Dataset[PersonBatch],
+    images: Dataset[PersonImage],
     count: int,
     file: Path,
     batch_size: int,

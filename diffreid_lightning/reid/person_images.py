@@ -1,4 +1,4 @@
-"""Person images as tensors, one by one and in batches."""
+"""Person images, one by one and in batches."""
 
 from __future__ import annotations
 
@@ -30,11 +30,28 @@ class PersonBatch(NamedTuple):
     weights: Tensor | None = None  #: (B,) float32, how much each image counts in training; None: all alike
 
 
-def collate_persons(items: list[PersonBatch]) -> PersonBatch:
+class PersonImage(NamedTuple):
+    """A row of a set; numbers become tensors once per batch, which takes less time than once per image."""
+
+    image: Tensor  #: (3, H, W) uint8 in 0..255
+    label: int
+    camid: int
+    row: int
+    is_query: bool
+    weight: float | None = None
+
+
+def collate_persons(items: list[PersonImage]) -> PersonBatch:
     """Stack images to a batch."""
-    images, labels, camids, indices, is_query, weights = zip(*items, strict=True)
-    stacked = [torch.stack(column) for column in (images, labels, camids, indices, is_query)]
-    return PersonBatch(*stacked)._replace(weights=None if weights[0] is None else torch.stack(weights))
+    images, labels, camids, rows, is_query, weights = zip(*items, strict=True)
+    return PersonBatch(
+        torch.stack(images),
+        torch.tensor(labels, dtype=torch.int64),
+        torch.tensor(camids, dtype=torch.int64),
+        torch.tensor(rows, dtype=torch.int64),
+        torch.tensor(is_query, dtype=torch.bool),
+        None if weights[0] is None else torch.tensor(weights, dtype=torch.float32),
+    )
 
 
 class DecodedImages:
@@ -63,8 +80,8 @@ class DecodedImages:
         return self._pixels[row]
 
 
-class PersonImages(Dataset[PersonBatch]):
-    """Rows of a chain as tensors: evaluation views by row number, training views by :class:`~.samplers.Draw`.
+class PersonImages(Dataset[PersonImage]):
+    """Rows of a chain: evaluation views by row number, training views by :class:`~.samplers.Draw`.
 
     Args:
         rows: the chained rows.
@@ -98,21 +115,16 @@ class PersonImages(Dataset[PersonBatch]):
         """Return the image of a row as it lies on the disk, for reports."""
         return self.rows.image(row)
 
-    def __getitem__(self, item: int | Draw) -> PersonBatch:
+    def __getitem__(self, item: int | Draw) -> PersonImage:
         row = item.row if isinstance(item, Draw) else item
         image = self.rows.image(row) if self.decoded is None else self.decoded.image(row)
         if isinstance(item, Draw) and self.train_view is not None:
             view = self.train_view(image, self.image_size, item.seed)
         else:
             view = evaluation_view(image, self.image_size)
-        return PersonBatch(
-            view,
-            torch.tensor(self.rows.labels[row]),
-            torch.tensor(self.rows.camids[row]),
-            torch.tensor(row),
-            torch.tensor(self.is_query[row]),
-            None if self.weights is None else torch.tensor(self.weights[row]),
-        )
+        label, camid, is_query = self.rows.labels[row], self.rows.camids[row], self.is_query[row]
+        weight = None if self.weights is None else float(self.weights[row])
+        return PersonImage(view, int(label), int(camid), int(row), bool(is_query), weight)
 
 
 def search_among(manifests: Sequence[Manifest], image_size: tuple[int, int]) -> PersonImages | None:

@@ -67,4 +67,4 @@ def test_training_takes_train_alone(write: Write, tmp_path: Path) -> None:
         module = ReIDDataModule(dataset, image_size=(32, 16), val_share=None)
         ids, images, _ = expected.numbers["train"]
         assert (module.num_identities, len(module.train_set)) == (ids, images)
-        assert module.train_set[0].images.shape == (3, 32, 16)
+        assert module.train_set[0].image.shape == (3, 32, 16)

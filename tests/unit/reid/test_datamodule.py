@@ -88,7 +88,7 @@ def test_a_training_view_follows_its_seed_alone(market: Path, monkeypatch: pytes
     monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
     module = ReIDDataModule(str(market), image_size=(64, 32), train_view=TrainView(color=0.3))
     before = torch.random.get_rng_state()
-    views = [module.train_set[Draw(3, seed)].images for seed in (5, 5, 6)]
+    views = [module.train_set[Draw(3, seed)].image for seed in (5, 5, 6)]
     assert torch.equal(views[0], views[1])
     assert not torch.equal(views[0], views[2])
     assert torch.equal(before, torch.random.get_rng_state()), "augmentation leaves the model's random stream alone"

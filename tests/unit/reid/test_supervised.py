@@ -24,7 +24,7 @@ from diffreid_lightning.reid.backbone_export import BackboneExport
 from diffreid_lightning.reid.losses import BatchHardTriplet, LabelSmoothedCrossEntropy, ReIDLoss
 from diffreid_lightning.reid.lr_warmup import WarmUp
 from diffreid_lightning.reid.outputs import ReIDOutputs
-from diffreid_lightning.reid.person_images import PersonBatch, collate_persons
+from diffreid_lightning.reid.person_images import PersonBatch, PersonImage, collate_persons
 from diffreid_lightning.reid.supervised import SupervisedReID
 
 RATE = 3.5e-4
@@ -163,9 +163,7 @@ class FewPeople(LightningDataModule):
     def train_dataloader(self) -> DataLoader[PersonBatch]:
         generator = torch.Generator().manual_seed(0)
         images = torch.rand(4, 3, *SIZE, generator=generator)
-        labels = torch.tensor([0, 0, 1, 1])
-        is_query = torch.zeros(4, dtype=torch.bool)
-        rows = [PersonBatch(*row) for row in zip(images, labels, labels, torch.arange(4), is_query, strict=True)]
+        rows = [PersonImage(image, row // 2, row // 2, row, False) for row, image in enumerate(images)]
         return DataLoader(rows, batch_size=4, collate_fn=collate_persons)  # type: ignore[arg-type]
 
     test_dataloader = val_dataloader = predict_dataloader = train_dataloader
