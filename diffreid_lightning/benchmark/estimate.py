@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from diffreid_lightning.benchmark.grid_entries import Grid, Throughput
-from diffreid_lightning.benchmark.jobs import Job, configs_of
-from diffreid_lightning.config_files import leaves, merge_layers, split_config_flags
-from diffreid_lightning.storage.yaml_files import parse_yaml
+from diffreid_lightning.benchmark.jobs import Job, settings_of
 
 _EPOCHS, _LIMIT = "trainer.max_epochs", "trainer.limit_train_batches"
 _SAMPLER = "data.init_args.sampler.init_args"
@@ -87,30 +84,3 @@ def _batch_size(settings: Mapping[str, Any]) -> int:
 
 def _share(value: Any) -> float:
     return float(value) if isinstance(value, (int, float)) and 0 < value <= 1 else 1.0
-
-
-def settings_of(words: Sequence[str]) -> dict[str, Any]:
-    """Return the settings of a command that are written in its configs and flags, by dotted name.
-
-    Args:
-        words: the command; a flag without ``=`` has its value in the next word.
-    """
-    names, rest = split_config_flags(words)
-    nothing: dict[str, Any] = {}
-    found = dict(leaves(functools.reduce(merge_layers, configs_of(words[0], tuple(names)), nothing)))
-    for word, following in zip(rest, [*rest[1:], ""], strict=True):
-        flag, equals, value = word.partition("=")
-        if flag.startswith("--"):
-            name = flag.removeprefix("--")
-            for section in ("data", "model"):
-                if name.startswith(f"{section}.") and not name.startswith(f"{section}.init_args."):
-                    name = f"{section}.init_args.{name.removeprefix(f'{section}.')}"
-            found[name] = _plain(value if equals else following)
-    return found
-
-
-def _plain(text: str) -> Any:
-    try:
-        return parse_yaml(text)
-    except ValueError:
-        return text

@@ -16,9 +16,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from diffreid_lightning.benchmark.estimate import settings_of
 from diffreid_lightning.benchmark.grid_entries import Grid, Initialization, Preparation, Setting, name_of
-from diffreid_lightning.benchmark.jobs import FIRST_RUN, ROOT, Cell, Job, data_token, folder_of, key_of
+from diffreid_lightning.benchmark.jobs import FIRST_RUN, ROOT, Cell, Job, data_token, folder_of, key_of, settings_of
 from diffreid_lightning.errors import UserError, nearest
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from diffreid_lightning.benchmark.grid_entries import Split
-from diffreid_lightning.config_files import load_layers, split_config_flags
+from diffreid_lightning.config_files import leaves, load_layers, merge_layers, split_config_flags
 from diffreid_lightning.errors import UserError, did_you_mean, shorten
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.pipeline.fingerprints import vocabulary_hashes
 from diffreid_lightning.pipeline.graph import read_chain
+from diffreid_lightning.storage.yaml_files import parse_yaml
 
 #: stands in words for the folder of everything that is made
 ROOT = "<root>"
@@ -143,6 +144,33 @@ def configs_of(command: str, names: tuple[str, ...]) -> list[dict[str, Any]]:
     chain = read_chain(names, {})
     stages = {stage.name: [list(stage.words), stage.settings()] for stage in chain.stages}
     return [{"stages": stages, "variables": dict(chain.variables)}]
+
+
+def settings_of(words: Sequence[str]) -> dict[str, Any]:
+    """Return the settings of a command that are written in its configs and flags, by dotted name.
+
+    Args:
+        words: the command; a flag without ``=`` has its value in the next word.
+    """
+    names, rest = split_config_flags(words)
+    nothing: dict[str, Any] = {}
+    found = dict(leaves(functools.reduce(merge_layers, configs_of(words[0], tuple(names)), nothing)))
+    for word, following in zip(rest, [*rest[1:], ""], strict=True):
+        flag, equals, value = word.partition("=")
+        if flag.startswith("--"):
+            name = flag.removeprefix("--")
+            for section in ("data", "model"):
+                if name.startswith(f"{section}.") and not name.startswith(f"{section}.init_args."):
+                    name = f"{section}.init_args.{name.removeprefix(f'{section}.')}"
+            found[name] = _plain(value if equals else following)
+    return found
+
+
+def _plain(text: str) -> Any:
+    try:
+        return parse_yaml(text)
+    except ValueError:
+        return text
 
 
 def _list_hash(file: str) -> str:

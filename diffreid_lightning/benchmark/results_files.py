@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from diffreid_lightning.benchmark import table_forms
-from diffreid_lightning.benchmark.comparison import METRICS, Comparison, Entry, Outcome
+from diffreid_lightning.benchmark.comparison import METRICS, Comparison, Entry, Outcome, Row
 from diffreid_lightning.benchmark.grid_entries import Grid
 from diffreid_lightning.benchmark.paired_differences import paired_values
 from diffreid_lightning.storage.atomic import replace_file
@@ -94,6 +94,24 @@ def track_comparison(grid: Grid, comparison: Comparison) -> None:
     finish_tracking()
 
 
+def difference_bar(comparison: Comparison, row: Row, column: tuple[str, str], *, corrected: bool = True) -> Bar | None:
+    """Return the bar of a row's difference in mAP to its reference, None where there is none.
+
+    Args:
+        comparison: of all rows.
+        row: one of them.
+        column: setting and dataset.
+        corrected: the interval holds together with all others of the comparison, in place of alone.
+    """
+    entry = comparison.entries.get((row, column))
+    difference = None if entry is None else entry.differences.get("mAP")
+    if entry is None or difference is None:
+        return None
+    other = comparison.entries[comparison.references[row], column]
+    found = difference.together if corrected else difference.alone
+    return Bar(found.mean, found.low, found.high, paired_values(entry.values("mAP"), other.values("mAP")))
+
+
 def _lines(entry: Entry | None) -> str:
     """Write an entry in lines: each number, and its difference below it."""
     if entry is None or not entry.count("done"):
@@ -112,12 +130,7 @@ def _panels(comparison: Comparison) -> dict[str, dict[str, Bar]]:
     panels: dict[str, dict[str, Bar]] = {}
     for column in comparison.columns:
         for row in comparison.rows:
-            entry = comparison.entries.get((row, column))
-            difference = None if entry is None else entry.differences.get("mAP")
-            if entry is None or difference is None:
-                continue
-            other = comparison.entries[comparison.references[row], column]
-            values = paired_values(entry.values("mAP"), other.values("mAP"))
-            found = difference.together
-            panels.setdefault(": ".join(column), {})[row.title] = Bar(found.mean, found.low, found.high, values)
+            bar = difference_bar(comparison, row, column)
+            if bar is not None:
+                panels.setdefault(": ".join(column), {})[row.title] = bar
     return panels

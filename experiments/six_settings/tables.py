@@ -22,7 +22,8 @@ from diffreid_lightning.benchmark.grid_file import read_grid
 from diffreid_lightning.benchmark.job_records import Workplace
 from diffreid_lightning.benchmark.jobs import Cell
 from diffreid_lightning.benchmark.outcomes import read_outcomes
-from diffreid_lightning.benchmark.paired_differences import Interval, interval, paired_values
+from diffreid_lightning.benchmark.paired_differences import Interval, interval
+from diffreid_lightning.benchmark.results_files import difference_bar
 from diffreid_lightning.storage.atomic import replace_file
 from diffreid_lightning.visualization.interval_plot import Bar, save_intervals
 from experiments.instruments.report import table
@@ -124,16 +125,10 @@ def panels_of(comparisons: Sequence[Comparison], row: Row) -> dict[str, dict[str
     """Return the bars of a row's differences by column and rival."""
     panels: dict[str, dict[str, Bar]] = {}
     for comparison in comparisons:
-        rival = comparison.references[row]
         for column in comparison.columns:
-            entry, other = comparison.entries.get((row, column)), comparison.entries.get((rival, column))
-            if entry is None or other is None or "mAP" not in entry.differences:
-                continue
-            found = entry.differences["mAP"].alone
-            values = paired_values(entry.values("mAP"), other.values("mAP"))
-            panels.setdefault(": ".join(column), {})[f"to {rival.label}"] = Bar(
-                found.mean, found.low, found.high, values
-            )
+            bar = difference_bar(comparison, row, column, corrected=False)
+            if bar is not None:
+                panels.setdefault(": ".join(column), {})[f"to {comparison.references[row].label}"] = bar
     return panels
 
 
