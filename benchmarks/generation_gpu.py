@@ -199,12 +199,14 @@ def run(given: argparse.Namespace) -> None:
         image_size=(256, 128),
         steps=given.steps,
         guidance=5.0,
+        guidance_interval=tuple(given.interval),
         diversity=strategy(given.diversity),
         dtype="bfloat16",
     )
     module = module.cuda()
     if given.compile:
         module.unet.compile()
+        module.vae.decoder.compile()
     device = torch.cuda.get_device_name()
     found = measure(module, device, given.batch_size, given.rounds, given.peak or peak_of(device))
     print(report(found))
@@ -217,9 +219,12 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, default=Path("runs/benchmarks/generation_gpu"), help="weights, results")
     parser.add_argument("--batch-size", type=int, default=64, help="images at a time")
     parser.add_argument("--steps", type=int, default=25, help="of the sampler")
+    parser.add_argument(
+        "--interval", type=float, nargs=2, default=(0.0, 1.0), help="part of the steps in which the prompt guides"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="batches that are timed, after one that is not")
     parser.add_argument("--diversity", choices=("none", "composed"), default="none", help="strategy of diversity")
-    parser.add_argument("--compile", action="store_true", help="compile the denoiser first")
+    parser.add_argument("--compile", action="store_true", help="compile the denoiser and the decoder")
     parser.add_argument("--peak", type=float, default=None, help="of the device in TFLOP/s, where it is not known")
     return run_script(run, parser.parse_args(args))
 

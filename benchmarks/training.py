@@ -1,14 +1,15 @@
 """Measure the time of a training step: ``fit`` beside a bare PyTorch loop and beside torchreid's trainer.
 
     python -m benchmarks.training [--backbone resnet50 --height 256 --width 128 --batch 16] [--peers] [--rounds 3]
+    python -m benchmarks.training --batch 256 --precision bf16-mixed --compile --workers 14 --warm-up 40 --steps 60
 
 prints a Markdown table. All rows train the same network (backbone, BNNeck, classifier) with the same losses and Adam on
-the same images of MiniPerson. ``fit`` is the command line with its default callbacks and loggers (W&B offline); the
-bare loop draws from the same data module. torchreid's row is its own engine, data manager, sampler, transforms and
-losses around the network, on the same images in Market-1501's layout. Kept images are decoded in the first epoch, which
-the warm-up has to hold. Every measurement is a process of its own, the
-rows alternate over the rounds, and the steps before ``--warm-up`` do not count. A ratio is the median of the rounds'
-ratios.
+the same images of MiniPerson, on the GPU where there is one. ``fit`` is the command line with its default callbacks and
+loggers (W&B offline); the bare loop draws from the same data module, the synthetic row from one batch that lies on the
+device. torchreid's row is its own engine, data manager, sampler, transforms and losses around the network, on the same
+images in Market-1501's layout, in single precision on the CPU. Kept images are decoded in the first epoch, which the
+warm-up has to hold. Every measurement is a process of its own, the rows alternate over the rounds, and the steps before
+``--warm-up`` do not count. A ratio is the median of the rounds' ratios.
 
 ``--peers`` adds torchreid (0.2.5, PyPI). It asks for packages that training does not use and that are replaced by empty
 modules here, so put the bare package beside this one: ``pip install --no-deps torchreid``.
@@ -17,67 +18,31 @@ modules here, so put the bare package beside this one: ``pip install --no-deps t
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
-import platform
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
+from benchmarks.step_clock import Clock, clock_words, measure_in_turn, table
 from diffreid_lightning.cli import main as command_line
 from diffreid_lightning.datasets.market_export import export_market1501
+from diffreid_lightning.devices import fastest_device
 from diffreid_lightning.registry import MiniPerson, PKSampler, ReIDDataModule, SupervisedReID, TrainView
 from diffreid_lightning.reid.losses import batch_hard_triplet
+from diffreid_lightning.reid.person_images import PersonBatch
+from experiments.instruments.devices import device_name
 
 IDENTITIES = 4
 RATE = 3.5e-4
-
-
-class Clock:
-    """Print the seconds of a step, from the end of the warm-up to the end of the last batch.
-
-    Args:
-        warm_up: steps that do not count.
-        steps: steps that do.
-    """
-
-    def __init__(self, warm_up: int, steps: int) -> None:
-        self.warm_up = warm_up
-        self.steps = steps
-        self._done = 0
-        self._begun = 0.0
-
-    def step_done(self) -> bool:
-        """Look at the clock after a step; return true after the last one, whose result is printed."""
-        self._done += 1
-        if self._done == self.warm_up:
-            self._begun = time.perf_counter()
-        if self._done < self.warm_up + self.steps:
-            return False
-        print(json.dumps({"seconds": (time.perf_counter() - self._begun) / self.steps}), flush=True)
-        return True
-
-
-class StepClock(Callback):
-    """Measure the steps of a trainer; see :class:`Clock`."""
-
-    def __init__(self, warm_up: int, steps: int) -> None:
-        self.clock = Clock(warm_up, steps)
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Look at the clock."""
-        self.clock.step_done()
 
 
 def fit(arguments: argparse.Namespace, *more: str) -> None:
@@ -92,12 +57,9 @@ def fit(arguments: argparse.Namespace, *more: str) -> None:
         f"--model.backbone={arguments.backbone}",
         "--model.pooling=avg",
         f"--model.optimizer.lr={RATE}",
-        "--trainer.max_epochs=1000",
-        f"--trainer.max_steps={arguments.warm_up + arguments.steps}",
-        "--trainer.check_val_every_n_epoch=null",
-        "--trainer.callbacks+=benchmarks.training.StepClock",
-        f"--trainer.callbacks.warm_up={arguments.warm_up}",
-        f"--trainer.callbacks.steps={arguments.steps}",
+        *clock_words(arguments.warm_up, arguments.steps),
+        f"--trainer.precision={arguments.precision}",
+        *(["--trainer.callbacks+=CompileBackbone"] if arguments.compile else []),
     ]
     command_line(["fit", "--test_with=none", *words, *more])
 
@@ -122,8 +84,13 @@ class _Network(nn.Module):
         return self.classifier(self.neck(features)), features
 
 
-def bare_loop(arguments: argparse.Namespace) -> None:
-    """Measure a loop with nothing but forward, backward and step."""
+def bare_loop(arguments: argparse.Namespace, *, synthetic: bool = False) -> None:
+    """Measure a loop with nothing but forward, backward and step.
+
+    Args:
+        arguments: of the command.
+        synthetic: train on one batch over and over, which lies on the device.
+    """
     data = ReIDDataModule(
         "miniperson",
         image_size=(arguments.height, arguments.width),
@@ -131,19 +98,31 @@ def bare_loop(arguments: argparse.Namespace) -> None:
         train_view=TrainView(),
         num_workers=arguments.workers,
     )
-    model = network(arguments, data.num_identities).train()
+    device = fastest_device()
+    model = network(arguments, data.num_identities).train().to(device)
+    if arguments.compile:
+        model.backbone.compile()
     optimizer = torch.optim.Adam(model.parameters(), lr=RATE, weight_decay=5e-4)
     clock = Clock(arguments.warm_up, arguments.steps)
-    while True:
-        for batch in data.train_dataloader():
-            logits, features = model(batch.images.float().div_(255))
-            loss = F.cross_entropy(logits, batch.labels, label_smoothing=0.1)
-            loss = loss + batch_hard_triplet(features, batch.labels)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            if clock.step_done():
-                return
+    for batch in _batches(data, device, synthetic):
+        with torch.autocast(device.type, torch.bfloat16, enabled=arguments.precision == "bf16-mixed"):
+            logits, features = model(batch.images.to(device, non_blocking=True).float().div_(255))
+            labels = batch.labels.to(device, non_blocking=True)
+            loss = F.cross_entropy(logits, labels, label_smoothing=0.1)
+        loss = loss + batch_hard_triplet(features.float(), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if clock.step_done():
+            return
+
+
+def _batches(data: ReIDDataModule, device: torch.device, synthetic: bool) -> Iterable[PersonBatch]:
+    """Return batches without end."""
+    if not synthetic:
+        return itertools.chain.from_iterable(data.train_dataloader() for _ in itertools.count())
+    first: PersonBatch = next(iter(data.train_dataloader()))
+    return itertools.repeat(first._replace(images=first.images.to(device), labels=first.labels.to(device)))
 
 
 def torchreid_engine(arguments: argparse.Namespace) -> None:
@@ -206,43 +185,18 @@ def _count_steps(engine: Any, arguments: argparse.Namespace) -> None:
 
 ROWS: dict[str, Callable[[argparse.Namespace], None]] = {
     "bare": bare_loop,
+    "synthetic": lambda arguments: bare_loop(arguments, synthetic=True),
     "fit": fit,
     "kept": lambda arguments: fit(arguments, "--data.cache_images=true"),
     "torchreid": torchreid_engine,
 }
 NAMES = {
-    "bare": "bare PyTorch loop",
+    "bare": "the bare PyTorch loop",
+    "synthetic": "the same on one batch that lies on the device",
     "fit": "**fit**",
     "kept": "**fit**, `--data.cache_images true`",
     "torchreid": "torchreid",
 }
-
-
-def measure(row: str, words: list[str]) -> dict[str, Any]:
-    """Run one row in a process of its own and an empty folder."""
-    with tempfile.TemporaryDirectory() as folder:
-        environment = {
-            **os.environ,
-            "WANDB_MODE": "offline",
-            "PYTHONPATH": os.pathsep.join([str(Path.cwd()), *sys.path]),
-        }
-        words = [sys.executable, "-m", "benchmarks.training", "--row", row, *words]
-        done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    results = [json.loads(line) for line in done.stdout.splitlines() if line.startswith(("{",))]
-    if not results:
-        raise RuntimeError(f"{row} printed no result:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
-    found: dict[str, Any] = results[0]
-    return found
-
-
-def table(seconds: dict[str, list[float]]) -> list[str]:
-    """Format seconds and ratios of all rows as Markdown."""
-    lines = ["| | ms a step, median (least to most) | × the bare loop |", "|---|---|---|"]
-    for row, values in seconds.items():
-        ratio = statistics.median(value / bare for value, bare in zip(values, seconds["bare"], strict=True))
-        spread = f"{1000 * min(values):.0f} to {1000 * max(values):.0f}"
-        lines.append(f"| {NAMES[row]} | {1000 * statistics.median(values):.0f} ({spread}) | {ratio:.2f} |")
-    return lines
 
 
 def main() -> None:
@@ -256,29 +210,25 @@ def main() -> None:
     parser.add_argument("--warm-up", type=int, default=3)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--precision", choices=("32-true", "bf16-mixed"), default="32-true")
+    parser.add_argument("--compile", action="store_true", help="compile the backbone of all rows but torchreid's")
     parser.add_argument("--peers", action="store_true", help="add torchreid's trainer")
     parser.add_argument("--row", choices=ROWS, help="measure this row alone, in this process, and print JSON")
     arguments = parser.parse_args()
     if arguments.row:
         ROWS[arguments.row](arguments)
         return
-    given = ("backbone", "height", "width", "batch", "workers", "warm_up", "steps")
+    given = ("backbone", "height", "width", "batch", "workers", "warm_up", "steps", "precision")
     words = [f"--{name.replace('_', '-')}={getattr(arguments, name)}" for name in given]
+    words += ["--compile"] if arguments.compile else []
     print(
-        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}; "
-        f"{arguments.backbone}, {arguments.height}×{arguments.width}, batches of {arguments.batch}"
+        f"{device_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}; {arguments.backbone}, "
+        f"{arguments.height}×{arguments.width}, batches of {arguments.batch}, {arguments.precision}"
+        f"{', compiled' if arguments.compile else ''}"
     )
-    rows = [row for row in ROWS if arguments.peers or row != "torchreid"]
-    seconds: dict[str, list[float]] = {row: [] for row in rows}
-    for _ in range(arguments.rounds):
-        for row in list(seconds):
-            found = measure(row, words)
-            if "error" in found:
-                print(f"{NAMES[row]}: {found['error']}")
-                del seconds[row]
-            else:
-                seconds[row].append(found["seconds"])
-    print("\n".join(table(seconds)))
+    names = {row: name for row, name in NAMES.items() if arguments.peers or row != "torchreid"}
+    seconds = measure_in_turn("benchmarks.training", names, words, arguments.rounds)
+    print("\n".join(table(seconds, NAMES, "bare", arguments.batch)))
 
 
 if __name__ == "__main__":

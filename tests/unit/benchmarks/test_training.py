@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.training import ROWS, main, table
+from benchmarks.training import main
 
 
-@pytest.mark.parametrize("row", ["bare", "fit", "kept"])
+@pytest.mark.parametrize("row", ["bare", "synthetic", "fit", "kept"])
 def test_a_row_prints_the_seconds_of_a_step(
     row: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -21,9 +21,3 @@ def test_a_row_prints_the_seconds_of_a_step(
     main()
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
     assert len(lines) == 1 and json.loads(lines[0])["seconds"] > 0
-
-
-def test_a_ratio_is_taken_within_a_round() -> None:
-    assert set(ROWS) == {"bare", "fit", "kept", "torchreid"}
-    rows = table({"bare": [1.0, 2.0, 4.0], "fit": [1.1, 4.0, 4.4]})
-    assert rows[-1].split(" | ")[1:] == ["4000 (1100 to 4400)", "1.10 |"]
