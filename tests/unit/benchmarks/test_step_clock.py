@@ -1,4 +1,4 @@
-"""The clock of training benchmarks: ratios are those of rows that ran side by side, and a row that cannot run is named."""
+"""The clock of training benchmarks: ratios are those of rows side by side, and a row that cannot run is named."""
 
 from __future__ import annotations
 
