@@ -19,7 +19,7 @@ Command = Callable[..., int]
 
 _LAID_OVER = (
     "benchmark/imagenet_rows",
-    *(f"experiments/evidence/{name}.yaml" for name in ("rows", "world_rows")),
+    *(f"experiments/evidence/{name}.yaml" for name in ("rows", "scaling", "world_rows")),
     *(
         f"experiments/filtering/{name}.yaml"
         for name in ("selections", "label_noise", "joint_training", "bold_generator")
