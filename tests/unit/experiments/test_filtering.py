@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from diffreid_lightning.benchmark.comparison import Outcome
 from diffreid_lightning.benchmark.expansion import expand
 from diffreid_lightning.benchmark.grid_file import read_grid
+from diffreid_lightning.benchmark.jobs import Cell
 from diffreid_lightning.datasets import open_dataset
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.filtering.rules import Selection
@@ -16,6 +18,7 @@ from diffreid_lightning.manifest.manifest import Manifest
 from experiments.filtering.equal_count import EqualCount
 from experiments.filtering.label_noise import LabelNoise, exchange_labels
 from experiments.filtering.recovered import right_share
+from experiments.filtering.row_differences import differences
 from tests.fixtures.dataset_layouts import write_market1501
 
 FILTERING = Path(__file__).parents[3] / "experiments" / "filtering"
@@ -106,3 +109,20 @@ def test_joint_training_has_real_and_generated_images_in_every_row_but_one(tmp_p
         if job.cell is not None
     }
     assert lists.pop("real images alone") == 0 and set(lists.values()) == {1}
+
+
+def test_rows_are_compared_on_the_seeds_and_columns_that_both_have() -> None:
+    def outcome(row: str, dataset: str, seed: int, precisions: list[float]) -> Outcome:
+        people = {str(number): np.array([value]) for number, value in enumerate(precisions)}
+        cell = Cell(row, "as it is", dataset, None, seed)
+        return Outcome(cell, "done", {"mAP": float(np.mean(precisions))}, people=people)
+
+    outcomes = [
+        outcome("a", "campus", 0, [60.0, 80.0, 70.0]),
+        outcome("a", "campus", 1, [0.0, 0.0, 0.0]),
+        outcome("a", "station", 0, [10.0, 10.0, 10.0]),
+        outcome("b", "campus", 0, [50.0, 70.0, 60.0]),
+    ]
+    lines = list(differences(outcomes, "a", "b"))
+    assert lines == [["as it is", "campus", 1, "+10.0", "+10.0 to +10.0"]]
+    assert not list(differences(outcomes, "b", "c"))
