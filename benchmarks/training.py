@@ -4,12 +4,12 @@
     python -m benchmarks.training --batch 256 --precision bf16-mixed --compile --workers 14 --warm-up 40 --steps 60
 
 prints a Markdown table. All rows train the same network (backbone, BNNeck, classifier) with the same losses and Adam on
-the same images of MiniPerson, on the GPU where there is one. ``fit`` is the command line with its default callbacks and
-loggers (W&B offline); the bare loop draws from the same data module, the synthetic row from one batch that lies on the
-device. torchreid's row is its own engine, data manager, sampler, transforms and losses around the network, on the same
-images in Market-1501's layout, in single precision on the CPU. Kept images are decoded in the first epoch, which the
-warm-up has to hold. Every measurement is a process of its own, the rows alternate over the rounds, and the steps before
-``--warm-up`` do not count. A ratio is the median of the rounds' ratios.
+the same JPEG files of MiniPerson in Market-1501's layout, on the GPU where there is one. ``fit`` is the command line
+with its default callbacks and loggers (W&B offline); the bare loop draws from the same data module, the synthetic row
+from one batch that lies on the device. torchreid's row is its own engine, data manager, sampler, transforms and losses
+around the network, in single precision on the CPU. Kept images are decoded in the first epoch, which the warm-up has to
+hold. Every measurement is a process of its own, the rows alternate over the rounds, and the steps before ``--warm-up``
+do not count. A ratio is the median of the rounds' ratios.
 
 ``--peers`` adds torchreid (0.2.5, PyPI). It asks for packages that training does not use and that are replaced by empty
 modules here, so put the bare package beside this one: ``pip install --no-deps torchreid``.
@@ -45,10 +45,23 @@ IDENTITIES = 4
 RATE = 3.5e-4
 
 
+def market_of(root: Path) -> Path:
+    """Return the place of Market-1501 below a root, as torchreid expects it."""
+    return root / "market1501" / "Market-1501-v15.09.15"
+
+
+def write_images(root: Path) -> None:
+    """Write MiniPerson in Market-1501's layout, unless it is there."""
+    if not market_of(root).is_dir():
+        market_of(root).parent.mkdir(parents=True, exist_ok=True)
+        export_market1501(MiniPerson("campus").manifest(), market_of(root))
+
+
 def fit(arguments: argparse.Namespace, *more: str) -> None:
     """Measure the command line."""
     per_identity = arguments.batch // IDENTITIES
     words = [
+        f"--data.train={market_of(arguments.data)}",
         f"--data.image_size=[{arguments.height},{arguments.width}]",
         f"--data.num_workers={arguments.workers}",
         f"--data.sampler.init_args.identities_per_batch={IDENTITIES}",
@@ -92,7 +105,7 @@ def bare_loop(arguments: argparse.Namespace, *, synthetic: bool = False) -> None
         synthetic: train on one batch over and over, which lies on the device.
     """
     data = ReIDDataModule(
-        "miniperson",
+        str(market_of(arguments.data)),
         image_size=(arguments.height, arguments.width),
         sampler=lambda labels: PKSampler(labels, IDENTITIES, arguments.batch // IDENTITIES),
         train_view=TrainView(),
@@ -138,11 +151,8 @@ def torchreid_engine(arguments: argparse.Namespace) -> None:
         print(json.dumps({"error": f"not run: {error}"}))
         return
     with tempfile.TemporaryDirectory() as folder:
-        market = Path(folder) / "market1501" / "Market-1501-v15.09.15"
-        market.parent.mkdir()
-        export_market1501(MiniPerson("campus").manifest(), market)
         manager = reid.data.ImageDataManager(
-            root=folder,
+            root=str(arguments.data),
             sources="market1501",
             height=arguments.height,
             width=arguments.width,
@@ -202,6 +212,7 @@ NAMES = {
 def main() -> None:
     """Run the benchmark, or one row of it."""
     parser = argparse.ArgumentParser(description="Time of a training step beside a bare loop and torchreid.")
+    parser.add_argument("--data", type=Path, default=Path("runs/benchmarks/training"), help="where images are written")
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--height", type=int, default=256)
     parser.add_argument("--width", type=int, default=128)
@@ -215,10 +226,12 @@ def main() -> None:
     parser.add_argument("--peers", action="store_true", help="add torchreid's trainer")
     parser.add_argument("--row", choices=ROWS, help="measure this row alone, in this process, and print JSON")
     arguments = parser.parse_args()
+    arguments.data = arguments.data.resolve()
+    write_images(arguments.data)
     if arguments.row:
         ROWS[arguments.row](arguments)
         return
-    given = ("backbone", "height", "width", "batch", "workers", "warm_up", "steps", "precision")
+    given = ("data", "backbone", "height", "width", "batch", "workers", "warm_up", "steps", "precision")
     words = [f"--{name.replace('_', '-')}={getattr(arguments, name)}" for name in given]
     words += ["--compile"] if arguments.compile else []
     print(
