@@ -8,10 +8,18 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
-from diffreid_lightning.backbones import registered_by, save_backbone
+from diffreid_lightning.backbones import Backbone, BNNeck, registered_by, save_backbone
 from diffreid_lightning.backbones.weight_provenance import initialization_record
 from diffreid_lightning.reid.base import ReIDModule
 from diffreid_lightning.training.trainer_parts import datamodule_of
+
+
+def exported_network(module: LightningModule) -> tuple[Backbone, BNNeck | None] | None:
+    """Return the backbone of a module, and its neck where it is a Re-ID module; None if it has none."""
+    if isinstance(module, ReIDModule):
+        return module.network
+    backbone = getattr(module, "backbone", None)
+    return (backbone, None) if isinstance(backbone, Backbone) else None
 
 
 class BackboneExport(Callback):
@@ -21,7 +29,8 @@ class BackboneExport(Callback):
     included, and timm opens it once ``diffreid_lightning.backbones`` is imported.
 
     The weights are those of the last epoch. The folder says where they come from: training manifests by content hash,
-    architecture, stride, pooling, input size, mean and std; ``--model.init_from`` applies all of it again.
+    architecture, stride, pooling, input size, mean and std; ``--model.init_from`` applies all of it again. A module of
+    your own is exported if its attribute ``backbone`` is a :class:`~diffreid_lightning.backbones.Backbone`.
 
     Args:
         folder: name of the folder inside the run folder.
@@ -32,13 +41,10 @@ class BackboneExport(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the folder on rank zero."""
-        if (
-            not trainer.is_global_zero
-            or getattr(trainer, "fast_dev_run", False)
-            or not isinstance(pl_module, ReIDModule)
-        ):
+        trained = exported_network(pl_module)
+        if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False) or trained is None:
             return
-        backbone, neck = pl_module.network
+        backbone, neck = trained
         if trainer.global_step == 0:
             rank_zero_info("No backbone is saved: the training ended before its first step.")
             return

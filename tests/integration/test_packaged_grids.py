@@ -25,6 +25,8 @@ _LAID_OVER = (
         for name in ("selections", "label_noise", "joint_training", "bold_generator")
     ),
 )
+EVIDENCE = Path(__file__).parents[2] / "experiments" / "evidence"
+
 GRIDS = [("benchmark/quick",), ("benchmark/miniperson",), ("benchmark/paper",)]
 GRIDS += [("benchmark/miniperson", more) for more in _LAID_OVER]
 
@@ -59,3 +61,24 @@ def essence(words: list[str], root: Path) -> list[str]:
     left_out = ("--trainer.default_root_dir=", "--seed_everything=", "--model.init_from=")
     kept = [word for word in words if not word.startswith(left_out)]
     return [re.sub(rf"{re.escape(str(root))}/(made|cells)[^\s\"']*", "somewhere", word) for word in kept]
+
+
+def test_momentum_contrast_leaves_a_backbone_for_its_row(command: Command, market: Path, tmp_path: Path) -> None:
+    pytest.importorskip("lightly")
+    folder = tmp_path / "made"
+    words = [
+        "--config",
+        "stages/pretrain",
+        "--config",
+        str(EVIDENCE / "self_supervised.yaml"),
+        f"--data.train={market}",
+    ]
+    few = [
+        "--data.num_workers=0",
+        "--trainer.limit_train_batches=1",
+        "--trainer.max_epochs=1",
+        "--trainer.logger=false",
+    ]
+    sizes = ["--data.image_size=[64,32]", "--data.sampler.batch_size=4", "--model.memory=8"]
+    assert command("fit", *words, *few, *sizes, f"--trainer.default_root_dir={folder}") == 0
+    assert (folder / "fit-001" / "backbone" / "config.json").is_file()

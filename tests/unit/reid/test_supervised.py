@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
 from torch.utils.data import DataLoader
@@ -400,6 +400,36 @@ def test_a_network_that_was_not_trained_is_not_exported(tmp_path: Path) -> None:
     untrained: Any = SimpleNamespace(is_global_zero=True, global_step=0, default_root_dir=str(tmp_path))
     BackboneExport().on_fit_end(untrained, module)
     assert not list(tmp_path.iterdir())
+
+
+class OwnModule(LightningModule):
+    """A user's module around a backbone of the package."""
+
+    def __init__(self, backbone: torch.nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=1e-2)
+
+    def training_step(self, batch: PersonBatch, batch_idx: int) -> torch.Tensor:
+        loss: torch.Tensor = self.backbone(batch.images).square().mean()
+        return loss
+
+
+def test_the_backbone_of_a_users_module_is_exported_too(tmp_path: Path) -> None:
+    module = OwnModule(Backbone("test_resnet", image_size=SIZE))
+    trainer(tmp_path, callbacks=[BackboneExport()]).fit(module, FewPeople())
+    started = SupervisedReID("test_resnet", image_size=SIZE, init_from=str(tmp_path / "backbone")).eval()
+    started.setup("test")
+    images = torch.rand(2, 3, *SIZE)
+    with torch.no_grad():
+        assert torch.equal(started.backbone(images), module.backbone.eval()(images))
+    other = tmp_path / "other"
+    trainer(other, callbacks=[BackboneExport()]).fit(
+        OwnModule(nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE[0] * SIZE[1], 2))), FewPeople()
+    )
+    assert not (other / "backbone").exists(), "a network of another kind is not exported"
 
 
 def test_a_trained_network_is_loaded_without_a_trainer(tmp_path: Path) -> None:
