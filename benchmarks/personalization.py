@@ -5,11 +5,12 @@
     python -m benchmarks.personalization --model sd15 --height 256 --width 128 --batch 32 --precision bf16-mixed
 
 prints a Markdown table. The rows train a LoRA of the same rank on the same captioned images with AdamW. The loop does
-what diffusers' example of text-to-image LoRA training does: a loader process decodes and tokenizes, every step encodes
-its images by the autoencoder and its captions by the text encoder, frozen weights are in the lower precision, gradients
-are clipped. ``fit`` is ``stages/personalize`` without prior images, whose cost would be the same on both sides: latents
-are encoded once, before the clock starts, and gradients go through the text encoder, because two vectors of every
-person are trained as well; its callbacks and loggers are the default ones (W&B offline). ``sd15`` is the architecture
+what diffusers' example of text-to-image LoRA training does: loader processes decode and tokenize, every step encodes
+its images by the autoencoder and its captions by the text encoder, frozen weights are in the lower precision, the
+denoiser runs under autocast, gradients are clipped. Its synthetic row has one batch of images over and over. ``fit`` is
+``stages/personalize`` without prior images, whose cost would be the same on both sides: latents are encoded once,
+before the clock starts, and gradients go through the text encoder, because two vectors of every person are trained as
+well; its callbacks and loggers are the default ones (W&B offline, where it is installed). ``sd15`` is the architecture
 of Stable Diffusion 1.5 with random weights. Every measurement is a process of its own, the rows alternate over the
 rounds, and a ratio is the median of the rounds' ratios.
 """
@@ -19,7 +20,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ from experiments.instruments.devices import device_name
 from experiments.instruments.script import run_script
 
 RATE = 1e-4
+Batch = tuple[Tensor, Tensor]
 _TARGETS = ["to_k", "to_q", "to_v", "to_out.0"]
 
 
@@ -81,8 +83,13 @@ class CaptionedImages(Dataset[tuple[Tensor, Tensor]]):
         return self.transform(self.rows.image(row)), torch.tensor(words["input_ids"])
 
 
-def stock_loop(arguments: argparse.Namespace) -> None:
-    """Measure a loop as diffusers' example has it."""
+def stock_loop(arguments: argparse.Namespace, *, synthetic: bool = False) -> None:
+    """Measure a loop as diffusers' example has it.
+
+    Args:
+        arguments: of the command.
+        synthetic: train on the first batch over and over, so that nothing is decoded.
+    """
     device = fastest_device()
     frozen = torch.bfloat16 if arguments.precision == "bf16-mixed" else torch.float32
     pipeline = load_pipeline(locate_pipeline(arguments.model))
@@ -100,18 +107,27 @@ def stock_loop(arguments: argparse.Namespace) -> None:
     schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
     scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
     images = CaptionedImages(_captioned(arguments.captions), pipeline.tokenizer, (arguments.height, arguments.width))
-    loader = DataLoader(images, arguments.batch, shuffle=True, num_workers=1, drop_last=True)
+    loader = DataLoader(
+        images,
+        arguments.batch,
+        shuffle=True,
+        num_workers=arguments.workers,
+        persistent_workers=arguments.workers > 0,
+        pin_memory=device.type == "cuda",
+        drop_last=True,
+    )
+    batches = itertools.repeat(next(iter(loader))) if synthetic else _without_end(loader)
     clock = Clock(arguments.warm_up, arguments.steps)
-    for pictures, tokens in itertools.chain.from_iterable(itertools.repeat(loader)):
-        with torch.autocast(device.type, torch.bfloat16, enabled=frozen != torch.float32):
+    for pictures, tokens in batches:
+        with torch.no_grad():
             latents = vae.encode(pictures.to(device, frozen)).latent_dist.sample() * vae.config.scaling_factor
-            noise = torch.randn_like(latents)
-            timesteps = torch.randint(0, scheduler.config.num_train_timesteps, (len(latents),), device=device).long()
-            noisy = scheduler.add_noise(latents, noise, timesteps)
             states = text_encoder(tokens.to(device), return_dict=False)[0]
+        noise = torch.randn_like(latents)
+        timesteps = torch.randint(0, scheduler.config.num_train_timesteps, (len(latents),), device=device).long()
+        noisy = scheduler.add_noise(latents, noise, timesteps)
+        with torch.autocast(device.type, torch.bfloat16, enabled=frozen != torch.float32):
             predicted = unet(noisy, timesteps, states, return_dict=False)[0]
-            wanted = _target(scheduler, latents, noise, timesteps)
-            loss = F.mse_loss(predicted.float(), wanted.float(), reduction="mean")
+        loss = F.mse_loss(predicted.float(), _target(scheduler, latents, noise, timesteps).float())
         loss.backward()
         torch.nn.utils.clip_grad_norm_(learnt, 1.0)
         optimizer.step()
@@ -119,6 +135,10 @@ def stock_loop(arguments: argparse.Namespace) -> None:
         optimizer.zero_grad()
         if clock.step_done():
             return
+
+
+def _without_end(loader: Iterable[Batch]) -> Iterable[Batch]:
+    return itertools.chain.from_iterable(itertools.repeat(loader))
 
 
 def _target(scheduler: Any, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
@@ -141,7 +161,7 @@ def fit(arguments: argparse.Namespace, *more: str) -> None:
         f"--data.image_size=[{arguments.height},{arguments.width}]",
         f"--data.batch_size={arguments.batch}",
         "--data.prior=null",
-        "--data.cache_dir=latents",
+        f"--data.cache_dir={arguments.work / 'latents'}",
         f"--model.model={arguments.model}",
         f"--model.fine_tuning.rank={arguments.rank}",
         f"--model.optimizer.lr={RATE}",
@@ -154,6 +174,7 @@ def fit(arguments: argparse.Namespace, *more: str) -> None:
 
 ROWS: dict[str, Callable[[argparse.Namespace], None]] = {
     "stock": stock_loop,
+    "synthetic": lambda arguments: stock_loop(arguments, synthetic=True),
     "fit": fit,
     "compiled": lambda arguments: fit(
         arguments, "--trainer.callbacks+=CompileBackbone", "--trainer.callbacks.networks=[unet]"
@@ -161,6 +182,7 @@ ROWS: dict[str, Callable[[argparse.Namespace], None]] = {
 }
 NAMES = {
     "stock": "a loop as in diffusers' example",
+    "synthetic": "the same on one batch",
     "fit": "**fit**",
     "compiled": "**fit**, the denoiser compiled",
 }
@@ -180,13 +202,28 @@ def run(given: argparse.Namespace) -> None:
             found="no metadata.parquet",
             remedy=f"run: python -m diffreid_lightning pipeline --root {given.root} --until caption",
         )
+    given.root, given.work = given.root.resolve(), given.work.resolve()
     if given.model == "sd15":
-        given.model = str(write_random(SD15, given.work.resolve()))
+        given.model = str(write_random(SD15, given.work))
+    elif Path(given.model).exists():
+        given.model = str(Path(given.model).resolve())  # rows run in folders of their own
     if given.row:
         ROWS[given.row](given)
         return
-    words = [f"--root={Path(given.root).resolve()}", f"--work={given.work.resolve()}"]
-    for name in ("model", "height", "width", "batch", "rank", "precision", "warm_up", "steps"):
+    words = []
+    for name in (
+        "root",
+        "work",
+        "model",
+        "height",
+        "width",
+        "batch",
+        "workers",
+        "rank",
+        "precision",
+        "warm_up",
+        "steps",
+    ):
         words.append(f"--{name.replace('_', '-')}={getattr(given, name)}")
     print(
         f"{device_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}; {given.height}×{given.width}, "
@@ -206,6 +243,7 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--height", type=int, default=128)
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--batch", type=int, default=20)
+    parser.add_argument("--workers", type=int, default=1, help="processes of the loop's loader")
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--precision", choices=("32-true", "bf16-mixed"), default="32-true")
     parser.add_argument("--compile", action="store_true", help="add a row with the denoiser compiled")

@@ -10,6 +10,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from operator import truediv
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +59,9 @@ class StepClock(Callback):
 
 
 def clock_words(warm_up: int, steps: int) -> list[str]:
-    """Return the flags that make ``fit`` measure so many steps and end."""
+    """Return the flags that make ``fit`` measure so many steps and end, without a logger that is not installed."""
     return [
+        *([] if find_spec("wandb") else ["--trainer.logger=false"]),
         "--trainer.max_epochs=1000",
         f"--trainer.max_steps={warm_up + steps}",
         "--trainer.check_val_every_n_epoch=null",
@@ -69,10 +72,10 @@ def clock_words(warm_up: int, steps: int) -> list[str]:
 
 
 def measure(module: str, row: str, words: Sequence[str]) -> dict[str, Any]:
-    """Run ``python -m module --row row`` in a process of its own and an empty folder; return what it printed.
+    """Run ``python -m module --row row`` in a process of its own and an empty folder.
 
-    Raises:
-        RuntimeError: it printed no result.
+    Returns:
+        What it printed: its ``seconds``, or the ``error`` that kept it from being measured.
     """
     with tempfile.TemporaryDirectory() as folder:
         environment = {
@@ -84,13 +87,13 @@ def measure(module: str, row: str, words: Sequence[str]) -> dict[str, Any]:
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     results = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     if not results:
-        raise RuntimeError(f"{row} printed no result:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+        return {"error": f"it printed no result, exit code {done.returncode}:\n{(done.stdout + done.stderr)[-2000:]}"}
     found: dict[str, Any] = results[0]
     return found
 
 
 def measure_in_turn(module: str, names: Mapping[str, str], words: Sequence[str], rounds: int) -> dict[str, list[float]]:
-    """Measure rows one after another, so many times over; one that cannot run here is named and left out.
+    """Measure rows one after another, so many times over; one that fails is named and left out, each result printed.
 
     Args:
         module: the benchmark.
@@ -110,6 +113,7 @@ def measure_in_turn(module: str, names: Mapping[str, str], words: Sequence[str],
                 del seconds[row]
             else:
                 seconds[row].append(found["seconds"])
+                print(f"{names[row]}: {1000 * found['seconds']:.1f} ms a step", flush=True)
     return seconds
 
 
@@ -124,8 +128,9 @@ def table(seconds: Mapping[str, list[float]], names: Mapping[str, str], beside: 
     """
     lines = [f"| | ms a step, median (least to most) | images/s | × {names[beside]} |", "|---|---|---|---|"]
     for row, values in seconds.items():
-        ratio = statistics.median(value / other for value, other in zip(values, seconds[beside], strict=True))
+        others = seconds.get(beside, [])
+        ratio = f"{statistics.median(map(truediv, values, others)):.2f}" if others else "–"
         middle = statistics.median(values)
         spread = f"{1000 * min(values):.0f} to {1000 * max(values):.0f}"
-        lines.append(f"| {names[row]} | {1000 * middle:.0f} ({spread}) | {batch / middle:.1f} | {ratio:.2f} |")
+        lines.append(f"| {names[row]} | {1000 * middle:.0f} ({spread}) | {batch / middle:.1f} | {ratio} |")
     return lines

@@ -132,9 +132,10 @@ def bare_loop(arguments: argparse.Namespace, *, synthetic: bool = False) -> None
 
 def _batches(data: ReIDDataModule, device: torch.device, synthetic: bool) -> Iterable[PersonBatch]:
     """Return batches without end."""
+    loader = data.train_dataloader()  # one for all epochs: its processes go on
     if not synthetic:
-        return itertools.chain.from_iterable(data.train_dataloader() for _ in itertools.count())
-    first: PersonBatch = next(iter(data.train_dataloader()))
+        return itertools.chain.from_iterable(itertools.repeat(loader))
+    first: PersonBatch = next(iter(loader))
     return itertools.repeat(first._replace(images=first.images.to(device), labels=first.labels.to(device)))
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from diffreid_lightning.benchmark.comparison import Outcome
 from diffreid_lightning.benchmark.grid_file import read_grid
 from diffreid_lightning.benchmark.paired_differences import interval_over_people
+from diffreid_lightning.errors import UserError, shorten
 from experiments.instruments.report import table
 from experiments.instruments.script import run_script
 from experiments.six_settings.tables import read_grid_folder
@@ -51,7 +52,17 @@ def differences(outcomes: Sequence[Outcome], row: str, other: str) -> Iterator[l
 
 def _run(given: argparse.Namespace) -> None:
     outcomes = read_grid_folder(read_grid(["benchmark/miniperson", *given.config], given.root))
-    lines = [[f"{row} - {other}", *line] for row, other in given.pair for line in differences(outcomes, row, other)]
+    lines = []
+    for row, other in given.pair:
+        found = list(differences(outcomes, row, other))
+        if not found:
+            raise UserError(
+                f"No cells of {row!r} and {other!r} can be compared.",
+                looked_for="finished cells of both in the same setting, data and seed",
+                found=f"finished cells of {shorten(dict.fromkeys(each.cell.initialization for each in outcomes), 20)}",
+                remedy="give the labels as they are written in the grid, and --root if it is not the config's",
+            )
+        lines += [[f"{row} - {other}", *line] for line in found]
     print(table("Differences in mAP", ["rows", "setting", "data", "seeds", "difference", "over people"], lines))
 
 

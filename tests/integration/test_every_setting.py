@@ -208,13 +208,13 @@ OTHERS: dict[str, Other] = {
     D + "sampler.init_args.batches": Other(3),
     D + "sampler.init_args.by_images": Other(True),
     D + "sampler.init_args.across_cameras": Other(True),
-    D + "train_view.init_args.flip": Other(0.25, lambda s: s.t.datamodule.train_view._flip.p),
+    D + "train_view.init_args.flip": Other(0.25),
     D + "train_view.init_args.pad": Other(1),
     D + "train_view.init_args.color": Other(
         0.5, lambda s: s.t.datamodule.train_view._color.transforms[0].contrast[1] - 1
     ),
     D + "train_view.init_args.color_probability": Other(0.25, lambda s: s.t.datamodule.train_view._color.p),
-    D + "train_view.init_args.erasing": Other(0.5, lambda s: s.t.datamodule.train_view._erase.p),
+    D + "train_view.init_args.erasing": Other(0.25),
     D + "train_view.init_args.erasing_area": Other([0.1, 0.2], lambda s: s.t.datamodule.train_view._erase.scale),
     D + "sample_weight": Other("confidence", refused=BOTH),
     D + "eval_batch_size": Other(16),

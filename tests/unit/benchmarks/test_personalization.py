@@ -20,7 +20,7 @@ def root(tmp_path: Path, people: Path) -> Path:
     return tmp_path / "chain"
 
 
-@pytest.mark.parametrize("row", ["stock", "fit"])
+@pytest.mark.parametrize("row", ["stock", "synthetic", "fit"])
 def test_a_row_prints_the_seconds_of_a_step(
     row: str,
     root: Path,
@@ -31,7 +31,19 @@ def test_a_row_prints_the_seconds_of_a_step(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    words = ["--root", str(root), "--row", row, "--model", str(checkpoints["sd1"]), "--rank=2", "--batch=4"]
+    words = [
+        "--root",
+        str(root),
+        "--work",
+        str(tmp_path),
+        "--workers=0",
+        "--row",
+        row,
+        "--model",
+        str(checkpoints["sd1"]),
+        "--rank=2",
+        "--batch=4",
+    ]
     assert main([*words, "--height=32", "--width=16", "--warm-up=1", "--steps=2"]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
     assert len(lines) == 1 and json.loads(lines[0])["seconds"] > 0

@@ -14,6 +14,13 @@ def test_a_ratio_is_taken_within_a_round() -> None:
     rows = step_clock.table({"bare": [1.0, 2.0, 4.0], "fit": [1.1, 4.0, 4.4]}, names, "bare", batch=8)
     assert rows[0].endswith("| × a loop |")
     assert rows[-1].split(" | ")[1:] == ["4000 (1100 to 4400)", "2.0", "1.10 |"]
+    (alone,) = step_clock.table({"fit": [1.0]}, names, "bare", batch=8)[2:]
+    assert alone.endswith("| – |"), "the row beside it failed"
+
+
+def test_a_row_that_fails_says_why() -> None:
+    found = step_clock.measure("calendar", "no-such-row", [])
+    assert "exit code 2" in found["error"] and "no-such-row" in found["error"]
 
 
 def test_only_steps_after_the_warm_up_count(

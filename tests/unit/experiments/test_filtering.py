@@ -118,11 +118,11 @@ def test_rows_are_compared_on_the_seeds_and_columns_that_both_have() -> None:
         return Outcome(cell, "done", {"mAP": float(np.mean(precisions))}, people=people)
 
     outcomes = [
-        outcome("a", "campus", 0, [60.0, 80.0, 70.0]),
+        outcome("a", "campus", 0, [50.0, 80.0, 80.0]),
         outcome("a", "campus", 1, [0.0, 0.0, 0.0]),
         outcome("a", "station", 0, [10.0, 10.0, 10.0]),
         outcome("b", "campus", 0, [50.0, 70.0, 60.0]),
     ]
     lines = list(differences(outcomes, "a", "b"))
-    assert lines == [["as it is", "campus", 1, "+10.0", "+10.0 to +10.0"]]
+    assert lines == [["as it is", "campus", 1, "+10.0", "+0.0 to +20.0"]], "differences of people: 0, 10 and 20"
     assert not list(differences(outcomes, "b", "c"))
