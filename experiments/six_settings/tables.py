@@ -1,6 +1,7 @@
 """Print the tables of the six settings from the cells that ``benchmark`` wrote, and draw their differences.
 
-    python -m experiments.six_settings.tables [--cells FILE ...] [--root FOLDER] [--seeds N ...] [--picture FILE]
+    python -m experiments.six_settings.tables [--cells FILE ...] [--root FOLDER] [--seeds N ...] [--config GRID]
+        [--picture FILE]
 
 The second table compares a row with two others: paired by seed, 95 % intervals, and Holm's p over all its tests. With
 the folder of a finished grid there are also intervals over the tested people, from the queries of its cells.
@@ -167,12 +168,16 @@ def _range_text(found: Interval) -> str:
 
 
 def _run(given: argparse.Namespace) -> None:
-    grid = read_grid(["benchmark/miniperson"], given.root)
+    grid = read_grid(["benchmark/miniperson", *given.config], given.root)
     outcomes = read_cells(given.cells)
     if given.root is not None:
         measured = {each.cell: each for each in read_grid_folder(grid)}
         outcomes = [each for each in outcomes if each.cell not in measured] + list(measured.values())
-    outcomes = [each for each in outcomes if given.seeds is None or each.cell.seed in given.seeds]
+    outcomes = [
+        each
+        for each in outcomes
+        if (given.seeds is None or each.cell.seed in given.seeds) and each.cell.initialization in grid.initializations
+    ]
     order = {label: place for place, label in enumerate(grid.settings)}
     outcomes.sort(key=lambda each: (order.get(each.cell.setting, len(order)), each.cell.dataset))
     print(settings_table(compare(grid, outcomes)))
@@ -203,6 +208,7 @@ if __name__ == "__main__":
         "--root", help="folder of a grid of benchmark/miniperson, whose cells replace those of the files"
     )
     parser.add_argument("--seeds", type=int, nargs="+", help="only these, as where some rows have fewer than others")
+    parser.add_argument("--config", action="append", default=[], help="grids with more rows, over benchmark/miniperson")
     parser.add_argument("--row", default="Diff-Person", help="the row that is compared")
     parser.add_argument("--picture", type=Path, help="PNG of the differences")
     sys.exit(run_script(_run, parser.parse_args()))
