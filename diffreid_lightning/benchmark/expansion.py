@@ -158,7 +158,8 @@ class _Expansion:
             added["seed_everything"] = str(filling.seed)
             if self.grid.evaluate == "val":
                 added |= {"test_with": "none"} if words[0] == "fit" else {}
-                if settings_of(words).get("data.init_args.val_share") == 0:
+                # Without the setting its class decides, and UnlabeledDataModule holds nobody out.
+                if not settings_of(words).get("data.init_args.val_share"):
                     added["data.val_share"] = "null"
             if setting.needs is None:
                 start = self._start(row, filling)

@@ -239,6 +239,7 @@ def test_rows_chosen_on_val_hold_identities_out(make_grid: MakeGrid) -> None:
         "direct": None,
         "supervised": {"run": "fit --config stages/transfer"},
         "USL": {"run": "fit --config stages/transfer --data.val_share 0.2"},
+        "clusters": {"run": "fit --config recipes/usl --data.target {target}"},
     }
     changes = {
         "evaluate": "val",
@@ -252,6 +253,7 @@ def test_rows_chosen_on_val_hold_identities_out(make_grid: MakeGrid) -> None:
     assert words_of(jobs["scratch/supervised/duke/seed-0"])["data.val_share"] == "null", "the stage holds none out"
     assert words_of(jobs["scratch/usl/duke/seed-0"])["data.val_share"] == "0.2"
     assert words_of(jobs["scratch/usl/duke/seed-0"])["test_with"] == "none"
+    assert words_of(jobs["scratch/clusters/duke/seed-0"])["data.val_share"] == "null", "nor does its class"
 
 
 @pytest.mark.parametrize(("split", "run"), [("test", "test"), ("val", "validate")])
