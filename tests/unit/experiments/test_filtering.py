@@ -18,7 +18,7 @@ from diffreid_lightning.manifest.manifest import Manifest
 from experiments.filtering.equal_count import EqualCount
 from experiments.filtering.label_noise import LabelNoise, exchange_labels
 from experiments.filtering.recovered import right_share
-from experiments.filtering.row_differences import differences
+from experiments.six_settings.row_differences import differences
 from tests.fixtures.dataset_layouts import write_market1501
 
 FILTERING = Path(__file__).parents[3] / "experiments" / "filtering"

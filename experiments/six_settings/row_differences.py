@@ -1,6 +1,6 @@
 """Compare rows of a grid pair by pair, with intervals over the tested people.
 
-    python -m experiments.filtering.row_differences --config experiments/filtering/label_noise.yaml \
+    python -m experiments.six_settings.row_differences --config experiments/filtering/label_noise.yaml \
         --pair "half of the people exchanged" "right labels" --pair "of these, any 4" "of these, the 4 most confident"
 
 prints the difference in mAP of the first row to the second in every column that both have cells of, and its 95 %
