@@ -195,11 +195,13 @@ def test_mistakes_are_answered(
     ("model", "data", "answer"),
     [
         ("SupervisedReID", ["UnlabeledDataModule", "--data.target=miniperson"], "use --model UnsupervisedReID"),
-        ("JointAdaptation", ["PersonalizationDataModule"], "use --data UnlabeledDataModule"),
+        ("JointAdaptation", ["PersonalizationDataModule", "--data.source={market}"], "use --data UnlabeledDataModule"),
     ],
 )
 def test_a_model_on_data_of_another_kind_is_refused(
-    model: str, data: list[str], answer: str, command: Command, capsys: pytest.CaptureFixture[str]
+    model: str, data: list[str], answer: str, command: Command, market: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command("fit", f"--model={model}", f"--data={data[0]}", *data[1:], "--trainer.max_steps=1") == 2
+    words = [word.format(market=market) for word in data[1:]]
+    sizes = ["--data.image_size=[32,16]", "--trainer.max_steps=1"]
+    assert command("fit", f"--model={model}", f"--data={data[0]}", *words, *sizes) == 2
     assert answer in " ".join(capsys.readouterr().err.split())
