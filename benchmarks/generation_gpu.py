@@ -24,9 +24,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from diffreid_lightning.diffusion.checkpoints import INDEX
 from diffreid_lightning.diffusion.pipeline_io import assemble_pipeline, save_pipeline
-from diffreid_lightning.errors import UserError
 from diffreid_lightning.generation.diversity import ComposedGuidance, Diversity, NoDiversity
 from diffreid_lightning.generation.module import GenerationModule
+from experiments.instruments.devices import require_gpu
 from experiments.instruments.pictures import content_key
 from experiments.instruments.report import table, write_json
 from experiments.instruments.script import run_script
@@ -187,13 +187,7 @@ def run(given: argparse.Namespace) -> None:
     Raises:
         UserError: there is no GPU.
     """
-    if not torch.cuda.is_available():
-        raise UserError(
-            "There is no GPU here, so nothing is measured.",
-            looked_for="a CUDA device",
-            found="none that torch can use",
-            remedy="run this on a machine with one; on a CPU the numbers would say nothing",
-        )
+    require_gpu("run this on a machine with one; on a CPU the numbers would say nothing")
     module = GenerationModule(
         model=str(write_random(SD15, given.work)),
         image_size=(256, 128),

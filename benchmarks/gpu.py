@@ -26,7 +26,7 @@ from typing import NamedTuple
 import torch
 
 from diffreid_lightning.errors import UserError
-from experiments.instruments.devices import device_name
+from experiments.instruments.devices import device_name, require_gpu
 from experiments.instruments.script import run_script
 
 
@@ -115,13 +115,7 @@ def run(given: argparse.Namespace) -> None:
         for each in chosen:
             print(f"# {each.name}, at most {each.seconds} s\npython -m {each.module} {each.words}")
         return
-    if not torch.cuda.is_available():
-        raise UserError(
-            "There is no GPU here, so nothing is measured.",
-            looked_for="a CUDA device",
-            found="none that torch can use",
-            remedy="run this on a machine with one; --list prints the commands",
-        )
+    require_gpu("run this on a machine with one; --list prints the commands")
     given.out.mkdir(parents=True, exist_ok=True)
     report = given.out / "report.md"
     with report.open("a", encoding="utf-8") as stream:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from diffreid_lightning.devices import fastest_device
+from diffreid_lightning.errors import UserError
 
 
 def device_name() -> str:
@@ -21,3 +22,18 @@ def wait_for(device: torch.device) -> None:
     """Wait until a GPU has done what it was given, so that a clock counts it."""
     if device.type == "cuda":
         torch.cuda.synchronize()
+
+
+def require_gpu(remedy: str) -> None:
+    """Raise UserError where there is no GPU to measure.
+
+    Args:
+        remedy: what to do then.
+    """
+    if not torch.cuda.is_available():
+        raise UserError(
+            "There is no GPU here, so nothing is measured.",
+            looked_for="a CUDA device",
+            found="none that torch can use",
+            remedy=remedy,
+        )
