@@ -18,7 +18,6 @@ rounds, and a ratio is the median of the rounds' ratios.
 from __future__ import annotations
 
 import argparse
-import itertools
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -34,7 +33,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from benchmarks.generation_gpu import SD15, write_random
-from benchmarks.step_clock import Clock, clock_words, measure_in_turn, table
+from benchmarks.step_clock import Clock, clock_words, measure_in_turn, repeat_epochs, table
 from diffreid_lightning.cli import main as command_line
 from diffreid_lightning.datasets import open_dataset
 from diffreid_lightning.datasets.concat import concatenate
@@ -47,7 +46,6 @@ from experiments.instruments.devices import device_name
 from experiments.instruments.script import run_script
 
 RATE = 1e-4
-Batch = tuple[Tensor, Tensor]
 _TARGETS = ["to_k", "to_q", "to_v", "to_out.0"]
 
 
@@ -107,7 +105,7 @@ def stock_loop(arguments: argparse.Namespace, *, synthetic: bool = False) -> Non
     schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
     scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
     images = CaptionedImages(_captioned(arguments.captions), pipeline.tokenizer, (arguments.height, arguments.width))
-    loader = DataLoader(
+    loader: Iterable[tuple[Tensor, Tensor]] = DataLoader(
         images,
         arguments.batch,
         shuffle=True,
@@ -116,9 +114,10 @@ def stock_loop(arguments: argparse.Namespace, *, synthetic: bool = False) -> Non
         pin_memory=device.type == "cuda",
         drop_last=True,
     )
-    batches = itertools.repeat(next(iter(loader))) if synthetic else _without_end(loader)
     clock = Clock(arguments.warm_up, arguments.steps)
-    for pictures, tokens in batches:
+    if synthetic:
+        loader = [next(iter(loader))]
+    for pictures, tokens in repeat_epochs(loader):
         with torch.no_grad():
             latents = vae.encode(pictures.to(device, frozen)).latent_dist.sample() * vae.config.scaling_factor
             states = text_encoder(tokens.to(device), return_dict=False)[0]
@@ -135,10 +134,6 @@ def stock_loop(arguments: argparse.Namespace, *, synthetic: bool = False) -> Non
         optimizer.zero_grad()
         if clock.step_done():
             return
-
-
-def _without_end(loader: Iterable[Batch]) -> Iterable[Batch]:
-    return itertools.chain.from_iterable(itertools.repeat(loader))
 
 
 def _target(scheduler: Any, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import statistics
@@ -9,14 +10,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from operator import truediv
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+
+Batch = TypeVar("Batch")
 
 
 class Clock:
@@ -69,6 +72,11 @@ def clock_words(warm_up: int, steps: int) -> list[str]:
         f"--trainer.callbacks.warm_up={warm_up}",
         f"--trainer.callbacks.steps={steps}",
     ]
+
+
+def repeat_epochs(loader: Iterable[Batch]) -> Iterable[Batch]:
+    """Return the batches of one epoch after another; the loader is the same, so its processes go on."""
+    return itertools.chain.from_iterable(itertools.repeat(loader))
 
 
 def measure(module: str, row: str, words: Sequence[str]) -> dict[str, Any]:

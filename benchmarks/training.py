@@ -18,7 +18,6 @@ modules here, so put the bare package beside this one: ``pip install --no-deps t
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import sys
@@ -32,7 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.step_clock import Clock, clock_words, measure_in_turn, table
+from benchmarks.step_clock import Clock, clock_words, measure_in_turn, repeat_epochs, table
 from diffreid_lightning.cli import main as command_line
 from diffreid_lightning.datasets.market_export import export_market1501
 from diffreid_lightning.devices import fastest_device
@@ -117,7 +116,11 @@ def bare_loop(arguments: argparse.Namespace, *, synthetic: bool = False) -> None
         model.backbone.compile()
     optimizer = torch.optim.Adam(model.parameters(), lr=RATE, weight_decay=5e-4)
     clock = Clock(arguments.warm_up, arguments.steps)
-    for batch in _batches(data, device, synthetic):
+    loader: Iterable[PersonBatch] = data.train_dataloader()
+    if synthetic:
+        first = next(iter(loader))
+        loader = [first._replace(images=first.images.to(device), labels=first.labels.to(device))]
+    for batch in repeat_epochs(loader):
         with torch.autocast(device.type, torch.bfloat16, enabled=arguments.precision == "bf16-mixed"):
             logits, features = model(batch.images.to(device, non_blocking=True).float().div_(255))
             labels = batch.labels.to(device, non_blocking=True)
@@ -128,15 +131,6 @@ def bare_loop(arguments: argparse.Namespace, *, synthetic: bool = False) -> None
         optimizer.step()
         if clock.step_done():
             return
-
-
-def _batches(data: ReIDDataModule, device: torch.device, synthetic: bool) -> Iterable[PersonBatch]:
-    """Return batches without end."""
-    loader = data.train_dataloader()  # one for all epochs: its processes go on
-    if not synthetic:
-        return itertools.chain.from_iterable(itertools.repeat(loader))
-    first: PersonBatch = next(iter(loader))
-    return itertools.repeat(first._replace(images=first.images.to(device), labels=first.labels.to(device)))
 
 
 def torchreid_engine(arguments: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.training import main
+from benchmarks.training import NAMES, ROWS, main
 
 
 @pytest.mark.parametrize("row", ["bare", "synthetic", "fit", "kept"])
@@ -21,3 +21,7 @@ def test_a_row_prints_the_seconds_of_a_step(
     main()
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
     assert len(lines) == 1 and json.loads(lines[0])["seconds"] > 0
+
+
+def test_every_row_has_a_name() -> None:
+    assert set(ROWS) == set(NAMES) == {"bare", "synthetic", "fit", "kept", "torchreid"}
