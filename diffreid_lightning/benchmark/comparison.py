@@ -152,10 +152,11 @@ class Comparison:
         return {column: self.entries[row, column] for column in self.columns if (row, column) in self.entries}
 
 
-def compare(grid: Grid, outcomes: Iterable[Outcome]) -> Comparison:
+def compare(grid: Grid, outcomes: Iterable[Outcome], against: str | None = None) -> Comparison:
     """Arrange outcomes in rows and columns, and compare each row with the one that the grid names for it.
 
-    Cells whose initialization saw the labels of their target have rows of their own.
+    Cells whose initialization saw the labels of their target have rows of their own. They are compared with the named
+    row as it is in their columns: with its cells that saw the labels too, where it has no others.
     """
     grouped: dict[tuple[Row, Column], list[Outcome]] = {}
     for outcome in outcomes:
@@ -166,12 +167,25 @@ def compare(grid: Grid, outcomes: Iterable[Outcome]) -> Comparison:
     rows = tuple(row for row in order if row in found)
     columns = tuple(dict.fromkeys(column for _, column in grouped))
     entries = {place: Entry(tuple(each)) for place, each in grouped.items()}
-    named = {row: Row(grid.initializations[row.label].against or grid.against) for row in rows}
-    references = {row: other for row, other in named.items() if other in found and other != row}
+    references = {
+        row: other
+        for row in rows
+        if (other := _reference(row, against or grid.initializations[row.label].against or grid.against, entries))
+        is not None
+    }
     differences = _differences(entries, references)
     entries = {place: Entry(entry.outcomes, differences.get(place, {})) for place, entry in entries.items()}
     comparisons = sum(each[METRICS[0]].together.half is not None for each in differences.values())
     return Comparison(rows, columns, entries, references, comparisons)
+
+
+def _reference(row: Row, label: str, entries: Mapping[tuple[Row, Column], Entry]) -> Row | None:
+    """Return the row of a label that has a cell in one of a row's columns: the one without leaks, if there are two."""
+    columns = [column for other, column in entries if other == row]
+    for other in dict.fromkeys((Row(label), Row(label, row.sees_target))):
+        if other != row and any((other, column) in entries for column in columns):
+            return other
+    return None
 
 
 def _differences(

@@ -13,48 +13,38 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
-from diffreid_lightning.benchmark.comparison import Outcome
+from diffreid_lightning.benchmark.comparison import Outcome, compare
+from diffreid_lightning.benchmark.grid_entries import Grid
 from diffreid_lightning.benchmark.grid_file import read_grid
-from diffreid_lightning.benchmark.paired_differences import interval_over_people
 from diffreid_lightning.errors import UserError, shorten
 from experiments.instruments.report import table
 from experiments.instruments.script import run_script
 from experiments.six_settings.tables import read_grid_folder
 
 
-def differences(outcomes: Sequence[Outcome], row: str, other: str) -> Iterator[list[object]]:
+def differences(grid: Grid, outcomes: Sequence[Outcome], label: str, other: str) -> Iterator[list[object]]:
     """Yield a line for each column: setting, data, number of seeds, difference in mAP, interval over people.
 
     Args:
+        grid: the cells are of.
         outcomes: finished cells with the precision of each query.
-        row: label of a row.
-        other: the row it is compared with, over the seeds that both have.
+        label: of a row.
+        other: label of the row it is compared with, over the seeds that both have.
     """
-    found = {(each.cell.initialization, each.cell.column, each.cell.seed): each for each in outcomes}
-    for column in dict.fromkeys(each.cell.column for each in outcomes):
-        pairs = {
-            seed: (each, found[other, column, seed])
-            for (label, place, seed), each in found.items()
-            if label == row and place == column and (other, column, seed) in found
-        }
-        if not pairs:
-            continue
-        mean = np.mean([one.values["mAP"] - two.values["mAP"] for one, two in pairs.values()])
-        ends = interval_over_people(
-            {seed: one.people for seed, (one, _) in pairs.items()},
-            {seed: two.people for seed, (_, two) in pairs.items()},
-            0.95,
-        )
-        yield [*column, len(pairs), f"{mean:+.1f}", "" if ends is None else "{:+.1f} to {:+.1f}".format(*ends)]
+    pair = [each for each in outcomes if each.cell.initialization in (label, other)]
+    for (row, column), entry in compare(grid, pair, other).entries.items():
+        if row.label == label and "mAP" in entry.differences:
+            found = entry.differences["mAP"]
+            people = "" if found.people is None else "{:+.1f} to {:+.1f}".format(*found.people)
+            yield [*column, found.alone.count, f"{found.alone.mean:+.1f}", people]
 
 
 def _run(given: argparse.Namespace) -> None:
-    outcomes = read_grid_folder(read_grid(["benchmark/miniperson", *given.config], given.root))
+    grid = read_grid(["benchmark/miniperson", *given.config], given.root)
+    outcomes = read_grid_folder(grid)
     lines = []
     for row, other in given.pair:
-        found = list(differences(outcomes, row, other))
+        found = list(differences(grid, outcomes, row, other))
         if not found:
             raise UserError(
                 f"No cells of {row!r} and {other!r} can be compared.",

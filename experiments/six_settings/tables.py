@@ -13,7 +13,6 @@ import argparse
 import csv
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from diffreid_lightning.benchmark.comparison import METRICS, Comparison, Difference, Outcome, Row, compare
@@ -118,7 +117,7 @@ def comparisons_of(grid: Grid, outcomes: Sequence[Outcome], label: str) -> list[
     found = []
     for rival in RIVALS:
         pair = [each for each in outcomes if each.cell.initialization in (label, rival)]
-        found.append(compare(replace(grid, against=rival), pair))
+        found.append(compare(grid, pair, rival))
     return found
 
 

@@ -169,6 +169,30 @@ def test_a_row_may_be_compared_with_another_one(make_grid: MakeGrid) -> None:
     assert "difference to scratch (Diff-Person); Diff-Person (ready weights)" in table_forms.markdown(grid, comparison)
 
 
+def test_rows_that_saw_the_target_are_compared_with_each_other_where_no_cell_is_clean(make_grid: MakeGrid) -> None:
+    grid = make_grid({"initializations": {"ready weights": {"against": "Diff-Person"}}})
+    marked = [
+        each
+        if each.cell.initialization == "scratch"
+        else replace(each, cell=replace(each.cell, sees_target=each.cell.dataset == "duke"))
+        for each in outcomes()
+    ]
+    all_marked = [each for each in marked if each.cell.dataset == "duke"]
+    row, rival = Row("ready weights", sees_target=True), Row("Diff-Person", sees_target=True)
+    for found in (marked, all_marked):
+        comparison = compare(grid, found)
+        assert comparison.references[row] == rival
+        assert comparison.references[rival] == Row("scratch")
+        one, other = (by_seed(found, label, "duke", "mAP") for label in ("ready weights", "Diff-Person"))
+        difference = comparison.entries[row, ("supervised", "duke")].differences["mAP"]
+        assert difference.alone.mean == pytest.approx(np.mean([one[seed] - other[seed] for seed in SEEDS]))
+
+
+def test_the_row_compared_with_may_be_given(grid: Grid) -> None:
+    comparison = compare(grid, outcomes(), "Diff-Person")
+    assert comparison.references == {Row("scratch"): Row("Diff-Person"), Row("ready weights"): Row("Diff-Person")}
+
+
 def test_the_forms_hold_the_same_numbers(grid: Grid) -> None:
     published = Published("R_50 & co", "Fu et al., 2022", {("supervised", "duke"): (79.4, 89.0)})
     grid = replace(grid, published=(published,))

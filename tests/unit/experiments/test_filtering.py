@@ -111,18 +111,20 @@ def test_joint_training_has_real_and_generated_images_in_every_row_but_one(tmp_p
     assert lists.pop("real images alone") == 0 and set(lists.values()) == {1}
 
 
-def test_rows_are_compared_on_the_seeds_and_columns_that_both_have() -> None:
+def test_rows_are_compared_on_the_seeds_and_columns_that_both_have(tmp_path: Path) -> None:
+    grid = read_grid(["benchmark/miniperson"], str(tmp_path))
+
     def outcome(row: str, dataset: str, seed: int, precisions: list[float]) -> Outcome:
         people = {str(number): np.array([value]) for number, value in enumerate(precisions)}
         cell = Cell(row, "as it is", dataset, None, seed)
         return Outcome(cell, "done", {"mAP": float(np.mean(precisions))}, people=people)
 
     outcomes = [
-        outcome("a", "campus", 0, [50.0, 80.0, 80.0]),
-        outcome("a", "campus", 1, [0.0, 0.0, 0.0]),
-        outcome("a", "station", 0, [10.0, 10.0, 10.0]),
-        outcome("b", "campus", 0, [50.0, 70.0, 60.0]),
+        outcome("Diff-Person", "campus", 0, [50.0, 80.0, 80.0]),
+        outcome("Diff-Person", "campus", 1, [0.0, 0.0, 0.0]),
+        outcome("Diff-Person", "station", 0, [10.0, 10.0, 10.0]),
+        outcome("scratch", "campus", 0, [50.0, 70.0, 60.0]),
     ]
-    lines = list(differences(outcomes, "a", "b"))
+    lines = list(differences(grid, outcomes, "Diff-Person", "scratch"))
     assert lines == [["as it is", "campus", 1, "+10.0", "+0.0 to +20.0"]], "differences of people: 0, 10 and 20"
-    assert not list(differences(outcomes, "b", "c"))
+    assert not list(differences(grid, outcomes, "scratch", "real images, as long"))
