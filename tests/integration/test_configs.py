@@ -151,3 +151,11 @@ def test_both_captioners_are_given_the_chains_data(
         assert source["class_path"].endswith("Subset")
         assert source["init_args"]["dataset"] == "/data/people"
         assert source["init_args"]["identities"] == 7
+
+
+def test_reranking_keeps_the_other_default_callbacks() -> None:
+    callbacks = [
+        yaml.safe_load(_FILES[name].read_text(encoding="utf-8"))["trainer"]["callbacks"]
+        for name in ("default", "recipes/rerank")
+    ]
+    assert callbacks[1] == [{**callbacks[0][0], "init_args": {"rerank": True}}, *callbacks[0][1:]]
