@@ -32,6 +32,8 @@ HELP: tuple[tuple[str, ...], ...] = (
     ("search",),
     ("thresholds",),
     ("export",),
+    ("push",),
+    ("pull",),
     ("data",),
     ("data", "check"),
     ("data", "sheet"),

@@ -3,8 +3,8 @@
 A token is made in two steps. The identity's name (``<market1501-0002>``) is added to the tokenizer as a new word; and
 the text encoder's embedding lookup returns one or more vectors for it. These are free parameters (:class:`FreeTokens`),
 the output of a trained network on image features (:class:`MappedTokens`), or those of a rare word, which are not
-trained (:class:`RareWord`). The paper's abstract says that its Identity Information Representer maps an identity into
-the prompt, and leaves open how the vectors are made and how many there are.
+trained (:class:`RareWord`). The paper's Identity Information Representer maps an identity into the prompt; summaries
+of it leave open how the vectors are made and how many there are.
 """
 
 from __future__ import annotations
