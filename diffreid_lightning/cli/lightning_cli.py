@@ -50,7 +50,7 @@ class DiffReIDCLI(LightningCLI):
         """Link settings that two classes share; a seed given for the data overrides ``seed_everything``."""
         parser.link_arguments(linked_settings.DATA_SIZE, linked_settings.MODEL_SIZE)
         if _links_seed(parser):
-            parser.link_arguments(linked_settings.SEED, linked_settings.DATA_SEED, compute_fn=_seed)
+            parser.link_arguments(linked_settings.SEED, linked_settings.DATA_SEED, compute_fn=linked_settings.data_seed)
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -331,7 +331,3 @@ def _links_seed(parser: LightningArgumentParser) -> bool:
     return isinstance(parser, LayeredParser) and not linked_settings.is_written(
         parser.written, linked_settings.DATA_SEED
     )
-
-
-def _seed(value: bool | int) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0

@@ -39,6 +39,11 @@ _DECIDED: dict[str, tuple[tuple[Any, ...], str, str]] = {
 DECIDED = frozenset(_DECIDED)
 
 
+def data_seed(value: bool | int | None) -> int:
+    """Return the data's seed that follows from ``seed_everything``: 0 where that is no number."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+
+
 def is_written(settings: Mapping[str, Any], path: str) -> bool:
     """Tell whether a class's argument (``data.init_args.seed``) stands in a configuration."""
     section, _, name = path.partition(".init_args.")

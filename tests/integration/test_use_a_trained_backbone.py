@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 
+from diffreid_lightning.cli.commands.thresholds import _held_out_images
+from diffreid_lightning.registry import ReIDDataModule
 from tests.fixtures.command_line import TINY
 
 Command = Callable[..., int]
@@ -24,7 +26,7 @@ def test_a_run_is_put_to_use(
     command: Command, market: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "runs/reid/fit-001"
-    assert command("fit", f"--data.train={market}", *TINY) == 0
+    assert command("fit", f"--data.train={market}", *TINY, "--seed_everything=5") == 0
     assert command("predict", f"--data.train={market}", *TINY[:4], *TINY[-3:], f"--ckpt_path={run}") == 0
     capsys.readouterr()
 
@@ -56,6 +58,11 @@ def test_a_run_is_put_to_use(
     assert command("thresholds", run, "--fmr", 0.1, "--fnmr", 0.2, "--num_workers", 0) == 0
     noted = json.loads((run / "thresholds.json").read_text())
     assert noted["identities"] == 4 and noted["across_cameras"] and (run / "thresholds.png").is_file()
+    # ... chosen by the run's seed, which its config.yaml has once.
+    assert "seed_everything: 5" in (run / "config.yaml").read_text()
+    held = ReIDDataModule(str(market), image_size=(64, 32), val_share=0.5, seed=5).val_set
+    found = _held_out_images(run)
+    assert held is not None and set(map(str, found.rows.file_names)) == set(map(str, held.rows.file_names))
     first, second = noted["thresholds"]
     assert first["fmr"]["value"] <= 0.1 and second["fnmr"]["value"] <= 0.2
     settings = (run / "config.yaml").read_text()

@@ -100,6 +100,7 @@ def _held_out_images(run: Path) -> PersonImages:
 
     import diffreid_lightning.registry  # noqa: F401 (its classes can be named without a module from here on)
     from diffreid_lightning import config_files
+    from diffreid_lightning.cli import linked_settings
     from diffreid_lightning.cli.lightning_parser import LayeredParser
     from diffreid_lightning.cli.references import resolve_references
 
@@ -110,7 +111,11 @@ def _held_out_images(run: Path) -> PersonImages:
     parser = LayeredParser()
     parser.add_subclass_arguments(LightningDataModule, "data")
     try:
-        data = parser.instantiate_classes(parser.parse_object({"data": settings.get("data")})).data
+        config = parser.parse_object({"data": settings.get("data")})
+        arguments = config.data.get("init_args")
+        if arguments and "seed" in arguments and not linked_settings.is_written(settings, linked_settings.DATA_SEED):
+            arguments.seed = linked_settings.data_seed(settings.get(linked_settings.SEED))  # it decides who is held out
+        data = parser.instantiate_classes(config).data
     except UserError:
         raise
     except Exception as error:  # of the parser, or of the class
