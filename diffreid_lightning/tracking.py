@@ -36,12 +36,13 @@ def has_credentials() -> bool:
     """Tell whether W&B would find a key without asking: in the environment or in the netrc file."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", _PUBLIC_HOST)).hostname or ""
+    server = urlparse(os.environ.get("WANDB_BASE_URL", _PUBLIC_HOST))
     for path in (os.environ.get("NETRC"), "~/.netrc", "~/_netrc"):
         if not path:
             continue
         try:
-            if netrc.netrc(user_path(path)).authenticators(host):
+            hosts = netrc.netrc(user_path(path)).hosts
+            if server.netloc in hosts or server.hostname in hosts or "default" in hosts:  # wandb writes host:port
                 return True
         except (OSError, UserError, netrc.NetrcParseError):
             continue

@@ -36,6 +36,10 @@ def test_a_key_in_the_environment_or_the_netrc_means_online(tmp_path: Path, monk
     assert tracking.tracking_mode() == "offline", "a key for another host is none for this one"
     monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
     assert tracking.tracking_mode() == "online"
+    monkeypatch.setenv("WANDB_BASE_URL", "http://localhost:8080")
+    assert tracking.tracking_mode() == "offline"
+    (tmp_path / "netrc").write_text("machine localhost:8080 login user password 0123456789\n")  # as wandb writes it
+    assert tracking.tracking_mode() == "online"
     monkeypatch.delenv("WANDB_BASE_URL")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     assert tracking.tracking_mode() == "online"
