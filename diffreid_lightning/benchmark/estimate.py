@@ -48,7 +48,8 @@ def estimate(grid: Grid, jobs: Mapping[str, Job]) -> list[Estimate]:
     groups += [("pre-training", before, None)] if before else []
     return [
         Estimate(label, len(trainings), sum(images_drawn(grid, job) for job in trainings), speed or grid.throughput)
-        for label, trainings, speed in groups
+        for label, jobs_, speed in groups
+        for trainings in [[job for job in jobs_ if job.words[0] == "fit"]]
     ]
 
 

@@ -154,16 +154,15 @@ def settings_of(words: Sequence[str]) -> dict[str, Any]:
     """
     names, rest = split_config_flags(words)
     nothing: dict[str, Any] = {}
-    found = dict(leaves(functools.reduce(merge_layers, configs_of(words[0], tuple(names)), nothing)))
+    found = functools.reduce(merge_layers, configs_of(words[0], tuple(names)), nothing)
     for word, following in zip(rest, [*rest[1:], ""], strict=True):
         flag, equals, value = word.partition("=")
         if flag.startswith("--"):
-            name = flag.removeprefix("--")
-            for section in ("data", "model"):
-                if name.startswith(f"{section}.") and not name.startswith(f"{section}.init_args."):
-                    name = f"{section}.init_args.{name.removeprefix(f'{section}.')}"
-            found[name] = _plain(value if equals else following)
-    return found
+            setting: Any = _plain(value if equals else following)
+            for key in reversed(flag.removeprefix("--").split(".")):
+                setting = {key: setting}
+            found = merge_layers(found, setting)
+    return dict(leaves(found))
 
 
 def _plain(text: str) -> Any:

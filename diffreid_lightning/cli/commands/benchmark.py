@@ -142,17 +142,18 @@ class _Asked:
     def _estimate(self, left: Mapping[str, Job]) -> None:
         from diffreid_lightning.benchmark.estimate import estimate
 
-        total = 0.0
+        total, unknown = 0.0, ["chains"]
         for each in estimate(self.grid, left):
             speed = each.speed
             if each.hours is None or speed is None or not each.images:
+                unknown += [each.setting] if each.trainings else []
                 continue
             total += each.hours
             measured = f"{speed.images_per_second:g} images/s on {speed.device}: {speed.source}"
             amount = f"{each.trainings} trainings, {each.images / 1e6:.1f} million images"
             _say(f"{each.setting}: {amount}, {each.hours:.1f} GPU-hours ({measured})")
         if total:
-            _say(f"estimated GPU-hours: {total:.0f}, without chains")
+            _say(f"estimated GPU-hours: {total:.0f}, without {', '.join(unknown)}")
 
     def write_sweep(self) -> int:
         """Write the sweep file."""
