@@ -61,6 +61,8 @@ class ForeignForm:
         heads: beginnings of names, of what is not the backbone.
         has: pattern that the name of some tensor must match.
         lacks: pattern that the name of no tensor may match.
+        average: what stands before the names of a moving average that is evaluated in place of the network.
+        parts: the file holds more than the network and its heads: all that lacks the prefix is something else.
         rewrite: completes the checkpoint from all the tensors of the file: other names, traits that depend on it.
     """
 
@@ -70,12 +72,17 @@ class ForeignForm:
     heads: tuple[str, ...] = _HEADS
     has: str | None = None
     lacks: str | None = _SOLIDER_NAMES
+    average: str | None = None
+    parts: bool = False
     rewrite: Callable[[Checkpoint, Tensors], Checkpoint] = _keep
 
     def unwrap(self, content: Mapping[str, Any]) -> dict[str, Tensor] | None:
         """Return the tensors by name, the marks of DDP removed; None where there are none in this form."""
         inner = next((content[key] for key in self.containers if isinstance(content.get(key), Mapping)), content)
         tensors = {_bare(str(name)): value for name, value in inner.items() if isinstance(value, Tensor)}
+        if self.average is not None and any(name.startswith(self.average) for name in tensors):
+            start = len(self.average)
+            tensors = {name[start:]: value for name, value in tensors.items() if name.startswith(self.average)}
         if not tensors or self._prefix(tensors) is None:
             return None
         if self.has is not None and not any(re.search(self.has, name) for name in tensors):
@@ -95,7 +102,8 @@ class ForeignForm:
         network, dropped = {}, []
         for name, tensor in tensors.items():
             own = name.removeprefix(prefix)
-            if name.startswith(self.heads) or own.startswith(self.heads):
+            elsewhere = self.parts and not name.startswith(prefix)
+            if elsewhere or name.startswith(self.heads) or own.startswith(self.heads):
                 dropped.append(name)
             else:
                 network[own] = tensor
@@ -221,7 +229,8 @@ FORMS: Mapping[str, ForeignForm] = {
         WeightTraits(),
         containers=("state_dict",),
         prefixes=("backbone.model.",),
-        heads=(*_HEADS, "neck.", "backbone.mean", "backbone.std", "backbone.pool.", "backbone._extra_state", "losses."),
+        average="teacher.",  # of MutualMeanTeaching
+        parts=True,
         has=r"^backbone\.(mean|_extra_state)$",
         rewrite=take_own_traits,
     ),

@@ -20,7 +20,6 @@ from diffreid_lightning.storage.yaml_files import parse_yaml
 
 _SETTINGS = "config.yaml"  # of a run
 _SETTINGS_KEY = "run_config"  # the same text in its checkpoints
-_AVERAGE = "teacher."  # before the names of the network that MutualMeanTeaching evaluates
 
 
 class TrainedNetwork(nn.Module):
@@ -102,8 +101,7 @@ def _load_folder(folder: Path) -> TrainedNetwork:
 def _load_checkpoint(file: Path) -> TrainedNetwork:
     content = AtomicCheckpointIO().load_checkpoint(file, map_location="cpu", weights_only=True)
     state, form = content["state_dict"], FORMS["diffreid"]
-    averaged = {name[len(_AVERAGE) :]: tensor for name, tensor in state.items() if name.startswith(_AVERAGE)}
-    tensors = form.unwrap({"state_dict": averaged or state})
+    tensors = form.unwrap({"state_dict": state})
     settings = _read_settings(file.parent.parent / _SETTINGS, content.get(_SETTINGS_KEY))
     name, size = settings.get("backbone"), settings.get("image_size")
     if tensors is None or not isinstance(name, str) or not isinstance(size, list) or len(size) != 2:

@@ -25,11 +25,6 @@ class DomainNorms(nn.Module):
         # A key of a ModuleDict has no dot.
         self.norms = nn.ModuleDict({name.replace(".", "/"): copy.deepcopy(norm) for name, norm in norms.items()})
 
-    def load_from(self, network: nn.Module) -> None:
-        """Copy the network's present batch-norm layers."""
-        for key, norm in self.norms.items():
-            norm.load_state_dict(network.get_submodule(key.replace("/", ".")).state_dict())
-
     def run(self, network: nn.Module, *inputs: Any) -> Tensor:
         """Run the network with the second domain's layers; in training their running statistics are updated."""
         layers = {

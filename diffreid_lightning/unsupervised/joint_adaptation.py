@@ -33,6 +33,8 @@ class JointAdaptation(UnsupervisedReID):
         UserError: a loss needs a classifier.
     """
 
+    _sized = False
+
     def __init__(
         self,
         backbone: str = "resnet50",
@@ -60,10 +62,9 @@ class JointAdaptation(UnsupervisedReID):
         """
         begins = not self._initialized
         super().setup(stage)
-        if begins and self.source_backbone is not None and self.source_neck is not None:
-            self.source_backbone.load_from(self.backbone)
-            self.source_neck.load_from(self.neck)
-        if stage != "fit":
+        if begins:
+            self._copy_norms()
+        if stage != "fit" or self._sized:
             return
         identities = self._data.num_identities
         if not identities:
@@ -74,6 +75,19 @@ class JointAdaptation(UnsupervisedReID):
             )
         for loss in self.source_losses:
             loss.build(self.backbone.num_features, identities)
+        self._sized = True
+
+    def _copy_norms(self) -> None:
+        """Start the source's batch-norm layers from those of the network, in their present number of features."""
+        if self.source_backbone is not None:
+            self.source_backbone, self.source_neck = DomainNorms(self.backbone), DomainNorms(self.neck)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Give the network and the source's batch-norm layers the checkpoint's form; see the base class."""
+        features = self.neck.norm.num_features
+        super().on_load_checkpoint(checkpoint)
+        if self.neck.norm.num_features != features:
+            self._copy_norms()
 
     def count_images(self, batch: Any) -> int:
         """Return the number of images of both domains."""

@@ -115,6 +115,13 @@ class MutualMeanTeaching(UnsupervisedReID):
         self.teacher = self._copy(self._student)
         self.partner_teacher = self._copy(self.partner)
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Give all four networks the checkpoint's form; see the base class."""
+        super().on_load_checkpoint(checkpoint)
+        if _form(self.partner) != _form(self._student):
+            self.partner = copy.deepcopy(self._student)
+            self.teacher, self.partner_teacher = self._copy(self._student), self._copy(self.partner)
+
     @property
     def _student(self) -> _Network:
         """The first network, as the second one is held."""
@@ -177,6 +184,10 @@ class MutualMeanTeaching(UnsupervisedReID):
             update_average(self.teacher, self._student, decay)
             update_average(self.partner_teacher, self.partner, decay)
         super().on_train_batch_end(outputs, batch, batch_idx)
+
+
+def _form(network: nn.Module) -> dict[str, torch.Size]:
+    return {name: parameter.shape for name, parameter in network.named_parameters()}
 
 
 def predict(outputs: ReIDOutputs, losses: LossList) -> Tensor:
