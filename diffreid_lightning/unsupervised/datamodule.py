@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -12,7 +13,7 @@ import numpy.typing as npt
 from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import Sampler
 
-from diffreid_lightning.datasets import PersonDataset, open_dataset, open_unlabeled
+from diffreid_lightning.datasets import CropFolder, PersonDataset, open_dataset, open_unlabeled
 from diffreid_lightning.datasets.concat import ConcatRows, IdentityKey, cameras_are_known, concatenate
 from diffreid_lightning.datasets.holdout import trainable_rows
 from diffreid_lightning.errors import UserError, shorten
@@ -65,7 +66,7 @@ class UnlabeledDataModule(ReIDDataModule):
                 "data.sample_weight cannot be used here: images without labels all count alike.",
                 remedy="leave it out",
             )
-        opened: list[Source] = [open_unlabeled(each) for each in targets]
+        opened: list[Source] = [*_with_own_sources([open_unlabeled(each) for each in targets])]
         super().__init__(train=opened, val_share=val_share, sampler=sampler or ClusterSampler, **kwargs)
         sources = source if isinstance(source, list) else [source]
         self._sources: list[PersonDataset] = [open_dataset(each) for each in sources if each is not None]
@@ -101,9 +102,10 @@ class UnlabeledDataModule(ReIDDataModule):
         return self._training_images(rows)
 
     def true_labels(self) -> npt.NDArray[np.int64] | None:
-        """Return the target's identity numbers, (N,), to judge clusters by; None where the images have none."""
+        """Return the target's identity numbers, (N,), to judge clusters by; None where some images have none."""
         rows = self._labeled_rows
-        return rows.labels if len(rows.identities) > 1 else None
+        is_labeled = not any(isinstance(each, CropFolder) for each in self._train_sources)
+        return rows.labels if is_labeled and len(rows.identities) > 1 else None
 
     @property
     def num_identities(self) -> int:
@@ -164,3 +166,14 @@ class UnlabeledDataModule(ReIDDataModule):
         if isinstance(batch, dict):
             return {name: self.on_after_batch_transfer(part, dataloader_idx) for name, part in batch.items()}
         return super().on_after_batch_transfer(batch, dataloader_idx)
+
+
+def _with_own_sources(targets: list[PersonDataset]) -> list[PersonDataset]:
+    """Give each folder of crops a source of its own, so that cameras of two folders with one number stay two."""
+    taken: set[str] = set()
+    for each in targets:
+        if isinstance(each, CropFolder):
+            names = itertools.chain([each.source], (f"{each.source}_{number}" for number in itertools.count(2)))
+            each.source = next(name for name in names if name not in taken)
+        taken.add(each.source)
+    return targets

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from diffreid_lightning.datasets import Market1501
+from diffreid_lightning.unsupervised.datamodule import UnlabeledDataModule
 from tests.fixtures import memory_recorder
 from tests.fixtures.command_line import start
 from tests.fixtures.dataset_layouts import picture, write_market1501
@@ -167,6 +168,16 @@ def test_a_folder_of_crops_is_adapted_to_and_its_clusters_are_shown(
     with Image.open(run / "clusters.png") as sheet:
         assert sheet.width > 200
     assert (run / "backbone/model.safetensors").exists()
+
+
+def test_two_folders_of_crops_have_cameras_of_their_own(tmp_path: Path) -> None:
+    for number in range(12):
+        file = tmp_path / f"{'one' if number < 6 else 'two'}/c{number % 2}_{number}.jpg"
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(picture(number, 1, 0))
+    data = UnlabeledDataModule([str(tmp_path / "one"), str(tmp_path / "two")], image_size=(64, 32))
+    assert len(data.train_set) == 12 and len(set(data.camids.tolist())) == 4
+    assert data.true_labels() is None, "folders are no people"
 
 
 MISTAKES = {
