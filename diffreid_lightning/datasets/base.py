@@ -96,7 +96,7 @@ class PersonDataset(ABC):
     """The manifest's ``source`` for this format."""
     layout: ClassVar[str]
     """The files and folders below the root, in one line, for messages."""
-    pids_restart: ClassVar[bool] = False
+    pids_restart: bool = False
     """Whether test identities are numbered from the start again, so that a pid in train and test is two people."""
 
     def __init__(self, root: str | os.PathLike[str], *, source: str | None = None, strict: bool = False) -> None:

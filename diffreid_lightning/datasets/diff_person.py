@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any
 
@@ -13,6 +12,7 @@ from diffreid_lightning.datasets.base import PersonDataset
 from diffreid_lightning.errors import UserError, shorten
 from diffreid_lightning.manifest.image_root import ImageRoot
 from diffreid_lightning.manifest.manifest import FILE_NAME, Manifest
+from diffreid_lightning.storage.json_notes import parse_json
 
 NOTE = "diff_person.json"
 
@@ -54,7 +54,7 @@ class DiffPerson(PersonDataset):
         """
         images = self._place(ImageRoot(self.root))
         try:
-            read = json.loads(images.read(NOTE))
+            read = parse_json(images.read(NOTE))
         except ValueError as error:
             raise UserError(f"{images.path / NOTE} is damaged.", found=str(error), remedy="run select again") from error
         return read if isinstance(read, dict) else {}

@@ -110,7 +110,7 @@ def export_market1501(manifest: Manifest, out: Path, gray_range: tuple[float, fl
     ``train``, ``val`` and ``generated`` rows go to ``bounding_box_train``, ``query`` to ``query``, ``gallery`` to
     ``bounding_box_test``; names are ``0002_c1s1_000001_00.jpg`` with the original suffix. People keep their numbers if
     these are unique; otherwise (several sources, a person 0, one number in train and test) they are renumbered from 1,
-    as are cameras of several sources. ``identities.csv`` maps the numbers.
+    as are cameras of several sources, or with numbers below 0. ``identities.csv`` maps the numbers.
 
     Args:
         manifest: any manifest.
@@ -169,7 +169,7 @@ def _numbers(manifest: Manifest) -> tuple[npt.NDArray[np.int64], bool]:
 def _cameras(manifest: Manifest) -> npt.NDArray[np.int64]:
     cameras = manifest.numpy("camid")
     sources = np.unique(manifest.numpy("source").astype(str), return_inverse=True)[1].reshape(-1)
-    if not sources.any():
+    if not sources.any() and cameras.min(initial=0) >= 0:  # a name has no place for a sign
         return np.asarray(cameras)
     numbers = np.unique(cameras, return_inverse=True)[1].reshape(-1)
     return np.unique(sources * (numbers.max() + 1) + numbers, return_inverse=True)[1].reshape(-1) + 1

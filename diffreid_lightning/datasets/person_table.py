@@ -159,7 +159,7 @@ class PersonTable(PersonDataset):
         if empty:
             raise UserError(
                 f"{len(empty)} rows of {self.root} have no {heading}",
-                found=f"rows {shorten(map(str, empty), 5)}; the headings are row 1",
+                found=f"rows {shorten(map(str, empty), 5)}; the headings are row 1, empty lines are not counted",
                 remedy="fill them in, or remove these rows",
             )
         return values
@@ -267,7 +267,7 @@ def _read_csv(file: Path, data: bytes) -> dict[str, list[str]]:
         raise UserError(
             f"{len(uneven)} rows of {file} have more or fewer values than there are headings",
             looked_for=f"{len(headings)} values: {shorten(headings)}",
-            found=f"rows {shorten(map(str, uneven), 5)}; the headings are row 1",
+            found=f"rows {shorten(map(str, uneven), 5)}; the headings are row 1, empty lines are not counted",
             remedy="write that many values into each row, and quote values that contain the separator",
         )
     if any(map(is_image_name, headings)):

@@ -55,6 +55,7 @@ class Subset(PersonDataset):
         self.whole = open_dataset(dataset)
         super().__init__(self.whole.root)
         self.source = self.whole.source
+        self.pids_restart = self.whole.pids_restart
         self.identities = identities
         self.images = images
         self.seed = seed
@@ -68,7 +69,10 @@ class Subset(PersonDataset):
     @property
     def description(self) -> str:
         """Return the whole dataset's description and the sizes of the subset."""
-        left = [f"{self.identities} identities"] if self.identities is not None else []
+        left = []
+        if self.identities is not None:
+            is_share = isinstance(self.identities, float) and self.identities <= 1
+            left = [f"{self.identities:.0%} of the identities" if is_share else f"{self.identities:g} identities"]
         left += [f"{self.images:.0%} of each identity's images"] if self.images is not None else []
         chosen = f"{', '.join(left) or 'all'} (seed {self.seed})" if self.list_file is None else self.list_file
         return f"{self.whole.description}; of its training rows {chosen}"
@@ -97,4 +101,5 @@ class Subset(PersonDataset):
         if self.images is not None:
             manifest = manifest.filter(few_shot(manifest, self.images, self.seed))
         self._notes = self.whole.notes
+        self._compared = True  # the whole dataset has just warned of notes and counts
         return manifest, junk

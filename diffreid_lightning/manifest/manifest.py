@@ -27,6 +27,7 @@ from diffreid_lightning.manifest.image_root import ImageRoot
 from diffreid_lightning.manifest.schema import content_hash, normalize, table_from_columns, validate
 from diffreid_lightning.paths import absolute_path
 from diffreid_lightning.storage.atomic import replace_file
+from diffreid_lightning.storage.json_notes import parse_json
 
 FILE_NAME = "metadata.parquet"
 SCHEMA_VERSION = 1
@@ -260,7 +261,7 @@ def _read_metadata(metadata: Mapping[bytes, bytes] | None, file: Path) -> dict[s
     """Return schema, parents and images from the file's metadata; a Parquet file from other tools has none."""
     noted: dict[str, Any] = {"schema": SCHEMA_VERSION, "parents": [], "images": "."}
     try:
-        read = json.loads((metadata or {}).get(_METADATA_KEY, b"{}"))
+        read = parse_json((metadata or {}).get(_METADATA_KEY, b"{}"))
         noted.update(read)
         sound = (
             isinstance(read, dict)

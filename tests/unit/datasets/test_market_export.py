@@ -49,6 +49,14 @@ def test_a_market_folder_comes_back_as_it_was(tmp_path: Path) -> None:
     assert name.stat().st_nlink == 2
 
 
+def test_cameras_without_a_number_get_one(tmp_path: Path) -> None:
+    read = Market1501(write_market1501(tmp_path / "market")).manifest()
+    cameras = np.where(read.numpy("camid") == read.numpy("camid").min(), -1, read.numpy("camid"))
+    export_market1501(Manifest(read.with_columns({"camid": cameras}).table, read.root), tmp_path / "out")
+    back = Market1501(tmp_path / "out").manifest()
+    assert len(back) == len(read) and len(set(back.numpy("camid"))) == len(set(cameras.tolist()))
+
+
 def test_people_of_several_sources_get_numbers_of_their_own(tmp_path: Path) -> None:
     read = two_sources(tmp_path)
     assert export_market1501(read, tmp_path / "out").renumbered

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.reid.datamodule import ReIDDataModule
 from diffreid_lightning.unsupervised.datamodule import UnlabeledDataModule
+from tests.fixtures.dataset_layouts import write_market1501
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +127,20 @@ def test_a_subset_is_a_dataset() -> None:
     assert names(manifest, "query") == names(everything, "query")
     assert names(manifest) < names(everything)
     assert subset.source == MiniPerson().source and "64 identities" in subset.description
+
+
+def test_a_subset_says_each_thing_once(tmp_path: Path) -> None:
+    write_market1501(tmp_path / "market")
+    (tmp_path / "market/bounding_box_train/0002_c1s1_000001_00.heic").write_bytes(b"0")
+    subset = Subset(str(tmp_path / "market"), identities=0.5)
+    assert subset.description.endswith("of its training rows 50% of the identities (seed 0)")
+    assert "3 identities" in Subset("miniperson", identities=3.0).description
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        subset.manifest()
+    said = [str(each.message) for each in caught]
+    assert len([text for text in said if "heic" in text]) == 1
+    assert len([text for text in said if "published counts" in text]) == 1
 
 
 def test_a_subset_is_all_that_is_trained_on() -> None:
