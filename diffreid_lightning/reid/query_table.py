@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv
 
-from diffreid_lightning.errors import UserError
+from diffreid_lightning.errors import first_line
 from diffreid_lightning.storage.atomic import replace_file
 
 if TYPE_CHECKING:  # reports read such files, and should not wait for torch
@@ -51,8 +52,8 @@ def write_queries(file: Path, result: RetrievalResult, rows: ConcatRows, queries
 def read_average_precisions(file: Path) -> Mapping[str, Floats]:
     """Return the AP of each query in percent, by person; empty where there is no file.
 
-    Raises:
-        UserError: the file cannot be read as one that :func:`write_queries` wrote.
+    A file that :func:`write_queries` did not write as it is counts as none, with a warning: the results do not depend
+    on it.
     """
     if not file.is_file():
         return {}
@@ -60,8 +61,7 @@ def read_average_precisions(file: Path) -> Mapping[str, Floats]:
         table = pa.csv.read_csv(file)
         people, precisions = table["person"].to_pylist(), table["AP"].to_numpy()
     except (OSError, pa.ArrowInvalid, KeyError) as error:
-        raise UserError(
-            f"{file} cannot be read.", looked_for="the average precision of each query", found=str(error)
-        ) from error
+        warnings.warn(f"No intervals over people: {file} cannot be read ({first_line(error)}).", stacklevel=2)
+        return {}
     names, whose = np.unique(people, return_inverse=True)
     return {str(name): precisions[whose == place] for place, name in enumerate(names)}
