@@ -21,7 +21,7 @@ from diffreid_lightning.cores import loader_processes
 from diffreid_lightning.datasets import CropFolder, PersonDataset, PersonTable, open_unlabeled
 from diffreid_lightning.datasets.concat import cameras_are_known, concatenate
 from diffreid_lightning.datasets.person_table import read_table
-from diffreid_lightning.deployment.feature_files import SUFFIXES, Floats, open_features, write_features
+from diffreid_lightning.deployment.feature_files import SUFFIXES, Floats, key_of, write_features
 from diffreid_lightning.deployment.trained_network import TrainedNetwork
 from diffreid_lightning.devices import fastest_device
 from diffreid_lightning.errors import UserError, translate_disk_errors
@@ -119,12 +119,11 @@ def embed(images: ImageRows, network: TrainedNetwork, out: Path, batch_size: int
     work = json.dumps([manifest.content_hash, manifest.file_fingerprint, record], sort_keys=True)
     key = hashlib.sha256(work.encode()).hexdigest()
     if out.exists():
-        made = open_features(out)
-        if made is not None and made.key == key:
+        if key_of(out) == key:
             return Embedded(out, len(manifest), 0, 0.0)
         raise UserError(
             f"{out} exists already.",
-            looked_for="no such file, or a .parquet file of these images by this network",
+            looked_for="no such file, or a .parquet or .npz file of these images by this network",
             found="features of other images or another network, or another kind of file",
             remedy="choose another --out, or remove it",
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +89,19 @@ def open_features(file: Path) -> FeatureFile | None:
     if not len(rows) or rows["file_name"].null_count:
         return None
     return FeatureFile(file, rows, Path(about["images"]), about["network"], about["key"])
+
+
+def key_of(file: Path) -> str | None:
+    """Return the hash of images and network of a file that ``embed`` has written; None for others, and for .npy."""
+    if file.suffix != ".npz":
+        made = open_features(file)
+        return None if made is None else made.key
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            about = parse_json(str(arrays["about"]))
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return None
+    return about["key"] if mismatch(about, _ABOUT) is None else None
 
 
 def _fits(schema: pa.Schema, width: int) -> bool:

@@ -72,6 +72,7 @@ def test_columns_are_what_other_programs_read(network: TrainedNetwork, tmp_path:
     assert table["camid"].to_pylist() == manifest.numpy("camid").tolist()
     features = np.asarray(table["feature"].combine_chunks().flatten()).reshape(len(table), -1)
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), features)
+    assert embed(images, network, tmp_path / "out.npz", 64, 0).computed == 0, "written already"
     arrays = np.load(tmp_path / "out.npz", allow_pickle=False)
     np.testing.assert_array_equal(arrays["features"], features)
     assert arrays["file_name"].tolist() == table["file_name"].to_pylist()
