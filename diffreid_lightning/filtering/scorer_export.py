@@ -45,7 +45,9 @@ class ScorerExport(Callback):
         if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
             return
         data: Any = datamodule_of(trainer)
+        pl_module.to(trainer.strategy.root_device)  # Lightning has moved it back to the CPU
         recognizer, fitted, thumbs = pl_module.build_recognizer(data.seen_dataloader())
+        pl_module.cpu()
         rows = data.train_set.rows
         calibration = describe_calibration(fitted, pl_module.calibration, list(rows.identities))
         provenance = {
