@@ -17,6 +17,8 @@ from diffreid_lightning.storage.json_notes import read_json, write_json
 MAPPER_FILE = "mapper.safetensors"
 SETTINGS_FILE = "mapper.json"
 _SHAPE = {"features": int, "hidden": int, "vectors": int, "widths": [int]}
+#: arguments of IdentityFeatures, and a hash of its weights
+_FEATURES = {"backbone": str, "init_from": (str, type(None)), "image_size": [int], "weights": str}
 _REMEDY = "export the model again, or restore the files"
 
 
@@ -110,13 +112,13 @@ def load_mapper(folder: Path) -> tuple[TokenMapper, dict[str, Any]]:
             remedy="train it with MappedTokens as model.tokens",
         )
     try:
-        noted = read_json(folder / SETTINGS_FILE, {"shape": _SHAPE, "features": dict}, remedy=_REMEDY)
+        noted = read_json(folder / SETTINGS_FILE, {"shape": _SHAPE, "features": _FEATURES}, remedy=_REMEDY)
         tensors = read_safetensors(folder / MAPPER_FILE)
         if not _fits(noted["shape"], tensors):  # before a network of that shape is built
             raise ValueError(f"tensors of {MAPPER_FILE} and the shape in {SETTINGS_FILE} do not match")
         mapper = TokenMapper(**{name: noted["shape"][name] for name in _SHAPE})
         mapper.load_state_dict(tensors)
-        return mapper.eval().requires_grad_(False), dict(noted["features"])
+        return mapper.eval().requires_grad_(False), {name: noted["features"][name] for name in _FEATURES}
     except UserError:
         raise
     except (ValueError, RuntimeError) as error:

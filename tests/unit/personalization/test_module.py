@@ -313,6 +313,11 @@ def test_people_it_was_never_trained_on_get_tokens_from_the_mapper(
     network(seed=2)
     assert add_identities.main([*words, "--split", "gallery"]) == 2
     assert "another network" in capsys.readouterr().err
+    note = json.loads((folder / "mapper.json").read_text())
+    for damaged in ({}, {**note["features"], "weights": None}):
+        (folder / "mapper.json").write_text(json.dumps({**note, "features": damaged}))
+        assert add_identities.main([*words, "--split", "gallery"]) == 2
+        assert "mapper.json" in capsys.readouterr().err
     (folder / "mapper.json").unlink()
     assert add_identities.main([*words, "--split", "gallery"]) == 2
     assert "has only the identities" in capsys.readouterr().err
