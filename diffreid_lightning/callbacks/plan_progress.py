@@ -57,6 +57,6 @@ class PlanProgress(Callback):
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sum up."""
         seconds = time.monotonic() - self._began
-        made = self._total - self._before
-        if made and self._mine:
+        made = min(self._total - self._before, self._mine * trainer.world_size)  # fewer where batches were limited
+        if made:
             rank_zero_info(f"{made} images in {format_duration(seconds)}: {made / seconds:.3g} images/s")

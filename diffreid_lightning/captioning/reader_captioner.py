@@ -116,7 +116,7 @@ def reader_folder(model: str) -> Path:
 
 
 def write_caption(words: Mapping[str, str]) -> str:
-    """Compose a caption from the words for each attribute; those that are missing or "" are left out.
+    """Compose a caption from the words for each attribute; those that are missing or "" are left out ("a person").
 
     "a young woman with long brown hair wearing a red striped jumper, navy jeans, brown boots and carrying a black
     backpack, walking slowly, seen from the left, on grass in front of a building, at night"
@@ -126,7 +126,7 @@ def write_caption(words: Mapping[str, str]) -> str:
         return " ".join(filter(None, (words.get(name, "") for name in names)))
 
     child = words.get("person") in ("girl", "boy")
-    parts = [with_article(join("person") if child else join("age", "person"))]
+    parts = [with_article((join("person") if child else join("age", "person")) or "person")]
     if words.get("hair") == "bald":
         parts.append("with a bald head")
     elif words.get("hair"):

@@ -168,7 +168,7 @@ def _dispatch(words: list[str]) -> int:
 
         print(describe_versions())
         return 0
-    if words[0] in ("select", "thresholds", *SUBCOMMANDS):
+    if words[0] in ("select", "thresholds", "report", "sweep", "benchmark", *SUBCOMMANDS):
         check_environment()
     if words[0] in PLAIN_COMMANDS:
         module = importlib.import_module(f"diffreid_lightning.cli.commands.{_MODULES.get(words[0], words[0])}")

@@ -62,15 +62,16 @@ class RunFolder:
 def launched_rank() -> int:
     """Return the rank that torchrun, SLURM or Lightning's launcher gave this process; 0 when none did."""
     for name in ("RANK", "SLURM_PROCID", "NODE_RANK", "LOCAL_RANK"):
-        value = os.environ.get(name, "")
-        if value.isdigit() and int(value):
+        value = os.environ.get(name, "").strip()
+        if value.isdecimal() and int(value):
             return int(value)
     return 0
 
 
 def launched_world() -> int:
     """Return the number of processes that torchrun or SLURM started; 1 when none did."""
-    return max(int(found) for name in ("WORLD_SIZE", "SLURM_NTASKS") if (found := os.environ.get(name, "1")).isdigit())
+    found = (os.environ.get(name, "").strip() for name in ("WORLD_SIZE", "SLURM_NTASKS"))
+    return max(1, *(int(value) for value in found if value.isdecimal()), 1)
 
 
 def open_run(root: Path, subcommand: str, continued: Path | None = None) -> RunFolder:

@@ -23,7 +23,7 @@ from diffreid_lightning.distillation.consistency_mapping import (
     pseudo_huber,
     solver_grid,
 )
-from diffreid_lightning.errors import UserError, check_at_least, check_image_size, check_range, shorten
+from diffreid_lightning.errors import RunError, UserError, check_at_least, check_image_size, check_range, shorten
 from diffreid_lightning.manifest.provenance import read_provenance
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.personalization.base import DenoiserTraining
@@ -233,6 +233,12 @@ class ConsistencyDistillation(DenoiserTraining):
         Raises:
             RunError: the disk is full, or the teacher's folder is gone.
         """
+        if not self._folder.is_dir():
+            raise RunError(
+                f"The student cannot be written: the personalized model is gone from {self._folder}",
+                looked_for="the folder that the training began with; its files are part of the student's",
+                remedy="put it back, then go on from the last checkpoint: --ckpt_path last",
+            )
         settings = {"guidance": list(self.guidance), "solver_steps": len(self._grid.start)}
         noted = read_provenance(self._folder / PROVENANCE) | {"distillation": {**provenance, **settings}}
         with replace_model_folder(folder, noted) as target:

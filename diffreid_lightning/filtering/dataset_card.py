@@ -127,7 +127,7 @@ one of those: {_numbers(card.cameras)}.
 
 def _counts(card: Card) -> str:
     report = card.report
-    rows = [f"| {source} | {count:,} |" for source, count in card.sources.items()]
+    rows = [_row(source, f"{count:,}") for source, count in card.sources.items()]
     return "\n".join(
         [
             "## Counts\n",
@@ -146,7 +146,7 @@ def _counts(card: Card) -> str:
 
 def _selection(card: Card) -> str:
     report = card.report
-    reasons = [f"| {reason} | {count:,} |" for reason, count in report.main_reasons.items()]
+    reasons = [_row(reason, f"{count:,}") for reason, count in report.main_reasons.items()]
     picture = f"![distribution of the scores]({card.pictures['histogram']})\n"
     return "\n".join(
         [
@@ -182,8 +182,13 @@ def _coverage(card: Card) -> str:
         return "## Attributes\n\nThe images were generated without attributes.\n"
     lines = ["## Attributes\n", "| attribute | value | generated | selected |", "|---|---|---|---|"]
     for (attribute, value), (before, after) in card.report.coverage.items():
-        lines.append(f"| {attribute} | {value} | {before:,} | {after:,} |")
+        lines.append(_row(attribute, value, f"{before:,}", f"{after:,}"))
     return "\n".join([*lines, ""])
+
+
+def _row(*cells: object) -> str:
+    """Write a line of a table; phrases may hold the character that parts its cells."""
+    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
 
 
 def _provenance(card: Card) -> str:

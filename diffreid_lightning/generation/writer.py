@@ -134,8 +134,8 @@ class GeneratedImagesWriter(ManifestWriter):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Store the generated batches, as far as they can be written."""
-        with contextlib.suppress(RunError):
-            while self._queue:
+        while self._queue:
+            with contextlib.suppress(RunError):  # one that cannot be written does not cost the later ones
                 self._keep_first()
         self._close()
         super().on_exception(trainer, pl_module, exception)

@@ -103,6 +103,8 @@ def test_a_damaged_reader_is_named(tmp_path: Path, damage: str) -> None:
 
 def test_missing_words_leave_a_whole_sentence() -> None:
     assert write_caption({"person": "man"}) == "a man"
+    assert write_caption({}) == "a person"
+    assert write_caption({"upper": "shirt"}) == "a person wearing a shirt"
     assert write_caption({"person": "girl", "age": "young", "hair": "bald"}) == "a girl with a bald head"
     assert write_caption({"person": "woman", "bag": "backpack", "light": "at night"}) == (
         "a woman carrying a backpack, at night"
