@@ -30,9 +30,6 @@ _INSTEAD = ("list", "dry_run", "table", "slurm", "sweep")  # of running the cell
 def benchmark_command(words: Sequence[str]) -> int:
     """Run the command.
 
-    Args:
-        words: the command line after ``benchmark``.
-
     Returns:
         0; 1 where a cell failed.
 

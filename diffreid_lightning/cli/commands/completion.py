@@ -19,12 +19,6 @@ _SHELLS = ("bash", "zsh", "tcsh")
 def completion_command(words: Sequence[str]) -> int:
     """Print the script.
 
-    Args:
-        words: the command line after ``completion``.
-
-    Returns:
-        0.
-
     Raises:
         UserError: the shell is unknown, or shtab is not installed.
     """

@@ -14,12 +14,6 @@ _USAGE = "python -m diffreid_lightning convert FILE --form luperson --backbone r
 def convert_command(words: Sequence[str]) -> int:
     """Run ``convert FILE --form FORM --backbone NAME --out DIR``.
 
-    Args:
-        words: the command line after ``convert``.
-
-    Returns:
-        0.
-
     Raises:
         UserError: the command line or the checkpoint cannot be used, or it does not fit the backbone.
         RunError: the disk refuses.

@@ -37,9 +37,6 @@ _HEADINGS = ("split", "ids", "images", "cams", "images\nper id", "ids\nof one", 
 def data_command(words: Sequence[str]) -> int:
     """Run ``data check PATH``, ``data export PATH``, ``data sheet PATH`` or ``data browse PATH``.
 
-    Args:
-        words: the command line after ``data``.
-
     Returns:
         0 when there is no problem, else 1.
 

@@ -17,12 +17,6 @@ _USAGE = "python -m diffreid_lightning data browse PATH --out FOLDER"
 def browse_command(words: Sequence[str]) -> int:
     """Run ``data browse PATH --out FOLDER``.
 
-    Args:
-        words: the command line after ``data browse``.
-
-    Returns:
-        0.
-
     Raises:
         UserError: the command line or the dataset cannot be used, or the folder holds something else.
     """

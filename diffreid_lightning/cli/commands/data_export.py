@@ -15,12 +15,6 @@ _USAGE = "python -m diffreid_lightning data export PATH --format market1501 --ou
 def export_command(words: Sequence[str]) -> int:
     """Run ``data export PATH --format market1501 --out DIR``.
 
-    Args:
-        words: the command line after ``data export``.
-
-    Returns:
-        0.
-
     Raises:
         UserError: the command line, the dataset or the folder cannot be used.
         RunError: the disk refuses.

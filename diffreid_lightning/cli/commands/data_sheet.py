@@ -18,12 +18,6 @@ _USAGE = "python -m diffreid_lightning data sheet PATH --out FILE.png"
 def sheet_command(words: Sequence[str]) -> int:
     """Run ``data sheet PATH --out FILE``.
 
-    Args:
-        words: the command line after ``data sheet``.
-
-    Returns:
-        0.
-
     Raises:
         UserError: the command line or the dataset cannot be used, or ``--out`` leads through a file or is a folder.
         RunError: the file cannot be written.

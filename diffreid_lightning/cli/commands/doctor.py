@@ -25,9 +25,6 @@ Finding = tuple[str, str, str]  #: one of these, name, and state in words
 def doctor_command(words: Sequence[str]) -> int:
     """Run ``doctor``: print versions, devices, resources, W&B's state, the embedded files and the extras.
 
-    Args:
-        words: the command line after ``doctor``.
-
     Returns:
         0; 1 if something that the default chain needs is broken.
 

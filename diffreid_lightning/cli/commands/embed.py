@@ -18,12 +18,6 @@ IMAGES = "a folder or .zip of crops or of a dataset, a table (.csv), one image, 
 def embed_command(words: Sequence[str]) -> int:
     """Run ``embed PATH --model RUN --out FILE``.
 
-    Args:
-        words: the command line after ``embed``.
-
-    Returns:
-        0.
-
     Raises:
         UserError: the command line, the images, the network or the file cannot be used.
         RunError: the disk refuses.

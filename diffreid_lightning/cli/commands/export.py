@@ -14,12 +14,6 @@ _USAGE = "python -m diffreid_lightning export RUN --format onnx --out FILE.onnx"
 def export_command(words: Sequence[str]) -> int:
     """Run ``export RUN --format onnx --out FILE.onnx``.
 
-    Args:
-        words: the command line after ``export``.
-
-    Returns:
-        0.
-
     Raises:
         UserError: the command line, the network or the file cannot be used, or the extra ``onnx`` is missing.
         RunError: the export failed, or computes other features.

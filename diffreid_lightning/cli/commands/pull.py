@@ -13,12 +13,6 @@ _USAGE = "python -m diffreid_lightning pull OWNER/NAME --out DIR"
 def pull_command(words: Sequence[str]) -> int:
     """Run ``pull OWNER/NAME --out DIR``.
 
-    Args:
-        words: the command line after ``pull``.
-
-    Returns:
-        0.
-
     Raises:
         UserError: the command line or the repository cannot be used, or the hub cannot be reached or refuses.
         RunError: the transfer broke off.

@@ -13,12 +13,6 @@ _USAGE = "python -m diffreid_lightning push PATH OWNER/NAME"
 def push_command(words: Sequence[str]) -> int:
     """Run ``push PATH OWNER/NAME``.
 
-    Args:
-        words: the command line after ``push``.
-
-    Returns:
-        0.
-
     Raises:
         UserError: the command line or the folder cannot be used, or the hub cannot be reached or refuses.
         RunError: the transfer broke off.

@@ -15,12 +15,6 @@ _USAGE = "python -m diffreid_lightning report RUN [RUN ...] --out FILE.html"
 def report_command(words: Sequence[str]) -> int:
     """Run ``report RUN [RUN ...] --out FILE``.
 
-    Args:
-        words: the command line after ``report``.
-
-    Returns:
-        0.
-
     Raises:
         UserError: the command line cannot be used, a folder holds nothing to report on, or ``--out`` is a folder or
             leads through a file.

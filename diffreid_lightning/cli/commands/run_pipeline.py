@@ -35,9 +35,6 @@ and code are unchanged is skipped; a chain that was killed goes on where it was.
 def pipeline_command(words: Sequence[str]) -> int:
     """Run the command.
 
-    Args:
-        words: the command line after ``pipeline``.
-
     Returns:
         The exit code.
 

@@ -16,12 +16,6 @@ _USAGE = "python -m diffreid_lightning search QUERY GALLERY --model RUN --out FO
 def search_command(words: Sequence[str]) -> int:
     """Run ``search QUERY GALLERY --model RUN --out FOLDER``.
 
-    Args:
-        words: the command line after ``search``.
-
-    Returns:
-        0.
-
     Raises:
         UserError: the command line, the images, the network or the folder cannot be used.
         RunError: the disk refuses.

@@ -20,12 +20,6 @@ DESCRIPTION = "Choose among scored images and write Diff-Person."
 def select_command(words: Sequence[str]) -> int:
     """Run the command; ``configs/stages/select.yaml`` is what no arguments mean.
 
-    Args:
-        words: the command line after ``select``.
-
-    Returns:
-        0.
-
     Raises:
         UserError: the configuration or the scored images cannot be used, or nothing passes.
         RunError: the disk refuses.

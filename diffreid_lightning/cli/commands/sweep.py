@@ -22,9 +22,6 @@ _WIDTH = 200  # columns of a table in a file
 def sweep_command(words: Sequence[str]) -> int:
     """Run ``sweep FILE``.
 
-    Args:
-        words: the command line after ``sweep``.
-
     Returns:
         0; 1 where a trial failed.
 

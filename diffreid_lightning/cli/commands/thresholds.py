@@ -22,12 +22,6 @@ _USAGE = "python -m diffreid_lightning thresholds RUN --fmr 0.01"
 def thresholds_command(words: Sequence[str]) -> int:
     """Run ``thresholds RUN``.
 
-    Args:
-        words: the command line after ``thresholds``.
-
-    Returns:
-        0.
-
     Raises:
         UserError: the command line, the run or its data cannot be used, or the run has held nobody out.
         RunError: the disk refuses.
