@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from diffreid_lightning.storage.atomic import replace_file
-from diffreid_lightning.storage.json_notes import damaged_error, read_json, write_json
+from diffreid_lightning.storage.json_notes import DamagedFile, damaged_error, read_json, write_json
 
 FILE = "summary.json"
 FORMAT = 1
@@ -111,6 +111,14 @@ def read_summary(folder: Path) -> RunSummary | None:
         raise damaged_error(file, f"format {note['format']}", looked_for=f"format {FORMAT}", remedy=remedy)
     known = RunSummary.__dataclass_fields__
     return RunSummary(**{name: value for name, value in note.items() if name in known})
+
+
+def sound_summary(folder: Path) -> RunSummary | None:
+    """Read the summary of a run folder; None if there is none, or a damaged one."""
+    try:
+        return read_summary(folder)
+    except DamagedFile:
+        return None
 
 
 def named_sources(note: Any) -> frozenset[str]:

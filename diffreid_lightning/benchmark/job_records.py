@@ -19,7 +19,7 @@ from diffreid_lightning.datasets import open_dataset
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest.manifest import FILE_NAME, Manifest
 from diffreid_lightning.pipeline.fingerprints import file_hash
-from diffreid_lightning.run_summary import PROVENANCE_FILE, RunSummary, named_sources, read_summary
+from diffreid_lightning.run_summary import PROVENANCE_FILE, RunSummary, named_sources, sound_summary
 from diffreid_lightning.storage import locks
 from diffreid_lightning.storage.atomic import replace_file
 from diffreid_lightning.storage.json_notes import DamagedFile, read_json, write_json
@@ -149,11 +149,7 @@ class Workplace:
         command = job.words[0]
         runs = [self.folder(job) / FIRST_RUN] if command == "fit" else sorted(self.folder(job).glob(f"{command}-*"))
         for run in reversed(runs):
-            try:
-                found = read_summary(run)
-            except UserError:
-                continue
-            if found is not None:
+            if (found := sound_summary(run)) is not None:
                 return run, found
         return None
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from diffreid_lightning.benchmark.grid_entries import Grid
 from diffreid_lightning.benchmark.job_records import Workplace
-from diffreid_lightning.benchmark.jobs import Job
+from diffreid_lightning.benchmark.jobs import Job, choose
 from diffreid_lightning.datasets.crop_folder import CropFolder
 from diffreid_lightning.datasets.person_folder import PersonFolder
 from diffreid_lightning.datasets.person_table import PersonTable
@@ -41,18 +41,5 @@ def seen_by_records(grid: Grid, job: Job, jobs: Mapping[str, Job], place: Workpl
     # The summary of a needed run's test names what that was trained on; others name what they start from.
     tested = job.words[0] != "fit" and grid.settings[job.cell.setting].needs is not None
     behind = summary.sources if tested else frozenset(summary.initialization["sources"])
-    return target in behind | _sources_of_preparations(job, jobs, place)
-
-
-def _sources_of_preparations(job: Job, jobs: Mapping[str, Job], place: Workplace) -> frozenset[str]:
-    found: set[str] = set()
-    queue, seen = list(job.needs), set()
-    while queue:
-        name = queue.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        record = place.record(jobs[name])
-        found.update(() if record is None else record.sources)
-        queue += jobs[name].needs
-    return frozenset(found)
+    before = (place.record(each) for each in choose(jobs, job.name).values() if each is not job)
+    return target in behind or any(target in record.sources for record in before if record is not None)

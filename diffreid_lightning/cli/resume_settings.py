@@ -97,10 +97,10 @@ def refuse_lost_schedule(trainer: Trainer, saved: int) -> None:
         )
 
 
-def describe_changes(changes: Sequence[Change], most: int = 6) -> str | None:
+def describe_changes(changes: Sequence[Change]) -> str | None:
     """Describe the settings that changed with a continuation; None if none did."""
     changed = [str(change) for change in changes if change.key != _ROOT]
-    return f"Settings that have changed, in force from here on: {shorten(changed, most)}." if changed else None
+    return f"Settings that have changed, in force from here on: {shorten(changed, 6)}." if changed else None
 
 
 def describe_nothing_left(trainer: Trainer, changes: Sequence[Change]) -> str:

@@ -15,8 +15,7 @@ from lightning.pytorch import LightningModule, Trainer
 from diffreid_lightning.backbones.weight_provenance import initialization_record
 from diffreid_lightning.cli import run_folder, start_checkpoint
 from diffreid_lightning.cli.versions import installed_versions
-from diffreid_lightning.errors import UserError
-from diffreid_lightning.run_summary import RunSummary, read_summary
+from diffreid_lightning.run_summary import RunSummary, sound_summary
 from diffreid_lightning.training.throughput import GIB, peak_memory
 from diffreid_lightning.training.trainer_parts import datamodule_of
 
@@ -80,15 +79,7 @@ def _training_of_checkpoint(trainer: Trainer, command: str) -> RunSummary | None
     if command == "fit" or not trainer.ckpt_path:
         return None
     folder = start_checkpoint.run_of_checkpoint(Path(str(trainer.ckpt_path)))
-    return None if folder is None else earlier_summary(folder)
-
-
-def earlier_summary(folder: Path) -> RunSummary | None:
-    """Return the summary of a run that was made before; None if there is none, or a damaged one."""
-    try:
-        return read_summary(folder)
-    except UserError:
-        return None
+    return None if folder is None else sound_summary(folder)
 
 
 def _seed(value: Any) -> int | None:

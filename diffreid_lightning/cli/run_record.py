@@ -18,7 +18,8 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from diffreid_lightning import config_files
 from diffreid_lightning.cli import resume_settings, run_folder, start_checkpoint
-from diffreid_lightning.cli.run_description import describe_run, earlier_summary
+from diffreid_lightning.cli.run_description import describe_run
+from diffreid_lightning.run_summary import sound_summary
 from diffreid_lightning.storage.atomic import replace_file
 from diffreid_lightning.tracking import WandbTracker, log_summary, recorded_as, tracking_mode
 from diffreid_lightning.training.throughput import Throughput
@@ -113,7 +114,7 @@ class RunRecord(SaveConfigCallback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Report that there was nothing left to train, and summarize the training."""
         if self._changes is not None:
-            earlier = earlier_summary(self.run.path) if trainer.is_global_zero else None
+            earlier = sound_summary(self.run.path) if trainer.is_global_zero else None
             self._metrics = {} if earlier is None else {split: dict(found) for split, found in earlier.metrics.items()}
             rank_zero_info(resume_settings.describe_nothing_left(trainer, self._changes))
         self._summarize(trainer, pl_module, "fit")

@@ -6,11 +6,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffreid_lightning.errors import UserError
 from diffreid_lightning.pipeline.fingerprints import Record, record_file
 from diffreid_lightning.pipeline.graph import PREVIOUS, Stage
 from diffreid_lightning.pipeline.rehearsal import GENERATE, Rehearsal
-from diffreid_lightning.run_summary import RunSummary, read_summary
+from diffreid_lightning.run_summary import RunSummary, sound_summary
 
 _PER_IMAGE = (".jpg", ".npy", ".parquet")  # files that grow with the images; other files of a stage do not
 _CACHE = "cache"  # folder of the real images' latents and the prior images, as the stages' configs name it
@@ -117,12 +116,7 @@ def _measure(rehearsal: Rehearsal, stage: Stage, record: Record) -> StageCost:
 
 def _summaries(folder: Path, stage: Stage) -> list[RunSummary]:
     """Return the summaries of a stage's runs; damaged ones are passed over."""
-    found = []
-    for run in sorted(folder.glob(f"{stage.words[0]}-*")):
-        try:
-            found.append(read_summary(run))
-        except UserError:
-            continue
+    found = map(sound_summary, sorted(folder.glob(f"{stage.words[0]}-*")))
     return [summary for summary in found if summary is not None]
 
 

@@ -111,12 +111,12 @@ class LoggedTerminal:
         os.close(self._master)
 
 
-def last_words(log: Path, lines: int = 12) -> str:
+def last_words(log: Path) -> str:
     """Return the end of a log, without progress bars."""
     with suppress(OSError):
         text = log.read_bytes()[-_BLOCK:].decode("utf-8", errors="replace")
         kept = [line.rpartition("\r")[2].rstrip() for line in text.replace("\r\n", "\n").split("\n")]
-        return "\n".join([line for line in kept if line][-lines:])
+        return "\n".join([line for line in kept if line][-12:])
     return ""
 
 

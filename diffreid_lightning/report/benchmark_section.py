@@ -9,11 +9,10 @@ from markupsafe import Markup
 
 from diffreid_lightning.benchmark.job_records import FILE, Record
 from diffreid_lightning.benchmark.paired_differences import interval
-from diffreid_lightning.errors import UserError
 from diffreid_lightning.report.blocks import Section, table, text
 from diffreid_lightning.report.markdown_html import render_markdown
 from diffreid_lightning.report.picture_budget import PictureBudget
-from diffreid_lightning.run_summary import read_summary
+from diffreid_lightning.run_summary import sound_summary
 
 #: Folder of the results, as ``benchmark.results_files`` names it; importing it would import torch.
 RESULTS = "results"
@@ -72,10 +71,7 @@ def _tabulate_cells(folders: dict[str, Path]) -> Markup:
     values: dict[str, dict[str, list[float]]] = {}
     for name, folder in folders.items():
         for run in sorted([*folder.glob("fit-*"), *folder.glob("test-*")])[-1:]:
-            try:
-                summary = read_summary(run)
-            except UserError:
-                continue
+            summary = sound_summary(run)
             metrics = summary.metrics if summary else {}
             for metric, value in metrics.get("test", metrics.get("val", {})).items():
                 values.setdefault(name.rpartition("/")[0], {}).setdefault(metric, []).append(value)

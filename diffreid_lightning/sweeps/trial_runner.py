@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from diffreid_lightning.benchmark.job_runner import Failure
 from diffreid_lightning.benchmark.jobs import FIRST_RUN
-from diffreid_lightning.errors import UserError
 from diffreid_lightning.metric_history import METRICS, read_history
 from diffreid_lightning.pipeline.job_process import (
     GLANCE,
@@ -23,7 +22,7 @@ from diffreid_lightning.pipeline.job_process import (
     start_process,
     visible_devices,
 )
-from diffreid_lightning.run_summary import read_summary
+from diffreid_lightning.run_summary import sound_summary
 from diffreid_lightning.sweeps.sweep_study import Attempt, SweepStudy
 from diffreid_lightning.sweeps.trial_command import trial_words, write_arguments
 
@@ -188,10 +187,7 @@ class TrialRunner:
     def _value(self, attempt: Attempt) -> float | None:
         """Return the metric in the summary of a trial's run; None if there is none, or none that is finite."""
         split, _, name = self.study.sweep.metric.partition("/")
-        try:
-            summary = read_summary(attempt.folder / FIRST_RUN)
-        except UserError:  # damaged
-            return None
+        summary = sound_summary(attempt.folder / FIRST_RUN)
         value = None if summary is None else summary.metrics.get(split, {}).get(name)
         return value if value is not None and math.isfinite(value) else None
 
