@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 #: the environment variable for the threads of an operation
 THREADS = "OMP_NUM_THREADS"
-_MOST_LOADERS = 8
+_MAX_WORKERS = 8
 
 
 def usable_cores() -> int:
@@ -15,20 +15,20 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def loader_processes(sharing: int = 1) -> int:
+def default_num_workers(local_processes: int = 1) -> int:
     """Return the default number of loader processes: one per core, at most 8.
 
     Args:
-        sharing: processes that have these cores in common, such as those of DDP on one machine. A task that SLURM has
-            bound to cores has them for itself.
+        local_processes: processes that have these cores in common, such as those of DDP on one machine. A task that
+            SLURM has bound to cores has them for itself.
     """
     of_task = os.environ.get("SLURM_CPUS_PER_TASK", "")
     if of_task.isdecimal() and usable_cores() <= int(of_task):
-        sharing = 1
-    return max(1, min(_MOST_LOADERS, usable_cores() // sharing))
+        local_processes = 1
+    return max(1, min(_MAX_WORKERS, usable_cores() // local_processes))
 
 
-def share_threads(environment: Mapping[str, str], jobs: int) -> dict[str, str]:
+def environment_with_threads(environment: Mapping[str, str], jobs: int) -> dict[str, str]:
     """Return an environment in which each of several jobs has its share of the threads, unless it says how many.
 
     Args:

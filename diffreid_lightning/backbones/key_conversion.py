@@ -159,7 +159,7 @@ def _fold_semantics(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def take_own_traits(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> Checkpoint:
     """Read normalization, stride, pooling and neck from a checkpoint of this package's own training."""
-    # Here, not above: the backbone's module stands on this one's neighbors.
+    # Import late: the backbone's module stands on this one's neighbors.
     from diffreid_lightning.backbones.backbone import decimals, traits_of_state
 
     traits = checkpoint.traits

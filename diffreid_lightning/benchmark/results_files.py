@@ -14,7 +14,7 @@ from diffreid_lightning.benchmark.grid_entries import Grid
 from diffreid_lightning.benchmark.paired_differences import paired_values
 from diffreid_lightning.storage.atomic import replace_file
 from diffreid_lightning.tracking import WandbTracker, finish_tracking
-from diffreid_lightning.visualization.interval_plot import Bar, save_intervals
+from diffreid_lightning.visualization.interval_plot import IntervalMark, save_intervals
 
 FOLDER = "results"
 _TABLE, _CELLS, _PICTURE = "table", "cells", "differences.png"
@@ -94,7 +94,9 @@ def track_comparison(grid: Grid, comparison: Comparison) -> None:
     finish_tracking()
 
 
-def difference_bar(comparison: Comparison, row: Row, column: tuple[str, str], *, corrected: bool = True) -> Bar | None:
+def difference_bar(
+    comparison: Comparison, row: Row, column: tuple[str, str], *, corrected: bool = True
+) -> IntervalMark | None:
     """Return the bar of a row's difference in mAP to its reference, None where there is none.
 
     Args:
@@ -109,7 +111,7 @@ def difference_bar(comparison: Comparison, row: Row, column: tuple[str, str], *,
         return None
     other = comparison.entries[comparison.references[row], column]
     found = difference.together if corrected else difference.alone
-    return Bar(found.mean, found.low, found.high, paired_values(entry.values("mAP"), other.values("mAP")))
+    return IntervalMark(found.mean, found.low, found.high, paired_values(entry.values("mAP"), other.values("mAP")))
 
 
 def _lines(entry: Entry | None) -> str:
@@ -125,9 +127,9 @@ def _lines(entry: Entry | None) -> str:
     return "\n".join([*lines, *([people] if people else []), *table_forms.notes(entry)])
 
 
-def _panels(comparison: Comparison) -> dict[str, dict[str, Bar]]:
+def _panels(comparison: Comparison) -> dict[str, dict[str, IntervalMark]]:
     """Collect the differences in mAP by column and row."""
-    panels: dict[str, dict[str, Bar]] = {}
+    panels: dict[str, dict[str, IntervalMark]] = {}
     for column in comparison.columns:
         for row in comparison.rows:
             bar = difference_bar(comparison, row, column)

@@ -22,7 +22,7 @@ def check_own(path: Path, *, to_go_on: bool = False) -> None:
     Raises:
         UserError: it is another project's, bare weights, of another kind, or damaged.
     """
-    # Here, not above: the light commands do not wait for torch.
+    # Import late, so that light commands need no torch.
     from diffreid_lightning.storage.torch_file import NotPlainError, describe_non_weights, read_plain
 
     if not zipfile.is_zipfile(path):

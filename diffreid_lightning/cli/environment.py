@@ -12,14 +12,14 @@ import warnings
 from diffreid_lightning.errors import UserError
 
 #: Whole numbers that launchers set, and that Lightning and torch read without looking.
-_NUMBERS = (
+_INTEGER_VARIABLES = (
     "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "MASTER_PORT", "SLURM_PROCID",
     "SLURM_LOCALID", "SLURM_NODEID", "SLURM_NTASKS", "PL_GLOBAL_SEED",
 )  # fmt: skip
-#: What users tell OpenMP's threads to do while they wait, for the GNU library and for Intel's and LLVM's.
-_WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-#: Turns before a thread sleeps; some microseconds, in which most waits of an idle machine end.
-_SPINS = "10000"
+#: Variables that set the wait policy of OpenMP's threads: the standard's, GNU's, Intel's and LLVM's.
+_WAIT_POLICY = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+#: Spins before a thread sleeps; some microseconds, in which most waits of an idle machine end.
+_SPIN_COUNT = "10000"
 
 
 def let_threads_sleep() -> None:
@@ -29,8 +29,8 @@ def let_threads_sleep() -> None:
     two cores of which one is busy are several times slower. Results do not depend on it, as they would on another
     number of threads. It has to be called before torch is imported; child processes inherit it.
     """
-    if not any(name in os.environ for name in _WAITING):
-        os.environ["GOMP_SPINCOUNT"] = _SPINS
+    if not any(name in os.environ for name in _WAIT_POLICY):
+        os.environ["GOMP_SPINCOUNT"] = _SPIN_COUNT
 
 
 def disable_onnx_telemetry() -> None:
@@ -57,7 +57,7 @@ def check_environment() -> None:
                 found=str(error),
                 remedy="unset MPLBACKEND: pictures are only drawn into files here",
             ) from error
-    for name in _NUMBERS:
+    for name in _INTEGER_VARIABLES:
         value = os.environ.get(name)
         if value is not None and not value.strip().isdecimal():
             raise UserError(
@@ -68,13 +68,13 @@ def check_environment() -> None:
             )
 
 
-def let_streams_take_anything() -> None:
+def escape_unencodable_output() -> None:
     """Escape characters that the output encoding lacks, such as those of file names."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def reader_is_gone() -> bool:
+def stdout_is_closed() -> bool:
     """Return true if the reader of stdout is gone, as after ``| head -1``."""
     if flush_streams() is not None:
         return True
@@ -88,7 +88,7 @@ def reader_is_gone() -> bool:
 def flush_streams() -> OSError | None:
     """Flush the output streams; if one is broken, redirect it to the null device and return the error.
 
-    Python would complain at its exit otherwise, in words of its own.
+    Python would print an error of its own at exit otherwise.
     """
     refused = None
     for stream in (sys.stdout, sys.stderr):
@@ -102,7 +102,7 @@ def flush_streams() -> OSError | None:
 
 
 def silence_advice() -> None:
-    """Silence Lightning's advice that does not apply here."""
+    """Silence advice of Lightning that does not apply here, and W&B's messages."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisement)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*Couldn't infer the batch indices.*")  # a plan's batches have numbers

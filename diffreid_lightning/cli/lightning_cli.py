@@ -38,7 +38,7 @@ from diffreid_lightning.paths import user_path
 from diffreid_lightning.reid.datamodule import ReIDDataModule
 from diffreid_lightning.storage.checkpoint_io import AtomicCheckpointIO
 from diffreid_lightning.tracking import WandbTracker, finish_tracking
-from diffreid_lightning.training.training_state import TrainingState
+from diffreid_lightning.training.training_state import TrainingStateCheck
 
 
 class DiffReIDCLI(LightningCLI):
@@ -213,8 +213,8 @@ class DiffReIDCLI(LightningCLI):
         own_writer = any(name in str(config.strategy).lower() for name in ("fsdp", "deepspeed", "modelparallel"))
         if not own_writer and not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(AtomicCheckpointIO())
-        callbacks = config.callbacks or []
-        callbacks = [TrainingState(), FinishAveraging(), *(callbacks if isinstance(callbacks, list) else [callbacks])]
+        given = config.callbacks or []
+        callbacks = [TrainingStateCheck(), FinishAveraging(), *(given if isinstance(given, list) else [given])]
         wants_bar = config.enable_progress_bar is not False and not config.barebones
         if wants_bar and not any(isinstance(callback, ProgressBar) for callback in callbacks):
             callbacks.append(RunProgress())

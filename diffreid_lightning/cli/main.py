@@ -11,10 +11,10 @@ from diffreid_lightning.cli import run_folder, signals, uncaught_errors
 from diffreid_lightning.cli.environment import (
     check_environment,
     disable_onnx_telemetry,
+    escape_unencodable_output,
     flush_streams,
-    let_streams_take_anything,
     let_threads_sleep,
-    reader_is_gone,
+    stdout_is_closed,
 )
 from diffreid_lightning.errors import DiffReIDError, RunError, UserError, did_you_mean
 
@@ -75,7 +75,7 @@ def main(args: Sequence[str] | None = None) -> int:
         and 141 for one whose reader has gone.
     """
     words = list(sys.argv[1:] if args is None else args)
-    let_streams_take_anything()
+    escape_unencodable_output()
     let_threads_sleep()
     disable_onnx_telemetry()
     with signals.noticed() as arrived, uncaught_errors.threads_worded():
@@ -103,7 +103,7 @@ def _worded(error: BaseException) -> int:
         return _report(_interruption(), 130)
     if isinstance(error, DiffReIDError):
         return _report(_from_worker(error), error.exit_code)
-    if isinstance(error, BrokenPipeError) and reader_is_gone():
+    if isinstance(error, BrokenPipeError) and stdout_is_closed():
         return _CLOSED_PIPE
     if not isinstance(error, Exception):
         raise error
@@ -186,7 +186,7 @@ def _dispatch(words: list[str]) -> int:
 
         print(write_short_help(words[0]))
         return 0
-    # Here, not above: torch and Lightning take seconds to import, and --help should not.
+    # Import late: torch and Lightning take seconds to import, and --help should not.
     from diffreid_lightning.cli.lightning_cli import run_command
 
     run_command(words[0], ["--help"] if words[1:] in (["--help", "all"], ["-h", "all"]) else words[1:])

@@ -17,13 +17,13 @@ CONFIG_KEY = "run_config"
 _ROOT = "trainer.default_root_dir"
 
 
-def refuse_start_only(changes: Iterable[Change], names: Sequence[str], *, evaluating: bool) -> None:
+def refuse_start_changes(changes: Iterable[Change], names: Sequence[str], *, evaluating: bool) -> None:
     """Refuse arguments of the model that the checkpoint overrules.
 
     Args:
         changes: from the configuration of the checkpoint to the one that is run.
         names: the arguments, as the module's ``start_only`` lists them.
-        evaluating: an argument that is left out then asks for nothing.
+        evaluating: true for evaluation, where an argument that is left out changes nothing.
 
     Raises:
         UserError: one of them has changed.
@@ -35,7 +35,7 @@ def refuse_start_only(changes: Iterable[Change], names: Sequence[str], *, evalua
                 continue
             flag = change.key.replace(".init_args", "")
             raise UserError(
-                f"model.{name} decides how a training begins; the checkpoint has what came of it.",
+                f"model.{name} applies only at the start of a training; the checkpoint holds the trained weights.",
                 looked_for=f"{flag} {change.before}, as the run was begun",
                 found=str(change.now),
                 remedy=f"give --{flag} as the run was begun (its config.yaml)"
@@ -56,7 +56,7 @@ def refuse_another_root(changes: Iterable[Change], run: Path) -> None:
     for change in changes:
         if change.key == _ROOT and Path(str(change.now or "runs")).resolve() != run.resolve().parent:
             raise UserError(
-                f"{run} goes on in its own folder.",
+                f"{run} can only continue in its own folder.",
                 looked_for=f"--{_ROOT} {run.parent}",
                 found=str(change.now),
                 remedy=f"leave --{_ROOT} out; or copy the checkpoint to another folder and name the copy, which starts "
@@ -64,7 +64,7 @@ def refuse_another_root(changes: Iterable[Change], run: Path) -> None:
             )
 
 
-def give_arguments(callbacks: Iterable[Callback], states: Mapping[str, Any], changes: Iterable[Change]) -> None:
+def apply_to_callbacks(callbacks: Iterable[Callback], states: Mapping[str, Any], changes: Iterable[Change]) -> None:
     """Write changed callback arguments (``EarlyStopping.patience``) into the states to be loaded.
 
     Args:
@@ -75,7 +75,8 @@ def give_arguments(callbacks: Iterable[Callback], states: Mapping[str, Any], cha
     names = {change.key.rpartition(".")[2] for change in changes if change.key.startswith("trainer.callbacks.")}
     for callback in callbacks:
         state = states.get(callback.state_key)
-        if isinstance(state, dict) and not isinstance(callback, Checkpoint):  # theirs tells what the scores are of
+        # The saved scores of a Checkpoint belong to its saved monitor.
+        if isinstance(state, dict) and not isinstance(callback, Checkpoint):
             state.update({name: getattr(callback, name) for name in names & state.keys() if hasattr(callback, name)})
 
 
@@ -91,7 +92,7 @@ def refuse_lost_schedule(trainer: Trainer, saved: int) -> None:
     """
     if saved < len(trainer.lr_scheduler_configs):
         raise UserError(
-            "The checkpoint was trained without a schedule, so this one has no place to go on from.",
+            "The checkpoint was trained without a schedule, so there is no state to continue this one from.",
             remedy="leave --model.scheduler and --model.warmup_epochs as the run was started (its config.yaml), or "
             "leave --ckpt_path out to start a new run",
         )

@@ -90,12 +90,12 @@ class RunRecord(SaveConfigCallback):
         if begun is None and run is not None and (run / run_folder.CONFIG_FILE).is_file():
             begun = (run / run_folder.CONFIG_FILE).read_bytes().decode(errors="replace")
         changes = config_files.changed_settings(str(begun or ""), self.text)
-        resume_settings.refuse_start_only(changes, getattr(pl_module, "start_only", ()), evaluating=not fitting)
+        resume_settings.refuse_start_changes(changes, getattr(pl_module, "start_only", ()), evaluating=not fitting)
         if not fitting:
             return
         if run == self.run.path.resolve():
             resume_settings.refuse_another_root(changes, self.run.path)
-        resume_settings.give_arguments(callbacks_of(trainer), checkpoint.get("callbacks", {}), changes)
+        resume_settings.apply_to_callbacks(callbacks_of(trainer), checkpoint.get("callbacks", {}), changes)
         self._changes, self._schedules = changes, len(checkpoint.get("lr_schedulers", ()))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

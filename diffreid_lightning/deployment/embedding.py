@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from diffreid_lightning.cores import loader_processes
+from diffreid_lightning.cores import default_num_workers
 from diffreid_lightning.datasets import CropFolder, PersonDataset, PersonTable, open_unlabeled
 from diffreid_lightning.datasets.concat import cameras_are_known, concatenate
 from diffreid_lightning.datasets.person_table import read_table
@@ -160,7 +160,7 @@ def compute_features(
     """
     device = fastest_device()
     network.to(device)
-    workers = loader_processes() if num_workers is None else num_workers
+    workers = default_num_workers() if num_workers is None else num_workers
     batches: Iterator[PersonBatch] = iter(())
     began, computed = time.monotonic(), 0
 

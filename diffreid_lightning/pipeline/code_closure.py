@@ -1,4 +1,4 @@
-"""Find the package's modules that a class is built from, by reading imports and running nothing."""
+"""Find the package's modules that a class imports, directly or not, by reading files and running nothing."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def code_hash(names: Iterable[str], modules: Iterable[str]) -> str:
     Returns:
         64 hexadecimal digits.
     """
-    # Formats of datasets are named in their own room.
+    # Dataset formats are listed in datasets/__init__.py, not in the registry.
     classes = {**_read(f"{_PACKAGE}.datasets").names, **_read(_REGISTRY).names}
     seen: dict[str, str] = {}
     queue = [*modules, *(classes[short] for name in names if (short := name.rpartition(".")[2]) in classes)]
@@ -42,11 +42,11 @@ def code_hash(names: Iterable[str], modules: Iterable[str]) -> str:
         if module not in seen and module != _REGISTRY and _file(module) is not None:
             parsed = _read(module)
             seen[module] = parsed.digest
-            queue += [*parsed.imports, *_around(module)]
+            queue += [*parsed.imports, *_parent_packages(module)]
     return hashlib.sha256(repr(sorted(seen.items())).encode()).hexdigest()
 
 
-def _around(module: str) -> Iterator[str]:
+def _parent_packages(module: str) -> Iterator[str]:
     while "." in module:
         module = module.rpartition(".")[0]
         yield module

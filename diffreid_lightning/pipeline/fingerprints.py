@@ -198,7 +198,7 @@ def model_hash(model: str) -> str:
     Raises:
         UserError: there is no model at ``model``.
     """
-    # Here, not above: diffusers takes seconds to import, and not every chain has such a model.
+    # Import late: diffusers takes seconds to import, and not every chain has such a model.
     from diffreid_lightning.diffusion.checkpoints import locate_pipeline, weights_hash
 
     return weights_hash(locate_pipeline(model))

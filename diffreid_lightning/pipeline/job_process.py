@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from diffreid_lightning.cores import share_threads
+from diffreid_lightning.cores import environment_with_threads
 from diffreid_lightning.pipeline.forked_command import ForkedCommand, serves_present_code
 from diffreid_lightning.pipeline.graph import PREFIX
 from diffreid_lightning.pipeline.stage_process import end_with_parent
@@ -117,5 +117,5 @@ def environment_of(
     kept |= {"WANDB_RUN_GROUP": group, "WANDB_JOB_TYPE": kind}
     if name is not None:
         kept["WANDB_NAME"] = name
-    kept = share_threads(kept, parallel)
+    kept = environment_with_threads(kept, parallel)
     return kept if device is None else {**kept, DEVICES: device}

@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from diffreid_lightning.cores import THREADS, share_threads, usable_cores
+from diffreid_lightning.cores import THREADS, environment_with_threads, usable_cores
 from diffreid_lightning.errors import DiffReIDError
 from diffreid_lightning.pipeline.earlier_outputs import Aside
 from diffreid_lightning.pipeline.fingerprints import hash_ahead
@@ -131,7 +131,7 @@ class StageJobs:
     def _prepare(self, waiting: Sequence[Stage]) -> None:
         """Start the server that stages are forked from; while it imports, hash what later stages read."""
         if self._forked and not self._prepared:
-            start_server(share_threads(os.environ, self.parallel)[THREADS])
+            start_server(environment_with_threads(os.environ, self.parallel)[THREADS])
             hash_ahead(self.chain, waiting)
         self._prepared = True
 
@@ -139,7 +139,7 @@ class StageJobs:
         attempt = Attempt.begin(self.chain, stage, self.aside, self.console)
         device = least_used(self._devices, [each.device for each in self._running])
         variables = {**self.chain.environment, **({} if device is None else {DEVICES: device})}
-        environment = share_threads(stage_environment(variables, self._on_terminal), self.parallel)
+        environment = environment_with_threads(stage_environment(variables, self._on_terminal), self.parallel)
         terminal = LoggedTerminal(attempt.log) if self._on_terminal else None
         output = attempt.log if terminal is None else terminal.slave
         process = start_process(attempt.words(), environment, output, self.lock, forked=self._forked)

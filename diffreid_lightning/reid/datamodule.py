@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
-from diffreid_lightning.cores import loader_processes
+from diffreid_lightning.cores import default_num_workers
 from diffreid_lightning.datasets import PersonDataset, open_dataset
 from diffreid_lightning.datasets.concat import (
     ConcatRows,
@@ -321,7 +321,7 @@ class ReIDDataModule(LightningDataModule):
         workers = self.num_workers
         if workers is None:
             local = int(os.environ.get("LOCAL_WORLD_SIZE", 0)) or getattr(self.trainer, "num_devices", 1) or 1
-            workers = loader_processes(local)
+            workers = default_num_workers(local)
         return DataLoader(
             images,  # type: ignore[arg-type]  # rows, which the collate function makes batches of
             num_workers=workers,

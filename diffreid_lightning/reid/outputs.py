@@ -1,4 +1,4 @@
-"""Outputs of a Re-ID network for its losses and its evaluation."""
+"""Hold the outputs of a Re-ID network for its losses and its evaluation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class ReIDOutputs(NamedTuple):
-    """The three stages of one batch, so that a loss can pick its own and any loss can replace another.
+    """Features, embeddings and logits of one batch; each loss takes what it needs.
 
     Attributes:
         features: (B, D) pooled features before the batch-norm neck.
@@ -28,7 +28,7 @@ class ReIDOutputs(NamedTuple):
     part_logits: tuple[Tensor, ...] = ()
 
     def in_float32(self) -> ReIDOutputs:
-        """Convert all but the weights."""
+        """Convert all but the weights to float32."""
         logits = None if self.logits is None else self.logits.float()
         parts = tuple(part.float() for part in self.part_logits)
         return ReIDOutputs(self.features.float(), self.embeddings.float(), logits, self.weights, parts)
@@ -48,7 +48,7 @@ class ReIDOutputs(NamedTuple):
 
 
 class FeatureBatch(NamedTuple):
-    """The features of a batch of images, with what tells the images apart; B is the batch size.
+    """Features of a batch of B images, with identity, camera and row of each.
 
     Attributes:
         features: (B, D) floating, as they are compared.

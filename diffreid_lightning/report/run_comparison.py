@@ -15,11 +15,11 @@ from diffreid_lightning.report.benchmark_section import describe_interval
 from diffreid_lightning.report.blocks import Section, block, table, text
 from diffreid_lightning.report.line_chart import MOST_LINES, draw_lines
 from diffreid_lightning.report.run_files import RunFiles
-from diffreid_lightning.report.run_section import RANKED, format_number
+from diffreid_lightning.report.run_section import METRIC_NAMES, format_number
 from diffreid_lightning.report.subjects import Subject
 
 _SEED, _PLACE = "seed_everything", "trainer.default_root_dir"
-_MOST_ROWS, _MOST_CHARTS = 200, 8
+_MAX_ROWS, _MAX_CHARTS = 200, 8
 
 
 def compare_subjects(subjects: Sequence[Subject]) -> Section:
@@ -29,10 +29,10 @@ def compare_subjects(subjects: Sequence[Subject]) -> Section:
     seeds = average_seeds(subjects)
     if seeds:
         caption = "Mean over seeds in percent with its 95 % interval (Student's t)"
-        blocks.append(table(caption, ("runs", "split", *RANKED[:2]), seeds))
+        blocks.append(table(caption, ("runs", "split", *METRIC_NAMES[:2]), seeds))
     rows = _list_settings(subjects)
-    settings = [table("Settings that are not equal in all", ("setting", *names), rows[:_MOST_ROWS])]
-    settings += [text(f"{len(rows) - _MOST_ROWS} more are not shown.")] if len(rows) > _MOST_ROWS else []
+    settings = [table("Settings that are not equal in all", ("setting", *names), rows[:_MAX_ROWS])]
+    settings += [text(f"{len(rows) - _MAX_ROWS} more are not shown.")] if len(rows) > _MAX_ROWS else []
     return Section(
         "Comparison", blocks, [Section("Curves", _overlay_curves(subjects)), Section("Settings that differ", settings)]
     )
@@ -59,14 +59,14 @@ def average_seeds(subjects: Sequence[Subject]) -> list[tuple[str, ...]]:
             continue
         for split, found in run.results.items():
             key = tuple(sorted((name, value) for name, value in run.settings.items() if name not in (_SEED, _PLACE)))
-            if set(RANKED[:2]) <= set(found):
+            if set(METRIC_NAMES[:2]) <= set(found):
                 seed = run.settings.get(_SEED, "")
                 groups.setdefault((split, key), {}).setdefault(seed, (subject.name, found))
     return [
         (
             ", ".join(name for name, _ in group.values()),
             split,
-            *(describe_interval([found[metric] for _, found in group.values()]) for metric in RANKED[:2]),
+            *(describe_interval([found[metric] for _, found in group.values()]) for metric in METRIC_NAMES[:2]),
         )
         for (split, _), group in groups.items()
         if len(group) > 1
@@ -82,7 +82,7 @@ def _list_results(subjects: Sequence[Subject]) -> list[tuple[str, ...]]:
         lines = {
             f"{split} {name}": [format_number(each.get(split, {}).get(name)) for each in found]
             for split in ("test", "val")
-            for name in RANKED
+            for name in METRIC_NAMES
         }
         lines["steps behind the weights"] = [f"{each.total_steps:,}" if each else "–" for each in done]
         lines["time"] = [format_duration(sum(each.seconds.values())) if each else "–" for each in done]
@@ -116,7 +116,7 @@ def _overlay_curves(subjects: Sequence[Subject]) -> list[Markup]:
                 lines.setdefault(f"{label} {metric}".strip(), {})[subject.name] = line
     common = sorted(title for title, found in lines.items() if len(found) > 1)
     common.sort(key=lambda title: not title.endswith(("train/loss", "val/mAP")))
-    charts = [draw_lines(title, lines[title]) for title in common[:_MOST_CHARTS]]
+    charts = [draw_lines(title, lines[title]) for title in common[:_MAX_CHARTS]]
     return [block("charts", charts)] if charts else []
 
 

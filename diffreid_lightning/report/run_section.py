@@ -13,9 +13,9 @@ from diffreid_lightning.report.line_chart import draw_lines
 from diffreid_lightning.report.picture_budget import PictureBudget
 from diffreid_lightning.report.run_files import RunFiles, named_texts
 
-RANKED = ("mAP", "Rank-1", "Rank-5", "Rank-10", "mINP")
+METRIC_NAMES = ("mAP", "Rank-1", "Rank-5", "Rank-10", "mINP")
 _FIRST = ("train/loss", "val/mAP")  # charts that come first
-_MOST_CHARTS = 24
+_MAX_CHARTS = 24
 _ONE_RUN = "Single numbers have no interval: give runs of several seeds to see their spread."
 _LISTS = "a row for each query: its nearest gallery images, right ones framed green, wrong ones red, worst query first"
 _PICTURES = {
@@ -45,8 +45,10 @@ def describe_run(run: RunFiles, title: str, budget: PictureBudget) -> Section:
         words += [start and f"from {start}", f"{run.summary.steps:,} steps"]
         words += [format_duration(sum(run.summary.seconds.values()))]
         blocks.append(text(", ".join(filter(None, words))))
-        rows = [(name, *(format_number(found.get(each)) for each in RANKED)) for name, found in run.results.items()]
-        blocks += [table("Results in percent", ("split", *RANKED), rows), text(_ONE_RUN)] if rows else []
+        rows = [
+            (name, *(format_number(found.get(each)) for each in METRIC_NAMES)) for name, found in run.results.items()
+        ]
+        blocks += [table("Results in percent", ("split", *METRIC_NAMES), rows), text(_ONE_RUN)] if rows else []
         facts = table("Summary of the run", ("name", "value"), list(named_texts(asdict(run.summary))))
         children.append(Section("Summary and versions", [facts], collapsed=True))
     return Section(title, blocks, children)
@@ -55,13 +57,13 @@ def describe_run(run: RunFiles, title: str, budget: PictureBudget) -> Section:
 def draw_history(run: RunFiles) -> list[Markup]:
     """Draw the metrics of a run, training loss and validation first."""
     names = sorted(run.history, key=lambda name: (name not in _FIRST, name))
-    charts = [draw_lines(name, {name: run.history[name]}) for name in names[:_MOST_CHARTS]]
-    left = names[_MOST_CHARTS:]
+    charts = [draw_lines(name, {name: run.history[name]}) for name in names[:_MAX_CHARTS]]
+    left = names[_MAX_CHARTS:]
     return [block("charts", charts)] * bool(charts) + [text(f"Not drawn: {', '.join(left)}.")] * bool(left)
 
 
 def format_number(value: float | None) -> str:
-    """Write a result with one digit; a dash for none."""
+    """Write a result with one decimal; a dash for none."""
     return "–" if value is None or value != value else f"{value:.1f}"
 
 

@@ -20,7 +20,7 @@ from diffreid_lightning.report.blocks import Section, table, text
 from diffreid_lightning.report.identity_strips import draw_strips
 from diffreid_lightning.report.picture_budget import PictureBudget
 from diffreid_lightning.report.run_files import RunFiles, is_run, read_run
-from diffreid_lightning.report.run_section import RANKED, describe_run, format_number
+from diffreid_lightning.report.run_section import METRIC_NAMES, describe_run, format_number
 from diffreid_lightning.report.selection_section import describe_selection, is_selection
 from diffreid_lightning.storage.atomic import describe_existing
 
@@ -158,8 +158,10 @@ def _describe_chain(root: Path, name: str, budget: PictureBudget) -> Subject:
     parts = {stage: describe_stage(root / stage, stage, 3, budget, real, not selected) for stage in records}
     runs = {f"{stage} {label}".strip(): run for stage, part in parts.items() for label, run in part.runs.items()}
     results = ((label, *found) for label, run in runs.items() for found in run.results.items())
-    rows = [(label, split, *(format_number(found.get(each)) for each in RANKED)) for label, split, found in results]
-    blocks += [table("Results of the stages in percent", ("stage", "split", *RANKED), rows)] if rows else []
+    rows = [
+        (label, split, *(format_number(found.get(each)) for each in METRIC_NAMES)) for label, split, found in results
+    ]
+    blocks += [table("Results of the stages in percent", ("stage", "split", *METRIC_NAMES), rows)] if rows else []
     return Subject(Section(name, blocks, [part.section for part in parts.values()]), runs)
 
 

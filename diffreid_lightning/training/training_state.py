@@ -1,4 +1,4 @@
-"""Check the training state of a checkpoint before it is restored."""
+"""Check the training state of a checkpoint as it is restored, and mend what Lightning would get wrong."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from diffreid_lightning.errors import UserError
 from diffreid_lightning.storage.json_notes import mismatch
 
 _LOOPS = ("fit_loop", "validate_loop", "test_loop", "predict_loop")
-_FORM = {
+_SCHEMA = {
     "optimizer_states": [{"state": {str: dict}, "param_groups": [dict]}],
     "lr_schedulers": [dict],
     "loops": dict.fromkeys(_LOOPS, dict),
@@ -26,7 +26,7 @@ _LIKE_PARAMETERS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer"
 _HALF_EPS = 1e-3
 
 
-class TrainingState(Callback):
+class TrainingStateCheck(Callback):
     """Check what a training goes on from, before Lightning and torch take it over value by value."""
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -35,12 +35,12 @@ class TrainingState(Callback):
         Raises:
             UserError: one of them is missing, or is not what this version of Lightning writes.
         """
-        wrong = mismatch(checkpoint, _FORM) if trainer.state.fn == TrainerFn.FITTING else None
+        wrong = mismatch(checkpoint, _SCHEMA) if trainer.state.fn == TrainerFn.FITTING else None
         if wrong is None and "loops" in checkpoint:
             loops = {name: getattr(trainer, name).state_dict() for name in _LOOPS}
-            wrong = mismatch(checkpoint["loops"], _form_of(loops), "loops")
+            wrong = mismatch(checkpoint["loops"], _schema_of(loops), "loops")
         if wrong is not None:
-            raise _unusable(f"{', '.join(_FORM)}, as a training leaves them", wrong)
+            raise _unusable(f"{', '.join(_SCHEMA)}, as a training leaves them", wrong)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check the optimizers' states against their parameters and options.
@@ -55,7 +55,7 @@ class TrainingState(Callback):
         for optimizer in trainer.optimizers:
             for group in optimizer.param_groups:
                 for parameter in group["params"]:
-                    wrong = _misfit(parameter, optimizer.state.get(parameter, {}))
+                    wrong = _find_mismatch(parameter, optimizer.state.get(parameter, {}))
                     if wrong is not None:
                         raise _unusable(f"the state of {type(optimizer).__name__} for this network", wrong)
         _refuse_another_optimizer(trainer)
@@ -64,7 +64,7 @@ class TrainingState(Callback):
 
 
 def _begin_the_next_epoch(trainer: Trainer) -> None:
-    """Go on behind a finished epoch: given max_steps, Lightning takes it for the next one, which it then leaves out."""
+    """Continue after a finished epoch: with max_steps, Lightning would skip the next one."""
     if trainer.max_steps >= 0 and trainer.fit_loop.restarted_on_epoch_end:
         loop = trainer.fit_loop
         loop.epoch_progress.increment_completed()
@@ -103,14 +103,14 @@ def _raise_eps(trainer: Trainer) -> None:
                 )
 
 
-def _form_of(value: Any) -> Any:
-    """Return the form of a value that is sound, as ``mismatch`` takes it."""
+def _schema_of(value: Any) -> Any:
+    """Return the form of a sound value, as ``mismatch`` takes it."""
     if isinstance(value, dict):
-        return {name: _form_of(inner) for name, inner in value.items()} or dict
+        return {name: _schema_of(inner) for name, inner in value.items()} or dict
     return type(value) if isinstance(value, (bool, int, list)) else object
 
 
-def _misfit(parameter: Tensor, state: dict[str, Any]) -> str | None:
+def _find_mismatch(parameter: Tensor, state: dict[str, Any]) -> str | None:
     for name, value in state.items():
         if name in _LIKE_PARAMETERS and value is not None:
             found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
@@ -142,7 +142,7 @@ def _refuse_infinite_rates(trainer: Trainer) -> None:
 
 def _unusable(looked_for: str, found: str) -> UserError:
     return UserError(
-        "This checkpoint cannot be gone on with.",
+        "Training cannot continue from this checkpoint.",
         looked_for=looked_for,
         found=found,
         remedy="name another checkpoint (--ckpt_path); or begin anew from its run's weights: "

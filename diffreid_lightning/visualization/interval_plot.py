@@ -1,4 +1,4 @@
-"""Draw intervals in rows, a panel for each column: differences beside each other, with a line at none."""
+"""Draw intervals in rows, a panel for each column: differences beside each other, with a line at zero."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-_ACROSS = 4  # panels side by side
+_MAX_COLUMNS = 4  # panels side by side
 _INK, _LINE, _DOT = "#1f4e79", "#b9c0c7", "#7a93ab"
 
 
 @dataclass(frozen=True)
-class Bar:
+class IntervalMark:
     """An interval in a panel.
 
     Args:
@@ -32,46 +32,46 @@ class Bar:
 
 
 def save_intervals(
-    panels: Mapping[str, Mapping[str, Bar]], rows: Sequence[str], axis: str, file: Path, title: str = ""
+    panels: Mapping[str, Mapping[str, IntervalMark]], rows: Sequence[str], axis: str, file: Path, title: str = ""
 ) -> None:
     """Draw panels that share their rows.
 
     Args:
         panels: bars by row, by title of the panel; at least one.
         rows: all rows from the top down; a panel without a bar for one leaves its place empty.
-        axis: words below the panels.
+        axis: text below the panels.
         file: output PNG.
-        title: words above all of them.
+        title: text above all of them.
     """
     from matplotlib.figure import Figure  # slow import; needs no display
 
-    across = min(_ACROSS, len(panels))
-    down = math.ceil(len(panels) / across)
-    size = (2.2 + 2.6 * across, 0.9 + down * (0.8 + 0.32 * len(rows)))
+    columns = min(_MAX_COLUMNS, len(panels))
+    lines = math.ceil(len(panels) / columns)
+    size = (2.2 + 2.6 * columns, 0.9 + lines * (0.8 + 0.32 * len(rows)))
     figure = Figure(figsize=size, dpi=120, layout="constrained")
-    axes = np.atleast_1d(figure.subplots(down, across, sharey=True, squeeze=False)).reshape(-1)
-    for place, (name, bars) in zip(axes, panels.items(), strict=False):
-        place.axvline(0, color=_LINE, linewidth=1)
+    axes = np.atleast_1d(figure.subplots(lines, columns, sharey=True, squeeze=False)).reshape(-1)
+    for panel, (name, bars) in zip(axes, panels.items(), strict=False):
+        panel.axvline(0, color=_LINE, linewidth=1)
         for number, row in enumerate(rows):
             if row in bars:
-                _draw(place, bars[row], number)
-        place.set_title(name, fontsize=9)
-        place.set_yticks(range(len(rows)), rows, fontsize=9)
-        place.set_ylim(len(rows) - 0.4, -0.6)
-        place.tick_params(axis="x", labelsize=8)
-        place.spines[["top", "right", "left"]].set_visible(False)
-        place.tick_params(axis="y", length=0)
-    for place in axes[len(panels) :]:
-        place.set_visible(False)
+                _draw(panel, bars[row], number)
+        panel.set_title(name, fontsize=9)
+        panel.set_yticks(range(len(rows)), rows, fontsize=9)
+        panel.set_ylim(len(rows) - 0.4, -0.6)
+        panel.tick_params(axis="x", labelsize=8)
+        panel.spines[["top", "right", "left"]].set_visible(False)
+        panel.tick_params(axis="y", length=0)
+    for panel in axes[len(panels) :]:
+        panel.set_visible(False)
     figure.supxlabel(axis, fontsize=9)
     if title:
         figure.suptitle(title, fontsize=9)
     figure.savefig(file, format="png", metadata={"Software": None})
 
 
-def _draw(place: Any, bar: Bar, number: int) -> None:
+def _draw(panel: Any, bar: IntervalMark, number: int) -> None:
     if not math.isnan(bar.low):
-        place.plot([bar.low, bar.high], [number, number], color=_INK, linewidth=2)
+        panel.plot([bar.low, bar.high], [number, number], color=_INK, linewidth=2)
     heights = [number + 0.22] * len(bar.values)
-    place.plot(bar.values, heights, ".", color=_DOT, markersize=4)
-    place.plot([bar.mean], [number], "o", color=_INK, markersize=5)
+    panel.plot(bar.values, heights, ".", color=_DOT, markersize=4)
+    panel.plot([bar.mean], [number], "o", color=_INK, markersize=5)

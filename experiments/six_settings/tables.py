@@ -25,7 +25,7 @@ from diffreid_lightning.benchmark.outcomes import read_outcomes
 from diffreid_lightning.benchmark.paired_differences import Interval, interval
 from diffreid_lightning.benchmark.results_files import difference_bar
 from diffreid_lightning.storage.atomic import replace_file
-from diffreid_lightning.visualization.interval_plot import Bar, save_intervals
+from diffreid_lightning.visualization.interval_plot import IntervalMark, save_intervals
 from experiments.instruments.report import table
 from experiments.instruments.script import run_script
 
@@ -121,9 +121,9 @@ def comparisons_of(grid: Grid, outcomes: Sequence[Outcome], label: str) -> list[
     return found
 
 
-def panels_of(comparisons: Sequence[Comparison], row: Row) -> dict[str, dict[str, Bar]]:
+def panels_of(comparisons: Sequence[Comparison], row: Row) -> dict[str, dict[str, IntervalMark]]:
     """Return the bars of a row's differences by column and rival."""
-    panels: dict[str, dict[str, Bar]] = {}
+    panels: dict[str, dict[str, IntervalMark]] = {}
     for comparison in comparisons:
         for column in comparison.columns:
             bar = difference_bar(comparison, row, column, corrected=False)

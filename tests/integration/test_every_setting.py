@@ -19,7 +19,7 @@ import yaml
 from lightning.pytorch import Trainer
 
 from diffreid_lightning.cli.lightning_cli import DiffReIDCLI
-from diffreid_lightning.cli.resume_settings import refuse_start_only
+from diffreid_lightning.cli.resume_settings import refuse_start_changes
 from diffreid_lightning.config_files import Change, leaves
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.reid.supervised import SupervisedReID
@@ -282,7 +282,7 @@ def refused_by_rule(others: Mapping[str, Other], base: Mapping[str, Any]) -> boo
     name = key.rpartition(".")[2]
     if key.removeprefix(M) in SupervisedReID.start_only:
         change = Change(key, base["model"]["init_args"][name], other.value)
-        rule: Callable[[], None] = lambda: refuse_start_only([change], SupervisedReID.start_only, evaluating=False)  # noqa: E731
+        rule: Callable[[], None] = lambda: refuse_start_changes([change], SupervisedReID.start_only, evaluating=False)  # noqa: E731
     elif key.startswith(M + "optimizer.init_args."):
         begun = base["model"]["init_args"]["optimizer"]["init_args"]
         rule = lambda: take_options(dict(begun), {name: other.value}, begun)  # noqa: E731

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from diffreid_lightning.cores import THREADS, loader_processes, share_threads, usable_cores
+from diffreid_lightning.cores import THREADS, default_num_workers, environment_with_threads, usable_cores
 
 
 def test_a_restricted_process_counts_its_own_cores() -> None:
@@ -25,18 +25,18 @@ def test_loader_processes_share_the_cores(
 ) -> None:
     monkeypatch.setattr("diffreid_lightning.cores.usable_cores", lambda: cores)
     monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
-    assert loader_processes(sharing) == processes
+    assert default_num_workers(sharing) == processes
 
 
 def test_a_task_that_slurm_has_bound_shares_its_cores_with_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("diffreid_lightning.cores.usable_cores", lambda: 8)
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "8")
-    assert loader_processes(2) == 8
+    assert default_num_workers(2) == 8
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "4")  # not bound: the node's cores are seen
-    assert loader_processes(2) == 4
+    assert default_num_workers(2) == 4
 
 
 def test_jobs_share_the_threads_unless_the_environment_says_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("diffreid_lightning.cores.usable_cores", lambda: 8)
-    assert [share_threads({}, jobs)[THREADS] for jobs in (1, 3, 16)] == ["8", "2", "1"]
-    assert share_threads({THREADS: "5"}, 2) == {THREADS: "5"}
+    assert [environment_with_threads({}, jobs)[THREADS] for jobs in (1, 3, 16)] == ["8", "2", "1"]
+    assert environment_with_threads({THREADS: "5"}, 2) == {THREADS: "5"}

@@ -37,7 +37,7 @@ def benchmark_command(words: Sequence[str]) -> int:
         UserError: the options or the grid cannot be used.
     """
     given = _parse(words)
-    # Here, not above: --help should not wait for pyarrow.
+    # Import late: --help should not wait for pyarrow.
     from diffreid_lightning.benchmark import job_records
     from diffreid_lightning.benchmark import jobs as benchmark_jobs
     from diffreid_lightning.benchmark.expansion import expand

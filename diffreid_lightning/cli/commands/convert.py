@@ -34,7 +34,7 @@ def convert_command(words: Sequence[str]) -> int:
     parser.add_argument("--allow_partial", action="store_true", help="accept tensors left over on either side")
     args = parser.parse_args(list(words))
 
-    # Here, not above: --help should not wait for torch.
+    # Import late: --help should not wait for torch.
     from diffreid_lightning.backbones import Backbone, fill_backbone, open_foreign, save_backbone
 
     checkpoint = open_foreign(args.file, args.form)

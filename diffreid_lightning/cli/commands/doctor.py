@@ -32,7 +32,7 @@ def doctor_command(words: Sequence[str]) -> int:
         UserError: there are options.
     """
     CommandParser(_USAGE, doctor_command.__doc__).parse_args(list(words))
-    # Here, not above: --help should not wait for torch.
+    # Import late: --help should not wait for torch.
     from diffreid_lightning.cli.versions import describe_versions
 
     print(f"{describe_versions()}\n", flush=True)

@@ -48,7 +48,7 @@ def parse_with_loader(parser: argparse.ArgumentParser, words: Sequence[str]) -> 
 
 def write_embedding(args: argparse.Namespace, images: str, out: Path) -> None:
     """Write the features of images by ``--model``, and say how fast."""
-    # Here, not above: --help should not wait for torch.
+    # Import late: --help should not wait for torch.
     from diffreid_lightning.deployment.embedding import embed, open_images
     from diffreid_lightning.deployment.trained_network import load_trained
 

@@ -24,7 +24,7 @@ def export_command(words: Sequence[str]) -> int:
     parser.add_argument("--out", required=True, help="the .onnx file to write; an earlier one is replaced")
     args = parser.parse_args(list(words))
 
-    # Here, not above: --help should not wait for torch.
+    # Import late: --help should not wait for torch.
     from diffreid_lightning.deployment.onnx_export import export_onnx
     from diffreid_lightning.deployment.trained_network import load_trained
 

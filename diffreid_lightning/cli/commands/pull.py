@@ -23,7 +23,7 @@ def pull_command(words: Sequence[str]) -> int:
     parser.add_argument("--revision", help="a branch, tag or commit (default: main)")
     args = parser.parse_args(list(words))
 
-    # Here, not above: --help should not wait for torch.
+    # Import late: --help should not wait for torch.
     from diffreid_lightning.sharing.hub_transfer import pull
 
     out = args.out or args.repo.rpartition("/")[2] or "."

@@ -25,7 +25,7 @@ def push_command(words: Sequence[str]) -> int:
     parser.add_argument("--license", help="for the card: the hub's identifier, such as cc-by-nc-4.0 (default: unknown)")
     args = parser.parse_args(list(words))
 
-    # Here, not above: --help should not wait for torch.
+    # Import late: --help should not wait for torch.
     from diffreid_lightning.sharing.hub_transfer import push
 
     path = user_path(args.path)

@@ -26,7 +26,7 @@ def report_command(words: Sequence[str]) -> int:
     parser.add_argument("--out", default="report.html", help="the page to write, at most 20 MB (default: report.html)")
     args = parser.parse_args(list(words))
     out = user_path(args.out)
-    # Here, not above: --help should not wait for pyarrow.
+    # Import late: --help should not wait for pyarrow.
     from diffreid_lightning.report.page import write_report
 
     try:

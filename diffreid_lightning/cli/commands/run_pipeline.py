@@ -48,7 +48,7 @@ def pipeline_command(words: Sequence[str]) -> int:
     names, given, switches = _options(words)
     first, last = given.pop("from", None), given.pop("until", None)
     jobs = _number_of_jobs(given.pop("jobs", None))
-    # Here, not above: --help should not wait for pyarrow.
+    # Import late: --help should not wait for pyarrow.
     from diffreid_lightning.pipeline.graph import read_chain
     from diffreid_lightning.pipeline.runner import run_chain
 

@@ -29,7 +29,7 @@ def search_command(words: Sequence[str]) -> int:
     args = parse_with_loader(parser, words)
     check_range("--top", args.top, 1, 1000)
 
-    # Here, not above: --help should not wait for torch.
+    # Import late: --help should not wait for torch.
     from diffreid_lightning.deployment.feature_files import FeatureFile, open_features
     from diffreid_lightning.deployment.gallery_search import MATCHES, PICTURE, search
 

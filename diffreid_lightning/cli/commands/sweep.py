@@ -42,7 +42,7 @@ def sweep_command(words: Sequence[str]) -> int:
     check_at_least("--trials", given.trials)
     check_range("--jobs", given.jobs, 1, 32 * (os.cpu_count() or 1))
 
-    # Here, not above: --help should not wait for Optuna.
+    # Import late: --help should not wait for Optuna.
     from rich.console import Console
 
     from diffreid_lightning.benchmark.job_runner import print_failures

@@ -27,7 +27,7 @@ def thresholds_command(words: Sequence[str]) -> int:
         RunError: the disk refuses.
     """
     args = _parse(words)
-    # Here, not above: --help should not wait for torch.
+    # Import late: --help should not wait for torch.
     from rich.console import Console
     from rich.table import Table
 

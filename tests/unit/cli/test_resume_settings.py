@@ -12,7 +12,11 @@ from typing import Any
 import pytest
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
-from diffreid_lightning.cli.resume_settings import give_arguments, refuse_another_root, refuse_start_only
+from diffreid_lightning.cli.resume_settings import (
+    apply_to_callbacks,
+    refuse_another_root,
+    refuse_start_changes,
+)
 from diffreid_lightning.config_files import Change
 from diffreid_lightning.errors import UserError
 from tests.fixtures.command_line import TINY
@@ -107,9 +111,9 @@ def test_what_only_a_start_uses_is_refused() -> None:
     names = ("init_from", "tokens")
     for key in ("init_from", "tokens.class_path", "tokens.init_args.vectors"):
         with pytest.raises(UserError, match=key.partition(".")[0]):
-            refuse_start_only([change(f"model.init_args.{key}", "x")], names, evaluating=False)
-    refuse_start_only([change("model.init_args.tokens_of_another", "x")], names, evaluating=False)
-    refuse_start_only([change("model.init_args.init_from", None, "timm")], names, evaluating=True)
+            refuse_start_changes([change(f"model.init_args.{key}", "x")], names, evaluating=False)
+    refuse_start_changes([change("model.init_args.tokens_of_another", "x")], names, evaluating=False)
+    refuse_start_changes([change("model.init_args.init_from", None, "timm")], names, evaluating=True)
 
 
 def test_a_run_is_not_said_to_move(tmp_path: Path) -> None:
@@ -125,9 +129,9 @@ def test_arguments_of_callbacks_win_over_their_states() -> None:
         stopping.state_key: {"patience": 3, "wait_count": 2},
         keeping.state_key: {"dirpath": "then", "monitor": "val/mAP"},
     }
-    give_arguments([stopping, keeping], states, [])
+    apply_to_callbacks([stopping, keeping], states, [])
     assert states[stopping.state_key] == {"patience": 3, "wait_count": 2}, "not configured otherwise: left alone"
     given = [change(f"trainer.callbacks.0.init_args.{name}", None) for name in ("patience", "dirpath")]
-    give_arguments([stopping, keeping], states, given)
+    apply_to_callbacks([stopping, keeping], states, given)
     assert states[stopping.state_key] == {"patience": 9, "wait_count": 2}
     assert states[keeping.state_key]["dirpath"] == "then", "which tells what its scores are of"

@@ -13,12 +13,12 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 
 from diffreid_lightning.callbacks.run_checkpoint import RunCheckpoint
 from diffreid_lightning.errors import UserError
-from diffreid_lightning.training.training_state import TrainingState
+from diffreid_lightning.training.training_state import TrainingStateCheck
 
 
 def begin(optimizer: torch.optim.Optimizer) -> None:
     trainer: Any = SimpleNamespace(optimizers=[optimizer], precision="16-true", max_steps=-1)
-    TrainingState().on_train_start(trainer, cast(LightningModule, None))
+    TrainingStateCheck().on_train_start(trainer, cast(LightningModule, None))
 
 
 def adam(dtype: torch.dtype = torch.float32) -> torch.optim.Adam:
@@ -71,7 +71,7 @@ def test_no_epoch_is_left_out_where_the_steps_are_limited(tmp_path: Path) -> Non
             accelerator="cpu",
             logger=False,
             default_root_dir=tmp_path,
-            callbacks=[TrainingState(), RunCheckpoint()],
+            callbacks=[TrainingStateCheck(), RunCheckpoint()],
             enable_progress_bar=False,
             enable_model_summary=False,
         )
