@@ -55,7 +55,7 @@ def test_stock_timm_gives_the_same_features(name: str, pooling: str, tmp_path: P
         assert torch.equal(backbone(IMAGES), head)
 
 
-PAGE = Path(__file__).parents[3] / "docs" / "guide" / "your_own_crops.md"
+PAGE = Path(__file__).parents[3] / "docs" / "guide" / "weights.md"
 
 
 @pytest.mark.parametrize(
