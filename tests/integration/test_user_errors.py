@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import shutil
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -348,6 +349,13 @@ def test_a_launchers_variable_that_is_no_number_is_named(
     monkeypatch.setenv("RANK", "abc")
     assert command("fit") == 2
     assert "RANK is not a whole number" in capfd.readouterr().err
+
+
+def test_a_backend_that_matplotlib_lacks_is_named_before_anything_runs(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "diffreid_lightning", "report", "nowhere"]
+    environment = {**os.environ, "MPLBACKEND": "bogus"}
+    ended = subprocess.run(words, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert ended.returncode == 2 and "MPLBACKEND names no backend" in ended.stderr
 
 
 def test_a_disk_that_may_not_be_written_is_the_users_to_change(

@@ -91,6 +91,14 @@ def test_a_rank_of_an_outside_launcher_makes_no_folder(tmp_path: Path, monkeypat
     assert list(tmp_path.iterdir()) == []
 
 
+def test_spaces_around_a_launchers_number_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (run_folder.launched_rank(), run_folder.launched_world()) == (0, 1)
+    monkeypatch.setenv("RANK", " 1")
+    monkeypatch.setenv("WORLD_SIZE", " 2")
+    monkeypatch.setenv("SLURM_NTASKS", "1 ")
+    assert (run_folder.launched_rank(), run_folder.launched_world()) == (1, 2)
+
+
 def test_a_root_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be made"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from torch import Tensor
 from diffreid_lightning.diffusion.lora_files import LORA_FILE, load_lora, merge_lora
 from diffreid_lightning.diffusion.prompt_encoding import encode_prompts, unet_arguments
 from diffreid_lightning.distillation.module import ConsistencyDistillation
-from diffreid_lightning.errors import UserError
+from diffreid_lightning.errors import RunError, UserError
 from diffreid_lightning.generation.diversity import NoDiversity
 from diffreid_lightning.generation.module import GenerationModule
 from diffreid_lightning.manifest.provenance import find_manifest_hashes
@@ -96,6 +97,14 @@ def test_the_average_follows_the_student_and_the_teacher_stays(distill: Distill)
     left = {name.replace(".base_layer", ""): each for name, each in module.unet.named_parameters()}
     assert all(torch.equal(left[name], each) and not left[name].requires_grad for name, each in frozen.items())
     assert all(weight.requires_grad for weight in module.trained.values())
+
+
+def test_a_teacher_that_is_gone_is_named(distill: Distill) -> None:
+    module, folder = distill()
+    shutil.rmtree(folder.parents[1] / "teacher-sd1")
+    with pytest.raises(RunError, match="personalized model is gone"):
+        module.save(folder, {})
+    assert folder.is_dir(), "the student that was written before"
 
 
 def student_of(distilled: ConsistencyDistillation, weights: Any, folder: Path, work: Path) -> Any:
