@@ -2,7 +2,7 @@
 
 Such a file holds the weights and neither configurations nor tokenizer. These come from a folder beside it of the same
 name without the ending (``model.safetensors``, ``model/``), in diffusers' layout without weights; or, where there is
-none, from the tables of :mod:`diffreid_lightning.diffusion.published_configs`.
+none, from :mod:`diffreid_lightning.diffusion.published_configs`.
 """
 
 from __future__ import annotations
