@@ -6,26 +6,29 @@ See ``python -m diffreid_lightning.personalization.add_identities --help``.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
 from diffreid_lightning.datasets import open_dataset
 from diffreid_lightning.datasets.identities import describe_people, identity_names
-from diffreid_lightning.diffusion.pipeline_io import PROVENANCE
-from diffreid_lightning.errors import DiffReIDError, UserError, nearest, translate_disk_errors
+from diffreid_lightning.diffusion.pipeline_io import PROVENANCE, replace_model_folder
+from diffreid_lightning.errors import DiffReIDError, UserError, nearest
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.manifest.provenance import read_provenance
 from diffreid_lightning.paths import user_path
-from diffreid_lightning.personalization.checkpoint import IDENTITIES_FILE, TENSORS, TOKENS_FILE, read_note, read_tokens
+from diffreid_lightning.personalization.checkpoint import (
+    IDENTITIES_FILE,
+    Identity,
+    read_note,
+    read_tokens,
+    write_tokens,
+)
 from diffreid_lightning.personalization.identity_features import IdentityFeatures
 from diffreid_lightning.personalization.token_mapper import load_mapper
-from diffreid_lightning.storage.atomic import replace_folder
 from diffreid_lightning.storage.json_notes import write_json
 
 
@@ -69,15 +72,13 @@ def add_identities(folder: Path, rows: Manifest, out: Path) -> list[str]:
     shown = {"manifest": rows.content_hash, "identities": len(keys)}
     provenance["newcomers"] = [*provenance.get("newcomers", []), shown]
     people["identities"] += [
-        {"name": name, "source": key[0], "partition": key[1], "pid": key[2], "description": description}
+        Identity(name, key, description).entry
         for name, key, description in zip(added, keys, describe_people(rows), strict=True)
     ]
-    with translate_disk_errors(f"{out} cannot be written.", "free disk space"), replace_folder(out) as target:
+    with replace_model_folder(out, provenance) as target:
         shutil.copytree(folder, target, dirs_exist_ok=True)
-        tables = {name: table.contiguous() for name, table in zip(TENSORS, extended, strict=False)}
-        save_file(tables, target / TOKENS_FILE, metadata={"names": json.dumps([*names, *added])})
-        for name, content in ((IDENTITIES_FILE, people), (PROVENANCE, provenance)):
-            write_json(target / name, content, ensure_ascii=False)
+        write_tokens(target, [*names, *added], extended)
+        write_json(target / IDENTITIES_FILE, people, ensure_ascii=False)
     return added
 
 

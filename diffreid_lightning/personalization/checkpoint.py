@@ -1,4 +1,4 @@
-"""Load a personalized diffusion model from its folder.
+"""Load a personalized diffusion model from its folder, and write the tokens of one.
 
 ::
 
@@ -25,11 +25,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from diffreid_lightning.datasets.concat import IdentityKey
@@ -54,7 +56,7 @@ _NOTE = {
     "base": {"model": str, "weights": str},
     "identities": [{"name": str, "source": str, "partition": str, "pid": int, "description": str}],
 }
-TENSORS = ("tokens", "tokens_2")  #: vectors for the first and the second text encoder
+_TENSORS = ("tokens", "tokens_2")  # vectors for the first and the second text encoder
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,12 @@ class Identity:
     name: str
     key: IdentityKey
     description: str = ""
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """Entry of ``identities.json``."""
+        key = dict(zip(("source", "partition", "pid"), self.key, strict=True))
+        return {**key, "name": self.name, "description": self.description}
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +145,19 @@ def load_personalized(folder: str | Path, base: str | Path | None = None) -> Per
     return PersonalizedModel(pipeline, identities, PromptTemplate(noted["template"]), content_hash, student.is_dir())
 
 
+def write_tokens(folder: Path, names: list[str], tokens: Iterable[Tensor]) -> None:
+    """Write the identities' names and vectors.
+
+    Args:
+        folder: of a personalized model.
+        names: N names.
+        tokens: for each text encoder (N, dim) or (N, V, dim).
+    """
+    tensors = {name: vectors.contiguous() for name, vectors in zip(_TENSORS, tokens, strict=False)}
+    # One metadata key: the order of several is random, and equal runs would not give equal bytes.
+    save_file(tensors, folder / TOKENS_FILE, metadata={"names": json.dumps(names)})
+
+
 def read_tokens(folder: Path) -> tuple[list[str], list[Tensor]]:
     """Read the identities' names and vectors.
 
@@ -151,13 +172,13 @@ def read_tokens(folder: Path) -> tuple[list[str], list[Tensor]]:
         UserError: the file is missing or damaged.
     """
     file = folder / TOKENS_FILE
-    looked_for = f"the tensor {TENSORS[0]}, and names in the metadata"
+    looked_for = f"the tensor {_TENSORS[0]}, and names in the metadata"
     if (found := not_a_file(file)) is not None:
         raise _damaged(file, looked_for, found)
     try:
         with safe_open(file, "pt") as opened:
             names = parse_json((opened.metadata() or {})["names"])
-            tokens = [opened.get_tensor(name) for name in TENSORS if name in opened.keys()]  # noqa: SIM118
+            tokens = [opened.get_tensor(name) for name in _TENSORS if name in opened.keys()]  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise _damaged(file, looked_for, f"{type(error).__name__}: {error}") from error
     wrong = mismatch(names, [str], "names")

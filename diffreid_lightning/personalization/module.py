@@ -21,7 +21,7 @@ from diffreid_lightning.diffusion.losses import (
     timestep_weights,
 )
 from diffreid_lightning.diffusion.lr_schedule import Schedule, optimize_by_step
-from diffreid_lightning.diffusion.pipeline_io import Pipeline, load_pipeline
+from diffreid_lightning.diffusion.pipeline_io import Pipeline, load_pipeline, replace_model_folder
 from diffreid_lightning.diffusion.prompt_encoding import (
     Conditioning,
     text_encoders,
@@ -30,13 +30,14 @@ from diffreid_lightning.diffusion.prompt_encoding import (
 from diffreid_lightning.errors import UserError, check_at_least, check_image_size
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.personalization.base import DenoiserTraining
-from diffreid_lightning.personalization.checkpoint_writer import write_personalized
+from diffreid_lightning.personalization.checkpoint import IDENTITIES_FILE, write_tokens
 from diffreid_lightning.personalization.datamodule import PersonalizationBatch, PersonalizationDataModule
 from diffreid_lightning.personalization.fine_tuning import FineTuning, freeze_unread, trained_weights
 from diffreid_lightning.personalization.identity_tokens import FreeTokens, IdentityTokens, People
 from diffreid_lightning.personalization.lora import LoRA
 from diffreid_lightning.personalization.row_adamw import RowAdamW
 from diffreid_lightning.personalization.token_embedding import inject
+from diffreid_lightning.storage.json_notes import write_json
 
 _BASE = "base_model"  # where a checkpoint keeps the hash of the base model's weights
 _MIXED = {"bfloat16": "bf16-mixed", "float16": "16-mixed"}
@@ -235,11 +236,17 @@ class Personalization(DenoiserTraining):
         """
         plain = copy.copy(self.pipeline())
         plain.register_modules(**self._held.tokenizers)
-        base = {"model": _portable(self.model), "weights": self._base_weights}
         data = self._data
-        write_personalized(
-            folder, plain, self.fine_tuning, self.tokens, data.identities, data.template, base, provenance
-        )
+        note = {
+            "base": {"model": _portable(self.model), "weights": self._base_weights},
+            "template": data.template.text,
+            "identities": [each.entry for each in data.identities],
+        }
+        with replace_model_folder(folder, provenance) as target:
+            self.fine_tuning.save(plain, target, provenance)
+            write_tokens(target, [each.name for each in data.identities], self.tokens.table())
+            self.tokens.save(target)
+            write_json(target / IDENTITIES_FILE, note, ensure_ascii=False)
 
     def _check_base(self) -> None:
         theirs = self._data.model
