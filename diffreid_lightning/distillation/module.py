@@ -10,13 +10,12 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from diffreid_lightning.datasets.training_rows import KEY, refuse_other_rows
 from diffreid_lightning.diffusion.checkpoints import locate_pipeline, weights_hash
 from diffreid_lightning.diffusion.denoising_loop import compose, guidance_scale
 from diffreid_lightning.diffusion.lora_files import merge_lora
 from diffreid_lightning.diffusion.lr_schedule import Schedule, optimize_by_step
-from diffreid_lightning.diffusion.pipeline_io import PROVENANCE, replace_model_folder
-from diffreid_lightning.diffusion.prompt_encoding import Conditioning, text_encoders, tokenize
+from diffreid_lightning.diffusion.pipeline_io import PROVENANCE, Pipeline, replace_model_folder
+from diffreid_lightning.diffusion.prompt_encoding import Conditioning
 from diffreid_lightning.distillation.consistency_mapping import (
     consistency_output,
     ddim_step,
@@ -32,8 +31,6 @@ from diffreid_lightning.personalization.datamodule import PersonalizationBatch
 from diffreid_lightning.personalization.fine_tuning import trained_weights
 from diffreid_lightning.personalization.lora import LoRA
 from diffreid_lightning.training.mean_teacher import update_average, warmed_decay
-
-_TEACHER = "teacher"  # where a checkpoint keeps the hash of the personalized model
 
 
 class ConsistencyDistillation(DenoiserTraining):
@@ -66,6 +63,9 @@ class ConsistencyDistillation(DenoiserTraining):
 
     exported = "distilled"  #: folder of the result, in the run folder
     start_only: ClassVar[tuple[str, ...]] = ("lora",)
+    _learned = "student"
+    _origin_key = "teacher"
+    _other_origin = "The checkpoint was distilled from another model."
 
     def __init__(
         self,
@@ -106,59 +106,20 @@ class ConsistencyDistillation(DenoiserTraining):
                 looked_for="a personalized model, as PersonalizationExport writes it",
                 remedy="give the model that it was distilled from",
             )
-        self._teacher = teacher.content_hash
         self._known = {identity.key: identity.name for identity in teacher.identities}
-        self._hold(merge_lora(teacher.pipeline), model, image_size)
+        self._hold(merge_lora(teacher.pipeline), model, teacher.content_hash, image_size)
         self._grid = solver_grid(self._check_process(solver_steps), solver_steps)
         self.target = nn.ParameterDict()
         self._steps_seen = 0
-        self._configured = False
 
     # Set-up.
 
-    def configure_model(self) -> None:
-        """Freeze the teacher, add the student's LoRA, and start its average; once.
-
-        Raises:
-            UserError: the DataModule is another kind, of another base model, or has identities that the teacher does
-                not know; or a prompt is too long.
-        """
-        if self._configured:
-            return
-        self._check_data()
-        with torch.device("cpu"):  # Lightning may set the accelerator here; the pipeline is still on the CPU
-            pipeline = self._held.pipeline
-            for network in self._held.networks():
-                network.requires_grad_(False)
-            for tokenizer, _ in text_encoders(pipeline):
-                tokenize(tokenizer, self._data.longest_prompts())  # refuse prompts that are too long now
-            self.lora.prepare(pipeline)
-            self.trained = nn.ParameterDict(trained_weights(pipeline))
-            self.target = nn.ParameterDict(
-                {name: nn.Parameter(weight.detach().clone(), False) for name, weight in self.trained.items()}
-            )
-        self._configured = True
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the digest of the training rows and the hash of the teacher."""
-        checkpoint[KEY] = self._data.training_rows
-        checkpoint[_TEACHER] = self._teacher
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of other images or of another teacher.
-
-        Raises:
-            UserError: the checkpoint does not match.
-        """
-        if self._trainer is None:
-            return
-        refuse_other_rows(checkpoint, self._data.training_rows, "student", "or start a new run, without --ckpt_path")
-        if checkpoint.get(_TEACHER) != self._teacher:
-            raise UserError(
-                "The checkpoint was distilled from another model.",
-                found=f"model.model {self._folder}, which has other weights or names",
-                remedy="give --model.model as the run was started, or leave --ckpt_path out to start a new run",
-            )
+    def _add_trained(self, pipeline: Pipeline) -> None:
+        """Add the student's LoRA, and start its average."""
+        self.lora.prepare(pipeline)
+        self.target = nn.ParameterDict(
+            {name: nn.Parameter(weight.detach().clone(), False) for name, weight in trained_weights(pipeline).items()}
+        )
 
     def configure_optimizers(self) -> Any:
         """Build optimizer and schedule."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
 
 import torch
 from diffusers import DDPMScheduler
@@ -12,32 +14,81 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from diffreid_lightning.datasets.training_rows import KEY, refuse_other_rows
 from diffreid_lightning.diffusion.denoising_loop import decodable_size, scale_latents
 from diffreid_lightning.diffusion.noise_schedule import training_scheduler
 from diffreid_lightning.diffusion.pipeline_io import Pipeline
-from diffreid_lightning.diffusion.prompt_encoding import Conditioning, unet_arguments
+from diffreid_lightning.diffusion.prompt_cache import PromptCache
+from diffreid_lightning.diffusion.prompt_encoding import (
+    Conditioning,
+    encode_prompts,
+    encode_unconditional,
+    text_encoders,
+    tokenize,
+    unet_arguments,
+)
+from diffreid_lightning.errors import UserError
 from diffreid_lightning.personalization.datamodule import PersonalizationBatch, PersonalizationDataModule
-from diffreid_lightning.personalization.held_pipeline import HeldPipeline
+from diffreid_lightning.personalization.fine_tuning import trained_weights
 from diffreid_lightning.training.finite_weights import check_finite_weights
 from diffreid_lightning.training.trainer_parts import require_datamodule
 
 
-class DenoiserTraining(LightningModule):
+class HeldPipeline:
+    """The pipeline, outside the module's state dict; copies of the module (weight averages) share it.
+
+    Args:
+        pipeline: before the identities' names are added.
+        image_size: height and width in pixels.
+    """
+
+    def __init__(self, pipeline: Pipeline, image_size: tuple[int, int]) -> None:
+        self.pipeline = pipeline
+        self.image_size = image_size
+        self.cached_prompts = PromptCache(pipeline, image_size, capacity=1024)
+        names = [name for name in ("tokenizer", "tokenizer_2") if getattr(pipeline, name, None) is not None]
+        self.tokenizers = {name: copy.deepcopy(getattr(pipeline, name)) for name in names}  # before names are added
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> HeldPipeline:
+        return self
+
+    def networks(self) -> Iterable[Any]:
+        """Return denoiser, autoencoder and text encoders."""
+        return (self.pipeline.unet, self.pipeline.vae, *(encoder for _, encoder in text_encoders(self.pipeline)))
+
+    def encode(self, prompts: list[str]) -> Conditioning:
+        """Encode each distinct prompt once, with gradients; B prompts in order."""
+        distinct = sorted(set(prompts) - {""})
+        # The empty prompt comes first: it also looks an identity up, so every parameter gets a gradient.
+        parts = [encode_unconditional(self.pipeline, self.image_size)] if "" in prompts else []
+        if distinct:
+            parts.append(encode_prompts(self.pipeline, distinct, self.image_size))
+        places = {prompt: place for place, prompt in enumerate([""] * ("" in prompts) + distinct)}
+        return Conditioning.cat(parts).take([places[prompt] for prompt in prompts])
+
+
+class DenoiserTraining(LightningModule, ABC):
     """Base of the trainings of a pipeline's denoiser on a :class:`~.datamodule.PersonalizationDataModule`.
 
-    The networks are outside the module's state dict; ``trained`` holds what a subclass trains of them.
+    The networks are outside the module's state dict; ``trained`` holds what a subclass trains of them. A checkpoint
+    belongs to the training rows and to the model that the training started from.
     """
 
     image_size: tuple[int, int]  #: height and width in pixels
     scheduler: DDPMScheduler  #: adds the noise of training
     gradient_checkpointing = False
+    _learned: ClassVar[str]  # weights that belong to identities, for error messages
+    _origin_key: ClassVar[str]  # where a checkpoint keeps the hash of the model that the training starts from
+    _other_origin: ClassVar[str]  # of a checkpoint that started from another model, for error messages
 
-    def _hold(self, pipeline: Pipeline, name: str, image_size: tuple[int, int]) -> None:
+    def _hold(self, pipeline: Pipeline, name: str, content_hash: str, image_size: tuple[int, int]) -> None:
         """Keep the pipeline that is trained; for constructors.
 
         Args:
             pipeline: before names are added to it or weights marked.
-            name: of the checkpoint, for error messages.
+            name: of the model that the training starts from, for error messages.
+            content_hash: of that model. When a checkpoint is saved its files may have changed, or the hub be
+                unreachable.
             image_size: height and width in pixels.
 
         Raises:
@@ -47,6 +98,58 @@ class DenoiserTraining(LightningModule):
         self.trained = nn.ParameterDict()
         self._held = HeldPipeline(pipeline, self.image_size)
         self.scheduler = training_scheduler(pipeline.scheduler, name)
+        self._name, self._origin = name, content_hash
+        self._configured = False
+
+    def configure_model(self) -> None:
+        """Freeze the networks, and add and mark the trained weights; once.
+
+        Raises:
+            UserError: the DataModule is another kind, or does not fit; or a prompt is too long.
+        """
+        if self._configured:
+            return
+        self._check_data()
+        pipeline = self._held.pipeline
+        with torch.device("cpu"):  # Lightning may set the accelerator here; the pipeline is still on the CPU
+            for network in self._held.networks():
+                network.requires_grad_(False)
+            self._add_trained(pipeline)
+            for tokenizer, _ in text_encoders(pipeline):
+                tokenize(tokenizer, self._data.longest_prompts())  # refuse prompts that are too long now, not mid-run
+            self.trained = nn.ParameterDict(trained_weights(pipeline))
+        self._configured = True
+
+    @abstractmethod
+    def _check_data(self) -> None:
+        """Refuse data and a trainer that do not fit the model."""
+
+    @abstractmethod
+    def _add_trained(self, pipeline: Pipeline) -> None:
+        """Add the identities' names and mark the trained weights of a frozen pipeline."""
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save the digest of the training rows and the hash of the model that the training started from."""
+        checkpoint[KEY] = self._data.training_rows
+        checkpoint[self._origin_key] = self._origin
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of other images or of a training that started from another model.
+
+        Raises:
+            UserError: the checkpoint does not match.
+        """
+        if self._trainer is None:
+            return
+        remedy = "train other identities in a new run, without --ckpt_path"
+        refuse_other_rows(checkpoint, self._data.training_rows, self._learned, remedy)
+        if checkpoint.get(self._origin_key) != self._origin:
+            raise UserError(
+                self._other_origin,
+                found=f"model.model {self._name}, whose files have another content",
+                remedy="give --model.model as the run was started (its config.yaml), or leave --ckpt_path out to "
+                "start a new run",
+            )
 
     def on_fit_start(self) -> None:
         """Move the networks to the device, in the memory layout that trains fastest there."""

@@ -9,9 +9,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from diffusers.training_utils import cast_training_params
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor, nn
+from torch import Tensor
 
-from diffreid_lightning.datasets.training_rows import KEY, refuse_other_rows
 from diffreid_lightning.diffusion.checkpoints import locate_pipeline, weights_hash
 from diffreid_lightning.diffusion.losses import (
     check_gamma,
@@ -22,24 +21,19 @@ from diffreid_lightning.diffusion.losses import (
 )
 from diffreid_lightning.diffusion.lr_schedule import Schedule, optimize_by_step
 from diffreid_lightning.diffusion.pipeline_io import Pipeline, load_pipeline, replace_model_folder
-from diffreid_lightning.diffusion.prompt_encoding import (
-    Conditioning,
-    text_encoders,
-    tokenize,
-)
+from diffreid_lightning.diffusion.prompt_encoding import Conditioning, text_encoders
 from diffreid_lightning.errors import UserError, check_at_least, check_image_size
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.personalization.base import DenoiserTraining
 from diffreid_lightning.personalization.checkpoint import IDENTITIES_FILE, write_tokens
-from diffreid_lightning.personalization.datamodule import PersonalizationBatch, PersonalizationDataModule
-from diffreid_lightning.personalization.fine_tuning import FineTuning, freeze_unread, trained_weights
+from diffreid_lightning.personalization.datamodule import PersonalizationBatch
+from diffreid_lightning.personalization.fine_tuning import FineTuning, freeze_unread
 from diffreid_lightning.personalization.identity_tokens import FreeTokens, IdentityTokens, People
 from diffreid_lightning.personalization.lora import LoRA
 from diffreid_lightning.personalization.row_adamw import RowAdamW
 from diffreid_lightning.personalization.token_embedding import inject
 from diffreid_lightning.storage.json_notes import write_json
 
-_BASE = "base_model"  # where a checkpoint keeps the hash of the base model's weights
 _MIXED = {"bfloat16": "bf16-mixed", "float16": "16-mixed"}
 
 
@@ -78,6 +72,9 @@ class Personalization(DenoiserTraining):
 
     #: arguments that a resumed checkpoint overrules
     start_only: ClassVar[tuple[str, ...]] = ("tokens",)
+    _learned = "vectors"
+    _origin_key = "base_model"
+    _other_origin = "The checkpoint was trained from another base model."
 
     def __init__(
         self,
@@ -115,10 +112,8 @@ class Personalization(DenoiserTraining):
         self.token_lr = token_lr
         self.schedule = schedule
         self.warmup_steps = warmup_steps
-        self._hold(load_pipeline(model, getattr(torch, frozen_dtype)), model, image_size)
-        # Hashed now: when a checkpoint is saved the files may have changed, or the hub be unreachable.
-        self._base_weights = weights_hash(locate_pipeline(model))
-        self._configured = False
+        pipeline = load_pipeline(model, getattr(torch, frozen_dtype))
+        self._hold(pipeline, model, weights_hash(locate_pipeline(model)), image_size)
 
     # Set-up.
 
@@ -126,56 +121,14 @@ class Personalization(DenoiserTraining):
         """Compute the features that the tokens are made from; on one process."""
         self.tokens.prepare_data(self._data.pictures)
 
-    def configure_model(self) -> None:
-        """Add the identities' names and vectors, and mark the trained weights; once.
-
-        Raises:
-            UserError: the DataModule is another kind, or for another base model; or a prompt is too long.
-        """
-        if self._configured:
-            return
-        self._check_base()
-        self._check_precision()
-        with torch.device("cpu"):  # Lightning may set the accelerator here; the base model is still on the CPU
-            self._configure(self._held.pipeline, self._data)
-        self._configured = True
-
-    def _configure(self, pipeline: Pipeline, data: PersonalizationDataModule) -> None:
-        encoders = text_encoders(pipeline)
-        for network in (pipeline.unet, pipeline.vae, *(encoder for _, encoder in encoders)):
-            network.requires_grad_(False)
+    def _add_trained(self, pipeline: Pipeline) -> None:
+        encoders, data = text_encoders(pipeline), self._data
         vocabularies = [encoder.get_input_embeddings().weight for _, encoder in encoders]
         self.tokens.initialize(People(data.pictures, [tokenizer for tokenizer, _ in encoders], vocabularies))
         inject(pipeline, self.tokens, [identity.name for identity in data.identities])
-        for tokenizer, _ in text_encoders(pipeline):
-            tokenize(tokenizer, data.longest_prompts())  # refuse prompts that are too long now, not mid-run
         self.fine_tuning.prepare(pipeline)
         cast_training_params(list(self._held.networks()), torch.float32)  # the frozen weights may be in half precision
         freeze_unread(pipeline)  # after the cast, so that its dtype matches the trained layers beside it
-        self.trained = nn.ParameterDict(trained_weights(pipeline))
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the digest of the training rows and the hash of the base model."""
-        checkpoint[KEY] = self._data.training_rows
-        checkpoint[_BASE] = self._base_weights
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of other identities or of another base model.
-
-        Raises:
-            UserError: the checkpoint does not match.
-        """
-        if self._trainer is None:
-            return
-        remedy = "train other identities in a new run, without --ckpt_path"
-        refuse_other_rows(checkpoint, self._data.training_rows, "vectors", remedy)
-        if checkpoint.get(_BASE) not in (None, self._base_weights):
-            raise UserError(
-                "The checkpoint was trained from another base model.",
-                found=f"model.model {self.model}, which has other weights",
-                remedy="give --model.model as the run was started (its config.yaml), or leave --ckpt_path out to "
-                "start a new run",
-            )
 
     def configure_optimizers(self) -> Any:
         """Build optimizer and schedule: a parameter group for the networks, and those of the tokens."""
@@ -238,7 +191,7 @@ class Personalization(DenoiserTraining):
         plain.register_modules(**self._held.tokenizers)
         data = self._data
         note = {
-            "base": {"model": _portable(self.model), "weights": self._base_weights},
+            "base": {"model": _portable(self.model), "weights": self._origin},
             "template": data.template.text,
             "identities": [each.entry for each in data.identities],
         }
@@ -248,16 +201,14 @@ class Personalization(DenoiserTraining):
             self.tokens.save(target)
             write_json(target / IDENTITIES_FILE, note, ensure_ascii=False)
 
-    def _check_base(self) -> None:
+    def _check_data(self) -> None:
         theirs = self._data.model
-        if theirs != self.model and weights_hash(locate_pipeline(theirs)) != self._base_weights:
+        if theirs != self.model and weights_hash(locate_pipeline(theirs)) != self._origin:
             raise UserError(
                 "Model and data name different base models.",
                 found=f"model.model {self.model}, data.model {theirs}",
                 remedy="give both the same; configs say data.model: ${model.init_args.model}",
             )
-
-    def _check_precision(self) -> None:
         wanted = _MIXED.get(self.frozen_dtype, self.trainer.precision)
         if self.trainer.precision != wanted:
             raise UserError(

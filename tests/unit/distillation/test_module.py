@@ -213,6 +213,19 @@ def test_stock_diffusers_stacks_both_loras_to_what_generation_loads(
     assert copy.deepcopy(module)._held is module._held, "averages of the module share the frozen networks"
 
 
+def test_a_checkpoint_belongs_to_its_images_and_to_its_teacher(distill: Distill) -> None:
+    module, _ = distill()
+    checkpoint: dict[str, Any] = {}
+    module.on_save_checkpoint(checkpoint)
+    module.on_load_checkpoint(checkpoint)
+    for key, named in (("training_rows", "other training data"), ("teacher", "distilled from another model")):
+        with pytest.raises(UserError, match=named):
+            module.on_load_checkpoint({**checkpoint, key: "0"})
+    checkpoint.pop("teacher")
+    with pytest.raises(UserError, match="distilled from another model"):
+        module.on_load_checkpoint(checkpoint)
+
+
 @pytest.mark.parametrize("names", ["diffusers", "kohya"])
 def test_published_weights_are_stacked_on_a_personalized_model(
     checkpoints: dict[str, Path], tmp_path: Path, names: str
