@@ -9,10 +9,11 @@ import numpy as np
 from diffreid_lightning.diffusion.denoising_loop import Weights, check_part
 from diffreid_lightning.diffusion.prompt_template import PromptTemplate
 from diffreid_lightning.errors import check_range
-from diffreid_lightning.generation.diversity.base import Diversity, ImageRequest
+from diffreid_lightning.generation.diversity.base import ImageRequest
+from diffreid_lightning.generation.diversity.words_only import WordsOnly
 
 
-class ComposedGuidance(Diversity):
+class ComposedGuidance(WordsOnly):
     """Guide by an identity prompt and an attribute prompt (Composable Diffusion, arXiv 2206.01714, eq. 11).
 
     At timesteps within the window both prompts guide, each by its own weight; outside it only the identity prompt, by
@@ -59,11 +60,3 @@ class ComposedGuidance(Diversity):
         identity = guidance if self.identity_weight is None else self.identity_weight
         pairs = np.where(within[:, None], [identity, self.attribute_weight], [guidance, 0.0]).astype(np.float32)
         return np.repeat(pairs[:, :, None], len(seeds), axis=2)
-
-    def circumstances(self, request: ImageRequest) -> str:
-        """Return the attributes."""
-        return request.attribute_words
-
-    def attributes(self, request: ImageRequest) -> dict[str, str]:
-        """Return the attributes of the design."""
-        return dict(request.attributes)

@@ -8,10 +8,10 @@ import numpy as np
 
 from diffreid_lightning.diffusion.denoising_loop import Weights
 from diffreid_lightning.errors import UserError
-from diffreid_lightning.generation.diversity.base import Diversity, ImageRequest
+from diffreid_lightning.generation.diversity.no_diversity import NoDiversity
 
 
-class GuidanceJitter(Diversity):
+class GuidanceJitter(NoDiversity):
     """Guide by the identity prompt only, with a guidance scale drawn from each image's seed, for all timesteps.
 
     The scale trades diversity against fidelity to the prompt (Ho and Salimans, arXiv 2207.12598), and synthetic
@@ -41,11 +41,3 @@ class GuidanceJitter(Diversity):
         drawn = np.array([np.random.default_rng([seed, 1]).uniform(low, high) for seed in seeds])
         scales = np.maximum(guidance * np.exp(drawn), 1).astype(np.float32)
         return np.tile(scales, (calls, 1, 1))
-
-    def circumstances(self, request: ImageRequest) -> str:
-        """Return no words."""
-        return ""
-
-    def attributes(self, request: ImageRequest) -> dict[str, str]:
-        """Return no attributes."""
-        return {}
