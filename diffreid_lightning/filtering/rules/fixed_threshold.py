@@ -15,7 +15,7 @@ class FixedThreshold(SelectionRule):
     """
 
     def __init__(self, threshold: float = 0.5, score: ScoreName = "confidence") -> None:
-        check_range("FixedThreshold.threshold", threshold, -10, 10)
+        check_range(f"{type(self).__name__}.threshold", threshold, -10, 10)
         self.threshold = threshold
         self.score: ScoreName = score
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from diffreid_lightning.errors import UserError, check_range
-from diffreid_lightning.filtering.rules.base import ScoreName, Selection, SelectionRule, rank_in_identity
+from diffreid_lightning.filtering.rules.base import ScoreName, Selection, rank_in_identity
+from diffreid_lightning.filtering.rules.fixed_threshold import FixedThreshold
 
 
-class ThresholdWithFloorAndCap(SelectionRule):
+class ThresholdWithFloorAndCap(FixedThreshold):
     """Drop images below a score threshold, but keep at least ``floor`` and at most ``cap`` of each identity.
 
     The best images are kept; with a threshold of -2, which every score exceeds, the best ``cap`` of each identity. The
@@ -25,7 +26,7 @@ class ThresholdWithFloorAndCap(SelectionRule):
     def __init__(
         self, threshold: float = 0.5, floor: int = 0, cap: int | None = None, score: ScoreName = "confidence"
     ) -> None:
-        check_range("ThresholdWithFloorAndCap.threshold", threshold, -10, 10)
+        super().__init__(threshold, score)
         check_range("ThresholdWithFloorAndCap.floor", floor)
         check_range("ThresholdWithFloorAndCap.cap", cap, 1)
         if cap is not None and cap < floor:
@@ -33,15 +34,8 @@ class ThresholdWithFloorAndCap(SelectionRule):
                 f"A floor of {floor} and a cap of {cap} images contradict each other.",
                 looked_for="a cap that is not below the floor",
             )
-        self.threshold = threshold
         self.floor = floor
         self.cap = cap
-        self.score: ScoreName = score
-
-    @property
-    def cut(self) -> tuple[ScoreName, float]:
-        """Score and threshold."""
-        return self.score, self.threshold
 
     def apply(self, selection: Selection) -> None:
         """Drop images below the threshold, restore up to the floor, drop images above the cap."""

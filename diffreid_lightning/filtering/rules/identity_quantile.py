@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.filtering.rules.base import ScoreName, Selection, SelectionRule
@@ -29,29 +28,10 @@ class IdentityQuantile(SelectionRule):
     def apply(self, selection: Selection) -> None:
         """Drop kept images that score below the quantile of their identity."""
         scores = selection.require_score(self.score)
-        thresholds = group_quantiles(selection.labels[selection.kept], scores[selection.kept], self.quantile)
+        rows = np.flatnonzero(selection.kept)
+        rows = rows[np.argsort(selection.labels[rows], kind="stable")]
         low = np.zeros(len(selection), dtype=bool)
-        low[selection.kept] = scores[selection.kept] < thresholds
+        for group in np.split(rows, np.flatnonzero(np.diff(selection.labels[rows])) + 1):
+            if len(group):  # there is one group, without rows, where no image is left
+                low[group] = scores[group] < np.quantile(scores[group], self.quantile)
         selection.drop(low, f"{self.score} below quantile {self.quantile:g} of its identity")
-
-
-def group_quantiles(
-    labels: npt.NDArray[np.int64], values: npt.NDArray[np.float64], quantile: float
-) -> npt.NDArray[np.float64]:
-    """Return the quantile of each row's group, (N,), linearly interpolated.
-
-    Args:
-        labels: (N,) group of each row.
-        values: (N,) finite.
-        quantile: 0 to 1.
-    """
-    order = np.lexsort((values, labels))
-    ordered, own = values[order], labels[order]
-    first = np.searchsorted(own, own, side="left")
-    size = np.searchsorted(own, own, side="right") - first
-    place = quantile * (size - 1)
-    below = np.floor(place).astype(np.int64)
-    low, high = ordered[first + below], ordered[first + np.minimum(below + 1, size - 1)]
-    result = np.empty(len(values))
-    result[order] = low + (high - low) * (place - below)
-    return result

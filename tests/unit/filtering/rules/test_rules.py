@@ -238,6 +238,8 @@ def test_nothing_left_is_an_error_that_counts(scored: MakeSelection) -> None:
     text = str(error.value)
     assert "1 without a score; 1 of 2 by FixedThreshold; 1 of 1 by FixedThreshold" in text
     assert "the best have confidence 0.300" in text and "confidence below 0.5 (1)" in text
+    with pytest.raises(UserError, match="0 of 0 by IdentityQuantile"):
+        select_rows(scored([1, 1], [0.1, 0.3]), [FixedThreshold(0.5), IdentityQuantile(0.5)])
 
 
 def test_two_sources_with_the_same_numbers_are_two_people(scored: MakeSelection) -> None:
