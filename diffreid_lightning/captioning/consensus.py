@@ -14,7 +14,7 @@ from typing import NamedTuple
 from diffreid_lightning.captioning import lexicon
 from diffreid_lightning.captioning.caption_parser import Item, ParsedCaption, read_caption
 from diffreid_lightning.captioning.lexicon import Kind
-from diffreid_lightning.errors import UserError
+from diffreid_lightning.errors import check_range
 
 _SOMEBODY = "person"
 _SEX = {"woman": "woman", "girl": "woman", "man": "man", "boy": "man"}
@@ -39,8 +39,7 @@ def find_consensus(captions: Sequence[str | None], agreement: float = 0.5) -> Co
     Raises:
         UserError: the share is not from 0 to 1.
     """
-    if not 0 <= agreement <= 1:
-        raise UserError(f"The agreement of captions is {agreement}.", looked_for="a share from 0 to 1")
+    check_range("The agreement of captions", agreement, 0, 1)
     read = [None if caption is None else read_caption(caption) for caption in captions]
     parsed = [caption for caption in read if caption is not None]
     description = _describe(parsed, agreement) if parsed else ""

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from diffreid_lightning.callbacks.manifest_writer import ManifestWriter
 from diffreid_lightning.captioning.consensus import find_consensus, measure_yield
-from diffreid_lightning.errors import UserError
+from diffreid_lightning.errors import check_range
 from diffreid_lightning.manifest.manifest import Manifest
 
 
@@ -29,8 +29,7 @@ class CaptionWriter(ManifestWriter):
 
     def __init__(self, folder: str, agreement: float = 0.5) -> None:
         super().__init__(folder)
-        if not 0 <= agreement <= 1:
-            raise UserError(f"CaptionWriter's agreement is {agreement}.", looked_for="a share from 0 to 1")
+        check_range("CaptionWriter.agreement", agreement, 0, 1)
         self.agreement = agreement
 
     @property

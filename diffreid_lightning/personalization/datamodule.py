@@ -89,9 +89,8 @@ class PersonalizationDataModule(LightningDataModule):
         super().__init__()
         check_image_size("data.image_size", image_size)
         check_seed("data.seed", seed)
-        for name, share in (("drop_circumstances", drop_circumstances), ("flip", flip)):
-            if not 0 <= share <= 1:
-                raise UserError(f"data.{name} is {share}.", looked_for="a chance from 0 to 1")
+        check_range("data.drop_circumstances", drop_circumstances, 0, 1)
+        check_range("data.flip", flip, 0, 1)
         if any(side < _UNIT or side % _UNIT for side in image_size):
             raise UserError(
                 f"data.image_size is {list(image_size)}.",

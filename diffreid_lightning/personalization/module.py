@@ -22,7 +22,7 @@ from diffreid_lightning.diffusion.losses import (
 from diffreid_lightning.diffusion.lr_schedule import Schedule, optimize_by_step
 from diffreid_lightning.diffusion.pipeline_io import Pipeline, load_pipeline, replace_model_folder
 from diffreid_lightning.diffusion.prompt_encoding import Conditioning, text_encoders
-from diffreid_lightning.errors import UserError, check_at_least, check_image_size
+from diffreid_lightning.errors import UserError, check_at_least, check_image_size, check_range
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.personalization.base import DenoiserTraining
 from diffreid_lightning.personalization.checkpoint import IDENTITIES_FILE, write_tokens
@@ -94,8 +94,7 @@ class Personalization(DenoiserTraining):
     ) -> None:
         super().__init__()
         check_image_size("model.image_size", image_size)
-        if not 0 <= drop_prompt < 1:
-            raise UserError(f"model.drop_prompt is {drop_prompt}.", looked_for="a chance from 0 to below 1")
+        check_range("model.drop_prompt", drop_prompt, 0, 1, below=True)
         check_at_least("model.prior_weight", prior_weight, 0)
         check_at_least("model.token_lr", token_lr, 0)
         check_at_least("model.warmup_steps", warmup_steps, 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from diffreid_lightning.errors import UserError
+from diffreid_lightning.errors import check_range
 from diffreid_lightning.filtering.rules.base import ScoreName, Selection, SelectionRule
 
 
@@ -20,8 +20,7 @@ class IdentityQuantile(SelectionRule):
     """
 
     def __init__(self, quantile: float = 0.5, score: ScoreName = "confidence") -> None:
-        if not 0 <= quantile < 1:
-            raise UserError(f"quantile is {quantile}.", looked_for="a share from 0 up to, not including, 1")
+        check_range("IdentityQuantile.quantile", quantile, 0, 1, below=True)
         self.quantile = quantile
         self.score: ScoreName = score
 

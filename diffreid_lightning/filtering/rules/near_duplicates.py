@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from diffreid_lightning.errors import UserError
+from diffreid_lightning.errors import UserError, check_range
 from diffreid_lightning.filtering.copy_search import later_copies
 from diffreid_lightning.filtering.rules.base import ScoreName, Selection, SelectionRule, rank_in_identity
 from diffreid_lightning.filtering.scored_manifest import REAL_DISTANCE
@@ -26,9 +26,8 @@ class NearDuplicates(SelectionRule):
     def __init__(
         self, real: float | None = 0.05, generated: float | None = 0.05, score: ScoreName = "confidence"
     ) -> None:
-        for name, value in (("real", real), ("generated", generated)):
-            if value is not None and not 0 <= value <= 1:
-                raise UserError(f"{name} is {value}.", looked_for="a distance from 0 to 1, or null")
+        check_range("NearDuplicates.real", real, 0, 1)
+        check_range("NearDuplicates.generated", generated, 0, 1)
         self.real = real
         self.generated = generated
         self.score: ScoreName = score

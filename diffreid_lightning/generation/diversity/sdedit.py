@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from diffreid_lightning.errors import UserError
+from diffreid_lightning.errors import check_range
 from diffreid_lightning.generation.diversity.base import Diversity, ImageRequest
 
 
@@ -24,8 +24,7 @@ class SDEdit(Diversity):
     uses_reference = True
 
     def __init__(self, strength: float = 0.7) -> None:
-        if not 0 < strength <= 1:
-            raise UserError(f"A process of strength {strength} draws nothing.", looked_for="above 0 and up to 1")
+        check_range("SDEdit.strength", strength, 0, 1, above=True)
         self.strength = strength
 
     def circumstances(self, request: ImageRequest) -> str:

@@ -210,7 +210,7 @@ def test_nothing_that_passes_leaves_the_earlier_selection(
         (("--rules=[{class_path: FixedTreshold}]",), "did you mean 'FixedThreshold'"),
         (("--rules=[{class_path: FixedThreshold, init_args: {treshold: 1}}]",), "did you mean 'threshold'"),
         (("--scord=x",), "did you mean"),
-        (("--rules=[{class_path: IdentityQuantile, init_args: {quantile: 2}}]",), "quantile is 2"),
+        (("--rules=[{class_path: IdentityQuantile, init_args: {quantile: 2}}]",), "IdentityQuantile.quantile must be"),
         (("--config", "pipeline/selekt"), "did you mean --config stages/select"),
         (("--scored=nowhere",), "There is nothing at"),
     ],

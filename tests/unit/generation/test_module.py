@@ -413,7 +413,7 @@ def test_a_sampler_must_take_a_schedule_that_ends_in_noise(checkpoints: dict[str
         (lambda: ComposedGuidance(attribute_weight=-1), "attribute_weight must be at least 0"),
         (lambda: ConceptDifference(attribute_weight=-1), "ConceptDifference.attribute_weight must be at least 0"),
         (lambda: ConceptDifference(window=(0.5, 0.5)), "ConceptDifference.window"),
-        (lambda: SDEdit(strength=0), "strength 0"),
+        (lambda: SDEdit(strength=0), "SDEdit.strength must be greater than 0"),
         (lambda: GuidanceJitter(factors=(2, 1)), "factors"),
     ],
 )
