@@ -9,19 +9,17 @@ from PIL import Image
 from diffreid_lightning.captioning.base import Captioner
 from diffreid_lightning.captioning.color_names import COLORS, lab_in_neutral_light, lab_of, name_colors
 from diffreid_lightning.captioning.consensus import with_article
-from diffreid_lightning.captioning.person_mask import (
-    HIPS,
-    LEGS,
-    SHINS,
-    SIZE,
-    TORSO,
-    figure_weights,
-    rows_of,
-    surroundings,
-)
 
 Floats = npt.NDArray[np.float32]
 
+_SIZE = (64, 32)  # height and width of the resized crop: small enough to average out noise and texture
+# Bands of an upright crop of a standing person, as shares of the height.
+_TORSO, _LEGS, _HIPS, _SHINS = (0.19, 0.45), (0.50, 0.70), (0.50, 0.60), (0.72, 0.84)
+_CENTER = 0.14  # standard deviation of the prior across the width
+_BORDER = 4  # background columns at either edge
+_ROWS = 9  # rows of the median border color
+_UNLIKE = 10.0  # CIELAB distance above which a color differs from the background
+_FLOOR = 0.1  # minimum weight, for clothes in the background's color
 _SECOND = 0.25  # minimum share of the torso for a second color
 _APART = 25.0  # minimum CIELAB distance of two colors, above light and shade on one
 _BARE = 0.2  # minimum excess of skin below the knee for bare legs
@@ -53,7 +51,7 @@ def describe_colors(image: Image.Image) -> str:
     top, below = crop.garment_colors()
     garment = "shorts" if _bare_legs(crop.seen, crop.neutral, crop.weights) else "trousers"
     caption = f"a person wearing {with_article(f'{top} top')} and {below} {garment}"
-    lightness = surroundings(crop.seen)
+    lightness = _surroundings(crop.seen)
     if lightness < _DARK:
         return f"{caption}, in the dark"
     return f"{caption}, in bright light" if lightness > _BRIGHT else caption
@@ -72,13 +70,13 @@ class _Crop:
     """A crop of standard size: its colors as seen and in neutral light, and the weights of the figure's pixels."""
 
     def __init__(self, image: Image.Image) -> None:
-        pixels = np.asarray(image.resize((SIZE[1], SIZE[0]), Image.Resampling.BOX))
+        pixels = np.asarray(image.resize((_SIZE[1], _SIZE[0]), Image.Resampling.BOX))
         self.seen = lab_of(pixels)
-        self.weights = figure_weights(self.seen)
+        self.weights = _figure_weights(self.seen)
         self.neutral = lab_in_neutral_light(pixels)
 
     def garment_colors(self) -> tuple[str, str]:
-        torso, legs = rows_of(TORSO, SIZE[0]), rows_of(LEGS, SIZE[0])
+        torso, legs = _rows_of(_TORSO), _rows_of(_LEGS)
         (below,) = _colors(self.neutral[legs], self.weights[legs], two=False)
         return " and ".join(_colors(self.neutral[torso], self.weights[torso], two=True)), below
 
@@ -99,8 +97,8 @@ def _bare_legs(seen: Floats, neutral: Floats, weights: Floats) -> bool:
     """Tell whether skin shows below the knee but not at the hips, in raw or neutral light."""
     skin = _is_skin(seen) | _is_skin(neutral)
     share, mean = [], []
-    for band in (HIPS, SHINS):
-        rows = rows_of(band, SIZE[0])
+    for band in (_HIPS, _SHINS):
+        rows = _rows_of(band)
         share.append(np.average(skin[rows], weights=weights[rows]))
         mean.append(np.average(neutral[rows].reshape(-1, 3), axis=0, weights=weights[rows].ravel()))
     return bool(share[1] - share[0] > _BARE and np.linalg.norm(mean[0] - mean[1]) > _HEM)
@@ -110,3 +108,42 @@ def _is_skin(lab: Floats) -> npt.NDArray[np.bool_]:
     """Mask the colors that skin can have."""
     chroma, hue = np.hypot(lab[..., 1], lab[..., 2]), np.degrees(np.arctan2(lab[..., 2], lab[..., 1])) % 360
     return (hue > 25) & (hue < 80) & (chroma > 10) & (chroma < 50) & (lab[..., 0] > 22)
+
+
+def _figure_weights(lab: Floats) -> Floats:
+    """Weigh each pixel by how likely it shows the person: near the middle, and unlike the edges beside it.
+
+    Args:
+        lab: (H, W, 3) CIELAB.
+
+    Returns:
+        (H, W) in 0..1.
+    """
+    width = lab.shape[1]
+    across = (np.arange(width, dtype=np.float32) + 0.5) / width - 0.5
+    center = np.exp(-0.5 * (across / _CENTER) ** 2)
+    behind = [_smooth(lab[:, :_BORDER]), _smooth(lab[:, -_BORDER:])]
+    unlike = np.minimum(*(np.linalg.norm(lab - color[:, None], axis=-1) for color in behind))
+    return (center * (_FLOOR + (1 - _FLOOR) * (1 - np.exp(-((unlike / _UNLIKE) ** 2))))).astype(np.float32)
+
+
+def _surroundings(lab: Floats) -> float:
+    """Return the lightness around the person, 0 to 100: the median of the edges left and right.
+
+    Args:
+        lab: (H, W, 3) CIELAB.
+    """
+    return float(np.median(np.concatenate([lab[:, :_BORDER, 0], lab[:, -_BORDER:, 0]], axis=1)))
+
+
+def _rows_of(band: tuple[float, float]) -> slice:
+    """Return the rows of a band, whose begin and end are shares of the height."""
+    return slice(int(band[0] * _SIZE[0]), int(np.ceil(band[1] * _SIZE[0])))
+
+
+def _smooth(border: Floats) -> Floats:
+    """Return the median color beside each row, (H, 3), over the rows around it; border is (H, columns, 3)."""
+    half = _ROWS // 2
+    padded = np.pad(border, ((half, half), (0, 0), (0, 0)), mode="edge")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, _ROWS, axis=0)  # (H, columns, 3, rows)
+    return np.median(windows, axis=(1, 3))
