@@ -14,6 +14,7 @@ from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoPr
 from diffreid_lightning.captioning.base import Captioner, hash_files
 from diffreid_lightning.errors import UserError, check_range, first_line, shorten
 from diffreid_lightning.paths import user_path
+from diffreid_lightning.storage.atomic import describe_existing
 from diffreid_lightning.storage.hub import hub_file, is_hub_id
 
 DType = Literal["auto", "float32", "float16", "bfloat16"]
@@ -189,9 +190,9 @@ def _locate(model: str) -> Path:
         "network; ColorCaptioner needs no download"
     )
     if folder.exists() or not is_hub_id(model):
-        found = shorten(sorted(entry.name for entry in folder.iterdir())) if folder.is_dir() else "no folder"
-        raise UserError(f"There is no captioner at {model}", looked_for=_NEEDED, found=found or "an empty folder",
-                        remedy=remedy)  # fmt: skip
+        raise UserError(
+            f"There is no captioner at {model}", looked_for=_NEEDED, found=describe_existing(folder), remedy=remedy
+        )
     hub_file(model, CONFIG, remedy=remedy)  # without a network this fails fast, with the reason
     name, _, revision = model.partition("@")
     try:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from diffreid_lightning.errors import UserError, first_line, shorten
+from diffreid_lightning.storage.atomic import describe_existing
 from diffreid_lightning.storage.torch_file import describe_non_weights
 
 INDEX = "model_index.json"
@@ -32,7 +33,7 @@ LAYOUTS: dict[str, dict[str, tuple[str, ...] | None]] = {
     },
 }
 _STEMS = ("diffusion_pytorch_model", "model")  # of diffusers' networks and of transformers'
-_PICKLES = (".bin", ".ckpt", ".pt", ".pth")
+PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 _COPY = "copy the checkpoint again, whole (hf download OWNER/NAME --local-dir FOLDER)"
 
 
@@ -128,10 +129,10 @@ def check_network(folder: Path, model: str | Path) -> Weights:
     read_config(folder / "config.json", model)
     found = part_weights(folder)
     if found is None:
-        pickles = sorted(file.name for file in folder.glob("*") if file.suffix in _PICKLES)
+        pickles = sorted(file.name for file in folder.glob("*") if file.suffix in PICKLES)
         if pickles:
             raise _pickles(folder, pickles, model)
-        raise _incomplete(model, f"weights in safetensors in {folder}", _what_is_in(folder))
+        raise _incomplete(model, f"weights in safetensors in {folder}", describe_existing(folder))
     for file in found.files:
         refuse_placeholder(file, model)
     return found
@@ -160,7 +161,7 @@ def refuse_placeholder(file: Path, model: str | Path) -> None:
         UserError: it is one of these.
     """
     if not file.is_file():
-        raise _incomplete(model, str(file), _what_is_in(file.parent))
+        raise _incomplete(model, str(file), describe_existing(file.parent))
     found = describe_non_weights(file)
     if found is not None:
         raise _incomplete(model, f"the content of {file}", found)
@@ -185,7 +186,6 @@ def _find_variants(folder: Path, pattern: str, excluded: str) -> dict[str | None
 
 
 def _shards(index: Path) -> set[str]:
-    refuse_placeholder(index, index.parent.parent)
     listed = read_config(index, index.parent.parent).get("weight_map")
     names = listed.values() if isinstance(listed, dict) else [None]
     if not all(isinstance(name, str) and Path(name).name == name for name in names):
@@ -233,12 +233,6 @@ def _incomplete(model: str | Path, looked_for: str, found: str) -> UserError:
     return UserError(
         f"The diffusion model at {model} is incomplete or damaged.", looked_for=looked_for, found=found, remedy=_COPY
     )
-
-
-def _what_is_in(folder: Path) -> str:
-    if not folder.is_dir():
-        return f"no folder {folder}"
-    return shorten(sorted(entry.name for entry in folder.iterdir())) or "an empty folder"
 
 
 def _pickles(folder: Path, names: Iterable[str], model: str | Path) -> UserError:

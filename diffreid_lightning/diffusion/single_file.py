@@ -15,7 +15,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from diffreid_lightning.diffusion.checkpoint_parts import INDEX, refuse_placeholder
+from diffreid_lightning.diffusion.checkpoint_parts import INDEX, PICKLES, refuse_placeholder
 from diffreid_lightning.diffusion.published_configs import Family, write_configs
 from diffreid_lightning.errors import UserError, first_line, shorten
 
@@ -23,7 +23,6 @@ _UNET = "model.diffusion_model."
 _ATTENTION = f"{_UNET}input_blocks.2.1.transformer_blocks.0.attn2.to_k.weight"  # of SD 1.x and 2.x
 _XL_TEXT = "conditioner.embedders.1.model.transformer.resblocks.9.mlp.c_proj.bias"
 _PREDICTIONS = {"epsilon": "epsilon", "eps": "epsilon", "v": "v_prediction", "v_prediction": "v_prediction"}
-_PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 
 
 def refuse_pickle(file: Path) -> None:
@@ -34,7 +33,7 @@ def refuse_pickle(file: Path) -> None:
     """
     if file.suffix == ".safetensors":
         return
-    if file.suffix not in _PICKLES:
+    if file.suffix not in PICKLES:
         raise UserError(
             f"{file} is not a diffusion model.",
             looked_for="a folder in diffusers' layout, or one .safetensors file",
