@@ -19,7 +19,7 @@ from diffreid_lightning.diffusion.checkpoints import locate_pipeline, weights_ha
 from diffreid_lightning.diffusion.denoising_loop import guidance_scale
 from diffreid_lightning.diffusion.diffusion_sampler import Sampler
 from diffreid_lightning.diffusion.pipeline_io import load_pipeline
-from diffreid_lightning.diffusion.prompt_encoding import Conditioning, encode_prompts, encode_unconditional
+from diffreid_lightning.diffusion.prompt_encoding import encode_prompts, encode_unconditional
 from diffreid_lightning.diffusion.prompt_template import PromptTemplate
 from diffreid_lightning.errors import check_at_least, check_range, translate_disk_errors
 from diffreid_lightning.paths import user_path
@@ -104,8 +104,13 @@ class PriorImages(ABC):
 
         @torch.no_grad()
         def latents(start: int, end: int) -> npt.NDArray[np.float16]:
+            prompted = encode_prompts(pipeline, prompts[start:end], image_size)
+            empty = unconditional.take([0] * (end - start))
+            pooled = {}
+            if prompted.pooled is not None:
+                pooled = {"pooled_prompt_embeds": prompted.pooled, "negative_pooled_prompt_embeds": empty.pooled}
             drawn = pipeline(
-                **prompt_arguments(encode_prompts(pipeline, prompts[start:end], image_size), unconditional),
+                prompt_embeds=prompted.states, negative_prompt_embeds=empty.states, **pooled,
                 num_inference_steps=self.steps, guidance_scale=self.guidance,
                 height=image_size[0], width=image_size[1], output_type="latent",
                 generator=[torch.Generator().manual_seed(_seed(seed, number)) for number in range(start, end)],
@@ -182,20 +187,6 @@ class CoarsePrior(PriorImages):
     def prompts(self, people: Sequence[Sequence[Words]], template: PromptTemplate, seed: int) -> list[str]:
         """Repeat the prompt; see the base class."""
         return [self.prompt] * self.images
-
-
-def prompt_arguments(prompts: Conditioning, unconditional: Conditioning) -> dict[str, Any]:
-    """Name encoded prompts as the stock pipelines' ``__call__`` does.
-
-    Args:
-        prompts: B rows.
-        unconditional: one row, the empty prompt.
-    """
-    empty = unconditional.take([0] * len(prompts.states))
-    arguments: dict[str, Any] = {"prompt_embeds": prompts.states, "negative_prompt_embeds": empty.states}
-    if prompts.pooled is not None:
-        arguments |= {"pooled_prompt_embeds": prompts.pooled, "negative_pooled_prompt_embeds": empty.pooled}
-    return arguments
 
 
 def _precision() -> torch.dtype:
