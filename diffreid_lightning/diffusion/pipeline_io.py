@@ -58,10 +58,10 @@ def load_autoencoder(path: str | Path) -> AutoencoderKL:
     if (folder / "vae" / "config.json").is_file():
         folder = folder / "vae"
     if not (folder / "config.json").is_file():
-        raise _missing(
-            path,
-            "autoencoder",
+        raise UserError(
+            f"There is no autoencoder at {path}",
             looked_for="config.json of an AutoencoderKL, or a pipeline folder with vae/config.json",
+            found=describe_existing(user_path(path)),
             remedy="train one: python -m diffreid_lightning fit --config tools/tiny_sd/configs/autoencoder.yaml",
         )
     with _wrap_load_errors(path, "autoencoder"):
@@ -240,11 +240,6 @@ def _check_tensors(network: Any, where: str, missing: Iterable[str]) -> None:
             found=f"infinity or NaN in {shorten(broken, 4)}",
             remedy="copy the checkpoint again, or choose float32 or bfloat16, which have a larger range than float16",
         )
-
-
-def _missing(path: str | Path, what: str, looked_for: str, remedy: str) -> UserError:
-    found = describe_existing(user_path(path))
-    return UserError(f"There is no {what} at {path}", looked_for=looked_for, found=found, remedy=remedy)
 
 
 @contextmanager
