@@ -94,7 +94,7 @@ class GeneratedImagesWriter(ManifestWriter):
             return
         largest = stage_datamodule(trainer).manifest.table.group_by("source").aggregate([("camid", "max")])
         self._camids = {row["source"]: row["camid_max"] + 1 for row in largest.to_pylist()}
-        self._pool = ThreadPoolExecutor(self.threads, "jpeg") if self.threads else None
+        self._pool = ThreadPoolExecutor(max(1, self.threads), "jpeg")
 
     def write_on_batch_end(
         self,
@@ -115,12 +115,12 @@ class GeneratedImagesWriter(ManifestWriter):
         drawn = prediction.finite.tolist()
         rows = rows.append_column(_REASON, pa.array([None if each else _NOT_FINITE for each in drawn], pa.string()))
         pixels = prediction.images.permute(0, 2, 3, 1).numpy()
-        jobs = []
-        for name, image, is_drawn in zip(rows["file_name"].to_pylist(), pixels, drawn, strict=True):
-            if not is_drawn:
-                continue
-            arguments = (self.folder / name, image, self.quality, self.stored_size)
-            jobs.append(self._pool.submit(_save, *arguments) if self._pool else _run_now(_save, *arguments))
+        assert self._pool is not None
+        jobs = [
+            self._pool.submit(_save, self.folder / name, image, self.quality, self.stored_size)
+            for name, image, is_drawn in zip(rows["file_name"].to_pylist(), pixels, drawn, strict=True)
+            if is_drawn
+        ]
         self._queue.append((prediction.number, rows, jobs))
         while self._queue and (len(self._queue) > self.waiting or all(job.done() for job in self._queue[0][2])):
             self._keep_first()
@@ -244,13 +244,3 @@ def _save(path: Path, pixels: Any, quality: int, size: tuple[int, int] | None = 
         path.parent.mkdir(parents=True, exist_ok=True)
     with replace_file(path) as staged:
         image.save(staged, "JPEG", quality=quality)
-
-
-def _run_now(function: Any, *arguments: Any) -> Future[None]:
-    """Run a function now, and return its result as a future."""
-    done: Future[None] = Future()
-    try:
-        done.set_result(function(*arguments))
-    except OSError as error:
-        done.set_exception(error)
-    return done
