@@ -106,7 +106,10 @@ class GenerationModule(LightningModule):
         decoded_together: int = 32,
     ) -> None:
         super().__init__()
-        _check_numbers(steps, rescale, kept_prompts, decoded_together)
+        check_range("model.steps", steps, 1, 1000)
+        check_range("model.rescale", rescale, 0, 1)
+        check_range("model.kept_prompts", kept_prompts, 1, 1_000_000)
+        check_range("model.decoded_together", decoded_together, 1, 100_000)
         loaded = load_model(model, base, adapters)
         pipeline = loaded.pipeline
         self._model, self._pipeline, self._people = model, pipeline, loaded.people
@@ -296,10 +299,3 @@ class GenerationModule(LightningModule):
                 for tokenizer in tokenizers:
                     tokenize(tokenizer, new)
                 new = []
-
-
-def _check_numbers(steps: int, rescale: float, kept_prompts: int, decoded_together: int) -> None:
-    check_range("model.steps", steps, 1, 1000)
-    check_range("model.rescale", rescale, 0, 1)
-    check_range("model.kept_prompts", kept_prompts, 1, 1_000_000)
-    check_range("model.decoded_together", decoded_together, 1, 100_000)
