@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from diffreid_lightning.datasets.concat import IdentityKey
 from diffreid_lightning.diffusion.checkpoints import INDEX, locate_pipeline, weights_hash
 from diffreid_lightning.diffusion.lora_files import locate_lora, stack_loras
 from diffreid_lightning.diffusion.pipeline_io import PROVENANCE, load_pipeline
@@ -14,21 +14,11 @@ from diffreid_lightning.distillation.consistency_mapping import solver_grid
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest.provenance import read_provenance
 from diffreid_lightning.paths import user_path
-from diffreid_lightning.personalization.checkpoint import Identity, is_personalized, load_personalized
+from diffreid_lightning.personalization.checkpoint import PersonalizedModel, is_personalized, load_personalized
 
 
-class LoadedModel(NamedTuple):
-    """Model with its template, hash and identities."""
-
-    pipeline: Any
-    template: PromptTemplate
-    content_hash: str
-    people: dict[IdentityKey, Identity] | None  #: None where it is not personalized
-    student: bool = False  #: a few-step student
-
-
-def load_model(model: str, base: str | None, adapters: Sequence[str]) -> LoadedModel:
-    """Load a model in float32, with all LoRAs merged.
+def load_model(model: str, base: str | None, adapters: Sequence[str]) -> PersonalizedModel:
+    """Load a model in float32, with all LoRAs merged; a plain checkpoint is one without identities.
 
     Args:
         model: a personalized model's folder, or a plain checkpoint.
@@ -40,16 +30,15 @@ def load_model(model: str, base: str | None, adapters: Sequence[str]) -> LoadedM
     """
     files = [locate_lora(adapter) for adapter in adapters]
     if is_personalized(model):
-        found = load_personalized(model, base)
-        people = {identity.key: identity for identity in found.identities}
-        loaded = LoadedModel(found.pipeline, found.template, found.content_hash, people, found.student)
+        loaded = load_personalized(model, base)
     else:
         folder = user_path(model)
         inside = [] if (folder / INDEX).is_file() else sorted(filter(is_personalized, folder.glob("*/")))
         if inside:  # the path is a run folder
             raise UserError(f"There is no diffusion model at {model}", remedy=f"did you mean {inside[0]}?")
-        loaded = LoadedModel(load_pipeline(model), PromptTemplate(), weights_hash(locate_pipeline(model)), None)
-    return loaded._replace(content_hash=stack_loras(loaded.pipeline, files, loaded.content_hash))
+        pipeline, content_hash = load_pipeline(model), weights_hash(locate_pipeline(model))
+        loaded = PersonalizedModel(pipeline, [], PromptTemplate(), content_hash, student=False)
+    return dataclasses.replace(loaded, content_hash=stack_loras(loaded.pipeline, files, loaded.content_hash))
 
 
 def check_student(model: str, scheduler: Any, calls: int, evaluations: int) -> None:

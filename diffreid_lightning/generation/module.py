@@ -112,10 +112,11 @@ class GenerationModule(LightningModule):
         check_range("model.decoded_together", decoded_together, 1, 100_000)
         loaded = load_model(model, base, adapters)
         pipeline = loaded.pipeline
-        self._model, self._pipeline, self._people = model, pipeline, loaded.people
+        self._model, self._pipeline = model, pipeline
+        self._people = {each.key: each for each in loaded.identities} or None  # None: a plain checkpoint
         self.generator = loaded.content_hash
         self.template = loaded.template if template is None else PromptTemplate(template)
-        if loaded.people is not None:
+        if self._people is not None:
             self.template.require_identity()
         # Registered, so that Lightning moves them and they can be compiled by name.
         self.unet, self.vae = pipeline.unet, pipeline.vae

@@ -86,7 +86,7 @@ class PersonalizedModel:
 
     Args:
         pipeline: a diffusers pipeline; the names are words of its tokenizer.
-        identities: in the order of their vectors.
+        identities: in the order of their vectors; none of a plain checkpoint.
         template: prompt template of training.
         content_hash: SHA-256 of everything that determines the images, 64 hexadecimal digits.
         student: a few-step student, to be sampled by ``LCMScheduler`` without guidance.
