@@ -10,7 +10,6 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 from PIL import Image
 
-from diffreid_lightning.errors import UserError
 from diffreid_lightning.filtering.rules import Selection, SelectionRule
 from diffreid_lightning.filtering.scored_manifest import NEAREST, NEAREST_SOURCE, REAL_DISTANCE, ScoredFolder
 from diffreid_lightning.visualization.grid import draw_samples, side_by_side
@@ -126,8 +125,5 @@ def _main_score(selection: Selection) -> tuple[str, npt.NDArray[np.float64]]:
 
 
 def _picture(selection: Selection, row: int) -> Image.Image | None:
-    try:
-        image, _ = selection.manifest.images.image_or_reason(selection.manifest.table["file_name"][row].as_py())
-    except UserError:  # the images have moved: write the tables without them
-        return None
+    image, _ = selection.manifest.images.image_or_reason(selection.manifest.table["file_name"][row].as_py())
     return None if image is None else image.resize(_CELL, Image.Resampling.BICUBIC)
