@@ -239,7 +239,7 @@ def load_scorer(path: str | Path) -> ScorerFolder:
     table = _read_real(folder, len(note["image_roots"]))
     thumbs = map_array(folder / THUMBNAILS, np.uint8, (len(table), LENGTH), remedy=_REMEDY)
     real = RealImages(torch.from_numpy(np.array(thumbs)), table, note["image_roots"], note["real_gap"])
-    return ScorerFolder(recognizer, identities, (height, width), real, note, _hash(folder))
+    return ScorerFolder(recognizer, identities, (height, width), real, note, _hash(folder, note))
 
 
 def _read_scorer_note(folder: Path) -> dict[str, Any]:
@@ -295,12 +295,11 @@ def _rebuild(
     return recognizer.eval().requires_grad_(False)
 
 
-def _hash(folder: Path) -> str:
+def _hash(folder: Path, note: Mapping[str, Any]) -> str:
     """Hash the weights and the identities, not image paths or the course of training."""
     digest = hashlib.sha256()
     for file in (folder / TENSORS, folder / THUMBNAILS, *sorted((folder / BACKBONE).glob("*.safetensors"))):
         digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
-    note = _read_scorer_note(folder)
     decisive = {name: note[name] for name in ("identities", "image_size", "after_bn", "flip_average")}
     digest.update(json.dumps(decisive, sort_keys=True).encode())
     return digest.hexdigest()
