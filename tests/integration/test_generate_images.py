@@ -97,7 +97,7 @@ def test_images_are_stored_smaller_than_they_are_decoded_and_never_larger(
     command: Command, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     def generate(folder: str, size: tuple[int, int]) -> int:
-        arguments = {"folder": folder, "quality": 100, **({"stored_size": size} if size != SIZE else {})}
+        arguments = {"folder": folder, "quality": 100, **({"stored_size": size, "threads": 0} if size != SIZE else {})}
         writer = {"class_path": "GeneratedImagesWriter", "init_args": arguments}
         return command(*words, f"--trainer.callbacks={json.dumps([writer])}")
 
