@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -80,19 +80,20 @@ def _create(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> IBNRes
     return build_model_with_cfg(IBNResNet, name, pretrained, **{"block": Bottleneck, "layers": depth, **arguments})
 
 
-@register_model
-def resnet50_ibn_a(pretrained: bool = False, **kwargs: Any) -> IBNResNet:
-    """Build ResNet-50-IBN-a."""
-    return _create("resnet50_ibn_a", pretrained, kwargs)
+def register(name: str, create: Callable[[str, bool, Mapping[str, Any]], ResNet]) -> None:
+    """Make an architecture known to timm, which reads the name and the module of the function that builds it.
+
+    Args:
+        name: the architecture's.
+        create: builds it of its name, whether it is pre-trained, and other arguments; a function of its module.
+    """
+
+    def build(pretrained: bool = False, **kwargs: Any) -> ResNet:
+        return create(name, pretrained, kwargs)
+
+    build.__name__, build.__module__ = name, create.__module__
+    register_model(build)
 
 
-@register_model
-def resnet101_ibn_a(pretrained: bool = False, **kwargs: Any) -> IBNResNet:
-    """Build ResNet-101-IBN-a."""
-    return _create("resnet101_ibn_a", pretrained, kwargs)
-
-
-@register_model
-def resnet152_ibn_a(pretrained: bool = False, **kwargs: Any) -> IBNResNet:
-    """Build ResNet-152-IBN-a."""
-    return _create("resnet152_ibn_a", pretrained, kwargs)
+for _name in BASES:
+    register(_name, _create)

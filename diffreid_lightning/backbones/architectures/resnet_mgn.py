@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-from timm.models import build_model_with_cfg, generate_default_cfgs, get_pretrained_cfg, register_model
+from timm.models import build_model_with_cfg, generate_default_cfgs, get_pretrained_cfg
 from timm.models.resnet import Bottleneck, ResNet
 from torch import Tensor, nn
 
-from diffreid_lightning.backbones.architectures.resnet_ibn import DEPTHS, mix_norms
+from diffreid_lightning.backbones.architectures.resnet_ibn import DEPTHS, mix_norms, register
 from diffreid_lightning.backbones.pooling import GeM
 
 BASES = {f"{name}_mgn": name for name in ("resnet50", "resnet101", "resnet152", "resnet50_ibn_a", "resnet101_ibn_a")}
@@ -130,31 +130,5 @@ def _create(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> MultiG
     )
 
 
-@register_model
-def resnet50_mgn(pretrained: bool = False, **kwargs: Any) -> MultiGranularityResNet:
-    """Build MGN on ResNet-50."""
-    return _create("resnet50_mgn", pretrained, kwargs)
-
-
-@register_model
-def resnet101_mgn(pretrained: bool = False, **kwargs: Any) -> MultiGranularityResNet:
-    """Build MGN on ResNet-101."""
-    return _create("resnet101_mgn", pretrained, kwargs)
-
-
-@register_model
-def resnet152_mgn(pretrained: bool = False, **kwargs: Any) -> MultiGranularityResNet:
-    """Build MGN on ResNet-152."""
-    return _create("resnet152_mgn", pretrained, kwargs)
-
-
-@register_model
-def resnet50_ibn_a_mgn(pretrained: bool = False, **kwargs: Any) -> MultiGranularityResNet:
-    """Build MGN on ResNet-50-IBN-a."""
-    return _create("resnet50_ibn_a_mgn", pretrained, kwargs)
-
-
-@register_model
-def resnet101_ibn_a_mgn(pretrained: bool = False, **kwargs: Any) -> MultiGranularityResNet:
-    """Build MGN on ResNet-101-IBN-a."""
-    return _create("resnet101_ibn_a_mgn", pretrained, kwargs)
+for _name in BASES:
+    register(_name, _create)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -93,6 +94,16 @@ def assert_equal_to_the_reference(backbone: Backbone, state: State, name: str) -
     with torch.no_grad():
         expected, found = forward(state, name, normalized), backbone.model.forward_features(normalized)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_timm_knows_the_names_and_the_module_they_are_of() -> None:
+    names = ["resnet50_ibn_a", "resnet101_ibn_a", "resnet152_ibn_a"]
+    assert timm.list_models(module="resnet_ibn") == names
+    assert timm.list_models(module="resnet_ibn", pretrained=True) == names[:2]
+    assert len(timm.list_models(module="resnet_mgn")) == 5
+    for name in names:
+        assert timm.model_entrypoint(name, module_filter="resnet_ibn").__name__ == name
+        assert timm.get_pretrained_cfg(name).architecture == name
 
 
 @pytest.mark.parametrize("name", LAYERS)
