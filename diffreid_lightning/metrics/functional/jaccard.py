@@ -57,7 +57,7 @@ def jaccard_distances(features: Tensor, eps: float, *, k1: int = 30, k2: int = 6
         UserError: features that are empty or not finite, or a parameter outside its range.
         RunError: nearly all images are near each other, too many to be stored.
     """
-    check_jaccard_eps(eps)
+    check_range("eps", eps, 0, 1, above=True, below=True)
     check_neighborhoods(k1=k1, k2=k2)
     (features,) = check_features(features=features)
     pool = PooledFeatures(features=features)
@@ -108,7 +108,7 @@ def camera_jaccard_distances(
         UserError: features that are empty or not finite, images of one camera only, or a parameter outside its range.
         RunError: nearly all images are near each other, too many to be stored.
     """
-    check_jaccard_eps(eps)
+    check_range("eps", eps, 0, 1, above=True, below=True)
     check_neighborhoods(k1_within=k1_within, k1_across=k1_across, k2_within=k2_within, k2_across=k2_across)
     (features,) = check_features(features=features)
     norms("features", features)  # names a row by its place before the images are sorted
@@ -129,15 +129,6 @@ def camera_jaccard_distances(
 
     # 5. Distances of pairs with common members.
     return _distances_of_encodings(encodings, eps)
-
-
-def check_jaccard_eps(eps: float) -> None:
-    """Refuse a largest distance of 1, which all pairs have, or more.
-
-    Raises:
-        UserError: it is not between 0 and 1.
-    """
-    check_range("eps", eps, 0, 1, above=True, below=True)
 
 
 def check_neighborhoods(**counts: int) -> None:

@@ -10,6 +10,8 @@ import numpy.typing as npt
 from scipy import sparse
 from torch import Tensor
 
+from diffreid_lightning.errors import check_range
+
 
 class Distance(ABC):
     """Distance between the images of one set, of which only small values are computed.
@@ -20,14 +22,16 @@ class Distance(ABC):
 
     #: Whether camera numbers are used; otherwise :meth:`below` ignores them.
     uses_cameras: ClassVar[bool] = False
+    #: Largest distance of two images; a limit has to be less.
+    farthest: ClassVar[int] = 1
 
-    @abstractmethod
     def check_eps(self, eps: float) -> None:
-        """Refuse a limit that this distance has no use for.
+        """Refuse limits outside of 0 to :attr:`farthest`, both excluded.
 
         Raises:
             UserError: ``eps`` is outside its range.
         """
+        check_range("eps", eps, 0, self.farthest, above=True, below=True)
 
     @abstractmethod
     def below(self, features: Tensor, camids: npt.NDArray[np.int64], eps: float) -> sparse.csr_array:

@@ -9,11 +9,7 @@ import numpy.typing as npt
 from scipy import sparse
 from torch import Tensor
 
-from diffreid_lightning.metrics.functional.jaccard import (
-    camera_jaccard_distances,
-    check_jaccard_eps,
-    check_neighborhoods,
-)
+from diffreid_lightning.metrics.functional.jaccard import camera_jaccard_distances, check_neighborhoods
 from diffreid_lightning.unsupervised.distances.base import Distance
 
 
@@ -40,10 +36,6 @@ class CameraJaccardDistance(Distance):
         self.k1_across = k1_across
         self.k2_within = k2_within
         self.k2_across = k2_across
-
-    def check_eps(self, eps: float) -> None:
-        """Refuse limits outside of 0 to 1, both excluded: the distance of unlike images is 1."""
-        check_jaccard_eps(eps)
 
     def below(self, features: Tensor, camids: npt.NDArray[np.int64], eps: float) -> sparse.csr_array:
         """Find all pairs within ``eps``; see the base.

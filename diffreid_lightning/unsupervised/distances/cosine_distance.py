@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,6 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from diffreid_lightning.errors import check_range
 from diffreid_lightning.metrics.functional.checks import check_features
 from diffreid_lightning.metrics.functional.near_pairs import Pairs, symmetric_matrix
 from diffreid_lightning.metrics.functional.tiled_matmul import DistanceTiles, exact_products, rows_per_tile
@@ -46,9 +46,7 @@ def near_cosine_pairs(features: Tensor, eps: float) -> Iterator[Pairs]:
 class CosineDistance(Distance):
     """Compute 1 - cos."""
 
-    def check_eps(self, eps: float) -> None:
-        """Refuse limits that are not greater than 0 and less than 2, the distance of opposite features."""
-        check_range("eps", eps, 0, 2, above=True, below=True)
+    farthest: ClassVar[int] = 2  # of opposite features
 
     def below(self, features: Tensor, camids: npt.NDArray[np.int64], eps: float) -> sparse.csr_array:
         """Find all pairs within ``eps``; see the base."""

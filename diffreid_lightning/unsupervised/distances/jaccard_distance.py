@@ -7,7 +7,7 @@ import numpy.typing as npt
 from scipy import sparse
 from torch import Tensor
 
-from diffreid_lightning.metrics.functional.jaccard import check_jaccard_eps, check_neighborhoods, jaccard_distances
+from diffreid_lightning.metrics.functional.jaccard import check_neighborhoods, jaccard_distances
 from diffreid_lightning.unsupervised.distances.base import Distance
 
 
@@ -26,10 +26,6 @@ class JaccardDistance(Distance):
         check_neighborhoods(k1=k1, k2=k2)
         self.k1 = k1
         self.k2 = k2
-
-    def check_eps(self, eps: float) -> None:
-        """Refuse limits outside of 0 to 1, both excluded: the distance of unlike images is 1."""
-        check_jaccard_eps(eps)
 
     def below(self, features: Tensor, camids: npt.NDArray[np.int64], eps: float) -> sparse.csr_array:
         """Find all pairs within ``eps``; see the base."""
