@@ -90,6 +90,7 @@ class UnsupervisedReID(ReIDModule):
     ) -> None:
         super().__init__(backbone, scheduler=scheduler, **kwargs)
         self.clusterer = clusterer or DBSCAN()
+        self.uses_cameras = self.clusterer.uses_cameras
         self.labels: npt.NDArray[np.int64] | None = None
         self._refuse_classifiers(self.losses)
 
@@ -139,11 +140,6 @@ class UnsupervisedReID(ReIDModule):
         for name, value in self.cluster_sizes().items():
             self.log(f"clusters/{name}", value)
 
-    @property
-    def uses_cameras(self) -> bool:
-        """Return true if the clusterer reads camera numbers."""
-        return self.clusterer.uses_cameras
-
     def find_clusters(self) -> None:
         """Embed the training images, cluster them on rank zero, tell all processes, and refill loaders and memories.
 
@@ -163,7 +159,7 @@ class UnsupervisedReID(ReIDModule):
         self.fill_memories(extracted.embeddings, labels)
         sizes = np.bincount(labels[labels >= 0])
         outliers = int((labels < 0).sum())
-        cameras = "camera-aware" if self.clusterer.uses_cameras else "no camera ids used"
+        cameras = "camera-aware" if self.uses_cameras else "no camera ids used"
         rank_zero_info(
             f"{len(labels):,} images: {len(sizes):,} clusters, the largest of {sizes.max():,}; {outliers:,} images in "
             f"none ({cameras}, {time.monotonic() - begun:.0f} s)"

@@ -16,6 +16,9 @@ class Clusterer(ABC):
     labels, for every number of threads.
     """
 
+    #: Whether the labels depend on camera numbers.
+    uses_cameras: bool = False
+
     @abstractmethod
     def __call__(self, features: Tensor, camids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Cluster images.
@@ -30,11 +33,6 @@ class Clusterer(ABC):
         Raises:
             UserError: features that are empty or not finite.
         """
-
-    @property
-    @abstractmethod
-    def uses_cameras(self) -> bool:
-        """Tell whether the labels depend on camera numbers."""
 
 
 def number_by_first_image(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:

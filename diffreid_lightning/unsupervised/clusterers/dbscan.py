@@ -60,6 +60,7 @@ class DBSCAN(Clusterer):
         check_range("min_samples", min_samples, 1)
         self.eps = eps
         self.min_samples = min_samples
+        self.uses_cameras = self.distance.uses_cameras
 
     def __call__(self, features: Tensor, camids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Cluster images; see the base.
@@ -69,8 +70,3 @@ class DBSCAN(Clusterer):
             RunError: nearly all images are near each other, too many pairs to be stored.
         """
         return density_clusters(self.distance.below(features, camids, self.eps), self.min_samples)
-
-    @property
-    def uses_cameras(self) -> bool:
-        """Tell whether the distance uses camera numbers."""
-        return self.distance.uses_cameras

@@ -53,8 +53,3 @@ class KMeans(Clusterer):
         with threadpool_limits(1):
             found = cluster.KMeans(self.clusters, n_init=1, random_state=self.seed).fit(unit)
         return number_by_first_image(found.labels_)
-
-    @property
-    def uses_cameras(self) -> bool:
-        """Return False: cameras are not used."""
-        return False
