@@ -1,15 +1,12 @@
-"""DBSCAN on a sparse graph of neighbors.
+"""DBSCAN on a sparse graph of neighbors, so that no N × N matrix is needed.
 
-Ester et al., "A Density-Based Algorithm for Discovering Clusters in Large Spatial Databases with Noise", KDD 1996. Its
-clusters are the connected components of the core points, so that no N × N matrix is needed.
+Ester et al., "A Density-Based Algorithm for Discovering Clusters in Large Spatial Databases with Noise", KDD 1996.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from diffreid_lightning.errors import check_range
@@ -17,36 +14,11 @@ from diffreid_lightning.unsupervised.clusterers.base import Clusterer, number_by
 from diffreid_lightning.unsupervised.distances import Distance, JaccardDistance
 
 
-def density_clusters(neighbors: sparse.csr_array, min_samples: int) -> npt.NDArray[np.int64]:
-    """Cluster images by the density of their neighborhoods.
-
-    Args:
-        neighbors: (N, N), symmetric; row i stores an entry, of whatever value, for each neighbor of i and for i itself.
-        min_samples: images in a neighborhood, its own among them, that make an image a core point; at least 1.
-
-    Returns:
-        (N,) labels 0 .. C - 1, numbered by the first image of each cluster; -1 for images without a core point among
-        their neighbors. Up to the numbering these are the labels of ``sklearn.cluster.DBSCAN``: an image at the border
-        of several clusters belongs to the one with the first core point.
-    """
-    images = neighbors.shape[0]
-    sizes = np.diff(neighbors.indptr)
-    cores = np.flatnonzero(sizes >= min_samples)
-    edges = sparse.csr_array(
-        (np.ones(neighbors.nnz, dtype=np.int8), neighbors.indices, neighbors.indptr), (images,) * 2
-    )
-    _, components = connected_components(edges[cores][:, cores], directed=False)
-    clusters = np.full(images, images)
-    clusters[cores] = number_by_first_image(components)
-    border = np.repeat(sizes < min_samples, sizes) & (clusters[neighbors.indices] < images)
-    np.minimum.at(clusters, np.repeat(np.arange(images), sizes)[border], clusters[neighbors.indices[border]])
-    return number_by_first_image(np.where(clusters < images, clusters, -1))
-
-
 class DBSCAN(Clusterer):
     """Find clusters as dense regions; images in sparse regions stay outside of all clusters.
 
-    The number of clusters follows from the images. A larger ``eps`` makes fewer, larger clusters.
+    The number of clusters follows from the images. A larger ``eps`` makes fewer, larger clusters. An image at the
+    border of several clusters belongs to the one with the first core.
 
     Args:
         distance: distance between images; None is :class:`JaccardDistance` with its defaults.
@@ -69,4 +41,10 @@ class DBSCAN(Clusterer):
             UserError: features that are empty or not finite, or cameras that the distance cannot use.
             RunError: nearly all images are near each other, too many pairs to be stored.
         """
-        return density_clusters(self.distance.below(features, camids, self.eps), self.min_samples)
+        # Imported here: the command line imports this file, and scikit-learn's clusterers take a second.
+        from sklearn import cluster
+
+        near = self.distance.below(features, camids, self.eps)
+        # All pairs that are stored are near, explicit zeros among them: no limit is compared a second time.
+        _, labels = cluster.dbscan(near, self.distance.farthest, min_samples=self.min_samples, metric="precomputed")
+        return number_by_first_image(labels)

@@ -4,19 +4,19 @@ import numpy as np
 import pytest
 import torch
 from scipy import sparse
-from sklearn import cluster
 from torch import Tensor
 
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.unsupervised.clusterers import DBSCAN, KMeans
 from diffreid_lightning.unsupervised.clusterers.base import number_by_first_image
-from diffreid_lightning.unsupervised.clusterers.dbscan import density_clusters
 from diffreid_lightning.unsupervised.distances import (
     CameraJaccardDistance,
     CosineDistance,
     Distance,
     JaccardDistance,
 )
+
+EPS = 0.6  # which is less than the float32 nearest to it
 
 
 def people(seed: int, count: int = 12, images: int = 15, spread: float = 0.7) -> tuple[Tensor, np.ndarray, np.ndarray]:
@@ -28,12 +28,36 @@ def people(seed: int, count: int = 12, images: int = 15, spread: float = 0.7) ->
     return features, torch.randint(4, pids.shape, generator=random).numpy(), pids.numpy()
 
 
+class StoredPairs(Distance):
+    """The distances of a given matrix."""
+
+    def __init__(self, graph: sparse.csr_array) -> None:
+        self.graph = graph
+
+    def below(self, features: Tensor, camids: np.ndarray, eps: float) -> sparse.csr_array:
+        return self.graph
+
+
+def labels_of(graph: sparse.csr_array, min_samples: int) -> np.ndarray:
+    return DBSCAN(StoredPairs(graph), EPS, min_samples)(torch.empty(0), np.empty(0, np.int64))
+
+
+def reference_labels(near: np.ndarray, min_samples: int) -> np.ndarray:
+    """DBSCAN by its definition: cores that reach each other, and images near a core, from who is near whom."""
+    cores = near.sum(axis=1) >= min_samples
+    reached = near & cores & cores[:, None]
+    for _ in range(len(near).bit_length()):
+        reached = reached @ reached
+    first = reached.argmax(axis=1)  # of a core: the first one of its cluster
+    return number_by_first_image(np.array([min(first[row & cores], default=-1) for row in near]))
+
+
 def random_graph(seed: int) -> sparse.csr_array:
-    """A symmetric matrix of distances with stored zeros and a stored diagonal."""
+    """A symmetric matrix of distances up to the limit, with stored zeros and a stored diagonal."""
     random = np.random.default_rng(seed)
     images = int(random.integers(1, 60))
     row, column = np.nonzero(np.triu(random.random((images, images)) < random.choice([0.01, 0.04, 0.1]), 1))
-    values = random.integers(0, 4, len(row)).astype(np.float32) / 4
+    values = random.choice(np.array([0, 0.2, 0.4, EPS], dtype=np.float32), len(row))
     diagonal = np.arange(images)
     data = np.concatenate([values, values, np.zeros(images, np.float32)])
     places = np.concatenate([row, column, diagonal]), np.concatenate([column, row, diagonal])
@@ -46,18 +70,18 @@ def densely(graph: sparse.csr_array, far: float) -> np.ndarray:
     return dense
 
 
-def test_labels_of_random_graphs_are_those_of_scikit_learn() -> None:
+def test_labels_of_random_graphs_are_those_of_the_definition() -> None:
     outliers, borders = 0, 0
     for seed in range(120):
         graph = random_graph(seed)
+        before, near = graph.copy(), densely(graph, 9.0) < 9
         for min_samples in (1, 2, 3, 4, 6):
-            found = density_clusters(graph, min_samples)
-            peer = cluster.DBSCAN(eps=1.0, min_samples=min_samples, metric="precomputed").fit(densely(graph, 9.0))
-            # scikit-learn numbers by the first core point, which a border image may precede.
-            assert np.array_equal(found, number_by_first_image(peer.labels_))
+            found = labels_of(graph, min_samples)
+            assert np.array_equal(found, reference_labels(near, min_samples))
             assert found.dtype == np.int64
             outliers += np.count_nonzero(found < 0)
-            borders += np.count_nonzero(found >= 0) - len(peer.core_sample_indices_)
+            borders += np.count_nonzero((found >= 0) & (near.sum(axis=1) < min_samples))
+        assert np.array_equal(graph.data, before.data) and np.array_equal(graph.indices, before.indices)
     assert outliers > 1000 and borders > 300
 
 
@@ -67,20 +91,19 @@ def test_a_border_image_belongs_to_the_cluster_with_the_first_core_point() -> No
     dense = np.eye(9)
     for one, other in edges:
         dense[one, other] = dense[other, one] = 1
-    labels = density_clusters(sparse.csr_array(dense), 5)
+    labels = labels_of(sparse.csr_array(dense / 2), 5)
     assert labels.tolist() == [0, 1, 1, 1, 1, 0, 0, 1, 0]
 
 
 @pytest.mark.parametrize("distance", [JaccardDistance(k1=12), CameraJaccardDistance(3, 8), CosineDistance()])
 @pytest.mark.parametrize("seed", range(3))
-def test_dbscan_is_that_of_scikit_learn_on_the_dense_matrix(seed: int, distance: Distance) -> None:
+def test_dbscan_is_that_of_the_dense_matrix(seed: int, distance: Distance) -> None:
     features, camids, pids = people(seed)
     eps = 0.35 if isinstance(distance, CosineDistance) else 0.6
     labels = DBSCAN(distance, eps)(features, camids)
     largest = 1.99 if isinstance(distance, CosineDistance) else 0.999
     dense = densely(distance.below(features, camids, largest), 2.0)
-    peer = cluster.DBSCAN(eps=eps, min_samples=4, metric="precomputed").fit(dense).labels_
-    assert np.array_equal(labels, number_by_first_image(peer))
+    assert np.array_equal(labels, reference_labels(dense <= np.float32(eps), 4))
     assert 3 < labels.max() < 20
     assert np.mean([len(np.unique(pids[labels == label])) for label in range(labels.max() + 1)]) < 1.5
 
