@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,24 +24,16 @@ from diffreid_lightning.visualization.grid import Cell, GridRow, draw_grid
 _HEIGHT = 128
 
 
-class Agreement(NamedTuple):
-    """Agreement of clusters with identities.
-
-    Attributes:
-        ari: adjusted Rand index, 1 for equal partitions, about 0 for random ones.
-        nmi: normalized mutual information, 0 to 1.
-    """
-
-    ari: float
-    nmi: float
-
-
-def agreement(clusters: npt.NDArray[np.int64], identities: npt.NDArray[np.int64]) -> Agreement:
+def agreement(clusters: npt.NDArray[np.int64], identities: npt.NDArray[np.int64]) -> dict[str, float]:
     """Compare clusters with identities; each image of no cluster counts as a cluster of its own.
 
     Args:
         clusters: (N,) cluster of each image, -1 for none.
         identities: (N,) identity of each image.
+
+    Returns:
+        ``ari``, the adjusted Rand index, 1 for equal partitions, about 0 for random ones; and ``nmi``, the normalized
+        mutual information, 0 to 1.
     """
     # Imported here: the command line imports this file, and scikit-learn takes a second.
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
@@ -50,7 +41,10 @@ def agreement(clusters: npt.NDArray[np.int64], identities: npt.NDArray[np.int64]
     alone = clusters < 0
     own = clusters.copy()
     own[alone] = clusters.max(initial=-1) + 1 + np.arange(int(alone.sum()))
-    return Agreement(float(adjusted_rand_score(identities, own)), float(normalized_mutual_info_score(identities, own)))
+    return {
+        "ari": float(adjusted_rand_score(identities, own)),
+        "nmi": float(normalized_mutual_info_score(identities, own)),
+    }
 
 
 def draw_clusters(clusters: npt.NDArray[np.int64], images: PersonImages, rows: int, columns: int) -> Image.Image:
@@ -111,7 +105,7 @@ class ClusterReport(Callback):
             return
         truth = datamodule_of(trainer).true_labels()
         if truth is not None:
-            for name, value in agreement(labels, truth)._asdict().items():
+            for name, value in agreement(labels, truth).items():
                 pl_module.log(f"clusters/{name}", value, rank_zero_only=False)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,18 +27,6 @@ from diffreid_lightning.unsupervised.datamodule import UnlabeledDataModule
 
 #: where a checkpoint keeps the clusters of the training rows
 LABELS = "pseudo_labels"
-
-
-class Extracted(NamedTuple):
-    """Features of all training rows, in order, on the CPU.
-
-    Attributes:
-        compared: (N, D) float32, by which images are clustered.
-        embeddings: (N, D) float32 after the neck, which the memory holds means of.
-    """
-
-    compared: Tensor
-    embeddings: Tensor
 
 
 def cluster_means(embeddings: Tensor, labels: npt.NDArray[np.int64]) -> Tensor:
@@ -149,14 +137,14 @@ class UnsupervisedReID(ReIDModule):
             UserError: there are fewer than two clusters and no earlier ones.
         """
         begun = time.monotonic()
-        extracted = self.extract_features()
-        labels = self._cluster(extracted.compared)
+        compared, embeddings = self.extract_features()
+        labels = self._cluster(compared)
         count = int(labels.max()) + 1 if len(labels) else 0
         if count < 2:
             labels = self._earlier_clusters(labels, count)
         self.labels = labels
         self._data.use_labels(labels)
-        self.fill_memories(extracted.embeddings, labels)
+        self.fill_memories(embeddings, labels)
         sizes = np.bincount(labels[labels >= 0])
         outliers = int((labels < 0).sum())
         cameras = "camera-aware" if self.uses_cameras else "no camera ids used"
@@ -216,8 +204,11 @@ class UnsupervisedReID(ReIDModule):
         self.losses.fill(cluster_means(embeddings, labels).to(self.device))
 
     @torch.no_grad()
-    def extract_features(self) -> Extracted:
+    def extract_features(self) -> tuple[Tensor, Tensor]:
         """Embed all training images as evaluation sees them; each process a part of them, all get all.
+
+        Returns:
+            What :meth:`embed_for_clusters` makes of all training rows, (N, D) float32 in order, on the CPU.
 
         Raises:
             UserError: a feature is not finite.
@@ -237,10 +228,10 @@ class UnsupervisedReID(ReIDModule):
         self.train(was_training)
         rows = len(data.train_set)
         of_all = self._interleave(torch.cat(embeddings), rows)
-        whole = Extracted(self._interleave(torch.cat(compared), rows) if compared else of_all, of_all)
-        if not torch.isfinite(whole.compared).all():
+        compared_of_all = self._interleave(torch.cat(compared), rows) if compared else of_all
+        if not torch.isfinite(compared_of_all).all():
             raise UserError("The network's features are not finite.", remedy="lower --model.optimizer.init_args.lr")
-        return whole
+        return compared_of_all, of_all
 
     def embed_for_clusters(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return what images are clustered by, and their embeddings, which the memories hold means of."""
