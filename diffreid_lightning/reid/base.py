@@ -306,12 +306,10 @@ class ReIDModule(LightningModule, ABC):
     # Evaluation: features go out, the callbacks measure.
 
     def on_test_start(self) -> None:
-        """Refuse to test a random network."""
+        """Refuse to evaluate a random network."""
         self._refuse_random()
 
-    def on_predict_start(self) -> None:
-        """Refuse features of a random network."""
-        self._refuse_random()
+    on_predict_start = on_test_start
 
     def _refuse_random(self) -> None:
         # Not in setup: only from here on is it known whether the trainer restored a checkpoint.

@@ -11,7 +11,6 @@ from lightning.pytorch.utilities import rank_zero_warn
 from diffreid_lightning.errors import check_range
 from diffreid_lightning.metrics import RetrievalMetrics
 from diffreid_lightning.metrics.functional import RetrievalResult
-from diffreid_lightning.reid.outputs import FeatureBatch
 from diffreid_lightning.training.trainer_parts import callbacks_of, datamodule_of
 
 SPLIT_OF_STAGE = {"validate": "val", "test": "test"}
@@ -48,14 +47,26 @@ class RetrievalEvaluator(Callback):
         """Names that a validation logs."""
         return tuple(f"{SPLIT_OF_STAGE['validate']}/{name}" for name in _LOGGED)
 
-    def _start(self, pl_module: LightningModule, stage: str) -> None:
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget what was collected before."""
         self.metric.to(pl_module.device).reset()
-        self.results.pop(stage, None)
+        self.results.pop(_stage(trainer), None)
 
-    def _collect(self, batch: FeatureBatch) -> None:
-        self.metric.update(batch.features, batch.labels, batch.camids, batch.is_query, batch.indices)
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Take the features of a batch."""
+        self.metric.update(outputs.features, outputs.labels, outputs.camids, outputs.is_query, outputs.indices)
 
-    def _finish(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Evaluate and log."""
+        stage = _stage(trainer)
         if trainer.sanity_checking or not self._complete(trainer, pl_module, stage):
             return
         result = self.metric.compute()
@@ -64,6 +75,10 @@ class RetrievalEvaluator(Callback):
         numbers = (result.mAP, result.rank(1), result.rank(5), result.rank(10), result.mINP)
         for name, value in zip(_LOGGED, numbers, strict=True):
             pl_module.log(f"{prefix}/{name}", 100 * value, prog_bar=name in ("mAP", "rank1"), rank_zero_only=False)
+
+    on_test_epoch_start = on_validation_epoch_start
+    on_test_batch_end = on_validation_batch_end
+    on_test_epoch_end = on_validation_epoch_end
 
     def _complete(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> bool:
         """Tell whether the processes together saw every image, before the metric meets a set without matches."""
@@ -85,33 +100,9 @@ class RetrievalEvaluator(Callback):
         )
         return False
 
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget the last epoch."""
-        self._start(pl_module, "validate")
 
-    def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
-    ) -> None:
-        """Take the features of a batch."""
-        self._collect(outputs)
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Evaluate and log."""
-        self._finish(trainer, pl_module, "validate")
-
-    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget what was collected before."""
-        self._start(pl_module, "test")
-
-    def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
-    ) -> None:
-        """Take the features of a batch."""
-        self._collect(outputs)
-
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Evaluate and log."""
-        self._finish(trainer, pl_module, "test")
+def _stage(trainer: Trainer) -> str:
+    return "test" if trainer.testing else "validate"
 
 
 def evaluator_with_result(trainer: Trainer, stage: str) -> RetrievalEvaluator | None:
