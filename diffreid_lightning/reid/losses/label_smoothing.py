@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from diffreid_lightning.errors import UserError
+from diffreid_lightning.errors import check_range
 from diffreid_lightning.reid.losses.base import ReIDLoss, weighted_mean
 from diffreid_lightning.reid.outputs import ReIDOutputs
 
@@ -52,8 +52,7 @@ class LabelSmoothedCrossEntropy(ReIDLoss):
 
     def __init__(self, smoothing: float = 0.1, weight: float = 1.0) -> None:
         super().__init__(weight)
-        if not 0.0 <= smoothing < 1.0:
-            raise UserError(f"Labels cannot be smoothed by {smoothing}.", remedy="Give a share in [0, 1), such as 0.1.")
+        check_range("LabelSmoothedCrossEntropy.smoothing", smoothing, 0, 1, below=True)
         self.smoothing = smoothing
 
     def forward(self, outputs: ReIDOutputs, labels: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ def test_module_classifies_the_logits() -> None:
 
 @pytest.mark.parametrize("smoothing", [-0.1, 1.0])
 def test_smoothing_out_of_range_is_the_users(smoothing: float) -> None:
-    with pytest.raises(UserError, match="smoothed"):
+    with pytest.raises(UserError, match="smoothing must be at least 0 and less than 1"):
         LabelSmoothedCrossEntropy(smoothing=smoothing)
 
 
