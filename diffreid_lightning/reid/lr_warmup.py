@@ -11,7 +11,7 @@ from lightning.pytorch.cli import LRSchedulerCallable
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
-from diffreid_lightning.errors import UserError
+from diffreid_lightning.errors import UserError, check_range
 from diffreid_lightning.training.resumable_schedule import Interval, ResumableSchedule
 
 
@@ -57,32 +57,17 @@ class WarmUp(ResumableSchedule):
                 f"{per_batch[0]} is a schedule of batches, and would be stepped once an epoch.",
                 remedy="step it after every batch: --model.scheduler_interval step",
             )
-        if epochs < 0:
-            raise UserError(f"A warm-up cannot last {epochs} epochs.", remedy="give 0 or more; 0 switches it off")
-        if not 0 < factor <= 1:
-            raise UserError(f"A warm-up cannot start at {factor} of the rate.", looked_for="above 0 and up to 1")
+        check_range("WarmUp.epochs", epochs)
+        check_range("WarmUp.factor", factor, 0, 1, above=True)
         self.epochs = epochs
         self.factor = factor
         self._length = epochs * (steps_per_epoch if interval == "step" else 1)
         super().__init__(optimizer, scheduler, interval)
 
     def share(self) -> float:
-        """Return the share of the scheduled rate at this place of the warm-up."""
-        return warm_up_share(self.last_epoch, self._length, self.factor)
-
-
-def warm_up_share(epoch: int, epochs: int, factor: float) -> float:
-    """Return the share of the scheduled rate that an epoch trains at.
-
-    Args:
-        epoch: number of the epoch, from 0.
-        epochs: length of the warm-up, >= 0.
-        factor: share at epoch 0, 0 to 1.
-
-    Returns:
-        ``factor`` at epoch 0, rising linearly to 1 at ``epochs``, and 1 from there on.
-    """
-    return factor + (1 - factor) * epoch / epochs if epoch < epochs else 1.0
+        """Return the share of the scheduled rate: ``factor`` at first, rising linearly to 1 at the warm-up's end."""
+        place, length = self.last_epoch, self._length
+        return self.factor + (1 - self.factor) * place / length if place < length else 1.0
 
 
 def parts_of(scheduler: Any) -> Iterator[Any]:

@@ -132,10 +132,13 @@ def test_a_schedule_that_waits_for_a_metric_is_refused() -> None:
         module.configure_optimizers()
 
 
-@pytest.mark.parametrize(("epochs", "factor"), [(-1, 0.1), (1, 0.0), (1, 1.5)])
-def test_warm_ups_out_of_range_are_refused(epochs: int, factor: float) -> None:
+@pytest.mark.parametrize(
+    ("epochs", "factor", "needed"),
+    [(-1, 0.1, "epochs must be at least 0"), (1, 0.0, "factor must be greater than 0"), (1, 1.5, "at most 1")],
+)
+def test_warm_ups_out_of_range_are_refused(epochs: int, factor: float, needed: str) -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
-    with pytest.raises(UserError, match="warm-up cannot"):
+    with pytest.raises(UserError, match=needed):
         WarmUp(optimizer, None, epochs, factor)
 
 
