@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import ClassVar
 
 from diffreid_lightning.datasets.base import Counts
 from diffreid_lightning.datasets.market_layout import MarketLayout
@@ -24,13 +25,7 @@ class DukeMTMCReID(MarketLayout):
     source = "dukemtmcreid"
     layout = "bounding_box_train, query, bounding_box_test with names like 0001_c2_f0046182.jpg"
     pattern = re.compile(r"(?P<pid>-1|\d+)_c(?P<camid>\d+)_f\d+")
-
-    @property
-    def published_counts(self) -> Mapping[str, Counts]:
-        """Return the counts of the published split."""
-        return {"train": Counts(702, 16522, 8), "query": Counts(702, 2228, 8), "gallery": Counts(1110, 17661, 8)}
-
-    @property
-    def description(self) -> str:
-        """Return the dataset's name."""
-        return "DukeMTMC-reID"
+    published_counts: ClassVar[Mapping[str, Counts]] = {
+        "train": Counts(702, 16522, 8), "query": Counts(702, 2228, 8), "gallery": Counts(1110, 17661, 8),
+    }  # fmt: skip
+    description = "DukeMTMC-reID"

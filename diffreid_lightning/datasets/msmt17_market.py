@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import ClassVar
 
 from diffreid_lightning.datasets.base import Counts
 from diffreid_lightning.datasets.market_layout import MarketLayout
@@ -24,18 +25,12 @@ class MSMT17Market(MarketLayout):
     layout = "bounding_box_train, query, bounding_box_test with names like 0000_c12_0036.jpg"
     # Three or more digits of running number distinguish these names from CUHK03-NP's 0001_c1_1.png.
     pattern = re.compile(r"(?P<pid>-1|\d+)_c(?P<camid>\d+)_\d{3,}")
-
-    @property
-    def published_counts(self) -> Mapping[str, Counts]:
-        """Return the counts of MSMT17 with the val list in train."""
-        return {"train": Counts(1041, 32621, 15), "query": Counts(3060, 11659, 15), "gallery": Counts(3060, 82161, 15)}
+    published_counts: ClassVar[Mapping[str, Counts]] = {
+        "train": Counts(1041, 32621, 15), "query": Counts(3060, 11659, 15), "gallery": Counts(3060, 82161, 15),
+    }  # fmt: skip
+    description = "MSMT17 in Market form, train = list_train + list_val"
 
     @property
     def pids_restart(self) -> bool:  # type: ignore[override]
         """Return true for MSMT17 itself; other data in this form may number test identities on."""
         return not self.differences()
-
-    @property
-    def description(self) -> str:
-        """Return the layout and the lists in train."""
-        return "MSMT17 in Market form, train = list_train + list_val"
