@@ -34,8 +34,7 @@ from diffreid_lightning.backbones.key_conversion import (
     select_global_branch,
     take_own_traits,
 )
-from diffreid_lightning.backbones.source_weights import Checkpoint
-from diffreid_lightning.backbones.timm_folder import RGB, Stride, WeightTraits
+from diffreid_lightning.backbones.timm_folder import RGB, Checkpoint, Stride, WeightTraits
 
 Tensors = Mapping[str, Tensor]
 

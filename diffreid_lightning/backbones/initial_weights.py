@@ -14,8 +14,7 @@ from torch import Tensor
 from diffreid_lightning.backbones.backbone import Backbone
 from diffreid_lightning.backbones.heads import BNNeck
 from diffreid_lightning.backbones.key_conversion import likely_backbone
-from diffreid_lightning.backbones.source_weights import Checkpoint
-from diffreid_lightning.backbones.timm_folder import HEAD_FILE, RGB, Pooling, Stride
+from diffreid_lightning.backbones.timm_folder import HEAD_FILE, RGB, Checkpoint, Pooling, Stride
 from diffreid_lightning.backbones.timm_model import TimmModel, base_of
 from diffreid_lightning.backbones.weight_sources import open_checkpoint
 from diffreid_lightning.errors import UserError, shorten

@@ -14,8 +14,7 @@ from torch.nn import functional
 
 from diffreid_lightning.backbones.architectures.vit_overlap import OverlappingPatchEmbed
 from diffreid_lightning.backbones.network_variants import FULL_WINDOWS
-from diffreid_lightning.backbones.source_weights import Checkpoint
-from diffreid_lightning.backbones.timm_folder import NECK_PREFIX, TimmConfig
+from diffreid_lightning.backbones.timm_folder import NECK_PREFIX, Checkpoint, TimmConfig
 from diffreid_lightning.errors import UserError
 
 _SEQUENTIAL = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}

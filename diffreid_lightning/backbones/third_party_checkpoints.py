@@ -10,8 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from diffreid_lightning.backbones.checkpoint_layouts import FORMS, recognize_forms
-from diffreid_lightning.backbones.source_weights import Checkpoint
-from diffreid_lightning.backbones.timm_folder import read_safetensors
+from diffreid_lightning.backbones.timm_folder import Checkpoint, read_safetensors
 from diffreid_lightning.errors import UserError, did_you_mean, shorten
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.storage.torch_file import NotPlainError, read_plain

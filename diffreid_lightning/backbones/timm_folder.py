@@ -1,4 +1,7 @@
-"""Read a timm folder: ``config.json``, ``model.safetensors`` and what this package adds beside them."""
+"""Read a timm folder: ``config.json``, ``model.safetensors`` and what this package adds beside them.
+
+Weights of other sources are held in the same form, :class:`Checkpoint`.
+"""
 
 from __future__ import annotations
 
@@ -75,6 +78,31 @@ class TimmConfig:
 
 
 @dataclass(frozen=True)
+class Checkpoint:
+    """Weights before they are compared with a backbone.
+
+    Args:
+        source: where they come from, in words.
+        tensors: the weights by name.
+        traits: what they expect of the network around them.
+        config: the timm configuration they come with, None for a bare file.
+        gem_exponent: (1,) exponent of the pooling they were trained with.
+        neck: state of the batch-norm neck they were trained with, empty where there is none.
+        dropped_head: names of tensors already left out of ``tensors``: a classifier, a second network beside the first.
+        image_size: (height, width) in pixels they were trained at, where no configuration says it.
+    """
+
+    source: str
+    tensors: Mapping[str, Tensor]
+    traits: WeightTraits = field(default_factory=WeightTraits)
+    config: TimmConfig | None = None
+    gem_exponent: Tensor | None = None
+    neck: Mapping[str, Tensor] = field(default_factory=dict)
+    dropped_head: tuple[str, ...] = ()
+    image_size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
 class TimmFolder:
     """An opened timm folder.
 
@@ -87,22 +115,6 @@ class TimmFolder:
     path: Path
     config: TimmConfig
     provenance: Mapping[str, Any]
-
-    @property
-    def weights(self) -> Path:
-        """The weights file."""
-        return self.path / WEIGHTS_FILE
-
-    @property
-    def head(self) -> Path | None:
-        """The file with the pooling exponent and the neck, None where there is none."""
-        path = self.path / HEAD_FILE
-        return path if path.is_file() else None
-
-    @property
-    def traits(self) -> WeightTraits:
-        """Return the properties that the folder's weights expect."""
-        return traits_of(self.config, self.provenance)
 
 
 def traits_of(config: TimmConfig, provenance: Mapping[str, Any] | None = None) -> WeightTraits:

@@ -11,7 +11,6 @@ import torch
 from timm.models import clean_state_dict
 
 from diffreid_lightning.backbones.backbone import Backbone
-from diffreid_lightning.backbones.source_weights import Checkpoint
 from diffreid_lightning.backbones.third_party_checkpoints import forms_of
 from diffreid_lightning.backbones.timm_folder import (
     CONFIG_FILE,
@@ -20,6 +19,7 @@ from diffreid_lightning.backbones.timm_folder import (
     NECK_PREFIX,
     RGB,
     WEIGHTS_FILE,
+    Checkpoint,
     TimmConfig,
     TimmFolder,
     WeightTraits,
@@ -110,10 +110,11 @@ def _open_hub(repo_id: str) -> Checkpoint:
 
 
 def _open_folder(folder: TimmFolder) -> Checkpoint:
-    head = read_safetensors(folder.head) if folder.head else {}
+    path = folder.path / HEAD_FILE
+    head = read_safetensors(path) if path.is_file() else {}
     neck = {name.removeprefix(NECK_PREFIX): tensor for name, tensor in head.items() if name.startswith(NECK_PREFIX)}
-    tensors, exponent = read_safetensors(folder.weights), head.get(GEM_EXPONENT_KEY)
-    return Checkpoint(str(folder.path), tensors, folder.traits, folder.config, exponent, neck)
+    tensors, traits = read_safetensors(folder.path / WEIGHTS_FILE), traits_of(folder.config, folder.provenance)
+    return Checkpoint(str(folder.path), tensors, traits, folder.config, head.get(GEM_EXPONENT_KEY), neck)
 
 
 def _open_file(path: Path) -> Checkpoint:

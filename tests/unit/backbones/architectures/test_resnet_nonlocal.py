@@ -7,8 +7,7 @@ import torch
 
 from diffreid_lightning.backbones import Backbone, fill_backbone
 from diffreid_lightning.backbones.architectures.resnet_nonlocal import NonLocal
-from diffreid_lightning.backbones.source_weights import Checkpoint
-from diffreid_lightning.backbones.timm_folder import TimmConfig, WeightTraits
+from diffreid_lightning.backbones.timm_folder import Checkpoint, TimmConfig, WeightTraits
 
 
 def test_a_block_equals_loops_over_positions() -> None:
