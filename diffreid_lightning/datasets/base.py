@@ -6,7 +6,7 @@ import inspect
 import os
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import pyarrow.compute as pc
 
 from diffreid_lightning.datasets.layout_advice import recognize_format, suggestion
+from diffreid_lightning.datasets.name_patterns import number_words
 from diffreid_lightning.datasets.skipped_files import (
     describe_unread,
     find_unread_images,
@@ -71,6 +72,20 @@ class Rows:
         self.camid.append(camid)
         self.split.append(split)
         self.role.append(role)
+
+    def add_words(self, images: Sequence[tuple[str, str, str, str]], known_cameras: bool) -> None:
+        """Append images by file name, split, person and camera, and number the words for the latter two.
+
+        Words that are not numbers are kept in the columns ``name`` and, where cameras are known, ``camera``.
+        """
+        pids, named_people = number_words(person for _, _, person, _ in images)
+        camids, named_cameras = number_words(camera for *_, camera in images)
+        for file_name, split, person, camera in images:
+            self.add(file_name, split, pids[person], camids[camera])
+        if named_people:
+            self.extra["name"] = [person for _, _, person, _ in images]
+        if named_cameras and known_cameras:
+            self.extra["camera"] = [camera for *_, camera in images]
 
     def to_manifest(self, root: Path, source: str) -> Manifest:
         """Return the rows as a manifest of one source."""

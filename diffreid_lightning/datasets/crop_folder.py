@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from diffreid_lightning.datasets.base import PersonDataset, Rows
-from diffreid_lightning.datasets.name_patterns import compile_pattern
+from diffreid_lightning.datasets.name_patterns import compile_pattern, number_words
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest.image_root import ImageRoot
 
@@ -71,13 +71,11 @@ class CropFolder(PersonDataset):
         names = images.images()
         cameras = self._cameras(names)
         if all(camera.isdecimal() and len(camera) < 19 for camera in cameras):
-            numbers = [int(camera) for camera in cameras]
-        else:
-            number_of = {camera: number for number, camera in enumerate(sorted(set(cameras)))}
-            numbers = [number_of[camera] for camera in cameras]
+            cameras = [str(int(camera)) for camera in cameras]  # cam1 and cam01 are one
+        camids, _ = number_words(cameras)
         rows = Rows()
-        for name, camera in zip(names, numbers, strict=True):
-            rows.add(name, "train", 0, camera)
+        for name, camera in zip(names, cameras, strict=True):
+            rows.add(name, "train", 0, camids[camera])
         return rows
 
     def _cameras(self, names: Sequence[str]) -> list[str]:

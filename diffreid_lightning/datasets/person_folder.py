@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from diffreid_lightning.datasets.base import PersonDataset, Rows, descend, unreadable_names_error
 from diffreid_lightning.datasets.folder_names import (
@@ -17,7 +16,7 @@ from diffreid_lightning.datasets.folder_names import (
     is_part_name,
 )
 from diffreid_lightning.datasets.layout_advice import TABLE, suggestion
-from diffreid_lightning.datasets.name_patterns import compile_pattern, number_words
+from diffreid_lightning.datasets.name_patterns import compile_pattern
 from diffreid_lightning.datasets.split_entries import SPLITS, Placed, check_pair, entry_exists, place
 from diffreid_lightning.errors import UserError, shorten
 from diffreid_lightning.manifest.image_root import ImageRoot
@@ -28,8 +27,7 @@ _PAIR_REMEDY = "add or give the other; each query is searched for in the gallery
 _PROBE = 50
 
 
-@dataclass(frozen=True)
-class _File:
+class _File(NamedTuple):
     """One image and the person and camera read from its path."""
 
     name: str
@@ -169,17 +167,10 @@ class PersonFolder(PersonDataset):
     def _rows(self, images: ImageRoot) -> Rows:
         rows = Rows()
         files = self._files(images, rows)
-        pids, numbered_people = number_words(file.person for file in files)
-        cameras, numbered_cameras = number_words(file.camera for file in files)
-        for file in files:
-            rows.add(file.name, file.split, pids[file.person], cameras[file.camera])
+        rows.add_words(files, self.camera_folders or self.camera_in_name)
         bases = (file.name.rpartition("/")[2] for file in files)
         if self.pattern is None and not self.camera_folders and files and all(map(_CAMERA.search, bases)):
             rows.notes.append(f"the file names seem to hold cameras; read them with pattern: '{_CAMERA.pattern}'")
-        if numbered_people:
-            rows.extra["name"] = [file.person for file in files]
-        if numbered_cameras and (self.camera_folders or self.camera_in_name):
-            rows.extra["camera"] = [file.camera for file in files]
         return rows
 
     def _files(self, images: ImageRoot, rows: Rows) -> list[_File]:

@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from diffreid_lightning.datasets.base import PersonDataset, Rows
-from diffreid_lightning.datasets.name_patterns import number_words
 from diffreid_lightning.datasets.skipped_files import find_unread_images
 from diffreid_lightning.datasets.split_entries import SPLITS, check_pair
 from diffreid_lightning.errors import UserError, nearest, shorten
@@ -120,14 +119,7 @@ class PersonTable(PersonDataset):
             self._refuse_two_spellings(cameras, "cameras")
         kept = [entry for entry in entries if entry[2] != "-1"]
         rows.junk = len(entries) - len(kept)
-        pids, numbered_people = number_words(entry[2] for entry in kept)
-        camids, numbered_cameras = number_words(entry[3] for entry in kept)
-        for name, split, person, camera in kept:
-            rows.add(name, split, pids[person], camids[camera])
-        if numbered_people:
-            rows.extra["name"] = [entry[2] for entry in kept]
-        if numbered_cameras and picked["camid"] is not None:
-            rows.extra["camera"] = [entry[3] for entry in kept]
+        rows.add_words(kept, picked["camid"] is not None)
         return rows
 
     def _pick(self, kind: str, columns: dict[str, list[str]]) -> str | None:
