@@ -27,63 +27,6 @@ class Draw(NamedTuple):
     seed: int
 
 
-def draw_pk_epoch(
-    labels: npt.NDArray[np.int64],
-    identities: int,
-    images: int,
-    rng: np.random.Generator,
-    *,
-    batches: int | None = None,
-    multiple_of: int = 1,
-    generated: npt.NDArray[np.bool_] | None = None,
-    share: float | None = None,
-    by_images: bool = False,
-    cameras: npt.NDArray[np.int64] | None = None,
-) -> npt.NDArray[np.int64]:
-    """Draw one epoch of P×K batches.
-
-    An epoch has ``batches``, or ``max(1, round(mean images per identity / K))`` rounds. A round visits every identity
-    once, in random order; a visit takes K images from the identity's shuffled deck, which is reshuffled when it runs
-    out (an identity with fewer than K images repeats them). The visits are cut into batches of P distinct identities;
-    to fill the last batch, identities are visited once more. So an identity appears ``rounds`` or ``rounds + 1`` times
-    an epoch, and never twice in a batch.
-
-    With a ``share``, each identity has a deck of real and one of generated images, and a batch takes that share of its
-    images from the latter, spread evenly over its identities. Identities with one kind only use that kind, and the
-    others compensate as far as possible. Fractions average out over the epoch.
-
-    ``by_images`` draws the identities of each batch without rounds, each as often as it has images; ``cameras`` deals a
-    deck so that images that follow each other are of different cameras, as far as an identity has several.
-
-    Args:
-        labels: (N,) identity of each row.
-        identities: P, identities in a batch.
-        images: K, images of each.
-        rng: source of all randomness.
-        batches: number of batches; None derives it from the number of images.
-        multiple_of: the number of batches is rounded up to a multiple of this (the number of processes).
-        generated: (N,) mask of the generated rows; required with a share.
-        share: share of generated images in a batch, 0 to 1; None draws from all images alike.
-        by_images: draw identities with more images more often.
-        cameras: (N,) camera of each row; None deals images of any cameras.
-
-    Returns:
-        (batches, P * K) row indices.
-
-    Raises:
-        UserError: fewer than P identities, P or K not positive, or a share of a kind of images that does not exist.
-    """
-    batches = _count_batches(labels, identities, images, multiple_of, batches)
-    weights = np.unique(labels, return_counts=True)[1] if by_images else None
-    if share is None:
-        return draw_pk_batches(labels, identities, images, batches, rng, weights=weights, cameras=cameras)
-    if generated is None:
-        raise ValueError("a share of generated images requires the mask of generated rows")
-    _refuse_missing_kind(generated, share)
-    order = _draw_visits(len(np.unique(labels)), identities, batches, rng, weights)
-    return _deal_two_kinds(labels, order.reshape(batches, identities), images, rng, generated, share, cameras)
-
-
 def _deal_two_kinds(
     labels: npt.NDArray[np.int64],
     order: npt.NDArray[np.int64],
@@ -141,13 +84,9 @@ def draw_pk_batches(
 
 
 def _count_batches(
-    labels: npt.NDArray[np.int64], identities: int, images: int, multiple_of: int, given: int | None
+    labels: npt.NDArray[np.int64], identities: int, images: int, processes: int, given: int | None
 ) -> int:
-    """Return the number of batches in an epoch; raise UserError if P×K batches cannot be drawn."""
-    if identities < 1 or images < 1:
-        raise UserError(
-            f"A batch of {identities} identities × {images} images is empty.", remedy="give both at least 1"
-        )
+    """Return the number of batches of all processes in an epoch; raise UserError if they cannot be drawn."""
     count = len(np.unique(labels))
     if count < identities:
         raise UserError(
@@ -157,8 +96,8 @@ def _count_batches(
             "give more data",
         )
     rounds = max(1, round(len(labels) / count / images))
-    batches = -(-rounds * count // identities) if given is None else given
-    return batches + -batches % multiple_of
+    batches = -(-rounds * count // identities) if given is None else given * processes
+    return batches + -batches % processes
 
 
 def _refuse_missing_kind(generated: npt.NDArray[np.bool_], share: float) -> None:
@@ -196,11 +135,7 @@ def _group_rows(labels: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
 
 
 def _draw_visits(
-    count: int,
-    per_batch: int,
-    batches: int,
-    rng: np.random.Generator,
-    weights: npt.NDArray[np.int64] | None = None,
+    count: int, per_batch: int, batches: int, rng: np.random.Generator, weights: npt.NDArray[np.int64] | None
 ) -> npt.NDArray[np.int64]:
     """Concatenate random permutations of ``count`` identities so that no batch holds one of them twice.
 
@@ -286,7 +221,15 @@ class ProcessSampler(DistributedSampler[Any]):
 class PKSampler(ProcessSampler):
     """Yield P×K batches as consecutive draws; use with ``batch_size=sampler.batch_size``.
 
-    With R processes, rank r takes batches r, r + R, ... of one common epoch (:func:`draw_pk_epoch`).
+    With R processes, rank r takes batches r, r + R, ... of one common epoch. Unless ``batches`` is given, it has
+    ``max(1, round(mean images per identity / K))`` rounds. A round visits every identity once, in random order; a visit
+    takes K images from the identity's shuffled deck, which is reshuffled when it runs out (an identity with fewer than
+    K images repeats them). The visits are cut into batches of P distinct identities; to fill the last batches,
+    identities are visited once more, so none appears twice in a batch.
+
+    With a ``generated_share``, each identity has a deck of real and one of generated images, and a batch takes that
+    share of its images from the latter, spread evenly over its identities. Identities with one kind only use that kind,
+    and the others compensate as far as possible. Fractions average out over the epoch.
 
     Args:
         labels: (N,) identity of each training row.
@@ -303,6 +246,9 @@ class PKSampler(ProcessSampler):
     Attributes:
         generated: (N,) mask of the generated rows; set by the data module.
         cameras: (N,) camera of each row; set by the data module.
+
+    Raises:
+        UserError: fewer than P identities, an argument out of range, or, when drawn, a share of what does not exist.
     """
 
     generated: npt.NDArray[np.bool_] | None = None
@@ -323,8 +269,7 @@ class PKSampler(ProcessSampler):
         check_range("sampler.images_per_identity", images_per_identity, 1, 4096)
         check_range("sampler.identities_per_batch", identities_per_batch, 1, 1_000_000)
         check_seed("sampler.seed", seed)
-        if generated_share is not None and not 0 <= generated_share <= 1:
-            raise UserError(f"generated_share is {generated_share}.", looked_for="a share from 0 to 1, or null")
+        check_range("sampler.generated_share", generated_share, 0, 1)
         super().__init__(len(labels), seed or 0)
         self.has_own_seed = seed is not None
         self.labels = np.asarray(labels, dtype=np.int64)
@@ -333,9 +278,8 @@ class PKSampler(ProcessSampler):
         self.generated_share = generated_share
         self.by_images = by_images
         self.across_cameras = across_cameras
-        wanted = None if batches is None else batches * self.num_replicas
         self._batches = _count_batches(
-            self.labels, identities_per_batch, images_per_identity, self.num_replicas, wanted
+            self.labels, identities_per_batch, images_per_identity, self.num_replicas, batches
         )
 
     @property
@@ -348,21 +292,22 @@ class PKSampler(ProcessSampler):
         return self._batches // self.num_replicas * self.batch_size
 
     def __iter__(self) -> Iterator[Draw]:
-        rows = self._epoch_rows(self.epoch)
+        rows = self._epoch_rows(np.random.default_rng([self.seed, self.epoch, 0]))
         return self.draws(rows, np.random.default_rng([self.seed, self.epoch, 1]).integers(2**62, size=rows.shape))
 
-    def _epoch_rows(self, epoch: int) -> npt.NDArray[np.int64]:
-        return draw_pk_epoch(
-            self.labels,
-            self.identities_per_batch,
-            self.images_per_identity,
-            np.random.default_rng([self.seed, epoch, 0]),
-            batches=self._batches,
-            generated=self.generated,
-            share=self.generated_share,
-            by_images=self.by_images,
-            cameras=self.cameras if self.across_cameras else None,
-        )
+    def _epoch_rows(self, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+        """Draw the rows of all processes, (batches, P * K)."""
+        people, images, share = self.identities_per_batch, self.images_per_identity, self.generated_share
+        counts = np.unique(self.labels, return_counts=True)[1]
+        weights = counts if self.by_images else None
+        cameras = self.cameras if self.across_cameras else None
+        if share is None:
+            return draw_pk_batches(self.labels, people, images, self._batches, rng, weights=weights, cameras=cameras)
+        if self.generated is None:
+            raise ValueError("a share of generated images requires the mask of generated rows")
+        _refuse_missing_kind(self.generated, share)
+        order = _draw_visits(len(counts), people, self._batches, rng, weights).reshape(-1, people)
+        return _deal_two_kinds(self.labels, order, images, rng, self.generated, share, cameras)
 
 
 class ShuffledRows(ProcessSampler):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from diffreid_lightning.datasets.samplers import PKSampler, ShuffledRows, draw_pk_epoch, start_at_epoch
+from diffreid_lightning.datasets.samplers import PKSampler, ShuffledRows, draw_pk_batches, start_at_epoch
 from diffreid_lightning.errors import UserError
 
 
@@ -21,13 +22,50 @@ def random_labels(rng: np.random.Generator) -> np.ndarray:
     return rng.permutation(labels)
 
 
+def as_process(monkeypatch: pytest.MonkeyPatch, rank: int, world: int) -> None:
+    fake: Any = SimpleNamespace(
+        is_available=lambda: True, is_initialized=lambda: True, get_rank=lambda: rank, get_world_size=lambda: world
+    )
+    monkeypatch.setattr("diffreid_lightning.datasets.samplers.torch.distributed", fake)
+
+
+def draw_by_all(monkeypatch: pytest.MonkeyPatch, processes: int, make: Callable[[], PKSampler]) -> np.ndarray:
+    """The rows that several processes draw together, (batches, P * K) in the order of their common epoch."""
+    shares = []
+    for rank in range(processes):
+        as_process(monkeypatch, rank, processes)
+        sampler = make()
+        draws = list(sampler)
+        assert len(draws) == len(sampler)
+        shares.append(np.asarray(draws)[:, 0].reshape(-1, sampler.batch_size))
+    return np.stack(shares, axis=1).reshape(-1, shares[0].shape[1])
+
+
+def draw_epoch(
+    labels: np.ndarray,
+    p: int,
+    k: int,
+    seed: int = 0,
+    *,
+    generated: np.ndarray | None = None,
+    cameras: np.ndarray | None = None,
+    **options: Any,
+) -> np.ndarray:
+    """The rows of one process, (batches, P * K); from different cameras if these are given."""
+    sampler = PKSampler(labels.tolist(), p, k, seed=seed, across_cameras=cameras is not None, **options)
+    sampler.generated, sampler.cameras = generated, cameras
+    return np.asarray([draw.row for draw in sampler]).reshape(-1, p * k)
+
+
 @pytest.mark.parametrize("seed", range(20))
-def test_every_identity_is_visited_its_rounds_and_never_twice_in_a_batch(seed: int) -> None:
+def test_every_identity_is_visited_its_rounds_and_never_twice_in_a_batch(
+    monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
     labels = random_labels(rng)
     identities = len(np.unique(labels))
     p, k, processes = int(rng.integers(1, identities + 1)), int(rng.integers(1, 6)), int(rng.integers(1, 4))
-    batches = draw_pk_epoch(labels, p, k, rng, multiple_of=processes)
+    batches = draw_by_all(monkeypatch, processes, lambda: PKSampler(labels.tolist(), p, k, seed=seed))
 
     assert len(batches) % processes == 0
     rounds = max(1, round(len(labels) / identities / k))
@@ -45,14 +83,13 @@ def test_every_identity_is_visited_its_rounds_and_never_twice_in_a_batch(seed: i
 
 @pytest.mark.parametrize("seed", range(5))
 def test_images_are_dealt_without_repeats_until_the_deck_is_empty(seed: int) -> None:
-    rng = np.random.default_rng(seed)
     labels = np.repeat(np.arange(6), 8)
-    batches = draw_pk_epoch(labels, 3, 4, rng)  # two rounds of four: each of the eight images exactly once
+    batches = draw_epoch(labels, 3, 4, seed)  # two rounds of four: each of the eight images exactly once
     assert sorted(batches.ravel().tolist()) == list(range(48))
 
 
 def test_single_image_identities_survive() -> None:
-    batches = draw_pk_epoch(np.arange(10), 5, 4, np.random.default_rng(0))
+    batches = draw_epoch(np.arange(10), 5, 4)
     assert batches.shape == (2, 20)
     assert Counter(batches.ravel().tolist()) == dict.fromkeys(range(10), 4)
 
@@ -60,28 +97,19 @@ def test_single_image_identities_survive() -> None:
 @pytest.mark.parametrize(("p", "k"), [(11, 2), (0, 4), (4, 0)])
 def test_impossible_batches_are_refused(p: int, k: int) -> None:
     with pytest.raises(UserError):
-        draw_pk_epoch(np.repeat(np.arange(10), 3), p, k, np.random.default_rng(0))
-
-
-def as_process(monkeypatch: pytest.MonkeyPatch, rank: int, world: int) -> None:
-    fake: Any = SimpleNamespace(
-        is_available=lambda: True, is_initialized=lambda: True, get_rank=lambda: rank, get_world_size=lambda: world
-    )
-    monkeypatch.setattr("diffreid_lightning.datasets.samplers.torch.distributed", fake)
+        PKSampler(np.repeat(np.arange(10), 3).tolist(), p, k)
 
 
 def test_processes_share_one_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    labels = random_labels(np.random.default_rng(3)).tolist()
-    shares = []
-    for rank in range(3):
-        as_process(monkeypatch, rank, 3)
-        sampler = PKSampler(labels, 4, 2, seed=7)
+    labels = random_labels(np.random.default_rng(3))
+
+    def make() -> PKSampler:
+        sampler = PKSampler(labels.tolist(), 4, 2, seed=7)
         sampler.set_epoch(2)
-        draws = list(sampler)
-        assert len(draws) == len(sampler)
-        shares.append(np.asarray(draws).reshape(-1, 8, 2))
-    together = np.stack(shares, axis=1).reshape(-1, 8, 2)[..., 0]
-    whole = draw_pk_epoch(np.asarray(labels), 4, 2, np.random.default_rng([7, 2, 0]), multiple_of=3)
+        return sampler
+
+    together = draw_by_all(monkeypatch, 3, make)
+    whole = draw_pk_batches(labels, 4, 2, len(together), np.random.default_rng([7, 2, 0]))
     np.testing.assert_array_equal(together, whole)
 
 
@@ -104,18 +132,11 @@ def test_identities_may_be_drawn_as_often_as_they_have_images(share: float | Non
     counts = np.array([2, 4, 8, 16, 32, 64])
     labels = np.repeat(np.arange(6), counts)
     generated = np.arange(len(labels)) % 2 == 0
-    batches = draw_pk_epoch(
-        labels, 1, 2, np.random.default_rng(0), batches=4000, generated=generated, share=share, by_images=True
-    )
+    batches = draw_epoch(labels, 1, 2, batches=4000, generated=generated, generated_share=share, by_images=True)
     shares = np.bincount(labels[batches[:, 0]], minlength=6) / 4000
     assert shares == pytest.approx(counts / counts.sum(), abs=0.03)
-    batches = draw_pk_epoch(
-        labels, 5, 2, np.random.default_rng(0), batches=50, generated=generated, share=share, by_images=True
-    )
+    batches = draw_epoch(labels, 5, 2, batches=50, generated=generated, generated_share=share, by_images=True)
     assert all(len(set(labels[batch])) == 5 for batch in batches), "no identity stands twice in a batch"
-    sampler = PKSampler(labels.tolist(), 1, 2, by_images=True, batches=500)
-    drawn = np.bincount(labels[[draw.row for draw in sampler]], minlength=6)
-    assert drawn[5] > 5 * drawn[2], "the option reaches the draws"
 
 
 @pytest.mark.parametrize("share", [None, 0.5])
@@ -127,7 +148,7 @@ def test_companions_may_come_from_other_cameras(seed: int, share: float | None) 
     order = rng.permutation(len(labels))
     labels, cameras, generated = labels[order], cameras[order], generated[order]
     for images in (2, 3, 4):  # of one kind with a share: two of four
-        batches = draw_pk_epoch(labels, 4, images, rng, generated=generated, share=share, cameras=cameras)
+        batches = draw_epoch(labels, 4, images, seed, generated=generated, generated_share=share, cameras=cameras)
         visits = batches.reshape(-1, images)
         if share is None:
             assert all(len(set(cameras[visit])) == images for visit in visits[: len(visits) // 2])
@@ -135,11 +156,9 @@ def test_companions_may_come_from_other_cameras(seed: int, share: float | None) 
         else:
             kinds = [visit[generated[visit] == kind] for visit in visits for kind in (True, False)]
             assert np.mean([len(set(cameras[kind])) == len(kind) for kind in kinds]) > 0.95
-    any_camera = draw_pk_epoch(labels, 4, 4, rng).reshape(-1, 4)
+    any_camera = draw_epoch(labels, 4, 4, seed).reshape(-1, 4)
     assert np.mean([len(set(cameras[visit])) == 4 for visit in any_camera]) < 0.6, "else nothing was tested"
-    sampler = PKSampler(labels.tolist(), 4, 4, across_cameras=True)
-    sampler.cameras = cameras
-    rows = np.array([draw.row for draw in sampler]).reshape(-1, 4)
+    rows = draw_epoch(labels, 4, 4, seed, cameras=cameras).reshape(-1, 4)
     assert np.mean([len(set(cameras[visit])) == 4 for visit in rows]) > 0.95
 
 
@@ -166,7 +185,7 @@ def test_every_batch_has_its_share_of_generated_images(seed: int) -> None:
     labels, generated = mixed_rows(rng)
     identities = len(np.unique(labels))
     p, k, share = int(rng.integers(1, identities + 1)), int(rng.integers(1, 6)), float(rng.random())
-    batches = draw_pk_epoch(labels, p, k, rng, generated=generated, share=share)
+    batches = draw_epoch(labels, p, k, seed, generated=generated, generated_share=share)
     real_only = {i for i in range(identities) if not generated[labels == i].any()}
     made_only = {i for i in range(identities) if generated[labels == i].all()}
     wanted = np.diff(np.rint(np.arange(len(batches) + 1) * share * p * k))
@@ -187,23 +206,20 @@ def test_every_batch_has_its_share_of_generated_images(seed: int) -> None:
 def test_decks_of_a_mix_are_dealt_without_repeats() -> None:
     labels = np.repeat(np.arange(6), 8)
     generated = np.tile([True, False], 24)
-    batches = draw_pk_epoch(labels, 3, 4, np.random.default_rng(0), generated=generated, share=0.5)
+    batches = draw_epoch(labels, 3, 4, generated=generated, generated_share=0.5)
     assert sorted(batches.ravel().tolist()) == list(range(48))
 
 
 def test_processes_share_one_mixed_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     labels, generated = mixed_rows(np.random.default_rng(3))
-    shares = []
-    for rank in range(2):
-        as_process(monkeypatch, rank, 2)
-        sampler = PKSampler(labels.tolist(), 4, 2, seed=7, generated_share=0.4)
+
+    def make(batches: int | None = None) -> PKSampler:
+        sampler = PKSampler(labels.tolist(), 4, 2, seed=7, generated_share=0.4, batches=batches)
         sampler.generated = generated
-        draws = list(sampler)
-        assert len(draws) == len(sampler)
-        shares.append(np.asarray(draws).reshape(-1, 8, 2))
-    together = np.stack(shares, axis=1).reshape(-1, 8, 2)[..., 0]
-    rng = np.random.default_rng([7, 0, 0])
-    whole = draw_pk_epoch(labels, 4, 2, rng, multiple_of=2, generated=generated, share=0.4)
+        return sampler
+
+    together = draw_by_all(monkeypatch, 2, make)
+    whole = draw_by_all(monkeypatch, 1, lambda: make(len(together)))
     np.testing.assert_array_equal(together, whole)
 
 
@@ -211,8 +227,8 @@ def test_processes_share_one_mixed_epoch(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_share_of_images_that_are_not_there_is_refused(made: bool, share: float, missing: str) -> None:
     labels = np.repeat(np.arange(6), 4)
     with pytest.raises(UserError, match=missing):
-        draw_pk_epoch(labels, 2, 2, np.random.default_rng(0), generated=np.full(24, made), share=share)
-    with pytest.raises(UserError, match=r"generated_share is 1\.5"):
+        draw_epoch(labels, 2, 2, generated=np.full(24, made), generated_share=share)
+    with pytest.raises(UserError, match="generated_share must be at least 0 and at most 1"):
         PKSampler(labels.tolist(), 2, 2, generated_share=1.5)
 
 
