@@ -145,26 +145,13 @@ class RetrievalMetrics(Metric):
         super().reset()
         self._gathered = None
 
-    def sync(
-        self,
-        dist_sync_fn: Callable[..., list[Tensor]] | None = None,
-        process_group: Any | None = None,
-        should_sync: bool = True,
-        distributed_available: Callable[[], bool] | None = None,
-    ) -> None:
-        """Gather the states of all processes; those without images contribute empty states.
-
-        Args:
-            dist_sync_fn: gathers one tensor; default: to the CPU.
-            process_group: the participating processes; default: all.
-            should_sync: False to do nothing.
-            distributed_available: returns whether there are other processes; default: torch's answer.
-        """
+    def sync(self, *args: Any, **kwargs: Any) -> None:
+        """Gather the states of all processes; those without images contribute empty states."""
         if not self.indices:
             self.features.append(torch.empty(0))
             for name in ("pids", "camids", "is_query", "indices"):
                 getattr(self, name).append(torch.empty(0, dtype=torch.int64))
-        super().sync(dist_sync_fn, process_group, should_sync, distributed_available)
+        super().sync(*args, **kwargs)
 
     def _gather(self) -> RetrievalFeatures:
         """Return the synchronized states in the dataset's order, each image once."""
