@@ -7,66 +7,42 @@ the matches among them. NumPy sorts floats with vector instructions; a few rows 
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
+from concurrent.futures import Executor
 
 import numpy as np
 import torch
-
-from diffreid_lightning.metrics.functional.tiled_matmul import RowLayout
 
 _ROWS_AT_ONCE = 16
 _BYTES_AT_ONCE = 64 << 20  # for all workers together
 
 
-class RankCounter:
-    """Worker threads that count ranks, as many as torch's threads; results do not depend on their number.
-
-    Use as a context manager.
+def count_ranks(pool: Executor, distances: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Rank entries within their rows, 1 for the nearest, ties by column.
 
     Args:
-        layout: memory layout of the rows of distances.
+        pool: as many threads as torch has; results do not depend on their number.
+        distances: (R, stride), +inf for excluded entries (junk, padding).
+        rows: (P,) int64, ascending: the row of each entry to rank.
+        columns: (P,) int64, ascending within a row: its column.
+
+    Returns:
+        (P,) int64 ranks.
     """
-
-    def __init__(self, layout: RowLayout) -> None:
-        workers = torch.get_num_threads()
-        # A row needs a mask (one byte per entry) and at worst a copy (four or eight).
-        self._rows = max(min(_ROWS_AT_ONCE, _BYTES_AT_ONCE // (9 * layout.stride * workers)), 1)
-        self._pool = ThreadPoolExecutor(workers)
-
-    def __enter__(self) -> RankCounter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._pool.shutdown(cancel_futures=True)
-
-    def ranks(self, distances: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """Rank entries within their rows, 1 for the nearest, ties by column.
-
-        Args:
-            distances: (R, stride), +inf for excluded entries (junk, padding).
-            rows: (P,) int64, ascending: the row of each entry to rank.
-            columns: (P,) int64, ascending within a row: its column.
-
-        Returns:
-            (P,) int64 ranks.
-        """
-        ranks = np.empty(len(rows), dtype=np.int64)
-        present, starts = np.unique(rows, return_index=True)
-        starts = np.append(starts, len(rows))
-        tasks = []
-        for first in range(0, len(present), self._rows):
-            some = present[first : first + self._rows]
-            part = starts[first : first + len(some) + 1]
-            entries = slice(part[0], part[-1])
-            tasks.append(
-                self._pool.submit(_rank_rows, distances, some, part - part[0], columns[entries], ranks[entries])
-            )
-        for task in tasks:
-            task.result()
-        return ranks
+    # A row needs a mask (one byte per entry) and at worst a copy (four or eight).
+    affordable = _BYTES_AT_ONCE // (9 * distances.shape[1] * torch.get_num_threads())
+    at_once = max(min(_ROWS_AT_ONCE, affordable), 1)
+    ranks = np.empty(len(rows), dtype=np.int64)
+    present, starts = np.unique(rows, return_index=True)
+    starts = np.append(starts, len(rows))
+    tasks = []
+    for first in range(0, len(present), at_once):
+        some = present[first : first + at_once]
+        part = starts[first : first + len(some) + 1]
+        entries = slice(part[0], part[-1])
+        tasks.append(pool.submit(_rank_rows, distances, some, part - part[0], columns[entries], ranks[entries]))
+    for task in tasks:
+        task.result()
+    return ranks
 
 
 def _rank_rows(

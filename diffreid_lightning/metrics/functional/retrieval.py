@@ -9,6 +9,7 @@ Benchmark", ICCV 2015) as implemented by the established libraries.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 from diffreid_lightning.errors import UserError, check_at_least
 from diffreid_lightning.metrics.functional.checks import check_distance, check_features, check_pairs
 from diffreid_lightning.metrics.functional.identity_matches import IdentityPairs
-from diffreid_lightning.metrics.functional.rank_counting import RankCounter
+from diffreid_lightning.metrics.functional.rank_counting import count_ranks
 from diffreid_lightning.metrics.functional.result import RetrievalResult
 from diffreid_lightning.metrics.functional.tiled_matmul import (
     Distance,
@@ -72,7 +73,7 @@ def retrieval_metrics(
         distances = DistanceTiles(query_features, gallery_features, distance)
         rows = rows_per_tile(len(queries), distances.layout.stride, _TILE_BYTES)
         tiles = distances.tiles(torch.from_numpy(queries).to(query_features.device), rows)
-        return _evaluate(tiles, distances.layout, pairs, queries, max_rank)
+        return _evaluate(tiles, pairs, queries, max_rank)
 
 
 def retrieval_metrics_from_distances(
@@ -115,7 +116,7 @@ def retrieval_metrics_from_distances(
     queries = _rankable_queries(pairs)
     layout = RowLayout(gallery_count)
     rows = rows_per_tile(len(queries), layout.stride, _TILE_BYTES // 2)
-    return _evaluate(_copy_tiles(distances.detach(), queries, layout, rows), layout, pairs, queries, max_rank)
+    return _evaluate(_copy_tiles(distances.detach(), queries, layout, rows), pairs, queries, max_rank)
 
 
 def _rankable_queries(pairs: IdentityPairs) -> np.ndarray:
@@ -146,13 +147,12 @@ def _copy_tiles(distances: Tensor, queries: np.ndarray, layout: RowLayout, rows:
 
 
 def _evaluate(
-    tiles: Iterable[tuple[int, Tensor]], layout: RowLayout, pairs: IdentityPairs, queries: np.ndarray, max_rank: int
+    tiles: Iterable[tuple[int, Tensor]], pairs: IdentityPairs, queries: np.ndarray, max_rank: int
 ) -> RetrievalResult:
     """Rank the matches of every tile and summarize them.
 
     Args:
         tiles: position of a tile's first row in ``queries``, and its distances; junk is overwritten.
-        layout: the tiles' layout.
         pairs: matches and junk.
         queries: (V,) query of each row.
         max_rank: depth of the CMC curve.
@@ -161,14 +161,14 @@ def _evaluate(
     ap = np.empty(len(pairs.matches))
     inp = np.empty(len(pairs.matches))
     first_ranks = np.empty(len(queries), dtype=np.int64)
-    with RankCounter(layout) as counter:
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         for start, tile in tiles:
             some = queries[start : start + len(tile)]
             distances = tile.numpy()
             row, column, junk = pairs.list(some)
             distances[row[junk], column[junk]] = np.inf
             row, column = row[~junk], column[~junk]
-            ranks = counter.ranks(distances, row, column)
+            ranks = count_ranks(pool, distances, row, column)
             ap[some], inp[some], first_ranks[start : start + len(tile)] = _summarize(row, ranks)
     valid = np.sort(queries)
     hits = np.bincount(np.minimum(first_ranks, max_rank + 1), minlength=max_rank + 2)[1 : max_rank + 1]
