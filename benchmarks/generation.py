@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import torch
 
-from diffreid_lightning.errors import check_at_least
+from diffreid_lightning.errors import check_range
 from diffreid_lightning.generation.diversity import ComposedGuidance, Diversity, NoDiversity
 from diffreid_lightning.generation.module import GenerationModule
 from diffreid_lightning.manifest.manifest import Manifest
@@ -124,7 +124,7 @@ def run(given: argparse.Namespace) -> None:
         UserError: model or people are missing, or there are not so many people.
     """
     for name in ("images", "together", "rounds", "batch_size"):
-        check_at_least(f"--{name}", getattr(given, name))
+        check_range(f"--{name}", getattr(given, name), 1)
     people = choose_people(Manifest.read(given.root / "caption"), "train", -(-given.images // given.together))
     measured = {pair: Rates([], []) for pair in PAIRS}
     with tempfile.TemporaryDirectory() as folder:

@@ -82,20 +82,6 @@ def translate_disk_errors(what: str, remedy: str) -> Iterator[None]:
         raise RunError(what, found=str(error), remedy=remedy) from error
 
 
-def check_at_least(name: str, value: float | None, least: float = 1) -> None:
-    """Refuse a number that is too small or not finite; None, where an argument may be left out, passes.
-
-    Args:
-        name: what the reader calls the number.
-        value: the number.
-        least: the smallest that can be used.
-
-    Raises:
-        UserError: ``value`` is smaller, infinite, or not a number.
-    """
-    check_range(name, value, least)
-
-
 def check_range(
     name: str,
     value: float | None,

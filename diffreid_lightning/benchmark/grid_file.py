@@ -22,7 +22,7 @@ from diffreid_lightning.benchmark.grid_entries import (
     name_of,
 )
 from diffreid_lightning.config_files import find_config, load_config, merge_layers
-from diffreid_lightning.errors import UserError, check_at_least, check_range, check_seed, did_you_mean
+from diffreid_lightning.errors import UserError, check_range, check_seed, did_you_mean
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.pipeline.config_sections import mapping_at, names_at, refuse_unknown_keys, split_words, text_at
 
@@ -211,7 +211,7 @@ def _dataset(label: str, entry: Any, where: str) -> Dataset:
     images = entry.get("images")
     if images is not None and type(images) is not int:
         raise UserError(f"'images' of {where} is no whole number.", found=repr(images))
-    check_at_least(f"images of {where}", images)
+    check_range(f"images of {where}", images, 1)
     return Dataset(label, path, _words(entry, "flags", where), images)
 
 

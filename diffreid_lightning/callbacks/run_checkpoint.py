@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
-from diffreid_lightning.errors import check_at_least
+from diffreid_lightning.errors import check_range
 
 
 class RunCheckpoint(Checkpoint):
@@ -29,7 +29,7 @@ class RunCheckpoint(Checkpoint):
     """
 
     def __init__(self, monitor: str = "val/mAP", every_n_epochs: int = 1) -> None:
-        check_at_least("RunCheckpoint.every_n_epochs", every_n_epochs)
+        check_range("RunCheckpoint.every_n_epochs", every_n_epochs, 1)
         self.monitor = monitor
         self.every_n_epochs = every_n_epochs
         self.best_score: float | None = None

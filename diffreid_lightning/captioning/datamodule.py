@@ -11,7 +11,7 @@ from PIL import Image
 from diffreid_lightning.datasets import PersonDataset, open_dataset
 from diffreid_lightning.datasets.identities import choose_people
 from diffreid_lightning.datasets.stage_datamodule import StageDataModule
-from diffreid_lightning.errors import UserError, check_at_least
+from diffreid_lightning.errors import UserError, check_range
 from diffreid_lightning.manifest.manifest import Manifest
 
 
@@ -46,7 +46,7 @@ class CaptioningDataModule(StageDataModule):
         num_workers: int = 1,
     ) -> None:
         super().__init__(batch_size, num_workers)
-        check_at_least("data.identities", identities)
+        check_range("data.identities", identities, 1)
         self._source = open_dataset(source)
         self.with_val = with_val
         self.identities = identities

@@ -34,7 +34,7 @@ class CaptionWriter(ManifestWriter):
 
     @property
     def cache_key(self) -> dict[str, Any]:
-        """Agreement that determines the descriptions."""
+        """Return the settings that determine the descriptions."""
         return {"agreement": self.agreement}
 
     def result(self, read: Manifest, rows: pa.Table) -> Manifest:
@@ -49,9 +49,11 @@ class CaptionWriter(ManifestWriter):
             described.append(agreed)
             descriptions[members] = agreed.description
             circumstances[members] = agreed.circumstances
-        unread = rows["caption_problem"].length() - rows["caption_problem"].null_count
-        if unread:
-            rank_zero_info(f"{unread} of {len(read)} images have no caption; the column caption_problem says why")
+        without_caption = rows["caption_problem"].length() - rows["caption_problem"].null_count
+        if without_caption:
+            rank_zero_info(
+                f"{without_caption} of {len(read)} images have no caption; the column caption_problem says why"
+            )
         shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in measure_yield(described).items())
         rank_zero_info(f"{len(keys)} identities described, with {shares}")
         words = {"description": descriptions.tolist(), "circumstances": circumstances.tolist()}

@@ -12,7 +12,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
-from diffreid_lightning.errors import check_at_least, check_workers
+from diffreid_lightning.errors import check_range, check_workers
 from diffreid_lightning.manifest.manifest import Manifest
 
 
@@ -74,7 +74,7 @@ class StageDataModule(LightningDataModule):
 
     def __init__(self, batch_size: int, num_workers: int) -> None:
         super().__init__()
-        check_at_least("data.batch_size", batch_size)
+        check_range("data.batch_size", batch_size, 1)
         check_workers("data.num_workers", num_workers)
         self.batch_size = batch_size
         self.num_workers = num_workers

@@ -44,7 +44,7 @@ class Weights(NamedTuple):
     files: tuple[Path, ...]  #: safetensors, sorted by name
 
 
-def part_weights(folder: Path) -> Weights | None:
+def find_weights(folder: Path) -> Weights | None:
     """Find the files that ``from_pretrained`` loads a network from.
 
     Plain names come first, then the variant ``fp16``, then any other. Other files beside them (variants, pickles,
@@ -96,11 +96,11 @@ def check_parts(folder: Path, model: str | Path, weights: bool = True) -> str:
     for part, classes in LAYOUTS[name].items():
         entry = index.get(part)
         library, found = entry if isinstance(entry, list) and len(entry) == 2 else (None, None)
-        # Another library may be a file of the folder, which some releases of diffusers would run.
+        # A library can name a Python file in the folder, which some diffusers releases execute.
         known = isinstance(found, str) and library in ("diffusers", "transformers")
         if not known or (classes is not None and found not in classes):
             raise UserError(
-                f"The diffusion model at {model} has another {part} than a {name} of Stable Diffusion.",
+                f"The diffusion model at {model} has an unsupported {part} for {name}.",
                 looked_for=f"{part}: {' or '.join(classes) if classes else 'a scheduler of diffusers'} in {INDEX}",
                 found=str(found or "none"),
                 remedy="choose an SD 1.x, SD 2.x or SDXL checkpoint for text to image",
@@ -124,17 +124,17 @@ def check_network(folder: Path, model: str | Path) -> Weights:
         model: name of the checkpoint, for error messages.
 
     Raises:
-        UserError: a file is missing, damaged or a placeholder of git-lfs, or the weights are pickles.
+        UserError: a file is missing, damaged or a git-lfs pointer, or the weights are pickles.
     """
     read_config(folder / "config.json", model)
-    found = part_weights(folder)
+    found = find_weights(folder)
     if found is None:
         pickles = sorted(file.name for file in folder.glob("*") if file.suffix in PICKLES)
         if pickles:
             raise _pickles(folder, pickles, model)
         raise _incomplete(model, f"weights in safetensors in {folder}", describe_existing(folder))
     for file in found.files:
-        refuse_placeholder(file, model)
+        require_content(file, model)
     return found
 
 
@@ -142,9 +142,9 @@ def read_config(file: Path, model: str | Path) -> dict[str, Any]:
     """Read a JSON object of a checkpoint.
 
     Raises:
-        UserError: it is missing, damaged, a placeholder of git-lfs, or not an object.
+        UserError: it is missing, damaged, a git-lfs pointer, or not an object.
     """
-    refuse_placeholder(file, model)
+    require_content(file, model)
     try:
         read = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -154,8 +154,8 @@ def read_config(file: Path, model: str | Path) -> dict[str, Any]:
     return read
 
 
-def refuse_placeholder(file: Path, model: str | Path) -> None:
-    """Refuse a missing or empty file, and a placeholder of git-lfs.
+def require_content(file: Path, model: str | Path) -> None:
+    """Refuse a missing or empty file, and a git-lfs pointer.
 
     Raises:
         UserError: it is one of these.
@@ -196,7 +196,7 @@ def _shards(index: Path) -> set[str]:
 def _check_tokenizer(folder: Path, model: str | Path) -> None:
     names = ("tokenizer.json",) if (folder / "tokenizer.json").is_file() else ("vocab.json", "merges.txt")
     for name in (*names, "tokenizer_config.json"):
-        refuse_placeholder(folder / name, model)
+        require_content(folder / name, model)
         if name.endswith(".json"):
             read_config(folder / name, model)
     try:
@@ -207,7 +207,7 @@ def _check_tokenizer(folder: Path, model: str | Path) -> None:
 
 
 def _byte_pairs(folder: Path, model: str | Path) -> tuple[list[str], list[str]]:
-    """Read the words of a tokenizer and its merges, ``left right``."""
+    """Read the tokens of a tokenizer and its merges, ``left right``."""
     if (folder / "tokenizer.json").is_file():
         table = read_config(folder / "tokenizer.json", model)["model"]
         merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in table["merges"]]

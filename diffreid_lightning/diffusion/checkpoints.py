@@ -10,7 +10,7 @@ from pathlib import Path
 
 from diffusers import DiffusionPipeline
 
-from diffreid_lightning.diffusion.checkpoint_parts import INDEX, NETWORKS, TOKENIZERS, part_weights
+from diffreid_lightning.diffusion.checkpoint_parts import INDEX, NETWORKS, TOKENIZERS, find_weights
 from diffreid_lightning.diffusion.single_file import configs_of, refuse_pickle
 from diffreid_lightning.errors import UserError, first_line, nearest
 from diffreid_lightning.paths import user_path
@@ -117,7 +117,7 @@ def _setting_files(folder: Path) -> Iterator[Path]:
 
 def _weight_files(folder: Path) -> Iterator[Path]:
     for part in NETWORKS:
-        if (found := part_weights(folder / part)) is not None:
+        if (found := find_weights(folder / part)) is not None:
             yield from found.files
 
 

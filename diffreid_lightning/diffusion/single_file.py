@@ -15,7 +15,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from diffreid_lightning.diffusion.checkpoint_parts import INDEX, PICKLES, refuse_placeholder
+from diffreid_lightning.diffusion.checkpoint_parts import INDEX, PICKLES, require_content
 from diffreid_lightning.diffusion.published_configs import Family, write_configs
 from diffreid_lightning.errors import UserError, first_line, shorten
 
@@ -80,7 +80,7 @@ def configs_of(file: Path) -> Iterator[Path]:
 
 def _header(file: Path) -> tuple[dict[str, list[int]], dict[str, str]]:
     """Read the names and shapes of the tensors, and the metadata."""
-    refuse_placeholder(file, file)
+    require_content(file, file)
     try:
         with safe_open(file, "pt") as opened:
             names = list(opened.keys())

@@ -22,7 +22,7 @@ from diffreid_lightning.distillation.consistency_mapping import (
     pseudo_huber,
     solver_grid,
 )
-from diffreid_lightning.errors import RunError, UserError, check_at_least, check_image_size, check_range, shorten
+from diffreid_lightning.errors import RunError, UserError, check_image_size, check_range, shorten
 from diffreid_lightning.manifest.provenance import read_provenance
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.personalization.base import DenoiserTraining
@@ -85,7 +85,7 @@ class ConsistencyDistillation(DenoiserTraining):
         check_image_size("model.image_size", image_size)
         check_range("model.target_decay", target_decay, 0, 1, below=True)
         check_range("model.huber", huber, 1e-9, 1)
-        check_at_least("model.warmup_steps", warmup_steps, 0)
+        check_range("model.warmup_steps", warmup_steps)
         low, high = (guidance_scale("model.guidance", scale) for scale in guidance)
         if low > high:
             raise UserError(f"model.guidance is {list(guidance)}.", looked_for="the lowest scale, then the highest")

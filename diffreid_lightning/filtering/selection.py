@@ -122,8 +122,8 @@ class DiffPersonSelection:
         write_tables(report, selection, rules, place)
         selection_plots.save_histogram(selection, self.rules, place / "histogram.png")
         sheets = {
-            "kept": selection_plots.kept_sheet(selection),
-            "rejected": selection_plots.rejected_sheet(selection, report.main_reasons),
+            "kept": selection_plots.draw_kept(selection),
+            "rejected": selection_plots.draw_rejected(selection, report.main_reasons),
         }
         for name, sheet in sheets.items():
             if sheet is not None:
@@ -193,7 +193,7 @@ def _nearest_pairs(scored: ScoredFolder, selection: Selection) -> Any:
         return None
     distances = np.where(selection.kept, scored.manifest.numpy(REAL_DISTANCE), np.nan)
     rows = np.argsort(distances, kind="stable")[: min(_PAIRS, int((~np.isnan(distances)).sum()))]
-    return selection_plots.nearest_real_sheet(scored, rows) if len(rows) else None
+    return selection_plots.draw_nearest_real(scored, rows) if len(rows) else None
 
 
 def _describe(card: Card) -> dict[str, Any]:

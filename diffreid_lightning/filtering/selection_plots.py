@@ -51,10 +51,10 @@ def save_histogram(selection: Selection, rules: Sequence[SelectionRule], file: P
     figure.savefig(file, metadata={"Software": None})
 
 
-def kept_sheet(selection: Selection) -> Image.Image | None:
-    """Draw kept images by falling score; None if none can be drawn."""
+def draw_kept(selection: Selection) -> Image.Image | None:
+    """Draw up to 72 kept images, evenly spaced by descending score; None if none can be drawn."""
     rows = np.flatnonzero(selection.kept)
-    name, values = _main_score(selection)
+    name, values = _first_score(selection)
     rows = rows[np.argsort(-values[rows], kind="stable")]
     chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), 6 * _COLUMNS)).round().astype(int)]
     lines = []
@@ -65,14 +65,14 @@ def kept_sheet(selection: Selection) -> Image.Image | None:
     return draw_samples(lines) if lines else None
 
 
-def rejected_sheet(selection: Selection, reasons: Iterable[str]) -> Image.Image | None:
+def draw_rejected(selection: Selection, reasons: Iterable[str]) -> Image.Image | None:
     """Draw rejected images, a line for each of the most frequent reasons; None if none can be drawn.
 
     Args:
         selection: after the rules.
         reasons: reasons to draw; each broken file may have its own.
     """
-    _, values = _main_score(selection)
+    _, values = _first_score(selection)
     given = selection.reasons
     counts = selection.count_reasons()
     lines = []
@@ -90,7 +90,7 @@ def rejected_sheet(selection: Selection, reasons: Iterable[str]) -> Image.Image 
     return draw_samples(lines) if lines else None
 
 
-def nearest_real_sheet(scored: ScoredFolder, rows: npt.NDArray[np.int64]) -> Image.Image | None:
+def draw_nearest_real(scored: ScoredFolder, rows: npt.NDArray[np.int64]) -> Image.Image | None:
     """Draw generated images, each beside its nearest real image.
 
     Args:
@@ -119,7 +119,7 @@ def _range_of(name: str, values: npt.NDArray[np.float64]) -> tuple[float, float]
     return (low, high) if high > low else _RANGES[name]
 
 
-def _main_score(selection: Selection) -> tuple[str, npt.NDArray[np.float64]]:
+def _first_score(selection: Selection) -> tuple[str, npt.NDArray[np.float64]]:
     name = next(name for name in _RANGES if name in selection.manifest.columns)
     return name, selection.manifest.numpy(name)
 

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from PIL import Image
 
-from diffreid_lightning.errors import check_at_least, check_range
+from diffreid_lightning.errors import check_range
 from diffreid_lightning.training.trainer_parts import datamodule_of
 from diffreid_lightning.visualization.sample_sheets import draw_samples, log_sheet, sample_images
 
@@ -67,7 +67,7 @@ class IdentitySheets(Callback):
         check_range("IdentitySheets.guidance", guidance, 0, 100)
         check_range("IdentitySheets.identities", identities, 1, 1000)
         check_range("IdentitySheets.images", images, 1, 1000)
-        check_at_least("IdentitySheets.every_n_epochs", every_n_epochs)
+        check_range("IdentitySheets.every_n_epochs", every_n_epochs, 1)
         check_range("IdentitySheets.steps", steps, 1, 1000)
         self.identities = identities
         self.images = images

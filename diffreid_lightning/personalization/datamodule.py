@@ -23,7 +23,6 @@ from diffreid_lightning.diffusion.latent_cache import LatentStore
 from diffreid_lightning.diffusion.prompt_template import PromptTemplate
 from diffreid_lightning.errors import (
     UserError,
-    check_at_least,
     check_image_size,
     check_range,
     check_seed,
@@ -97,7 +96,7 @@ class PersonalizationDataModule(LightningDataModule):
                 looked_for=f"height and width that {_UNIT} divides",
                 remedy=f"set data.image_size to {[max(1, round(side / _UNIT)) * _UNIT for side in image_size]}",
             )
-        check_at_least("data.batch_size", batch_size)
+        check_range("data.batch_size", batch_size, 1)
         check_range("data.prior_batch_size", prior_batch_size, 0 if prior is None else 1, 100_000)
         if isinstance(identities, (int, float)):
             check_range("data.identities", identities, 1)

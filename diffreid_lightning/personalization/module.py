@@ -22,7 +22,7 @@ from diffreid_lightning.diffusion.losses import (
 from diffreid_lightning.diffusion.lr_schedule import Schedule, optimize_by_step
 from diffreid_lightning.diffusion.pipeline_io import Pipeline, load_pipeline, replace_model_folder
 from diffreid_lightning.diffusion.prompt_encoding import Conditioning, text_encoders
-from diffreid_lightning.errors import UserError, check_at_least, check_image_size, check_range
+from diffreid_lightning.errors import UserError, check_image_size, check_range
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.personalization.base import DenoiserTraining
 from diffreid_lightning.personalization.checkpoint import IDENTITIES_FILE, write_tokens
@@ -95,9 +95,9 @@ class Personalization(DenoiserTraining):
         super().__init__()
         check_image_size("model.image_size", image_size)
         check_range("model.drop_prompt", drop_prompt, 0, 1, below=True)
-        check_at_least("model.prior_weight", prior_weight, 0)
-        check_at_least("model.token_lr", token_lr, 0)
-        check_at_least("model.warmup_steps", warmup_steps, 0)
+        check_range("model.prior_weight", prior_weight)
+        check_range("model.token_lr", token_lr)
+        check_range("model.warmup_steps", warmup_steps)
         check_gamma(snr_gamma)
         self.model = model
         self.tokens = tokens or FreeTokens()

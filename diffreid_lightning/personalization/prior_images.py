@@ -21,7 +21,7 @@ from diffreid_lightning.diffusion.diffusion_sampler import Sampler
 from diffreid_lightning.diffusion.pipeline_io import load_pipeline
 from diffreid_lightning.diffusion.prompt_encoding import encode_prompts, encode_unconditional
 from diffreid_lightning.diffusion.prompt_template import PromptTemplate
-from diffreid_lightning.errors import check_at_least, check_range, translate_disk_errors
+from diffreid_lightning.errors import check_range, translate_disk_errors
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.storage.resumable_array import fill_array, holds_array, map_array
 
@@ -63,7 +63,7 @@ class PriorImages(ABC):
         cache_dir: str = "runs/cache/prior",
     ) -> None:
         check_range(f"{type(self).__name__}.steps", steps, 1, 1000)
-        check_at_least(f"{type(self).__name__}.draw_at_once", draw_at_once)
+        check_range(f"{type(self).__name__}.draw_at_once", draw_at_once, 1)
         self.steps = steps
         self.guidance = guidance_scale(f"{type(self).__name__}.guidance", guidance)
         self.scheduler = scheduler

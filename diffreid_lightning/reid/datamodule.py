@@ -26,7 +26,7 @@ from diffreid_lightning.datasets.inspect import count_unmatched
 from diffreid_lightning.datasets.samplers import PKSampler, start_at_epoch
 from diffreid_lightning.datasets.training_rows import digest_rows
 from diffreid_lightning.datasets.transforms import TrainView
-from diffreid_lightning.errors import UserError, check_at_least, check_image_size, check_seed, check_workers, shorten
+from diffreid_lightning.errors import UserError, check_image_size, check_range, check_seed, check_workers, shorten
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.reid.person_images import (
     DecodedImages,
@@ -91,7 +91,7 @@ class ReIDDataModule(LightningDataModule):
                 f"data.val_share is {val_share}.", looked_for="a share from 0 up to, not including, 1, or null"
             )
         check_workers("data.num_workers", num_workers)
-        check_at_least("data.eval_batch_size", eval_batch_size)
+        check_range("data.eval_batch_size", eval_batch_size, 1)
         sources = train if isinstance(train, list) else [train]
         if not sources or None in sources:
             raise UserError("data.train names no source.", remedy="give a path, or 'miniperson'")

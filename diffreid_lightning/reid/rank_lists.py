@@ -13,7 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from PIL import Image
 from rich.console import Console
 
-from diffreid_lightning.errors import check_at_least, check_range
+from diffreid_lightning.errors import check_range
 from diffreid_lightning.metrics.functional import rank_list
 from diffreid_lightning.picture_logging import log_picture
 from diffreid_lightning.reid.evaluation import RetrievalEvaluator, evaluator_with_result
@@ -93,7 +93,7 @@ class RankLists(Callback):
     def __init__(self, queries: int = 8, top_k: int = 10, every_n_epochs: int = 10) -> None:
         check_range("RankLists.queries", queries, 1, 1000)
         check_range("RankLists.top_k", top_k, 1, 1000)
-        check_at_least("RankLists.every_n_epochs", every_n_epochs, 0)
+        check_range("RankLists.every_n_epochs", every_n_epochs)
         self.queries = queries
         self.top_k = top_k
         self.every_n_epochs = every_n_epochs

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from diffreid_lightning.config_files import find_config
-from diffreid_lightning.errors import UserError, check_at_least, shorten
+from diffreid_lightning.errors import UserError, check_range, shorten
 from diffreid_lightning.pipeline.config_sections import refuse_unknown_keys
 from diffreid_lightning.storage.yaml_files import read_yaml
 from diffreid_lightning.sweeps.distributions import Parameter, read_parameters
@@ -142,7 +142,7 @@ def _check_settings(given: Mapping[str, Any], file: Path) -> None:
         value = metric.get(key) if key == "target" else given.get(key)
         if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
             raise _refusal(file, f"has something else in the place of {key}", words, value)
-    check_at_least("run_cap", given.get("run_cap"))
+    check_range("run_cap", given.get("run_cap"), 1)
 
 
 def refuse_violations(given: Mapping[str, Any], file: Path) -> None:
@@ -174,7 +174,7 @@ def _stopping(given: Any, file: Path) -> Stopping:
     for key, value in numbers.items():
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise _refusal(file, f"has something else in the place of {key}", "a number", value)
-        check_at_least(f"{key} in {where}", value, 2 if key == "eta" else 1)
+        check_range(f"{key} in {where}", value, 2 if key == "eta" else 1)
     eta, first = numbers.get("eta", 3), numbers.get("min_iter", 0)
     if eta != int(eta):
         raise _refusal(file, "has an eta that Optuna's pruner does not take", "2, 3, 4 ...", eta)

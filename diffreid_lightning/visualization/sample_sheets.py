@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 
-from diffreid_lightning.errors import check_at_least, check_image_size, check_range
+from diffreid_lightning.errors import check_image_size, check_range
 from diffreid_lightning.picture_logging import log_picture
 from diffreid_lightning.visualization.grid import draw_samples
 
@@ -78,7 +78,7 @@ class SampleSheets(Callback):
         check_range("SampleSheets.guidance", guidance, 0, 100)
         check_image_size("SampleSheets.image_size", image_size)
         check_range("SampleSheets.images_per_prompt", images_per_prompt, 1, 1000)
-        check_at_least("SampleSheets.every_n_epochs", every_n_epochs)
+        check_range("SampleSheets.every_n_epochs", every_n_epochs, 1)
         check_range("SampleSheets.steps", steps, 1, 1000)
         self.prompts = prompts
         self.images_per_prompt = images_per_prompt

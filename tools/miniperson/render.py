@@ -29,7 +29,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from diffreid_lightning.errors import DiffReIDError, RunError, UserError, check_at_least, shorten
+from diffreid_lightning.errors import DiffReIDError, RunError, UserError, check_range, shorten
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.storage.atomic import replace_file
 from tools.miniperson import corpus as plan
@@ -284,7 +284,7 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--zip", type=Path, default=None, help="also pack the folder into this archive")
     given = parser.parse_args(args)
     try:
-        check_at_least("--retake", given.retake)
+        check_range("--retake", given.retake, 1)
         if given.domain == "world":
             corpus = plan.world() if given.identities is None else plan.world(given.identities)
         else:

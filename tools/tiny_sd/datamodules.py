@@ -18,7 +18,6 @@ from diffreid_lightning.datasets.transforms import evaluation_view
 from diffreid_lightning.diffusion.latent_cache import LatentStore
 from diffreid_lightning.errors import (
     UserError,
-    check_at_least,
     check_image_size,
     check_range,
     check_seed,
@@ -160,7 +159,7 @@ class SplitRows(LightningDataModule):
         super().__init__()
         check_image_size("data.image_size", image_size)
         check_seed("data.seed", seed)
-        check_at_least("data.batch_size", batch_size)
+        check_range("data.batch_size", batch_size, 1)
         check_workers("data.num_workers", num_workers)
         self._source = open_dataset(source)
         self.image_size = (int(image_size[0]), int(image_size[1]))

@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from diffreid_lightning.diffusion.pipeline_io import save_autoencoder, save_pipeline
-from diffreid_lightning.errors import check_at_least
+from diffreid_lightning.errors import check_range
 from diffreid_lightning.training.trainer_parts import datamodule_of
 
 
@@ -25,7 +25,7 @@ class DiffusionExport(Callback):
     """
 
     def __init__(self, every_n_epochs: int | None = None) -> None:
-        check_at_least("DiffusionExport.every_n_epochs", every_n_epochs)
+        check_range("DiffusionExport.every_n_epochs", every_n_epochs, 1)
         self.every_n_epochs = every_n_epochs
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,4 +1,4 @@
-"""ViT with overlapping patches, as TransReID has them (He et al., ICCV 2021, arXiv 2102.04378, section 3.1)."""
+"""Build ViTs with overlapping patches (TransReID: He et al., ICCV 2021, arXiv 2102.04378, section 3.1)."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ default_cfgs = generate_default_cfgs(
 
 
 class OverlappingPatchEmbed(PatchEmbed):
-    """Embed a patch every 12 pixels; a rest at the far edge that no patch covers is not seen.
+    """Embed patches with stride 12; uncovered pixels at the right and bottom edge are ignored.
 
     Args:
         args: see timm's ``PatchEmbed``.
         kwargs: see timm's ``PatchEmbed``.
     """
 
-    step: ClassVar[int] = 12
+    stride: ClassVar[int] = 12
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.proj.stride = (self.step, self.step)
+        self.proj.stride = (self.stride, self.stride)
 
     def _init_img_size(self, img_size: int | tuple[int, int] | None) -> tuple[Any, Any, Any]:
         size, grid, _ = super()._init_img_size(img_size)
@@ -54,20 +54,22 @@ class OverlappingPatchEmbed(PatchEmbed):
 
     def feat_ratio(self, as_scalar: bool = True) -> int | tuple[int, int]:
         """Return the pixels from one patch to the next."""
-        return self.step if as_scalar else (self.step, self.step)
+        return self.stride if as_scalar else (self.stride, self.stride)
 
     def dynamic_feat_size(self, img_size: tuple[int, int]) -> tuple[int, int]:
         """Return the rows and columns of patches in an image of (height, width) pixels."""
-        rows, columns = ((side - patch) // self.step + 1 for side, patch in zip(img_size, self.patch_size, strict=True))
+        rows, columns = (
+            (side - patch) // self.stride + 1 for side, patch in zip(img_size, self.patch_size, strict=True)
+        )
         return rows, columns
 
 
 class OverlappingViT(vision_transformer.VisionTransformer):
-    """timm's ViT; a class of its own so that :func:`checkpoint_filter_fn` is found."""
+    """Subclass timm's ViT so that timm finds :func:`checkpoint_filter_fn` in this module."""
 
 
 def checkpoint_filter_fn(state_dict: Mapping[str, Tensor], model: OverlappingViT) -> dict[str, Tensor]:
-    """Resample positions to the image size, from overlapping patches or from timm's side by side; called by timm."""
+    """Resample positional embeddings of overlapping patches, or of timm's side by side; called by timm."""
     tensors = dict(state_dict)
     positions, size = tensors.get("pos_embed"), model.pretrained_cfg["input_size"][-2:]
     grid = model.patch_embed.dynamic_feat_size(size)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from diffreid_lightning.cli.commands.parser import CommandParser
-from diffreid_lightning.errors import UserError, check_at_least, check_range
+from diffreid_lightning.errors import UserError, check_range
 
 _USAGE = "python -m diffreid_lightning sweep FILE"
 _DESCRIPTION = (
@@ -39,7 +39,7 @@ def sweep_command(words: Sequence[str]) -> int:
         "--storage", metavar="URL", help="Optuna's storage: a database URL or a journal file (default: SQLite in DIR)"
     )
     given = parser.parse_args(list(words))
-    check_at_least("--trials", given.trials)
+    check_range("--trials", given.trials, 1)
     check_range("--jobs", given.jobs, 1, 32 * (os.cpu_count() or 1))
 
     # Import late: --help should not wait for Optuna.

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffreid_lightning.errors import check_at_least
+from diffreid_lightning.errors import check_range
 from diffreid_lightning.metrics.functional.checks import check_distance, check_features, check_pairs
 from diffreid_lightning.metrics.functional.tiled_matmul import Distance, DistanceTiles, exact_products, rows_per_tile
 from diffreid_lightning.metrics.functional.topk import (
@@ -69,7 +69,7 @@ def rank_list(
         UserError: the inputs are empty or do not fit together, or features are not finite.
     """
     check_distance(distance)
-    check_at_least("top_k", top_k)
+    check_range("top_k", top_k, 1)
     query_features, gallery_features = check_features(query_features=query_features, gallery_features=gallery_features)
     pairs = check_pairs(
         (len(query_features), len(gallery_features)), query_pids, gallery_pids, query_camids, gallery_camids

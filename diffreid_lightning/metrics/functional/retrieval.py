@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffreid_lightning.errors import UserError, check_at_least
+from diffreid_lightning.errors import UserError, check_range
 from diffreid_lightning.metrics.functional.checks import check_distance, check_features, check_pairs
 from diffreid_lightning.metrics.functional.identity_matches import IdentityPairs
 from diffreid_lightning.metrics.functional.rank_counting import count_ranks
@@ -157,7 +157,7 @@ def _evaluate(
         queries: (V,) query of each row.
         max_rank: depth of the CMC curve.
     """
-    check_at_least("max_rank", max_rank)
+    check_range("max_rank", max_rank, 1)
     ap = np.empty(len(pairs.matches))
     inp = np.empty(len(pairs.matches))
     first_ranks = np.empty(len(queries), dtype=np.int64)

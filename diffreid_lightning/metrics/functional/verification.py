@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from diffreid_lightning.errors import UserError, check_at_least
+from diffreid_lightning.errors import UserError, check_range
 from diffreid_lightning.metrics.functional.checks import check_features, check_ids
 from diffreid_lightning.metrics.functional.tiled_matmul import exact_products, inverse, norms
 
@@ -91,7 +91,7 @@ def verification_errors(
         UserError: the inputs do not fit together, features are not finite, or there is no pair of one person or no
             pair of two people.
     """
-    check_at_least("resamples", resamples)
+    check_range("resamples", resamples, 1)
     (values,) = check_features(features=features)
     people, cameras = check_ids("pids", pids, len(values)), check_ids("camids", camids, len(values))
     order = np.argsort(people, kind="stable")

@@ -44,7 +44,7 @@ class DBSCAN(Clusterer):
         # Imported here: the command line imports this file, and scikit-learn's clusterers take a second.
         from sklearn import cluster
 
-        near = self.distance.below(features, camids, self.eps)
+        near = self.distance.pairs_within(features, camids, self.eps)
         # All pairs that are stored are near, explicit zeros among them: no limit is compared a second time.
         _, labels = cluster.dbscan(near, self.distance.farthest, min_samples=self.min_samples, metric="precomputed")
         return number_by_first_image(labels)

@@ -14,13 +14,13 @@ from diffreid_lightning.errors import check_range
 
 
 class Distance(ABC):
-    """Distance between the images of one set, of which only small values are computed.
+    """Distance between the images of one set, computed up to a limit only.
 
     A subclass keeps its arguments as attributes of the same names. It is deterministic: the same images give the same
     matrix, for every number of threads.
     """
 
-    #: Whether camera numbers are used; otherwise :meth:`below` ignores them.
+    #: Whether camera numbers are used; otherwise :meth:`pairs_within` ignores them.
     uses_cameras: ClassVar[bool] = False
     #: Largest distance of two images; a limit has to be less.
     farthest: ClassVar[int] = 1
@@ -34,7 +34,7 @@ class Distance(ABC):
         check_range("eps", eps, 0, self.farthest, above=True, below=True)
 
     @abstractmethod
-    def below(self, features: Tensor, camids: npt.NDArray[np.int64], eps: float) -> sparse.csr_array:
+    def pairs_within(self, features: Tensor, camids: npt.NDArray[np.int64], eps: float) -> sparse.csr_array:
         """Find all pairs of images with a distance of at most ``eps``.
 
         Args:

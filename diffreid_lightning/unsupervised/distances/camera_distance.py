@@ -37,7 +37,7 @@ class CameraJaccardDistance(Distance):
         self.k2_within = k2_within
         self.k2_across = k2_across
 
-    def below(self, features: Tensor, camids: npt.NDArray[np.int64], eps: float) -> sparse.csr_array:
+    def pairs_within(self, features: Tensor, camids: npt.NDArray[np.int64], eps: float) -> sparse.csr_array:
         """Find all pairs within ``eps``; see the base.
 
         Raises:

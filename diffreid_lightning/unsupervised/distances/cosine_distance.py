@@ -48,7 +48,7 @@ class CosineDistance(Distance):
 
     farthest: ClassVar[int] = 2  # of opposite features
 
-    def below(self, features: Tensor, camids: npt.NDArray[np.int64], eps: float) -> sparse.csr_array:
+    def pairs_within(self, features: Tensor, camids: npt.NDArray[np.int64], eps: float) -> sparse.csr_array:
         """Find all pairs within ``eps``; see the base."""
         self.check_eps(eps)
         (features,) = check_features(features=features)

@@ -27,6 +27,6 @@ class JaccardDistance(Distance):
         self.k1 = k1
         self.k2 = k2
 
-    def below(self, features: Tensor, camids: npt.NDArray[np.int64], eps: float) -> sparse.csr_array:
+    def pairs_within(self, features: Tensor, camids: npt.NDArray[np.int64], eps: float) -> sparse.csr_array:
         """Find all pairs within ``eps``; see the base."""
         return jaccard_distances(features, eps, k1=self.k1, k2=self.k2)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from diffreid_lightning.diffusion.checkpoint_parts import part_weights
+from diffreid_lightning.diffusion.checkpoint_parts import find_weights
 from diffreid_lightning.diffusion.checkpoints import locate_pipeline, weights_hash
 from diffreid_lightning.diffusion.pipeline_io import load_pipeline
 from diffreid_lightning.errors import UserError
@@ -47,7 +47,7 @@ def test_another_kind_of_pipeline_is_refused(checkpoints: dict[str, Path], tmp_p
 
 def test_a_checkpoint_in_half_precision_alone_loads(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     load_pipeline(checkpoints["sd1"], torch.float16).save_pretrained(tmp_path / "half", variant="fp16")
-    half, plain = (part_weights(folder / "unet") for folder in (tmp_path / "half", checkpoints["sd1"]))
+    half, plain = (find_weights(folder / "unet") for folder in (tmp_path / "half", checkpoints["sd1"]))
     assert half is not None and half.variant == "fp16"
     assert plain is not None and plain.variant is None
     assert load_pipeline(tmp_path / "half").unet.dtype == torch.float32
@@ -89,7 +89,7 @@ def test_each_weight_file_that_is_loaded_counts_beside_a_denoiser_in_half_precis
     (folder / "vae" / "diffusion_pytorch_model.non_ema.safetensors").write_bytes(b"not loaded")
     (folder / part / "diffusion_pytorch_model.bin").write_bytes(b"not loaded")
     assert weights_hash(folder) == before
-    weights = part_weights(folder / part)
+    weights = find_weights(folder / part)
     assert weights is not None
     assert len(weights.files) == 1 or "max_shard_size" in settings
     for file in weights.files[:2]:

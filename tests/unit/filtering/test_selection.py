@@ -20,7 +20,7 @@ from diffreid_lightning.datasets import DiffPerson, ManifestDataset, Market1501,
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.filtering.rules import Selection
 from diffreid_lightning.filtering.scored_manifest import ScoredFolder
-from diffreid_lightning.filtering.selection_plots import rejected_sheet
+from diffreid_lightning.filtering.selection_plots import draw_rejected
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.reid.datamodule import ReIDDataModule
 from tests.fixtures.dataset_layouts import zip_folder
@@ -360,6 +360,6 @@ def test_rejected_images_are_shown_for_the_reasons_that_are_listed(scored: Path)
     selection = Selection(ScoredFolder.read(scored).manifest, lambda: np.empty((0, 0), np.uint8))
     selection.drop(selection.labels == 1, "too dark")
     selection.drop(selection.labels == 2, "too small")
-    one, two = (rejected_sheet(selection, reasons) for reasons in (["too dark"], ["too dark", "too small", "never"]))
+    one, two = (draw_rejected(selection, reasons) for reasons in (["too dark"], ["too dark", "too small", "never"]))
     assert one is not None and two is not None and two.height > 1.5 * one.height
-    assert rejected_sheet(selection, ["never"]) is None
+    assert draw_rejected(selection, ["never"]) is None

@@ -34,7 +34,7 @@ class StoredPairs(Distance):
     def __init__(self, graph: sparse.csr_array) -> None:
         self.graph = graph
 
-    def below(self, features: Tensor, camids: np.ndarray, eps: float) -> sparse.csr_array:
+    def pairs_within(self, features: Tensor, camids: np.ndarray, eps: float) -> sparse.csr_array:
         return self.graph
 
 
@@ -102,7 +102,7 @@ def test_dbscan_is_that_of_the_dense_matrix(seed: int, distance: Distance) -> No
     eps = 0.35 if isinstance(distance, CosineDistance) else 0.6
     labels = DBSCAN(distance, eps)(features, camids)
     largest = 1.99 if isinstance(distance, CosineDistance) else 0.999
-    dense = densely(distance.below(features, camids, largest), 2.0)
+    dense = densely(distance.pairs_within(features, camids, largest), 2.0)
     assert np.array_equal(labels, reference_labels(dense <= np.float32(eps), 4))
     assert 3 < labels.max() < 20
     assert np.mean([len(np.unique(pids[labels == label])) for label in range(labels.max() + 1)]) < 1.5
@@ -116,7 +116,7 @@ def test_cosine_pairs_are_those_of_the_dense_matrix() -> None:
     expected = (1 - unit @ unit.T).numpy()
     np.fill_diagonal(expected, 0)
     for eps in (0.2, 0.7, 1.5):
-        found = CosineDistance().below(features, camids, eps)
+        found = CosineDistance().pairs_within(features, camids, eps)
         dense = densely(found, 5.0)
         assert np.array_equal(dense <= 2, expected <= eps)
         np.testing.assert_allclose(dense[dense <= 2], expected[dense <= 2], atol=1e-6)
@@ -186,7 +186,7 @@ def test_limits_belong_to_the_distance() -> None:
     with pytest.raises(UserError, match="eps must be greater than 0 and less than 1"):
         DBSCAN(eps=1.0)
     with pytest.raises(UserError, match="eps must be greater than 0 and less than 1"):
-        CameraJaccardDistance().below(*people(0)[:2], eps=1.2)
+        CameraJaccardDistance().pairs_within(*people(0)[:2], eps=1.2)
     with pytest.raises(UserError, match="eps must be greater than 0 and less than 2"):
         DBSCAN(CosineDistance(), eps=2.0)
     assert DBSCAN(CosineDistance(), eps=1.2).eps == 1.2
