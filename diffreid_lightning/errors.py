@@ -166,6 +166,25 @@ def did_you_mean(name: str, candidates: Iterable[str], otherwise: str | None = N
     return f"did you mean {guess!r}?" if guess else otherwise
 
 
+@contextmanager
+def needs_extra(extra: str, message: str, looked_for: str | None = None) -> Iterator[None]:
+    """Word a failed import of an optional package: what cannot be done, and the extra to install.
+
+    Args:
+        extra: of this package, such as ``onnx``.
+        message: what cannot be done without it.
+        looked_for: the packages, where the failed import does not name them all.
+
+    Raises:
+        UserError: an import in the block failed.
+    """
+    try:
+        yield
+    except ImportError as error:
+        remedy = f"pip install 'diffreid_lightning[{extra}]'"
+        raise UserError(message, looked_for=looked_for, found=str(error), remedy=remedy) from error
+
+
 def shorten(names: Iterable[str], limit: int = 8) -> str:
     """Join at most ``limit`` names for an error message and count the rest."""
     names = list(names)

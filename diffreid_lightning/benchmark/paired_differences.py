@@ -38,20 +38,11 @@ class Interval:
         """Return the upper end, NaN if there is none."""
         return math.nan if self.half is None else self.mean + self.half
 
-    def scaled(self, factor: float) -> Interval:
-        """Return the interval of the values times ``factor``."""
-        return Interval(self.mean * factor, None if self.half is None else self.half * abs(factor), self.count)
-
     @property
     def ends_text(self) -> str:
         """Write it by its ends: ``+3.1 (+2.7 to +3.5)``; the mean alone if there is no interval."""
         mean = f"{self.mean:+.1f}"
         return mean if self.half is None else f"{mean} ({self.low:+.1f} to {self.high:+.1f})"
-
-    def text(self, digits: int = 1, sign: bool = False) -> str:
-        """Write it: ``3.1 ± 0.4``."""
-        mean = f"{self.mean:{'+' if sign else ''}.{digits}f}"
-        return mean if self.half is None else f"{mean} ± {self.half:.{digits}f}"
 
 
 def interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
@@ -76,20 +67,6 @@ def paired_values(row: Mapping[int, float], other: Mapping[int, float]) -> list[
         other: values by seed.
     """
     return [row[seed] - other[seed] for seed in sorted(row.keys() & other.keys())]
-
-
-def paired_difference(
-    row: Mapping[int, float], other: Mapping[int, float], confidence: float = 0.95
-) -> Interval | None:
-    """Compute mean and interval of ``row - other`` over the seeds that both have; None if there is none.
-
-    Args:
-        row: values by seed.
-        other: values by seed.
-        confidence: of the interval.
-    """
-    values = paired_values(row, other)
-    return interval(values, confidence) if values else None
 
 
 def paired_p_value(differences: Sequence[float]) -> float | None:

@@ -15,7 +15,7 @@ import yaml
 from diffreid_lightning.benchmark.grid_entries import Grid
 from diffreid_lightning.benchmark.jobs import Job
 from diffreid_lightning.config_files import find_config
-from diffreid_lightning.errors import UserError
+from diffreid_lightning.errors import UserError, needs_extra
 from diffreid_lightning.packaged import configs_folder
 from diffreid_lightning.storage.atomic import replace_file
 from diffreid_lightning.tracking import default_project
@@ -116,14 +116,8 @@ def _is_packaged(name: str) -> bool:
 
 
 def _executor(grid: Grid, parameters: dict[str, Any]) -> Any:
-    try:
+    with needs_extra("slurm", "Submitting to a cluster needs the package submitit."):
         import submitit
-    except ImportError as error:
-        raise UserError(
-            "Submitting to a cluster needs the package submitit.",
-            found=str(error),
-            remedy="pip install 'diffreid_lightning[slurm]'",
-        ) from error
     cluster = parameters.pop("cluster", _SLURM)
     try:
         executor = submitit.AutoExecutor(folder=grid.root / FOLDER / "%j", cluster=cluster)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from diffreid_lightning.deployment.trained_network import TrainedNetwork
-from diffreid_lightning.errors import RunError, UserError, translate_disk_errors
+from diffreid_lightning.errors import RunError, UserError, needs_extra, translate_disk_errors
 from diffreid_lightning.storage.atomic import replace_file
 
 _NEEDED = ("onnx", "onnxruntime", "onnxscript")
@@ -49,15 +49,8 @@ def export_onnx(network: TrainedNetwork, out: Path) -> ExportedNetwork:
     """
     if out.suffix != ".onnx":
         raise UserError(f"{out} does not name an ONNX file.", remedy="end it in .onnx")
-    try:
+    with needs_extra("onnx", "ONNX files cannot be written here.", f"the packages {', '.join(_NEEDED)}"):
         onnx, onnxruntime, _ = map(importlib.import_module, _NEEDED)
-    except ImportError as error:
-        raise UserError(
-            "ONNX files cannot be written here.",
-            looked_for=f"the packages {', '.join(_NEEDED)}",
-            found=str(error),
-            remedy="pip install 'diffreid_lightning[onnx]'",
-        ) from error
     model, example = _trace(network.cpu()), out.with_name(f"{out.stem}_example.py")
     record = {name: value if isinstance(value, str) else json.dumps(value) for name, value in network.record.items()}
     onnx.helper.set_model_props(model, {**_STATED, **record})

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffreid_lightning.errors import UserError, first_line
+from diffreid_lightning.errors import UserError, first_line, needs_extra
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.storage import locks
 from diffreid_lightning.storage.atomic import replace_file
@@ -221,14 +221,8 @@ def import_optuna() -> Any:
     Raises:
         UserError: it is not installed.
     """
-    try:
+    with needs_extra("sweep", "A sweep without an account needs Optuna."):
         import optuna
-    except ImportError as error:
-        raise UserError(
-            "A sweep without an account needs Optuna.",
-            found=str(error),
-            remedy="pip install 'diffreid_lightning[sweep]'",
-        ) from error
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     return optuna

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from diffreid_lightning.benchmark.paired_differences import Interval, interval, paired_difference
+from diffreid_lightning.benchmark.paired_differences import Interval, interval, paired_values
 from experiments.instruments.report import table
 
 Results = Mapping[str, Mapping[int, Mapping[str, Any]]]
@@ -87,9 +87,12 @@ def _mean(values: Mapping[int, float], column: Column) -> str:
 def _difference(
     row: Mapping[int, Mapping[str, Any]], other: Mapping[int, Mapping[str, Any]], column: Column
 ) -> Interval | None:
-    found = paired_difference(values_of(row, column.name), values_of(other, column.name))
-    return None if found is None else found.scaled(column.factor)
+    pairs = paired_values(values_of(row, column.name), values_of(other, column.name))
+    return interval([column.factor * value for value in pairs]) if pairs else None
 
 
 def _text(found: Interval | None, column: Column) -> str:
-    return "-" if found is None else found.text(column.digits, sign=True)
+    if found is None:
+        return "-"
+    half = "" if found.half is None else f" ± {found.half:.{column.digits}f}"
+    return f"{found.mean:+.{column.digits}f}{half}"

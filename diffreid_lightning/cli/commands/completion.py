@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from diffreid_lightning.cli.commands.parser import CommandParser
-from diffreid_lightning.errors import UserError
+from diffreid_lightning.errors import needs_extra
 
 #: the name that is completed: an alias of ``python -m diffreid_lightning``
 ALIAS = "diffreid"
@@ -25,11 +25,8 @@ def completion_command(words: Sequence[str]) -> int:
     parser = CommandParser(_USAGE, __doc__)
     parser.add_argument("shell", choices=_SHELLS, help=f"the shell, in which {ALIAS} is an alias of the command")
     shell = parser.parse_args(list(words)).shell
-    try:
+    with needs_extra("completion", "Shell completion is written by shtab."):
         import shtab
-    except ImportError as error:
-        remedy = "pip install 'diffreid_lightning[completion]'"
-        raise UserError("Shell completion is written by shtab.", found=str(error), remedy=remedy) from error
     print(shtab.complete(_whole_parser(), shell=shell))
     return 0
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from diffreid_lightning.benchmark.paired_differences import interval, paired_difference
+from diffreid_lightning.benchmark.paired_differences import interval
 from experiments.instruments.seed_tables import Column, differences_table, means_table
 
 COLUMN = Column("shares, %", "share", 100)
@@ -21,12 +21,6 @@ def test_the_interval_is_students():
     low, high = stats.t.interval(0.95, 6, loc=values.mean(), scale=stats.sem(values))
     assert (found.mean - found.half, found.mean + found.half) == pytest.approx((low, high))
     assert interval([3.0]).half is None
-
-
-def test_differences_pair_the_seeds_that_both_have():
-    found = paired_difference({0: 1.0, 1: 5.0, 3: 9.0}, {1: 2.0, 3: 4.0, 4: 7.0})
-    assert (found.mean, found.count) == (4.0, 2)
-    assert paired_difference({0: 1.0}, {1: 1.0}) is None
 
 
 def test_tables_leave_out_what_was_not_measured():
