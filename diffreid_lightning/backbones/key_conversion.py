@@ -56,7 +56,7 @@ def select_global_branch(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) 
     step, size = _patch_grid(kept, checkpoint.source)
     config = checkpoint.config
     width = _WIDTHS.get(kept["pos_embed"].shape[2]) if size else None
-    if step == OverlappingPatchEmbed.step and size and width:
+    if step == OverlappingPatchEmbed.stride and size and width:
         config = TimmConfig(f"vit_{width}_patch16_stride12_224", {"input_size": (3, *size)})
     return replace(checkpoint, tensors=kept, dropped_head=tuple(dropped), image_size=size, config=config)
 
@@ -71,11 +71,11 @@ def _patch_grid(tensors: Mapping[str, Tensor], source: str) -> tuple[int | None,
         for height, width in _VIT_SIZES:
             if ((height - patch) // step + 1) * ((width - patch) // step + 1) != count:
                 continue
-            if step in (patch, OverlappingPatchEmbed.step):
+            if step in (patch, OverlappingPatchEmbed.stride):
                 return step, (height, width)
             raise UserError(
                 f"The weights at {source} are of a ViT with overlapping patches, which cannot be built here.",
-                looked_for=f"a patch every {patch} pixels, or every {OverlappingPatchEmbed.step}",
+                looked_for=f"a patch every {patch} pixels, or every {OverlappingPatchEmbed.stride}",
                 found=f"{count} positions: a patch every {step} pixels of {height}x{width}",
                 remedy="use the project's weights with STRIDE_SIZE [16, 16] or [12, 12], or another project's",
             )
