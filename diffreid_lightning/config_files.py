@@ -79,8 +79,15 @@ def load_config(path: Path) -> dict[str, Any]:
             remedy="start from the default: python -m diffreid_lightning fit --print_config > my.yaml",
         )
     # A section whose lines are all commented out is no order to forget the layers below it.
-    settings = former_names.current(loaded)
-    return {str(key): value for key, value in settings.items() if value is not None or key not in _SECTIONS}
+    settings = former_names.current(_with_text_keys(loaded))
+    return {key: value for key, value in settings.items() if value is not None or key not in _SECTIONS}
+
+
+def _with_text_keys(node: Any) -> Any:
+    """Make all keys texts: YAML reads ``2024:`` as a number."""
+    if isinstance(node, Mapping):
+        return {str(key): _with_text_keys(value) for key, value in node.items()}
+    return [_with_text_keys(value) for value in node] if isinstance(node, list) else node
 
 
 def default_config(command: str) -> Path:

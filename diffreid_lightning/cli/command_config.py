@@ -17,6 +17,7 @@ from diffreid_lightning.cli import (
     start_checkpoint,
     value_errors,
 )
+from diffreid_lightning.cli.config_classes import read_word
 from diffreid_lightning.cli.lightning_parser import TOP_LEVEL, has_setting
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.paths import user_path
@@ -77,7 +78,8 @@ def _raise(error: UserError | None) -> None:
 
 def _config_of_checkpoint(subcommand: str, settings: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the config of the run whose checkpoint is evaluated, which takes the default's place, or None."""
-    if subcommand == "fit" or not isinstance(settings.get("ckpt_path"), str):
+    asked = settings.get("ckpt_path")
+    if subcommand == "fit" or not isinstance(asked, str) or read_word(asked) is None:
         return None
     _raise(config_errors.explain_sections(settings))
     settings = references.resolve_references(settings, linked_settings.LINKS)

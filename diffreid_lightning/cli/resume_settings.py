@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from diffreid_lightning.backbones.timm_model import LOCAL_SCHEME
 from diffreid_lightning.config_files import Change
 from diffreid_lightning.errors import UserError, shorten
 
@@ -33,6 +35,8 @@ def refuse_start_changes(changes: Iterable[Change], names: Sequence[str], *, eva
             key = f"model.init_args.{name}"
             if not f"{change.key}.".startswith(f"{key}.") or (evaluating and not change.now):
                 continue
+            if _is_one_place(change.before, change.now):
+                continue
             flag = change.key.replace(".init_args", "")
             raise UserError(
                 f"model.{name} applies only at the start of a training; the checkpoint holds the trained weights.",
@@ -41,6 +45,12 @@ def refuse_start_changes(changes: Iterable[Change], names: Sequence[str], *, eva
                 remedy=f"give --{flag} as the run was begun (its config.yaml)"
                 + ("" if evaluating else ", or leave --ckpt_path out to start a new run"),
             )
+
+
+def _is_one_place(before: Any, now: Any) -> bool:
+    """Return true if two values are one path that is spelled in two ways, as from two working directories."""
+    paths = [each.removeprefix(LOCAL_SCHEME) for each in (before, now) if isinstance(each, str)]
+    return len(paths) == 2 and all(os.sep in path for path in paths) and len({*map(os.path.realpath, paths)}) == 1
 
 
 def refuse_another_root(changes: Iterable[Change], run: Path) -> None:

@@ -21,6 +21,7 @@ from diffreid_lightning.cli.run_folder import (
 )
 from diffreid_lightning.errors import UserError, did_you_mean
 from diffreid_lightning.paths import user_path
+from diffreid_lightning.run_summary import FILE as SUMMARY
 from diffreid_lightning.storage.json_notes import DamagedFile, read_json
 
 _MOST_SHOWN = 6
@@ -99,7 +100,8 @@ def where_to_start(name: str | None, root: Path, config: str) -> tuple[Path | No
     if name == "last":
         free = [run for run in find_fits(root) if not is_taken(run)]
         if _newest_with("last", free) is None:
-            return None, next((run for run in reversed(free) if (run / IDENTITY_FILE).is_file()), None)
+            begun = (run for run in reversed(free) if (run / IDENTITY_FILE).is_file())
+            return None, next((run for run in begun if not (run / SUMMARY).is_file()), None)
     checkpoint = resolve_checkpoint(name, root, to_go_on=True)
     return checkpoint, None if checkpoint is None else run_of_checkpoint(checkpoint)
 

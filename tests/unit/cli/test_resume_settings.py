@@ -25,6 +25,16 @@ Command = Callable[..., int]
 CYCLE = ("--model.scheduler=torch.optim.lr_scheduler.OneCycleLR", "--model.scheduler.max_lr=0.01")
 
 
+def test_a_path_may_be_spelled_in_another_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    before, now = "runs/x/backbone", f"local-dir:{tmp_path / 'runs/x/backbone'}"
+    refuse_start_changes([Change("model.init_args.init_from", before, now)], ["init_from"], evaluating=False)
+    for other in ("runs/y/backbone", "timm", None):
+        with pytest.raises(UserError, match="applies only at the start"):
+            change = Change("model.init_args.init_from", before, other)
+            refuse_start_changes([change], ["init_from"], evaluating=False)
+
+
 @pytest.fixture
 def said(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
     """What Lightning's loggers say; they do not reach the root logger, where pytest listens."""

@@ -50,6 +50,9 @@ def test_last_where_no_run_has_one_starts_again_in_the_newest_stopped_run(tmp_pa
     assert start_checkpoint.where_to_start("last", tmp_path, "") == (None, None)
     stopped = [finished(tmp_path, checkpoint=None).path for _ in range(2)]
     assert start_checkpoint.where_to_start("last", tmp_path, "") == (None, stopped[1])
+    (stopped[1] / "summary.json").touch()
+    assert start_checkpoint.where_to_start("last", tmp_path, "") == (None, stopped[0]), "one that is complete stays"
+    (stopped[1] / "summary.json").unlink()
     (stopped[0] / "checkpoints").mkdir()
     with zipfile.ZipFile(stopped[0] / "checkpoints/last.ckpt", "w") as archive:
         archive.writestr("data.pkl", b"")
