@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+import importlib.util
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +20,8 @@ class _Parsed(NamedTuple):
     """Content of a Python file."""
 
     names: dict[str, str]  #: module by name, of the names imported from the package at the top of the file
-    imports: frozenset[str]  #: dotted names imported anywhere; they may be modules or names in them
+    imports: frozenset[str]  #: dotted names imported from the package anywhere; modules, or names in them
+    everything: frozenset[str]  #: dotted names imported from anywhere
     digest: str  #: hash of the code without comments and docstrings
 
 
@@ -44,6 +47,50 @@ def code_hash(names: Iterable[str], modules: Iterable[str]) -> str:
             seen[module] = parsed.digest
             queue += [*parsed.imports, *_parent_packages(module)]
     return hashlib.sha256(repr(sorted(seen.items())).encode()).hexdigest()
+
+
+def own_code(names: Iterable[str]) -> dict[str, str]:
+    """Hash the user's own modules that classes are named in, with all of the user's that these import.
+
+    Args:
+        names: words of a configuration; import paths (``my_module.MyClass``) count.
+
+    Returns:
+        Hash by dotted name; installed packages and this one are not among them.
+    """
+    found: dict[str, str] = {}
+    seen: set[str] = set()
+    queue = [name for name in names if "." in name and name.replace(".", "_").isidentifier()]
+    while queue:
+        name = queue.pop()
+        for module in (name, *_parent_packages(name)):
+            if module in seen:
+                continue
+            seen.add(module)
+            file = _own_file(module)
+            if file is not None:
+                status = file.stat()
+                parsed = _parse(file, status.st_mtime_ns, status.st_size)
+                found[module] = parsed.digest
+                queue += parsed.everything
+    return found
+
+
+def _own_file(module: str) -> Path | None:
+    """Return the file of a module that is neither installed nor of this package, without importing anything."""
+    top, _, rest = module.partition(".")
+    if top == _PACKAGE or top in sys.stdlib_module_names:
+        return None
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    if spec is None or spec.origin is None or {"site-packages", "dist-packages"} & set(Path(spec.origin).parts):
+        return None
+    origin = Path(spec.origin)
+    path = origin if not rest else origin.parent.joinpath(*rest.split("."))
+    candidates = (path,) if not rest else (path.with_suffix(".py"), path / "__init__.py")
+    return next((file for file in candidates if file.suffix == ".py" and file.is_file()), None)
 
 
 def _parent_packages(module: str) -> Iterator[str]:
@@ -85,7 +132,7 @@ def _parse(file: Path, modified: int, size: int) -> _Parsed:
         for alias in node.names
     }
     ours = frozenset(name for name in imports if name.partition(".")[0] == _PACKAGE)
-    return _Parsed(names, ours, hashlib.sha256(ast.dump(tree).encode()).hexdigest())
+    return _Parsed(names, ours, frozenset(imports), hashlib.sha256(ast.dump(tree).encode()).hexdigest())
 
 
 def _is_text(value: ast.expr) -> bool:

@@ -1,10 +1,10 @@
 """Hash the inputs and outputs of a stage, to decide if it must run again.
 
-A stage's key covers its command, its configs and the vocabularies they name, the chain's variables it reads, the code
-of the classes its configs name with all that they import (without docstrings and comments), the datasets and diffusion
-models it reads and the outputs of the stages it reads. Of a dataset's
-images it holds sizes and times, or an archive's checksums, for reading them all would take too long; of the rest, the
-content. It holds no absolute paths of the machine.
+A stage's key covers its command, its configs, the vocabularies, files and folders of weights that they name by path,
+the chain's variables it reads, the code of the classes its configs name, the user's own too, with all that they import
+(without docstrings and comments), the datasets and diffusion models it reads and the outputs of the stages it reads.
+Of a dataset's images it holds sizes and times, or an archive's checksums, for reading them all would take too long; of
+the rest, the content. It holds no absolute paths of the machine, but for files that are named by them.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from diffreid_lightning.storage.json_notes import DamagedFile, read_json, write_
 
 RECORDS = ".stages"
 _COMMAND_MODULES = {"select": ("diffreid_lightning.cli.commands.select",)}
+_LARGE = 64 << 20  # bytes that take too long to read at each start
 _LIGHTNING_MODULES = ("diffreid_lightning.cli.lightning_cli",)
 
 
@@ -101,6 +102,7 @@ def stage_key(chain: Chain, stage: Stage, outputs: Mapping[str, str]) -> str:
         "vocabularies": vocabulary_hashes([*configs, variables], stage.words),
         "variables": {name: _content_of(value) for name, value in variables.items()},
         "code": code_hash(stage.words, configs),
+        "files": named_files(chain.root, stage.words, configs),
         "data": {name: dataset_hash(chain.variables[name]) for name in stage.data},
         "models": {name: model_hash(chain.variables[name]) for name in stage.models},
         "reads": {name: outputs[name] for name in stage.reads},
@@ -135,7 +137,50 @@ def forget_hashes() -> None:
 def code_hash(words: Sequence[str], configs: Sequence[Mapping[str, Any]]) -> str:
     """Hash the code that a command runs: its own, and that of the classes its words and configs name."""
     named = [*texts(configs), *re.split(r"[^\w.]+", " ".join(words))]
-    return code_closure.code_hash(named, _COMMAND_MODULES.get(words[0], _LIGHTNING_MODULES))
+    own = code_closure.own_code(named)
+    packaged = code_closure.code_hash(named, _COMMAND_MODULES.get(words[0], _LIGHTNING_MODULES))
+    return _hash_json([packaged, own]) if own else packaged
+
+
+def named_files(root: Path | None, words: Sequence[str], configs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Hash the files and folders of weights that a command's words and configs name by path.
+
+    Args:
+        root: outputs of other commands lie there, and are left out.
+        words: the command.
+        configs: its configs.
+
+    Returns:
+        Hash by path as it is written; of files of more than 64 MiB, size and time.
+    """
+    _, rest = split_config_flags(words)
+    values = {word.partition("=")[2] if word.startswith("--") else word for word in rest[1:]}
+    found = {}
+    for text in sorted({*values, *texts(configs)}):
+        files = _files_at(text, root)
+        if files:
+            found[text] = _hash_json([[file.name, _content_or_time(file)] for file in sorted(files)])
+    return found
+
+
+def _files_at(text: str, root: Path | None) -> list[Path]:
+    if not text or "${" in text:
+        return []
+    try:
+        path = user_path(text.removeprefix("local-dir:"))
+    except UserError:  # no path
+        return []
+    if root is not None and path.resolve().is_relative_to(root.resolve()):
+        return []
+    if path.is_file():
+        return [path]
+    weights = list(path.glob("*.safetensors")) if path.is_dir() else []
+    return [*weights, *path.glob("*.json")] if weights else []
+
+
+def _content_or_time(file: Path) -> str:
+    status = file.stat()
+    return file_hash(file) if status.st_size <= _LARGE else f"{status.st_size} {status.st_mtime_ns}"
 
 
 def vocabulary_hashes(settings: Iterable[Mapping[str, Any]], words: Sequence[str]) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any
 from diffreid_lightning.config_files import find_config, load_config, merge_layers, split_config_flags
 from diffreid_lightning.errors import UserError, did_you_mean, nearest
 from diffreid_lightning.paths import user_path
-from diffreid_lightning.pipeline.config_sections import mapping_at, names_at, refuse_unknown_keys, split_words
+from diffreid_lightning.pipeline.config_sections import mapping_at, names_at, refuse_unknown_keys, split_words, text_at
 
 #: Variables reach the stages' configs through the environment: ``${oc.env:DIFFREID_ROOT,runs/tour}``.
 PREFIX = "DIFFREID_"
@@ -54,7 +54,10 @@ class Stage:
     @property
     def available(self) -> bool:
         """Return true if the optional package it needs is installed."""
-        return self.needs_package is None or importlib.util.find_spec(self.needs_package) is not None
+        try:
+            return self.needs_package is None or importlib.util.find_spec(self.needs_package) is not None
+        except ModuleNotFoundError:  # of the package around it
+            return False
 
     @property
     def run_folder(self) -> str:
@@ -121,13 +124,16 @@ class Chain:
         return self.stages[begin : end + 1]
 
 
-def read_chain(names: Sequence[str], overrides: Mapping[str, str]) -> Chain:
+def read_chain(
+    names: Sequence[str], overrides: Mapping[str, str], environment: Mapping[str, str] = os.environ
+) -> Chain:
     """Read a chain from YAML files laid over each other.
 
     Args:
         names: paths, or names of packaged configs such as ``chains/tour``.
         overrides: variables given on the command line, by name. Others may stand in the environment, under their
             prefixed names, as the stages' commands read them by hand.
+        environment: that the chain is run in.
 
     Raises:
         UserError: a file cannot be read, or says something that a chain does not have.
@@ -147,12 +153,13 @@ def read_chain(names: Sequence[str], overrides: Mapping[str, str]) -> Chain:
                 found=f"{', '.join(sorted(variables))} ({where})",
                 remedy=f"did you mean --{guess}?" if guess else "add it under 'variables:' in a --config of your own",
             )
-    environment = {name: os.environ.get(PREFIX + name.upper()) for name in variables}
-    variables.update({name: value for name, value in environment.items() if value})
+    variables.update({name: value for name in variables if (value := environment.get(PREFIX + name.upper()))})
     variables.update(overrides)
-    if "root" not in variables:
+    if not variables.get("root"):
         raise UserError(
-            f"The chain of {where} has no variable 'root'.", remedy="say where it works: variables: {root: DIR}"
+            f"The chain of {where} has no root.",
+            found="an empty --root" if "root" in overrides else "no variable 'root', or an empty one",
+            remedy="say where it works: --root DIR, or variables: {root: DIR}",
         )
     declared = [_stage(str(name), command, where) for name, command in commands.items() if command]
     stages = tuple(_with_edges(stage, declared) for stage in declared)
@@ -180,7 +187,7 @@ def _stage(name: str, given: Any, where: str) -> Stage:
     if not words:
         raise UserError(f"The command of {where} is empty.", looked_for="run: COMMAND --config CONFIG")
     lists = {key: names_at(given, key, where) for key in ("reads", "data", "models", "makes")}
-    return Stage(name=name, words=words, **lists, needs_package=given.get("needs_package"))
+    return Stage(name=name, words=words, **lists, needs_package=text_at(given, "needs_package", where))
 
 
 def _with_edges(stage: Stage, stages: Sequence[Stage]) -> Stage:

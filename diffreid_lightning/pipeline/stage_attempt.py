@@ -16,6 +16,10 @@ from diffreid_lightning.pipeline.fingerprints import RECORDS, Record, begun_file
 from diffreid_lightning.pipeline.graph import Chain, Stage
 from diffreid_lightning.pipeline.job_process import describe_ending
 from diffreid_lightning.pipeline.stage_process import last_words
+from diffreid_lightning.storage.atomic import describe_existing
+
+#: one of these is in the folder of every stage that has begun
+_OF_STAGES = ("fit-*", "predict-*", "test-*", "validate-*", "metadata.parquet", "stage.json", "diff_person", ".*")
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,8 @@ class Attempt:
         earlier = 0.0
         if begun is not None and begun.key == key and can_go_on(chain, stage):
             earlier = _seconds_of_interrupted(chain, stage, begun)
-        elif (chain.root / stage.name).exists():
+        elif (folder := chain.root / stage.name).exists():
+            _refuse_foreign(folder, is_recorded=begun is not None or record_file(chain.root, stage.name).exists())
             console.print(f"what was made here before is kept: {aside.put(stage.name)}", soft_wrap=True)
         record_file(chain.root, stage.name).unlink(missing_ok=True)
         Record(key, "", earlier, ancestors).write(begun_file(chain.root, stage.name))
@@ -109,6 +114,17 @@ class Attempt:
             found=f"{last_words(self.log)}\n  (log: {self.log})",
             remedy=f"mend it and run the chain again: it goes on here. This stage alone:\n"
             f"    {variables(self.chain)} python -m diffreid_lightning {shlex.join(self.words())}",
+        )
+
+
+def _refuse_foreign(folder: Path, is_recorded: bool) -> None:
+    """Refuse to move a folder of somebody else's, such as a dataset in a root that is no chain's."""
+    if not is_recorded and any(folder.iterdir()) and not any(any(folder.glob(pattern)) for pattern in _OF_STAGES):
+        raise UserError(
+            f"{folder} is in the place of a stage's output, and no stage has made it.",
+            looked_for=f"no such folder, or one with {', '.join(_OF_STAGES)}",
+            found=describe_existing(folder),
+            remedy="give another --root, or move that folder yourself",
         )
 
 

@@ -108,8 +108,8 @@ def _options(words: Sequence[str]) -> tuple[list[str], dict[str, str], set[str]]
     queue = list(words)
     while queue:
         word = queue.pop(0)
-        if word in _SWITCHES:
-            switches.add(word)
+        if word.replace("_", "-") in _SWITCHES:
+            switches.add(word.replace("_", "-"))
             continue
         flag, equals, value = word.partition("=")
         if not flag.startswith("--"):

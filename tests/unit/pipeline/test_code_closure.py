@@ -54,6 +54,32 @@ def test_code_counts_for_what_imports_it(changed: Callable[[str, str, str], set[
     assert not changed("filtering/scores.py", "import torch\n", "import torch\nMORE = 1\n")
 
 
+def test_the_users_own_code_counts_with_what_it_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "mine_parts").mkdir()
+    for name, text in {
+        "mine_model.py": "import torch\nfrom mine_parts.neck import Neck\n",
+        "mine_parts/__init__.py": "",
+        "mine_parts/neck.py": "class Neck: ...\n",
+        "mine_parts/other.py": "",
+    }.items():
+        (tmp_path / name).write_text(text)
+    names = [
+        "mine_model.Model",
+        "torch.optim.Adam",
+        "diffreid_lightning.reid.base.ReIDModule",
+        "0.5",
+        "a b.c",
+        "os.path",
+    ]
+    found = code_closure.own_code(names)
+    assert set(found) == {"mine_model", "mine_parts", "mine_parts.neck"}
+    (tmp_path / "mine_parts/other.py").write_text("more = 1\n")
+    assert code_closure.own_code(names) == found
+    (tmp_path / "mine_parts/neck.py").write_text("class Neck:\n    width = 2\n")
+    assert code_closure.own_code(names) != found
+
+
 def test_docstrings_and_comments_do_not_count(changed: Callable[[str, str, str], set[str]]) -> None:
     assert not changed("errors.py", '"""', '"""Further words. ')
     assert not changed("reid/supervised.py", "import Tensor\n", "import Tensor  # of course\n")

@@ -446,6 +446,7 @@ def test_mistakes_are_answered(work: Work, capsys: pytest.CaptureFixture[str], w
         ("table:", "tabel:", "'table'"),
         ("makes: [folder]", "make: [folder]", "'makes'"),
         ("root: ROOT, ", "", "'root'"),
+        ("root: ROOT, ", "root: '', ", "--root DIR"),
         ("makes: [folder]", "makes: folder", "makes: [NAME, ...]"),
         ("run: predict --config two.yaml", 'run: "predict --config \'two.yaml"', "close its quotes"),
         ("run: predict --config two.yaml", "run: ''", "empty"),
@@ -588,6 +589,42 @@ def test_a_file_that_a_variable_names_counts_by_its_content(work: Work, tmp_path
     moved.write_text("2.jpg\n", encoding="utf-8")
     assert pipeline() == 0
     assert work.names == ["second", "third"]
+
+
+@pytest.mark.parametrize("where", ["config", "word"])
+@pytest.mark.parametrize("name", ["model.yaml", "weights/model.safetensors"])
+def test_a_file_or_a_folder_of_weights_that_is_named_by_path_counts(
+    work: Work, tmp_path: Path, where: str, name: str
+) -> None:
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("a: 1\n", encoding="utf-8")
+    path = file if name == "model.yaml" else f"local-dir:{file.parent}"
+    if where == "config":
+        (tmp_path / "two.yaml").write_text(f"model: {{init_args: {{init_from: '{path}'}}}}\n", encoding="utf-8")
+    else:
+        chain = (tmp_path / "chain.yaml").read_text(encoding="utf-8")
+        chain = chain.replace("--config two.yaml", f"--config two.yaml --model.init_from {path}")
+        (tmp_path / "chain.yaml").write_text(chain, encoding="utf-8")
+    assert pipeline() == 0 and work.names == ["first", "second", "third"]
+    assert pipeline() == 0 and work.names == []
+    file.write_text("a: 2\n", encoding="utf-8")
+    assert pipeline() == 0 and work.names == ["second", "third"], "both name it"
+
+
+def test_a_folder_that_no_stage_has_made_is_not_moved(work: Work, capsys: pytest.CaptureFixture[str]) -> None:
+    (work.root / "first").mkdir(parents=True)
+    (work.root / "first" / "precious.txt").touch()
+    assert pipeline() == 2
+    assert "no stage has made it" in capsys.readouterr().err and (work.root / "first" / "precious.txt").is_file()
+    (work.root / "first" / "precious.txt").unlink()
+    assert pipeline() == 0
+
+
+@pytest.mark.parametrize("name", ["nothing_of_this.name.at_all", "nothing_of_this_name"])
+def test_a_stage_whose_package_is_missing_is_left_out(name: str) -> None:
+    assert not Stage("x", ("fit",), needs_package=name).available
+    assert Stage("x", ("fit",), needs_package="json.decoder").available
 
 
 @pytest.mark.parametrize("where", ["config", "word", "joined", "variable"])
