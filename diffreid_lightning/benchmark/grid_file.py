@@ -22,7 +22,7 @@ from diffreid_lightning.benchmark.grid_entries import (
     name_of,
 )
 from diffreid_lightning.config_files import find_config, load_config, merge_layers
-from diffreid_lightning.errors import UserError, check_range, check_seed, did_you_mean
+from diffreid_lightning.errors import UserError, check_range, check_seed, did_you_mean, nearest
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.pipeline.config_sections import mapping_at, names_at, refuse_unknown_keys, split_words, text_at
 
@@ -302,6 +302,13 @@ def _check(grid: Grid, where: str) -> None:
         if initialization.against is not None:
             where_named = f"'against' of {initialization.label!r} in {where}"
             _refuse_unknown_label(initialization.against, grid.initializations, where_named)
+        for name in initialization.made_from:  # other names are of data outside the grid
+            if name not in grid.datasets and (guess := nearest(name, grid.datasets, cutoff=0.8)) is not None:
+                raise UserError(
+                    f"'made_from' of {initialization.label!r} in {where} names no dataset of the grid.",
+                    found=repr(name),
+                    remedy=f"did you mean {guess!r}? If it is another dataset, give it a name that is less alike",
+                )
         for label in initialization.settings:
             _refuse_unknown_label(label, grid.settings, f"the settings of {initialization.label!r} in {where}")
     for setting in grid.settings.values():

@@ -16,14 +16,14 @@ from diffreid_lightning.pipeline.job_process import (
     GLANCE,
     JobProcess,
     can_fork,
+    choose_device,
     describe_ending,
     end_processes,
     environment_of,
-    least_used,
     start_process,
     visible_devices,
 )
-from diffreid_lightning.pipeline.stage_process import last_words
+from diffreid_lightning.pipeline.stage_process import heard_by_children, last_words
 from diffreid_lightning.storage.locks import FileLock
 
 _WAIT = 1.0  # seconds between two looks at jobs that other processes are at work on
@@ -78,7 +78,7 @@ class JobRunner:
         self.trial = trial
         self.failures: dict[str, Failure] = {}
         self._forked = can_fork()
-        self._devices = visible_devices() if parallel > 1 else []
+        self._devices = visible_devices()
         self._running: list[_Running] = []
         self._durations: list[float] = []
         self._left = 0
@@ -101,8 +101,9 @@ class JobRunner:
                 began = self._start_ready(waiting)
                 if not ended and not began:
                     time.sleep(GLANCE if self._running else _WAIT)
-        finally:
-            self._end_all()
+        except BaseException as error:
+            self._end_all(told=isinstance(error, KeyboardInterrupt) and heard_by_children(error))
+            raise
         return list(self.failures.values())
 
     def _start_ready(self, waiting: list[Job]) -> bool:
@@ -136,9 +137,9 @@ class JobRunner:
             lock.release()
             self._left -= 1
             return True
-        device = least_used(self._devices, [each.device for each in self._running])
         log = self.place.log(job)
         words = command_of(job, self.place, resume=True)
+        device = choose_device(words, self._devices, [each.device for each in self._running])
         process = start_process(words, self._environment(job, device), log, lock, forked=self._forked)
         self._running.append(_Running(job, process, record, lock, device))
         self._say(f"{job.name}: started (log: {log})")
@@ -165,7 +166,8 @@ class JobRunner:
             each.lock.release()
             if code:
                 log = self.place.log(each.job)
-                self._fail(Failure(each.job.name, why, log, shell_command(each.job, self.place)))
+                # As it is run here: a fit of its own would write a second run, whose results nobody reads.
+                self._fail(Failure(each.job.name, why, log, shell_command(each.job, self.place, resume=True)))
             else:
                 self._durations.append(seconds)
                 self._left -= 1
@@ -192,9 +194,9 @@ class JobRunner:
         self._left -= 1
         self._say(f"{failure.name}: {failure.why}")
 
-    def _end_all(self) -> None:
+    def _end_all(self, told: bool) -> None:
         """End the running commands; after a second signal they end with this process."""
-        end_processes([each.process for each in self._running])
+        end_processes([each.process for each in self._running], told)
         for each in self._running:
             each.lock.release()
 
@@ -220,9 +222,9 @@ def command_of(job: Job, place: Workplace, *, resume: bool) -> list[str]:
     return words
 
 
-def shell_command(job: Job, place: Workplace) -> str:
-    """Return a job's command as a line of a shell."""
-    return f"python -m diffreid_lightning {shlex.join(command_of(job, place, resume=False))}"
+def shell_command(job: Job, place: Workplace, *, resume: bool = False) -> str:
+    """Return a job's command as a line of a shell; see :func:`command_of`."""
+    return f"python -m diffreid_lightning {shlex.join(command_of(job, place, resume=resume))}"
 
 
 def print_failures(failures: list[Failure], say: Callable[[str], None]) -> None:

@@ -15,7 +15,7 @@ from diffreid_lightning.benchmark.grid_entries import Split
 from diffreid_lightning.config_files import leaves, load_layers, merge_layers, split_config_flags
 from diffreid_lightning.errors import UserError, did_you_mean, shorten
 from diffreid_lightning.paths import user_path
-from diffreid_lightning.pipeline.fingerprints import vocabulary_hashes
+from diffreid_lightning.pipeline.fingerprints import named_files, vocabulary_hashes
 from diffreid_lightning.pipeline.graph import read_chain
 from diffreid_lightning.storage.yaml_files import parse_yaml
 
@@ -129,6 +129,8 @@ def key_of(words: Sequence[str], list_file: str | None) -> str:
     configs = configs_of(words[0], tuple(names))
     listed = None if list_file is None else _list_hash(list_file)
     made_of = [list(words), configs, vocabulary_hashes([*configs], words), listed]
+    files = named_files(None, words, configs)
+    made_of += [files] if files else []  # without any, the key is that of earlier versions
     return hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()[:_KEY_LENGTH]
 
 
@@ -141,7 +143,7 @@ def configs_of(command: str, names: tuple[str, ...]) -> list[dict[str, Any]]:
     """
     if command != "pipeline":
         return load_layers(command, names)
-    chain = read_chain(names, {})
+    chain = read_chain(names, {}, {})  # a job does not see the variables of this environment
     stages = {stage.name: [list(stage.words), stage.settings()] for stage in chain.stages}
     return [{"stages": stages, "variables": dict(chain.variables)}]
 

@@ -53,7 +53,7 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
         confidence: how often such an interval holds the mean of the distribution, above 0 and below 1.
     """
     mean = float(np.mean(values))
-    if len(values) < 2:
+    if len(values) < 2 or len(set(values)) == 1:  # repeats of one measurement say nothing of others
         return Interval(mean, None, len(values))
     half = student.ppf(0.5 + confidence / 2, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
     return Interval(mean, float(half), len(values))
@@ -73,13 +73,13 @@ def paired_p_value(differences: Sequence[float]) -> float | None:
     """Return the two-sided p-value of the paired t-test that the mean difference is 0; None for fewer than two.
 
     Args:
-        differences: one per pair. Where they are all the same, 1 if that is 0, else 0.
+        differences: one per pair. Without any spread they are repeats of one measurement, and there is no p-value.
     """
     if len(differences) < 2:
         return None
     mean, deviation = float(np.mean(differences)), float(np.std(differences, ddof=1))
     if deviation == 0:
-        return float(mean == 0)
+        return None
     return float(2 * student.sf(abs(mean) / (deviation / math.sqrt(len(differences))), len(differences) - 1))
 
 

@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from diffreid_lightning.benchmark import table_forms
@@ -26,10 +27,10 @@ def print_comparison(grid: Grid, comparison: Comparison, console: Console) -> No
     begun = {setting for (_, (setting, _)), entry in comparison.entries.items() if entry.count("done", "failed")}
     for setting in filter(begun.__contains__, settings):
         columns = [column for column in comparison.columns if column[0] == setting]
-        table = Table(title=setting, title_justify="left", show_lines=True)
+        table = Table(title=escape(setting), title_justify="left", show_lines=True)
         table.add_column("initialization")
         for _, dataset in columns:
-            table.add_column(dataset, no_wrap=True)
+            table.add_column(escape(dataset), no_wrap=True)
         for row in comparison.rows:
             entries = [entry for column, entry in comparison.row_entries(row).items() if column in columns]
             if entries:
@@ -37,13 +38,12 @@ def print_comparison(grid: Grid, comparison: Comparison, console: Console) -> No
                 before = "" if start == table_forms.NOTHING else f"pre-trained on {start}, "
                 described = f"\n{before}{steps} steps, {selection}, cameras: {cameras}, {seeds} seeds"
                 described *= any(entry.count("done") for entry in entries)
-                table.add_row(
-                    row.title + described, *(_lines(comparison.entries.get((row, column))) for column in columns)
-                )
+                texts = (_lines(comparison.entries.get((row, column))) for column in columns)
+                table.add_row(escape(row.title) + described, *texts)
         for each in grid.published:
             if any(column in each.numbers for column in columns):
                 numbers = (table_forms.published_text(each, column) for column in columns)
-                table.add_row(f"{each.label} (published)", *numbers)
+                table.add_row(escape(f"{each.label} (published)"), *numbers)
         console.print(table)
     if begun < settings.keys():
         left = "; ".join(setting for setting in settings if setting not in begun)

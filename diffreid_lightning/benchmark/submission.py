@@ -102,7 +102,7 @@ def write_sweep(grid: Grid, configs: Sequence[str], jobs: Mapping[str, Job], fil
         "name": grid.group,
         "project": default_project(),
         "method": "grid",
-        "metric": {"name": "test/mAP", "goal": "maximize"},
+        "metric": {"name": f"{grid.evaluate}/mAP", "goal": "maximize"},
         "command": ["${env}", "${interpreter}", *command_for(configs, grid.root), "${args}"],
         "parameters": {"only": {"values": [job.name for job in jobs.values() if job.cell is not None]}},
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +21,11 @@ from diffreid_lightning.storage.locks import FileLock
 GLANCE = 0.05  #: seconds between two looks at running commands
 _GRACE = 15.0  # seconds that commands have to end in, once they are told to
 DEVICES = "CUDA_VISIBLE_DEVICES"  #: variable that names the GPUs of a process
+#: variables by which launchers number their processes: a job is not one of them
+_LAUNCHERS = re.compile(
+    r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|NODE_RANK|MASTER_(ADDR|PORT)|TORCHELASTIC_\w+"
+    r"|SLURM_(NTASKS(_PER_NODE)?|NPROCS|PROCID|LOCALID|NODEID|STEP_\w+)"
+)
 #: of the trial that a sweep's agent has started this process for; one cell is the trial, what it needs is not
 _TRIAL = ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH")
 
@@ -60,10 +66,16 @@ def start_process(
         )
 
 
-def end_processes(processes: Sequence[JobProcess]) -> None:
-    """End commands: SIGTERM, then SIGKILL for those that have not ended in time."""
+def end_processes(processes: Sequence[JobProcess], told: bool = False) -> None:
+    """End commands: SIGTERM, then SIGKILL for those that have not ended in time.
+
+    Args:
+        processes: the commands.
+        told: a terminal has interrupted them already; a second signal would end them in disorder.
+    """
     for each in processes:
-        each.send_signal(signal.SIGTERM)
+        if not told:
+            each.send_signal(signal.SIGTERM)
     deadline = time.monotonic() + _GRACE
     while any(each.poll() is None for each in processes) and time.monotonic() < deadline:
         time.sleep(GLANCE)
@@ -92,9 +104,17 @@ def visible_devices() -> list[str]:
     return named[:count] if named else [str(number) for number in range(count)]
 
 
-def least_used(devices: Sequence[str], used: Sequence[str | None]) -> str | None:
-    """Return the device with the fewest running jobs, of which ``used`` has one entry each; None if there is none."""
-    return min(devices, key=used.count) if devices else None
+def choose_device(words: Sequence[str], devices: Sequence[str], used: Sequence[str | None]) -> str | None:
+    """Return the device with the fewest running jobs; None leaves all: there is none, or the command names its number.
+
+    Args:
+        words: the command.
+        devices: all devices.
+        used: device of each running job.
+    """
+    if not devices or any(word.startswith("--trainer.devices") for word in words):
+        return None
+    return min(devices, key=used.count)
 
 
 def environment_of(
@@ -113,6 +133,7 @@ def environment_of(
     kept = {key: value for key, value in os.environ.items() if not key.startswith(PREFIX)}
     if not is_trial or "WANDB_SWEEP_ID" not in kept:
         kept = {key: value for key, value in kept.items() if key not in _TRIAL}
+    kept = {key: value for key, value in kept.items() if not _LAUNCHERS.fullmatch(key)}
     kept.pop("FORCE_COLOR", None)  # a progress bar would come as thousands of lines
     kept |= {"WANDB_RUN_GROUP": group, "WANDB_JOB_TYPE": kind}
     if name is not None:

@@ -26,7 +26,7 @@ from diffreid_lightning.pipeline.job_process import (
     GLANCE,
     JobProcess,
     can_fork,
-    least_used,
+    choose_device,
     start_process,
     visible_devices,
 )
@@ -137,12 +137,13 @@ class StageJobs:
 
     def _start(self, stage: Stage) -> None:
         attempt = Attempt.begin(self.chain, stage, self.aside, self.console)
-        device = least_used(self._devices, [each.device for each in self._running])
+        words = attempt.words()
+        device = choose_device(words, self._devices, [each.device for each in self._running])
         variables = {**self.chain.environment, **({} if device is None else {DEVICES: device})}
         environment = environment_with_threads(stage_environment(variables, self._on_terminal), self.parallel)
         terminal = LoggedTerminal(attempt.log) if self._on_terminal else None
         output = attempt.log if terminal is None else terminal.slave
-        process = start_process(attempt.words(), environment, output, self.lock, forked=self._forked)
+        process = start_process(words, environment, output, self.lock, forked=self._forked)
         if terminal is not None:
             terminal.give_away()
         self._running.append(_Running(attempt, process, device, terminal))

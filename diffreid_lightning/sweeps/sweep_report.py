@@ -8,6 +8,7 @@ import warnings
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from diffreid_lightning.errors import first_line
@@ -32,11 +33,11 @@ def report(study: SweepStudy, console: Console) -> None:
         writer = csv.DictWriter(file, rows[0] if rows else ["trial"])
         writer.writeheader()
         writer.writerows(rows)
-    table = Table(title=sweep.name, title_justify="left")
+    table = Table(title=escape(sweep.name), title_justify="left")
     for heading in list(rows[0]) if rows else ():
-        table.add_column(heading, overflow="fold")
+        table.add_column(escape(heading), overflow="fold")
     for row in rows:
-        table.add_row(*(f"{value:.6g}" if isinstance(value, float) else str(value) for value in row.values()))
+        table.add_row(*(f"{value:.6g}" if isinstance(value, float) else escape(str(value)) for value in row.values()))
     console.print(table)
     done = {name: trial.value for name, trial in trials.items() if trial.state.name == "COMPLETE"}
     if done:

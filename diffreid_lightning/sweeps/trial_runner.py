@@ -15,13 +15,14 @@ from diffreid_lightning.pipeline.job_process import (
     GLANCE,
     JobProcess,
     can_fork,
+    choose_device,
     describe_ending,
     end_processes,
     environment_of,
-    least_used,
     start_process,
     visible_devices,
 )
+from diffreid_lightning.pipeline.stage_process import heard_by_children
 from diffreid_lightning.run_summary import sound_summary
 from diffreid_lightning.sweeps.sweep_study import Attempt, SweepStudy
 from diffreid_lightning.sweeps.trial_command import trial_words, write_arguments
@@ -57,7 +58,7 @@ class TrialRunner:
         self._successes = 0
         self._target_reached = False
         self._forked = can_fork()
-        self._devices = visible_devices() if parallel > 1 else []
+        self._devices = visible_devices()
         self._running: list[_Running] = []
 
     def run(self) -> list[Failure]:
@@ -80,10 +81,12 @@ class TrialRunner:
                     if not self._running and not (self.study.others_at_work and self._has_room()):
                         return self.failures
                 time.sleep(GLANCE)
-        finally:
-            end_processes([each.process for each in self._running])
+        except BaseException as error:
+            told = isinstance(error, KeyboardInterrupt) and heard_by_children(error)
+            end_processes([each.process for each in self._running], told)
             for each in self._running:
                 each.attempt.lock.release()
+            raise
 
     def _has_room(self) -> bool:
         hopeless = len(self.failures) >= _HOPELESS and not self._successes
@@ -109,7 +112,7 @@ class TrialRunner:
     def _start(self, attempt: Attempt) -> None:
         words = trial_words(self.study.sweep, attempt.values, attempt.folder)
         write_arguments(attempt.values, attempt.folder)
-        device = least_used(self._devices, [each.device for each in self._running])
+        device = choose_device(words, self._devices, [each.device for each in self._running])
         placed = [*words, f"--trainer.default_root_dir={attempt.folder}", "--ckpt_path=last"]
         environment = self._environment(attempt, device)
         log = attempt.folder / LOG

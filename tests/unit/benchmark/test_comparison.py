@@ -245,6 +245,15 @@ def test_everything_is_written(grid: Grid) -> None:
     assert before == {name: Path(folder / name).read_bytes() for name in names}
 
 
+def test_labels_with_brackets_are_shown_as_they_are(make_grid: MakeGrid) -> None:
+    label = "ours [luo19] [/x]"
+    grid = make_grid({"initializations": {label: {"init_from": None}}})
+    found = [Outcome(replace(each.cell, initialization=label), "done", each.values, 600) for each in outcomes()[:1]]
+    console = Console(width=160, record=True, file=io.StringIO())
+    print_comparison(grid, compare(grid, found), console)
+    assert label in console.export_text()
+
+
 def test_a_grid_without_results_is_a_table_too(grid: Grid) -> None:
     found = [Outcome(each.cell, "to do") for each in outcomes()]
     comparison: Comparison = compare(grid, found)

@@ -310,3 +310,25 @@ def test_only_takes_what_a_cell_needs_with_it(make_grid: MakeGrid) -> None:
     assert several.keys() == choose(jobs, "scratch").keys() | choose(jobs, "diff-person/usl/*/seed-1").keys()
     with pytest.raises(UserError, match="did you mean 'scratch/supervised/market/seed-0'"):
         choose(jobs, "scratch/supervised/marked/seed-0")
+
+
+def test_keys_do_not_depend_on_the_shell_that_asks(make_grid: MakeGrid, monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = {"preparations": {"generated": {"run": "pipeline --config chains/tour --root {out} --data {labeled}"}}}
+    before = {name: job.key for name, job in expand(make_grid(chain)).items()}
+    monkeypatch.setenv("DIFFREID_SEED", "7")
+    forget()
+    assert {name: job.key for name, job in expand(make_grid(chain)).items()} == before
+    forget()
+
+
+def test_a_yaml_file_that_a_flag_names_counts_by_its_content(
+    make_grid: MakeGrid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "model.yaml"
+    file.write_text("warmup_epochs: 1\n")
+    changes = {"flags": f"--model {file}"}
+    before = expand(make_grid(changes))["scratch/supervised/market/seed-0"].key
+    assert expand(make_grid(changes))["scratch/supervised/market/seed-0"].key == before
+    file.write_text("warmup_epochs: 2\n")
+    assert expand(make_grid(changes))["scratch/supervised/market/seed-0"].key != before

@@ -57,6 +57,7 @@ def test_a_row_is_left_out_by_null(make_grid: MakeGrid) -> None:
         ({"initializations": {"Made": {"init_from": None}}}, "called 'made'"),
         ({"initializations": {"scratch": {"settings": ["ULS"]}}}, "did you mean 'USL'"),
         ({"initializations": {"ours": {"pretrained_on": "/data"}}}, "looked for: pretrain: fit --config CONFIG"),
+        ({"initializations": {"scratch": {"made_from": ["markte"]}}}, "did you mean 'market'"),
         ({"throughput": {"images_per_second": 5}}, "is not a measurement"),
         ({"published": [{"label": "x", "cite": "y", "numbers": {"direct": {"a": [1]}}}]}, "is not mAP and Rank-1"),
         ({"published": [{"label": "x", "cite": "y", "numbers": {"direct": {"a": [1, 101]}}}]}, "is not mAP and Rank-1"),

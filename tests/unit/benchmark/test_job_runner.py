@@ -111,6 +111,7 @@ def test_a_failure_stops_what_needs_it_and_nothing_else(world: World, capsys: py
     print_failures(failures, said.append)
     text = "\n".join(said)
     assert f"the last words of {broken}" in text and "alone: python -m diffreid_lightning fit" in text
+    assert "--ckpt_path=last" in text, "so that it writes the run whose results are read"
     assert f"not started, since {broken} failed" in text
     world.started.clear()
     world.codes.clear()
@@ -185,6 +186,29 @@ def test_an_interruption_ends_what_runs_and_leaves_it_to_be_continued(
     assert len(world.running) == 2
     assert all(process.signals[0] == signal.SIGTERM for process in world.running.values())
     assert {world.place.state(world.jobs[name], world.jobs) for name in world.running} == {"interrupted"}
+
+
+def test_one_job_at_a_time_has_one_gpu_too_unless_it_says_how_many(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_runner, "visible_devices", lambda: ["3", "5"])
+    runner(world).run(world.jobs)
+    assert {environment["CUDA_VISIBLE_DEVICES"] for environment in world.environments.values()} == {"3"}
+    for words in (["fit", "--trainer.devices=2"], ["fit", "--trainer.devices", "2"]):
+        assert job_process.choose_device(words, ["3", "5"], []) is None
+    assert job_process.choose_device(["fit"], [], []) is None
+
+
+def test_a_job_is_no_process_of_the_launcher_that_started_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_STEP_ID"):
+        monkeypatch.setenv(name, "1")
+    for name in ("SLURM_JOB_ID", "SLURM_CPUS_PER_TASK", "NAME"):
+        monkeypatch.setenv(name, "2")
+    found = job_process.environment_of("x", "g", "k", parallel=1, device=None, is_trial=False)
+    assert not {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_STEP_ID"} & {
+        *found
+    }
+    assert [found[name] for name in ("SLURM_JOB_ID", "SLURM_CPUS_PER_TASK", "NAME")] == ["2"] * 3
 
 
 def test_gpus_are_shared_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
