@@ -59,7 +59,8 @@ def save_backbone(
     """
     folder = user_path(folder)
     marks = [CONFIG_FILE, WEIGHTS_FILE, PROVENANCE_FILE]
-    refuse_foreign(folder, marks, "a backbone", "Give another folder, or remove this one yourself.")
+    remedy = "Give another folder, or remove this one yourself."
+    refuse_foreign(folder, marks, "a backbone", remedy, (*marks, HEAD_FILE, "README.md"))
     record = _record(backbone, provenance)
     with (
         translate_disk_errors(

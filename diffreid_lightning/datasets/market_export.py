@@ -21,6 +21,7 @@ from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.storage.atomic import refuse_foreign, replace_folder
 from diffreid_lightning.storage.json_notes import write_json
 
+_IDENTITIES = "identities.csv"
 _PLACES = {"train": "train", "val": "train", "generated": "train", "query": "query", "gallery": "gallery"}
 
 
@@ -127,7 +128,8 @@ def export_market1501(manifest: Manifest, out: Path, gray_range: tuple[float, fl
             looked_for="a value that becomes black and a larger one that becomes white",
             found=f"{gray_range[0]:g} and {gray_range[1]:g}",
         )
-    refuse_foreign(out, [EXPORT_NOTE], "an export", "give another folder with --out, or remove this one yourself")
+    remedy = "give another folder with --out, or remove this one yourself"
+    refuse_foreign(out, [EXPORT_NOTE], "an export", remedy, (EXPORT_NOTE, _IDENTITIES, *FOLDERS.values()))
     split, role = manifest.numpy("split"), manifest.numpy("role")
     left_out = (split == "val") & (role == "distractor")
     manifest = manifest.filter(~left_out)
@@ -147,7 +149,7 @@ def export_market1501(manifest: Manifest, out: Path, gray_range: tuple[float, fl
         for folder in FOLDERS.values():
             (partial / folder).mkdir()
         linked = place_images(manifest.images, names, partial, targets, "placing images", gray_range)
-        _write_identities(manifest, numbers, partial / "identities.csv")
+        _write_identities(manifest, numbers, partial / _IDENTITIES)
         note = {"format": "market1501", "manifest": manifest.content_hash}
         write_json(partial / EXPORT_NOTE, note)
     suffixes = tuple(sorted({os.path.splitext(name)[1].lower() for name in names}))  # noqa: PTH122

@@ -75,7 +75,7 @@ class DiffPersonSelection:
             RunError: ``out`` cannot be written; its earlier content is unchanged.
         """
         remedy = "give another folder with --out, or remove this one yourself"
-        refuse_foreign(self.out, [f"{DATASET}/{NOTE}"], "a selection", remedy)
+        refuse_foreign(self.out, [f"{DATASET}/{NOTE}"], "a selection", remedy, (DATASET, REJECTED, REPORT))
         scored = ScoredFolder.read(self.scored)
         if not len(scored.manifest):
             raise UserError(f"There is no image in {self.scored}.", remedy="generate and score some first")

@@ -22,6 +22,7 @@ from diffreid_lightning.manifest.provenance import read_provenance
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.personalization.checkpoint import (
     IDENTITIES_FILE,
+    TOKENS_FILE,
     Identity,
     read_note,
     read_tokens,
@@ -29,6 +30,7 @@ from diffreid_lightning.personalization.checkpoint import (
 )
 from diffreid_lightning.personalization.identity_features import IdentityFeatures
 from diffreid_lightning.personalization.token_mapper import load_mapper
+from diffreid_lightning.storage.atomic import refuse_foreign
 from diffreid_lightning.storage.json_notes import write_json
 
 
@@ -51,6 +53,8 @@ def add_identities(folder: Path, rows: Manifest, out: Path) -> list[str]:
         RunError: the disk is full.
     """
     _refuse_nested(folder, out)
+    marks = [IDENTITIES_FILE, TOKENS_FILE]
+    refuse_foreign(out, marks, "a personalized model", "give another folder as --out, or remove this one yourself")
     people = read_note(folder)
     names, tokens = read_tokens(folder)
     mapper, noted = load_mapper(folder)

@@ -32,6 +32,7 @@ from diffreid_lightning.report.selection_section import DATASET, REJECTED, is_se
 from diffreid_lightning.storage.atomic import refuse_foreign, replace_folder
 
 INDEX = "index.js"
+_FOLDERS = ("rows", "columns", "thumbnails")
 _ROWS = 500  # in a file
 _ORDER = ("source", "partition", "pid", "camid", "file_name")
 _SHOWN_BY_BROWSERS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
@@ -71,7 +72,8 @@ def write_browser(parts: Sequence[Manifest], out: Path, title: str, on_progress:
         UserError: ``out`` holds something else, or the images are not on this machine.
         OSError: the disk refuses.
     """
-    refuse_foreign(out, ["index.html", INDEX], "a browser of images", "give another folder with --out")
+    marks = ["index.html", INDEX]
+    refuse_foreign(out, marks, "a browser of images", "give another folder with --out", (*marks, *_FOLDERS))
     out = absolute_path(out)
     table = pa.concat_tables([part.table for part in parts], promote_options="default")
     owners = np.repeat(np.arange(len(parts)), [len(part) for part in parts])

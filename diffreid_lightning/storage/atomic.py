@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -64,6 +64,7 @@ def replace_folder(folder: Path) -> Iterator[Path]:
     Raises:
         OSError: the disk failed.
     """
+    folder = folder.resolve() if folder.is_symlink() else folder.absolute()  # the link stays, its target is replaced
     partial = folder.with_name(f".{folder.name}.partial")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -112,18 +113,23 @@ def exchange(new: Path, folder: Path) -> None:
     shutil.rmtree(backup, ignore_errors=True)
 
 
-def refuse_foreign(folder: Path, marks: Sequence[str], what: str, remedy: str) -> None:
-    """Refuse to replace a folder that the same stage did not write, unless it is empty.
+def refuse_foreign(
+    folder: Path, marks: Sequence[str], what: str, remedy: str, names: Collection[str] | None = None
+) -> None:
+    """Refuse to replace a folder that the same stage did not write, or that somebody added to, unless it is empty.
 
     Args:
         folder: the folder to replace.
         marks: files below it that identify the stage; the error shows the last one.
         what: the new content, with its article, for the error.
         remedy: what to do.
+        names: all that the stage writes directly below it; None looks at the marks alone. Hidden files may be there.
 
     Raises:
-        UserError: it holds something else.
+        UserError: it holds something else, or is the current folder.
     """
+    if folder.resolve() == Path.cwd():
+        raise UserError(f"The current folder is not replaced by {what}.", found=str(folder), remedy=remedy)
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not all((folder / name).is_file() for name in marks):
@@ -132,4 +138,12 @@ def refuse_foreign(folder: Path, marks: Sequence[str], what: str, remedy: str) -
             looked_for=f"a new or empty folder, or an earlier one, with its {marks[-1]}",
             found="other files" if folder.is_dir() else "a file",
             remedy=remedy,
+        )
+    added = sorted(each.name for each in folder.iterdir() if each.name not in (names or ()) and each.name[0] != ".")
+    if names is not None and added:
+        raise UserError(
+            f"{folder} is not replaced by {what}: it also holds what would be lost.",
+            looked_for=f"nothing but {shorten(sorted(names))}",
+            found=shorten(added),
+            remedy=f"move that elsewhere; or {remedy[0].lower()}{remedy[1:]}",
         )

@@ -306,6 +306,7 @@ def test_people_it_was_never_trained_on_get_tokens_from_the_mapper(
         (["--split", "galery"], "did you mean --split gallery"),
         (["--split", "gallery", "--out", str(folder / "more")], "contains the other"),
         (["--split", "gallery", "--out", str(folder.parent)], "contains the other"),
+        (["--split", "gallery", "--out", str(people)], "holds something else"),
     ):
         assert add_identities.main([*words, *wrong]) == 2
         assert told in capsys.readouterr().err

@@ -79,3 +79,28 @@ def test_only_ones_own_folder_is_replaced(tmp_path: Path) -> None:
     refuse_foreign(folder, ["a", "b/c"], "a thing", "look")
     with pytest.raises(UserError, match="a file"):
         refuse_foreign(folder / "a", ["a"], "a thing", "look")
+
+
+def test_what_somebody_has_added_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    for name in ("a", "b", ".DS_Store"):
+        (folder / name).touch()
+    refuse_foreign(folder, ["a"], "a thing", "Give another.", ("a", "b"))
+    (folder / "pretrain").mkdir()
+    with pytest.raises(UserError, match=r"(?s)would be lost.*nothing but a, b.*pretrain.*or give another"):
+        refuse_foreign(folder, ["a"], "a thing", "Give another.", ("a", "b"))
+    monkeypatch.chdir(folder)
+    with pytest.raises(UserError, match="current folder"):
+        refuse_foreign(Path(), ["a"], "a thing", "Give another.")
+
+
+def test_a_link_to_a_folder_stays_one(tmp_path: Path) -> None:
+    (tmp_path / "large_disk").mkdir()
+    link = tmp_path / "out"
+    link.symlink_to(tmp_path / "large_disk")
+    for content in ("old", "new"):
+        with replace_folder(link) as partial:
+            (partial / "a.txt").write_text(content)
+        assert link.is_symlink() and (tmp_path / "large_disk" / "a.txt").read_text() == content
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["large_disk", "out"]
