@@ -118,7 +118,7 @@ class TransformersCaptioner(Captioner):
         return {
             **super().cache_key,
             "weights": hash_files({file for pattern in _PATTERNS for file in self._folder.glob(pattern)}),
-            "prompt": self.phrases,
+            "prompt": [[question, phrase] for question, phrase in self.phrases.items()],  # asked in this order
             "max_new_tokens": self.max_new_tokens,
             "num_beams": self.num_beams,
             "dtype": self.dtype_name,

@@ -98,7 +98,13 @@ class StageDataModule(LightningDataModule):
     @property
     def cache_key(self) -> dict[str, Any]:
         """Return the settings that the batches depend on, as plain JSON values."""
-        return {"manifest": self.manifest.content_hash, "batch_size": self.batch_size}
+        images = {"images": self.manifest.file_fingerprint} if self.reads_images else {}
+        return {"manifest": self.manifest.content_hash, **images, "batch_size": self.batch_size}
+
+    @property
+    def reads_images(self) -> bool:
+        """Return true if batches hold images, so that changed files count; otherwise rows alone."""
+        return True
 
     @abstractmethod
     def load(self, number: int, rows: range) -> Any:

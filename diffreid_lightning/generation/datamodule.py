@@ -110,12 +110,17 @@ class PromptsDataModule(StageDataModule):
             **super().cache_key,
             "identities": f"{len(self.people)} ({self._whom})",
             "images_per_identity": self.images_per_identity,
-            "vocabulary": {name: list(phrases) for name, phrases in self.vocabulary.phrases.items()},
+            "vocabulary": [[name, list(phrases)] for name, phrases in self.vocabulary.phrases.items()],  # in its order
             "splits": list(self.splits),
             "references": self.references,
             "image_size": list(self.image_size),
             "seed": self.seed,
         }
+
+    @property
+    def reads_images(self) -> bool:
+        """Return true if images are made from real ones."""
+        return self.references
 
     @cached_property
     def people(self) -> list[_Person]:
