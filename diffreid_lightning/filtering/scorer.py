@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,7 @@ from diffreid_lightning.filtering.scored_manifest import NEAREST, NEAREST_SOURCE
 from diffreid_lightning.filtering.scorer_checkpoint import RealImages, Recognizer, load_scorer
 from diffreid_lightning.filtering.scores import identity_centroids
 from diffreid_lightning.manifest.provenance import find_manifest_hashes
+from diffreid_lightning.reid.loss_list import LossList
 from diffreid_lightning.reid.outputs import ReIDOutputs
 from diffreid_lightning.reid.person_images import PersonBatch
 from diffreid_lightning.reid.supervised import SupervisedReID
@@ -39,10 +40,12 @@ class FoldNetwork(nn.Module):
         backbone: the initial backbone, which is copied.
         neck: the initial neck, which is copied.
         num_identities: classes.
+        losses: of the scorer, which are copied: a memory or centers of theirs have seen every fold.
     """
 
-    def __init__(self, backbone: Backbone, neck: BNNeck, num_identities: int) -> None:
+    def __init__(self, backbone: Backbone, neck: BNNeck, num_identities: int, losses: LossList) -> None:
         super().__init__()
+        self.losses = copy.deepcopy(losses)
         self.backbone = copy.deepcopy(backbone)
         self.neck = copy.deepcopy(neck)
         self.classifier = IdentityClassifier(self.backbone.num_features, num_identities)
@@ -51,7 +54,9 @@ class FoldNetwork(nn.Module):
         """Return features, embeddings and logits of images (B, 3, H, W) in 0..1."""
         features = self.backbone(images)
         embeddings = self.neck(features)
-        return ReIDOutputs(features, embeddings, self.classifier(embeddings))
+        parts = self.backbone.parts
+        part_logits = self.classifier.score_parts(embeddings, parts) if len(parts) > 1 else ()
+        return ReIDOutputs(features, embeddings, self.classifier(embeddings), part_logits=part_logits)
 
 
 class ScorerTraining(SupervisedReID):
@@ -125,21 +130,22 @@ class ScorerTraining(SupervisedReID):
             )
 
     def _add_fold_networks(self, count: int, num_identities: int) -> None:
-        networks = [FoldNetwork(self.backbone, self.neck, num_identities) for _ in range(count)]
+        networks = [FoldNetwork(self.backbone, self.neck, num_identities, self.losses) for _ in range(count)]
         self.fold_networks.extend(network.to(self.device) for network in networks)
 
     def training_step(self, batch: PersonBatch, batch_idx: int) -> Tensor:
         """Add the losses of the fold networks, each on the batch without its fold."""
         total = super().training_step(batch, batch_idx)
         folds = self._folds.to(batch.indices.device)[batch.indices]
-        for fold, network in enumerate(self.fold_networks):
+        for fold, network in enumerate(cast(Iterable[FoldNetwork], self.fold_networks)):
             seen = folds != fold
             if int(seen.sum()) < 2:  # batch norm needs two; DDP needs a gradient of every parameter
                 loss = torch.stack([parameter.sum() for parameter in network.parameters()]).sum() * 0
             else:
                 weights = None if batch.weights is None else batch.weights[seen]
                 outputs = network(batch.images[seen])._replace(weights=weights)
-                loss, _ = self.weigh_losses(outputs, batch.labels[seen])
+                network.losses.remember(outputs.embeddings, batch.labels[seen])
+                loss, _ = self.weigh_losses(outputs, batch.labels[seen], network.losses)
             self._loss_sum += loss.detach()
             total = total + loss
         return total

@@ -27,6 +27,7 @@ from diffreid_lightning.filtering.datamodule import ScoringDataModule
 from diffreid_lightning.filtering.scorer import FoldNetwork, ReIDScorer, ScorerTraining
 from diffreid_lightning.filtering.scorer_checkpoint import load_scorer
 from diffreid_lightning.manifest.manifest import Manifest
+from diffreid_lightning.reid.losses import CenterLoss, LabelSmoothedCrossEntropy
 from diffreid_lightning.reid.outputs import ReIDOutputs
 from diffreid_lightning.reid.person_images import PersonBatch
 from diffreid_lightning.reid.supervised import SupervisedReID
@@ -57,6 +58,21 @@ def test_a_fold_network_never_learns_from_its_fold(monkeypatch: pytest.MonkeyPat
         assert moved.tolist() == (module._folds != fold).tolist(), "from all images but those of its fold"
         losses.append(float(loss.detach()))
     assert len(set(losses)) == 1, "the loss is the sum over the networks, whoever learns"
+
+
+def test_a_fold_network_has_losses_of_its_own_and_those_of_the_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ScorerTraining(
+        "test_resnet", image_size=SIZE, losses=[LabelSmoothedCrossEntropy(), CenterLoss()], calibration=FoldNetworks(2)
+    )
+    for loss in module.losses:
+        loss.build(module.backbone.num_features, 3)
+    module._add_fold_networks(2, 3)
+    centers = [each.losses[1].centers.data_ptr() for each in (module, *module.fold_networks)]
+    assert len(set(centers)) == 3
+    halves = property(lambda self: (self.num_features // 2,) * 2)
+    monkeypatch.setattr(type(module.backbone), "parts", halves)
+    outputs = FoldNetwork(module.backbone, module.neck, 3, module.losses)(torch.rand(2, 3, *SIZE))
+    assert outputs.logits is not None and len(outputs.part_logits) == 2
 
 
 def _detached(outputs: ReIDOutputs) -> ReIDOutputs:
@@ -130,6 +146,15 @@ def test_a_copy_of_a_real_image_is_found_and_named(scored: Path, real: Path) -> 
     assert roots == {"market1501": [str(real)]}
     thumbs = np.load(scored / "thumbnails.npy", allow_pickle=False)
     assert thumbs.shape == (len(found), 1536) and thumbs[0].any()
+
+
+def test_changed_images_are_not_taken_for_those_that_were_scored(generated: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(generated, tmp_path / "generated"))
+    before = ScoringDataModule(str(folder)).cache_key
+    name = Manifest.read(folder).table["file_name"][0].as_py()
+    assert ScoringDataModule(str(folder)).cache_key == before
+    (folder / name).write_bytes((folder / name).read_bytes() + b"\0")
+    assert ScoringDataModule(str(folder)).cache_key != before
 
 
 def test_a_killed_scoring_goes_on_to_the_same_bytes(
