@@ -44,7 +44,10 @@ class Sampler:
         _check(found, scheduler, options)
         self.steps = steps
         self._takes_generator = "generator" in inspect.signature(found.step).parameters  # type: ignore[attr-defined]
-        process = process_arguments(scheduler.config, inspect.signature(found).parameters)
+        arguments = inspect.signature(found).parameters
+        process = process_arguments(scheduler.config, arguments)
+        if "clip_sample" in arguments and "clip_sample" not in scheduler.config:
+            process["clip_sample"] = False  # of pixels; clipped latents lose what lies outside -1 to 1
         try:
             self.scheduler: Any = found.from_config(  # type: ignore[attr-defined]
                 scheduler.config, **{**process, **options}

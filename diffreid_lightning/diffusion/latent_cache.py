@@ -21,7 +21,7 @@ from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.storage.resumable_array import fill_array, holds_array, map_array
 
-_BATCH = 64
+_PIXELS = 64 * 256 * 128  # of the images that are encoded at once: a map of SD's encoder takes 512 bytes for each
 #: autoencoder settings that its tensors do not show, with the published values
 _SETTINGS = {"act_fn": "silu", "norm_num_groups": 32}
 
@@ -71,7 +71,8 @@ class LatentStore:
             return self._moments(images.flip(-1) if mirrored else images).cpu().numpy()
 
         with translate_disk_errors(f"Latents cannot be written to {self.cache_dir}", "free disk space, run again"):
-            fill_array(path, shape, np.float16, _BATCH, moments, f"encoding {len(rows)} images")
+            at_once = max(1, min(64, _PIXELS // (image_size[0] * image_size[1])))
+            fill_array(path, shape, np.float16, at_once, moments, f"encoding {len(rows)} images")
         rank_zero_info(f"{len(rows)} images encoded: {path}")
         return path
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -69,8 +70,12 @@ class ContactSheet(Callback):
             return
         rows = self.rows(stage_datamodule(trainer).manifest, Manifest.read(writer.folder / FILE_NAME))
         path = writer.folder / "contact_sheet.png"
+        cells = [cell for row in rows for cell in (*row.left, *row.right)]
+        if not cells:
+            rank_zero_info("No contact sheet: none of its images can be read")
+            return
         with replace_file(path) as staged:
-            first = (rows[0].left or rows[0].right)[0].image
+            first = cells[0].image
             size = (max(1, round(self.height * first.width / first.height)), self.height)
             draw_grid(rows, size, _HEADINGS).save(staged, "PNG")
         rank_zero_info(f"Contact sheet: {path}")
@@ -103,8 +108,17 @@ class ContactSheet(Callback):
         asked = [list(json.loads(each.as_py()).values()) for each in generated.table["attributes"]]
         return GridRow(
             title=f"{name}   {described or ''}",
-            left=[Cell(real.images.image(names[row].as_py())) for row in shown],
-            right=[
-                Cell(generated.images.image(each.as_py()), words=words) for each, words in zip(made, asked, strict=True)
-            ],
+            left=_cells(real, [names[row].as_py() for row in shown]),
+            right=_cells(generated, made.to_pylist(), asked),
         )
+
+
+def _cells(manifest: Manifest, names: Sequence[str], words: Sequence[Sequence[str]] = ()) -> list[Cell]:
+    """Open images; those that cannot be read are left out, since a sheet is not worth a finished stage."""
+    cells = []
+    for place, name in enumerate(names):
+        try:
+            cells.append(Cell(manifest.images.image(name), words=words[place] if words else ()))
+        except UserError:
+            continue
+    return cells

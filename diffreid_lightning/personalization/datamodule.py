@@ -234,8 +234,13 @@ class PersonalizationDataModule(LightningDataModule):
 
 
 def swap_left_right(text: str) -> str:
-    """Swap left and right in a text."""
-    return re.sub(r"\b(left|right)\b", lambda found: "right" if found[0] == "left" else "left", text)
+    """Swap left and right in a text; a capital stays one."""
+
+    def other(found: re.Match[str]) -> str:
+        word = "right" if found[0].lower() == "left" else "left"
+        return word.capitalize() if found[0][0].isupper() else word
+
+    return re.sub(r"\b(left|right)\b", other, text, flags=re.IGNORECASE)
 
 
 class _PromptedRows(Dataset[PersonalizationBatch]):

@@ -91,3 +91,10 @@ def test_a_sampler_that_does_not_know_the_prediction_is_refused_before_the_run()
     own = diffusers.DDIMScheduler(prediction_type="sample")
     with pytest.raises(UserError, match="does not accept its settings"):
         Sampler(own, "PNDMScheduler", {"skip_prk_steps": True}, 4)
+
+
+@pytest.mark.parametrize("name", ["DDIMScheduler", "DDPMScheduler"])
+def test_latents_are_not_clipped_where_the_checkpoint_says_nothing_of_it(name: str) -> None:
+    own = diffusers.EulerDiscreteScheduler(beta_schedule="scaled_linear")
+    assert Sampler(own, name, {}, 4).scheduler.config.clip_sample is False
+    assert Sampler(own, name, {"clip_sample": True}, 4).scheduler.config.clip_sample is True

@@ -102,6 +102,7 @@ def test_a_mirrored_image_has_its_own_latents_and_words(
     checkpoints: dict[str, Path],  # noqa: F811
     tmp_path: Path,
 ) -> None:
+    assert swap_left_right("Left side, LEFT") == "Right side, Right"
     assert swap_left_right("from the left, a bag in her right hand, leftover") == (
         "from the right, a bag in her left hand, leftover"
     )
