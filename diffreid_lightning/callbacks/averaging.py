@@ -26,8 +26,10 @@ class FinishAveraging(Callback):
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Choose the average's device, where none was chosen."""
+        """Choose the average's device, where none was chosen; and build the module before SWA copies it."""
         for callback in callbacks_of(trainer):
+            if isinstance(callback, StochasticWeightAveraging) and stage == "fit":
+                pl_module.configure_model()  # WeightAveraging calls it by itself
             if isinstance(callback, WeightAveraging) and getattr(callback, "_device", "of its own") is None:
                 callback._device = trainer.strategy.root_device
 

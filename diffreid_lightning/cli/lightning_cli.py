@@ -14,6 +14,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 import diffreid_lightning.registry  # noqa: F401 (its classes can be named without a module from here on)
 from diffreid_lightning.callbacks.averaging import FinishAveraging
@@ -36,8 +37,10 @@ from diffreid_lightning.cli.run_record import RunProgress, RunRecord, place_logg
 from diffreid_lightning.errors import DiffReIDError, UserError
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.reid.datamodule import ReIDDataModule
+from diffreid_lightning.reid.evaluation import RetrievalEvaluator
 from diffreid_lightning.storage.checkpoint_io import AtomicCheckpointIO
 from diffreid_lightning.tracking import WandbTracker, finish_tracking
+from diffreid_lightning.training.trainer_parts import callbacks_of
 from diffreid_lightning.training.training_state import TrainingStateCheck
 
 
@@ -155,6 +158,9 @@ class DiffReIDCLI(LightningCLI):
         which, data = self._test_with, self.datamodule
         if isinstance(data, ReIDDataModule):
             refuse_unknown_monitors(self.trainer, self.model, self._no_validation(data))
+            measured = any(isinstance(each, RetrievalEvaluator) for each in callbacks_of(self.trainer))
+            if measured and self._no_validation(data) is None:
+                data.refuse_unanswerable_validation()
         if which == "none" or not isinstance(data, ReIDDataModule):
             return
         if data.has_test or data.names_test:
@@ -170,8 +176,10 @@ class DiffReIDCLI(LightningCLI):
 
     @property
     def _test_with(self) -> str:
-        """Return the weights to evaluate after fit; ``none`` under ``fast_dev_run``."""
-        return "none" if getattr(self.trainer, "fast_dev_run", False) else str(self._get(self.config, "test_with"))
+        """Return the weights to evaluate after fit; ``none`` under ``fast_dev_run`` or without a ``test_step``."""
+        if getattr(self.trainer, "fast_dev_run", False) or not is_overridden("test_step", self.model, LightningModule):
+            return "none"
+        return str(self._get(self.config, "test_with"))
 
     def _no_best(self, data: ReIDDataModule) -> str | None:
         """Return why this fit cannot have a best checkpoint, or None."""

@@ -317,25 +317,33 @@ class ShuffledRows(ProcessSampler):
     dropped, so that all processes take the same number of whole batches.
 
     Args:
-        count: number of rows.
+        rows: number of rows; or their labels, which do not matter.
         multiple_of: the batch size.
-        seed: combined with the epoch, the seed of every draw.
+        seed: combined with the epoch, the seed of every draw; None leaves it to the data module.
 
     Raises:
         UserError: there are fewer rows than one batch per process.
     """
 
-    def __init__(self, count: int, multiple_of: int, seed: int = 0) -> None:
-        check_seed("seed", seed)
-        super().__init__(count, seed)
+    def __init__(self, rows: int | Sequence[int], multiple_of: int = 64, seed: int | None = None) -> None:
+        check_range("sampler.multiple_of", multiple_of, 1, 1_000_000)
+        check_seed("sampler.seed", seed)
+        count = rows if isinstance(rows, int) else len(rows)
+        super().__init__(count, seed or 0)
+        self.has_own_seed = seed is not None
         self.count = count
         self.multiple_of = multiple_of
         if not len(self):
             raise UserError(
                 f"There are too few images for one batch of {multiple_of} per process.",
                 found=f"{count} images, {self.num_replicas} processes",
-                remedy="lower --data.batch_size",
+                remedy="lower the batch size: --data.batch_size, or --data.sampler.multiple_of",
             )
+
+    @property
+    def batch_size(self) -> int:
+        """Return the number of draws in a batch."""
+        return self.multiple_of
 
     def __len__(self) -> int:
         """Return the number of draws of this process in an epoch."""

@@ -55,6 +55,8 @@ class BackboneExport(Callback):
             "steps": trainer.global_step,
             "module": type(pl_module).__name__,
             "init_from": init_from,
+            "feature": getattr(pl_module, "feature", None),
+            "flip_average": getattr(pl_module, "flip_average", None),
             "initialization": initialization_record(init_from),
         }
         target = Path(trainer.default_root_dir) / self.folder

@@ -279,8 +279,16 @@ class ReIDModule(LightningModule, ABC):
             return values
         return torch.as_tensor(self.all_gather(values)).flatten(0, 1)
 
+    def share_batch_statistics(self) -> None:
+        """Give all processes rank zero's batch-norm statistics, which are saved; DDP does so before training steps."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            for name, buffer in self.named_buffers():
+                if name.endswith(("running_mean", "running_var")):
+                    torch.distributed.broadcast(buffer, 0)
+
     def on_validation_start(self) -> None:
         """Check that loss and weights are finite, so that the error is raised here and not in the metric."""
+        self.share_batch_statistics()
         if self.trainer.state.fn == TrainerFn.FITTING:
             self._check_loss()
             self._check_weights()
@@ -308,6 +316,7 @@ class ReIDModule(LightningModule, ABC):
     def on_test_start(self) -> None:
         """Refuse to evaluate a random network."""
         self._refuse_random()
+        self.share_batch_statistics()
 
     on_predict_start = on_test_start
 

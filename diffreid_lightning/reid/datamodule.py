@@ -186,6 +186,22 @@ class ReIDDataModule(LightningDataModule):
                 "--test_with none",
             )
 
+    def refuse_unanswerable_validation(self) -> None:
+        """Refuse held-out identities of which none has images from two cameras, before hours are spent.
+
+        Raises:
+            UserError: there are no others.
+        """
+        images = self.val_set
+        asked = () if images is None else images.rows.labels[images.is_query].tolist()  # one image for each camera
+        if asked and len(set(asked)) == len(asked):
+            raise UserError(
+                "None of the held-out identities can be searched for: no validation can be measured.",
+                looked_for="images of one of them from two cameras",
+                found=f"{len(asked)} identities, each from one camera",
+                remedy="hold out others with --data.val_share 0.1, or nobody with --data.val_share 0",
+            )
+
     @property
     def test_name(self) -> str:
         """Name of the test source, for reports."""

@@ -8,9 +8,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
-from diffreid_lightning.errors import check_range
+from diffreid_lightning.errors import UserError, check_range
 from diffreid_lightning.metrics import RetrievalMetrics
 from diffreid_lightning.metrics.functional import RetrievalResult
+from diffreid_lightning.reid.outputs import FeatureBatch
 from diffreid_lightning.training.trainer_parts import callbacks_of, datamodule_of
 
 SPLIT_OF_STAGE = {"validate": "val", "test": "test"}
@@ -61,7 +62,18 @@ class RetrievalEvaluator(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Take the features of a batch."""
+        """Take the features of a batch.
+
+        Raises:
+            UserError: the module's step returns something else.
+        """
+        if not isinstance(outputs, FeatureBatch):
+            raise UserError(
+                f"{type(pl_module).__name__} cannot be evaluated: its validation or test step returns no features.",
+                looked_for="reid.outputs.FeatureBatch",
+                found=type(outputs).__name__,
+                remedy="return one, as reid.base.ReIDModule does; or leave RetrievalEvaluator out of trainer.callbacks",
+            )
         self.metric.update(outputs.features, outputs.labels, outputs.camids, outputs.is_query, outputs.indices)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 
 from diffreid_lightning.callbacks.averaging import FinishAveraging
@@ -38,6 +38,19 @@ def test_the_average_is_kept_where_training_runs() -> None:
 
 def test_a_device_that_was_chosen_stays() -> None:
     assert average_of(EMAWeightAveraging("cpu", decay=0.9)) == {"cpu"}
+
+
+def test_a_module_is_built_before_swa_copies_it() -> None:
+    class Late(Linear):
+        def configure_model(self) -> None:
+            self.more = torch.nn.Linear(2, 2)
+
+    swa, module = StochasticWeightAveraging(swa_lrs=0.1), Late()
+    trainer: Any = SimpleNamespace(callbacks=[FinishAveraging(), swa], strategy=SimpleNamespace(root_device="cpu"))
+    FinishAveraging().setup(trainer, module, "test")
+    assert not hasattr(module, "more")
+    FinishAveraging().setup(trainer, module, "fit")
+    assert hasattr(module, "more")
 
 
 def test_a_complete_average_is_not_gone_on_with() -> None:

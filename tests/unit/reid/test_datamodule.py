@@ -15,7 +15,7 @@ import torch
 from diffreid_lightning.datasets import DukeMTMCReID, Market1501, PersonFolder
 from diffreid_lightning.datasets.concat import concatenate
 from diffreid_lightning.datasets.holdout import first_per_camera, hold_out_identities, trainable_rows
-from diffreid_lightning.datasets.samplers import Draw, PKSampler
+from diffreid_lightning.datasets.samplers import Draw, PKSampler, ShuffledRows
 from diffreid_lightning.datasets.transforms import TrainView
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest.manifest import Manifest
@@ -263,3 +263,22 @@ def test_kept_images_make_the_same_batches_without_their_files(market: Path, tmp
 
 def few(labels: Sequence[int]) -> PKSampler:
     return PKSampler(labels, 5, 4)
+
+
+def test_rows_can_be_shuffled_in_place_of_identities(market: Path) -> None:
+    data = ReIDDataModule(str(market), image_size=(64, 32), num_workers=0, sampler=lambda rows: ShuffledRows(rows, 8))
+    batches = list(data.train_dataloader())
+    assert {len(batch.labels) for batch in batches} == {8} and len(batches) == len(data.train_set) // 8
+
+
+def test_a_validation_that_cannot_be_measured_is_refused_beforehand(tmp_path: Path, market: Path) -> None:
+    ReIDDataModule(str(market), val_share=0.2, image_size=(64, 32)).refuse_unanswerable_validation()
+    ReIDDataModule(str(market), val_share=0.0, image_size=(64, 32)).refuse_unanswerable_validation()
+    manifest = Market1501(market).manifest()
+    manifest = manifest.filter(manifest.numpy("split") == "train")
+    held = manifest.numpy("pid") < 5
+    split, camera = np.where(held, "val", "train"), np.where(held, 0, manifest.numpy("camid"))
+    manifest.with_columns({"split": split.tolist(), "camid": camera}).write(tmp_path / "one")
+    data = ReIDDataModule(str(tmp_path / "one"), val_share=None, image_size=(64, 32))
+    with pytest.raises(UserError, match="None of the held-out identities can be searched for"):
+        data.refuse_unanswerable_validation()

@@ -9,6 +9,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
+from diffreid_lightning.errors import UserError
 from diffreid_lightning.reid.datamodule import ReIDDataModule
 from diffreid_lightning.reid.evaluation import RetrievalEvaluator
 from tests.fixtures.color_features import Colors
@@ -41,6 +42,15 @@ def test_a_limit_that_leaves_nothing_out_is_a_result(data: ReIDDataModule, train
     evaluator = RetrievalEvaluator()
     trainer(evaluator, limit_test_batches=batches).test(Colors(), datamodule=data, verbose=False)
     assert "test" in evaluator.results
+
+
+def test_a_step_that_returns_no_features_is_named(data: ReIDDataModule, trainer: MakeTrainer) -> None:
+    class Loss(Colors):
+        def test_step(self, batch: Any, batch_idx: int) -> Any:
+            return torch.zeros(())
+
+    with pytest.raises(UserError, match=r"(?s)Loss cannot be evaluated.*FeatureBatch.*Tensor"):
+        trainer(RetrievalEvaluator()).test(Loss(), datamodule=data, verbose=False)
 
 
 def test_an_older_result_does_not_outlive_a_partial_evaluation(data: ReIDDataModule, trainer: MakeTrainer) -> None:
