@@ -66,8 +66,14 @@ class UnlabeledDataModule(ReIDDataModule):
                 "data.sample_weight cannot be used here: images without labels all count alike.",
                 remedy="leave it out",
             )
-        opened: list[Source] = [*_with_own_sources([open_unlabeled(each) for each in targets])]
-        super().__init__(train=opened, val_share=val_share, sampler=sampler or ClusterSampler, **kwargs)
+        opened = _with_own_sources([open_unlabeled(each) for each in targets])
+        if val_share and any(isinstance(each, CropFolder) for each in opened):
+            raise UserError(
+                "Crops that nobody has labeled cannot be held out by person.",
+                found=f"data.val_share {val_share}",
+                remedy="leave it out, or give 0",
+            )
+        super().__init__(train=[*opened], val_share=val_share, sampler=sampler or ClusterSampler, **kwargs)
         sources = source if isinstance(source, list) else [source]
         self._sources: list[PersonDataset] = [open_dataset(each) for each in sources if each is not None]
         self._labels: npt.NDArray[np.int64] | None = None

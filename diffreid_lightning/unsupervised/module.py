@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from lightning.pytorch.cli import LRSchedulerCallable
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
@@ -20,7 +21,7 @@ from diffreid_lightning.reid.losses import ReIDLoss
 from diffreid_lightning.reid.losses.cluster_memory import ClusterMemory
 from diffreid_lightning.reid.outputs import ReIDOutputs
 from diffreid_lightning.reid.person_images import PersonBatch
-from diffreid_lightning.training.trainer_parts import require_datamodule
+from diffreid_lightning.training.trainer_parts import callbacks_of, require_datamodule
 from diffreid_lightning.unsupervised.clusterers.base import Clusterer
 from diffreid_lightning.unsupervised.clusterers.dbscan import DBSCAN
 from diffreid_lightning.unsupervised.datamodule import UnlabeledDataModule
@@ -44,6 +45,9 @@ def cluster_means(embeddings: Tensor, labels: npt.NDArray[np.int64]) -> Tensor:
     units = torch.nn.functional.normalize(embeddings[members].float())
     sums = units.new_zeros(int(clusters.max()) + 1, units.shape[1]).index_add_(0, clusters, units)
     return sums / torch.bincount(clusters)[:, None]
+
+
+_AVERAGING = (WeightAveraging, StochasticWeightAveraging)
 
 
 class UnsupervisedReID(ReIDModule):
@@ -110,7 +114,23 @@ class UnsupervisedReID(ReIDModule):
     # Clusters.
 
     def on_fit_start(self) -> None:
-        """Find the first clusters, unless a checkpoint brought some."""
+        """Find the first clusters, unless a checkpoint brought some.
+
+        Raises:
+            UserError: weights are averaged, whose copy cannot follow the number of clusters; or the same batches are
+                repeated, with images in no cluster.
+        """
+        averaging = [type(each).__name__ for each in callbacks_of(self.trainer) if isinstance(each, _AVERAGING)]
+        if averaging:
+            raise UserError(
+                f"{averaging[0]} cannot average a network whose clusters, and memory, change in every epoch.",
+                remedy="leave it out of trainer.callbacks; --model MutualMeanTeaching evaluates a moving average",
+            )
+        if getattr(self.trainer, "overfit_batches", 0):
+            raise UserError(
+                "Batches of clusters cannot be repeated: trainer.overfit_batches draws images in no cluster, too.",
+                remedy="leave it out; --trainer.limit_train_batches trains on fewer batches",
+            )
         rank_zero_info(f"target: {self._data.target_description}")
         if self.labels is None:
             self.find_clusters()
@@ -207,12 +227,15 @@ class UnsupervisedReID(ReIDModule):
     def extract_features(self) -> tuple[Tensor, Tensor]:
         """Embed all training images as evaluation sees them; each process a part of them, all get all.
 
+        All processes use rank zero's batch-norm statistics.
+
         Returns:
             What :meth:`embed_for_clusters` makes of all training rows, (N, D) float32 in order, on the CPU.
 
         Raises:
             UserError: a feature is not finite.
         """
+        self.share_batch_statistics()
         rank, processes = self.trainer.global_rank, self.trainer.world_size
         data = self._data
         was_training = self.training

@@ -181,6 +181,8 @@ def test_two_folders_of_crops_have_cameras_of_their_own(tmp_path: Path) -> None:
 
 
 MISTAKES = {
+    "an average": (["--trainer.callbacks+=lightning.pytorch.callbacks.EMAWeightAveraging"], "MutualMeanTeaching"),
+    "overfitting": (["--trainer.overfit_batches=2"], "limit_train_batches"),
     "no clusters": (["--model.clusterer.init_args.min_samples=40"], "nothing to tell apart"),
     "a classifier": (["--model.losses=[LabelSmoothedCrossEntropy]"], "use ClusterMemory"),
     "labeled data": (["--data=ReIDDataModule"], "use --data UnlabeledDataModule"),
