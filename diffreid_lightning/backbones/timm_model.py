@@ -66,7 +66,7 @@ def create_timm_model(name: str, *, image_size: tuple[int, int], drop_path_rate:
     """
     architecture, pretrained_cfg, model_args = _resolve(name)
     arguments: dict[str, Any] = {**model_args, "num_classes": 0, "drop_path_rate": drop_path_rate}
-    if resolve_pretrained_cfg(architecture, pretrained_cfg).fixed_input_size:
+    if resolve_pretrained_cfg(architecture, pretrained_cfg).fixed_input_size or "img_size" in model_args:
         arguments["img_size"] = image_size
     try:
         return _create(architecture, pretrained_cfg, arguments)
@@ -100,6 +100,8 @@ def _resolve(name: str) -> tuple[str, PretrainedCfg | None, dict[str, Any]]:
         known = {entry.name for entry in fields(PretrainedCfg)}
         described = {key: value for key, value in config.pretrained_cfg.items() if key in known}
         arguments = {key: value for key, value in config.model_args.items() if key not in _OURS}
+        if "img_size" in config.model_args:  # written of a network of one size, though its architecture may vary
+            arguments["img_size"] = None
         return config.architecture, PretrainedCfg(**{**described, "architecture": config.architecture}), arguments
     architecture, tag = split_model_name_tag(name)
     if not is_model(architecture):

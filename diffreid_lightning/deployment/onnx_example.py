@@ -4,7 +4,16 @@ import json
 import sys
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
+
+
+def open_image(path: str) -> Image.Image:
+    """Open an image upright and in RGB, transparent pixels on white."""
+    image = ImageOps.exif_transpose(Image.open(path))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
 
 
 def main(network: str, *paths: str) -> None:
@@ -13,7 +22,7 @@ def main(network: str, *paths: str) -> None:
 
     session = onnxruntime.InferenceSession(network)
     height, width = json.loads(session.get_modelmeta().custom_metadata_map["image_size"])
-    images = [Image.open(path).convert("RGB").resize((width, height), Image.Resampling.BICUBIC) for path in paths]
+    images = [open_image(path).resize((width, height), Image.Resampling.BICUBIC) for path in paths]
     batch = np.stack([np.asarray(image, np.float32).transpose(2, 0, 1) / 255 for image in images])
     features = session.run(["features"], {"images": batch})[0]
     features /= np.linalg.norm(features, axis=1, keepdims=True)

@@ -89,8 +89,13 @@ def load_trained(path: str | Path) -> TrainedNetwork:
 
 
 def _load_folder(folder: Path) -> TrainedNetwork:
-    settings = _read_settings(folder.parent / _SETTINGS) if folder.name == EXPORTED else {}
-    size = read_timm_folder(folder).config.image_size
+    opened = read_timm_folder(folder)
+    # The folder may have been copied out of its run, which may in turn have been made before the folder said it.
+    noted = opened.provenance.get("training")
+    settings = dict(noted) if isinstance(noted, dict) else {}
+    if folder.name == EXPORTED:
+        settings |= _read_settings(folder.parent / _SETTINGS)
+    size = opened.config.image_size
     name = f"{LOCAL_SCHEME}{folder}"
     backbone = Backbone(name, image_size=size or (256, 128))
     neck = BNNeck(backbone.num_features)

@@ -78,7 +78,8 @@ def verification_errors(
 ) -> VerificationErrors:
     """Compare all pairs of images and count errors at every threshold; memory holds no matrix of pairs.
 
-    Where images come from several cameras, only pairs across cameras count, as in retrieval.
+    Where images come from several cameras, only pairs across cameras count, as in retrieval. A camera id of its own for
+    each image stands for unknown cameras: all pairs count.
 
     Args:
         features: (N, D), any floating dtype; need not be normalized.
@@ -97,7 +98,7 @@ def verification_errors(
     order = np.argsort(people, kind="stable")
     _, labels = np.unique(people[order], return_inverse=True)
     cameras = cameras[order]
-    across = bool((cameras != cameras[0]).any())
+    across = 1 < len(np.unique(cameras)) < len(cameras)  # one of its own for each image stands for unknown ones
     count = int(labels[-1]) + 1
     draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples).T.astype(float)
     same, other = np.zeros((count, _BINS), np.int64), np.zeros(_BINS, np.int64)

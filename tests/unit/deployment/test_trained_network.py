@@ -48,6 +48,23 @@ def test_a_run_decides_about_neck_and_mirror_image(tmp_path: Path, feature: str,
         assert loaded.record["feature"] == feature and loaded.record["last_stride"] == 2
 
 
+def test_a_folder_that_was_copied_out_of_its_run_is_compared_as_in_it(tmp_path: Path) -> None:
+    network = make()
+    training = {"feature": "before_bn", "flip_average": True}
+    save_backbone(network.backbone, tmp_path / "elsewhere", provenance=training, neck=network.neck)
+    loaded = load_trained(tmp_path / "elsewhere")
+    assert loaded.record["feature"] == "before_bn" and loaded.record["flip_average"] is True
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_resnet"])
+def test_a_network_of_any_size_comes_back_at_its_own(tmp_path: Path, name: str) -> None:
+    torch.manual_seed(0)
+    backbone = Backbone(name, image_size=SIZE).eval()
+    save_backbone(backbone, tmp_path / "folder", provenance={})
+    with torch.no_grad():
+        assert torch.equal(load_trained(tmp_path / "folder")(images()), backbone(images()))
+
+
 def test_a_folder_alone_uses_its_neck(tmp_path: Path) -> None:
     network = make()
     save_backbone(network.backbone, tmp_path / "with", provenance={}, neck=network.neck)

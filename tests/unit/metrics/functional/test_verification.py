@@ -91,3 +91,12 @@ def test_people_far_apart_have_no_errors() -> None:
 def test_nothing_to_compare_is_refused(pids: list[int], camids: list[int]) -> None:
     with pytest.raises(UserError, match="no pairs"):
         verification_errors(torch.rand(len(pids), 3), torch.tensor(pids), torch.tensor(camids))
+
+
+def test_a_camera_for_each_image_stands_for_unknown_ones() -> None:
+    features, pids = torch.randn(6, 4), torch.tensor([0, 0, 1, 1, 2, 2])
+    unknown = verification_errors(features, pids, torch.arange(6), resamples=2)
+    one = verification_errors(features, pids, torch.zeros(6, dtype=torch.int64), resamples=2)
+    assert not unknown.across_cameras and not one.across_cameras
+    assert (unknown.same == one.same).all() and (unknown.other == one.other).all()
+    assert verification_errors(features, pids, torch.tensor([0, 1, 0, 1, 0, 1]), resamples=2).across_cameras
