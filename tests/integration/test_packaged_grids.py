@@ -13,6 +13,7 @@ from diffreid_lightning.benchmark.expansion import expand
 from diffreid_lightning.benchmark.grid_file import read_grid
 from diffreid_lightning.benchmark.job_records import Workplace
 from diffreid_lightning.benchmark.job_runner import command_of
+from diffreid_lightning.pipeline.graph import read_chain
 
 Command = Callable[..., int]
 
@@ -82,3 +83,26 @@ def test_momentum_contrast_leaves_a_backbone_for_its_row(command: Command, marke
     sizes = ["--data.image_size=[64,32]", "--data.sampler.batch_size=4", "--model.memory=8"]
     assert command("fit", *words, *few, *sizes, f"--trainer.default_root_dir={folder}") == 0
     assert (folder / "fit-001" / "backbone" / "config.json").is_file()
+
+
+CHAINS = [
+    ("chains/tour", "chains/quick"),
+    ("chains/tour", "chains/market1501", "chains/sd15_512"),
+    ("chains/tour", "experiments/evidence/without_lpe.yaml"),
+    ("chains/tour", "experiments/generator/color_captions.yaml"),
+    ("experiments/evidence/variant.yaml",),
+]
+
+
+@pytest.mark.parametrize("names", CHAINS, ids=lambda names: names[-1])
+def test_every_stage_of_a_chain_parses(
+    names: tuple[str, ...], command: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A grid's command names the chain alone: what its stages say shows when they are run."""
+    monkeypatch.chdir(Path(__file__).parents[2])
+    chain = read_chain(names, {}, {})
+    for name, value in chain.environment.items():
+        monkeypatch.setenv(name, value)
+    for stage in chain.stages:
+        if stage.words[0] in ("fit", "predict"):
+            assert command(*stage.words, "--print_config") == 0, f"{stage.words}\n{capsys.readouterr().err}"
