@@ -309,6 +309,7 @@ class ReIDDataModule(LightningDataModule):
                 looked_for="a batch_size, the number of draws in a batch",
                 remedy="give the sampler class a batch_size attribute",
             )
+        check_range("the number of images in a batch (data.sampler)", batch_size, 2)  # batch norm needs two
         sampler = start_at_epoch(sampler, self.trainer)
         return self._loader(images, batch_size=batch_size, sampler=sampler, drop_last=True), sampler
 

@@ -156,12 +156,15 @@ class UnlabeledDataModule(ReIDDataModule):
         Raises:
             UserError: :meth:`use_labels` was not called.
         """
-        if self._labels is None:
-            raise UserError(
-                "The images have no labels, and nothing has clustered them.",
-                remedy="use --model UnsupervisedReID; or, for images with labels, --data ReIDDataModule",
-            )
-        target, self._target_sampler = self._training_loader(self.train_set, self._labels)
+        labels = self._labels
+        if labels is None:
+            if self.trainer is None or not hasattr(self.trainer.lightning_module, "find_clusters"):
+                raise UserError(
+                    "The images have no labels, and nothing will cluster them.",
+                    remedy="use --model UnsupervisedReID; or, for images with labels, --data ReIDDataModule",
+                )
+            labels = np.zeros(len(self.train_set), dtype=np.int64)  # a schedule in steps asks for the number of batches
+        target, self._target_sampler = self._training_loader(self.train_set, labels)
         if self.source_set is None:
             return target
         source, _ = self._training_loader(self.source_set, self.source_set.rows.labels)

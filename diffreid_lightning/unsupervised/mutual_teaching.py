@@ -115,6 +115,20 @@ class MutualMeanTeaching(UnsupervisedReID):
         self.teacher = self._copy(self._student)
         self.partner_teacher = self._copy(self.partner)
 
+    def on_fit_start(self) -> None:
+        """Find the first clusters; see the base class.
+
+        Raises:
+            UserError: weights are in half precision, in which an average of many steps does not move.
+        """
+        if self.dtype in (torch.float16, torch.bfloat16):
+            raise UserError(
+                f"Moving averages are not kept in trainer.precision {self.trainer.precision}.",
+                found="their small steps would be rounded to none",
+                remedy="use --trainer.precision bf16-mixed or 16-mixed",
+            )
+        super().on_fit_start()
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Give all four networks the checkpoint's form; see the base class."""
         super().on_load_checkpoint(checkpoint)

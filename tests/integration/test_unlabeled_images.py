@@ -190,6 +190,11 @@ MISTAKES = {
 }
 
 
+def test_a_schedule_in_steps_knows_the_number_of_batches(command: Command, market: Path) -> None:
+    words = ["--model.scheduler_interval=step", "--model.warmup_epochs=1", "--trainer.max_epochs=1"]
+    assert command("fit", *TINY, f"--data.target={market}", *words, "--test_with=none") == 0
+
+
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistakes_are_answered(
     mistake: str, command: Command, market: Path, capsys: pytest.CaptureFixture[str]
