@@ -123,7 +123,7 @@ def test_a_stopped_encoding_goes_on_to_the_same_file(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     manifest = Manifest.read(corpus)
-    monkeypatch.setattr("diffreid_lightning.diffusion.latent_cache._BATCH", 6)
+    monkeypatch.setattr("diffreid_lightning.diffusion.latent_cache._PIXELS", 6 * SIZE[0] * SIZE[1])
     whole = LatentStore(str(autoencoder), str(tmp_path / "whole")).encode(manifest, SIZE)
     cut = LatentStore(str(autoencoder), str(tmp_path / "cut"))
     encode, batches = cut._moments, []
