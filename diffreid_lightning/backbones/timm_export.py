@@ -58,9 +58,7 @@ def save_backbone(
         RunError: the folder cannot be written; the earlier export, if any, is still there.
     """
     folder = user_path(folder)
-    marks = [CONFIG_FILE, WEIGHTS_FILE, PROVENANCE_FILE]
-    remedy = "Give another folder, or remove this one yourself."
-    refuse_foreign(folder, marks, "a backbone", remedy, (*marks, HEAD_FILE, "README.md"))
+    refuse_other_content(folder)
     record = _record(backbone, provenance)
     with (
         translate_disk_errors(
@@ -73,6 +71,17 @@ def save_backbone(
         _write_head(backbone, neck, partial)
         write_json(partial / PROVENANCE_FILE, record)
     return folder
+
+
+def refuse_other_content(folder: Path) -> None:
+    """Refuse a folder that holds more than an exported backbone.
+
+    Raises:
+        UserError: it does.
+    """
+    marks = [CONFIG_FILE, WEIGHTS_FILE, PROVENANCE_FILE]
+    remedy = "Give another folder, or remove this one yourself."
+    refuse_foreign(folder, marks, "a backbone", remedy, (*marks, HEAD_FILE, "README.md"))
 
 
 def _record(backbone: Backbone, provenance: Mapping[str, object]) -> dict[str, Any]:

@@ -303,7 +303,8 @@ def _check(grid: Grid, where: str) -> None:
             where_named = f"'against' of {initialization.label!r} in {where}"
             _refuse_unknown_label(initialization.against, grid.initializations, where_named)
         for name in initialization.made_from:  # other names are of data outside the grid
-            if name not in grid.datasets and (guess := nearest(name, grid.datasets, cutoff=0.8)) is not None:
+            guess = None if name in grid.datasets else nearest(name, grid.datasets, cutoff=0.8)
+            if guess is not None and not name.startswith(guess) and not guess.startswith(name):
                 raise UserError(
                     f"'made_from' of {initialization.label!r} in {where} names no dataset of the grid.",
                     found=repr(name),

@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from diffreid_lightning.benchmark.job_records import Record, Workplace
-from diffreid_lightning.benchmark.jobs import FIRST_RUN, Job, on_this_machine
+from diffreid_lightning.benchmark.jobs import FIRST_RUN, Job, on_this_machine, settings_of
 from diffreid_lightning.benchmark.outcomes import cell_values
 from diffreid_lightning.durations import format_duration
 from diffreid_lightning.pipeline.job_process import (
@@ -139,11 +140,17 @@ class JobRunner:
             return True
         log = self.place.log(job)
         words = command_of(job, self.place, resume=True)
-        device = choose_device(words, self._devices, [each.device for each in self._running])
+        device = choose_device(self._devices_of(job), self._devices, [each.device for each in self._running])
         process = start_process(words, self._environment(job, device), log, lock, forked=self._forked)
         self._running.append(_Running(job, process, record, lock, device))
         self._say(f"{job.name}: started (log: {log})")
         return True
+
+    def _devices_of(self, job: Job) -> Any:
+        """Return the number of devices that a job asks for; a chain alone has all, for those of its stages that do."""
+        if job.words[0] == "pipeline":
+            return None if self.parallel > 1 else -1
+        return settings_of(job.words).get("trainer.devices")
 
     def _environment(self, job: Job, device: str | None) -> dict[str, str]:
         kind = "preparation" if job.cell is None else job.cell.setting

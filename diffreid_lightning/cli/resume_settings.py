@@ -48,7 +48,7 @@ def refuse_start_changes(changes: Iterable[Change], names: Sequence[str], *, eva
 
 
 def _is_one_place(before: Any, now: Any) -> bool:
-    """Return true if two values are one path that is spelled in two ways, as from two working directories."""
+    """Return true if two values are one path, spelled in two ways."""
     paths = [each.removeprefix(LOCAL_SCHEME) for each in (before, now) if isinstance(each, str)]
     return len(paths) == 2 and all(os.sep in path for path in paths) and len({*map(os.path.realpath, paths)}) == 1
 

@@ -71,7 +71,7 @@ def launched_rank() -> int:
 def launched_world() -> int:
     """Return the number of processes that torchrun or SLURM started; 1 when none did."""
     found = (os.environ.get(name, "").strip() for name in ("WORLD_SIZE", "SLURM_NTASKS"))
-    return max(1, *(int(value) for value in found if value.isdecimal()), 1)
+    return max(1, *(int(value) if value.isdecimal() else 1 for value in found))
 
 
 def open_run(root: Path, subcommand: str, continued: Path | None = None) -> RunFolder:

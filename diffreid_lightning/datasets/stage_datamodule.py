@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -98,8 +99,15 @@ class StageDataModule(LightningDataModule):
     @property
     def cache_key(self) -> dict[str, Any]:
         """Return the settings that the batches depend on, as plain JSON values."""
-        images = {"images": self.manifest.file_fingerprint} if self.reads_images else {}
-        return {"manifest": self.manifest.content_hash, **images, "batch_size": self.batch_size}
+        return {"manifest": self.manifest.content_hash, **self._images_key, "batch_size": self.batch_size}
+
+    @cached_property
+    def _images_key(self) -> dict[str, str]:
+        """Hash the sizes of the image files: their times change where a job copies them to its node."""
+        if not self.reads_images:
+            return {}
+        names = self.manifest.table["file_name"].to_pylist()
+        return {"images": self.manifest.images.fingerprint(names, times=False)}
 
     @property
     def reads_images(self) -> bool:

@@ -55,7 +55,6 @@ class Subset(PersonDataset):
         self.whole = open_dataset(dataset)
         super().__init__(self.whole.root)
         self.source = self.whole.source
-        self.pids_restart = self.whole.pids_restart
         self.identities = identities
         self.images = images
         self.seed = seed
@@ -65,6 +64,11 @@ class Subset(PersonDataset):
     def has_layout(cls, images: ImageRoot) -> bool:
         """Return false: a subset is made from a dataset and never detected in a folder."""
         return False
+
+    @property
+    def pids_restart(self) -> bool:  # type: ignore[override]
+        """Return whether the whole dataset's test identities are numbered from the start again."""
+        return self.whole.pids_restart
 
     @property
     def description(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,7 +100,7 @@ def key_of(file: Path) -> str | None:
     try:
         with np.load(file, allow_pickle=False) as arrays:
             about = parse_json(str(arrays["about"]))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
         return None
     return about["key"] if mismatch(about, _ABOUT) is None else None
 

@@ -121,6 +121,10 @@ class ScorerTraining(SupervisedReID):
         numbers = {name.split(".")[1] for name in checkpoint["state_dict"] if name.startswith(prefix)}
         if not self.fold_networks and self.classifier is not None:
             self._add_fold_networks(len(numbers), self.classifier.out_features)
+        state = checkpoint["state_dict"]
+        for name in [name for name in state if name.startswith("losses.")]:  # once they were not the networks' own
+            for number in numbers:
+                state.setdefault(f"{prefix}{number}.{name}", state[name].clone())
         if len(numbers) != len(self.fold_networks):
             raise UserError(
                 "The checkpoint was calibrated in another way.",
@@ -139,13 +143,16 @@ class ScorerTraining(SupervisedReID):
         folds = self._folds.to(batch.indices.device)[batch.indices]
         for fold, network in enumerate(cast(Iterable[FoldNetwork], self.fold_networks)):
             seen = folds != fold
+            embeddings = batch.images.new_zeros(len(seen), self.neck.norm.num_features, dtype=torch.float32)
             if int(seen.sum()) < 2:  # batch norm needs two; DDP needs a gradient of every parameter
                 loss = torch.stack([parameter.sum() for parameter in network.parameters()]).sum() * 0
             else:
                 weights = None if batch.weights is None else batch.weights[seen]
                 outputs = network(batch.images[seen])._replace(weights=weights)
-                network.losses.remember(outputs.embeddings, batch.labels[seen])
+                embeddings[seen] = outputs.embeddings.detach().float()
                 loss, _ = self.weigh_losses(outputs, batch.labels[seen], network.losses)
+            # All rows: processes hand over equally many. Those without a label are not remembered.
+            network.losses.remember(embeddings, torch.where(seen, batch.labels, -1))
             self._loss_sum += loss.detach()
             total = total + loss
         return total

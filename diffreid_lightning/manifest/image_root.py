@@ -183,7 +183,7 @@ class ImageRoot:
         except Exception as error:  # zipfile raises many types on damaged members
             raise UserError(f"A file cannot be read: {self.path / name}", found=str(error)) from error
 
-    def fingerprint(self, names: Iterable[str]) -> str:
+    def fingerprint(self, names: Iterable[str], times: bool = True) -> str:
         """Hash the state of files without reading them, to detect changes: 64 hexadecimal digits.
 
         The state is the size and modification time in a folder, the size and CRC-32 in an archive. A folder copied
@@ -191,10 +191,12 @@ class ImageRoot:
 
         Args:
             names: POSIX paths below the root; missing files count too.
+            times: count modification times in a folder; without them a copy has the same fingerprint.
         """
         digest = hashlib.sha256()
         states = self._states_in_archive(names) if self._archive is not None else self._states_in_folder(names)
         for name, size, state in states:
+            state = state if times or self._archive is not None else 0
             digest.update(f"{name}\0{size}\0{state}\0".encode(errors="surrogateescape"))
         return digest.hexdigest()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import hashlib
 import importlib.util
@@ -50,7 +51,7 @@ def code_hash(names: Iterable[str], modules: Iterable[str]) -> str:
 
 
 def own_code(names: Iterable[str]) -> dict[str, str]:
-    """Hash the user's own modules that classes are named in, with all of the user's that these import.
+    """Hash the user's own modules that classes are named in, with all of the user's modules that these import.
 
     Args:
         names: words of a configuration; import paths (``my_module.MyClass``) count.
@@ -68,11 +69,17 @@ def own_code(names: Iterable[str]) -> dict[str, str]:
                 continue
             seen.add(module)
             file = _own_file(module)
-            if file is not None:
+            if file is None:
+                continue
+            try:
                 status = file.stat()
                 parsed = _parse(file, status.st_mtime_ns, status.st_size)
-                found[module] = parsed.digest
-                queue += parsed.everything
+            except (SyntaxError, ValueError, OSError):  # a word of a config may name anything
+                continue
+            found[module] = parsed.digest
+            package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+            with contextlib.suppress(ImportError):  # beyond the topmost package
+                queue += [importlib.util.resolve_name(name, package) for name in parsed.everything]
     return found
 
 
@@ -85,10 +92,11 @@ def _own_file(module: str) -> Path | None:
         spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):
         return None
-    if spec is None or spec.origin is None or {"site-packages", "dist-packages"} & set(Path(spec.origin).parts):
+    places = [] if spec is None else [spec.origin, *(spec.submodule_search_locations or ())]
+    place = next((Path(each) for each in places if each is not None), None)  # no origin: without __init__.py
+    if place is None or {"site-packages", "dist-packages"} & set(place.parts):
         return None
-    origin = Path(spec.origin)
-    path = origin if not rest else origin.parent.joinpath(*rest.split("."))
+    path = place if not rest else (place.parent if place.suffix else place).joinpath(*rest.split("."))
     candidates = (path,) if not rest else (path.with_suffix(".py"), path / "__init__.py")
     return next((file for file in candidates if file.suffix == ".py" and file.is_file()), None)
 
@@ -120,8 +128,10 @@ def _parse(file: Path, modified: int, size: int) -> _Parsed:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             imports.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            imports.update((node.module, *(f"{node.module}.{alias.name}" for alias in node.names)))
+        elif isinstance(node, ast.ImportFrom):
+            start = "." * node.level + (node.module or "")
+            dot = "." if node.module else ""
+            imports.update((start, *(f"{start}{dot}{alias.name}" for alias in node.names)))
         body = getattr(node, "body", None)
         if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and _is_text(body[0].value):
             body[0].value = ast.Constant("")

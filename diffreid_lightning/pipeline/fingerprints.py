@@ -32,7 +32,6 @@ from diffreid_lightning.storage.json_notes import DamagedFile, read_json, write_
 
 RECORDS = ".stages"
 _COMMAND_MODULES = {"select": ("diffreid_lightning.cli.commands.select",)}
-_LARGE = 64 << 20  # bytes that take too long to read at each start
 _LIGHTNING_MODULES = ("diffreid_lightning.cli.lightning_cli",)
 
 
@@ -151,7 +150,7 @@ def named_files(root: Path | None, words: Sequence[str], configs: Sequence[Mappi
         configs: its configs.
 
     Returns:
-        Hash by path as it is written; of files of more than 64 MiB, size and time.
+        Hash of the content by path as it is written.
     """
     _, rest = split_config_flags(words)
     values = {word.partition("=")[2] if word.startswith("--") else word for word in rest[1:]}
@@ -159,7 +158,7 @@ def named_files(root: Path | None, words: Sequence[str], configs: Sequence[Mappi
     for text in sorted({*values, *texts(configs)}):
         files = _files_at(text, root)
         if files:
-            found[text] = _hash_json([[file.name, _content_or_time(file)] for file in sorted(files)])
+            found[text] = _hash_json([[file.name, _hash_once(file)] for file in sorted(files)])
     return found
 
 
@@ -170,17 +169,26 @@ def _files_at(text: str, root: Path | None) -> list[Path]:
         path = user_path(text.removeprefix("local-dir:"))
     except UserError:  # no path
         return []
-    if root is not None and path.resolve().is_relative_to(root.resolve()):
+    try:
+        if root is not None and path.resolve().is_relative_to(root.resolve()):
+            return []
+        if path.is_file():
+            return [path]
+        weights = list(path.glob("*.safetensors")) if path.is_dir() else []
+        return [*weights, *path.glob("*.json")] if weights else []
+    except OSError:  # of another person; the command says so, if it reads it
         return []
-    if path.is_file():
-        return [path]
-    weights = list(path.glob("*.safetensors")) if path.is_dir() else []
-    return [*weights, *path.glob("*.json")] if weights else []
 
 
-def _content_or_time(file: Path) -> str:
+def _hash_once(file: Path) -> str:
     status = file.stat()
-    return file_hash(file) if status.st_size <= _LARGE else f"{status.st_size} {status.st_mtime_ns}"
+    return _hash_of(file, status.st_size, status.st_mtime_ns)
+
+
+@functools.cache
+def _hash_of(file: Path, size: int, modified: int) -> str:
+    """Hash a file; ``size`` and ``modified`` tell it from an earlier version of itself."""
+    return file_hash(file)
 
 
 def vocabulary_hashes(settings: Iterable[Mapping[str, Any]], words: Sequence[str]) -> list[str]:

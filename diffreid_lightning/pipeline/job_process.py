@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from diffreid_lightning.cores import environment_with_threads
 from diffreid_lightning.pipeline.forked_command import ForkedCommand, serves_present_code
@@ -104,17 +104,16 @@ def visible_devices() -> list[str]:
     return named[:count] if named else [str(number) for number in range(count)]
 
 
-def choose_device(words: Sequence[str], devices: Sequence[str], used: Sequence[str | None]) -> str | None:
-    """Return the device with the fewest running jobs; None leaves all: there is none, or the command names its number.
+def choose_device(asked: Any, devices: Sequence[str], used: Sequence[str | None]) -> str | None:
+    """Return the device with the fewest running jobs; None leaves all: there is none, or the command asks for several.
 
     Args:
-        words: the command.
+        asked: the command's ``trainer.devices``, None where it says nothing.
         devices: all devices.
         used: device of each running job.
     """
-    if not devices or any(word.startswith("--trainer.devices") for word in words):
-        return None
-    return min(devices, key=used.count)
+    wants_one = asked in (None, "auto", 1, "1") or (isinstance(asked, list) and len(asked) == 1)
+    return min(devices, key=used.count) if devices and wants_one else None
 
 
 def environment_of(

@@ -119,7 +119,12 @@ class Attempt:
 
 def _refuse_foreign(folder: Path, is_recorded: bool) -> None:
     """Refuse to move a folder of somebody else's, such as a dataset in a root that is no chain's."""
-    if not is_recorded and any(folder.iterdir()) and not any(any(folder.glob(pattern)) for pattern in _OF_STAGES):
+    if (
+        not is_recorded
+        and folder.is_dir()
+        and any(folder.iterdir())
+        and not any(any(folder.glob(pattern)) for pattern in _OF_STAGES)
+    ):
         raise UserError(
             f"{folder} is in the place of a stage's output, and no stage has made it.",
             looked_for=f"no such folder, or one with {', '.join(_OF_STAGES)}",

@@ -138,7 +138,7 @@ class StageJobs:
     def _start(self, stage: Stage) -> None:
         attempt = Attempt.begin(self.chain, stage, self.aside, self.console)
         words = attempt.words()
-        device = choose_device(words, self._devices, [each.device for each in self._running])
+        device = choose_device(None, self._devices, [each.device for each in self._running])
         variables = {**self.chain.environment, **({} if device is None else {DEVICES: device})}
         environment = environment_with_threads(stage_environment(variables, self._on_terminal), self.parallel)
         terminal = LoggedTerminal(attempt.log) if self._on_terminal else None

@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from diffreid_lightning.backbones import Backbone, BNNeck, registered_by, save_backbone
+from diffreid_lightning.backbones.timm_export import refuse_other_content
 from diffreid_lightning.backbones.weight_provenance import initialization_record
 from diffreid_lightning.reid.base import ReIDModule
 from diffreid_lightning.training.trainer_parts import datamodule_of
@@ -38,6 +39,11 @@ class BackboneExport(Callback):
 
     def __init__(self, folder: str = "backbone") -> None:
         self.folder = folder
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse a folder that somebody has added to before the training, not after it."""
+        if trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
+            refuse_other_content(Path(trainer.default_root_dir) / self.folder)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the folder on rank zero."""

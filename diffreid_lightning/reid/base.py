@@ -281,7 +281,8 @@ class ReIDModule(LightningModule, ABC):
 
     def share_batch_statistics(self) -> None:
         """Give all processes rank zero's batch-norm statistics, which are saved; DDP does so before training steps."""
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        is_one_of_several = torch.distributed.is_available() and torch.distributed.is_initialized()
+        if is_one_of_several and self.trainer.world_size > 1:
             for name, buffer in self.named_buffers():
                 if name.endswith(("running_mean", "running_var")):
                     torch.distributed.broadcast(buffer, 0)

@@ -69,7 +69,10 @@ class LossList(nn.ModuleList):
         return total, dict(zip(self.names, values, strict=True))
 
     def remember(self, embeddings: Tensor, labels: Tensor) -> None:
-        """Keep (B, D) embeddings and (B,) labels of a batch until :meth:`update`, if a loss has state of its own."""
+        """Keep (B, D) embeddings and (B,) labels of a batch until :meth:`update`, if a loss has state of its own.
+
+        Rows with a label below 0 are dropped there: all processes have to hand over equally many.
+        """
         if any(loss.has_update for loss in self):
             self._since_step.append((embeddings.detach().float(), labels))
 
@@ -86,8 +89,10 @@ class LossList(nn.ModuleList):
             return
         gathered = [(gather(embeddings), gather(labels)) for embeddings, labels in since_step]
         embeddings, labels = (torch.cat(parts) for parts in zip(*gathered, strict=True))
-        for loss in self:
-            loss.update(embeddings, labels)
+        known = labels >= 0
+        if known.any():
+            for loss in self:
+                loss.update(embeddings[known], labels[known])
 
 
 def name_losses(losses: Sequence[nn.Module]) -> list[str]:

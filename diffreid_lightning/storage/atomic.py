@@ -128,7 +128,7 @@ def refuse_foreign(
     Raises:
         UserError: it holds something else, or is the current folder.
     """
-    if folder.resolve() == Path.cwd():
+    if folder.exists() and folder.resolve() == Path().resolve():
         raise UserError(f"The current folder is not replaced by {what}.", found=str(folder), remedy=remedy)
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 
 from diffreid_lightning.benchmark.job_runner import Failure
-from diffreid_lightning.benchmark.jobs import FIRST_RUN
+from diffreid_lightning.benchmark.jobs import FIRST_RUN, settings_of
 from diffreid_lightning.metric_history import METRICS, read_history
 from diffreid_lightning.pipeline.job_process import (
     GLANCE,
@@ -112,7 +112,8 @@ class TrialRunner:
     def _start(self, attempt: Attempt) -> None:
         words = trial_words(self.study.sweep, attempt.values, attempt.folder)
         write_arguments(attempt.values, attempt.folder)
-        device = choose_device(words, self._devices, [each.device for each in self._running])
+        asked = settings_of(words).get("trainer.devices")
+        device = choose_device(asked, self._devices, [each.device for each in self._running])
         placed = [*words, f"--trainer.default_root_dir={attempt.folder}", "--ckpt_path=last"]
         environment = self._environment(attempt, device)
         log = attempt.folder / LOG

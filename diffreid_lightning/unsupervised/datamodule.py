@@ -154,7 +154,7 @@ class UnlabeledDataModule(ReIDDataModule):
         """Batches of clusters; beside them batches of the source's identities, where there is a source.
 
         Raises:
-            UserError: :meth:`use_labels` was not called.
+            UserError: nothing has clustered the images, and nothing will.
         """
         labels = self._labels
         if labels is None:

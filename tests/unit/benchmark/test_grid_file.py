@@ -85,6 +85,11 @@ def test_what_a_grid_does_not_have_is_refused(make_grid: MakeGrid, changes: dict
     assert words in str(refused.value)
 
 
+def test_data_outside_the_grid_may_be_a_version_of_one_inside(make_grid: MakeGrid) -> None:
+    grid = make_grid({"initializations": {"scratch": {"made_from": ["market-500", "imagenet"]}}})
+    assert grid.initializations["scratch"].made_from == ("market-500", "imagenet")
+
+
 def test_a_config_that_is_not_there_is_refused() -> None:
     with pytest.raises(UserError, match="did you mean --config benchmark/quick"):
         read_grid(["benchmark/quik"])

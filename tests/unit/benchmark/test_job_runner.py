@@ -193,10 +193,27 @@ def test_one_job_at_a_time_has_one_gpu_too_unless_it_says_how_many(
 ) -> None:
     monkeypatch.setattr(job_runner, "visible_devices", lambda: ["3", "5"])
     runner(world).run(world.jobs)
-    assert {environment["CUDA_VISIBLE_DEVICES"] for environment in world.environments.values()} == {"3"}
-    for words in (["fit", "--trainer.devices=2"], ["fit", "--trainer.devices", "2"]):
-        assert job_process.choose_device(words, ["3", "5"], []) is None
-    assert job_process.choose_device(["fit"], [], []) is None
+    chains = {name for name, job in world.jobs.items() if job.words[0] == "pipeline"}
+    used = {name: environment.get("CUDA_VISIBLE_DEVICES") for name, environment in world.environments.items()}
+    assert {device for name, device in used.items() if name not in chains} == {"3"}
+    assert chains and not {used[name] for name in chains} & {"3", "5"}, "stages that ask for several have them"
+    for asked in (2, "2", -1, [0, 1], "0,1"):
+        assert job_process.choose_device(asked, ["3", "5"], ["3"]) is None
+    for asked in (None, "auto", 1, "1", [0]):
+        assert job_process.choose_device(asked, ["3", "5"], ["3"]) == "5"
+    assert job_process.choose_device(None, [], []) is None
+
+
+@pytest.mark.parametrize("where", ["flag", "config"])
+def test_a_grid_that_asks_for_several_gpus_has_them_all(
+    where: str, make_grid: MakeGrid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "two.yaml").write_text("trainer: {devices: 2}\n")
+    flags = {"flag": "--trainer.devices 2", "config": f"--config {tmp_path / 'two.yaml'}"}
+    grid = make_grid({"flags": flags[where]})
+    jobs = expand(grid)
+    asking = JobRunner(Workplace(grid.root, {}), jobs, "group", 1)._devices_of(jobs["scratch/supervised/market/seed-0"])
+    assert str(asking) == "2"
 
 
 def test_a_job_is_no_process_of_the_launcher_that_started_this_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,6 +73,9 @@ def test_columns_are_what_other_programs_read(network: TrainedNetwork, tmp_path:
     features = np.asarray(table["feature"].combine_chunks().flatten()).reshape(len(table), -1)
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), features)
     assert embed(images, network, tmp_path / "out.npz", 64, 0).computed == 0, "written already"
+    (tmp_path / "cut.npz").touch()
+    with pytest.raises(UserError, match="exists already"):
+        embed(images, network, tmp_path / "cut.npz", 64, 0)
     arrays = np.load(tmp_path / "out.npz", allow_pickle=False)
     np.testing.assert_array_equal(arrays["features"], features)
     assert arrays["file_name"].tolist() == table["file_name"].to_pylist()

@@ -80,6 +80,23 @@ def test_the_users_own_code_counts_with_what_it_imports(tmp_path: Path, monkeypa
     assert code_closure.own_code(names) != found
 
 
+def test_relative_imports_and_folders_without_init_count_and_what_does_not_parse_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name, text in {
+        "mine_bare/nets/model.py": "from .neck import Neck\nfrom ..heads import Head\nfrom . import other\n",
+        "mine_bare/nets/neck.py": "class Neck: ...\n",
+        "mine_bare/nets/other.py": "",
+        "mine_bare/heads.py": "class Head: ...\n",
+        "mine_legacy.py": "print 'two'\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    found = code_closure.own_code(["mine_bare.nets.model.Model", "mine_legacy.Thing"])
+    assert set(found) == {"mine_bare.nets.model", "mine_bare.nets.neck", "mine_bare.nets.other", "mine_bare.heads"}
+
+
 def test_docstrings_and_comments_do_not_count(changed: Callable[[str, str, str], set[str]]) -> None:
     assert not changed("errors.py", '"""', '"""Further words. ')
     assert not changed("reid/supervised.py", "import Tensor\n", "import Tensor  # of course\n")

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from diffreid_lightning.reid import losses as package
+from diffreid_lightning.reid.loss_list import LossList
 from diffreid_lightning.reid.losses import (
     AngularMargin,
     BatchHardTriplet,
@@ -145,3 +146,17 @@ def test_a_metric_loss_compares_what_it_is_told_to(name: str) -> None:
     assert isinstance(loss, MetricLoss) and loss.compares == "features"
     loss.compares = "embeddings"
     assert loss(outputs, labels).item() == before.item() != loss(swapped, labels).item()
+
+
+def test_rows_without_a_label_are_not_remembered() -> None:
+    memory, other = (LossList([ClusterMemory()]) for _ in range(2))
+    embeddings, labels = torch.randn(6, 4), torch.tensor([0, -1, 1, 2, -1, 1])
+    for losses, kept in ((memory, slice(None)), (other, labels >= 0)):
+        losses.fill(torch.eye(3, 4))
+        losses.remember(embeddings[kept], labels[kept])
+        losses.update(lambda values: values)
+    assert torch.equal(memory[0].memory, other[0].memory)
+    assert not torch.equal(memory[0].memory, torch.eye(3, 4))
+    memory.remember(embeddings, torch.full((6,), -1))
+    memory.update(lambda values: values)
+    assert torch.equal(memory[0].memory, other[0].memory)
