@@ -143,7 +143,7 @@ class DenoiserTraining(LightningModule, ABC):
             return
         remedy = "train other identities in a new run, without --ckpt_path"
         refuse_other_rows(checkpoint, self._data.training_rows, self._learned, remedy)
-        if checkpoint.get(self._origin_key) not in (None, self._origin):
+        if checkpoint.get(self._origin_key) != self._origin:
             raise UserError(
                 self._other_origin,
                 found=f"model.model {self._name}, whose files have another content",
