@@ -36,20 +36,16 @@ def estimate(grid: Grid, jobs: Mapping[str, Job]) -> list[Estimate]:
         grid: the grid, with a throughput and the numbers of training images.
         jobs: its jobs, or those of them that are left.
     """
+    fits = [job for job in jobs.values() if job.words[0] == "fit"]
     groups = [
-        (
-            label,
-            [job for job in jobs.values() if job.cell is not None and job.cell.setting == label],
-            setting.throughput,
-        )
+        (label, [job for job in fits if job.cell is not None and job.cell.setting == label], setting.throughput)
         for label, setting in grid.settings.items()
     ]
-    before = [job for job in jobs.values() if job.cell is None and job.words[0] == "fit"]
+    before = [job for job in fits if job.cell is None]
     groups += [("pre-training", before, None)] if before else []
     return [
         Estimate(label, len(trainings), sum(images_drawn(grid, job) for job in trainings), speed or grid.throughput)
-        for label, jobs_, speed in groups
-        for trainings in [[job for job in jobs_ if job.words[0] == "fit"]]
+        for label, trainings, speed in groups
     ]
 
 
