@@ -31,11 +31,11 @@ def seen_by_records(grid: Grid, job: Job, jobs: Mapping[str, Job], place: Workpl
         place: their folders.
         summary: of the cell's run.
     """
-    target = summary.data.get("test", {}).get("source")
-    if target is None and job.cell is not None:  # of a validation
-        target = place.source_name(job.cell.dataset)
     if job.cell is None or not grid.settings[job.cell.setting].hides_labels:
         return False
+    target = summary.data.get("test", {}).get("source")
+    if target is None:  # of a validation
+        target = place.source_name(job.cell.dataset)
     if not isinstance(target, str) or target in _UNNAMED:
         return False
     if target in map(place.source_name, job.datasets - {job.cell.dataset}):
