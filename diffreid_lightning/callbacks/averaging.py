@@ -20,6 +20,8 @@ class FinishAveraging(Callback):
     2. It comes in the place of the current weights. Lightning does so when training ends. A run that was killed after
        its last epoch and is taken up trains nothing, so its training does not end either, and the weights of its last
        step would be exported and tested. Twice does no harm.
+    3. It is given up then. Lightning would take a checkpoint that is tested after fit for one to train on from, and
+       test the weights that were trained in place of their average.
 
     The command line puts this callback before all others, so that whatever is done when fit ends is done with these
     weights.
@@ -34,16 +36,20 @@ class FinishAveraging(Callback):
                 callback._device = trainer.strategy.root_device
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Refuse to go on from averaged weights as if they were those that were trained.
+        """Refuse to go on from averaged weights as if they were trained; give the average the checkpoint's form.
 
         Raises:
             UserError: the weights are an average that this training does not keep, or the last one of
                 ``StochasticWeightAveraging``, whose epoch of statistics counts as one of training.
         """
-        if trainer.state.fn == TrainerFn.FITTING:
-            _refuse_after_statistics(trainer, checkpoint)
-        averages = any(isinstance(callback, WeightAveraging) for callback in callbacks_of(trainer))
-        if "current_model_state" in checkpoint and not averages and trainer.state.fn == TrainerFn.FITTING:
+        if trainer.state.fn != TrainerFn.FITTING:
+            return
+        _refuse_after_statistics(trainer, checkpoint)
+        averaging = [callback for callback in callbacks_of(trainer) if isinstance(callback, WeightAveraging)]
+        for callback in averaging:
+            if callback._average_model is not None:
+                callback._average_model.module.on_load_checkpoint(checkpoint)  # as Lightning did for the module itself
+        if "current_model_state" in checkpoint and not averaging:
             raise UserError(
                 "The checkpoint holds averaged weights, and this training averages none.",
                 looked_for="a WeightAveraging callback, as the run was begun with",
@@ -54,8 +60,9 @@ class FinishAveraging(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let the averaging end."""
         for callback in callbacks_of(trainer):
-            if isinstance(callback, WeightAveraging):
+            if isinstance(callback, WeightAveraging) and callback._average_model is not None:
                 callback.on_train_end(trainer, pl_module)
+                callback._average_model = None
 
 
 def _refuse_after_statistics(trainer: Trainer, checkpoint: dict[str, Any]) -> None:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule
-from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAveraging
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, StochasticWeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 
 from diffreid_lightning.callbacks.averaging import FinishAveraging
@@ -83,3 +84,47 @@ def test_averaged_weights_are_not_gone_on_with_as_if_they_were_trained() -> None
     trainer.callbacks.pop()
     trainer.state.fn = TrainerFn.TESTING
     FinishAveraging().on_load_checkpoint(trainer, Linear(), checkpoint)
+
+
+class Trained(Linear):
+    """Three steps away from its first weights; the features have the checkpoint's number."""
+
+    def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        return self.layer(batch).sum()
+
+    def test_step(self, batch: torch.Tensor, batch_idx: int) -> None:
+        self.tested = self.layer.weight.clone()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if checkpoint["state_dict"]["layer.weight"].shape != self.layer.weight.shape:
+            self.layer = torch.nn.Linear(3, len(checkpoint["state_dict"]["layer.weight"]))
+
+
+def averaging_trainer(folder: Path, epochs: int) -> Trainer:
+    callbacks = [FinishAveraging(), EMAWeightAveraging(decay=0.5), ModelCheckpoint(folder, save_last=True)]
+    quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    return Trainer(max_epochs=epochs, accelerator="cpu", callbacks=callbacks, **quiet)
+
+
+def test_a_checkpoint_that_is_tested_after_fit_gives_its_average(tmp_path: Path) -> None:
+    module, trainer = Trained(), averaging_trainer(tmp_path, 1)
+    data = torch.utils.data.DataLoader(torch.ones(3, 3))
+    trainer.fit(module, data)
+    averaged = module.layer.weight.clone()
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert not torch.equal(saved["current_model_state"]["layer.weight"], averaged)
+    trainer.test(module, data, ckpt_path=str(tmp_path / "last.ckpt"), weights_only=True, verbose=False)
+    assert torch.equal(module.tested, averaged)
+
+
+def test_an_average_takes_the_form_of_the_checkpoint_that_a_run_goes_on_from(tmp_path: Path) -> None:
+    module = Trained()
+    module.layer = torch.nn.Linear(3, 5)
+    data = torch.utils.data.DataLoader(torch.ones(3, 3))
+    averaging_trainer(tmp_path, 1).fit(module, data)
+    resumed = Trained()
+    averaging_trainer(tmp_path, 2).fit(resumed, data, ckpt_path=str(tmp_path / "last.ckpt"), weights_only=True)
+    assert resumed.layer.weight.shape == (5, 3)
