@@ -46,13 +46,24 @@ class _Filling:
     datasets: set[str] = field(default_factory=set)
     made_from: set[str] = field(default_factory=set)
     made_from_all: set[str] = field(default_factory=set)
-    own: set[str] = field(default_factory=set)  #: of ``data``, ``subset`` and ``seed``, what its words name
+    own: set[str] = field(default_factory=set)  #: of ``data``, ``seed`` and the subset's placeholders, what it names
     inherited: set[str] = field(default_factory=set)  #: and those of the preparations that they name
 
     @property
     def used(self) -> set[str]:
         """Return what the result depends on."""
         return self.own | self.inherited
+
+    @property
+    def used_subset(self) -> dict[str, Any]:
+        """Return the arguments of the subset that the result depends on."""
+        return {key: self.subset[key] for name, key in _OF_SUBSET.items() if name in self.used and key in self.subset}
+
+    @property
+    def is_reduced(self) -> bool:
+        """Return true if its words name all that the subset is made by, so that they see no more than the subset."""
+        asked = {name for name, key in _OF_SUBSET.items() if self.subset.get(key, 0) != 0}
+        return bool(asked) and asked <= self.own
 
     @property
     def train(self) -> str:
@@ -62,9 +73,10 @@ class _Filling:
     @property
     def parts(self) -> list[str]:
         """Return what tells the results of one preparation apart, as parts of a name."""
-        subset = "-".join(name_of(f"{key} {value}") for key, value in self.subset.items())
-        named = {"data": name_of(self.labeled), "subset": subset, "seed": f"seed-{self.seed}"}
-        return [part for use, part in named.items() if use in self.used and part]
+        used = self.used_subset
+        subset = "-".join(name_of(f"{key} {value}") for key, value in self.subset.items() if key in used)
+        data, seed = name_of(self.labeled) if "data" in self.used else "", f"seed-{self.seed}"
+        return [part for part in (data, subset, seed if "seed" in self.used else "") if part]
 
 
 def training_source(label: str, subset: Mapping[str, Any]) -> str:
@@ -207,22 +219,21 @@ class _Expansion:
         words = [self._fill(word, filling, f"{name!r}, which is made first") for word in entry.words]
         if words[0] in _RUNS and not _has(words, "trainer.default_root_dir"):
             words.append(f"--trainer.default_root_dir={_OUT}")
-        if filling.own & {"data", "subset"}:
+        if filling.own & {"data", *_OF_SUBSET}:
             filling.datasets.add(filling.labeled)
             filling.made_from.update({filling.labeled} if entry.labels else ())
-            if entry.labels and (not filling.subset or "subset" not in filling.own):
+            if entry.labels and not filling.is_reduced:
                 filling.made_from_all.add(filling.labeled)
         full = "/".join(("made", name, *filling.parts))
         before = self._fillings.setdefault(full, filling)
-        if "subset" in filling.used and before.subset != filling.subset:
+        if before.used_subset != filling.used_subset:
             raise UserError(
                 f"Two subsets would be made in one folder, {full}.",
-                found=f"{dict(before.subset)} and {dict(filling.subset)}",
+                found=f"{before.used_subset} and {filling.used_subset}",
                 remedy="rename a list so that they differ in letters or digits",
             )
         if full not in self.jobs:
-            list_file = filling.subset.get("list_file") if "subset" in filling.used else None
-            self._add(full, words, filling, weights, list_file, images=images)
+            self._add(full, words, filling, weights, filling.used_subset.get("list_file"), images=images)
         return self.jobs[full]
 
     def _add(
@@ -263,10 +274,10 @@ class _Expansion:
             filling.own.add("seed")
             return str(filling.seed)
         if name in ("labeled", "train"):
-            filling.own.update(("data", "subset") if name == "train" else ("data",))
+            filling.own.update(("data", *_OF_SUBSET) if name == "train" else ("data",))
             return data_token(filling.labeled) if name == "labeled" else filling.train
         if name in _OF_SUBSET:
-            filling.own.add("subset")
+            filling.own.add(name)
             value = filling.subset.get(_OF_SUBSET[name], 0 if name == "subset_seed" else None)
             return "null" if value is None else str(value)
         if name in self.grid.preparations:

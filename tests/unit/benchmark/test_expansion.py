@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from diffreid_lightning.benchmark.expansion import expand
-from diffreid_lightning.benchmark.jobs import Job, choose, forget, on_this_machine
+from diffreid_lightning.benchmark.job_records import forget
+from diffreid_lightning.benchmark.jobs import Job, choose, on_this_machine
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.pipeline.fingerprints import forget_hashes
 from tests.unit.benchmark.conftest import MakeGrid
@@ -160,7 +161,12 @@ def test_rows_that_saw_the_targets_labels_are_marked(make_grid: MakeGrid) -> Non
 
 
 def test_a_subset_may_be_drawn_with_the_seed_of_each_cell(make_grid: MakeGrid) -> None:
-    changes = {"seeds": [0, 3], "settings": {"few-shot 30 %": {"subset": {"seed": "{seed}"}}}}
+    run = "pipeline --config chains/tour --root {out} --data {labeled} --images {images} --subset_seed {subset_seed}"
+    changes = {
+        "seeds": [0, 3],
+        "settings": {"few-shot 30 %": {"subset": {"seed": "{seed}"}}},
+        "preparations": {"generated": {"run": run}},
+    }
     jobs = expand(make_grid(changes))
     for seed in (0, 3):
         train = json.loads(words_of(jobs[f"scratch/few-shot-30/market/seed-{seed}"])["data.train"])
@@ -169,11 +175,34 @@ def test_a_subset_may_be_drawn_with_the_seed_of_each_cell(make_grid: MakeGrid) -
     assert sum(name.startswith("made/generated/market/images") for name in jobs) == 2
 
 
-def test_a_preparation_that_passes_the_subset_over_is_marked(make_grid: MakeGrid) -> None:
-    run = "pipeline --config chains/tour --root {out} --data {labeled}"
-    jobs = expand(make_grid({"preparations": {"generated": {"run": run}}}))
+@pytest.mark.parametrize(
+    ("named", "subset"),
+    [
+        ("", {"images": 0.3}),
+        ("--images {images}", {"images": 0.3, "list_file": "few.txt"}),
+        ("--images {images}", {"images": 0.3, "seed": 5}),
+        ("--identities {identities} --images {images}", {"images": None, "list_file": "few.txt"}),
+    ],
+)
+def test_a_preparation_that_passes_a_part_of_the_subset_over_is_marked(
+    make_grid: MakeGrid, tmp_path: Path, named: str, subset: dict[str, Any]
+) -> None:
+    (tmp_path / "few.txt").write_text("0002_c1s1_000001_00.jpg")
+    if "list_file" in subset:
+        subset = {**subset, "list_file": str(tmp_path / "few.txt")}
+    run = f"pipeline --config chains/tour --root {{out}} --data {{labeled}} {named}"
+    changes = {"preparations": {"generated": {"run": run}}, "settings": {"few-shot 30 %": {"subset": subset}}}
+    jobs = expand(make_grid(changes))
     cells = [job.cell for job in jobs.values() if job.cell is not None and job.cell.initialization == "Diff-Person"]
     assert all(cell.sees_target == (cell.setting in ("few-shot 30 %", "USL")) for cell in cells)
+
+
+def test_a_preparation_is_run_once_for_settings_that_give_it_the_same_words(make_grid: MakeGrid) -> None:
+    made = expand(make_grid({"settings": {"few-shot 30 %": {"subset": {"identities": 0.5}}}}))
+    generated = [name for name in made if name.startswith("made/generated/")]
+    assert sorted(generated) == [
+        f"made/generated/{data}{part}" for data in ("duke", "market") for part in ("", "/images-0-3")
+    ]
 
 
 def test_an_initialization_without_labels_of_the_target_uses_those_of_a_source(make_grid: MakeGrid) -> None:
