@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from diffreid_lightning.benchmark.jobs import FIRST_RUN, Job
+from diffreid_lightning.benchmark.jobs import FIRST_RUN, Job, configs_of
 from diffreid_lightning.datasets import open_dataset
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest.manifest import FILE_NAME, Manifest
@@ -113,7 +113,8 @@ class Workplace:
         record = self.record(job)
         if record is None:
             return "to do"
-        if not self._belongs(record, job, jobs):
+        outdated_needs = any(self.state(jobs[name], jobs) == "outdated" for name in job.needs)
+        if outdated_needs or not self._belongs(record, job, jobs):
             return "outdated"
         if record.exit_code is None:
             return "interrupted"
@@ -230,6 +231,6 @@ def sources_below(folder: Path) -> frozenset[str]:
 
 
 def forget() -> None:
-    """Clear the cached hashes: between two benchmarks of one process, things may change."""
-    for remembered in (dataset_rows, dataset_source, weights_hash):
+    """Clear the cached hashes and configs: between two benchmarks of one process, things may change."""
+    for remembered in (dataset_rows, dataset_source, weights_hash, configs_of):
         remembered.cache_clear()

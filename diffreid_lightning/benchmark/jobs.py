@@ -185,11 +185,6 @@ def _list_hash(file: str) -> str:
         ) from error
 
 
-def forget() -> None:
-    """Clear the cached configs: between two benchmarks of one process, files may change."""
-    configs_of.cache_clear()
-
-
 def choose(jobs: Mapping[str, Job], *patterns: str) -> dict[str, Job]:
     """Return the jobs whose names match any of some patterns, with everything that they need.
 

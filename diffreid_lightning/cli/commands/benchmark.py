@@ -39,14 +39,12 @@ def benchmark_command(words: Sequence[str]) -> int:
     given = _parse(words)
     # Import late: --help should not wait for pyarrow.
     from diffreid_lightning.benchmark import job_records
-    from diffreid_lightning.benchmark import jobs as benchmark_jobs
     from diffreid_lightning.benchmark.expansion import expand
     from diffreid_lightning.benchmark.grid_file import read_grid
     from diffreid_lightning.benchmark.job_records import Workplace
     from diffreid_lightning.benchmark.jobs import choose
 
     job_records.forget()  # a notebook runs several in one process, and things change between them
-    benchmark_jobs.forget()
     grid = read_grid(given.config, given.root)
     jobs = expand(grid)
     place = Workplace(grid.root, {label: dataset.path for label, dataset in grid.datasets.items()})

@@ -77,6 +77,19 @@ def test_what_was_made_anew_makes_those_who_read_it_outdated(jobs: dict[str, Job
     assert place.state(direct, jobs) == "outdated"
 
 
+def test_what_is_outdated_makes_those_who_need_it_outdated_at_once(
+    jobs: dict[str, Job], place: Workplace, tmp_path: Path
+) -> None:
+    direct = jobs["scratch/direct/market-to-duke/seed-0"]
+    (needed,) = (jobs[name] for name in direct.needs)
+    for job in (needed, direct):
+        place.end(job, place.begin(job, jobs), 0, 1.0)
+    record = place.record(needed)
+    assert record is not None
+    Record(record.inputs | {"market": "other"}, record.needs, record.token, 0).write(place.folder(needed))
+    assert [place.state(job, jobs) for job in (needed, direct)] == ["outdated", "outdated"]
+
+
 def test_other_weights_under_the_same_path_count(make_grid: MakeGrid, place: Workplace, tmp_path: Path) -> None:
     weights = tmp_path / "luperson"
     weights.mkdir()
