@@ -68,7 +68,7 @@ def read_grid(names: Sequence[str], root: str | None = None) -> Grid:
         settings=settings,
         datasets=_entries(given, "datasets", where, _dataset),
         published=tuple(_published(entry, where) for entry in _listed(given, "published", where)),
-        evaluate=_split(given.get("evaluate", "test"), where),
+        evaluate=_choice(given, "evaluate", where, get_args(Split)),
         throughput=_throughput(given, where),
         slurm=mapping_at(given, "slurm", where),
     )
@@ -136,7 +136,7 @@ def _preparation(label: str, entry: Any, where: str) -> Preparation:
             remedy="rename it: its name is a placeholder in the commands that use it",
         )
     entry = _mapping(entry, where, ("run", "labels"))
-    return Preparation(_run(entry, where), _labels(entry, where, (True, False)) is True)
+    return Preparation(_run(entry, where), _choice(entry, "labels", where, (True, False)) is True)
 
 
 def _initialization(label: str, entry: Any, where: str) -> Initialization:
@@ -159,7 +159,7 @@ def _initialization(label: str, entry: Any, where: str) -> Initialization:
 def _setting(label: str, entry: Any, where: str) -> Setting:
     entry = _mapping(entry, where, ("run", "subset", "needs", "labels", "pairs", "flags", "throughput"))
     needs = text_at(entry, "needs", where)
-    labels = _labels(entry, where, (True, False, _SOURCE))
+    labels = _choice(entry, "labels", where, (True, False, _SOURCE))
     pairs = _listed(entry, "pairs", where)
     if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
         raise UserError(
@@ -179,13 +179,13 @@ def _setting(label: str, entry: Any, where: str) -> Setting:
     )
 
 
-def _labels(entry: Mapping[str, Any], where: str, known: Sequence[bool | str]) -> bool | str:
-    labels = entry.get("labels", True)
-    if not any(labels is each or (isinstance(each, str) and labels == each) for each in known):
+def _choice(entry: Mapping[str, Any], key: str, where: str, known: Sequence[bool | str]) -> Any:
+    """Return an entry that is one of some words, the first where there is none."""
+    value = entry.get(key, known[0])
+    if not any(value is each or (isinstance(each, str) and value == each) for each in known):
         named = " or ".join(str(each).lower() for each in known)
-        raise UserError(f"'labels' of {where} is unknown.", looked_for=named, found=repr(labels))
-    found: bool | str = labels
-    return found
+        raise UserError(f"{key!r} of {where} is unknown.", looked_for=named, found=repr(value))
+    return value
 
 
 def _subset(entry: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -230,13 +230,6 @@ def _published(entry: Any, where: str) -> Published:
             mean, rank1 = (math.nan if value is None else float(value) for value in pair)
             numbers[str(setting), str(dataset)] = (mean, rank1)
     return Published(text_at(entry, "label", where) or "", text_at(entry, "cite", where) or "", numbers)
-
-
-def _split(value: Any, where: str) -> Split:
-    if value not in get_args(Split):
-        raise UserError(f"'evaluate' of {where} is unknown.", looked_for="test, or val", found=repr(value))
-    split: Split = value
-    return split
 
 
 def _is_percentage(value: Any) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import t as student
+from scipy.stats import ttest_1samp
 
 Floats = npt.NDArray[np.float64]
 _DRAWS = 2000
@@ -75,12 +76,7 @@ def paired_p_value(differences: Sequence[float]) -> float | None:
     Args:
         differences: one per pair. Without any spread they are repeats of one measurement, and there is no p-value.
     """
-    if len(differences) < 2:
-        return None
-    mean, deviation = float(np.mean(differences)), float(np.std(differences, ddof=1))
-    if deviation == 0:
-        return None
-    return float(2 * student.sf(abs(mean) / (deviation / math.sqrt(len(differences))), len(differences) - 1))
+    return None if len(set(differences)) < 2 else float(ttest_1samp(differences, 0).pvalue)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -72,6 +72,8 @@ def write_comparison(grid: Grid, comparison: Comparison, outcomes: list[Outcome]
         note = f"intervals hold together with 95 % (Bonferroni, {comparison.comparisons} comparisons); dots: seeds"
         with replace_file(folder / _PICTURE, contended=True) as staged:
             save_intervals(panels, rows, axis, staged, note)
+    else:
+        (folder / _PICTURE).unlink(missing_ok=True)  # of results that no longer count
     return folder
 
 

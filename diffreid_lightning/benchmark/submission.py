@@ -62,6 +62,8 @@ def submit(grid: Grid, configs: Sequence[str], jobs: Mapping[str, Job], say: Cal
     command = [PYTHON, *command_for(configs, grid.root)]
     parameters = dict(grid.slurm)
     executor = _executor(grid, parameters)
+    from submitit.helpers import CommandFunction  # an optional package, which the line above has found
+
     submitted: dict[str, Any] = {}
     on_slurm = executor.cluster == _SLURM
     for wave in [[job] for job in jobs.values()] if on_slurm else waves(jobs):
@@ -69,7 +71,7 @@ def submit(grid: Grid, configs: Sequence[str], jobs: Mapping[str, Job], say: Cal
             if on_slurm:
                 before = [submitted[name].job_id for name in job.needs if name in submitted]
                 executor.update_parameters(slurm_additional_parameters=_after(parameters, before))
-            submitted[job.name] = executor.submit(_function([*command, f"--only={job.name}"]))
+            submitted[job.name] = executor.submit(CommandFunction([*command, f"--only={job.name}"], cwd=Path.cwd()))
             say(f"{job.name}: {executor.cluster} job {submitted[job.name].job_id}")
         if not on_slurm:
             for job in wave:
@@ -138,9 +140,3 @@ def _after(parameters: Mapping[str, Any], before: Sequence[str]) -> dict[str, An
     if before:
         more |= {"dependency": f"afterok:{':'.join(before)}", "kill-on-invalid-dep": "yes"}
     return more
-
-
-def _function(command: list[str]) -> Any:
-    from submitit.helpers import CommandFunction
-
-    return CommandFunction(command, cwd=Path.cwd())

@@ -39,7 +39,7 @@ def test_only_seeds_that_both_have_are_compared() -> None:
     assert paired_p_value([2.0]) is None
 
 
-@pytest.mark.parametrize("differences", [[0.0, 0.0, 0.0], [2.0, 2.0]])
+@pytest.mark.parametrize("differences", [[0.0, 0.0, 0.0], [2.0, 2.0], [0.1, 0.1, 0.1]])
 def test_repeats_of_one_measurement_have_neither_interval_nor_p_value(differences: list[float]) -> None:
     assert paired_p_value(differences) is None
     assert (interval(differences).half, interval(differences).count) == (None, len(differences))
