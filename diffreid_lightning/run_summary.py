@@ -15,6 +15,8 @@ from diffreid_lightning.storage.json_notes import DamagedFile, damaged_error, re
 
 FILE = "summary.json"
 FORMAT = 1
+#: of logged metrics, as papers and ``results.csv`` have them
+METRIC_NAMES = {"rank1": "Rank-1", "rank5": "Rank-5", "rank10": "Rank-10"}
 PROVENANCE_FILE = "provenance.json"  #: beside exported weights: the data and weights behind them
 _FORM: dict[str, Any] = {
     "format": int,

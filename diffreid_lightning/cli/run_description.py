@@ -15,12 +15,9 @@ from lightning.pytorch import LightningModule, Trainer
 from diffreid_lightning.backbones.weight_provenance import initialization_record
 from diffreid_lightning.cli import run_folder, start_checkpoint
 from diffreid_lightning.cli.versions import installed_versions
-from diffreid_lightning.run_summary import RunSummary, sound_summary
+from diffreid_lightning.run_summary import METRIC_NAMES, RunSummary, sound_summary
 from diffreid_lightning.training.throughput import GIB, peak_memory
 from diffreid_lightning.training.trainer_parts import datamodule_of
-
-#: as papers and ``results.csv`` name them
-_SHOWN = {"rank1": "Rank-1", "rank5": "Rank-5", "rank10": "Rank-10"}
 
 
 def describe_run(
@@ -121,7 +118,7 @@ def _metrics(trainer: Trainer) -> dict[str, dict[str, float]]:
         split, slash, metric = name.partition("/")
         number = float(value)
         if slash and math.isfinite(number):
-            found.setdefault(split, {})[_SHOWN.get(metric, metric)] = number
+            found.setdefault(split, {})[METRIC_NAMES.get(metric, metric)] = number
     return found
 
 

@@ -23,7 +23,7 @@ from diffreid_lightning.pipeline.job_process import (
     visible_devices,
 )
 from diffreid_lightning.pipeline.stage_process import heard_by_children
-from diffreid_lightning.run_summary import sound_summary
+from diffreid_lightning.run_summary import METRIC_NAMES, sound_summary
 from diffreid_lightning.sweeps.sweep_study import Attempt, SweepStudy
 from diffreid_lightning.sweeps.trial_command import trial_words, write_arguments
 
@@ -192,7 +192,7 @@ class TrialRunner:
         """Return the metric in the summary of a trial's run; None if there is none, or none that is finite."""
         split, _, name = self.study.sweep.metric.partition("/")
         summary = sound_summary(attempt.folder / FIRST_RUN)
-        value = None if summary is None else summary.metrics.get(split, {}).get(name)
+        value = None if summary is None else summary.metrics.get(split, {}).get(METRIC_NAMES.get(name, name))
         return value if value is not None and math.isfinite(value) else None
 
     def _say(self, text: str) -> None:

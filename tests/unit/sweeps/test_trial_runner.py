@@ -40,7 +40,7 @@ class FakeFits:
         self.code, values = self.fit(float(options["x"]))
         write_curves(run, 1, enumerate(values))
         if self.code == 0:
-            metrics = {"val": {"mAP": values[-1]}}
+            metrics = {"val": {"mAP": values[-1], "Rank-1": 10 * values[-1]}}
             RunSummary("fit", "id", 1, "0" * 64, metrics=metrics).write(run)
         return self
 
@@ -95,6 +95,11 @@ def test_a_grid_runs_each_point_once_and_failed_ones_again(sweep: Any, tmp_path:
     assert all(f"--trainer.default_root_dir={tmp_path / 'root/trials/001'}" in words for words in fits.words)
     fits, _ = sweep(lambda x: (0, [x]), storage=storage, **GRID)
     assert not fits.words
+
+
+def test_a_metric_may_be_called_as_it_is_logged(sweep: Any) -> None:
+    _, runner = sweep(lambda x: (0, [x]), metric={"name": "val/rank1", "goal": "maximize"}, **GRID)
+    assert states(runner) == [("COMPLETE", 30), ("COMPLETE", 10), ("COMPLETE", 20)]
 
 
 def test_a_trial_that_lost_its_process_is_continued(sweep: Any, tmp_path: Path) -> None:
