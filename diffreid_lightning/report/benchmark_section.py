@@ -70,7 +70,7 @@ def _cell_folders(cells: Path) -> dict[str, Path]:
 def _tabulate_cells(folders: dict[str, Path]) -> Markup:
     values: dict[str, dict[str, list[float]]] = {}
     for name, folder in folders.items():
-        for run in sorted([*folder.glob("fit-*"), *folder.glob("test-*")])[-1:]:
+        for run in sorted(each for kind in ("fit", "test", "validate") for each in folder.glob(f"{kind}-*"))[-1:]:
             summary = sound_summary(run)
             metrics = summary.metrics if summary else {}
             for metric, value in metrics.get("test", metrics.get("val", {})).items():

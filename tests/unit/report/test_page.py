@@ -179,11 +179,12 @@ def test_a_benchmark_shows_its_tables_with_intervals(tmp_path: Path) -> None:
     assert "<td>55.0 ± 1.0<br>+5.0 (+3.0 to +7.0)*</td>" in html and "<p>A sentence.</p>" in html
 
 
-def test_cells_of_an_unfinished_benchmark_are_averaged_over_seeds(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["fit", "test", "validate"])
+def test_cells_of_an_unfinished_benchmark_are_averaged_over_seeds(tmp_path: Path, command: str) -> None:
     for seed, score in enumerate((70.0, 80.0)):
         cell = tmp_path / "root" / "cells" / "scratch" / "usl" / "market" / f"seed-{seed}"
         for key, value in (("old", 10.0), ("old.outdated-1", 20.0), ("new", score)):
-            make_run(cell / key / "fit-001", seed, value)
+            make_run(cell / key / f"{command}-001", seed, value)
             Record({}, {}, "token", 0).write(cell / key)
             os.utime(cell / key / "job.json", (value, value))
     write_report([str(tmp_path / "root")], tmp_path / "report.html")
