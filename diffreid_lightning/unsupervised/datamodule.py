@@ -16,6 +16,7 @@ from torch.utils.data import Sampler
 from diffreid_lightning.datasets import CropFolder, PersonDataset, open_dataset, open_unlabeled
 from diffreid_lightning.datasets.concat import ConcatRows, IdentityKey, cameras_are_known, concatenate
 from diffreid_lightning.datasets.holdout import trainable_rows
+from diffreid_lightning.datasets.samplers import PKSampler, ShuffledRows
 from diffreid_lightning.errors import UserError, shorten
 from diffreid_lightning.reid.datamodule import ReIDDataModule, Source, describe_source
 from diffreid_lightning.reid.person_images import PersonImages
@@ -146,6 +147,9 @@ class UnlabeledDataModule(ReIDDataModule):
         Args:
             labels: (N,) cluster of each training row, -1 for none.
         """
+        if self._labels is None and self._target_sampler is not None and self.trainer is not None:
+            # A schedule in steps asked for the number of batches. Workers have drawn some since, of no cluster.
+            self.trainer.fit_loop._combined_loader = None
         self._labels = labels
         if self._target_sampler is not None:
             self._target_sampler.labels = labels
@@ -154,7 +158,8 @@ class UnlabeledDataModule(ReIDDataModule):
         """Batches of clusters; beside them batches of the source's identities, where there is a source.
 
         Raises:
-            UserError: nothing has clustered the images, and nothing will.
+            UserError: nothing has clustered the images, and nothing will; or the sampler takes images of no cluster for
+                one person.
         """
         labels = self._labels
         if labels is None:
@@ -165,6 +170,11 @@ class UnlabeledDataModule(ReIDDataModule):
                 )
             labels = np.zeros(len(self.train_set), dtype=np.int64)  # a schedule in steps asks for the number of batches
         target, self._target_sampler = self._training_loader(self.train_set, labels)
+        if isinstance(self._target_sampler, (PKSampler, ShuffledRows)):
+            raise UserError(
+                f"{type(self._target_sampler).__name__} takes images of no cluster (outliers) for one person.",
+                remedy="use ClusterSampler, the default of data.sampler here",
+            )
         if self.source_set is None:
             return target
         source, _ = self._training_loader(self.source_set, self.source_set.rows.labels)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -73,6 +73,9 @@ class UnsupervisedReID(ReIDModule):
         UserError: a loss needs a classifier.
     """
 
+    #: whether labeled images are trained on beside the clusters
+    takes_source: ClassVar[bool] = False
+
     def __init__(
         self,
         backbone: str = "resnet50",
@@ -117,8 +120,8 @@ class UnsupervisedReID(ReIDModule):
         """Find the first clusters, unless a checkpoint brought some.
 
         Raises:
-            UserError: weights are averaged, whose copy cannot follow the number of clusters; or the same batches are
-                repeated, with images in no cluster.
+            UserError: weights are averaged, whose copy cannot follow the number of clusters; the same batches are
+                repeated, with images in no cluster; or the data have a labeled source that the class does not train on.
         """
         averaging = [type(each).__name__ for each in callbacks_of(self.trainer) if isinstance(each, _AVERAGING)]
         if averaging:
@@ -130,6 +133,12 @@ class UnsupervisedReID(ReIDModule):
             raise UserError(
                 "Batches of clusters cannot be repeated: trainer.overfit_batches draws images in no cluster, too.",
                 remedy="leave it out; --trainer.limit_train_batches trains on fewer batches",
+            )
+        if self._data.source_set is not None and not self.takes_source:
+            raise UserError(
+                f"{type(self).__name__} does not train on a labeled source (data.source).",
+                remedy="use --model JointAdaptation, or leave data.source out: to adapt from a source, start from a "
+                "network that was trained on it, --model.init_from RUN/backbone",
             )
         rank_zero_info(f"target: {self._data.target_description}")
         if self.labels is None:

@@ -7,7 +7,7 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from diffreid_lightning.datasets import Market1501
+from diffreid_lightning.unsupervised.cluster_sampler import ClusterSampler
 from diffreid_lightning.unsupervised.datamodule import UnlabeledDataModule
 from tests.fixtures import memory_recorder
 from tests.fixtures.command_line import start
@@ -186,13 +187,29 @@ MISTAKES = {
     "no clusters": (["--model.clusterer.init_args.min_samples=40"], "nothing to tell apart"),
     "a classifier": (["--model.losses=[LabelSmoothedCrossEntropy]"], "use ClusterMemory"),
     "labeled data": (["--data=ReIDDataModule"], "use --data UnlabeledDataModule"),
+    "persons": (["--data.sampler=PKSampler"], "use ClusterSampler"),
+    "a source": (["--data.source=miniperson:station"], "use --model JointAdaptation"),
     "no source": (["--config=recipes/joint_adaptation"], "--data.source"),
 }
 
 
-def test_a_schedule_in_steps_knows_the_number_of_batches(command: Command, market: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_schedule_in_steps_knows_the_number_of_batches(
+    workers: int, command: Command, market: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its loader is made before there are clusters, and with workers batches are drawn at once."""
+    clusters: list[int] = []
+
+    def draw(sampler: ClusterSampler) -> Iterator[int]:
+        clusters.append(len(set(sampler.labels)))
+        return iter_of(sampler)
+
+    iter_of = ClusterSampler.__iter__
+    monkeypatch.setattr(ClusterSampler, "__iter__", draw)
     words = ["--model.scheduler_interval=step", "--model.warmup_epochs=1", "--trainer.max_epochs=1"]
+    words.append(f"--data.num_workers={workers}")
     assert command("fit", *TINY, f"--data.target={market}", *words, "--test_with=none") == 0
+    assert clusters[-1] > 1
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
@@ -202,7 +219,8 @@ def test_mistakes_are_answered(
     words, answer = MISTAKES[mistake]
     target = [] if mistake == "labeled data" else [f"--data.target={market}"]
     rest = [f"--data.train={market}"] if mistake == "labeled data" else []
-    base = [word for word in TINY if not (mistake == "labeled data" and word.startswith("--data"))]
+    replaced = {"labeled data": "--data", "persons": "--data.sampler"}.get(mistake, "none")
+    base = [word for word in TINY if not word.startswith(replaced)]
     assert command("fit", *base[:1], *words, *base[1:], *target, *rest, "--trainer.max_epochs=1") == 2
     said = capsys.readouterr().err
     assert answer in " ".join(said.split())
