@@ -135,6 +135,12 @@ class ReIDModule(LightningModule, ABC):
             )
             rank_zero_info(str(report))
         self._initialized = True
+        self._freeze_unread_neck()
+
+    def _freeze_unread_neck(self) -> None:
+        """Take the neck out of training where no loss reads it: DDP waits for a gradient of all that is trained."""
+        every = [losses for losses in self.modules() if isinstance(losses, LossList)]
+        self.neck.norm.weight.requires_grad_(any(losses.reads_embeddings for losses in every))
 
     def configure_model(self) -> None:
         """Do what :meth:`setup` does, if it has not been done.
@@ -178,6 +184,7 @@ class ReIDModule(LightningModule, ABC):
                 remedy="give --model.pooling and --model.backbone as the run was started (its config.yaml)",
             )
         self.neck.resize(num_features)
+        self._freeze_unread_neck()
         self.expect_checkpoint()
         self._trained = True
         if self._trainer is not None and self.trainer.state.fn == TrainerFn.VALIDATING:
@@ -289,12 +296,15 @@ class ReIDModule(LightningModule, ABC):
 
     def on_validation_start(self) -> None:
         """Check that loss and weights are finite, so that the error is raised here and not in the metric."""
-        self.share_batch_statistics()
         if self.trainer.state.fn == TrainerFn.FITTING:
             self._check_loss()
             self._check_weights()
         else:
             self._refuse_random()
+
+    def on_validation_epoch_start(self) -> None:
+        """Share the statistics, once a ``WeightAveraging`` callback has put its average in the weights' place."""
+        self.share_batch_statistics()
 
     def on_train_epoch_end(self) -> None:
         """Stop before a diverged model can be saved over a good one."""
@@ -334,10 +344,4 @@ class ReIDModule(LightningModule, ABC):
         """Return the features of a batch."""
         return FeatureBatch(self(batch.images).float(), batch.labels, batch.camids, batch.indices, batch.is_query)
 
-    def test_step(self, batch: PersonBatch, batch_idx: int) -> Any:
-        """Return the batch with features in place of images."""
-        return self.validation_step(batch, batch_idx)
-
-    def predict_step(self, batch: PersonBatch, batch_idx: int) -> Any:
-        """Return the batch with features in place of images."""
-        return self.validation_step(batch, batch_idx)
+    test_step = predict_step = validation_step

@@ -7,8 +7,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim import Optimizer
 
+from diffreid_lightning.backbones import Backbone
 from diffreid_lightning.errors import check_range
-from diffreid_lightning.reid.base import ReIDModule
 
 
 class FreezeBackbone(Callback):
@@ -31,14 +31,22 @@ class FreezeBackbone(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Set the pre-trained layers to evaluation, and back to training in the epoch after the frozen ones."""
-        if isinstance(pl_module, ReIDModule) and trainer.current_epoch <= self.epochs:
-            for name, layer in pl_module.backbone.model.named_children():
-                if f"{name}." not in pl_module.backbone.new_layers:
-                    layer.train(trainer.current_epoch == self.epochs)
+        if trainer.current_epoch <= self.epochs:
+            for backbone in _trained_backbones(pl_module):
+                for name, layer in backbone.model.named_children():
+                    if f"{name}." not in backbone.new_layers:
+                        layer.train(trainer.current_epoch == self.epochs)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Drop the gradients of the pre-trained layers: the optimizer passes parameters without one by."""
-        if isinstance(pl_module, ReIDModule) and trainer.current_epoch < self.epochs:
-            for name, parameter in pl_module.backbone.model.named_parameters():
-                if not name.startswith(pl_module.backbone.new_layers):
-                    parameter.grad = None
+        if trainer.current_epoch < self.epochs:
+            for backbone in _trained_backbones(pl_module):
+                for name, parameter in backbone.model.named_parameters():
+                    if not name.startswith(backbone.new_layers):
+                        parameter.grad = None
+
+
+def _trained_backbones(module: LightningModule) -> list[Backbone]:
+    """Return a module's backbones, also those of a second network or of folds, without moving averages of others."""
+    backbones = [each for each in module.modules() if isinstance(each, Backbone)]
+    return [each for each in backbones if any(parameter.requires_grad for parameter in each.parameters())]

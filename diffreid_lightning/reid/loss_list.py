@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.reid.losses import ClusterMemory, ReIDLoss
+from diffreid_lightning.reid.losses.base import MetricLoss
 from diffreid_lightning.reid.outputs import ReIDOutputs
 
 
@@ -35,6 +36,11 @@ class LossList(nn.ModuleList):
     def __iter__(self) -> Iterator[ReIDLoss]:
         """Iterate over the losses."""
         return cast(Iterator[ReIDLoss], super().__iter__())
+
+    @property
+    def reads_embeddings(self) -> bool:
+        """Return true if a loss reads what comes after the neck; metric losses may compare the features alone."""
+        return any(not isinstance(loss, MetricLoss) or loss.compares == "embeddings" for loss in self)
 
     def fill(self, means: Tensor) -> None:
         """Size the losses for (C, D) mean embeddings of clusters, and start their memories with these."""

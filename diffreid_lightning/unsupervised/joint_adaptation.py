@@ -33,6 +33,7 @@ class JointAdaptation(UnsupervisedReID):
         UserError: a loss needs a classifier.
     """
 
+    takes_source = True
     _sized = False
 
     def __init__(
@@ -81,6 +82,8 @@ class JointAdaptation(UnsupervisedReID):
         """Start the source's batch-norm layers from those of the network, in their present number of features."""
         if self.source_backbone is not None:
             self.source_backbone, self.source_neck = DomainNorms(self.backbone), DomainNorms(self.neck)
+            for norm in self.source_neck.norms.values():
+                norm.weight.requires_grad_(self.source_losses.reads_embeddings)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Give the network and the source's batch-norm layers the checkpoint's form; see the base class."""

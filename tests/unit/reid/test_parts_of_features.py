@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -29,6 +30,8 @@ from diffreid_lightning.reid.losses import (
 )
 from diffreid_lightning.reid.person_images import PersonBatch
 from diffreid_lightning.reid.supervised import SupervisedReID
+from diffreid_lightning.unsupervised.joint_adaptation import JointAdaptation
+from diffreid_lightning.unsupervised.mutual_teaching import MutualMeanTeaching
 from tests.fixtures import small_architectures  # noqa: F401 (registers the names)
 from tests.unit.reid.test_supervised import SIZE, FewPeople, trainer
 
@@ -138,3 +141,44 @@ def test_pretrained_layers_keep_weights_and_statistics_while_they_are_frozen(nam
         assert not inside
         assert "backbone.model.pos_embed" in free if name == "small_vit" else "backbone.pool.p" in frozen
     assert module.backbone.training and all(part.training for part in module.backbone.model.modules())
+
+
+def test_a_second_network_is_frozen_as_well() -> None:
+    module = MutualMeanTeaching("test_resnet", image_size=(64, 32))
+    runner: Any = SimpleNamespace(current_epoch=0)
+    for parameter in module.parameters():
+        parameter.grad = torch.ones_like(parameter) if parameter.requires_grad else None
+    callback = FreezeBackbone(epochs=1)
+    callback.on_train_batch_start(runner, module, None, 0)
+    callback.on_before_optimizer_step(runner, module, cast(Any, None))
+    with_gradient = {name for name, parameter in module.named_parameters() if parameter.grad is not None}
+    assert {name.rpartition(".model.")[0] for name in with_gradient} == {""}
+    assert "partner.neck.norm.weight" in with_gradient
+    assert not any(layer.training for layer in module.partner.backbone.model.children())
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [None, [BatchHardTriplet()], [BatchHardTriplet(), CenterLoss()], [BatchHardTriplet(compares="embeddings")]],
+)
+def test_all_that_is_trained_has_a_gradient(losses: list[Any] | None, tmp_path: Path) -> None:
+    """DDP waits for one of every parameter; the neck has none where the losses compare what comes before it."""
+    missing: set[str] = set()
+
+    class Gradients(Callback):
+        def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+            trained = [(name, each) for name, each in pl_module.named_parameters() if each.requires_grad]
+            missing.update(name for name, parameter in trained if parameter.grad is None)
+
+    module = SupervisedReID("test_resnet", image_size=SIZE, losses=losses)
+    trainer(tmp_path, epochs=1, callbacks=[Gradients()]).fit(module, FewPeople())
+    assert not missing
+
+
+def test_a_sources_neck_is_trained_where_its_own_losses_read_it() -> None:
+    for losses, read in ((None, True), ([BatchHardTriplet()], False)):
+        module = JointAdaptation("test_resnet", image_size=SIZE, source_losses=losses)
+        module.setup("test")
+        assert module.source_neck is not None
+        neck: Any = module.source_neck.norms["norm"]
+        assert (neck.weight.requires_grad, neck.bias.requires_grad) == (read, False)
