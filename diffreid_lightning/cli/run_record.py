@@ -22,7 +22,7 @@ from diffreid_lightning.cli.run_description import describe_run
 from diffreid_lightning.run_summary import sound_summary
 from diffreid_lightning.storage.atomic import replace_file
 from diffreid_lightning.tracking import WandbTracker, log_summary, recorded_as, tracking_mode
-from diffreid_lightning.training.throughput import Throughput
+from diffreid_lightning.training.throughput import Throughput, batch_size
 from diffreid_lightning.training.trainer_parts import callbacks_of
 
 _LIGHTNINGS_NAME = "lightning_logs"  # what Lightning's loggers are called where nobody has named them
@@ -125,7 +125,7 @@ class RunRecord(SaveConfigCallback):
     ) -> None:
         """Record a fit that has trained a step, and count its images."""
         self._record(trainer, pl_module)
-        self._throughput.count(batch)
+        self._throughput.count(getattr(pl_module, "count_images", batch_size)(batch))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record a ``validate`` command, not a validation within fit."""

@@ -21,16 +21,12 @@ class Throughput:
         self._began: float | None = None
         self._images = 0
 
-    def count(self, batch: Any) -> None:
-        """Count the images of a batch that has been trained.
-
-        Args:
-            batch: a tensor, or a tuple or mapping that holds one; its first axis counts images.
-        """
+    def count(self, images: int) -> None:
+        """Count the images of a batch that has been trained."""
         if self._began is None:
             self._began = time.monotonic()
         else:
-            self._images += batch_size(batch)
+            self._images += images
 
     def measure(self, trainer: Trainer) -> dict[str, float]:
         """Return ``fit/images_per_second`` of all processes and ``fit/peak_memory_gib`` of this one.
@@ -57,7 +53,7 @@ def peak_memory(device: torch.device) -> int | None:
 
 
 def batch_size(batch: Any) -> int:
-    """Return the length of the first tensor of a batch, 0 where there is none."""
+    """Return the length of the first tensor of a batch (a tensor, tuple or mapping), 0 where there is none."""
     if isinstance(batch, Tensor):
         return len(batch) if batch.ndim else 0
     parts = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, (tuple, list)) else ()

@@ -37,7 +37,7 @@ def test_the_first_batch_starts_the_clock(monkeypatch: pytest.MonkeyPatch) -> No
     trainer: Any = SimpleNamespace(world_size=2, strategy=SimpleNamespace(root_device=torch.device("cpu")))
     counted = Throughput()
     for _ in range(3):
-        counted.count(torch.zeros(6, 1))
+        counted.count(6)
     measured = counted.measure(trainer)
     assert measured["fit/images_per_second"] == 2 * 12 / 4
     assert measured["fit/peak_memory_gib"] > 0.05
