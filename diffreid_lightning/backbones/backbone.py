@@ -22,7 +22,7 @@ from diffreid_lightning.backbones.shape_probe import (
     unused_parameters,
     watching_patches,
 )
-from diffreid_lightning.backbones.stride import apply_edits, find_last_stride, undo_edits
+from diffreid_lightning.backbones.stride import apply_edits, find_last_stride
 from diffreid_lightning.backbones.timm_folder import RGB, Pooling, Stride, WeightTraits
 from diffreid_lightning.backbones.timm_model import TimmModel, create_timm_model
 from diffreid_lightning.errors import UserError, check_image_size, check_range
@@ -164,7 +164,7 @@ class Backbone(nn.Module):
     def set_last_stride(self, last_stride: Stride) -> None:
         """Give the last downsampling stride 1 or 2; the weights are untouched. No effect where there is none."""
         if self._stride_edits:
-            (apply_edits if last_stride == 1 else undo_edits)(self.model, self._stride_edits)
+            apply_edits(self.model, self._stride_edits, undo=last_stride != 1)
             self.last_stride = last_stride
 
     @property

@@ -80,7 +80,7 @@ def load_initial_weights(
 ) -> WeightsReport:
     """Fill a backbone with initial weights and let it adopt what they expect: normalization, stride, pooling.
 
-    Nothing is changed unless the weights fit. Where the image size differs from the weights' own, timm's rules resample
+    No weight is changed unless all fit. Where the image size differs from the weights' own, timm's rules resample
     positional embeddings and relative position tables.
 
     Args:

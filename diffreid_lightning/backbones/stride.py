@@ -74,16 +74,10 @@ def find_last_stride(model: TimmModel, fixed_size: tuple[int, int] | None = None
     return tuple(edit for edits in layers.values() for edit in edits)
 
 
-def apply_edits(model: nn.Module, edits: Iterable[StrideEdit]) -> None:
-    """Set every edited attribute of ``model`` to its ``after`` value."""
+def apply_edits(model: nn.Module, edits: Iterable[StrideEdit], *, undo: bool = False) -> None:
+    """Set every edited attribute of ``model`` to its ``after`` value, or back to its ``before`` value."""
     for edit in edits:
-        setattr(model.get_submodule(edit.module), edit.attribute, edit.after)
-
-
-def undo_edits(model: nn.Module, edits: Iterable[StrideEdit]) -> None:
-    """Set every edited attribute of ``model`` back to its ``before`` value."""
-    for edit in edits:
-        setattr(model.get_submodule(edit.module), edit.attribute, edit.before)
+        setattr(model.get_submodule(edit.module), edit.attribute, edit.before if undo else edit.after)
 
 
 def _watch(model: TimmModel, images: Tensor) -> tuple[tuple[int, int] | None, list[str]]:
@@ -118,7 +112,7 @@ def _doubles(model: TimmModel, images: Tensor, layers: Mapping[str, tuple[Stride
     except DOES_NOT_FIT:
         return False
     finally:
-        undo_edits(model, edits)
+        apply_edits(model, edits, undo=True)
     return size == (images.shape[-2] // 16, images.shape[-1] // 16)
 
 

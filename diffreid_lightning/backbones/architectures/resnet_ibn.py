@@ -80,7 +80,7 @@ def _create(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> IBNRes
     return build_model_with_cfg(IBNResNet, name, pretrained, **{"block": Bottleneck, "layers": depth, **arguments})
 
 
-def register(name: str, create: Callable[[str, bool, Mapping[str, Any]], ResNet]) -> None:
+def register(name: str, create: Callable[[str, bool, Mapping[str, Any]], nn.Module]) -> None:
     """Make an architecture known to timm, which reads the name and the module of the function that builds it.
 
     Args:
@@ -88,7 +88,7 @@ def register(name: str, create: Callable[[str, bool, Mapping[str, Any]], ResNet]
         create: builds it of its name, whether it is pre-trained, and other arguments; a function of its module.
     """
 
-    def build(pretrained: bool = False, **kwargs: Any) -> ResNet:
+    def build(pretrained: bool = False, **kwargs: Any) -> nn.Module:
         return create(name, pretrained, kwargs)
 
     build.__name__, build.__module__ = name, create.__module__

@@ -11,10 +11,11 @@ from timm.models import (
     build_model_with_cfg,
     generate_default_cfgs,
     get_pretrained_cfg,
-    register_model,
     vision_transformer,
 )
 from torch import Tensor
+
+from diffreid_lightning.backbones.architectures.resnet_ibn import register
 
 BASES = {
     "vit_small_patch16_stride12_224": "vit_small_patch16_224",
@@ -80,23 +81,16 @@ def checkpoint_filter_fn(state_dict: Mapping[str, Tensor], model: OverlappingViT
     return vision_transformer.checkpoint_filter_fn(tensors, model)
 
 
+_WIDTHS = {"vit_small_patch16_stride12_224": (384, 6), "vit_base_patch16_stride12_224": (768, 12)}  # and heads
+
+
 def _create(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> OverlappingViT:
+    width, heads = _WIDTHS[name]
+    form = {"patch_size": 16, "depth": 12, "embed_dim": width, "num_heads": heads, "embed_layer": OverlappingPatchEmbed}
     return build_model_with_cfg(
-        OverlappingViT,
-        name,
-        pretrained,
-        pretrained_filter_fn=checkpoint_filter_fn,
-        **{"patch_size": 16, "depth": 12, "embed_layer": OverlappingPatchEmbed, **arguments},
+        OverlappingViT, name, pretrained, pretrained_filter_fn=checkpoint_filter_fn, **{**form, **arguments}
     )
 
 
-@register_model
-def vit_small_patch16_stride12_224(pretrained: bool = False, **kwargs: Any) -> OverlappingViT:
-    """Build ViT-S/16 with a patch every 12 pixels."""
-    return _create("vit_small_patch16_stride12_224", pretrained, {"embed_dim": 384, "num_heads": 6, **kwargs})
-
-
-@register_model
-def vit_base_patch16_stride12_224(pretrained: bool = False, **kwargs: Any) -> OverlappingViT:
-    """Build ViT-B/16 with a patch every 12 pixels."""
-    return _create("vit_base_patch16_stride12_224", pretrained, {"embed_dim": 768, "num_heads": 12, **kwargs})
+for _name in _WIDTHS:
+    register(_name, _create)

@@ -10,15 +10,11 @@ from torch import Tensor
 
 from diffreid_lightning.backbones.heads import cosine_matrix
 from diffreid_lightning.errors import check_range
-from diffreid_lightning.reid.losses.base import ReIDLoss, weighted_mean
+from diffreid_lightning.reid.losses.base import ReIDLoss
+from diffreid_lightning.reid.losses.label_smoothing import label_smoothed_cross_entropy
 from diffreid_lightning.reid.outputs import ReIDOutputs
 
 Rule = Literal["each", "mean", "hard"]
-
-
-def cluster_logits(embeddings: Tensor, memory: Tensor, temperature: float) -> Tensor:
-    """Return the cosines of (B, D) embeddings and (C, D) unit vectors over a temperature, (B, C) float32."""
-    return cosine_matrix(embeddings, memory) / temperature
 
 
 def cluster_memory_loss(
@@ -36,10 +32,8 @@ def cluster_memory_loss(
     Returns:
         The scalar loss, >= 0.
     """
-    logits = cluster_logits(embeddings, memory, temperature)
-    if weights is None:
-        return F.cross_entropy(logits, labels)
-    return weighted_mean(F.cross_entropy(logits, labels, reduction="none"), weights)
+    logits = cosine_matrix(embeddings, memory) / temperature
+    return label_smoothed_cross_entropy(logits, labels, smoothing=0.0, weights=weights)
 
 
 @torch.no_grad()
@@ -151,7 +145,7 @@ class ClusterMemory(ReIDLoss):
 
     def logits(self, embeddings: Tensor) -> Tensor:
         """Return the scores of the clusters for (B, D) embeddings, (B, C)."""
-        return cluster_logits(embeddings, self.memory, self.temperature)
+        return cosine_matrix(embeddings, self.memory) / self.temperature
 
     def forward(self, outputs: ReIDOutputs, labels: Tensor) -> Tensor:
         """Contrast ``outputs.embeddings``; see :class:`ReIDLoss`."""

@@ -9,7 +9,7 @@ import timm
 import torch
 from torch import nn
 
-from diffreid_lightning.backbones.stride import apply_edits, find_last_stride, undo_edits
+from diffreid_lightning.backbones.stride import apply_edits, find_last_stride
 
 
 def build(name: str, **arguments: object) -> nn.Module:
@@ -106,5 +106,5 @@ def test_search_leaves_no_trace_and_edits_can_be_undone() -> None:
     with torch.no_grad():
         before = model.forward_features(images)
         apply_edits(model, edits)
-        undo_edits(model, edits)
+        apply_edits(model, edits, undo=True)
         assert torch.equal(model.forward_features(images), before)
