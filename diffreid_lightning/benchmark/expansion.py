@@ -219,7 +219,7 @@ class _Expansion:
         words = [self._fill(word, filling, f"{name!r}, which is made first") for word in entry.words]
         if words[0] in _RUNS and not _has(words, "trainer.default_root_dir"):
             words.append(f"--trainer.default_root_dir={_OUT}")
-        if filling.own & {"data", *_OF_SUBSET}:
+        if "data" in filling.own:
             filling.datasets.add(filling.labeled)
             filling.made_from.update({filling.labeled} if entry.labels else ())
             if entry.labels and not filling.is_reduced:

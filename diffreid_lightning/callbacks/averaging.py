@@ -47,8 +47,9 @@ class FinishAveraging(Callback):
         _refuse_after_statistics(trainer, checkpoint)
         averaging = [callback for callback in callbacks_of(trainer) if isinstance(callback, WeightAveraging)]
         for callback in averaging:
-            if callback._average_model is not None:
-                callback._average_model.module.on_load_checkpoint(checkpoint)  # as Lightning did for the module itself
+            averaged = getattr(callback._average_model, "module", None)
+            if isinstance(averaged, LightningModule):
+                averaged.on_load_checkpoint(checkpoint)  # as Lightning did for the module itself
         if "current_model_state" in checkpoint and not averaging:
             raise UserError(
                 "The checkpoint holds averaged weights, and this training averages none.",

@@ -197,6 +197,17 @@ def test_a_preparation_that_passes_a_part_of_the_subset_over_is_marked(
     assert all(cell.sees_target == (cell.setting in ("few-shot 30 %", "USL")) for cell in cells)
 
 
+def test_a_preparation_of_what_another_one_made_of_the_subset_is_not_marked(make_grid: MakeGrid) -> None:
+    preparations = {
+        "more": {"run": "pipeline --config chains/tour --root {out} --captions {generated}/caption --seed {subset_seed}"},
+        "pretrained": {"run": "fit --config stages/pretrain --data.train {more}/select"},
+    }
+    settings = {"few-shot 30 %": {"subset": {"identities": 0.3}}}
+    run = "pipeline --config chains/tour --root {out} --data {labeled} --identities {identities} --images {images}"
+    jobs = expand(make_grid({"preparations": {**preparations, "generated": {"run": run}}, "settings": settings}))
+    assert not jobs["diff-person/few-shot-30/market/seed-0"].cell.sees_target  # type: ignore[union-attr]
+
+
 def test_a_preparation_is_run_once_for_settings_that_give_it_the_same_words(make_grid: MakeGrid) -> None:
     made = expand(make_grid({"settings": {"few-shot 30 %": {"subset": {"identities": 0.5}}}}))
     generated = [name for name in made if name.startswith("made/generated/")]
