@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from diffreid_lightning.cores import default_num_workers
 from diffreid_lightning.datasets import CropFolder, PersonDataset, PersonTable, open_unlabeled
 from diffreid_lightning.datasets.concat import cameras_are_known, concatenate
 from diffreid_lightning.datasets.person_table import read_table
-from diffreid_lightning.deployment.feature_files import SUFFIXES, Floats, key_of, write_features
+from diffreid_lightning.deployment.feature_files import SUFFIXES, Floats, is_rows_file, key_of, write_features
 from diffreid_lightning.deployment.trained_network import TrainedNetwork
 from diffreid_lightning.devices import fastest_device
 from diffreid_lightning.errors import UserError, translate_disk_errors
@@ -110,7 +111,7 @@ def embed(images: ImageRows, network: TrainedNetwork, out: Path, batch_size: int
         num_workers: loader processes; None: one per core, at most 8.
 
     Raises:
-        UserError: an image cannot be read, or ``out`` is something else.
+        UserError: an image cannot be read, or ``out``, or the .csv beside a .npy, is something else.
         RunError: the disk refuses, or a feature is not finite.
     """
     if out.suffix not in SUFFIXES:
@@ -126,6 +127,14 @@ def embed(images: ImageRows, network: TrainedNetwork, out: Path, batch_size: int
             looked_for="no such file, or a .parquet or .npz file of these images by this network",
             found="features of other images or another network, or another kind of file",
             remedy="choose another --out, or remove it",
+        )
+    beside = out.with_suffix(".csv")
+    if out.suffix == ".npy" and os.path.lexists(beside) and not is_rows_file(beside):
+        raise UserError(
+            f"{beside} exists already, and the rows of {out.name} would replace it.",
+            looked_for="no such file, or the rows of an interrupted embed",
+            found="a table of your own",
+            remedy="choose another --out, or move it away",
         )
     part = out.with_name(f".{out.name}.{key[:16]}.npy")
     rows = PersonImages(concatenate([manifest]), network.backbone.image_size)

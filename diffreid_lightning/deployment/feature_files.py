@@ -27,6 +27,7 @@ _FEATURE = "feature"
 _KEY = b"diffreid_lightning.features"
 _ABOUT = {"images": str, "network": {"weights": str, "num_features": int}, "key": str}
 _ROWS = {name: BASE_COLUMNS[name] for name in ("file_name", "source", "partition", "split", "pid", "camid")}
+_HEADINGS = ",".join(f'"{name}"' for name in _ROWS).encode()
 _BLOCK_BYTES = 16 << 20
 
 Floats = npt.NDArray[np.float32]
@@ -103,6 +104,14 @@ def key_of(file: Path) -> str | None:
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
         return None
     return about["key"] if mismatch(about, _ABOUT) is None else None
+
+
+def is_rows_file(file: Path) -> bool:
+    """Return true if a file begins like the .csv that ``embed`` writes beside a .npy."""
+    if not_a_file(file) is not None:
+        return False
+    with file.open("rb") as opened:
+        return opened.readline(len(_HEADINGS) + 2).rstrip() == _HEADINGS
 
 
 def _fits(schema: pa.Schema, width: int) -> bool:

@@ -107,6 +107,18 @@ def test_a_killed_call_goes_on(network: TrainedNetwork, crops: Path, tmp_path: P
         embed(open_images(str(crops)), network, out, 2, 0)
 
 
+def test_a_table_beside_is_not_replaced(network: TrainedNetwork, crops: Path, tmp_path: Path) -> None:
+    table, out = tmp_path / "labels.csv", tmp_path / "labels.npy"
+    table.write_text("path\ncrops/cam1_4.jpg\n")
+    with pytest.raises(UserError, match=r"labels\.csv exists already"):
+        embed(open_images(str(table)), network, out, 2, 0)
+    assert table.read_text().startswith("path") and not out.exists()
+    table.unlink()
+    embed(open_images(str(crops)), network, out, 2, 0)
+    out.unlink()  # as if killed between the two files
+    assert embed(open_images(str(crops)), network, out, 2, 0).images == len(np.load(out)) == 7
+
+
 def names_of(images: ImageRows) -> list[str]:
     return images.table()["file_name"].to_pylist()
 
