@@ -113,8 +113,12 @@ def _without_identities(images: ImageRoot) -> str:
 def _is_foreign_parquet(file: Path) -> bool:
     """Return true if a Parquet file is not a manifest: it has no column ``partition``."""
     try:
-        return not_a_file(file) is None and "partition" not in pq.read_schema(file).names  # a pipe would be waited for
-    except (pa.ArrowException, OSError):
+        folder = ImageRoot(file.parent)
+        if not folder.in_archive and not_a_file(file) is not None:  # a pipe would be waited for
+            return False
+        source = pa.BufferReader(folder.read(file.name)) if folder.in_archive else file
+        return "partition" not in pq.read_schema(source).names
+    except (pa.ArrowException, OSError, UserError):
         return False
 
 

@@ -115,6 +115,9 @@ def test_parquet_of_any_columns_is_a_table_and_a_manifest_a_manifest(folder: Pat
     assert isinstance(table, PersonTable) and table.manifest().numpy("pid").tolist() == [int(pid) for pid in people]
     written = Manifest.write(table.manifest(), folder / "out.parquet")
     assert isinstance(detect(written), ManifestDataset)
+    archive = zip_folder(folder, folder.with_name("set.zip"))
+    assert detect(archive / "labels.parquet").manifest().content_hash == table.manifest().content_hash
+    assert isinstance(detect(archive / "out.parquet"), ManifestDataset)
 
 
 def test_without_cameras_each_image_is_its_own(folder: Path) -> None:
