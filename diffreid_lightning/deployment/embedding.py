@@ -19,7 +19,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from diffreid_lightning.cores import default_num_workers
-from diffreid_lightning.datasets import CropFolder, PersonDataset, PersonTable, open_unlabeled
+from diffreid_lightning.datasets import CropFolder, PersonTable, open_unlabeled
 from diffreid_lightning.datasets.concat import cameras_are_known, concatenate
 from diffreid_lightning.datasets.person_table import read_table
 from diffreid_lightning.deployment.feature_files import SUFFIXES, Floats, is_rows_file, key_of, write_features
@@ -88,14 +88,15 @@ def open_images(spec: str) -> ImageRows:
     if is_image_name(path.name) and path.is_file():
         row = {"file_name": [path.name], "source": "crops", "partition": "train", "split": "train", "role": "identity"}
         return ImageRows(Manifest.from_columns(path.absolute().parent, {**row, "pid": 0, "camid": 0}), False)
-    is_list = path.suffix.lower() in (".csv", ".tsv") and path.is_file() and not _lists_people(path)
-    dataset: PersonDataset = CropTable(spec) if is_list else open_unlabeled(spec)
+    dataset = open_unlabeled(spec)
+    if type(dataset) is PersonTable and not _lists_people(dataset):
+        dataset = CropTable(spec)
     return ImageRows(dataset.manifest(), not isinstance(dataset, (CropFolder, CropTable)))
 
 
-def _lists_people(table: Path) -> bool:
+def _lists_people(table: PersonTable) -> bool:
     try:
-        return PersonTable(table)._pick("pid", read_table(table)) is not None
+        return table._pick("pid", read_table(table.root)) is not None
     except UserError:
         return False
 

@@ -12,7 +12,7 @@ from diffreid_lightning.paths import user_path
 
 _USAGE = "python -m diffreid_lightning embed PATH --model RUN --out FILE.parquet"
 MODEL = "a run folder, a timm folder that fit or convert has written, or a checkpoint file"
-IMAGES = "a folder or .zip of crops or of a dataset, a table (.csv), one image, or miniperson"
+IMAGES = "a folder or .zip of crops or of a dataset, a table (.csv, .parquet), one image, or miniperson"
 
 
 def embed_command(words: Sequence[str]) -> int:

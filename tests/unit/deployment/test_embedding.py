@@ -130,6 +130,10 @@ def test_images_are_found_in_whatever_form(crops: Path, tmp_path: Path) -> None:
     listed = open_images(str(tmp_path / "list.csv"))
     assert names_of(listed) == ["crops/cam1_4.jpg", "crops/cam2_1.jpg"]
     assert listed.table()["pid"].null_count == listed.table()["camid"].null_count == 2
+    pq.write_table(pa.table({"path": ["crops/cam1_4.jpg", "crops/cam2_1.jpg"]}), tmp_path / "list.parquet")
+    assert names_of(open_images(str(tmp_path / "list.parquet"))) == names_of(listed)
+    listed.manifest.write(tmp_path / "rows.parquet")
+    assert names_of(open_images(str(tmp_path / "rows.parquet"))) == names_of(listed)
     (tmp_path / "people.csv").write_text("path,pid\ncrops/cam1_4.jpg,8\ncrops/cam2_1.jpg,9\n")
     assert open_images(str(tmp_path / "people.csv")).table()["pid"].to_pylist() == [8, 9]
     archive = shutil.make_archive(str(tmp_path / "crops"), "zip", crops)
