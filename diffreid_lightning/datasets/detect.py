@@ -98,7 +98,7 @@ def detect(path: str | os.PathLike[str]) -> PersonDataset:
         remedy=f"did you mean {shorten(near, 4)}?"
         if near
         else _incomplete(here.folders())
-        or suggest_options(images, generic=_people_one_level_off(images) or TABLE) + _without_identities(images),
+        or (suggest_options(images, "") or _people_one_level_off(images) or TABLE) + _without_identities(images),
     )
 
 
@@ -166,12 +166,16 @@ def _people_one_level_off(images: ImageRoot) -> str:
     place = Path(images.path)
     if not place.is_dir() or has_lists(images):
         return ""
-    above = ImageRoot(place.parent)
-    if not images.folders() and PersonFolder.has_layout(above):
-        return f"did you mean {above.path} (PersonFolder)?"
-    below = [images.below(name) for name in images.folders()[:_SIBLINGS]]
-    found = [f"{one.path} (PersonFolder)" for one in below if PersonFolder.has_layout(one)]
+    near = [images.below(name) for name in images.folders()[:_SIBLINGS]] or [ImageRoot(place.parent)]
+    found = [f"{one.path} (PersonFolder)" for one in near if _holds_people(one)]
     return f"did you mean {shorten(found, 4)}?" if found else ""
+
+
+def _holds_people(images: ImageRoot) -> bool:
+    try:
+        return PersonFolder.has_layout(images)
+    except UserError:  # beside the images may lie a folder that nobody may list
+        return False
 
 
 def open_dataset(spec: str | os.PathLike[str] | PersonDataset) -> PersonDataset:

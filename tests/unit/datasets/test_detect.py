@@ -58,6 +58,23 @@ def test_a_folder_of_no_known_layout_lists_the_known_ones(tmp_path: Path) -> Non
     assert len(open_unlabeled(advised[-1]).manifest()) == 1
 
 
+def test_a_folder_beside_it_that_cannot_be_listed_does_not_matter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path / "anna" / "a.jpg", 1, 1)
+    (tmp_path / "carla").mkdir()
+    listed = os.scandir
+
+    def scandir(path: str | Path) -> object:
+        if "carla" in str(path):
+            raise PermissionError(13, "Permission denied")
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(UserError, match="No dataset is recognized"):
+        detect(tmp_path / "anna")
+
+
 @pytest.mark.parametrize("missing", ["bounding_box_train", "query", "bounding_box_test"])
 def test_an_incomplete_copy_does_not_pass_for_a_folder_of_people(tmp_path: Path, missing: str) -> None:
     root = write_market1501(tmp_path / "set")
