@@ -23,7 +23,8 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".
 """File suffixes, in lower case, that count as images."""
 
 _LARGEST_IMAGE, _LARGEST_FILE = 1 << 28, 1 << 31  # bytes read at once; a crop takes kilobytes, a manifest megabytes
-_SYSTEM_FOLDERS = ("__MACOSX", "@eaDir")  # copies and previews by macOS and Synology
+# Copies and previews by macOS and Synology, and what lies at the root of a disk.
+_SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information")
 _SUFFIXES = tuple(sorted(IMAGE_SUFFIXES))
 
 
@@ -92,7 +93,7 @@ class ImageRoot:
         return child
 
     def folders(self) -> list[str]:
-        """Return the sorted names of the direct subfolders, without hidden ones, ``__MACOSX`` and ``@eaDir``."""
+        """Return the sorted names of the direct subfolders, without hidden ones and those of systems (``__MACOSX``)."""
         if self._archive is None:
             try:
                 with os.scandir(self.path) as entries:

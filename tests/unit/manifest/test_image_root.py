@@ -31,6 +31,8 @@ def folder(tmp_path: Path) -> Path:
         "query/._0001_c1s1_000000_00.jpg",
         "__MACOSX/query/x.jpg",
         ".cache/y.jpg",
+        "lost+found/z.jpg",
+        "$RECYCLE.BIN/z.jpg",
     ):
         (root / clutter).parent.mkdir(parents=True, exist_ok=True)
         (root / clutter).write_bytes(b"clutter")
@@ -57,7 +59,7 @@ def test_folder_and_archive_hold_the_same(folder: Path, archive: Path) -> None:
         file.relative_to(folder).as_posix()
         for file in folder.rglob("*")
         if file.is_file()
-        and not any(part.startswith((".", "__MACOSX", "@eaDir")) for part in file.relative_to(folder).parts)
+        and not any(part.startswith((".", "__MACOSX", "@", "lost", "$")) for part in file.relative_to(folder).parts)
     )
     assert from_folder.names() == from_archive.names() == expected
     assert from_folder.folders() == from_archive.folders() == ["bounding_box_test", "bounding_box_train", "query"]
