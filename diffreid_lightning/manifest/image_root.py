@@ -253,31 +253,29 @@ class ImageRoot:
         return os.path.join(self.path, name)  # noqa: PTH118 (hot: a Path object costs ten times as much)
 
     def _walk(self, under: str) -> Iterator[str]:
-        pending = [under]
         top = self.path.stat()
-        links_seen = {(top.st_dev, top.st_ino)}
+        pending = [(under, {(top.st_dev, top.st_ino)} if under else set())]
         while pending:
-            folder = pending.pop()
+            folder, above = pending.pop()
             prefix = f"{folder}/" if folder else ""
             try:
+                stat = os.stat(self._locate(folder))  # noqa: PTH116 (a name, not a Path)
+                if (stat.st_dev, stat.st_ino) in above:  # a link that points back up
+                    continue
                 entries = os.scandir(self._locate(folder))
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as error:
                 raise _listing_error(self.path / folder, error) from error
+            here = above | {(stat.st_dev, stat.st_ino)}
             with entries:
                 for entry in entries:
                     if not _visible(entry.name):
                         continue
-                    if not _is_folder(entry):
+                    if _is_folder(entry):
+                        pending.append((prefix + entry.name, here))
+                    else:
                         yield prefix + entry.name
-                        continue
-                    if entry.is_symlink():  # a link may point back up: follow each target once
-                        stat = entry.stat()
-                        if (stat.st_dev, stat.st_ino) in links_seen:
-                            continue
-                        links_seen.add((stat.st_dev, stat.st_ino))
-                    pending.append(prefix + entry.name)
 
 
 def _visible(part: str) -> bool:

@@ -103,7 +103,17 @@ def test_a_link_that_points_back_up_ends(tmp_path: Path) -> None:
     (tmp_path / "set" / "a" / "loop").symlink_to(tmp_path / "set", target_is_directory=True)
     put(tmp_path / "other" / "2.jpg", 1, 1)
     (tmp_path / "set" / "b").symlink_to(tmp_path / "other", target_is_directory=True)
+    (tmp_path / "other" / "back").symlink_to(tmp_path / "set", target_is_directory=True)
     assert ImageRoot(tmp_path / "set").names() == ["a/1.jpg", "b/2.jpg"]
+    assert ImageRoot(tmp_path / "set").names("b") == ["b/2.jpg"]
+
+
+def test_two_links_to_one_folder_are_two_folders(tmp_path: Path) -> None:
+    put(tmp_path / "test" / "1.jpg", 1, 1)
+    (tmp_path / "set").mkdir()
+    for name in ("query", "gallery"):
+        (tmp_path / "set" / name).symlink_to(tmp_path / "test", target_is_directory=True)
+    assert ImageRoot(tmp_path / "set").names() == ["gallery/1.jpg", "query/1.jpg"]
 
 
 @pytest.mark.parametrize(
