@@ -118,7 +118,7 @@ class Manifest:
             ) from error
         noted = _read_metadata(table.schema.metadata, file)
         try:
-            return cls(table, Path(os.path.abspath(folder / noted["images"])), tuple(noted["parents"]))  # noqa: PTH100
+            return cls(table, _image_root(folder, noted["images"]), tuple(noted["parents"]))
         except UserError as error:
             raise UserError(
                 f"{error.what} (read from {file})",
@@ -281,6 +281,13 @@ def _read_metadata(metadata: Mapping[bytes, bytes] | None, file: Path) -> dict[s
             remedy="update diffreid_lightning",
         )
     return noted
+
+
+def _image_root(folder: Path, noted: str) -> Path:
+    """Return the noted place of the images: seen from the manifest's folder or, where that is a link, its target."""
+    seen = [Path(os.path.abspath(base / noted)) for base in (folder, folder.resolve())]  # noqa: PTH100
+    there = (place for place in seen if any(map(os.path.isfile, place.parents)) or os.path.exists(place))  # noqa: PTH110
+    return next(there, seen[0])
 
 
 def _relative_root(root: Path, folder: Path) -> str:

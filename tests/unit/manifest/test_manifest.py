@@ -16,6 +16,7 @@ from PIL import Image
 
 from diffreid_lightning.errors import RunError, UserError
 from diffreid_lightning.manifest.manifest import Manifest
+from diffreid_lightning.storage.atomic import replace_folder
 from tests.fixtures.dataset_layouts import put, write_market1501, zip_folder
 
 GENERATED = {
@@ -361,6 +362,18 @@ def test_images_far_away_are_recorded_by_absolute_path(tmp_path: Path) -> None:
     moved.mkdir()
     shutil.copy(file, moved)
     assert Manifest.read(moved).root == tmp_path / "images"
+
+
+def test_a_linked_folder_of_a_stage_finds_its_images(tmp_path: Path) -> None:
+    put(tmp_path / "home" / "set" / "train" / "0000.jpg", 1, 1)
+    (tmp_path / "disk" / "deep" / "out").mkdir(parents=True)
+    (tmp_path / "home" / "out").symlink_to(tmp_path / "disk" / "deep" / "out", target_is_directory=True)
+    manifest = Manifest.from_columns(tmp_path / "home" / "set", columns(1))
+    with replace_folder(tmp_path / "home" / "out") as partial:
+        manifest.write(partial)
+    assert Manifest.read(tmp_path / "home" / "out").images.names() == manifest.images.names()
+    manifest.write(tmp_path / "home" / "out")
+    assert Manifest.read(tmp_path / "home" / "out").images.names() == manifest.images.names()
 
 
 def test_images_in_an_archive(tmp_path: Path) -> None:
