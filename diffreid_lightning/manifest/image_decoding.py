@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import re
+import struct
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -46,12 +48,13 @@ COLOR_REMEDY = (
 def decode_image(data: bytes, origin: str) -> Image.Image:
     """Decode one image to 8-bit RGB.
 
-    EXIF orientation is applied. Transparent pixels are blended with white; palettes, gray and CMYK are converted; the
-    first frame of an animation is used. More than 8 bits are scaled linearly by the range of the file's type, not by
-    the image's own extrema, so that all images of a set are scaled alike: 0 to 65535 for 16 bits (0 to 4095 if a TIFF
-    states 12). For 32-bit floats the range is 0 to 1 if the values fit, else 0 to 255; for integers 0 to 255, else 0 to
-    65535. If this would leave fewer than 64 of 256 levels and merge different values (12 or 14 bits stored in 16), the
-    image is refused. The darkest and brightest percent of the pixels are ignored, since a hot pixel would hide it.
+    EXIF orientation is applied if it can be read. Transparent pixels are blended with white; palettes, gray and CMYK
+    are converted; the first frame of an animation is used. More than 8 bits are scaled linearly by the range of the
+    file's type, not by the image's own extrema, so that all images of a set are scaled alike: 0 to 65535 for 16 bits (0
+    to 4095 if a TIFF states 12). For 32-bit floats the range is 0 to 1 if the values fit, else 0 to 255; for integers 0
+    to 255, else 0 to 65535. If this would leave fewer than 64 of 256 levels and merge different values (12 or 14 bits
+    stored in 16), the image is refused. The darkest and brightest percent of the pixels are ignored, since a hot pixel
+    would hide it.
 
     Args:
         data: the file's bytes.
@@ -167,7 +170,8 @@ def _load(data: bytes) -> Image.Image:
     if largest is not None and image.width * image.height > largest:  # Pillow only warns up to twice that
         raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels, more than {largest}")
     image.load()
-    ImageOps.exif_transpose(image, in_place=True)
+    with suppress(SyntaxError, ValueError, TypeError, struct.error):  # an unreadable note beside sound pixels
+        ImageOps.exif_transpose(image, in_place=True)
     return image
 
 

@@ -388,6 +388,11 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
     assert np.abs(np.asarray(decoded).astype(int) - np.asarray(upright)).mean() < 3
 
 
+@pytest.mark.parametrize("exif", [b"Exif\0\0MM", b"Exif\0\0XX\0*\0\0\0\x08", b"Exif\0\0MM\0*\0\0"])
+def test_an_exif_that_cannot_be_read_leaves_a_sound_image(exif: bytes) -> None:
+    assert decode_image(encode(Image.new("RGB", (32, 16)), "PNG", exif=exif), "x").size == (32, 16)
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".webp"])
 def test_broken_images_are_named(tmp_path: Path, suffix: str) -> None:
     rng = np.random.default_rng(0)
