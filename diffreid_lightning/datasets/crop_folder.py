@@ -81,8 +81,9 @@ class CropFolder(PersonDataset):
     def _cameras(self, names: Sequence[str]) -> list[str]:
         """Name the camera of each image; all "0" where they are unknown."""
         if self._camera_pattern is not None:
-            matches = [self._camera_pattern.search(name) for name in names]
-            unmatched = [name for name, match in zip(names, matches, strict=True) if match is None]
+            search = self._camera_pattern.search
+            cameras = [match["camera"] if (match := search(name)) is not None else None for name in names]
+            unmatched = [name for name, camera in zip(names, cameras, strict=True) if camera is None]
             if unmatched:
                 raise UserError(
                     f"The pattern {self.pattern!r} matches {len(names) - len(unmatched)} of {len(names)} images.",
@@ -90,7 +91,7 @@ class CropFolder(PersonDataset):
                     remedy="mend the pattern, or leave it out",
                 )
             self._cameras_from = "from the pattern"
-            return [match["camera"] for match in matches if match is not None]
+            return [camera for camera in cameras if camera is not None]
         matches = [_CAMERA.search(name) for name in names]
         if names and all(matches):
             self._cameras_from = "from the names"

@@ -49,6 +49,7 @@ def test_a_pattern_says_where_the_camera_is(tmp_path: Path) -> None:
     for pattern, word in (
         (r"k(\d)", "group named camera"),
         (r"k(?P<camera>2)", "1 of 2"),
+        (r"k(?P<camera>2)?", "1 of 2"),
         ("(", "not a regular expression"),
     ):
         with pytest.raises(UserError, match=word):
