@@ -119,7 +119,7 @@ def read_names(file: Path) -> list[str]:
     try:
         if (found := not_a_file(file)) is not None:
             raise OSError(found)
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"The list of images {file} cannot be read.",

@@ -92,6 +92,8 @@ def test_a_published_list_names_the_images_that_stay(whole: Manifest, tmp_path: 
     file.write_text("# LUPerson's form\n\n" + "".join(f"{Path(name).name} {7}\n" for name in chosen))
     left = whole.filter(listed(whole, read_names(file)))
     assert names(left) == set(chosen)
+    file.write_text("\n".join(chosen), encoding="utf-8-sig")  # as editors on Windows save it
+    assert read_names(file) == chosen
     assert all(names(left, split) == names(whole, split) for split in ("val", "query", "gallery"))
     assert names(whole.filter(listed(whole, chosen))) == set(chosen)
 
