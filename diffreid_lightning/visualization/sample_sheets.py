@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 
-from diffreid_lightning.errors import check_image_size, check_range
+from diffreid_lightning.errors import UserError, check_image_size, check_range
 from diffreid_lightning.picture_logging import log_picture
 from diffreid_lightning.visualization.grid import draw_samples
 
@@ -63,7 +63,7 @@ class SampleSheets(Callback):
         image_size: height and width in pixels.
 
     Raises:
-        UserError: a number is out of its range.
+        UserError: a number is out of its range, or there is no prompt.
     """
 
     def __init__(
@@ -80,6 +80,10 @@ class SampleSheets(Callback):
         check_range("SampleSheets.images_per_prompt", images_per_prompt, 1, 1000)
         check_range("SampleSheets.every_n_epochs", every_n_epochs, 1)
         check_range("SampleSheets.steps", steps, 1, 1000)
+        if not prompts:
+            raise UserError(
+                "SampleSheets.prompts is empty.", remedy="give a prompt for each row, or leave out the sheets"
+            )
         self.prompts = prompts
         self.images_per_prompt = images_per_prompt
         self.every_n_epochs = every_n_epochs

@@ -45,3 +45,8 @@ def test_a_number_out_of_its_range_is_refused(kind: type[Callback], name: str, l
     kind(**needed, **{name: least})
     with pytest.raises(UserError, match=re.escape(f"{kind.__name__}.{name} must be at least {least}")):
         kind(**needed, **{name: least - 1})
+
+
+def test_sheets_need_a_prompt() -> None:
+    with pytest.raises(UserError, match="prompts is empty"):
+        SampleSheets([])
