@@ -16,7 +16,7 @@ from rich.progress import track
 from diffreid_lightning.datasets.market_layout import EXPORT_NOTE, FOLDERS
 from diffreid_lightning.errors import UserError, translate_disk_errors
 from diffreid_lightning.manifest.image_decoding import scale_gray
-from diffreid_lightning.manifest.image_root import ImageRoot
+from diffreid_lightning.manifest.image_root import ImageRoot, is_image_name
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.storage.atomic import refuse_foreign, replace_folder
 from diffreid_lightning.storage.json_notes import write_json
@@ -34,7 +34,7 @@ class Exported:
         linked: number of hard links among them.
         renumbered: whether person numbers differ from the manifest's (``identities.csv`` has both).
         left_out: number of skipped distractors of the val split, which the layout does not have.
-        suffixes: file suffixes that occur.
+        suffixes: suffixes of the exported files.
     """
 
     images: int
@@ -109,9 +109,10 @@ def export_market1501(manifest: Manifest, out: Path, gray_range: tuple[float, fl
     """Write a manifest's images as a Market-1501 folder, atomically.
 
     ``train``, ``val`` and ``generated`` rows go to ``bounding_box_train``, ``query`` to ``query``, ``gallery`` to
-    ``bounding_box_test``; names are ``0002_c1s1_000001_00.jpg`` with the original suffix. People keep their numbers if
-    these are unique; otherwise (several sources, a person 0, one number in train and test) they are renumbered from 1,
-    as are cameras of several sources, or with numbers below 0. ``identities.csv`` maps the numbers.
+    ``bounding_box_test``; names are ``0002_c1s1_000001_00.jpg`` with the original suffix if it is an image's. People
+    keep their numbers if these are unique; otherwise (several sources, a person 0, one number in train and test) they
+    are renumbered from 1, as are cameras of several sources, or with numbers below 0. ``identities.csv`` maps the
+    numbers.
 
     Args:
         manifest: any manifest.
@@ -152,7 +153,7 @@ def export_market1501(manifest: Manifest, out: Path, gray_range: tuple[float, fl
         _write_identities(manifest, numbers, partial / _IDENTITIES)
         note = {"format": "market1501", "manifest": manifest.content_hash}
         write_json(partial / EXPORT_NOTE, note)
-    suffixes = tuple(sorted({os.path.splitext(name)[1].lower() for name in names}))  # noqa: PTH122
+    suffixes = tuple(sorted({os.path.splitext(name)[1].lower() for name in targets}))  # noqa: PTH122
     return Exported(len(names), linked, renumbered, int(left_out.sum()), suffixes)
 
 
@@ -187,9 +188,11 @@ def _market_names(manifest: Manifest, numbers: npt.NDArray[np.int64], cameras: n
     serial[order] = np.arange(len(order)) - start + 1
     columns = (manifest.numpy("split").tolist(), numbers.tolist(), cameras.tolist(), serial.tolist())
     names = manifest.table["file_name"].to_pylist()
+    # Readers pass over other suffixes, as of a table's .jfif; what a file holds is told by its first bytes.
+    suffixes = [os.path.splitext(name)[1] if is_image_name(name) else ".jpg" for name in names]  # noqa: PTH122
     return [
-        f"{FOLDERS[_PLACES[split]]}/{number:04d}_c{camera}s1_{index:06d}_00{os.path.splitext(name)[1]}"  # noqa: PTH122
-        for split, number, camera, index, name in zip(*columns, names, strict=True)
+        f"{FOLDERS[_PLACES[split]]}/{number:04d}_c{camera}s1_{index:06d}_00{suffix}"
+        for split, number, camera, index, suffix in zip(*columns, suffixes, strict=True)
     ]
 
 

@@ -15,7 +15,7 @@ from diffreid_lightning.datasets.concat import concatenate
 from diffreid_lightning.datasets.market_export import export_market1501
 from diffreid_lightning.errors import RunError, UserError
 from diffreid_lightning.manifest.manifest import Manifest
-from tests.fixtures.dataset_layouts import write_dukemtmcreid, write_market1501, write_msmt17_market, zip_folder
+from tests.fixtures.dataset_layouts import put, write_dukemtmcreid, write_market1501, write_msmt17_market, zip_folder
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*published counts")
 
@@ -55,6 +55,16 @@ def test_cameras_without_a_number_get_one(tmp_path: Path) -> None:
     export_market1501(Manifest(read.with_columns({"camid": cameras}).table, read.root), tmp_path / "out")
     back = Market1501(tmp_path / "out").manifest()
     assert len(back) == len(read) and len(set(back.numpy("camid"))) == len(set(cameras.tolist()))
+
+
+def test_images_of_other_suffixes_are_read_again(tmp_path: Path) -> None:
+    for index, name in enumerate(("a.jfif", "b", "c.png")):
+        put(tmp_path / "set" / f"{name}.png", 1, index)
+        (tmp_path / "set" / f"{name}.png").rename(tmp_path / "set" / name)
+    rows = {"file_name": ["a.jfif", "b", "c.png"], "source": "s", "partition": "train", "pid": 1, "camid": [1, 2, 3]}
+    manifest = Manifest.from_columns(tmp_path / "set", {**rows, "split": "train", "role": "identity"})
+    assert export_market1501(manifest, tmp_path / "out").suffixes == (".jpg", ".png")
+    assert rows_by_content(Market1501(tmp_path / "out").manifest()) == rows_by_content(manifest)
 
 
 def test_people_of_several_sources_get_numbers_of_their_own(tmp_path: Path) -> None:
