@@ -106,7 +106,8 @@ class PersonTable(PersonDataset):
     def _rows_of(self, columns: dict[str, list[str]], picked: dict[str, str | None], names: list[str]) -> Rows:
         people = _numbers_as_words(self._values(columns, picked["pid"]))
         cameras = [f"{one}/{name}" for one, name in zip(people, names, strict=True)]
-        if picked["camid"] is not None and any(columns[picked["camid"]]):
+        known_cameras = picked["camid"] is not None and any(columns[picked["camid"]])
+        if known_cameras:
             cameras = _numbers_as_words(self._values(columns, picked["camid"]))
         splits = self._splits(columns, picked["split"], len(names))
         entries = list(dict.fromkeys(zip(names, splits, people, cameras, strict=True)))
@@ -115,11 +116,11 @@ class PersonTable(PersonDataset):
             rows.notes.append(f"{len(names) - len(entries):,} rows occur twice; each counts once")
         self._refuse_contradictions(entries)
         self._refuse_two_spellings(people, "people")
-        if picked["camid"] is not None:
+        if known_cameras:
             self._refuse_two_spellings(cameras, "cameras")
         kept = [entry for entry in entries if entry[2] != "-1"]
         rows.junk = len(entries) - len(kept)
-        rows.add_words(kept, picked["camid"] is not None)
+        rows.add_words(kept, known_cameras)
         return rows
 
     def _pick(self, kind: str, columns: dict[str, list[str]]) -> str | None:

@@ -125,6 +125,7 @@ def test_without_cameras_each_image_is_its_own(folder: Path) -> None:
     assert check(folder / "labels.csv").cameras_unknown
     (folder / "labels.csv").write_text(csv("path,pid,camid", "{0},{1},"))
     assert check(folder / "labels.csv").cameras_unknown
+    assert "camera" not in detect(folder / "labels.csv").manifest().columns
 
 
 @pytest.mark.parametrize(
