@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import zipfile
 import zlib
@@ -17,6 +18,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from diffreid_lightning.errors import first_line
+from diffreid_lightning.manifest.image_root import ImageRoot
 from diffreid_lightning.manifest.schema import BASE_COLUMNS
 from diffreid_lightning.paths import not_a_file
 from diffreid_lightning.storage.atomic import replace_file
@@ -51,6 +53,11 @@ class FeatureFile:
     images: Path
     network: Mapping[str, Any]
     key: str
+
+    @functools.cached_property
+    def image_root(self) -> ImageRoot:
+        """Return what images are read from, opened once. Raises UserError if it is missing."""
+        return ImageRoot(self.images)
 
     def blocks(self) -> Iterator[tuple[int, Floats]]:
         """Yield the first row and the (n, D) features of each block of some 16 MiB.

@@ -14,7 +14,6 @@ from PIL import Image
 
 from diffreid_lightning.deployment.feature_files import FeatureFile, Floats
 from diffreid_lightning.errors import UserError, translate_disk_errors
-from diffreid_lightning.manifest.image_root import ImageRoot
 from diffreid_lightning.metrics.functional import rank_list
 from diffreid_lightning.reid.rank_lists import choose_queries
 from diffreid_lightning.storage.atomic import replace_file
@@ -140,6 +139,6 @@ def _people(file: FeatureFile) -> list[tuple[str, str, int] | None]:
 def _picture(file: FeatureFile, row: int) -> Image.Image:
     """Return an image; a gray one where it is no longer there."""
     try:
-        return ImageRoot(file.images).image(file.rows["file_name"][row].as_py())
+        return file.image_root.image(file.rows["file_name"][row].as_py())
     except UserError:
         return Image.new("RGB", _CELL, _GRAY)

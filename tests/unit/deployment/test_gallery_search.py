@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,9 @@ from PIL import Image
 from diffreid_lightning.deployment.feature_files import FeatureFile, open_features, write_features
 from diffreid_lightning.deployment.gallery_search import nearest_in_blocks, search
 from diffreid_lightning.errors import UserError
+from diffreid_lightning.manifest.archive import Archive
 from diffreid_lightning.storage.json_notes import DamagedFile
+from tests.fixtures.dataset_layouts import zip_folder
 
 
 def cosines(queries: np.ndarray, gallery: np.ndarray) -> np.ndarray:
@@ -77,6 +80,15 @@ def test_matches_are_a_table_and_a_picture(tmp_path: Path) -> None:
     assert {(34, 160, 70), (214, 50, 48)} & colors  # people are framed where both are known
     (tmp_path / "g0.png").unlink()  # an image that is gone does not keep the others from being drawn
     search(query, others, tmp_path / "out", top=8)
+
+
+def test_an_archive_of_images_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = write(tmp_path, "q", np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32))
+    file = replace(made, images=zip_folder(tmp_path, tmp_path / "images.zip"))
+    opened, read = [], Archive._read_directory
+    monkeypatch.setattr(Archive, "_read_directory", lambda archive: opened.append(archive) or read(archive))
+    search(file, file, tmp_path / "out", top=4)
+    assert len(opened) == 1
 
 
 CHANGES: dict[str, Callable[[pa.Table], pa.Table]] = {
