@@ -116,22 +116,22 @@ def _match_glob(names: Sequence[str], split: str, entry: str) -> list[Placed]:
 
 def _read_list(images: ImageRoot, names: Sequence[str], split: str, entry: str) -> list[Placed]:
     """Read a list file: per line the end of an image's path, with or without suffix, and further words."""
-    index: dict[str, set[str]] = {}
+    text = images.read(_plain(entry)).decode("utf-8-sig", "replace").replace("\\", "/")
+    lines = [line for line in (line.strip().removeprefix("./") for line in text.splitlines()) if line]
+    index: dict[str, set[str]] = {name: set() for line in lines for name, _ in _readings(line)}
     for name in names:
         parts = name.split("/")
         for start in range(len(parts)):
             tail = "/".join(parts[start:])
             for key in (tail, tail.rpartition(".")[0]):
-                index.setdefault(key, set()).add(name)
+                if key in index:  # all tails of all names would take gigabytes
+                    index[key].add(name)
     found: list[Placed] = []
     unclear: list[Placed] = []
     missing: list[str] = []
-    lines = images.read(_plain(entry)).decode("utf-8-sig", "replace").splitlines()
-    for line in filter(None, (line.strip().replace("\\", "/").removeprefix("./") for line in lines)):
-        head, _, tail = line.rpartition(" ")
-        first, *rest = re.split(r"[\s,;]+", line, maxsplit=1)
-        for name, more in ((line, ""), (head, tail), (first, "".join(rest))):
-            known = index.get(name.strip(), set())
+    for line in lines:
+        for name, more in _readings(line):
+            known = index[name]
             if known:
                 (found if len(known) == 1 else unclear).append(Placed(min(known), split, min(known), more))
                 break
@@ -145,6 +145,13 @@ def _read_list(images: ImageRoot, names: Sequence[str], split: str, entry: str) 
             remedy="correct these lines, or unpack the images again",
         )
     return found
+
+
+def _readings(line: str) -> list[tuple[str, str]]:
+    """Return the names that a line may begin with, the longest first, each with the text after it."""
+    head, _, tail = line.rpartition(" ")
+    first, *rest = re.split(r"[\s,;]+", line, maxsplit=1)
+    return [(line, ""), (head.strip(), tail), (first.strip(), "".join(rest))]
 
 
 def _no_such_entry(images: ImageRoot, names: Sequence[str], split: str, entry: str) -> UserError:
