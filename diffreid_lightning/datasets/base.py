@@ -183,7 +183,9 @@ class PersonDataset(ABC):
         return type(self).__name__
 
     def scan(self) -> tuple[Manifest, int]:
-        """Return the manifest and the number of junk images, without comparing counts; the result is cached.
+        """Return the manifest and the number of junk images; the result is cached.
+
+        Counts are not compared with the published ones, but for those of the whole dataset that a subset is read from.
 
         Raises:
             UserError: the root is missing, empty or in another layout, or a file name cannot be parsed.

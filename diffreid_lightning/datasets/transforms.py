@@ -28,7 +28,7 @@ class TrainView:
     Args:
         flip: probability of a horizontal flip.
         pad: pixels added on each side before a random crop back to size; 0 for none.
-        color: strength of brightness, contrast and saturation jitter, 0 (none) to 1.
+        color: strength s of brightness, contrast and saturation jitter: factors of max(0, 1 - s) to 1 + s; 0 for none.
         color_probability: probability of color jitter.
         erasing: probability of random erasing.
         erasing_area: smallest and largest erased share of the image.

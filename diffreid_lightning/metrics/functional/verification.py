@@ -65,7 +65,7 @@ class VerificationErrors:
         return int(np.argmin(np.abs(self.fmr - self.fnmr)))
 
     def equal_error_rate(self) -> tuple[float, Array]:
-        """Return the mean of both rates where they are closest, and the same of each resample, (B,)."""
+        """Return the mean of both rates where they are closest, and the same of each resample that has pairs."""
         every = [np.vstack(pair) for pair in ((self.fmr, self.resampled_fmr), (self.fnmr, self.resampled_fnmr))]
         rows = np.flatnonzero(np.isfinite(every[0] + every[1]).all(axis=1))
         places = np.abs(every[0] - every[1])[rows].argmin(axis=1)
