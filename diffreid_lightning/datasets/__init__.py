@@ -1,12 +1,12 @@
 """One file per on-disk format: a folder becomes a manifest."""
 
+from diffreid_lightning.datasets import layout_advice
 from diffreid_lightning.datasets.base import Counts, PersonDataset, Rows, count_splits
 from diffreid_lightning.datasets.crop_folder import CropFolder
 from diffreid_lightning.datasets.cuhk03np import CUHK03NP
 from diffreid_lightning.datasets.detect import FORMATS, detect, open_dataset, open_unlabeled, recognize
 from diffreid_lightning.datasets.diff_person import DiffPerson
 from diffreid_lightning.datasets.dukemtmcreid import DukeMTMCReID
-from diffreid_lightning.datasets.layout_advice import connect
 from diffreid_lightning.datasets.layout_suggestion import suggest_options
 from diffreid_lightning.datasets.manifest_dataset import ManifestDataset
 from diffreid_lightning.datasets.market1501 import Market1501
@@ -18,7 +18,7 @@ from diffreid_lightning.datasets.person_folder import PersonFolder
 from diffreid_lightning.datasets.person_table import PersonTable
 from diffreid_lightning.datasets.subset_dataset import Subset
 
-connect(recognize, suggest_options)
+layout_advice.recognize, layout_advice.suggest = recognize, suggest_options
 
 __all__ = [
     "CUHK03NP",

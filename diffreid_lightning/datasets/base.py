@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import pyarrow.compute as pc
 
-from diffreid_lightning.datasets.layout_advice import recognize_format, suggestion
+from diffreid_lightning.datasets import layout_advice
 from diffreid_lightning.datasets.name_patterns import number_words
 from diffreid_lightning.datasets.skipped_files import (
     describe_unread,
@@ -293,8 +293,8 @@ def descend(images: ImageRoot) -> list[ImageRoot]:
 def wrong_layout_error(dataset: PersonDataset, images: ImageRoot) -> UserError:
     """Return the error for a folder that does not have the dataset's format."""
     here = descend(images)[-1]
-    other = recognize_format(images)
-    remedy = suggestion(images, generic="give the folder that holds these, or a .zip of it")
+    other = layout_advice.recognize(images)
+    remedy = layout_advice.suggest(images, "give the folder that holds these, or a .zip of it")
     if other is not None and type(other) is not type(dataset):
         name = type(other).__name__
         try:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
+from diffreid_lightning.datasets import layout_advice
 from diffreid_lightning.datasets.base import PersonDataset, Rows, unreadable_names_error, wrong_layout_error
-from diffreid_lightning.datasets.layout_advice import recognize_format, suggestion
 from diffreid_lightning.datasets.skipped_files import no_images_error
 from diffreid_lightning.errors import UserError, shorten
 from diffreid_lightning.manifest.image_root import ImageRoot
@@ -87,12 +87,12 @@ class MarketLayout(PersonDataset):
             raise UserError(
                 f"Person 0 occurs in {images.path / folder}; in {type(self).__name__} it means a distractor",
                 found=shorten(misplaced, 5),
-                remedy=suggestion(images),
+                remedy=layout_advice.suggest(images, layout_advice.TABLE),
             )
 
     def _unreadable(self, images: ImageRoot, folder: str, names: list[str]) -> UserError:
-        other = recognize_format(images)
+        other = layout_advice.recognize(images)
         if other is not None and type(other) is not type(self):
             return wrong_layout_error(self, images)
-        remedy = suggestion(images, generic="rename these files like the others, or move them out of the dataset")
+        remedy = layout_advice.suggest(images, "rename these files like the others, or move them out of the dataset")
         return unreadable_names_error(self, str(images.path / folder), names, remedy)

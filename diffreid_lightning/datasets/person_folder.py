@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from diffreid_lightning.datasets import layout_advice
 from diffreid_lightning.datasets.base import PersonDataset, Rows, descend, unreadable_names_error
 from diffreid_lightning.datasets.folder_names import (
     are_not_people,
@@ -15,7 +16,6 @@ from diffreid_lightning.datasets.folder_names import (
     find_split_folders,
     is_part_name,
 )
-from diffreid_lightning.datasets.layout_advice import TABLE, suggestion
 from diffreid_lightning.datasets.name_patterns import compile_pattern
 from diffreid_lightning.datasets.split_entries import SPLITS, Placed, check_pair, entry_exists, place
 from diffreid_lightning.errors import UserError, shorten
@@ -278,7 +278,7 @@ class PersonFolder(PersonDataset):
         )
 
     def _suggestion(self, images: ImageRoot, generic: str | None) -> str | None:
-        return suggestion(images, generic or TABLE) if self.suggests else generic
+        return layout_advice.suggest(images, generic or layout_advice.TABLE) if self.suggests else generic
 
     def _in_no_split(self, images: ImageRoot, strays: list[str]) -> UserError:
         return UserError(
