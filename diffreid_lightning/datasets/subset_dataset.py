@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from diffreid_lightning.datasets.base import PersonDataset
 from diffreid_lightning.datasets.detect import open_dataset
@@ -32,8 +32,6 @@ class Subset(PersonDataset):
     Raises:
         UserError: a number is out of range, or a list is given beside ``identities`` or ``images``.
     """
-
-    layout: ClassVar[str] = "the layout of the whole dataset"
 
     def __init__(
         self,
@@ -83,12 +81,7 @@ class Subset(PersonDataset):
 
     def config(self, **changes: Any) -> dict[str, Any]:
         """Return the class path and arguments; ``changes`` apply to the whole dataset."""
-        own = {
-            "identities": self.identities,
-            "images": self.images,
-            "seed": self.seed,
-            "list_file": self.list_file,
-        }
+        own = {name: getattr(self, name) for name in ("identities", "images", "seed", "list_file")}
         return {"class_path": "Subset", "init_args": {"dataset": self.whole.config(**changes), **own}}
 
     def training_manifest(self) -> Manifest:

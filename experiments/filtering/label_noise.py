@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -29,8 +29,6 @@ class LabelNoise(PersonDataset):
     Raises:
         UserError: the share is out of range, or the unit unknown.
     """
-
-    layout: ClassVar[str] = "the layout of the dataset with right labels"
 
     def __init__(self, dataset: PersonDataset | str, share: float, unit: Unit = "images", seed: int = 0) -> None:
         check_range("LabelNoise.share", share, 0, 1)
