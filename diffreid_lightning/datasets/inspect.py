@@ -6,10 +6,8 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from diffreid_lightning.datasets import Counts, CropFolder, PersonDataset, count_splits, open_dataset
 from diffreid_lightning.datasets.base import compare_counts
@@ -216,17 +214,10 @@ def count_unmatched(manifest: Manifest) -> int:
     split = manifest.numpy("split")
     labels, _ = manifest.identities()
     cameras = np.unique(manifest.numpy("camid"), return_inverse=True)[1]
-    views = labels * (int(cameras.max(initial=0)) + 1) + cameras
+    views = np.unique(labels * (int(cameras.max(initial=0)) + 1) + cameras, return_inverse=True)[1]
     query, gallery = split == "query", split == "gallery"
-    of_person = _count_occurrences(labels[gallery], labels[query])
-    of_view = _count_occurrences(views[gallery], views[query])
+    of_person, of_view = (np.bincount(ids[gallery], minlength=len(ids))[ids[query]] for ids in (labels, views))
     return int((of_person == of_view).sum())
-
-
-def _count_occurrences(values: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Count each of ``wanted`` in ``values``."""
-    ordered = np.sort(values)
-    return np.searchsorted(ordered, wanted, "right") - np.searchsorted(ordered, wanted, "left")
 
 
 def _count_leaked(manifest: Manifest) -> int:
