@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,29 +69,18 @@ def parse_json(text: str | bytes) -> Any:
     Raises:
         ValueError: it is not JSON, or nested more deeply.
     """
+    too_deep = f"nested deeper than {_DEEPEST} levels"
     try:
         value = json.loads(text)
     except RecursionError as error:
-        raise ValueError(f"nested deeper than {_DEEPEST} levels") from error
-    if is_deep(value):
-        raise ValueError(f"nested deeper than {_DEEPEST} levels")
-    return value
-
-
-def is_deep(value: Any) -> bool:
-    """Return true if lists and mappings are nested too deeply for recursive functions."""
-    level = [value]
-    for _ in range(_DEEPEST):
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, (Mapping, list))
-            for inner in (outer.values() if isinstance(outer, Mapping) else outer)
-            if isinstance(inner, (Mapping, list))
-        ]
+        raise ValueError(too_deep) from error
+    level: list[Any] = [[value]]
+    for _ in range(_DEEPEST + 1):
+        inside = (inner for outer in level for inner in (outer.values() if isinstance(outer, dict) else outer))
+        level = [inner for inner in inside if isinstance(inner, (dict, list))]
         if not level:
-            return False
-    return True
+            return value
+    raise ValueError(too_deep)
 
 
 def mismatch(value: Any, form: Any, where: str = "") -> str | None:
