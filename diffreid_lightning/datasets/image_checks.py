@@ -18,6 +18,7 @@ from diffreid_lightning.cores import usable_cores
 from diffreid_lightning.errors import UserError, shorten
 from diffreid_lightning.manifest.image_decoding import (
     COLOR_REMEDY,
+    ColorDepthError,
     DepthError,
     count_frames,
     decode_image,
@@ -209,7 +210,8 @@ def _check_image(images: ImageRoot, name: str) -> _Look:
         data = images.read(name)
         image = decode_image(data, name)
     except DepthError as error:
-        return _Look(too_deep=error.found or error.what, in_color=error.in_color, deep_range=_gray_range(data))
+        in_color = isinstance(error, ColorDepthError)
+        return _Look(too_deep=error.found or error.what, in_color=in_color, deep_range=_gray_range(data))
     except UserError as error:
         return _Look(broken=error.found or error.what)
     kind = describe_pixels(image)

@@ -24,17 +24,11 @@ _STRAY = 0.01  # share of pixels at either end that is ignored: hot or dead pixe
 
 
 class DepthError(UserError):
-    """An image with more than 8 bits per channel that would lose its content if scaled by its type's range.
+    """An image with more than 8 bits per channel that would lose its content if scaled by its type's range."""
 
-    Args:
-        what: one sentence about what happened.
-        in_color: it is a color image, which Pillow truncates to 8 bits; gray images can be rescaled.
-        parts: the other parts of the message.
-    """
 
-    def __init__(self, what: str, *, in_color: bool = False, **parts: str | None) -> None:
-        self.in_color = in_color
-        super().__init__(what, **parts)
+class ColorDepthError(DepthError):
+    """Such an image in color, which Pillow truncates to 8 bits; gray images can be rescaled."""
 
 
 #: Remedy for images of 16 bits per channel, which Pillow truncates.
@@ -245,20 +239,18 @@ def _check_color(image: Image.Image, origin: str) -> None:
     ranges = [level_range(counts) for name, counts in bands if name != "A"]
     low, high = min(band[0] for band in ranges), max(band[1] for band in ranges)
     if high - low < _FEWEST_LEVELS:
-        raise _depth_error(
-            origin, f"16 bits per channel, of which 8 bits would keep the levels {low} to {high}", in_color=True
-        )
+        found = f"16 bits per channel, of which 8 bits would keep the levels {low} to {high}"
+        raise _depth_error(origin, found, ColorDepthError)
 
 
-def _depth_error(origin: str, found: str, in_color: bool = False) -> DepthError:
+def _depth_error(origin: str, found: str, kind: type[DepthError] = DepthError) -> DepthError:
     gray = (
         "convert the whole set to 8 bits with one range: `data check PATH --decode` prints the values that occur and "
         "the `data export` command for it"
     )
-    return DepthError(
+    return kind(
         f"An image of more than 8 bits does not fill the range of its type: {origin}",
         looked_for="16 bits that take at least a quarter of 0 to 65535, or 32 bits from 0 to 1 or 0 to 255",
         found=found,
-        remedy=COLOR_REMEDY if in_color else gray,
-        in_color=in_color,
+        remedy=COLOR_REMEDY if kind is ColorDepthError else gray,
     )
