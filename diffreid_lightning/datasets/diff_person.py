@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 
-from diffreid_lightning.datasets.base import PersonDataset
+from diffreid_lightning.datasets.manifest_dataset import ManifestDataset
 from diffreid_lightning.errors import UserError, shorten
 from diffreid_lightning.manifest.image_root import ImageRoot
 from diffreid_lightning.manifest.manifest import FILE_NAME, Manifest
@@ -17,7 +16,7 @@ from diffreid_lightning.storage.json_notes import parse_json
 NOTE = "diff_person.json"
 
 
-class DiffPerson(PersonDataset):
+class DiffPerson(ManifestDataset):
     """Generated images of known people, kept by ``select``.
 
     All rows have split ``generated`` and the identity of the real person, so that training on both merges them. The
@@ -28,16 +27,12 @@ class DiffPerson(PersonDataset):
     """
 
     source = "diff_person"
-    """Used in messages; the rows keep their own sources."""
     layout = f"{FILE_NAME} and {NOTE}, written by select"
-
-    def __init__(self, root: str | os.PathLike[str]) -> None:
-        super().__init__(root)
 
     @classmethod
     def has_layout(cls, images: ImageRoot) -> bool:
         """Return true if the manifest and the note exist."""
-        return images.exists(FILE_NAME) and images.exists(NOTE)
+        return super().has_layout(images) and images.exists(NOTE)
 
     @property
     def description(self) -> str:
