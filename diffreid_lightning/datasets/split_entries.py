@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from diffreid_lightning.errors import UserError, nearest, shorten
 from diffreid_lightning.manifest.image_root import ImageRoot, is_image_name
@@ -155,7 +155,7 @@ def _readings(line: str) -> list[tuple[str, str]]:
 
 
 def _no_such_entry(images: ImageRoot, names: Sequence[str], split: str, entry: str) -> UserError:
-    folders = sorted({name.rpartition("/")[0][:stop] for name in names for stop in _ends(name)})
+    folders = sorted({str(folder) for name in names for folder in PurePosixPath(name).parents} - {"."})
     guess = nearest(_plain(entry), folders)
     return UserError(
         f"No image is in {entry!r}, given as {split}",
@@ -163,8 +163,3 @@ def _no_such_entry(images: ImageRoot, names: Sequence[str], split: str, entry: s
         found=f"folders with images: {shorten(folders) or 'none'}",
         remedy=f"did you mean --{split} {guess}?" if guess else f"give one of these folders as {split}",
     )
-
-
-def _ends(name: str) -> list[int]:
-    folder = name.rpartition("/")[0]
-    return [*(found.start() for found in re.finditer("/", folder)), len(folder)] if folder else []
