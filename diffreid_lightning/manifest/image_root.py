@@ -74,12 +74,6 @@ class ImageRoot:
     def __repr__(self) -> str:
         return f"ImageRoot({str(self.path)!r})"
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, ImageRoot) and self.path == other.path
-
-    def __hash__(self) -> int:
-        return hash(self.path)
-
     @property
     def in_archive(self) -> bool:
         """Return true if the images are read from a zip file."""
@@ -195,27 +189,22 @@ class ImageRoot:
             times: count modification times in a folder; without them a copy has the same fingerprint.
         """
         digest = hashlib.sha256()
-        states = self._states_in_archive(names) if self._archive is not None else self._states_in_folder(names)
-        for name, size, state in states:
-            state = state if times or self._archive is not None else 0
+        for name in names:
+            size, state = self._state(name)
+            state = state if times or self.in_archive else 0
             digest.update(f"{name}\0{size}\0{state}\0".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
-    def _states_in_folder(self, names: Iterable[str]) -> Iterator[tuple[str, int, int]]:
-        for name in names:
-            try:
-                stat = os.stat(self._locate(name))  # noqa: PTH116 (hot)
-            except OSError:
-                yield name, -1, 0
-            else:
-                yield name, stat.st_size, stat.st_mtime_ns
-
-    def _states_in_archive(self, names: Iterable[str]) -> Iterator[tuple[str, int, int]]:
-        assert self._archive is not None
-        _, entries = self._archive.open()
-        for name in names:
-            info = entries.get(self._prefix + name)
-            yield (name, -1, 0) if info is None else (name, info.file_size, info.CRC)
+    def _state(self, name: str) -> tuple[int, int]:
+        """Return a file's size, and its time in a folder or CRC-32 in an archive; -1 and 0 for a missing one."""
+        if self._archive is not None:
+            info = self._archive.open()[1].get(self._prefix + name)
+            return (-1, 0) if info is None else (info.file_size, info.CRC)
+        try:
+            stat = os.stat(self._locate(name))  # noqa: PTH116 (hot)
+        except OSError:
+            return -1, 0
+        return stat.st_size, stat.st_mtime_ns
 
     def image(self, name: str) -> Image.Image:
         """Return an image as 8-bit RGB, see ``decode_image``.
