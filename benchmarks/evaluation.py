@@ -43,14 +43,14 @@ from diffreid_lightning.metrics.functional import (
     retrieval_metrics,
     retrieval_metrics_from_distances,
 )
-from diffreid_lightning.metrics.functional.tiled_matmul import RowLayout, whole_tiles
+from diffreid_lightning.metrics.functional.tiled_matmul import allocate_rows, row_stride, whole_tiles
 
 TILE_ROWS = 1024
 
 
 def tiled_product(left: Tensor, right: Tensor) -> None:
     """The lower limit: all inner products, a tile of rows at a time, in one aligned buffer."""
-    buffer = RowLayout(whole_tiles(len(right))).allocate(TILE_ROWS)[:, : len(right)]
+    buffer = allocate_rows(TILE_ROWS, row_stride(whole_tiles(len(right))))[:, : len(right)]
     for rows in left.split(TILE_ROWS):
         torch.mm(rows, right.T, out=buffer[: len(rows)])
 

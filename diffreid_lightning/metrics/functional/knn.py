@@ -16,10 +16,11 @@ from torch import Tensor
 
 from diffreid_lightning.metrics.functional.tiled_matmul import (
     ProductColumns,
-    RowLayout,
+    allocate_rows,
     exact_products,
     inverse,
     norms,
+    row_stride,
     rows_per_tile,
     whole_tiles,
 )
@@ -169,12 +170,12 @@ class _TriangleSearch:
         self._groups = None if groups is None else np.full(self._total, groups[-1])
         if self._groups is not None:
             self._groups[self._real] = groups
-        self._layout = RowLayout(self._total)
-        budget = min(_PANEL_BYTES, _MOST_PANEL_ROWS * self._layout.stride * 4)
-        self._rows = tuple(rows_per_tile(columns.count, self._layout.stride, budget) for columns in self._columns)
+        stride = row_stride(self._total)
+        budget = min(_PANEL_BYTES, _MOST_PANEL_ROWS * stride * 4)
+        self._rows = tuple(rows_per_tile(columns.count, stride, budget) for columns in self._columns)
         device = pool.parts[0].device
-        self._buffer = self._layout.allocate(max(self._rows), device=device)
-        self._on_cpu = self._buffer if device.type == "cpu" else self._layout.allocate(max(self._rows))
+        self._buffer = allocate_rows(max(self._rows), stride, device=device)
+        self._on_cpu = self._buffer if device.type == "cpu" else allocate_rows(max(self._rows), stride)
 
     def panels(self) -> Iterator[tuple[int, int, np.ndarray]]:
         """Yield (first image, number of images, products), the last with the columns from the first image on."""

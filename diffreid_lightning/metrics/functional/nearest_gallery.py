@@ -77,7 +77,7 @@ def rank_list(
     nearest = NearestEntries(len(query_features), top_k)
     with exact_products():
         tiles = DistanceTiles(query_features, gallery_features, distance)
-        rows = rows_per_tile(len(query_features), tiles.layout.stride, _TILE_BYTES)
+        rows = rows_per_tile(len(query_features), tiles.stride, _TILE_BYTES)
         everyone = torch.arange(len(query_features), device=query_features.device)
         for start, tile in tiles.tiles(everyone, rows):
             distances = tile.numpy()[:, : tiles.columns]

@@ -23,8 +23,9 @@ from diffreid_lightning.metrics.functional.result import RetrievalResult
 from diffreid_lightning.metrics.functional.tiled_matmul import (
     Distance,
     DistanceTiles,
-    RowLayout,
+    allocate_rows,
     exact_products,
+    row_stride,
     rows_per_tile,
 )
 
@@ -71,7 +72,7 @@ def retrieval_metrics(
     queries = _rankable_queries(pairs)
     with exact_products():
         distances = DistanceTiles(query_features, gallery_features, distance)
-        rows = rows_per_tile(len(queries), distances.layout.stride, _TILE_BYTES)
+        rows = rows_per_tile(len(queries), distances.stride, _TILE_BYTES)
         tiles = distances.tiles(torch.from_numpy(queries).to(query_features.device), rows)
         return _evaluate(tiles, pairs, queries, max_rank)
 
@@ -114,9 +115,8 @@ def retrieval_metrics_from_distances(
     queries_count, gallery_count = distances.shape
     pairs = check_pairs((queries_count, gallery_count), query_pids, gallery_pids, query_camids, gallery_camids)
     queries = _rankable_queries(pairs)
-    layout = RowLayout(gallery_count)
-    rows = rows_per_tile(len(queries), layout.stride, _TILE_BYTES // 2)
-    return _evaluate(_copy_tiles(distances.detach(), queries, layout, rows), pairs, queries, max_rank)
+    rows = rows_per_tile(len(queries), row_stride(gallery_count), _TILE_BYTES // 2)
+    return _evaluate(_copy_tiles(distances.detach(), queries, rows), pairs, queries, max_rank)
 
 
 def _rankable_queries(pairs: IdentityPairs) -> np.ndarray:
@@ -132,11 +132,11 @@ def _rankable_queries(pairs: IdentityPairs) -> np.ndarray:
     return queries
 
 
-def _copy_tiles(distances: Tensor, queries: np.ndarray, layout: RowLayout, rows: int) -> Iterator[tuple[int, Tensor]]:
+def _copy_tiles(distances: Tensor, queries: np.ndarray, rows: int) -> Iterator[tuple[int, Tensor]]:
     """Yield the given distances in the form of :meth:`DistanceTiles.tiles`."""
     dtype = torch.float64 if distances.dtype == torch.float64 else torch.float32
-    tile = layout.allocate(rows, dtype=dtype)
     count = distances.shape[1]
+    tile = allocate_rows(rows, row_stride(count), dtype=dtype)
     tile[:, count:] = torch.inf
     for start in range(0, len(queries), rows):
         chosen = torch.from_numpy(queries[start : start + rows]).to(distances.device)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -25,9 +24,8 @@ TILE = 64
 """Rows and columns of products are multiples of this."""
 
 
-@dataclass(frozen=True)
-class RowLayout:
-    """Memory layout of a row of distances: ``stride`` floats, with padding at the end.
+def row_stride(columns: int) -> int:
+    """Return the entries in a row of distances with padding at the end: an odd number of cache lines.
 
     Every row starts on a cache line. The stride avoids powers of two, at which rows compete for the same cache sets and
     a product takes up to half more time.
@@ -35,24 +33,21 @@ class RowLayout:
     Args:
         columns: entries a row must hold; at least 1.
     """
+    return 16 * (-(-columns // 16) | 1)
 
-    columns: int
 
-    @property
-    def stride(self) -> int:
-        """Return the entries in a row with padding: an odd number of cache lines."""
-        return 16 * (-(-self.columns // 16) | 1)
-
-    def allocate(self, rows: int, *, dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> Tensor:
-        """Return an uninitialized (rows, stride) buffer whose rows start on 64-byte boundaries."""
-        size, spare = rows * self.stride, 64
-        if device is None or device.type == "cpu":
-            # NumPy requests huge pages: first writing to a large buffer is several times faster than with torch.
-            flat = torch.from_numpy(np.empty(size + spare, dtype=torch.empty(0, dtype=dtype).numpy().dtype))
-        else:
-            flat = torch.empty(size + spare, dtype=dtype, device=device)
-        offset = (-flat.data_ptr() % 64) // flat.element_size()
-        return flat[offset : offset + size].view(rows, self.stride)
+def allocate_rows(
+    rows: int, stride: int, *, dtype: torch.dtype = torch.float32, device: torch.device | None = None
+) -> Tensor:
+    """Return an uninitialized (rows, stride) buffer whose rows start on 64-byte boundaries."""
+    size, spare = rows * stride, 64
+    if device is None or device.type == "cpu":
+        # NumPy requests huge pages: first writing to a large buffer is several times faster than with torch.
+        flat = torch.from_numpy(np.empty(size + spare, dtype=torch.empty(0, dtype=dtype).numpy().dtype))
+    else:
+        flat = torch.empty(size + spare, dtype=dtype, device=device)
+    offset = (-flat.data_ptr() % 64) // flat.element_size()
+    return flat[offset : offset + size].view(rows, stride)
 
 
 def whole_tiles(count: int) -> int:
@@ -186,7 +181,7 @@ class DistanceTiles:
         self._queries = query_features
         self._columns = ProductColumns(gallery_features)
         self.columns = self._columns.padded
-        self.layout = RowLayout(self.columns)
+        self.stride = row_stride(self.columns)
         query_norms = norms("query_features", query_features)
         gallery_norms = norms("gallery_features", gallery_features)
         self._multiplies = distance == "cosine"
@@ -209,8 +204,8 @@ class DistanceTiles:
             the next tile overwrites it.
         """
         count, device = self._columns.count, self._queries.device
-        buffer = self.layout.allocate(rows, device=device)
-        on_cpu = buffer if device.type == "cpu" else self.layout.allocate(rows)
+        buffer = allocate_rows(rows, self.stride, device=device)
+        on_cpu = buffer if device.type == "cpu" else allocate_rows(rows, self.stride)
         left = self._queries.new_empty(rows, self._queries.shape[1])
         for start in range(0, len(queries), rows):
             chosen = queries[start : start + rows]

@@ -33,7 +33,7 @@ def near_cosine_pairs(features: Tensor, eps: float) -> Iterator[Pairs]:
     with exact_products():
         tiles = DistanceTiles(features, features, "cosine")
         images = torch.arange(len(features), device=features.device)
-        for start, tile in tiles.tiles(images, rows_per_tile(len(features), tiles.layout.stride, _TILE_BYTES)):
+        for start, tile in tiles.tiles(images, rows_per_tile(len(features), tiles.stride, _TILE_BYTES)):
             distances = tile.numpy()[:, : len(features)]
             distances += 1
             row, column = places(distances <= np.float32(eps))
