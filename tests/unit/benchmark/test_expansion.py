@@ -199,7 +199,7 @@ def test_a_preparation_that_passes_a_part_of_the_subset_over_is_marked(
 
 def test_a_preparation_of_what_another_one_made_of_the_subset_is_not_marked(make_grid: MakeGrid) -> None:
     preparations = {
-        "more": {"run": "pipeline --config chains/tour --root {out} --captions {generated}/caption --seed {subset_seed}"},
+        "more": {"run": "pipeline --config chains/tour --root {out} --captions {generated} --seed {subset_seed}"},
         "pretrained": {"run": "fit --config stages/pretrain --data.train {more}/select"},
     }
     settings = {"few-shot 30 %": {"subset": {"identities": 0.3}}}
