@@ -195,6 +195,7 @@ class ScorerTraining(SupervisedReID):
             raise UserError("The scorer's features are not finite.", remedy="lower --model.optimizer.lr, train again")
         folds = self._folds.to(self.device)
         by_networks = torch.cat(fold_logits) if fold_logits else everyone.new_empty(0, len(weight))
+        del fold_logits  # as large as the whole that was made of them
         held_out = self.calibration.held_out_logits(everyone, known, folds, by_networks)
         fitted = calibrate(held_out, known, folds, len(weight))
         recognizer.classifier = self.calibration.head(everyone, known, weight)

@@ -7,6 +7,8 @@ compares generated images with one another, :mod:`~diffreid_lightning.filtering.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -16,6 +18,7 @@ from torch import Tensor
 #: range of the temperature; without it, fully recognized held-out images would give 0
 TEMPERATURES = (0.05, 20.0)
 _STEPS = 60  # of bisection; the range then shrinks below the resolution of a double
+_ROWS = 4096  # of logits in double precision at a time: all of thousands of identities take gigabytes
 
 
 def confidence(logits: Tensor, identities: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
@@ -101,13 +104,15 @@ def fit_temperature(logits: Tensor, labels: Tensor, bounds: tuple[float, float] 
     Raises:
         ValueError: no rows, or logits that are not finite.
     """
-    if not len(logits) or not torch.isfinite(logits).all():
+    if not len(logits) or not all(torch.isfinite(block).all() for block in logits.split(_ROWS)):
         raise ValueError("a temperature is fitted to finite logits of at least one image")
-    logits = logits.double()
-    own = logits.gather(1, labels[:, None]).squeeze(1)
 
-    def slope(temperature: float) -> float:  # of the mean negative log-likelihood, in 1 / T
-        return float((F.softmax(logits / temperature, dim=1) * logits).sum(dim=1).sub(own).mean())
+    def slope(temperature: float) -> float:  # of the negative log-likelihood, in 1 / T
+        total = 0.0
+        for block, own in _blocks(logits, labels):
+            expected = (F.softmax(block / temperature, dim=1) * block).sum(dim=1)
+            total += float(expected.sub(block.gather(1, own[:, None]).squeeze(1)).sum())
+        return total
 
     low, high = bounds
     if slope(low) <= 0:
@@ -122,7 +127,14 @@ def fit_temperature(logits: Tensor, labels: Tensor, bounds: tuple[float, float] 
 
 def negative_log_likelihood(logits: Tensor, labels: Tensor, temperature: float = 1.0) -> float:
     """Compute the mean negative logarithm of :func:`confidence`, from (N, C) logits and (N,) labels."""
-    return float(F.cross_entropy(logits.double() / temperature, labels))
+    sums = (F.cross_entropy(block / temperature, own, reduction="sum") for block, own in _blocks(logits, labels))
+    return float(sum(sums)) / len(logits)
+
+
+def _blocks(logits: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield rows of logits in double precision, with their labels."""
+    for block, own in zip(logits.split(_ROWS), labels.split(_ROWS), strict=True):
+        yield block.double(), own
 
 
 def assign_folds(labels: npt.NDArray[np.int64], folds: int, seed: int) -> npt.NDArray[np.int64]:

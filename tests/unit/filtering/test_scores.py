@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
+from diffreid_lightning.filtering import scores
 from diffreid_lightning.filtering.calibration import FoldHeads, FoldNetworks, Uncalibrated, calibrate
 from diffreid_lightning.filtering.scores import (
     TEMPERATURES,
@@ -35,6 +37,21 @@ def test_the_temperature_that_the_labels_were_drawn_at_is_found(temperature: flo
     best = negative_log_likelihood(logits, labels, found)
     for other in np.geomspace(*TEMPERATURES, 60):
         assert best <= negative_log_likelihood(logits, labels, float(other)) + 1e-9
+
+
+@pytest.mark.parametrize("rows", [7, 300, 1000])
+def test_blocks_of_rows_give_what_the_whole_matrix_gives(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, labels = known_case(1.7, 300)
+    best = fit_temperature(logits, labels)
+    expected = best, negative_log_likelihood(logits, labels, best)
+    sizes: list[int] = []
+    double = torch.Tensor.double
+    monkeypatch.setattr(torch.Tensor, "double", lambda tensor: sizes.append(len(tensor)) or double(tensor))
+    monkeypatch.setattr(scores, "_ROWS", rows)
+    found = fit_temperature(logits, labels)
+    assert (found, negative_log_likelihood(logits, labels, found)) == pytest.approx(expected, abs=1e-9)
+    assert max(sizes) == min(rows, 300)
+    assert expected[1] == pytest.approx(float(F.cross_entropy(logits / best, labels)), abs=1e-9)
 
 
 def test_temperatures_stay_in_their_range() -> None:
