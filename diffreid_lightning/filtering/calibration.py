@@ -134,7 +134,7 @@ class FoldHeads(Calibration):
 
     def _fit(self, embeddings: Tensor, labels: Tensor, count: int) -> Tensor:
         weight = embeddings.new_zeros(count, embeddings.shape[1], requires_grad=True)
-        optimizer = torch.optim.LBFGS([weight], max_iter=100, line_search_fn="strong_wolfe")
+        optimizer = torch.optim.LBFGS([weight], max_iter=100, history_size=10, line_search_fn="strong_wolfe")
 
         def loss() -> Tensor:
             optimizer.zero_grad()
