@@ -21,6 +21,7 @@ SIZE = (32, 16)
 LENGTH = 3 * SIZE[0] * SIZE[1]
 _TILE = 4096  # others compared at a time
 _BLOCK = 512  # rows compared at a time in a group
+_EXACT = 2**24  # float32 holds whole numbers up to it
 
 
 def thumbnails(images: Tensor) -> Tensor:
@@ -50,7 +51,7 @@ class Thumbnails(NamedTuple):
     """Precomputed reference images for repeated calls of :func:`nearest`; 4 bytes per value instead of 1."""
 
     bytes: Tensor  #: (N, 1536) uint8
-    values: Tensor  #: (N, 1536) float32 in -0.5..0.5
+    values: Tensor  #: (N, 1536) float32, whole numbers in -128..127
     squares: Tensor  #: (N,) squared lengths of the values
 
 
@@ -133,14 +134,16 @@ def later_copies(thumbs: npt.NDArray[np.uint8], threshold: float) -> npt.NDArray
 
 
 def _distances(thumbs: Tensor, others: Tensor) -> npt.NDArray[np.float32]:
-    """Compute all pairwise distances, mirrored or not, (B, N)."""
+    """Compute all pairwise distances, mirrored or not, (B, N); the others include the thumbnails."""
+    forms, right = [_center(thumbs), _center(mirror(thumbs))], _center(others)
+    if right.square().sum(dim=1).max() > _EXACT:  # nearly black or white
+        forms, right = [form.double() for form in forms], right.double()
     with exact_products():
-        right = _center(others)
-        forms = [_center(thumbs), _center(mirror(thumbs))]
         products = torch.maximum(forms[0] @ right.T, forms[1] @ right.T)
         squares = forms[0].square().sum(dim=1)[:, None] + right.square().sum(dim=1) - 2 * products
-    return (squares.clamp(min=0) / LENGTH).sqrt().numpy()
+    return ((squares.clamp(min=0) / LENGTH).sqrt().float() / 255).numpy()
 
 
 def _center(thumbs: Tensor) -> Tensor:
-    return thumbs.float() / 255 - 0.5
+    """Shift to whole numbers around 0, whose products float32 sums exactly up to :data:`_EXACT`."""
+    return thumbs.float() - 128

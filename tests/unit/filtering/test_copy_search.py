@@ -70,3 +70,11 @@ def test_what_is_kept_against_a_plain_loop(count: int, seed: int, monkeypatch: p
         if near < 0:
             kept.append(row)
     assert later_copies(thumbs, 0.02).tolist() == expected
+
+
+@pytest.mark.parametrize("plain", [[], [0, 254, 255]])
+def test_exact_copies_are_found_at_any_threshold(plain: list[int]) -> None:
+    originals = np.concatenate([pictures(20, 4), *(np.full((1, LENGTH), grey, np.uint8) for grey in plain)])
+    mirrored = mirror(torch.from_numpy(originals[:20])).numpy()
+    found = later_copies(np.concatenate([originals, originals, mirrored]), 1e-6)
+    assert found.tolist() == [-1] * len(originals) + [*range(len(originals))] + [*range(20)]
