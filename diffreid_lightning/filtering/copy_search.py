@@ -48,7 +48,7 @@ def rms(one: Tensor, other: Tensor) -> Tensor:
 
 
 class Thumbnails(NamedTuple):
-    """Precomputed reference images for repeated calls of :func:`nearest`; 4 bytes per value instead of 1."""
+    """Reference images of :func:`nearest`, prepared once; 5 bytes per value instead of 1."""
 
     bytes: Tensor  #: (N, 1536) uint8
     values: Tensor  #: (N, 1536) float32, whole numbers in -128..127
@@ -56,32 +56,31 @@ class Thumbnails(NamedTuple):
 
 
 def precompute(thumbs: Tensor) -> Thumbnails:
-    """Prepare thumbnails, (N, 1536) uint8, for repeated calls of :func:`nearest`."""
+    """Prepare thumbnails, (N, 1536) uint8, for :func:`nearest`."""
     values = _center(thumbs)
     squares = [tile.square().sum(dim=1) for tile in values.split(_TILE)]
     return Thumbnails(thumbs, values, torch.cat(squares))
 
 
-def nearest(thumbs: Tensor, others: Tensor | Thumbnails, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def nearest(thumbs: Tensor, others: Thumbnails, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Find the nearest of other images, mirrored or not.
 
     Args:
         thumbs: (B, 1536) uint8.
-        others: (N, 1536) uint8, or the result of :func:`precompute`, on the same device; N at least 1.
+        others: N prepared thumbnails, N at least 1, on the same device.
         exclude: (B,) a row of ``others`` to ignore (the image itself); None for none.
 
     Returns:
         distances: (B,) float32, 0 to 1.
         rows: (B,) int64 rows of ``others``; the first of equally near ones.
     """
-    plain = others.bytes if isinstance(others, Thumbnails) else others
     best = thumbs.new_full((len(thumbs),), torch.inf, dtype=torch.float32)
     rows = torch.zeros(len(thumbs), dtype=torch.int64, device=thumbs.device)
     turned = torch.zeros(len(thumbs), dtype=torch.bool, device=thumbs.device)
     forms = (_center(thumbs), _center(mirror(thumbs)))
     with exact_products():
-        for start in range(0, len(plain), _TILE):
-            tile, lengths = _tile_of(others, start)
+        for start in range(0, len(others.bytes), _TILE):
+            tile, lengths = others.values[start : start + _TILE], others.squares[start : start + _TILE]
             for is_mirrored, form in enumerate(forms):
                 gaps = lengths - 2 * (form @ tile.T)  # without the thumbnail's own square, a constant
                 if exclude is not None:
@@ -93,17 +92,8 @@ def nearest(thumbs: Tensor, others: Tensor | Thumbnails, exclude: Tensor | None 
                 rows = torch.where(nearer, place + start, rows)
                 turned = torch.where(nearer, torch.full_like(turned, bool(is_mirrored)), turned)
     chosen = torch.where(turned[:, None], mirror(thumbs), thumbs)
-    distances = rms(chosen, plain[rows])  # recomputed without the rounding of large products
+    distances = rms(chosen, others.bytes[rows])  # recomputed without the rounding of large products
     return distances.masked_fill(best.isinf(), torch.inf), rows
-
-
-def _tile_of(others: Tensor | Thumbnails, start: int) -> tuple[Tensor, Tensor]:
-    """Return the centered values of one tile and their squared lengths."""
-    part = slice(start, start + _TILE)
-    if isinstance(others, Thumbnails):
-        return others.values[part], others.squares[part]
-    made = precompute(others[part])
-    return made.values, made.squares
 
 
 def later_copies(thumbs: npt.NDArray[np.uint8], threshold: float) -> npt.NDArray[np.int64]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffreid_lightning.datasets.concat import ConcatRows
 from diffreid_lightning.errors import UserError
-from diffreid_lightning.filtering.copy_search import nearest
+from diffreid_lightning.filtering.copy_search import nearest, precompute
 from diffreid_lightning.filtering.scorer import ScorerTraining, describe_calibration, format_calibration
 from diffreid_lightning.filtering.scorer_checkpoint import RealImages, save_scorer
 from diffreid_lightning.training.trainer_parts import datamodule_of
@@ -77,7 +77,7 @@ def real_images(rows: ConcatRows, thumbs: Tensor) -> RealImages:
             "root": pa.array(rows.root_of, pa.int64()),
         }
     )
-    numbers = torch.arange(len(thumbs))
-    blocks = [nearest(thumbs[part], thumbs, exclude=part)[0] for part in numbers.split(_BLOCK)]
+    numbers, others = torch.arange(len(thumbs)), precompute(thumbs)
+    blocks = [nearest(thumbs[part], others, exclude=part)[0] for part in numbers.split(_BLOCK)]
     gap = torch.cat(blocks).double().quantile(torch.tensor([0.01, 0.05, 0.5], dtype=torch.float64))
     return RealImages(thumbs, table, [str(root.path) for root in rows.roots], gap.tolist())

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from diffreid_lightning.datasets.concat import IdentityKey
-from diffreid_lightning.filtering.copy_search import nearest, thumbnails
+from diffreid_lightning.filtering.copy_search import nearest, precompute, thumbnails
 from diffreid_lightning.filtering.rules.near_duplicates import NearDuplicates
 from diffreid_lightning.manifest.manifest import Manifest
 from experiments.generator.tiny_sd import kernel_distances
@@ -96,7 +96,7 @@ def read_circumstances(instruments: Instruments, pictures: Tensor) -> npt.NDArra
 
 def copies(pictures: Tensor, real: Tensor) -> float:
     """Share of the pictures that are nearer than :data:`COPY` to a real one, both (N, 3, H, W) uint8."""
-    distances, _ = nearest(thumbnails(to_floats(pictures)), thumbnails(to_floats(real)))
+    distances, _ = nearest(thumbnails(to_floats(pictures)), precompute(thumbnails(to_floats(real))))
     return float((distances < COPY).float().mean())
 
 

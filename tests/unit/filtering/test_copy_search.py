@@ -37,21 +37,19 @@ def test_the_nearest_against_plain_numpy(count: int) -> None:
     others, thumbs = pictures(count, 1), pictures(5, 2)
     thumbs[0] = others[-1]
     thumbs[1] = mirror(torch.from_numpy(others[count // 2 : count // 2 + 1])).numpy()
-    found, rows = nearest(torch.from_numpy(thumbs), torch.from_numpy(others))
+    found, rows = nearest(torch.from_numpy(thumbs), precompute(torch.from_numpy(others)))
     for i in range(5):
         expected = [distance(thumbs[i], other) for other in others]
         assert rows[i] == int(np.argmin(expected))
         assert float(found[i]) == pytest.approx(min(expected), abs=1e-6)
     assert found[0] == 0 and found[1] == 0
-    again = nearest(torch.from_numpy(thumbs), precompute(torch.from_numpy(others)))
-    assert torch.equal(again[0], found) and torch.equal(again[1], rows)
 
 
 def test_an_image_is_not_its_own_neighbor() -> None:
     others = torch.from_numpy(pictures(20, 3))
-    found, rows = nearest(others, others, exclude=torch.arange(20))
+    found, rows = nearest(others, precompute(others), exclude=torch.arange(20))
     assert (rows != torch.arange(20)).all() and (found > 0).all()
-    alone, _ = nearest(others[:1], others[:1], exclude=torch.arange(1))
+    alone, _ = nearest(others[:1], precompute(others[:1]), exclude=torch.arange(1))
     assert torch.isinf(alone).all()
 
 
