@@ -20,7 +20,7 @@ class Audit:
     """Distances of generated images to real training images; see :mod:`~diffreid_lightning.filtering.copy_search`.
 
     Args:
-        before: (M,) distances of all scored images to their nearest real one, 0 to 1.
+        before: (M,) distances of all generated images to their nearest real one, 0 to 1.
         after: (K,) those of the selected ones.
         limit: distances below it count as a near-copy.
         real_gap: quantiles 0.01, 0.05, 0.5 of the distance from a real image to the nearest other real one, or empty.

@@ -137,7 +137,7 @@ class DiffPersonSelection:
         if pairs is not None:
             shown["nearest_real"] = f"{_CARD}/nearest_real.png"
             pairs.save(dataset / shown["nearest_real"])
-        card = self._card(kept, scored, report, rules, shown)
+        card = self._card(kept, scored, selection, report, rules, shown)
         (dataset / "README.md").write_text(write_card(card), encoding="utf-8")
         write_json(dataset / NOTE, _describe(card))
 
@@ -145,6 +145,7 @@ class DiffPersonSelection:
         self,
         kept: Manifest,
         scored: ScoredFolder,
+        selection: Selection,
         report: SelectionReport,
         rules: Sequence[str],
         shown: Mapping[str, str],
@@ -167,7 +168,7 @@ class DiffPersonSelection:
             generators=_count_values(kept, "generator"),
             seeds=(int(seeds.min()), int(seeds.max()), len(np.unique(seeds))),
             cameras=cameras,
-            audit=_audit(scored, kept, self.near_copy),
+            audit=_audit(scored, selection, self.near_copy),
             pictures=shown,
             scored=scored.manifest.content_hash,
             calibration=scored.calibration,
@@ -180,11 +181,12 @@ def _count_values(manifest: Manifest, column: str) -> dict[str, int]:
     return dict(sorted(pairs))
 
 
-def _audit(scored: ScoredFolder, kept: Manifest, limit: float) -> Audit | None:
-    if REAL_DISTANCE not in kept.columns:
+def _audit(scored: ScoredFolder, selection: Selection, limit: float) -> Audit | None:
+    if REAL_DISTANCE not in scored.manifest.columns:
         return None
-    before, after = (manifest.numpy(REAL_DISTANCE) for manifest in (scored.manifest, kept))
-    before, after = before[~np.isnan(before)], after[~np.isnan(after)]
+    distances = scored.manifest.numpy(REAL_DISTANCE)
+    measured = ~np.isnan(distances)
+    before, after = distances[measured & selection.generated], distances[measured & selection.kept]
     return Audit(before, after, limit, scored.real_gap) if len(after) else None
 
 

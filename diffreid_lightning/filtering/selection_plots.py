@@ -21,7 +21,7 @@ _KEPT, _REJECTED = "#2f7d4f", "#b9c0c7"
 
 
 def save_histogram(selection: Selection, rules: Sequence[SelectionRule], file: Path) -> None:
-    """Draw stacked histograms of the scores of kept and rejected images, with the rules' thresholds as lines.
+    """Draw stacked histograms of the scores of kept and rejected generated images, with the rules' thresholds as lines.
 
     Args:
         selection: after the rules.
@@ -35,7 +35,7 @@ def save_histogram(selection: Selection, rules: Sequence[SelectionRule], file: P
     cuts = [rule.cut for rule in rules if rule.cut is not None]
     for axes, name in zip(np.atleast_1d(figure.subplots(1, len(names))), names, strict=True):
         values = selection.manifest.numpy(name)
-        scored = ~np.isnan(values)
+        scored = ~np.isnan(values) & selection.generated
         low, high = _range_of(name, values[scored])
         groups = [values[scored & selection.kept], values[scored & ~selection.kept]]
         labels = [f"kept ({len(groups[0]):,})", f"rejected ({len(groups[1]):,})"]

@@ -91,13 +91,13 @@ class SelectionReport:
     """Statistics of a selection.
 
     Args:
-        images: number of rows, with or without a score.
+        images: number of generated rows, with or without a score.
         kept: number of kept rows.
-        before: images per identity among all rows.
+        before: images per identity among the generated rows.
         after: images per identity among the kept rows.
         lost: identities without a kept image, with the most frequent reason of their images.
-        reasons: rows by reason.
-        coverage: (attribute, value) with its images before and after.
+        reasons: rows by reason, real ones too.
+        coverage: (attribute, value) with its generated images before and after.
         regenerate: identities whose images a rule wants generated again, with its words.
         variety: None if scoring wrote no features, or no identity keeps two images.
     """
@@ -123,7 +123,7 @@ class SelectionReport:
 
     @property
     def kept_share(self) -> float:
-        """Share of kept rows, 0 to 1."""
+        """Share of the generated rows that are kept, 0 to 1."""
         return self.kept / self.images if self.images else 0.0
 
     def list_regenerate(self) -> list[str]:
@@ -146,44 +146,42 @@ def summarize(selection: Selection, features: Features | None = None) -> Selecti
         selection: after the rules.
         features: (N, D) features of its rows, to measure the variety; None for no measure.
     """
-    kept = selection.kept
-    scored = np.where(selection.scored, selection.labels, -1)
-    lost = np.setdiff1d(np.unique(selection.labels), selection.labels[kept])
+    kept, labels = selection.kept, selection.labels
+    scored = np.where(selection.scored, labels, -1)
+    lost = np.setdiff1d(labels[selection.generated], labels[kept])
     why = _main_reasons(selection, lost)
     return SelectionReport(
-        images=len(selection),
+        images=int(selection.generated.sum()),
         kept=int(kept.sum()),
-        before=PerIdentity.count(selection.labels),
-        after=PerIdentity.count(selection.labels[kept]),
+        before=PerIdentity.count(labels[selection.generated]),
+        after=PerIdentity.count(labels[kept]),
         lost=[(selection.identities[label], why[label]) for label in lost.tolist()],
         reasons=selection.count_reasons(),
-        coverage=attribute_coverage(selection.manifest.table, kept),
+        coverage=attribute_coverage(selection),
         regenerate=[(selection.identities[label], words) for label, words in sorted(selection.regenerate.items())],
         variety=None if features is None else Variety.measure(features, scored, kept),
     )
 
 
-def attribute_coverage(table: pa.Table, kept: npt.NDArray[np.bool_]) -> dict[tuple[str, str], tuple[int, int]]:
-    """Count the images of each attribute value, before and after the selection.
-
-    Args:
-        table: rows, with a column ``attributes`` of JSON objects or without.
-        kept: (N,) mask of the kept rows.
+def attribute_coverage(selection: Selection) -> dict[tuple[str, str], tuple[int, int]]:
+    """Count the generated images of each attribute value, before and after the selection.
 
     Returns:
         Images by (attribute, value), before and after, sorted. A row without a JSON object has no attributes.
     """
+    table = selection.manifest.table
     found: dict[tuple[str, str], tuple[int, int]] = {}
     if "attributes" not in table.column_names:
         return found
     coded = pc.dictionary_encode(table["attributes"]).combine_chunks()  # a few combinations, however many rows
     numbers = np.asarray(pc.fill_null(coded.indices, len(coded.dictionary)))
     size = len(coded.dictionary) + 1
-    before, after = np.bincount(numbers, minlength=size), np.bincount(numbers[kept], minlength=size)
+    before, after = (np.bincount(numbers[rows], minlength=size) for rows in (selection.generated, selection.kept))
     for number, text in enumerate(coded.dictionary.to_pylist()):
         for pair in _attributes_of(text):
             one, other = found.get(pair, (0, 0))
-            found[pair] = (one + int(before[number]), other + int(after[number]))
+            if before[number]:
+                found[pair] = (one + int(before[number]), other + int(after[number]))
     return dict(sorted(found.items()))
 
 
@@ -219,7 +217,7 @@ def write_tables(report: SelectionReport, selection: Selection, rules: Sequence[
     """Write ``summary.txt``, ``identities.csv`` and ``coverage.csv``."""
     (folder / "summary.txt").write_text(format_report(report, rules), encoding="utf-8")
     count = len(selection.identities)
-    images = np.bincount(selection.labels, minlength=count)
+    images = np.bincount(selection.labels[selection.generated], minlength=count)
     kept = np.bincount(selection.labels[selection.kept], minlength=count)
     lost = dict(report.lost)
     keys = enumerate(selection.identities)
@@ -241,7 +239,7 @@ def _attributes_of(text: str | None) -> list[tuple[str, str]]:
 
 def _main_reasons(selection: Selection, lost: npt.NDArray[np.int64]) -> dict[int, str]:
     """Return the most frequent reason of each identity; of equally frequent ones the first alphabetically."""
-    rows = np.isin(selection.labels, lost)
+    rows = np.isin(selection.labels, lost) & selection.generated
     table = pa.table({"label": selection.labels[rows], "reason": selection.reasons.filter(pa.array(rows))})
     counted = table.group_by(["label", "reason"]).aggregate([([], "count_all")])
     counted = counted.sort_by([("label", "ascending"), ("count_all", "ascending"), ("reason", "descending")])

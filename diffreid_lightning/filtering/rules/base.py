@@ -36,6 +36,7 @@ class Selection:
 
     Attributes:
         kept: (N,) mask of the kept rows.
+        generated: (N,) mask of the rows that are no real images.
         scored: (N,) mask of the generated rows with a score, kept or not.
         regenerate: why an identity's images should be generated again, by label.
     """
@@ -45,6 +46,7 @@ class Selection:
         self._thumbnails = thumbnails
         self.labels, self.identities = manifest.identities()
         self.kept: Mask = np.ones(len(manifest), dtype=bool)
+        self.generated: Mask = np.asarray(pc.equal(manifest.table["split"], "generated"))
         self.regenerate: dict[int, str] = {}
         self._reasons = [PASSED]
         self._reason_of = np.zeros(len(manifest), dtype=np.int32)
@@ -119,7 +121,7 @@ class Selection:
     def _drop_unscored(self) -> None:
         """Drop real images and rows without a score."""
         table = self.manifest.table
-        self.drop(~np.asarray(pc.equal(table["split"], "generated")), "not a generated image")
+        self.drop(~self.generated, "not a generated image")
         if PROBLEM in self.manifest.columns:
             coded = pc.dictionary_encode(table[PROBLEM]).combine_chunks()  # reasons may differ by file
             rows = self.kept & np.asarray(pc.is_valid(coded))

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from matplotlib.axes import Axes
 from PIL import Image
 
 from diffreid_lightning.cli import main
@@ -20,7 +21,7 @@ from diffreid_lightning.datasets import DiffPerson, ManifestDataset, Market1501,
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.filtering.rules import Selection
 from diffreid_lightning.filtering.scored_manifest import ScoredFolder
-from diffreid_lightning.filtering.selection_plots import draw_rejected
+from diffreid_lightning.filtering.selection_plots import draw_rejected, save_histogram
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.reid.datamodule import ReIDDataModule
 from tests.fixtures.dataset_layouts import zip_folder
@@ -363,3 +364,28 @@ def test_rejected_images_are_shown_for_the_reasons_that_are_listed(scored: Path)
     one, two = (draw_rejected(selection, reasons) for reasons in (["too dark"], ["too dark", "too small", "never"]))
     assert one is not None and two is not None and two.height > 1.5 * one.height
     assert draw_rejected(selection, ["never"]) is None
+
+
+def test_real_rows_of_a_scored_manifest_are_counted_nowhere(scored: Path, tmp_path: Path) -> None:
+    """The first image of each person becomes a real one; those were copies of real images."""
+    manifest = Manifest.read(scored)
+    real = np.asarray([name.endswith("000000_00.jpg") for name in manifest.numpy("file_name")])
+    splits = np.where(real, "train", "generated").tolist()
+    copied = Path(shutil.copytree(scored, tmp_path / "scored"))
+    manifest.with_columns({"split": splits}).write(copied)
+    assert select(copied, tmp_path / "out", *RULES) == 0
+    summary = (tmp_path / "out" / "report" / "summary.txt").read_text()
+    assert "kept 12 of 25 images (48.0 %)" in summary and "before: 5 identities, 5 / 5 / 5" in summary
+    assert f"{int(real.sum())}  not a generated image" in summary
+    card = (tmp_path / "out" / "diff_person" / "README.md").read_text()
+    assert "| generated | 5 | 25 | 5 / 5 / 5 |" in card and "0.00 % of the generated images" in card
+    with (tmp_path / "out" / "report" / "coverage.csv").open() as file:
+        assert sum(int(row["before"]) for row in csv.DictReader(file)) == 25
+    with (tmp_path / "out" / "report" / "identities.csv").open() as file:
+        assert {row["images"] for row in csv.DictReader(file)} == {"5"}
+    selection = Selection(Manifest.read(copied), lambda: np.empty((0, 0), np.uint8))
+    with pytest.MonkeyPatch.context() as patch:
+        drawn: list[int] = []
+        patch.setattr(Axes, "hist", lambda axes, groups, **_: drawn.append(sum(map(len, groups))))
+        save_histogram(selection, [], tmp_path / "histogram.png")
+    assert set(drawn) == {int(selection.scored.sum())}
