@@ -23,6 +23,8 @@ _KEPT, _REJECTED = "#2f7d4f", "#b9c0c7"
 def save_histogram(selection: Selection, rules: Sequence[SelectionRule], file: Path) -> None:
     """Draw stacked histograms of the scores of kept and rejected generated images, with the rules' thresholds as lines.
 
+    A threshold beyond the axis, which keeps or rejects all, has no line.
+
     Args:
         selection: after the rules.
         rules: the applied rules.
@@ -41,7 +43,7 @@ def save_histogram(selection: Selection, rules: Sequence[SelectionRule], file: P
         labels = [f"kept ({len(groups[0]):,})", f"rejected ({len(groups[1]):,})"]
         axes.hist(groups, bins=40, range=(low, high), stacked=True, color=[_KEPT, _REJECTED], label=labels)
         for cut_name, threshold in cuts:
-            if cut_name == name:
+            if cut_name == name and low <= threshold <= high:
                 axes.axvline(threshold, color="#c2362b", linewidth=1.5, label=f"threshold {threshold:g}")
         axes.set_xlabel(name)
         axes.locator_params(axis="x", nbins=6)

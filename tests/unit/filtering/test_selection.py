@@ -19,7 +19,7 @@ from PIL import Image
 from diffreid_lightning.cli import main
 from diffreid_lightning.datasets import DiffPerson, ManifestDataset, Market1501, detect, open_dataset
 from diffreid_lightning.errors import UserError
-from diffreid_lightning.filtering.rules import Selection
+from diffreid_lightning.filtering.rules import FixedThreshold, Selection
 from diffreid_lightning.filtering.scored_manifest import ScoredFolder
 from diffreid_lightning.filtering.selection_plots import draw_rejected, save_histogram
 from diffreid_lightning.manifest.manifest import Manifest
@@ -389,3 +389,14 @@ def test_real_rows_of_a_scored_manifest_are_counted_nowhere(scored: Path, tmp_pa
         patch.setattr(Axes, "hist", lambda axes, groups, **_: drawn.append(sum(map(len, groups))))
         save_histogram(selection, [], tmp_path / "histogram.png")
     assert set(drawn) == {int(selection.scored.sum())}
+
+
+def test_a_threshold_beyond_the_scores_leaves_their_axis(scored: Path, tmp_path: Path) -> None:
+    selection = Selection(Manifest.read(scored), lambda: np.empty((0, 0), np.uint8))
+    values = selection.score("margin")[selection.scored]
+    drawn: list[float] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Axes, "axvline", lambda axes, threshold, **_: drawn.append(threshold))
+        rules = [FixedThreshold(threshold, "margin") for threshold in (-2, float(np.median(values)))]
+        save_histogram(selection, rules, tmp_path / "histogram.png")
+    assert drawn == [float(np.median(values))]
