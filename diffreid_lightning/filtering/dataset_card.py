@@ -12,7 +12,14 @@ import yaml
 from diffreid_lightning.filtering.statistics import SelectionReport
 
 TO_FILL = "TO BE FILLED IN"
-_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+_SIZES = (
+    (1_000, "n<1K"),
+    (10_000, "1K<n<10K"),
+    (100_000, "10K<n<100K"),
+    (1_000_000, "100K<n<1M"),
+    (10_000_000, "1M<n<10M"),
+)
+_MOST_VALUES = 100  # of an attribute, listed one by one
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ class Card:
         rules: the rules that were applied, in words.
         sources: images by source.
         generators: images by the generator's content hash.
-        seeds: smallest and largest seed, and the number of distinct ones.
+        seeds: smallest and largest seed, and the number of those whose noise is distinct.
         cameras: camera number of the generated images, by source.
         audit: None if the nearest real images are unknown.
         pictures: names of pictures beside the card: ``histogram``, and ``nearest_real`` if it could be drawn.
@@ -87,7 +94,7 @@ def write_card(card: Card) -> str:
 
 
 def _header(card: Card) -> str:
-    size = next((name for limit, name in _SIZES if card.report.kept < limit), "n>1M")
+    size = next((name for limit, name in _SIZES if card.report.kept < limit), "10M<n<100M")
     header = {
         "pretty_name": card.title,
         "license": card.license or "other",
@@ -181,8 +188,10 @@ def _coverage(card: Card) -> str:
     if not card.report.coverage:
         return "## Attributes\n\nThe images were generated without attributes.\n"
     lines = ["## Attributes\n", "| attribute | value | generated | selected |", "|---|---|---|---|"]
-    for (attribute, value), (before, after) in card.report.coverage.items():
-        lines.append(_row(attribute, value, f"{before:,}", f"{after:,}"))
+    many = {name: counts for name, counts in card.report.count_values().items() if counts[0] > _MOST_VALUES}
+    rows = [(*pair, *counts) for pair, counts in card.report.coverage.items() if pair[0] not in many]
+    rows += [(name, "(number of values)", *counts) for name, counts in many.items()]
+    lines += [_row(name, value, f"{before:,}", f"{after:,}") for name, value, before, after in sorted(rows)]
     return "\n".join([*lines, ""])
 
 

@@ -6,7 +6,9 @@ import csv
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -19,9 +21,11 @@ from PIL import Image
 from diffreid_lightning.cli import main
 from diffreid_lightning.datasets import DiffPerson, ManifestDataset, Market1501, detect, open_dataset
 from diffreid_lightning.errors import UserError
+from diffreid_lightning.filtering.dataset_card import Card, write_card
 from diffreid_lightning.filtering.rules import FixedThreshold, Selection
 from diffreid_lightning.filtering.scored_manifest import ScoredFolder
 from diffreid_lightning.filtering.selection_plots import draw_rejected, save_histogram
+from diffreid_lightning.filtering.statistics import summarize
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.reid.datamodule import ReIDDataModule
 from tests.fixtures.dataset_layouts import zip_folder
@@ -400,3 +404,24 @@ def test_a_threshold_beyond_the_scores_leaves_their_axis(scored: Path, tmp_path:
         rules = [FixedThreshold(threshold, "margin") for threshold in (-2, float(np.median(values)))]
         save_histogram(selection, rules, tmp_path / "histogram.png")
     assert drawn == [float(np.median(values))]
+
+
+def card_of(scored: Path, **changes: Any) -> str:
+    """A card of a selection by no rule, with other numbers in its report."""
+    report = replace(summarize(Selection(Manifest.read(scored), lambda: np.empty((0, 0), np.uint8))), **changes)
+    return write_card(Card("Title", None, report, [], {}, {}, (0, 0, 0), {}, None, {"histogram": "x.png"}, "x", ""))
+
+
+def test_the_card_counts_the_values_of_an_attribute_that_has_many(scored: Path) -> None:
+    references = {("reference", f"{number}.jpg"): (3, number % 2) for number in range(120)}
+    lines = card_of(scored, coverage=references | {("view", "back"): (360, 60)}).splitlines()
+    assert [line for line in lines if line.startswith(("| reference", "| view"))] == [
+        "| reference | (number of values) | 120 | 60 |",
+        "| view | back | 360 | 60 |",
+    ]
+
+
+@pytest.mark.parametrize(("kept", "size"), [(999_999, "100K<n<1M"), (1_000_000, "1M<n<10M"), (10**7, "10M<n<100M")])
+def test_the_card_names_the_hubs_category_of_a_large_set(scored: Path, kept: int, size: str) -> None:
+    header = card_of(scored, kept=kept).split("---\n")[1]
+    assert yaml.safe_load(header)["size_categories"] == [size]
