@@ -151,6 +151,7 @@ class DiffPersonSelection:
         shown: Mapping[str, str],
     ) -> Card:
         seeds = kept.numpy("seed")
+        noises = seeds & 0xFFFFFFFF  # what torch's generator takes of a seed
         pairs = (
             kept.table.group_by(["source", "camid"])
             .aggregate([])
@@ -166,7 +167,7 @@ class DiffPersonSelection:
             rules=rules,
             sources=_count_values(kept, "source"),
             generators=_count_values(kept, "generator"),
-            seeds=(int(seeds.min()), int(seeds.max()), len(np.unique(seeds))),
+            seeds=(int(seeds.min()), int(seeds.max()), len(np.unique(noises))),
             cameras=cameras,
             audit=_audit(scored, selection, self.near_copy),
             pictures=shown,

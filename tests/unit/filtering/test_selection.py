@@ -425,3 +425,12 @@ def test_the_card_counts_the_values_of_an_attribute_that_has_many(scored: Path) 
 def test_the_card_names_the_hubs_category_of_a_large_set(scored: Path, kept: int, size: str) -> None:
     header = card_of(scored, kept=kept).split("---\n")[1]
     assert yaml.safe_load(header)["size_categories"] == [size]
+
+
+def test_seeds_are_distinct_if_their_noise_is(scored: Path, tmp_path: Path) -> None:
+    """The generator of the noise takes 32 bits of a seed."""
+    folder = Path(shutil.copytree(scored, tmp_path / "scored"))
+    manifest = Manifest.read(scored)
+    manifest.with_columns({"seed": [7 + (row << 32) for row in range(len(manifest))]}).write(folder)
+    assert select(folder, tmp_path / "out", *RULES) == 0
+    assert ", 1 distinct;" in (tmp_path / "out" / "diff_person" / "README.md").read_text()
