@@ -141,7 +141,7 @@ def _winner(votes: Iterable[str | None], of: int, agreement: float) -> str | Non
 
 
 def _holds(votes: int, of: int, agreement: float) -> bool:
-    return votes > agreement * of or (votes == of and of > 0)
+    return of > 0 and (votes / of > agreement or votes == of)  # agreement * of rounds off the limit
 
 
 def with_article(phrase: str) -> str:

@@ -31,7 +31,7 @@ class IdentityAgreement(SelectionRule):
         """Drop the identities and note them in ``selection.regenerate``."""
         images, agree, rival, rivals = count_agreement(selection)
         taken = rivals > agree
-        mixed = agree < self.share * images
+        mixed = (images > 0) & (agree / np.maximum(images, 1) < self.share)  # share * images rounds off the limit
         for label in np.flatnonzero(taken | mixed).tolist():
             words = f"{agree[label]} of {images[label]} images agree"
             if rivals[label]:

@@ -34,6 +34,13 @@ def test_the_share_that_must_agree_is_the_users() -> None:
         find_consensus(BLIP, agreement=1.5)
 
 
+def test_exactly_the_share_that_must_agree_is_not_more() -> None:
+    """0.7 * 90 is less than 63."""
+    for count, description in ((63, "a person"), (64, "a woman")):
+        captions = ["a woman on a street"] * count + ["a street"] * (90 - count)
+        assert find_consensus(captions, agreement=0.7).description == description
+
+
 def test_order_does_not_matter() -> None:
     descriptions = {find_consensus(list(order)).description for order in itertools.permutations(BLIP)}
     assert len(descriptions) == 1

@@ -120,6 +120,16 @@ def test_identities_whose_images_disagree_go_as_a_whole(
     assert [selection.identities[label][2] for label in selection.regenerate] == dropped
 
 
+@pytest.mark.parametrize(("share", "agree"), [(0.55, 55), (0.07, 7), (0.56, 56), (0.29, 29)])
+def test_exactly_the_share_that_must_agree_is_enough(scored: MakeSelection, share: float, agree: int) -> None:
+    """0.55 * 100 is more than 55."""
+    for kept, count in ((True, agree), (False, agree - 1)):
+        texts = [f"market1501-{1 if row < count else 1000 + row:04d}" for row in range(100)]
+        selection = scored([1] * 100 + [2], [0.9] * 101, nearest_label=[*texts, None])
+        IdentityAgreement(share).apply(selection)
+        assert selection.kept.tolist() == [kept] * 100 + [True]
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_agreement_is_counted_as_by_hand(scored: MakeSelection, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -132,7 +142,7 @@ def test_agreement_is_counted_as_by_hand(scored: MakeSelection, seed: int) -> No
         own = [taken for mine, taken in zip(people, nearest, strict=True) if mine == pid and taken >= 0]
         agree = own.count(pid)
         others = max((own.count(other) for other in range(6) if other != pid), default=0)
-        gone = agree < share * len(own) or others > agree
+        gone = agree / max(1, len(own)) < share * bool(own) or others > agree
         assert (~selection.kept[people == pid]).all() == gone == (label in selection.regenerate)
         if gone:
             first = next(other for other in range(6) if other != pid and own.count(other) == others)
