@@ -96,7 +96,7 @@ class _Reader:
                 take(" ".join(self.tokens[place:end]))
                 return end
         token = self.tokens[place]
-        if token in lexicon.AGES:
+        if token in lexicon.AGES and self._at(place - 1) not in ("year", "years"):  # "a 20 year old woman"
             self.age = self.age or lexicon.AGES[token]
         elif token in lexicon.NOT:
             self._drop_pending()
@@ -175,7 +175,7 @@ class _Reader:
         return 0
 
     def _at(self, place: int) -> str:
-        return self.tokens[place] if place < len(self.tokens) else ""
+        return self.tokens[place] if 0 <= place < len(self.tokens) else ""
 
     def _longest(self, place: int, table: Mapping[str, object] | Collection[str]) -> int:
         """Return the end of the longest table entry that begins here; 0 if there is none."""

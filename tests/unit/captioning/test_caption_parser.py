@@ -70,6 +70,11 @@ def test_a_caption_is_understood(
     assert said.circumstances == circumstances
 
 
+@pytest.mark.parametrize("caption", ["a 20 year old woman", "woman, 20 years old", "a 20-year-old woman in a coat"])
+def test_an_age_in_years_is_not_old(caption: str) -> None:
+    assert (read_caption(caption).person, read_caption(caption).age) == ("woman", None)
+
+
 def test_rendered_captions_of_many_forms_are_understood() -> None:
     """The renderer's own sentences and keyword lists, whose columns say what they must have meant."""
     manifest = open_dataset("miniperson").manifest()
