@@ -33,7 +33,7 @@ class LatentStore:
     in an archive, by checksum) are encoded again. An interrupted encoding resumes.
 
     Args:
-        autoencoder: folder of an ``AutoencoderKL``, or of a pipeline that has one.
+        autoencoder: folder of an ``AutoencoderKL``, or of a pipeline that has one, or a pipeline's single file.
         cache_dir: folder of the cache.
     """
 

@@ -157,7 +157,7 @@ def load_pipeline(model: str | Path, dtype: torch.dtype = torch.float32) -> Pipe
     """Load a Stable Diffusion checkpoint: SD 1.x, 2.x or SDXL.
 
     Args:
-        model: a folder in diffusers' layout, a hub id, or ``tiny-sd``.
+        model: a folder in diffusers' layout, a single file, a hub id, or ``tiny-sd``.
         dtype: of the weights.
 
     Returns:

@@ -17,10 +17,11 @@ class LabelShares:
     Args:
         images: number of images, with or without a score.
         unscored: number of those without a score, which count as neither.
-        recognized: share that is nearer to the intended identity's real images than to any other's, 0 to 1.
+        recognized: share that is nearer to the intended identity's real images than to those of any other identity
+            that the scorer knows, 0 to 1.
         consistent: share that is nearest to its own label among the generated images, 0 to 1; None if scoring did not
             compare them.
-        chance: both shares for images of random labels.
+        chance: ``consistent`` for images of random labels, and ``recognized`` if the scorer knows no other identities.
     """
 
     images: int

@@ -38,7 +38,7 @@ class HeldPipeline:
     """The pipeline, outside the module's state dict; copies of the module (weight averages) share it.
 
     Args:
-        pipeline: before the identities' names are added.
+        pipeline: before the training adds names to its tokenizers; a personalized one has its identities' already.
         image_size: height and width in pixels.
     """
 
@@ -47,7 +47,7 @@ class HeldPipeline:
         self.image_size = image_size
         self.cached_prompts = PromptCache(pipeline, image_size, capacity=1024)
         names = [name for name in ("tokenizer", "tokenizer_2") if getattr(pipeline, name, None) is not None]
-        self.tokenizers = {name: copy.deepcopy(getattr(pipeline, name)) for name in names}  # before names are added
+        self.tokenizers = {name: copy.deepcopy(getattr(pipeline, name)) for name in names}  # without names to come
 
     def __deepcopy__(self, memo: dict[int, Any]) -> HeldPipeline:
         return self
@@ -85,7 +85,7 @@ class DenoiserTraining(LightningModule, ABC):
         """Keep the pipeline that is trained; for constructors.
 
         Args:
-            pipeline: before names are added to it or weights marked.
+            pipeline: before the training adds names to it or marks weights.
             name: of the model that the training starts from, for error messages.
             content_hash: of that model. When a checkpoint is saved its files may have changed, or the hub be
                 unreachable.

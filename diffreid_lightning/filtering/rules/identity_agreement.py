@@ -14,7 +14,7 @@ from diffreid_lightning.filtering.scored_manifest import NEAREST_LABEL, label_te
 class IdentityAgreement(SelectionRule):
     """Drop an identity as a whole if its generated images disagree, and list it to be generated again.
 
-    An image agrees if no other label's generated images are nearer to it than the other ones of its own label. All
+    An image agrees if the other generated images of its own label are nearer to it than those of any other label. All
     scored images of an identity count, also those dropped by earlier rules. An identity with one image is kept: nothing
     can agree with it.
 
