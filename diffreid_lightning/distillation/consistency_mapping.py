@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+from diffusers import LCMScheduler
 from torch import Tensor
 
-_SCALING = 10.0  # LCMScheduler's timestep_scaling
-_SIGMA_DATA = 0.5  # and its sigma_data
+_SAMPLER = LCMScheduler()  # of students: it defines c_skip and c_out
 
 
 class Parts(NamedTuple):
@@ -64,24 +64,11 @@ def split_prediction(scheduler: Any, prediction: Tensor, noisy: Tensor, timestep
     return Parts(prediction, (noisy - alpha * prediction) / sigma)
 
 
-def boundary_scalings(timesteps: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute c_skip and c_out (arXiv 2310.04378, section 4.1; the numbers are those of ``LCMScheduler``).
-
-    Args:
-        timesteps: (B,) int64.
-
-    Returns:
-        (B, 1, 1, 1) each: 1 and 0 at timestep 0, nearly 0 and 1 at all others.
-    """
-    scaled = (_SCALING * timesteps.float())[:, None, None, None]
-    squared = scaled.square() + _SIGMA_DATA**2
-    return _SIGMA_DATA**2 / squared, scaled / squared.sqrt()
-
-
 def consistency_output(scheduler: Any, prediction: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
     """Turn a prediction into the consistency function: ``f(x, t) = c_skip x + c_out x_0(x, t)`` (eq. 9).
 
-    So ``f(x, 0) = x`` for every network.
+    c_skip and c_out are 1 and 0 at timestep 0, so that ``f(x, 0) = x`` for every network, and nearly 0 and 1 at all
+    others (arXiv 2310.04378, section 4.1).
 
     Args:
         scheduler: a diffusers scheduler.
@@ -92,7 +79,7 @@ def consistency_output(scheduler: Any, prediction: Tensor, noisy: Tensor, timest
     Returns:
         (B, C, h, w) latents at timestep 0.
     """
-    skip, out = boundary_scalings(timesteps)
+    skip, out = _SAMPLER.get_scalings_for_boundary_condition_discrete(timesteps[:, None, None, None])
     return skip * noisy + out * split_prediction(scheduler, prediction, noisy, timesteps).origin
 
 

@@ -8,7 +8,6 @@ from diffusers import DDIMScheduler, DDPMScheduler, LCMScheduler
 from torch import Tensor
 
 from diffreid_lightning.distillation.consistency_mapping import (
-    boundary_scalings,
     consistency_output,
     ddim_step,
     pseudo_huber,
@@ -87,7 +86,9 @@ def test_at_the_end_of_the_process_it_is_the_identity() -> None:
     assert ends.tolist() == [0, 0, 0]
     for kind in KINDS:
         assert torch.equal(consistency_output(scheduler(kind), torch.randn_like(noisy), noisy, ends), noisy)
-    skip, out = boundary_scalings(torch.tensor([0, 1, 999]))
+    one, zero, places = torch.ones(3, 1, 1, 1), torch.zeros(3, 1, 1, 1), torch.tensor([0, 1, 999])
+    skip = consistency_output(scheduler("sample"), zero, one, places)
+    out = consistency_output(scheduler("sample"), one, zero, places)
     assert skip.flatten().tolist() == pytest.approx([1, 0.25 / 100.25, 0], abs=1e-6)
     assert out.flatten().tolist() == pytest.approx([0, 10 / 100.25**0.5, 1], abs=1e-6)
 
