@@ -115,16 +115,23 @@ def check_range(
         raise UserError(f"{name} must be {needed}.", found=str(value))
 
 
-def check_pair(name: str, values: Sequence[float], least: float, most: float) -> None:
+def check_pair(name: str, values: Sequence[float], least: float, most: float, *, apart: bool = False) -> None:
     """Refuse two numbers that are no interval within a range.
+
+    Args:
+        name: what the reader calls the numbers.
+        values: the numbers.
+        least: the smallest that can be used.
+        most: the largest.
+        apart: equal numbers are refused as well.
 
     Raises:
         UserError: they are not two, one of them is outside, or the first is the greater one.
     """
-    if len(values) != 2 or not all(least <= value <= most for value in values) or values[0] > values[1]:
-        raise UserError(
-            f"{name} must be two numbers from {least:,} to {most:,}, the smaller one first.", found=str(values)
-        )
+    sound = len(values) == 2 and all(least <= value <= most for value in values) and values[0] <= values[1]
+    if not sound or (apart and values[0] == values[1]):
+        numbers = "two different numbers" if apart else "two numbers"
+        raise UserError(f"{name} must be {numbers} from {least:,} to {most:,}, the smaller first.", found=str(values))
 
 
 def check_image_size(name: str, size: Sequence[int]) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from diffreid_lightning.diffusion.diffusion_sampler import Sampler
 from diffreid_lightning.diffusion.prompt_encoding import Conditioning, unet_arguments
-from diffreid_lightning.errors import RunError, UserError
+from diffreid_lightning.errors import RunError, UserError, check_range
 
 Weights = npt.NDArray[np.float32]
 _MOST_GUIDANCE = 100  # images are unrecognizable far below this scale
@@ -213,33 +213,8 @@ def guidance_scale(name: str, scale: float) -> float:
     """
     if scale == 0:
         return 1.0
-    if not 1 <= scale <= _MOST_GUIDANCE:
-        raise UserError(
-            f"{name} is {scale}.",
-            looked_for=f"a scale from 1 (no guidance) to {_MOST_GUIDANCE}; 0 is no guidance as well",
-            remedy="leave it at its default, or give 1",
-        )
+    check_range(name, scale, 1, _MOST_GUIDANCE)
     return scale
-
-
-def check_part(name: str, part: tuple[float, float]) -> tuple[float, float]:
-    """Check that two shares are a part of the process.
-
-    Args:
-        name: of the setting, for the error message.
-        part: begin and end as shares of the steps: 0 is the first (noise), 1 the end of the last (image).
-
-    Raises:
-        UserError: the part is empty, or not within 0 to 1.
-    """
-    begin, end = part
-    if not 0 <= begin < end <= 1:
-        raise UserError(
-            f"{name} [{begin}, {end}] is not a part of the process.",
-            looked_for="two shares of the steps, 0 <= begin < end <= 1",
-            remedy="0 is the first step, 1 the end of the last",
-        )
-    return float(begin), float(end)
 
 
 def decodable_size(vae: Any, image_size: tuple[int, int]) -> tuple[int, int]:

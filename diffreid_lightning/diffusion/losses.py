@@ -41,19 +41,6 @@ def noise_latents(scheduler: Any, latents: Tensor, noise: Tensor, timesteps: Ten
     )
 
 
-def check_gamma(snr_gamma: float | None) -> None:
-    """Check that gamma is positive and finite.
-
-    Raises:
-        UserError: ``snr_gamma`` is not positive.
-    """
-    if snr_gamma is not None and not 0 < snr_gamma < float("inf"):
-        raise UserError(
-            f"model.snr_gamma is {snr_gamma}.",
-            looked_for="a positive number, or null to weigh timesteps alike",
-        )
-
-
 def timestep_weights(scheduler: Any, timesteps: Tensor, gamma: float | None) -> Tensor:
     """Weigh timesteps by min-SNR-gamma (Hang et al., arXiv 2303.09556, eq. 8), for the scheduler's kind of prediction.
 

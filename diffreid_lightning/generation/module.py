@@ -17,7 +17,6 @@ from diffreid_lightning.diffusion.cpu_layers import use_onednn
 from diffreid_lightning.diffusion.denoising_loop import (
     Decoded,
     Guidance,
-    check_part,
     decodable_size,
     decode_latents,
     denoise,
@@ -30,7 +29,7 @@ from diffreid_lightning.diffusion.pipeline_io import PROVENANCE
 from diffreid_lightning.diffusion.prompt_cache import PromptCache
 from diffreid_lightning.diffusion.prompt_encoding import text_encoders, tokenize
 from diffreid_lightning.diffusion.prompt_template import PromptTemplate
-from diffreid_lightning.errors import UserError, check_range
+from diffreid_lightning.errors import UserError, check_pair, check_range
 from diffreid_lightning.generation.datamodule import PromptBatch, PromptsDataModule
 from diffreid_lightning.generation.diversity import ComposedGuidance, Diversity, ImageRequest
 from diffreid_lightning.generation.loaded_model import check_student, load_model
@@ -128,7 +127,8 @@ class GenerationModule(LightningModule):
         self.image_size = decodable_size(self.vae, image_size)
         self.sampler = Sampler(pipeline.scheduler, scheduler, scheduler_options or {}, steps)
         self.guidance = guidance_scale("model.guidance", guidance)
-        self.guidance_interval = check_part("model.guidance_interval", guidance_interval)
+        check_pair("model.guidance_interval", guidance_interval, 0, 1, apart=True)
+        self.guidance_interval = (float(guidance_interval[0]), float(guidance_interval[1]))
         self.rescale = rescale
         self.diversity = diversity or ComposedGuidance()
         if loaded.student:

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from diffreid_lightning.diffusion.checkpoints import locate_pipeline, weights_hash
 from diffreid_lightning.diffusion.losses import (
-    check_gamma,
     denoising_errors,
     noise_latents,
     prior_preserving_loss,
@@ -98,7 +97,7 @@ class Personalization(DenoiserTraining):
         check_range("model.prior_weight", prior_weight)
         check_range("model.token_lr", token_lr)
         check_range("model.warmup_steps", warmup_steps)
-        check_gamma(snr_gamma)
+        check_range("model.snr_gamma", snr_gamma, above=True)
         self.model = model
         self.tokens = tokens or FreeTokens()
         self.fine_tuning = fine_tuning or LoRA()

@@ -110,7 +110,7 @@ def test_a_continued_run_comes_to_the_same_student(
         (["--data.model={other}"], "latents are of another base model"),
         (["--model.model={fewer}"], "not personalized for 1 of 4 identities"),
         (["--model.guidance=[4.0,2.0]"], "the lowest scale, then the highest"),
-        (["--model.guidance=[0.5,2.0]"], "a scale from 1 (no guidance)"),
+        (["--model.guidance=[0.5,2.0]"], "model.guidance must be at least 1 and at most 100"),
         (["--model.solver_steps=1001"], "model.solver_steps must be"),
         (["--model.lora.text_encoder=true"], "adapts the denoiser alone"),
         (["--data.template=a photo of {identity}" + " and a photo" * 9], "too long for the text encoder"),

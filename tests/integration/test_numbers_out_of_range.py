@@ -135,6 +135,9 @@ def test_ends_that_are_left_out() -> None:
         check_range("x", 0, 0, above=True)
     with pytest.raises(UserError, match="less than 1"):
         check_range("x", 1, 0, 1, below=True)
+    check_pair("x", (1, 1), 0, 1)
+    with pytest.raises(UserError, match="two different numbers"):
+        check_pair("x", (1, 1), 0, 1, apart=True)
 
 
 @pytest.mark.parametrize(

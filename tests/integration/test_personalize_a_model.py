@@ -82,7 +82,7 @@ def test_a_continued_run_comes_to_the_same_weights(
         (["--model.tokens.word="], "no token for the word"),
         (["--data.batch_size=64"], "batch of 64"),
         (["--data.image_size=[36,16]"], "height and width that 8 divides"),
-        (["--model.snr_gamma=0"], "null to weigh timesteps alike"),
+        (["--model.snr_gamma=0"], "model.snr_gamma must be greater than 0"),
         (["--model.prior_weight=-1"], "model.prior_weight must be at least 0"),
         (
             ["--model.schedule=cosine", "--trainer.max_epochs=-1", "--trainer.max_time=00:00:10:00"],

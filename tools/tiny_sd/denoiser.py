@@ -16,7 +16,7 @@ from torchmetrics import MeanMetric
 from transformers import CLIPTokenizer
 
 from diffreid_lightning.diffusion.denoising_loop import scale_latents
-from diffreid_lightning.diffusion.losses import check_gamma, denoising_errors, noise_latents, timestep_weights
+from diffreid_lightning.diffusion.losses import denoising_errors, noise_latents, timestep_weights
 from diffreid_lightning.diffusion.lr_schedule import Schedule, optimize_by_step
 from diffreid_lightning.diffusion.pipeline_io import assemble_pipeline, load_autoencoder, load_pipeline
 from diffreid_lightning.errors import UserError, check_range
@@ -72,7 +72,7 @@ class TextToImageTraining(LightningModule):
         check_range("model.drop_caption", drop_caption, 0, 1, below=True)
         check_range("model.reading_weight", reading_weight)
         check_range("model.warmup_steps", warmup_steps)
-        check_gamma(snr_gamma)
+        check_range("model.snr_gamma", snr_gamma, above=True)
         self.tokenizer = _load_tokenizer(tokenizer)
         self.scheduler = build_scheduler(noise)
         # Frozen, and on disk already: kept out of checkpoints and averages.

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from diffreid_lightning.diffusion.denoising_loop import Weights, check_part
+from diffreid_lightning.diffusion.denoising_loop import Weights
 from diffreid_lightning.diffusion.prompt_template import PromptTemplate
-from diffreid_lightning.errors import check_range
+from diffreid_lightning.errors import check_pair, check_range
 from diffreid_lightning.generation.diversity.base import ImageRequest
 from diffreid_lightning.generation.diversity.words_only import WordsOnly
 
@@ -42,7 +42,8 @@ class ComposedGuidance(WordsOnly):
             check_range(f"{type(self).__name__}.{name}", weight, 0, 100)
         self.attribute_weight = attribute_weight
         self.identity_weight = identity_weight
-        self.window = check_part(f"{type(self).__name__}.window", window)
+        check_pair(f"{type(self).__name__}.window", window, 0, 1, apart=True)
+        self.window = (float(window[0]), float(window[1]))
         self.in_words = in_words
 
     def prompts(self, template: PromptTemplate, identity: str, request: ImageRequest) -> tuple[str, ...]:

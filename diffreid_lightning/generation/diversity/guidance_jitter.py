@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from diffreid_lightning.diffusion.denoising_loop import Weights
-from diffreid_lightning.errors import UserError
+from diffreid_lightning.errors import check_pair, check_range
 from diffreid_lightning.generation.diversity.no_diversity import NoDiversity
 
 
@@ -27,13 +27,9 @@ class GuidanceJitter(NoDiversity):
     """
 
     def __init__(self, factors: tuple[float, float] = (0.4, 1.2)) -> None:
-        low, high = factors
-        if not 0 < low <= high <= 100:
-            raise UserError(
-                f"The guidance scale cannot be drawn between factors {tuple(factors)}.",
-                looked_for="two factors, 0 < smallest <= largest <= 100",
-            )
-        self.factors = (float(low), float(high))
+        check_pair("GuidanceJitter.factors", factors, 0, 100)
+        check_range("GuidanceJitter.factors[0]", factors[0], above=True)
+        self.factors = (float(factors[0]), float(factors[1]))
 
     def weights(self, calls: int, guidance: float, seeds: Sequence[int]) -> Weights:
         """Draw each image's scale."""

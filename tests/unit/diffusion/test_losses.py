@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from diffreid_lightning.diffusion.losses import (
-    check_gamma,
     denoising_errors,
     noise_latents,
     prior_preserving_loss,
@@ -56,13 +55,6 @@ def test_min_snr_weights_weigh_all_predictions_as_the_same_error_of_the_image(ki
 
 def test_without_gamma_all_timesteps_weigh_alike() -> None:
     assert timestep_weights(build_scheduler({}), torch.tensor([1, 900]), None).tolist() == [1, 1]
-
-
-@pytest.mark.parametrize("gamma", [0, -1.0])
-def test_a_gamma_that_weighs_nothing_is_refused(gamma: float) -> None:
-    with pytest.raises(UserError, match="null to weigh timesteps alike"):
-        check_gamma(gamma)
-    check_gamma(None)
 
 
 def test_zero_terminal_snr_stays_finite() -> None:
