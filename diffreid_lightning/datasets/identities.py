@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+import numpy as np
+
 from diffreid_lightning.datasets.concat import IdentityKey
-from diffreid_lightning.errors import UserError, nearest, shorten
+from diffreid_lightning.errors import UserError, did_you_mean, nearest, shorten
 from diffreid_lightning.manifest.manifest import Manifest
 
 
@@ -40,6 +42,24 @@ def identity_names(keys: Sequence[IdentityKey]) -> list[str]:
                 remedy="rename one of the sources",
             )
     return list(names)
+
+
+def rows_of_identities(manifest: Manifest, split: str) -> Manifest:
+    """Select the rows of identities in a split.
+
+    Raises:
+        UserError: there are none.
+    """
+    chosen = (manifest.numpy("split") == split) & (manifest.numpy("role") == "identity")
+    if not chosen.any():
+        splits = sorted(set(manifest.numpy("split").tolist()) - {split})
+        raise UserError(
+            f"There is no image of an identity in the split {split!r}.",
+            looked_for=f"rows with split {split!r} and role 'identity' in {manifest.root}",
+            found=f"{len(manifest)} rows, of other splits ({', '.join(splits)}) or roles",
+            remedy=did_you_mean(split, splits, "see what is there with: python -m diffreid_lightning data check PATH"),
+        )
+    return manifest.filter(np.asarray(chosen, dtype=bool))
 
 
 def choose_people(

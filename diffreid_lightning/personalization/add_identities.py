@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from diffreid_lightning.datasets import open_dataset
-from diffreid_lightning.datasets.identities import describe_people, identity_names
+from diffreid_lightning.datasets.identities import describe_people, identity_names, rows_of_identities
 from diffreid_lightning.diffusion.pipeline_io import PROVENANCE, replace_model_folder
-from diffreid_lightning.errors import DiffReIDError, UserError, nearest
+from diffreid_lightning.errors import DiffReIDError, UserError
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.manifest.provenance import read_provenance
 from diffreid_lightning.paths import user_path
@@ -110,21 +110,6 @@ def _features(noted: dict[str, object], folder: Path) -> IdentityFeatures:
     return features
 
 
-def _rows_of(manifest: Manifest, split: str) -> Manifest:
-    """Select the rows of identities in a split."""
-    chosen = (manifest.numpy("split") == split) & (manifest.numpy("role") == "identity")
-    if not chosen.any():
-        splits = sorted(set(manifest.numpy("split").tolist()))
-        guess = nearest(split, splits)
-        raise UserError(
-            f"There is no image of an identity in the split {split!r}.",
-            looked_for=f"rows with split {split!r} and role 'identity' in {manifest.root}",
-            found=f"the splits {', '.join(splits)}" if splits else "no rows",
-            remedy=f"did you mean --split {guess}?" if guess and guess != split else "give another --split",
-        )
-    return manifest.filter(np.asarray(chosen, dtype=bool))
-
-
 def main(args: list[str] | None = None) -> int:
     """Write a personalized model with further identities."""
     parser = argparse.ArgumentParser(
@@ -136,7 +121,7 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--split", default="train", help="split of the images (default: train)")
     given = parser.parse_args(args)
     try:
-        rows = _rows_of(open_dataset(given.source).manifest(), given.split)
+        rows = rows_of_identities(open_dataset(given.source).manifest(), given.split)
         names = add_identities(user_path(given.model), rows, user_path(given.out))
     except DiffReIDError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from diffreid_lightning.datasets import PersonDataset, open_dataset
-from diffreid_lightning.datasets.identities import choose_people, describe_people, identity_names
+from diffreid_lightning.datasets.identities import choose_people, describe_people, identity_names, rows_of_identities
 from diffreid_lightning.datasets.samplers import Draw, ShuffledRows, start_at_epoch
 from diffreid_lightning.datasets.training_rows import digest_rows
 from diffreid_lightning.diffusion.checkpoints import locate_pipeline
@@ -123,15 +123,7 @@ class PersonalizationDataModule(LightningDataModule):
             UserError: there are none, or none of a requested identity.
         """
         manifest = self._source.manifest()
-        mask = (manifest.numpy("split") == "train") & (manifest.numpy("role") == "identity")
-        train = manifest.filter(np.asarray(mask, dtype=bool))
-        if not len(train):
-            raise UserError(
-                "There is no identity to personalize the model with.",
-                looked_for="rows with split 'train' and role 'identity'",
-                found=f"none of {len(manifest)} in {manifest.root}",
-                remedy="see what is there with: python -m diffreid_lightning data check PATH",
-            )
+        train = rows_of_identities(manifest, "train")
         labels, keys = train.identities()
         identity_names(keys)
         where = f"rows with split 'train' and role 'identity' in {manifest.root}"

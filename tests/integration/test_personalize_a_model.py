@@ -164,4 +164,4 @@ def test_a_source_without_training_images_is_refused(
     manifest = Manifest.read(people)
     manifest.filter(manifest.numpy("split") != "train").write(tmp_path / "test_only.parquet")
     assert command(*words, f"--data.source={tmp_path / 'test_only.parquet'}") == 2
-    assert "no identity to personalize" in capsys.readouterr().err
+    assert "no image of an identity in the split 'train'" in capsys.readouterr().err

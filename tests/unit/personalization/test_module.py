@@ -303,7 +303,7 @@ def test_people_it_was_never_trained_on_get_tokens_from_the_mapper(
     assert add_identities.main(words) == 2
     assert "already has all identities" in capsys.readouterr().err
     for wrong, told in (
-        (["--split", "galery"], "did you mean --split gallery"),
+        (["--split", "galery"], "did you mean 'gallery'"),
         (["--split", "gallery", "--out", str(folder / "more")], "contains the other"),
         (["--split", "gallery", "--out", str(folder.parent)], "contains the other"),
         (["--split", "gallery", "--out", str(people)], "holds something else"),
