@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -214,7 +214,7 @@ class PersonalizationDataModule(LightningDataModule):
             batch_size=self.batch_size,
             sampler=start_at_epoch(ShuffledRows(len(self.rows), self.batch_size, self.seed), self.trainer),
             drop_last=True,
-            collate_fn=_Collate(self.prior_batch_size if self.prior is not None else 0),
+            collate_fn=partial(_collate, prior=self.prior_batch_size if self.prior is not None else 0),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
@@ -275,20 +275,15 @@ class _PromptedRows(Dataset[PersonalizationBatch]):
         )
 
 
-class _Collate:
+def _collate(items: Sequence[PersonalizationBatch], prior: int) -> PersonalizationBatch:
     """Concatenate rows, and ``prior`` of their prior images: the first of each row, then the second."""
-
-    def __init__(self, prior: int) -> None:
-        self.prior = prior
-
-    def __call__(self, items: Sequence[PersonalizationBatch]) -> PersonalizationBatch:
-        priors = [(items[place % len(items)], place // len(items)) for place in range(self.prior)]
-        return PersonalizationBatch(
-            torch.cat([item.moments for item in items]),
-            [prompt for item in items for prompt in item.prompts],
-            torch.stack([item.prior_latents[turn] for item, turn in priors]) if priors else items[0].prior_latents[:0],
-            [item.prior_prompts[turn] for item, turn in priors],
-        )
+    priors = [(items[place % len(items)], place // len(items)) for place in range(prior)]
+    return PersonalizationBatch(
+        torch.cat([item.moments for item in items]),
+        [prompt for item in items for prompt in item.prompts],
+        torch.stack([item.prior_latents[turn] for item, turn in priors]) if priors else items[0].prior_latents[:0],
+        [item.prior_prompts[turn] for item, turn in priors],
+    )
 
 
 def _tensor(values: npt.NDArray[np.float16]) -> Tensor:
