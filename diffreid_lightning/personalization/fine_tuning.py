@@ -17,14 +17,9 @@ TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 
 
 class FineTuning(ABC):
-    """Select the network weights to train, and save them.
+    """Select the network weights to train, and save them."""
 
-    Args:
-        text_encoder: train the text encoders as well.
-    """
-
-    def __init__(self, text_encoder: bool = False) -> None:
-        self.text_encoder = text_encoder
+    text_encoder = False  #: train the text encoders as well
 
     @abstractmethod
     def prepare(self, pipeline: Any) -> None:
@@ -50,6 +45,9 @@ class FullFineTuning(FineTuning):
         text_encoder: train the text encoders as well.
     """
 
+    def __init__(self, text_encoder: bool = False) -> None:
+        self.text_encoder = text_encoder
+
     def prepare(self, pipeline: Any) -> None:
         """Mark all weights of the denoiser."""
         pipeline.unet.requires_grad_(True)
@@ -70,7 +68,7 @@ class CrossAttentionKV(FullFineTuning):
     """
 
     def __init__(self) -> None:
-        super().__init__(text_encoder=False)
+        super().__init__()
 
     def prepare(self, pipeline: Any) -> None:
         """Mark the two projections of each attention to the text."""
@@ -81,9 +79,6 @@ class CrossAttentionKV(FullFineTuning):
 
 class TokensOnly(FineTuning):
     """Only the identities' vectors (Textual Inversion, Gal et al., arXiv 2208.01618)."""
-
-    def __init__(self) -> None:
-        super().__init__(text_encoder=False)
 
     def prepare(self, pipeline: Any) -> None:
         """Leave all networks frozen."""

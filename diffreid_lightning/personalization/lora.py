@@ -50,11 +50,11 @@ class LoRA(FineTuning):
         text_encoder: bool = False,
         dropout: float = 0.0,
     ) -> None:
-        super().__init__(text_encoder)
         check_range("LoRA.rank", rank, 1, 4096)
         check_range("LoRA.dropout", dropout, 0, 1, below=True)
         self.rank = rank
         self.layers = layers
+        self.text_encoder = text_encoder
         self.dropout = dropout
 
     def prepare(self, pipeline: Any) -> None:
