@@ -27,6 +27,7 @@ from diffreid_lightning.storage.atomic import describe_existing, replace_folder
 from diffreid_lightning.storage.json_notes import write_json
 
 PROVENANCE = "provenance.json"
+_PUBLISHED = "text_model."  # prefix of a text encoder's tensors in published checkpoints, which every loader knows
 
 Pipeline: TypeAlias = StableDiffusionPipeline | StableDiffusionXLPipeline
 _PIPELINES: dict[str, type] = {each.__name__: each for each in (StableDiffusionPipeline, StableDiffusionXLPipeline)}
@@ -104,14 +105,16 @@ def save_pipeline(pipeline: Pipeline, folder: Path, provenance: Mapping[str, Any
             _recast(file, torch.float16)
         for part in target.glob("text_encoder*"):
             for file in part.glob("*.safetensors"):
-                _recast(file, torch.float32)
+                _recast(file, torch.float32, _PUBLISHED if part.name == "text_encoder" else "")
             _note_single_precision(part / "config.json")
-        _add_published_prefix(target / "text_encoder" / "model.safetensors")
 
 
-def _recast(file: Path, dtype: torch.dtype) -> None:
-    tensors = load_file(file)
-    cast = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+def _recast(file: Path, dtype: torch.dtype, prefix: str = "") -> None:
+    """Store tensors in another type, with a prefix of their names where it is missing."""
+    cast = {
+        name if name.startswith(prefix) else prefix + name: tensor.to(dtype) if tensor.is_floating_point() else tensor
+        for name, tensor in load_file(file).items()
+    }
     save_file(cast, file, metadata={"format": "pt"})
 
 
@@ -120,14 +123,6 @@ def _note_single_precision(config: Path) -> None:
     noted = json.loads(config.read_text(encoding="utf-8"))
     noted |= {name: "float32" for name in ("dtype", "torch_dtype") if name in noted}
     write_json(config, noted)
-
-
-def _add_published_prefix(file: Path) -> None:
-    """Add the prefix of published checkpoints, which every loader version knows, to a text encoder's tensors."""
-    tensors = load_file(file)
-    prefix = "text_model."
-    named = {name if name.startswith(prefix) else prefix + name: tensor for name, tensor in tensors.items()}
-    save_file(named, file, metadata={"format": "pt"})
 
 
 def assemble_pipeline(
