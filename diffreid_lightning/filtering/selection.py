@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 from pyarrow.csv import read_csv
 
 from diffreid_lightning.callbacks.run_artifacts import log_artifacts
@@ -152,14 +152,9 @@ class DiffPersonSelection:
     ) -> Card:
         seeds = kept.numpy("seed")
         noises = seeds & 0xFFFFFFFF  # what torch's generator takes of a seed
-        pairs = (
-            kept.table.group_by(["source", "camid"])
-            .aggregate([])
-            .sort_by([("source", "ascending"), ("camid", "ascending")])
-        )
         cameras: dict[str, list[int]] = {}
-        for row in pairs.to_pylist():
-            cameras.setdefault(row["source"], []).append(row["camid"])
+        for source, camera in sorted(set(zip(kept.numpy("source"), kept.numpy("camid").tolist(), strict=True))):
+            cameras.setdefault(source, []).append(camera)
         return Card(
             title=self.title,
             license=self.license,
@@ -177,9 +172,7 @@ class DiffPersonSelection:
 
 
 def _count_values(manifest: Manifest, column: str) -> dict[str, int]:
-    counts = pc.value_counts(manifest.table[column])
-    pairs = zip(counts.field("values").to_pylist(), counts.field("counts").to_pylist(), strict=True)
-    return dict(sorted(pairs))
+    return dict(sorted(Counter(manifest.numpy(column)).items()))
 
 
 def _audit(scored: ScoredFolder, selection: Selection, limit: float) -> Audit | None:
