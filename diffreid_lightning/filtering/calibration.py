@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diffreid_lightning.errors import check_range, check_seed
-from diffreid_lightning.filtering.scores import assign_folds, fit_temperature, negative_log_likelihood
+from diffreid_lightning.filtering.scores import fit_temperature, negative_log_likelihood
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,6 @@ class Calibration(ABC):
         """Number of networks trained beside the scorer, the k-th without the images of fold k."""
         return 0
 
-    def assign(self, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Return the fold of each image, (N,); -1 for images that are never held out."""
-        return assign_folds(labels, self.folds, self.seed)
-
     @abstractmethod
     def held_out_logits(self, embeddings: Tensor, labels: Tensor, folds: Tensor, by_networks: Tensor) -> Tensor | None:
         """Return (N, C) logits of each image by a model that was trained without it; None for no calibration.
@@ -78,7 +74,7 @@ class Calibration(ABC):
         Args:
             embeddings: (N, D) of the training images, by the trained scorer.
             labels: (N,) their identities.
-            folds: (N,) from :meth:`assign`.
+            folds: (N,) from :func:`~.scores.assign_folds`.
             by_networks: (N, C) logits by the network of the image's fold; (0, C) when there are none.
         """
 

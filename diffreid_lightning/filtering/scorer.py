@@ -20,8 +20,8 @@ from diffreid_lightning.filtering import copy_search
 from diffreid_lightning.filtering.calibration import Calibration, Fitted, FoldNetworks, calibrate
 from diffreid_lightning.filtering.datamodule import ScoringBatch
 from diffreid_lightning.filtering.scored_manifest import NEAREST, NEAREST_SOURCE, PROBLEM, REAL_DISTANCE
-from diffreid_lightning.filtering.scorer_checkpoint import RealImages, Recognizer, load_scorer
-from diffreid_lightning.filtering.scores import identity_centroids
+from diffreid_lightning.filtering.scorer_checkpoint import Recognizer, load_scorer
+from diffreid_lightning.filtering.scores import assign_folds, identity_centroids
 from diffreid_lightning.manifest.provenance import find_manifest_hashes
 from diffreid_lightning.reid.loss_list import LossList
 from diffreid_lightning.reid.outputs import ReIDOutputs
@@ -110,7 +110,7 @@ class ScorerTraining(SupervisedReID):
                 found=f"{self._num_identities()} in the training set",
                 remedy="give more data: --data.train",
             )
-        self._folds = torch.from_numpy(self.calibration.assign(labels))
+        self._folds = torch.from_numpy(assign_folds(labels, self.calibration.folds, self.calibration.seed))
         if not self.fold_networks:
             self._add_fold_networks(self.calibration.networks, self._num_identities())
 
@@ -261,11 +261,6 @@ class ReIDScorer(LightningModule):
     def calibration_text(self) -> str:
         """Description of the calibration, one line."""
         return format_calibration(self.folder.note["calibration"])
-
-    @property
-    def real(self) -> RealImages:
-        """Real images that are searched for copies."""
-        return self.folder.real
 
     def predict_step(self, batch: ScoringBatch, batch_idx: int) -> StageRows:
         """Score one batch of the plan."""

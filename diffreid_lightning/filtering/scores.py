@@ -147,12 +147,7 @@ def assign_folds(labels: npt.NDArray[np.int64], folds: int, seed: int) -> npt.ND
 
     Returns:
         (N,) fold of each image, 0 to ``folds`` - 1; -1 for the only image of an identity, which cannot be held out.
-
-    Raises:
-        ValueError: fewer than two folds.
     """
-    if folds < 2:
-        raise ValueError(f"cross-fitting takes at least two folds, not {folds}")
     shuffled = np.random.default_rng(seed).permutation(len(labels))
     order = shuffled[np.argsort(labels[shuffled], kind="stable")]
     _, first, number, size = np.unique(labels[order], return_index=True, return_inverse=True, return_counts=True)

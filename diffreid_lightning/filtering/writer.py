@@ -53,7 +53,7 @@ class ScoreWriter(ManifestWriter):
             return
         if not isinstance(pl_module, ReIDScorer):
             raise UserError(f"{type(pl_module).__name__} does not score.", remedy="use ManifestWriter, or ReIDScorer")
-        self._real, self._calibration = pl_module.real, pl_module.calibration_text
+        self._real, self._calibration = pl_module.folder.real, pl_module.calibration_text
         width = pl_module.network.backbone.num_features
         self._arrays: dict[str, tuple[str, np.dtype[Any], int]] = {
             THUMBNAILS: (THUMBNAIL, np.dtype(np.uint8), LENGTH),

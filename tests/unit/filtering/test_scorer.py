@@ -256,7 +256,7 @@ def test_real_images_are_made_ready_once(scorer: Path, generated: Path, monkeypa
     for number in range(2):
         batch = data.load(number, range(2 * number, 2 * number + 2))
         module.predict_step(data.on_after_batch_transfer(batch, 0), number)
-    assert calls == [len(module.real.thumbnails)]
+    assert calls == [len(module.folder.real.thumbnails)]
 
 
 @pytest.mark.parametrize("damage", ["scorer.json", "identities.safetensors", "thumbnails.npy", "images.parquet"])

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from diffreid_lightning.errors import UserError
 from diffreid_lightning.filtering import scores
 from diffreid_lightning.filtering.calibration import FoldHeads, FoldNetworks, Uncalibrated, calibrate
 from diffreid_lightning.filtering.scores import (
@@ -117,9 +118,10 @@ def test_every_image_but_an_only_one_is_held_out_once_and_folds_are_even(seed: i
     assert whole.max() - whole.min() <= 30 / 2, "the remainders of the identities do not pile up in one fold"
 
 
-def test_one_fold_is_refused() -> None:
-    with pytest.raises(ValueError, match="two folds"):
-        assign_folds(np.zeros(4, np.int64), 1, 0)
+@pytest.mark.parametrize("method", [FoldNetworks, FoldHeads])
+def test_one_fold_is_refused(method: type[FoldNetworks] | type[FoldHeads]) -> None:
+    with pytest.raises(UserError, match="folds must be at least 2"):
+        method(folds=1)
 
 
 def test_calibration_states_why_a_temperature_is_one() -> None:
@@ -143,7 +145,7 @@ def test_heads_are_fitted_without_what_they_judge() -> None:
     embeddings = torch.randn(60, 200, generator=rng)
     labels = torch.arange(60) % 3
     method = FoldHeads(folds=5)
-    folds = torch.from_numpy(method.assign(labels.numpy()))
+    folds = torch.from_numpy(assign_folds(labels.numpy(), method.folds, method.seed))
     held_out = method.held_out_logits(embeddings, labels, folds, torch.empty(0, 3))
     assert held_out is not None
     seen = embeddings @ method.head(embeddings, labels, torch.zeros(3, 200)).T
