@@ -10,6 +10,7 @@ from typing import Any
 from diffreid_lightning.errors import UserError, did_you_mean, shorten
 from diffreid_lightning.packaged import configs_folder
 from diffreid_lightning.paths import user_path
+from diffreid_lightning.storage.json_notes import mismatch
 from diffreid_lightning.storage.yaml_files import read_yaml
 
 
@@ -52,16 +53,12 @@ class Vocabulary:
                 found=str(error),
                 remedy="fix the named line (indentation, colons, a repeated attribute)",
             ) from error
-        wrong = (
-            [repr(name) for name, phrases in read.items() if not isinstance(phrases, list)]
-            if isinstance(read, dict)
-            else None
-        )
-        if wrong or wrong is None:
+        wrong = mismatch(read, {str: list})
+        if wrong is not None:
             raise UserError(
                 f"The vocabulary {file} does not list phrases by attribute.",
                 looked_for="an attribute, a colon, and below it one phrase a line, each behind a dash",
-                found=f"no list under {shorten(wrong)}" if wrong else f"a {type(read).__name__}",
+                found=wrong,
                 remedy="start from configs/vocabulary/default.yaml",
             )
         try:

@@ -37,7 +37,7 @@ def test_the_rendered_one_speaks_the_words_of_tiny_sd() -> None:
         ("view: [front]\n", ["'view'", "1 phrases", "two or more"]),
         ("view: [front, back, front]\n", ["'view'", "more than once", "front"]),
         ("light: [on, off]\n", ["'light'", "not text", "True", "quotes"]),
-        ("view: front\n", ["no list under 'view'"]),
+        ("view: front\n", ["by attribute", "view is 'front'"]),
         ("- front\n", ["by attribute"]),
         ("", ["no attribute"]),
         ("view: [front,\n", ["cannot be read"]),
