@@ -106,9 +106,11 @@ class PromptsDataModule(StageDataModule):
     @property
     def cache_key(self) -> dict[str, Any]:
         """Settings that determine the requests."""
+        names = [identity_name(person.key) for person in self.people]
+        digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
         return {
             **super().cache_key,
-            "identities": f"{len(self.people)} ({self._whom})",
+            "identities": f"{len(names)} ({digest[:16]})",
             "images_per_identity": self.images_per_identity,
             "vocabulary": [[name, list(phrases)] for name, phrases in self.vocabulary.phrases.items()],  # in its order
             "splits": list(self.splits),
@@ -131,17 +133,21 @@ class PromptsDataModule(StageDataModule):
         """
         wanted = np.isin(self.manifest.numpy("split").astype(str), self.splits)
         wanted &= self.manifest.numpy("role") == "identity"
-        rows = np.flatnonzero(wanted)
-        meant = self.manifest.filter(wanted)
+        where = f"images of split {' or '.join(self.splits)} in {self.manifest.root}"
+        if not wanted.any():
+            raise UserError(
+                "There is no identity to generate.",
+                looked_for=where,
+                found="the manifest's splits are " + ", ".join(sorted(set(self.manifest.numpy("split").tolist()))),
+                remedy="change data.splits",
+            )
+        rows, meant = np.flatnonzero(wanted), self.manifest.filter(wanted)
         labels, keys = meant.identities()
         identity_names(keys)
-        order = rows[np.argsort(labels, kind="stable")]
-        groups = np.split(order, np.cumsum(np.bincount(labels))[:-1]) if len(order) else []
-        people = [
-            _Person(key, group.tolist(), description)
-            for key, group, description in zip(keys, groups, describe_people(meant), strict=True)
-        ]
-        return self._choose_people(people)
+        groups = np.split(rows[np.argsort(labels, kind="stable")], np.cumsum(np.bincount(labels))[:-1])
+        told = describe_people(meant)
+        chosen = choose_people(keys, self.identities, where, self.manifest.identities()[1])
+        return [_Person(keys[place], groups[place].tolist(), told[place]) for place in chosen]
 
     def request(self, row: int) -> ImageRequest:
         """Return the request in a row of the plan."""
@@ -154,7 +160,7 @@ class PromptsDataModule(StageDataModule):
             seed=image_seed(person.key, index, self.seed),
             description=person.description,
             attributes=self.vocabulary.name(self._design[number, index].tolist()),
-            reference=self._names[reference].as_py(),
+            reference=self.manifest.table["file_name"][reference].as_py(),
             reference_circumstances=self._circumstances[reference] or "",
         )
 
@@ -177,20 +183,10 @@ class PromptsDataModule(StageDataModule):
         keys = [person.key for person in self.people]
         return balanced_design(keys, self.images_per_identity, self.vocabulary.sizes, self.seed)
 
-    @property
-    def _whom(self) -> str:
-        """Hash of the identities' names."""
-        names = "\n".join(identity_name(person.key) for person in self.people)
-        return hashlib.sha256(names.encode()).hexdigest()[:16]
-
     @cached_property
     def _reference_numbers(self) -> list[list[int]]:
         count = self.images_per_identity
         return [deal_references(person.key, count, len(person.rows), self.seed).tolist() for person in self.people]
-
-    @cached_property
-    def _names(self) -> Any:
-        return self.manifest.table["file_name"]
 
     @cached_property
     def _circumstances(self) -> Sequence[str | None]:
@@ -198,15 +194,3 @@ class PromptsDataModule(StageDataModule):
             return [None] * len(self.manifest)
         values: list[str | None] = self.manifest.table["circumstances"].to_pylist()
         return values
-
-    def _choose_people(self, people: list[_Person]) -> list[_Person]:
-        where = f"images of split {' or '.join(self.splits)} in {self.manifest.root}"
-        if not people:
-            raise UserError(
-                "There is no identity to generate.",
-                looked_for=where,
-                found="the manifest's splits are " + ", ".join(sorted(set(self.manifest.numpy("split").tolist()))),
-                remedy="change data.splits",
-            )
-        keys = [person.key for person in people]
-        return [people[place] for place in choose_people(keys, self.identities, where, self.manifest.identities()[1])]
