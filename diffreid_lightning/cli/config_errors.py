@@ -186,7 +186,13 @@ def _without_arguments(node: Any, path: str, text: bool) -> UserError | None:
 
 
 def explain_arguments(given: Mapping[str, Any], path: str, owner: type) -> UserError | None:
-    """Find the first argument that a class does not have, or that cannot be what is given for it."""
+    """Find the first argument that a class does not have, or that cannot be what is given for it.
+
+    Args:
+        given: the arguments.
+        path: the setting that they stand under; "" where the command takes them itself.
+        owner: the class.
+    """
     if not isinstance(given, Mapping):
         return UserError(
             f"The arguments of {path!r} are no mapping.",
@@ -196,17 +202,11 @@ def explain_arguments(given: Mapping[str, Any], path: str, owner: type) -> UserE
     accepted = accepted_arguments(owner)
     hints = type_hints(owner)
     for key, value in given.items():
+        where = f"{path}.{key}".lstrip(".")
         if key not in accepted:
-            return _unknown(f"{path}.{key}", key, owner.__name__, accepted)
+            return _unknown(where, key, owner.__name__, accepted)
         hint = hints.get(key)
-        bases = tuple(classes_in(hint))
-        error = _walk(
-            value,
-            f"{path}.{key}",
-            bases,
-            text=takes_text(hint),
-            passed=count_passed(hint),
-        )
+        error = _walk(value, where, tuple(classes_in(hint)), text=takes_text(hint), passed=count_passed(hint))
         if error is not None:
             return error
     return None

@@ -319,7 +319,7 @@ def run_command(subcommand: str, words: list[str]) -> None:
             save_config_kwargs={"save_to_log_dir": False},
             seed_everything_default=0,
             trainer_defaults={"callbacks": [EpochSeed()]},
-            args=[subcommand, "--config", json.dumps(configuration.resolved), *configuration.asked],
+            args=[subcommand, "--config", json.dumps(configuration.resolved, ensure_ascii=False), *configuration.asked],
         )
     except ArgumentError as error:
         raise worded_parsing(error, subcommand, configuration.resolved) from error

@@ -28,14 +28,16 @@ def select_command(words: Sequence[str]) -> int:
     resolved = references.resolve_references(written)
     parser = _parser(written)
     try:
-        config = parser.instantiate_classes(parser.parse_args(["--config", json.dumps(resolved), *asked]))
+        config = parser.instantiate_classes(
+            parser.parse_args(["--config", json.dumps(resolved, ensure_ascii=False), *asked])
+        )
         stage = DiffPersonSelection(
             **{name: config[name] for name in config_classes.accepted_arguments(DiffPersonSelection)}
         )
     except (ArgumentError, ValueError) as error:
         raise (
             own_error(error)
-            or config_errors.explain_arguments(resolved, "select", DiffPersonSelection)
+            or config_errors.explain_arguments(resolved, "", DiffPersonSelection)
             or config_errors.refused("select", error)
         ) from error
     report = stage.run()
