@@ -557,6 +557,21 @@ def test_an_edge_is_read_off_the_config(work: Work, tmp_path: Path) -> None:
     }
 
 
+def test_an_edge_is_read_off_the_commands_own_config_and_in_any_alphabet(work: Work, tmp_path: Path) -> None:
+    text = """
+variables: {root: out}
+stages:
+  score_generated: {run: predict, makes: [a]}
+  prüfen: {run: predict, makes: [a]}
+  select: {run: select --rules.floor 4, makes: [a]}
+  last: {run: fit --config two.yaml, makes: [a]}
+"""
+    (tmp_path / "chain.yaml").write_text(text, encoding="utf-8")
+    (tmp_path / "two.yaml").write_text("data: '${oc.env:DIFFREID_ROOT,out}/prüfen/made.txt'\n", encoding="utf-8")
+    reads = {stage.name: stage.reads for stage in read_chain(["chain.yaml"], {}).stages}
+    assert (reads["select"], reads["last"]) == (("score_generated",), ("prüfen",))
+
+
 def test_the_packaged_chain_has_the_edges_of_the_method() -> None:
     chain = read_chain(["chains/tour"], {})
     assert {stage.name: set(stage.reads) for stage in chain.stages if stage.name != "imagenet"} == {
