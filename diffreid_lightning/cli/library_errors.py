@@ -148,7 +148,7 @@ def refuse_unknown_monitors(trainer: Trainer, model: LightningModule, no_validat
 def worded_running(error: Exception) -> UserError | None:
     """Explain an error of Lightning or torch that the configuration causes; None for any other."""
     text = str(error)
-    if isinstance(error, (OSError, MemoryError, Warning)):
+    if isinstance(error, (OSError, Warning)) or uncaught_errors.is_out_of_memory(error):
         return None
     if isinstance(error, ImportError):
         return _not_installed(error)

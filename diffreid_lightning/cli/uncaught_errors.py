@@ -20,8 +20,8 @@ from diffreid_lightning.errors import RunError
 
 WORKER_TRACEBACK = "Original Traceback (most recent call last)"
 _LONGEST = 300  # characters of a foreign message that are shown
-_MANY_LINES = 1 << 16
-_NO_MEMORY = ("DefaultCPUAllocator", "failed to map segment", "Cannot allocate memory")
+_LONGEST_TRACEBACK = 1 << 16  # characters
+_NO_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory", "failed to map segment", "Cannot allocate memory")
 
 
 def unforeseen(error: BaseException) -> RunError:
@@ -55,7 +55,7 @@ def told(error: BaseException) -> str:
 
 def save_traceback(error: BaseException) -> str:
     """Write the traceback into the run folder, or a temporary file where there is none; returns where it is."""
-    text = "".join(traceback.format_exception(error))[-_MANY_LINES:]
+    text = "".join(traceback.format_exception(error))[-_LONGEST_TRACEBACK:]
     rank = run_folder.launched_rank()
     name = f"traceback-rank{rank}.txt" if rank else "traceback.txt"
     folder = os.environ.get(run_folder.ENVIRONMENT)

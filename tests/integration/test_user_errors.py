@@ -378,6 +378,16 @@ def test_an_optimizers_state_that_does_not_fit_is_the_checkpoints_fault() -> Non
     assert worded is not None and "checkpoint does not fit" in worded.what
 
 
+@pytest.mark.parametrize("place", ["torch/optim/adam.py", "lightning/pytorch/strategies/strategy.py"])
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("CUDA error: out of memory")]
+)
+def test_memory_that_runs_out_is_no_setting_that_is_refused(error: Exception, place: str) -> None:
+    with pytest.raises(type(error)) as caught:
+        exec(compile("raise error", f"/site-packages/{place}", "exec"), {"error": error})
+    assert worded_running(caught.value) is None, "main words it"
+
+
 def test_a_diverged_loss_stops_the_run_and_keeps_the_checkpoint(
     command: Command, market: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
