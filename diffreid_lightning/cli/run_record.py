@@ -18,6 +18,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from diffreid_lightning import config_files
 from diffreid_lightning.cli import resume_settings, run_folder, start_checkpoint
+from diffreid_lightning.cli.config_classes import resolve
 from diffreid_lightning.cli.run_description import describe_run
 from diffreid_lightning.run_summary import sound_summary
 from diffreid_lightning.storage.atomic import replace_file
@@ -209,17 +210,18 @@ def place_logger(class_path: str, arguments: Namespace, run: run_folder.RunFolde
     Raises:
         UserError: ``WANDB_MODE`` is not a mode of W&B.
     """
-    if class_path.rpartition(".")[2] in ("WandbTracker", "WandbLogger"):
+    kind = resolve(class_path, (WandbLogger,))
+    if kind is not None and issubclass(kind, WandbLogger):
         tracking_mode()  # what the logger refuses would drown in the words of the parser that builds it
-        if arguments.get("save_dir") in (None, "."):
+        if arguments.get("save_dir", "elsewhere") in (None, "."):
             arguments.save_dir = os.environ.get("WANDB_DIR") or str(run.path)
         is_new = run.attempt == 1
         chosen = os.environ.get("WANDB_RUN_ID")
-        if arguments.get("id") is None and arguments.get("version") is None and not (is_new and chosen):
+        if arguments.get("id", "elsewhere") is None and arguments.get("version") is None and not (is_new and chosen):
             arguments.id = run.run_id or None
             if chosen and chosen != run.run_id:
                 rank_zero_info(f"WANDB_RUN_ID={chosen} is not used: this run is continued as {run.run_id}.")
-        if arguments.get("project") is None and not is_new:
+        if arguments.get("project", "elsewhere") is None and not is_new:
             arguments.project = run.project
         if run.entity is not None and "entity" in arguments and arguments.entity is None:
             arguments.entity = run.entity

@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import CSVLogger
 from diffreid_lightning.cli.run_folder import RunFolder
 from diffreid_lightning.cli.run_record import RunProgress, place_logger
 from diffreid_lightning.run_summary import RunSummary, read_summary
+from diffreid_lightning.tracking import WandbTracker
 from tests.fixtures.command_line import TINY
 from tests.fixtures.wandb_records import read_run, runs_under
 
@@ -115,3 +116,19 @@ def test_what_the_environment_asks_of_wandb_counts_for_a_new_run(
     tracking = {} if attempt == 1 else {"project": "kept", "entity": "team"}
     place_logger("WandbTracker", arguments, RunFolder(Path("run"), "noted", attempt, **tracking))
     assert {name: arguments[name] for name in expected} == expected
+
+
+class OwnTracker(WandbTracker):
+    """A logger of the user's own that takes two of the arguments."""
+
+    def __init__(self, save_dir: str = ".", id: str | None = None) -> None:
+        super().__init__(save_dir=save_dir, id=id)
+
+
+def test_a_wandb_logger_of_the_users_own_is_placed_like_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WANDB_RUN_ID", "WANDB_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    for path in ("OwnTracker", f"{__name__}.OwnTracker"):
+        arguments = Namespace({"save_dir": ".", "id": None})
+        place_logger(path, arguments, RunFolder(Path("run"), "noted", 2, "kept", "team"))
+        assert arguments.as_dict() == {"save_dir": "run", "id": "noted"}
