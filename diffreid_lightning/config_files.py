@@ -8,6 +8,7 @@ may stand without ``init_args``, and ``key+`` adds to its list. References (``${
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -90,18 +91,14 @@ def _with_text_keys(node: Any) -> Any:
     return [_with_text_keys(value) for value in node] if isinstance(node, list) else node
 
 
-def default_config(command: str) -> Path:
-    """Return the packaged config that lies below all others of a command."""
-    return configs_folder() / _DEFAULTS.get(command, DEFAULT)
-
-
 def load_layers(command: str, names: Sequence[str]) -> list[dict[str, Any]]:
     """Load the configs of a command, from the lowest to the topmost: its default, then each of ``names``.
 
     Raises:
         UserError: one of them cannot be found or read.
     """
-    return [load_config(file) for file in (default_config(command), *map(find_config, names))]
+    default = configs_folder() / _DEFAULTS.get(command, DEFAULT)
+    return [load_config(file) for file in (default, *map(find_config, names))]
 
 
 def merge_layers(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,6 +116,33 @@ def merge_layers(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str
         else:
             merged[key] = value
     return merged
+
+
+def written_leaves(layers: Sequence[Mapping[str, Any]], words: Sequence[str]) -> dict[str, Any]:
+    """Return the settings that are written in configs and flags, by dotted name; references stay as they are.
+
+    Args:
+        layers: the configs, from the lowest to the topmost.
+        words: the flags; one without ``=`` has its value in the next word, and any other word is passed over.
+    """
+    nothing: dict[str, Any] = {}
+    found = functools.reduce(merge_layers, layers, nothing)
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        flag, equals, value = word.partition("=")
+        if flag.startswith("--"):
+            setting: Any = plain_value(value if equals else following)
+            for key in reversed(flag.removeprefix("--").split(".")):
+                setting = {key: setting}
+            found = merge_layers(found, setting)
+    return dict(leaves(found))
+
+
+def plain_value(word: str) -> Any:
+    """Read a value as YAML; what is none is text."""
+    try:
+        return parse_yaml(word)
+    except ValueError:
+        return word
 
 
 def _listed(value: Any) -> list[Any]:

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from diffreid_lightning.benchmark.grid_entries import Split
-from diffreid_lightning.config_files import leaves, load_layers, merge_layers, split_config_flags
+from diffreid_lightning.config_files import load_layers, split_config_flags, written_leaves
 from diffreid_lightning.errors import UserError, did_you_mean, shorten
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.pipeline.fingerprints import named_files, vocabulary_hashes
 from diffreid_lightning.pipeline.graph import read_chain
-from diffreid_lightning.storage.yaml_files import parse_yaml
 
 #: stands in words for the folder of everything that is made
 ROOT = "<root>"
@@ -155,23 +154,7 @@ def settings_of(words: Sequence[str]) -> dict[str, Any]:
         words: the command; a flag without ``=`` has its value in the next word.
     """
     names, rest = split_config_flags(words)
-    nothing: dict[str, Any] = {}
-    found = functools.reduce(merge_layers, configs_of(words[0], tuple(names)), nothing)
-    for word, following in zip(rest, [*rest[1:], ""], strict=True):
-        flag, equals, value = word.partition("=")
-        if flag.startswith("--"):
-            setting: Any = _plain(value if equals else following)
-            for key in reversed(flag.removeprefix("--").split(".")):
-                setting = {key: setting}
-            found = merge_layers(found, setting)
-    return dict(leaves(found))
-
-
-def _plain(text: str) -> Any:
-    try:
-        return parse_yaml(text)
-    except ValueError:
-        return text
+    return written_leaves(configs_of(words[0], tuple(names)), rest)
 
 
 def _list_hash(file: str) -> str:

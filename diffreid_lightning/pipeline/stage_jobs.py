@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from diffreid_lightning.config_files import load_layers, split_config_flags, written_leaves
 from diffreid_lightning.cores import THREADS, environment_with_threads, usable_cores
 from diffreid_lightning.errors import DiffReIDError
 from diffreid_lightning.pipeline.earlier_outputs import Aside
@@ -84,7 +85,6 @@ class StageJobs:
         self._error: DiffReIDError | None = None
         self._live = Live(console=console, get_renderable=self._rows, auto_refresh=False, transient=True)
         self._drawn = 0.0
-        self._prepared = False
 
     def run(self, stages: Sequence[Stage]) -> None:
         """Run what has changed.
@@ -130,15 +130,16 @@ class StageJobs:
 
     def _prepare(self, waiting: Sequence[Stage]) -> None:
         """Start the server that stages are forked from; while it imports, hash what later stages read."""
-        if self._forked and not self._prepared:
+        if self._forked:
             start_server(environment_with_threads(os.environ, self.parallel)[THREADS])
             hash_ahead(self.chain, waiting)
-        self._prepared = True
 
     def _start(self, stage: Stage) -> None:
         attempt = Attempt.begin(self.chain, stage, self.aside, self.console)
         words = attempt.words()
-        device = choose_device(None, self._devices, [each.device for each in self._running])
+        names, flags = split_config_flags(words)
+        asked = written_leaves(load_layers(words[0], names), flags).get("trainer.devices")
+        device = choose_device(asked, self._devices, [each.device for each in self._running])
         variables = {**self.chain.environment, **({} if device is None else {DEVICES: device})}
         environment = environment_with_threads(stage_environment(variables, self._on_terminal), self.parallel)
         terminal = LoggedTerminal(attempt.log) if self._on_terminal else None

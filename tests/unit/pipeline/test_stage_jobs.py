@@ -191,6 +191,18 @@ def test_stages_share_threads_and_gpus_and_are_wandb_runs_of_their_own(
     assert not any("WANDB_RUN_ID" in each for each in world.environments)
 
 
+def test_a_stage_that_asks_for_two_gpus_has_all(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage_jobs, "visible_devices", lambda: ["3", "5"])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    text = CHAIN.replace("beside: {run: fit --config one.yaml", "beside: {run: fit --trainer.devices 2")
+    Path("chain.yaml").write_text(
+        text.replace("first: {run: fit --config one", "first: {run: fit --config two"), "utf-8"
+    )
+    Path("two.yaml").write_text("trainer: {devices: 2}\n", encoding="utf-8")
+    assert pipeline() == 0
+    assert [each.get("CUDA_VISIBLE_DEVICES") for each in world.environments] == [None, None, "3", "3"]
+
+
 @pytest.mark.parametrize(
     ("cores", "gpus", "threads", "expected"),
     [(1, [], "", 1), (2, [], "", 2), (64, [], "", 2), (64, ["0"], "", 1), (8, [], "8", 1), (8, [], "1", 2)],
