@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from diffreid_lightning.config_files import load_layers, split_config_flags, texts
+from diffreid_lightning.config_files import load_layers, plain_value, split_config_flags, texts
 from diffreid_lightning.datasets import open_dataset
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.packaged import configs_folder
@@ -94,16 +94,16 @@ def stage_key(chain: Chain, stage: Stage, outputs: Mapping[str, str]) -> str:
     """
     names, _ = split_config_flags(stage.words)
     configs = load_layers(stage.words[0], names)
-    variables = _variables_read(chain, [configs, stage.words])
+    data, models, variables = _variables_read(chain, stage, configs)
     made_from = {
         "command": stage.words,
         "configs": configs,
         "vocabularies": vocabulary_hashes([*configs, variables], stage.words),
         "variables": {name: _content_of(value) for name, value in variables.items()},
         "code": code_hash(stage.words, configs),
-        "files": named_files(chain.root, stage.words, configs),
-        "data": {name: dataset_hash(chain.variables[name]) for name in stage.data},
-        "models": {name: model_hash(chain.variables[name]) for name in stage.models},
+        "files": named_files([chain.root / each.name for each in chain.stages], stage.words, configs),
+        "data": {name: dataset_hash(path) for name, path in data.items()},
+        "models": {name: model_hash(path) for name, path in models.items()},
         "reads": {name: outputs[name] for name in stage.reads},
     }
     return _hash_json(made_from)
@@ -141,11 +141,11 @@ def code_hash(words: Sequence[str], configs: Sequence[Mapping[str, Any]]) -> str
     return _hash_json([packaged, own]) if own else packaged
 
 
-def named_files(root: Path | None, words: Sequence[str], configs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def named_files(made: Sequence[Path], words: Sequence[str], configs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Hash the files and folders of weights that a command's words and configs name by path.
 
     Args:
-        root: outputs of other commands lie there, and are left out.
+        made: folders of the outputs of other commands, which are left out.
         words: the command.
         configs: its configs.
 
@@ -153,16 +153,17 @@ def named_files(root: Path | None, words: Sequence[str], configs: Sequence[Mappi
         Hash of the content by path as it is written.
     """
     _, rest = split_config_flags(words)
-    values = {word.partition("=")[2] if word.startswith("--") else word for word in rest[1:]}
+    values = [word.partition("=")[2] if word.startswith("--") else word for word in rest[1:]]
+    values = [plain_value(value) if value.startswith(("[", "{")) else value for value in values]
     found = {}
-    for text in sorted({*values, *texts(configs)}):
-        files = _files_at(text, root)
+    for text in sorted({*texts(values), *texts(configs)}):
+        files = _files_at(text, made)
         if files:
             found[text] = _hash_json([[file.name, _hash_once(file)] for file in sorted(files)])
     return found
 
 
-def _files_at(text: str, root: Path | None) -> list[Path]:
+def _files_at(text: str, made: Sequence[Path]) -> list[Path]:
     if not text or "${" in text:
         return []
     try:
@@ -170,7 +171,7 @@ def _files_at(text: str, root: Path | None) -> list[Path]:
     except UserError:  # no path
         return []
     try:
-        if root is not None and path.resolve().is_relative_to(root.resolve()):
+        if any(path.resolve().is_relative_to(folder.resolve()) for folder in made):
             return []
         if path.is_file():
             return [path]
@@ -257,20 +258,29 @@ def model_hash(model: str) -> str:
     return weights_hash(locate_pipeline(model))
 
 
-def _variables_read(chain: Chain, read: Sequence[Any]) -> dict[str, str]:
-    """Return the variables that configs or words mention, except paths (the root, datasets, models)."""
-    text = json.dumps(read, default=str)
-    places = {"root", *(name for stage in chain.stages for name in (*stage.data, *stage.models))}
-    return {
-        name: value
-        for name, value in chain.variables.items()
-        if name not in places and re.search(rf"\b{PREFIX}{name.upper()}\b", text)
-    }
+def _variables_read(chain: Chain, stage: Stage, configs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Return the datasets, models and other variables (not the root) that a stage lists, or its configs or words name.
+
+    A variable holds a dataset or a model where any stage lists it as such.
+    """
+    text = json.dumps([configs, stage.words], default=str)
+    mentioned = {name for name in chain.variables if re.search(rf"\b{PREFIX}{name.upper()}\b", text)}
+    data = {name for each in chain.stages for name in each.data}
+    models = {name for each in chain.stages for name in each.models}
+    read = (
+        {*stage.data, *(data & mentioned)},
+        {*stage.models, *(models & mentioned)},
+        mentioned - data - models - {"root"},
+    )
+    return [{name: chain.variables[name] for name in names} for names in read]
 
 
 def _content_of(value: str) -> str:
     """Return a variable's value, or the hash of the file that it names, such as a list of training images."""
-    file = user_path(value)
+    try:
+        file = user_path(value)
+    except UserError:  # no path
+        return value
     return file_hash(file) if file.is_file() else value
 
 
