@@ -83,8 +83,13 @@ def _devices() -> Iterator[Finding]:
     for name in ["cpu", *names, *["mps"] * torch.backends.mps.is_available()]:
         title, memory = name, ""
         if name.startswith("cuda"):
-            free, total = torch.cuda.mem_get_info(name)
-            title, memory = f"{name} ({torch.cuda.get_device_name(name)})", f", {_size(free)} of {_size(total)} free"
+            try:
+                title = f"{name} ({torch.cuda.get_device_name(name)})"
+                free, total = torch.cuda.mem_get_info(name)
+            except RuntimeError as error:  # it is full, or another process has it for itself
+                yield ABSENT, title, f"cannot be used: {first_line(error)}"
+                continue
+            memory = f", {_size(free)} of {_size(total)} free"
         precisions = [words for words, kind in (("bf16", torch.bfloat16), ("fp16", torch.float16)) if _runs(name, kind)]
         computes = _runs(name, torch.float32)
         state = ", ".join(["fp32", *precisions]) + memory if computes else "a matrix product fails"

@@ -50,3 +50,14 @@ def test_a_missing_requirement_breaks_the_chain_and_a_missing_extra_does_not(mon
     monkeypatch.setattr("importlib.metadata.requires", lambda _: declared)
     found = {name: mark for mark, name, _ in doctor._packages()}
     assert found == {"required packages": doctor.BROKEN, "extra odd": doctor.ABSENT, "extra even": doctor.OK}
+
+
+def test_a_gpu_that_is_full_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: str) -> tuple[int, int]:
+        raise RuntimeError("CUDA error: out of memory\nmore")
+
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda _: "H")
+    monkeypatch.setattr("torch.cuda.mem_get_info", refuse)
+    (_, full) = list(doctor._devices())[:2]
+    assert full == (doctor.ABSENT, "cuda:0 (H)", "cannot be used: CUDA error: out of memory")
