@@ -226,6 +226,13 @@ def _check(chain: Chain, where: str) -> None:
         before.append(stage.name)
     for name in chain.table.values():
         _position(name, before)
+    for label, name in chain.pictures.items():
+        if Path(name).is_absolute():
+            raise UserError(
+                f"Picture {label!r} of {where} does not lie below the root.",
+                looked_for="a path below the root, such as generate/contact_sheet.png",
+                found=name,
+            )
 
 
 def _position(name: str, names: Sequence[str]) -> int:

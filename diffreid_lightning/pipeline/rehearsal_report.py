@@ -121,7 +121,7 @@ class RehearsalReport:
         else:
             lines += ["", "Nothing to change by these shares. The full run is the same command without --rehearse."]
         for line in lines:
-            console.print(line, soft_wrap=True, markup=False)
+            console.print(line, soft_wrap=True)
 
     def _quality(self) -> Table:
         shares, selection = self.shares, self.selection

@@ -24,7 +24,7 @@ from diffreid_lightning.storage import locks
 _PATIENCE = 15.0  # seconds; a DataLoader's workers look for a killed parent every five
 
 
-def run_chain(chain: Chain, stages: tuple[Stage, ...], dry_run: bool, jobs: int | None = None) -> None:
+def run_chain(chain: Chain, stages: tuple[Stage, ...], dry_run: bool, jobs: int | None) -> None:
     """Print the plan and run it.
 
     Args:
@@ -37,13 +37,14 @@ def run_chain(chain: Chain, stages: tuple[Stage, ...], dry_run: bool, jobs: int 
         UserError: a stage refused its input (exit code 2), or an earlier stage is missing.
         RunError: a stage failed.
     """
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     forget_hashes()  # a notebook runs many chains in one process, and things change between them
-    _print_plan(console, chain, plan(chain, stages))
+    planned = plan(chain, stages)
+    _print_plan(console, chain, planned)
     outdated = older(chain, stages)
     _print_older(console, outdated)
     if dry_run:
-        _print_commands(console, chain, stages)
+        _print_commands(console, chain, planned)
         return
     with lock_folder(chain.root) as lock:
         aside = Aside(chain.root, [stage.name for stage in chain.stages])
@@ -64,7 +65,7 @@ def _run_in_order(chain: Chain, stages: tuple[Stage, ...], aside: Aside, console
         console.rule(f"{stage.name} ({number} of {len(stages)})")
         attempt = Attempt.begin(chain, stage, aside, console)
         code = run_logged(attempt.words(), chain.environment, attempt.log)
-        console.print(attempt.end(code), highlight=False)
+        console.print(attempt.end(code))
 
 
 def _print_older(console: Console, older: list[str]) -> None:
@@ -80,13 +81,13 @@ def _print_plan(console: Console, chain: Chain, planned: list[Planned]) -> None:
         console.print(f"  {stage.name:<{width}}  {state:<8}  {why}", soft_wrap=True)
 
 
-def _print_commands(console: Console, chain: Chain, stages: tuple[Stage, ...]) -> None:
+def _print_commands(console: Console, chain: Chain, planned: list[Planned]) -> None:
     """Print the stages as shell commands."""
-    console.print("\nThe same by hand:", highlight=False)
-    console.print(f"  export {variables(chain)}", soft_wrap=True, markup=False)
-    for stage in stages:
-        if stage.available:
-            console.print(f"  python -m diffreid_lightning {shlex.join(stage.words)}", soft_wrap=True, markup=False)
+    console.print("\nThe same by hand:")
+    console.print(f"  export {variables(chain)}", soft_wrap=True)
+    for stage, state, _ in planned:
+        if state != "left out":
+            console.print(f"  python -m diffreid_lightning {shlex.join(stage.words)}", soft_wrap=True)
 
 
 @contextlib.contextmanager

@@ -19,7 +19,10 @@ from diffreid_lightning.pipeline.stage_process import last_words
 from diffreid_lightning.storage.atomic import describe_existing
 
 #: one of these is in the folder of every stage that has begun
-_OF_STAGES = ("fit-*", "predict-*", "test-*", "validate-*", "metadata.parquet", "stage.json", "diff_person", ".*")
+_OF_STAGES = (
+    "fit-*", "predict-*", "test-*", "validate-*", "metadata.parquet", "stage.json", "diff_person",
+    ".parts", ".lock", ".*.part", ".*.partial", ".*.previous",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

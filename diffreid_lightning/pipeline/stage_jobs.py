@@ -217,7 +217,7 @@ class StageJobs:
                 each.terminal.close()
 
     def _say(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(text, soft_wrap=True)
 
 
 def by_urgency(stages: Sequence[Stage]) -> list[Stage]:

@@ -29,7 +29,7 @@ def plan(chain: Chain, stages: tuple[Stage, ...]) -> list[Planned]:
         uncertain = [
             p.stage.name for p in planned if p.stage.name in stage.reads and p.state not in ("done", "left out")
         ]
-        if uncertain and stage.available:
+        if uncertain and _lacking(chain, stage) is None:
             verb = "comes" if len(uncertain) == 1 else "come"
             planned.append(Planned(stage, "depends", f"on what {' and '.join(uncertain)} {verb} to"))
         else:
@@ -48,8 +48,10 @@ def plan_one(chain: Chain, stage: Stage, waiting: set[str] | frozenset[str] = fr
     Raises:
         UserError: a stage that it reads has not been run, or an input cannot be read.
     """
-    if not stage.available:
-        return Planned(stage, "left out", f"{stage.needs_package} is not installed")
+    lacking = _lacking(chain, stage)
+    if lacking is not None:
+        needed = "" if lacking is stage else f", which {lacking.name} needs"
+        return Planned(stage, "left out", f"{lacking.needs_package} is not installed{needed}")
     missing = [name for name in stage.reads if Record.read(record_file(chain.root, name)) is None]
     if missing:
         if missing[0] in waiting:
@@ -71,6 +73,15 @@ def plan_one(chain: Chain, stage: Stage, waiting: set[str] | frozenset[str] = fr
             return Planned(stage, "goes on", "it was interrupted")
         return Planned(stage, "to do", "it was interrupted before its first checkpoint")
     return Planned(stage, "to do", "not run yet" if record is None else "its input, config or code has changed")
+
+
+def _lacking(chain: Chain, stage: Stage) -> Stage | None:
+    """Return the stage whose optional package is missing: this one, or one that it reads and that has not been run."""
+    if not stage.available:
+        return stage
+    unread = (name for name in stage.reads if Record.read(record_file(chain.root, name)) is None)
+    by_name = {each.name: each for each in chain.stages}
+    return next((found for name in unread if (found := _lacking(chain, by_name[name])) is not None), None)
 
 
 def current(chain: Chain, asked: tuple[Stage, ...]) -> set[str]:

@@ -60,10 +60,10 @@ class ResultsTable(Callback):
         for column in _COLUMNS:
             table.add_column(column, justify="right")
         table.add_row(*(f"{number:.1f}" for number in numbers))
-        console = Console()
-        console.print(f"{name}: {what}, {len(result.ap)} valid queries, weights of {weights}", highlight=False)
+        console = Console(highlight=False, markup=False)
+        console.print(f"{name}: {what}, {len(result.ap)} valid queries, weights of {weights}")
         console.print(table)
-        console.print(f"run folder: {folder}", soft_wrap=True, highlight=False)
+        console.print(f"run folder: {folder}", soft_wrap=True)
         self._append(folder / "results.csv", [stage, name, weights, *(f"{number:.4f}" for number in numbers)])
 
     @staticmethod

@@ -72,7 +72,7 @@ def _rehearse(chain: Chain, identities: str | None, dry_run: bool, jobs: int | N
     from diffreid_lightning.pipeline.rehearsal import GENERATE, plan_rehearsal, stages_to_rehearse
     from diffreid_lightning.pipeline.rehearsal_report import RehearsalReport
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     settings = {each.name: written_settings(each.words[0], each.words[1:])[0] for each in stages_to_rehearse(chain)}
     (images,) = find_value(settings[GENERATE], "data.init_args.images_per_identity") or (None,)
     if not str(images).isdecimal():
@@ -86,7 +86,7 @@ def _rehearse(chain: Chain, identities: str | None, dry_run: bool, jobs: int | N
     if not dry_run:
         report = RehearsalReport.measure(rehearsal, selected)
         report.show(console)
-        console.print(f"\nThe same as JSON: {report.write()}", soft_wrap=True, markup=False)
+        console.print(f"\nThe same as JSON: {report.write()}", soft_wrap=True)
 
 
 def _number_of_jobs(given: str | None) -> int | None:

@@ -452,6 +452,7 @@ def test_mistakes_are_answered(work: Work, capsys: pytest.CaptureFixture[str], w
         ("run: predict --config two.yaml", "run: ''", "empty"),
         ('{root: ROOT, data: DATA, model: MODEL, strength: "1"}', "[root]", "variables: {NAME: ...}"),
         ("pictures: {a sheet: second/folder/*.txt}", "pictures: [a]", "pictures: {NAME: ...}"),
+        ("pictures: {a sheet: second", "pictures: {a sheet: /second", "'a sheet' of chain.yaml does not lie below"),
         (", makes: [folder]", "", "lies over it: --config chains/tour"),
         ("scratch: third", "scratch: thrid", "'third'"),
         ("{run: predict --config two.yaml, reads: [first], makes: [folder]}", "{reads: [first]}", "run: COMMAND"),
@@ -634,6 +635,40 @@ def test_a_folder_that_no_stage_has_made_is_not_moved(work: Work, capsys: pytest
     assert "no stage has made it" in capsys.readouterr().err and (work.root / "first" / "precious.txt").is_file()
     (work.root / "first" / "precious.txt").unlink()
     assert pipeline() == 0
+
+
+def test_a_folder_of_the_users_with_hidden_files_is_not_moved(work: Work, capsys: pytest.CaptureFixture[str]) -> None:
+    (work.root / "first").mkdir(parents=True)
+    (work.root / "first" / ".DS_Store").touch()
+    assert pipeline() == 2
+    assert "no stage has made it" in capsys.readouterr().err
+    (work.root / "first" / ".DS_Store").rename(work.root / "first" / ".metadata.parquet.part")
+    assert pipeline() == 0
+
+
+@BOTH
+def test_what_reads_a_stage_that_is_left_out_is_left_out(
+    work: Work, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (tmp_path / "chain.yaml").read_text(encoding="utf-8")
+    behind = "  fourth: {run: fit --config one.yaml, reads: [first, %s], makes: [made.txt]}\n"
+    behind = behind % "extra" + (behind % "fourth").replace("fourth:", "fifth:")
+    (tmp_path / "chain.yaml").write_text(text.replace("table:", f"{behind}table:"), encoding="utf-8")
+    assert pipeline() == 0
+    assert work.names == ["first", "second", "third"]
+    said = " ".join(capsys.readouterr().out.split())
+    for name in ("fourth", "fifth"):
+        assert f"{name} left out no_such_package is not installed, which extra needs" in said
+
+
+@BOTH
+def test_brackets_in_paths_and_labels_are_shown(work: Work, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (tmp_path / "chain.yaml").read_text(encoding="utf-8").replace("a sheet:", "'a sheet [abc]':")
+    (tmp_path / "chain.yaml").write_text(text.replace("scratch:", "'row [abc]':"), encoding="utf-8")
+    work.root = tmp_path / "out[abc]"
+    assert pipeline("--root", str(work.root)) == 0
+    said = capsys.readouterr().out
+    assert f"{work.root}: 4 stages" in said and f"a sheet [abc]: {work.root}" in said and "row [abc]" in said
 
 
 @pytest.mark.parametrize("name", ["nothing_of_this.name.at_all", "nothing_of_this_name"])
