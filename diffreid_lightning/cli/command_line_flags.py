@@ -81,6 +81,9 @@ def with_flags(settings: Mapping[str, Any], flags: Sequence[tuple[str, str]]) ->
     Args:
         settings: the configuration.
         flags: ``(name, value)``, as :func:`split_flags` returns them.
+
+    Raises:
+        UserError: a flag speaks of an entry of an empty list, or of arguments that are no mapping.
     """
     result = _copy(settings)
     for name, value in flags:
@@ -97,19 +100,21 @@ def _copy(node: Any) -> Any:
 
 def _assign(node: dict[str, Any], keys: list[str], value: str, append: bool) -> None:
     top = len(keys) == 1 and keys[0] in _SECTIONS
-    for key in keys[:-1]:
-        if "class_path" in node and key not in STRUCTURE:
-            node = node.setdefault("init_args", {})
+    for number, key in enumerate(keys[:-1], 1):
+        node = _holder(node, key, keys)
         child = node[key] = _as_list(node.get(key))
         if isinstance(child, list):  # --list+=Class --list.argument=1 speaks of the last entry
-            last = child[-1] if child else {}
-            if child:
-                child[-1] = last = _as_section(last)
-            node = last
+            if not child:
+                where = ".".join(keys[:number])
+                raise UserError(
+                    f"--{'.'.join(keys)} speaks of the last entry of a list that is empty.",
+                    looked_for=f"an entry of {where!r}, to set {'.'.join(keys[number:])!r} of",
+                    remedy=f"add one first: --{where}+ CLASS",
+                )
+            child[-1] = node = _as_section(child[-1])
         else:
             node[key] = node = _as_section(child)
-    if "class_path" in node and keys[-1] not in STRUCTURE:
-        node = node.setdefault("init_args", {})
+    node = _holder(node, keys[-1], keys)
     below = node.get(keys[-1])
     read = _read(value, below, top, append)
     if append:
@@ -120,6 +125,19 @@ def _assign(node: dict[str, Any], keys: list[str], value: str, append: bool) -> 
         node.update(merge_layers({keys[-1]: below}, {keys[-1]: read}))
     elif not _is_same_class(below, read):
         node[keys[-1]] = read
+
+
+def _holder(node: dict[str, Any], key: str, keys: Sequence[str]) -> dict[str, Any]:
+    """Return the mapping that a key stands in: the arguments, where it is one of a class."""
+    if "class_path" not in node or key in STRUCTURE:
+        return node
+    arguments = node.setdefault("init_args", {})
+    if not isinstance(arguments, dict):
+        raise UserError(
+            f"--{'.'.join(keys)} cannot be set: the init_args of {node['class_path']} are {arguments!r}.",
+            looked_for="a mapping of its arguments",
+        )
+    return arguments
 
 
 def _as_list(node: Any) -> Any:

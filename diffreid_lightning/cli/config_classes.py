@@ -24,7 +24,7 @@ def read_word(word: str) -> Any:
     """Read a value of the command line as the parser does; what is no YAML is text."""
     try:
         return yaml.safe_load(word)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):  # the latter for what looks like a date, such as 2024-31-12
         return word
 
 

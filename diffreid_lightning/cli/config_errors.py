@@ -30,7 +30,7 @@ from diffreid_lightning.cli.config_classes import (
     takes_text,
     type_hints,
 )
-from diffreid_lightning.config_files import STRUCTURE
+from diffreid_lightning.config_files import STRUCTURE, leaves
 from diffreid_lightning.errors import UserError, did_you_mean, nearest, shorten
 
 
@@ -62,14 +62,10 @@ def explain(settings: Mapping[str, Any], top_level: Iterable[str]) -> UserError 
     return None
 
 
-def missing(settings: Mapping[str, Any], path: str = "") -> str | None:
+def missing(settings: Mapping[str, Any]) -> str | None:
     """Return the first setting that a config leaves for the user to give (``???``), or None."""
-    for key, value in settings.items():
-        where = f"{path}.{key}".lstrip(".")
-        found = where if value == "???" else missing(value, where) if isinstance(value, Mapping) else None
-        if found is not None:
-            return found.replace(".init_args", "")
-    return None
+    found = (key for key, value in leaves(settings) if value == "???" or (isinstance(value, list) and "???" in value))
+    return next((re.sub(r"\.(init_args|\d+)\b", "", key) for key in found), None)
 
 
 def explain_sections(settings: Mapping[str, Any]) -> UserError | None:

@@ -65,6 +65,20 @@ def test_lists_are_replaced_or_added_to() -> None:
     assert laid_over("--trainer.callbacks=[B]")["trainer"]["callbacks"] == "[B]"
 
 
+@pytest.mark.parametrize(
+    ("before", "named"),
+    [
+        ({"callbacks": []}, "callbacks"),
+        ({"callbacks": {"class_path": "A", "init_args": [1]}}, "init_args of A are [1]"),
+    ],
+)
+@pytest.mark.parametrize("flag", ["trainer.callbacks.x", "trainer.callbacks.x.y"])
+def test_a_flag_below_what_holds_no_arguments_is_refused(before: dict[str, Any], named: str, flag: str) -> None:
+    with pytest.raises(UserError) as caught:
+        with_flags({"trainer": before}, [(flag, "1")])
+    assert f"--{flag} " in caught.value.what and named in str(caught.value)
+
+
 def test_plain_text_stays_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("words.yaml").write_text("colors: [red]\n")

@@ -52,6 +52,12 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     "null for two numbers": ("data: {image_size: null}", ["--data.image_size", "null", "[256,128]"]),
     "null in a list": ("trainer: {callbacks: [RunCheckpoint, null]}", ["--trainer.callbacks"]),
     "a list for the model": ("model: [a]", ["'model' cannot be"]),
+    "left open in a list": (
+        "data: {train: [{class_path: Subset, init_args: {dataset: '???'}}]}",
+        ["add --data.train.dataset VALUE"],
+    ),
+    "left open as an entry": ("data: {train: [miniperson, '???']}", ["add --data.train VALUE"]),
+    "no date": ("trainer: {max_epochs: '2024-31-12'}", ["--trainer.max_epochs", "a whole number"]),
     "a number for the trainer": ("trainer: 3", ["'trainer' cannot be 3"]),
 }
 
