@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import netrc
 import os
+import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
@@ -111,7 +112,7 @@ class WandbTracker(WandbLogger):
         project = project or default_project()
         super().__init__(
             name=name,
-            save_dir=save_dir,
+            save_dir=str(user_path(save_dir)),
             id=id,
             project=project,
             group=group,
@@ -237,7 +238,7 @@ def finish_tracking() -> None:
             if offline is not None:
                 parts = sorted(offline.parent.glob(f"{_OFFLINE}*-{offline.name.rpartition('-')[2]}"))  # one an attempt
                 rank_zero_info(
-                    f"W&B is offline; send this run with: wandb sync {' '.join(map(str, parts or [offline]))}"
+                    f"W&B is offline; send this run with: wandb sync {shlex.join(map(str, parts or [offline]))}"
                 )
         except Exception as error:
             rank_zero_warn(f"W&B could not close its run ({first_line(error)}); the end of its record may be missing.")

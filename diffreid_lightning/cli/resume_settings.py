@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from diffreid_lightning.backbones.timm_model import LOCAL_SCHEME
 from diffreid_lightning.config_files import Change
 from diffreid_lightning.errors import UserError, shorten
+from diffreid_lightning.paths import user_path
 
 #: where a checkpoint keeps the configuration it was trained with, as YAML
 CONFIG_KEY = "run_config"
@@ -50,7 +51,9 @@ def refuse_start_changes(changes: Iterable[Change], names: Sequence[str], *, eva
 def _is_one_place(before: Any, now: Any) -> bool:
     """Return true if two values are one path, spelled in two ways."""
     paths = [each.removeprefix(LOCAL_SCHEME) for each in (before, now) if isinstance(each, str)]
-    return len(paths) == 2 and all(os.sep in path for path in paths) and len({*map(os.path.realpath, paths)}) == 1
+    if len(paths) != 2 or not all(os.sep in path for path in paths):
+        return False
+    return user_path(paths[0]).resolve() == user_path(paths[1]).resolve()
 
 
 def refuse_another_root(changes: Iterable[Change], run: Path) -> None:
@@ -64,7 +67,7 @@ def refuse_another_root(changes: Iterable[Change], run: Path) -> None:
         UserError: ``trainer.default_root_dir`` has changed, and is not where the run lies.
     """
     for change in changes:
-        if change.key == _ROOT and Path(str(change.now or "runs")).resolve() != run.resolve().parent:
+        if change.key == _ROOT and user_path(str(change.now or "runs")).resolve() != run.resolve().parent:
             raise UserError(
                 f"{run} can only continue in its own folder.",
                 looked_for=f"--{_ROOT} {run.parent}",

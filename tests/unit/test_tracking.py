@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import warnings
 from pathlib import Path
@@ -68,6 +69,10 @@ def test_a_project_in_the_environment_is_taken(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("WANDB_PROJECT", "mine")
     assert tracking.WandbTracker().name == "mine"
     assert tracking.WandbTracker(project="given").name == "given"
+
+
+def test_a_home_folder_is_expanded(tmp_path: Path) -> None:
+    assert tracking.WandbTracker(save_dir="~/runs").save_dir == str(tmp_path / "runs")
 
 
 def test_another_way_of_logging_artifacts_is_refused() -> None:
@@ -194,11 +199,11 @@ def test_all_attempts_at_a_run_are_named_for_sending(
 ) -> None:
     names = ["offline-run-20261125_100000-aa11", "offline-run-20261125_110000-aa11", "offline-run-20261125_100500-bb22"]
     for name in names:
-        (tmp_path / "wandb" / name / "files").mkdir(parents=True)
-    run = SimpleNamespace(dir=str(tmp_path / "wandb" / names[1] / "files"), offline=True)
+        (tmp_path / "my runs" / name / "files").mkdir(parents=True)
+    run = SimpleNamespace(dir=str(tmp_path / "my runs" / names[1] / "files"), offline=True)
     fake = SimpleNamespace(run=run, finish=lambda: None, teardown=lambda: None)
     monkeypatch.setitem(sys.modules, "wandb", fake)
     with caplog.at_level("INFO"):
         tracking.finish_tracking()
-    sent = caplog.text.partition("wandb sync ")[2].split()
+    sent = shlex.split(caplog.text.partition("wandb sync ")[2])
     assert [Path(path).name for path in sent] == names[:2]

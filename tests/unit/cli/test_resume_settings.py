@@ -29,6 +29,10 @@ def test_a_path_may_be_spelled_in_another_way(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     before, now = "runs/x/backbone", f"local-dir:{tmp_path / 'runs/x/backbone'}"
     refuse_start_changes([Change("model.init_args.init_from", before, now)], ["init_from"], evaluating=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    now = "~/runs/x/backbone"
+    refuse_start_changes([Change("model.init_args.init_from", before, now)], ["init_from"], evaluating=False)
+    refuse_another_root([Change("trainer.default_root_dir", "runs", "~/runs")], tmp_path / "runs/fit-001")
     for other in ("runs/y/backbone", "timm", None):
         with pytest.raises(UserError, match="applies only at the start"):
             change = Change("model.init_args.init_from", before, other)
