@@ -114,19 +114,20 @@ def note_attempt(run: RunFolder) -> None:
 
 
 def close_run() -> None:
-    """Close the open run, and remove folders in which nothing was written."""
+    """Close the open run, and remove folders in which nothing was written, as far as the disk lets it."""
     path = os.environ.pop(ENVIRONMENT, None)
     try:
         if path is not None and launched_rank() == 0 and Path(path).is_dir():
-            _tidy(Path(path))
+            with suppress(OSError):  # whatever ended the command is what the user should hear of
+                _tidy(Path(path))
     finally:
-        while _held:
-            _held.pop().release()
+        _release()
 
 
 def _tidy(run: Path) -> None:
     if _held:  # before another process may take the lock: the next file of this name is another one
         (run / LOCK_FILE).unlink(missing_ok=True)
+        _release()  # NFS keeps an open file under another name, and the folder with it
     if all(item.is_dir() or item == run / IDENTITY_FILE for item in run.rglob("*")):
         shutil.rmtree(run)
         with suppress(OSError):  # another command is at work there
@@ -137,6 +138,11 @@ def _tidy(run: Path) -> None:
     for folder in [*run.glob(f"{METRICS}/attempt-*"), run / METRICS]:
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
+
+
+def _release() -> None:
+    while _held:
+        _held.pop().release()
 
 
 def _occupy(run: Path) -> None:

@@ -114,6 +114,19 @@ def test_a_run_that_wrote_nothing_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_disk_that_refuses_to_tidy_up_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = run_folder.open_run(tmp_path, "fit")
+
+    def refuse(_: Path) -> None:
+        assert locks.read_holder(run.path / run_folder.LOCK_FILE) is None
+        assert not run_folder._held, "a file that is open would stay on NFS"
+        raise OSError("stale")
+
+    monkeypatch.setattr(run_folder.shutil, "rmtree", refuse)
+    run_folder.close_run()
+    assert [path.name for path in run.path.iterdir()] == ["run.json"]
+
+
 # Two at once.
 
 
