@@ -15,6 +15,7 @@ from typing import NamedTuple
 _PACKAGE = __package__.partition(".")[0]
 _ROOT = Path(__file__).resolve().parents[1]
 _REGISTRY = f"{_PACKAGE}.registry"
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 class _Parsed(NamedTuple):
@@ -132,9 +133,8 @@ def _parse(file: Path, modified: int, size: int) -> _Parsed:
             start = "." * node.level + (node.module or "")
             dot = "." if node.module else ""
             imports.update((start, *(f"{start}{dot}{alias.name}" for alias in node.names)))
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and _is_text(body[0].value):
-            body[0].value = ast.Constant("")
+        if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            node.body[0] = ast.Expr(ast.Constant(""))
     names = {
         alias.name: node.module
         for node in tree.body
@@ -143,7 +143,3 @@ def _parse(file: Path, modified: int, size: int) -> _Parsed:
     }
     ours = frozenset(name for name in imports if name.partition(".")[0] == _PACKAGE)
     return _Parsed(names, ours, frozenset(imports), hashlib.sha256(ast.dump(tree).encode()).hexdigest())
-
-
-def _is_text(value: ast.expr) -> bool:
-    return isinstance(value, ast.Constant) and isinstance(value.value, str)
