@@ -8,7 +8,7 @@ import numpy as np
 
 from diffreid_lightning.cli.commands.parser import CommandParser
 from diffreid_lightning.datasets import open_dataset
-from diffreid_lightning.errors import RunError, UserError
+from diffreid_lightning.errors import UserError
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.visualization.identity_sheet import identity_sheet
 
@@ -19,8 +19,8 @@ def sheet_command(words: Sequence[str]) -> int:
     """Run ``data sheet PATH --out FILE``.
 
     Raises:
-        UserError: the command line or the dataset cannot be used, or ``--out`` leads through a file or is a folder.
-        RunError: the file cannot be written.
+        UserError: the command line or the dataset cannot be used, or ``--out`` names no picture.
+        OSError: the file cannot be written.
     """
     parser = CommandParser(_USAGE, __doc__)
     parser.add_argument("path", help="a dataset's folder or .zip, a manifest, or miniperson")
@@ -41,15 +41,5 @@ def sheet_command(words: Sequence[str]) -> int:
         sheet.save(out, quality=90)
     except ValueError as error:
         raise UserError(f"{out} does not name a picture.", found=str(error), remedy="end it in .png or .jpg") from error
-    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        raise UserError(
-            f"The sheet cannot be written to {out}",
-            found=f"{error.strerror}: {error.filename}",
-            remedy="choose another --out",
-        ) from error
-    except OSError as error:
-        raise RunError(
-            f"The sheet cannot be written to {out}", found=str(error), remedy="choose another --out"
-        ) from error
     print(out)
     return 0

@@ -6,7 +6,6 @@ import errno
 from collections.abc import Sequence
 
 from diffreid_lightning.cli.commands.parser import CommandParser
-from diffreid_lightning.errors import UserError
 from diffreid_lightning.paths import user_path
 
 _USAGE = "python -m diffreid_lightning report RUN [RUN ...] --out FILE.html"
@@ -16,8 +15,8 @@ def report_command(words: Sequence[str]) -> int:
     """Run ``report RUN [RUN ...] --out FILE``.
 
     Raises:
-        UserError: the command line cannot be used, a folder holds nothing to report on, or ``--out`` is a folder or
-            leads through a file.
+        UserError: the command line cannot be used, or a folder holds nothing to report on.
+        OSError: the page cannot be written.
     """
     parser = CommandParser(_USAGE, __doc__)
     parser.add_argument(
@@ -29,15 +28,8 @@ def report_command(words: Sequence[str]) -> int:
     # Import late: --help should not wait for pyarrow.
     from diffreid_lightning.report.page import write_report
 
-    try:
-        if out.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "a folder", str(out))
-        size = write_report(args.runs, out)
-    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        raise UserError(
-            f"The report cannot be written to {out}",
-            found=f"{error.strerror}: {error.filename}",
-            remedy="give --out a file name in a folder, such as report.html",
-        ) from error
+    if out.is_dir():  # before the runs are read, which takes a while
+        raise IsADirectoryError(errno.EISDIR, "a folder", str(out))
+    size = write_report(args.runs, out)
     print(f"{out} ({size / 1e6:.1f} MB)")
     return 0
