@@ -19,7 +19,6 @@ from diffreid_lightning.cli import (
 )
 from diffreid_lightning.cli.config_classes import read_word
 from diffreid_lightning.cli.lightning_parser import TOP_LEVEL, has_setting
-from diffreid_lightning.errors import UserError
 from diffreid_lightning.paths import user_path
 
 
@@ -58,22 +57,13 @@ def read_configuration(subcommand: str, words: Sequence[str]) -> Configuration:
         settings = functools.reduce(config_files.merge_layers, upper, saved)
     settings = {key: value for key, value in settings.items() if has_setting(subcommand, key)}
     written = command_line_flags.with_flags(settings, given)
-    left_open = config_errors.missing(written)
-    if left_open is not None:
-        raise UserError(
-            f"The config leaves {left_open} open ('???').",
-            looked_for=f"--{left_open} on the command line, or a later --config that gives it",
-            remedy=f"add --{left_open} VALUE",
-        )
-    _raise(config_errors.explain_sections(written))
+    config_errors.refuse_missing(written)
+    config_errors.refuse_sections(written)
     resolved = linked_settings.settle(references.resolve_references(written, linked_settings.LINKS), subcommand)
-    _raise(value_errors.explain_nulls(resolved, TOP_LEVEL))
-    return Configuration(written, resolved, asked)
-
-
-def _raise(error: UserError | None) -> None:
+    error = value_errors.explain_nulls(resolved, TOP_LEVEL)
     if error is not None:
         raise error
+    return Configuration(written, resolved, asked)
 
 
 def _config_of_checkpoint(subcommand: str, settings: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -81,7 +71,7 @@ def _config_of_checkpoint(subcommand: str, settings: Mapping[str, Any]) -> dict[
     asked = settings.get("ckpt_path")
     if subcommand == "fit" or not isinstance(asked, str) or read_word(asked) is None:
         return None
-    _raise(config_errors.explain_sections(settings))
+    config_errors.refuse_sections(settings)
     settings = references.resolve_references(settings, linked_settings.LINKS)
     root = user_path(str(settings["trainer"].get("default_root_dir") or "runs"))
     path = start_checkpoint.resolve_checkpoint(settings["ckpt_path"], root)
@@ -89,7 +79,7 @@ def _config_of_checkpoint(subcommand: str, settings: Mapping[str, Any]) -> dict[
     if run is None or not (run / run_folder.CONFIG_FILE).is_file():
         return None
     saved = config_files.load_config(run / run_folder.CONFIG_FILE)
-    _raise(config_errors.explain_sections(saved))
+    config_errors.refuse_sections(saved)
     # The run folder may have been moved.
     saved["trainer"] = {**(saved.get("trainer") or {}), "default_root_dir": str(run.parent)}
     return {key: saved[key] for key in ("seed_everything", "trainer", "model", "data") if key in saved}

@@ -3,7 +3,7 @@
 The parser's own message for a key it does not know in a nested class is a tree of union types. :func:`explain`
 is called after the parser has refused a configuration, or a class its arguments: it walks the settings that were given
 beside the constructors they are meant for, and reports the first name that none of them takes. Sections are checked
-before the parser sees them (:func:`missing`, :func:`explain_sections`).
+before the parser sees them (:func:`refuse_missing`, :func:`refuse_sections`).
 """
 
 from __future__ import annotations
@@ -62,25 +62,38 @@ def explain(settings: Mapping[str, Any], top_level: Iterable[str]) -> UserError 
     return None
 
 
-def missing(settings: Mapping[str, Any]) -> str | None:
-    """Return the first setting that a config leaves for the user to give (``???``), or None."""
+def refuse_missing(settings: Mapping[str, Any]) -> None:
+    """Refuse a config that leaves a setting for the user to give (``???``).
+
+    Raises:
+        UserError: it leaves one.
+    """
     found = (key for key, value in leaves(settings) if value == "???" or (isinstance(value, list) and "???" in value))
-    return next((re.sub(r"\.(init_args|\d+)\b", "", key) for key in found), None)
+    for key in found:
+        flag = re.sub(r"\.(init_args|\d+)\b", "", key)
+        raise UserError(
+            f"The config leaves {flag} open ('???').",
+            looked_for=f"--{flag} on the command line, or a later --config that gives it",
+            remedy=f"add --{flag} VALUE",
+        )
 
 
-def explain_sections(settings: Mapping[str, Any]) -> UserError | None:
-    """Find a section (``trainer``, ``model``, ``data``) that is no mapping, or names no class."""
+def refuse_sections(settings: Mapping[str, Any]) -> None:
+    """Refuse a section (``trainer``, ``model``, ``data``) that is no mapping, or names no class.
+
+    Raises:
+        UserError: there is one.
+    """
     for key in ("trainer", *SECTIONS):
         given = settings.get(key, {})
         text = key in SECTIONS and isinstance(given, str) and read_word(given) is not None
         if text or (isinstance(given, Mapping) and given.get("class_path", "") is not None):
             continue
-        return UserError(
+        raise UserError(
             f"{key!r} cannot be {'null' if given is None else repr(given)}.",
             looked_for="a mapping of settings" if key == "trainer" else "a class, or class_path with init_args",
             remedy=f"leave {key!r} out to keep what is below it",
         )
-    return None
 
 
 def _walk(node: Any, path: str, bases: tuple[type, ...], text: bool = False, passed: int = 0) -> UserError | None:
