@@ -6,19 +6,9 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 
 _PACKAGES = (
-    "lightning",
-    "torch",
-    "torchvision",
-    "diffusers",
-    "transformers",
-    "peft",
-    "timm",
-    "torchmetrics",
-    "jsonargparse",
-    "omegaconf",
-    "pyarrow",
-    "wandb",
-)
+    "lightning", "torch", "torchvision", "diffusers", "transformers", "peft", "timm", "torchmetrics", "jsonargparse",
+    "omegaconf", "pyarrow", "wandb",
+)  # fmt: skip
 
 
 def describe_versions() -> str:

@@ -30,6 +30,7 @@ _HELP = f"""usage: {_PROGRAM} COMMAND PATH [options]
 
 {_PROGRAM} COMMAND --help lists a command's options.
 """
+_COMMANDS = {"export": export_command, "sheet": sheet_command, "browse": browse_command}
 _OPTIONS = ("--format", "--decode", "--strict")
 _HEADINGS = ("split", "ids", "images", "cams", "images\nper id", "ids\nof one", "distr.", "published")
 
@@ -43,12 +44,8 @@ def data_command(words: Sequence[str]) -> int:
     Raises:
         UserError: the command line is not ``check PATH`` with its options, or the dataset cannot be read at all.
     """
-    if list(words[:1]) == ["export"]:
-        return export_command(words[1:])
-    if list(words[:1]) == ["sheet"]:
-        return sheet_command(words[1:])
-    if list(words[:1]) == ["browse"]:
-        return browse_command(words[1:])
+    if words and words[0] in _COMMANDS:
+        return _COMMANDS[words[0]](words[1:])
     if list(words[:1]) in (["-h"], ["--help"]):
         print(_HELP)
         return 0
