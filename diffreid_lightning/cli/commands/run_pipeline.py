@@ -6,30 +6,23 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from diffreid_lightning.cli.commands.parser import CommandParser
 from diffreid_lightning.errors import UserError, check_range, nearest
 
 if TYPE_CHECKING:
     from diffreid_lightning.pipeline.graph import Chain
 
 DEFAULT = "chains/tour"
+_USAGE = "python -m diffreid_lightning pipeline [options]"
 _OPTIONS = ("config", "from", "until", "jobs")
-_SWITCHES = ("--dry-run", "--rehearse")
-
-HELP = f"""usage: python -m diffreid_lightning pipeline [options]
-
-Run a chain of stages: caption, personalize, generate, score, select, pre-train, transfer. A stage whose input, config
-and code are unchanged is skipped; a chain that was killed goes on where it was.
-
-  --config NAME    the chain: a YAML file or a packaged one (default: {DEFAULT}); several are laid over each other
-  --from STAGE     start here
-  --until STAGE    stop after this one
-  --jobs N         run up to N stages at once, as long as none needs another (default: 2; 1 with a GPU or one core)
-  --dry-run        print the plan and stop
-  --rehearse       run the stages up to select on 50 identities (--identities N), 8 generated images of each, in a
-                   folder below the root; print the share of usable images, the cost of the full run, and what to change
-  --VARIABLE VALUE a variable of the chain, such as --root DIR or --data /data/market1501; else DIFFREID_VARIABLE of the
-                   environment, which commands by hand read too
-"""
+_DESCRIPTION = (
+    "Run a chain of stages: caption, personalize, generate, score, select, pre-train, transfer. A stage whose input, "
+    "config and code are unchanged is skipped; a chain that was killed goes on where it was."
+)
+_VARIABLES = (
+    "Variables of the chain are options, too, such as --root DIR or --data /data/market1501; else DIFFREID_VARIABLE of "
+    "the environment counts, which commands by hand read too."
+)
 
 
 def pipeline_command(words: Sequence[str]) -> int:
@@ -42,25 +35,44 @@ def pipeline_command(words: Sequence[str]) -> int:
         UserError: the options or the chain cannot be used, or a stage refused its input.
         RunError: a stage failed.
     """
-    if "-h" in words or "--help" in words:
-        print(HELP)
-        return 0
-    names, given, switches = _options(words)
-    first, last = given.pop("from", None), given.pop("until", None)
-    jobs = _number_of_jobs(given.pop("jobs", None))
+    parser = CommandParser(_USAGE, _DESCRIPTION)
+    parser.epilog = _VARIABLES
+    parser.add_argument(
+        "--config",
+        action="append",
+        metavar="NAME",
+        help=f"the chain: a YAML file or a packaged one (default: {DEFAULT}); several are laid over each other",
+    )
+    parser.add_argument("--from", dest="first", metavar="STAGE", help="start here")
+    parser.add_argument("--until", dest="last", metavar="STAGE", help="stop after this one")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="run up to N stages at once, as long as none needs another (default: 2; 1 with a GPU or one core)",
+    )
+    parser.add_argument("--dry-run", "--dry_run", action="store_true", help="print the plan and stop")
+    parser.add_argument(
+        "--rehearse",
+        action="store_true",
+        help="run the stages up to select on 50 identities (--identities N), 8 generated images of each, in a folder "
+        "below the root; print the share of usable images, the cost of the full run, and what to change",
+    )
+    args, rest = parser.parse_known_args(list(words))
+    check_range("--jobs", args.jobs, 1, 32 * (os.cpu_count() or 1))
+    names, variables = args.config or [DEFAULT], _variables(rest)
     # Import late: --help should not wait for pyarrow.
     from diffreid_lightning.pipeline.graph import read_chain
     from diffreid_lightning.pipeline.runner import run_chain
 
-    dry_run = "--dry-run" in switches
-    if "--rehearse" not in switches:
-        chain = read_chain(names or [DEFAULT], given)
-        run_chain(chain, chain.between(first, last), dry_run, jobs)
+    if not args.rehearse:
+        chain = read_chain(names, variables)
+        run_chain(chain, chain.between(args.first, args.last), args.dry_run, args.jobs)
         return 0
-    if first or last:
+    if args.first or args.last:
         raise UserError("A rehearsal runs all stages up to select.", remedy="leave out --from and --until")
-    identities = given.pop("identities", None)  # of the rehearsal; the full run has the chain's own
-    _rehearse(read_chain(names or [DEFAULT], given), identities, dry_run, jobs)
+    identities = variables.pop("identities", None)  # of the rehearsal; the full run has the chain's own
+    _rehearse(read_chain(names, variables), identities, args.dry_run, args.jobs)
     return 0
 
 
@@ -89,29 +101,12 @@ def _rehearse(chain: Chain, identities: str | None, dry_run: bool, jobs: int | N
         console.print(f"\nThe same as JSON: {report.write()}", soft_wrap=True)
 
 
-def _number_of_jobs(given: str | None) -> int | None:
-    if given is None:
-        return None
-    if not given.isdecimal():
-        raise UserError(
-            "--jobs is not a whole number.", looked_for="how many stages may run at once", found=repr(given)
-        )
-    jobs = int(given)
-    check_range("--jobs", jobs, 1, 32 * (os.cpu_count() or 1))
-    return jobs
-
-
-def _options(words: Sequence[str]) -> tuple[list[str], dict[str, str], set[str]]:
-    names: list[str] = []
-    given: dict[str, str] = {}
-    switches: set[str] = set()
+def _variables(words: Sequence[str]) -> dict[str, str]:
+    """Return the values of a chain's variables by name."""
+    found: dict[str, str] = {}
     queue = list(words)
     while queue:
-        word = queue.pop(0)
-        if word.replace("_", "-") in _SWITCHES:
-            switches.add(word.replace("_", "-"))
-            continue
-        flag, equals, value = word.partition("=")
+        flag, equals, value = queue.pop(0).partition("=")
         if not flag.startswith("--"):
             guess = nearest(flag, _OPTIONS)
             raise UserError(
@@ -122,9 +117,5 @@ def _options(words: Sequence[str]) -> tuple[list[str], dict[str, str], set[str]]
             if not queue or queue[0].startswith("--"):
                 raise UserError(f"{flag} has no value after it.", remedy=f"write {flag} VALUE, or {flag}=VALUE")
             value = queue.pop(0)
-        name = flag.removeprefix("--").replace("-", "_")
-        if name == "config":
-            names.append(value)
-        else:
-            given[name] = value
-    return names, given, switches
+        found[flag.removeprefix("--").replace("-", "_")] = value
+    return found
