@@ -86,13 +86,13 @@ class MetricLoss(ReIDLoss):
     """A loss that compares the images of a batch with one another.
 
     Args:
-        weight: factor of this loss in the training objective, >= 0.
         compares: ``features`` before the batch-norm neck, or ``embeddings`` after it.
+        weight: factor of this loss in the training objective, >= 0.
     """
 
     scope = "group"
 
-    def __init__(self, weight: float = 1.0, compares: Literal["features", "embeddings"] = "features") -> None:
+    def __init__(self, compares: Literal["features", "embeddings"] = "features", weight: float = 1.0) -> None:
         super().__init__(weight)
         self.compares = compares
 

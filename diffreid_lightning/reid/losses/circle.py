@@ -66,7 +66,7 @@ class CircleLoss(MetricLoss):
         weight: float = 1.0,
         compares: Literal["features", "embeddings"] = "features",
     ) -> None:
-        super().__init__(weight, compares)
+        super().__init__(compares, weight)
         check_range("CircleLoss.scale", scale, 0, above=True)
         check_range("CircleLoss.margin", margin, 0, 1, above=True, below=True)
         self.scale = scale

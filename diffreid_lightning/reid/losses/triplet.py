@@ -65,7 +65,7 @@ class BatchHardTriplet(MetricLoss):
         weight: float = 1.0,
         compares: Literal["features", "embeddings"] = "features",
     ) -> None:
-        super().__init__(weight, compares)
+        super().__init__(compares, weight)
         check_range("BatchHardTriplet.margin", margin, 0, above=True)
         self.margin = margin
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -40,9 +40,20 @@ def weighted_triplet(features: Tensor, labels: Tensor, *, weights: Tensor | None
 
 
 class WeightedTriplet(MetricLoss):
-    """:func:`weighted_triplet` of the features before the neck, or the embeddings after it."""
+    """:func:`weighted_triplet` of the features before the neck, or the embeddings after it.
+
+    Args:
+        weight: factor of this loss in the training objective, >= 0.
+        compares: ``features`` or ``embeddings``.
+
+    Raises:
+        UserError: an argument is out of range.
+    """
 
     name: ClassVar[str] = "weighted_triplet"
+
+    def __init__(self, weight: float = 1.0, compares: Literal["features", "embeddings"] = "features") -> None:
+        super().__init__(compares, weight)
 
     def forward(self, outputs: ReIDOutputs, labels: Tensor) -> Tensor:
         """Compare the images of the batch; see :class:`~.base.ReIDLoss`."""
