@@ -34,40 +34,57 @@ from diffreid_lightning.personalization.lora import LoRA
 from diffreid_lightning.personalization.module import Personalization
 from diffreid_lightning.personalization.prior_images import FineGrainedPrior
 from diffreid_lightning.personalization.row_adamw import RowAdamW
-from tests.fixtures.checkpoint_layouts import LAYOUTS
 from tests.fixtures.diffusion import SIZE
 
 PROMPT = "a photo of <toy-0002>, a man in blue jeans"
 Train = Callable[..., tuple[Personalization, Path]]
 
 
-@pytest.fixture
-def train(people: Path, checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
+@pytest.fixture(scope="module")
+def encoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Latents and prior images of all trainings, which are named by what they are made from."""
+    return tmp_path_factory.mktemp("encoded")
+
+
+def personalize(
+    people: Path, base: Path, encoded: Path, folder: Path, precision: Any = "32", callbacks: Sequence[Callback] = (),
+    **arguments: Any,
+) -> tuple[Personalization, Path]:  # fmt: skip
     """Personalize a checkpoint; returns the module as training left it, and the folder it was saved in."""
+    seed_everything(0, verbose=False)
+    settings = {"fine_tuning": LoRA(rank=4), "tokens": FreeTokens(word="man"), "warmup_steps": 0, "token_lr": 0.05}
+    module = Personalization(
+        model=str(base), image_size=SIZE, optimizer=lambda groups: RowAdamW(groups, lr=0.02), **settings | arguments
+    )
+    data = PersonalizationDataModule(
+        source=str(people), model=str(base), image_size=SIZE, batch_size=4, cache_dir=str(encoded / "latents"),
+        prior=FineGrainedPrior(images_per_identity=1, steps=2, cache_dir=str(encoded / "prior")),
+        template="a photo of {identity}, {description}",
+    )  # fmt: skip
+    trainer = Trainer(
+        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, callbacks=[*callbacks, PersonalizationExport()], default_root_dir=folder,
+        gradient_clip_val=1.0, accumulate_grad_batches=2, precision=precision,
+    )  # fmt: skip
+    trainer.fit(module, datamodule=data)
+    return module, folder / "personalized"
+
+
+@pytest.fixture
+def train(people: Path, encoded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
+    """Personalize a checkpoint in the test's own folder."""
     monkeypatch.chdir(tmp_path)
+    return lambda base, name="run", **settings: personalize(people, base, encoded, tmp_path / name, **settings)
 
-    def run(
-        base: Path, name: str = "run", precision: Any = "32", callbacks: Sequence[Callback] = (), **arguments: Any
-    ) -> tuple[Personalization, Path]:
-        seed_everything(0, verbose=False)
-        settings = {"fine_tuning": LoRA(rank=4), "tokens": FreeTokens(word="man"), "warmup_steps": 0, "token_lr": 0.05}
-        module = Personalization(
-            model=str(base), image_size=SIZE, optimizer=lambda groups: RowAdamW(groups, lr=0.02), **settings | arguments
-        )
-        data = PersonalizationDataModule(
-            source=str(people), model=str(base), image_size=SIZE, batch_size=4,
-            prior=FineGrainedPrior(images_per_identity=1, steps=2), template="a photo of {identity}, {description}",
-        )  # fmt: skip
-        trainer = Trainer(
-            accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-            enable_model_summary=False, callbacks=[*callbacks, PersonalizationExport()],
-            default_root_dir=tmp_path / name, gradient_clip_val=1.0, accumulate_grad_batches=2,
-            precision=precision,
-        )  # fmt: skip
-        trainer.fit(module, datamodule=data)
-        return module, tmp_path / name / "personalized"
 
-    return run
+@pytest.fixture(scope="module")
+def trained(
+    people: Path, checkpoints: dict[str, Path], encoded: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Personalization, Path, Path]:
+    """A personalized copy of the sd1 checkpoint, its folder, and the copy; no test changes them."""
+    folder = tmp_path_factory.mktemp("trained")
+    base = shutil.copytree(checkpoints["sd1"], folder / "base")
+    return *personalize(people, base, encoded, folder / "run"), base
 
 
 def draw(pipeline: Any, prompt: str = PROMPT) -> Tensor:
@@ -95,8 +112,10 @@ def stock(base: Path, folder: Path) -> Any:
     return pipeline
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize(("vectors", "text_encoder"), [(1, True), (3, False)])
+@pytest.mark.parametrize(
+    ("layout", "vectors", "text_encoder"),
+    [("sd1", 1, True), ("sd2", 3, False), ("sdxl", 1, True), ("sdxl", 3, False)],
+)
 def test_stock_diffusers_draws_the_same_image_from_what_is_saved(
     train: Train, checkpoints: dict[str, Path], layout: str, vectors: int, text_encoder: bool
 ) -> None:
@@ -125,8 +144,9 @@ def test_stock_diffusers_draws_the_same_image_from_what_is_saved(
             assert torch.equal(found, row.view(vectors, -1))
 
 
-@pytest.mark.parametrize("layout", ["sd2", "sdxl"])
-@pytest.mark.parametrize("fine_tuning", [FullFineTuning(text_encoder=True), CrossAttentionKV()])
+@pytest.mark.parametrize(
+    ("layout", "fine_tuning"), [("sdxl", FullFineTuning(text_encoder=True)), ("sd2", CrossAttentionKV())]
+)
 def test_other_weights_than_a_lora_are_saved_as_a_pipeline(
     train: Train, checkpoints: dict[str, Path], layout: str, fine_tuning: FineTuning
 ) -> None:
@@ -184,10 +204,9 @@ def test_weights_that_diverged_are_not_saved(
 
 
 def test_the_folder_says_who_is_in_it_and_where_it_comes_from(
-    train: Train, checkpoints: dict[str, Path], tmp_path: Path
+    trained: tuple[Personalization, Path, Path],
 ) -> None:
-    base = shutil.copytree(checkpoints["sd1"], tmp_path / "base")
-    module, folder = train(base)
+    module, folder, base = trained
     model = load_personalized(folder)
     assert model.template.text == "a photo of {identity}, {description}"
     assert [identity.description for identity in model.identities] == [
@@ -198,21 +217,25 @@ def test_the_folder_says_who_is_in_it_and_where_it_comes_from(
     assert load_personalized(folder).content_hash == model.content_hash
 
     # A checkpoint knows them again, whatever has become of the base model's files.
-    shutil.rmtree(base)
     checkpoint: dict[str, Any] = {}
-    module.on_save_checkpoint(checkpoint)
-    module.on_load_checkpoint(checkpoint)
+    base.rename(base.with_name("gone"))
+    try:
+        module.on_save_checkpoint(checkpoint)
+        module.on_load_checkpoint(checkpoint)
+    finally:
+        base.with_name("gone").rename(base)
     for key, named in (("training_rows", "other training data"), ("base_model", "another base model")):
         with pytest.raises(UserError, match=named):
             module.on_load_checkpoint({**checkpoint, key: "0"})
 
 
-def test_a_folder_that_does_not_fit_says_why(train: Train, checkpoints: dict[str, Path], tmp_path: Path) -> None:
-    _, folder = train(checkpoints["sd1"])
+def test_a_folder_that_does_not_fit_says_why(
+    trained: tuple[Personalization, Path, Path], checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    _, folder, base = trained
     with pytest.raises(UserError, match="another base model"):
         load_personalized(folder, base=checkpoints["sd2"])
-    moved = shutil.copytree(checkpoints["sd1"], tmp_path / "moved")
-    load_personalized(folder, base=moved)
+    load_personalized(folder, base=shutil.copytree(base, tmp_path / "moved"))
     for name, told in (("tokens.safetensors", "tensor tokens"), ("identities.json", "There is no personalized model")):
         broken = shutil.copytree(folder, tmp_path / f"without-{name}")
         (broken / name).unlink()
@@ -237,8 +260,8 @@ def parameters_behind_the_last_states(encoder: Any) -> list[torch.nn.Parameter]:
 
 @pytest.mark.parametrize(
     "fine_tuning",
-    [LoRA(rank=4, text_encoder=True), CrossAttentionKV(), FullFineTuning(), FullFineTuning(text_encoder=True)],
-    ids=["lora", "keys-and-values", "denoiser", "everything"],
+    [LoRA(rank=4, text_encoder=True), CrossAttentionKV(), FullFineTuning(text_encoder=True)],
+    ids=["lora", "keys-and-values", "everything"],
 )
 def test_frozen_weights_may_be_in_half_precision(
     train: Train, checkpoints: dict[str, Path], fine_tuning: FineTuning
