@@ -13,19 +13,18 @@ from lightning.pytorch import seed_everything
 from diffreid_lightning.backbones import Backbone
 from diffreid_lightning.backbones.timm_folder import WeightTraits
 from diffreid_lightning.errors import UserError
+from tests.fixtures import small_architectures  # noqa: F401
 
 FAMILIES = {
     "resnet18": 512,
-    "resnet50": 2048,
     "vit_tiny_patch16_224": 192,
-    "vit_small_patch16_224": 384,
-    "deit_tiny_patch16_224": 192,
     "deit_tiny_distilled_patch16_224": 192,
     "mobilenetv3_small_100": 576,
     "mobilenetv2_100": 1280,
     "tf_efficientnet_lite0": 1280,
     "convnext_atto": 320,
     "swin_tiny_patch4_window7_224": 768,
+    "small_swin": 192,
 }
 
 
@@ -33,7 +32,7 @@ def images_of(backbone: Backbone, count: int = 2) -> torch.Tensor:
     return torch.rand(count, 3, *backbone.image_size, generator=torch.Generator().manual_seed(0))
 
 
-SMALL_OF_EACH_KIND = ["resnet18", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "mobilenetv3_small_100"]
+SMALL_OF_EACH_KIND = ["resnet18", "vit_tiny_patch16_224", "small_swin", "mobilenetv3_small_100"]
 
 
 @pytest.mark.parametrize(
@@ -48,7 +47,7 @@ def test_every_family_takes_every_size(name: str, size: tuple[int, int]) -> None
         features = backbone(images_of(backbone))
     assert features.shape == (2, FAMILIES[name]) == (2, backbone.num_features)
     assert torch.isfinite(features).all()
-    assert (backbone.last_stride is None) == name.startswith(("vit", "deit", "convnext", "swin"))
+    assert (backbone.last_stride is None) == name.startswith(("vit", "deit", "convnext", "swin", "small_swin"))
 
 
 @pytest.mark.parametrize("pooling", ["gem", "avg", "native"])
@@ -87,7 +86,7 @@ def test_tokens_are_pooled_without_the_prefix(name: str, prefix: int) -> None:
 
 
 def test_maps_with_channels_last_are_pooled_over_positions() -> None:
-    backbone = Backbone("swin_tiny_patch4_window7_224", image_size=(128, 64), pooling="avg").eval()
+    backbone = Backbone("small_swin", image_size=(128, 64), pooling="avg").eval()
     with torch.no_grad():
         features = backbone.model.forward_features((images_of(backbone) - backbone.mean) / backbone.std)
         assert features.shape[1:3] == (4, 2)
@@ -174,9 +173,8 @@ def test_drop_path_is_off_by_default_even_where_timm_turns_it_on() -> None:
     def rates(backbone: Backbone) -> set[float]:
         return {round(m.drop_prob, 3) for m in backbone.modules() if type(m).__name__ == "DropPath"}
 
-    swin = "swin_tiny_patch4_window7_224"
-    assert rates(Backbone(swin, image_size=(64, 64))) <= {0.0}
-    assert max(rates(Backbone(swin, image_size=(64, 64), drop_path_rate=0.2))) == 0.2
+    assert rates(Backbone("small_swin", image_size=(64, 64))) <= {0.0}
+    assert max(rates(Backbone("small_swin", image_size=(64, 64), drop_path_rate=0.2))) == 0.2
     assert Backbone("densenet121", image_size=(64, 64)).num_features == 1024  # knows no such argument
     with pytest.raises(UserError, match="drop_path_rate"):
         Backbone("densenet121", image_size=(64, 64), drop_path_rate=0.2)

@@ -17,6 +17,7 @@ from timm.layers import resample_abs_pos_embed
 from diffreid_lightning.backbones import Backbone, BNNeck, load_initial_weights, save_backbone, weight_sources
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.storage import hub
+from tests.fixtures import small_architectures  # noqa: F401
 
 SIZE = (64, 32)
 TINY = "test_resnet"  # timm's own miniature
@@ -109,7 +110,7 @@ def test_positional_embedding_follows_the_image_size(tmp_path: Path) -> None:
 
 
 def test_window_tables_follow_the_image_size(tmp_path: Path) -> None:
-    swin = "swin_tiny_patch4_window7_224"
+    swin = "small_swin"
     save_backbone(Backbone(swin, image_size=(224, 224)), tmp_path / "square", provenance={})
     tall = Backbone(swin, image_size=(256, 128))
     assert not load_initial_weights(tall, str(tmp_path / "square")).is_partial

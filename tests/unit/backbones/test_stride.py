@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from diffreid_lightning.backbones.stride import apply_edits, find_last_stride
+from tests.fixtures import small_architectures  # noqa: F401
 
 
 def build(name: str, **arguments: object) -> nn.Module:
@@ -85,7 +86,7 @@ def test_architectures_without_such_a_stride_stay_as_they_are(name: str) -> None
     assert strides == {key: getattr(module, "stride", None) for key, module in model.named_modules()}
 
 
-@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "small_swin"])
 def test_transformers_have_none(name: str) -> None:
     assert find_last_stride(build(name, img_size=(128, 64)), (128, 64)) == ()
 

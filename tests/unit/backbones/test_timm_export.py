@@ -14,6 +14,7 @@ import diffreid_lightning
 from diffreid_lightning.backbones import Backbone, BNNeck, load_initial_weights, save_backbone
 from diffreid_lightning.backbones.timm_folder import read_timm_folder
 from diffreid_lightning.errors import RunError, UserError
+from tests.fixtures import small_architectures  # noqa: F401
 
 SIZE = (128, 64)
 TINY, TINY_FEATURES = "test_resnet", 96  # timm's own miniature, for what does not depend on the architecture
@@ -35,7 +36,7 @@ def trained(name: str, **arguments: object) -> Backbone:
 @pytest.mark.parametrize("pooling", ["avg", "native"])
 @pytest.mark.parametrize(
     "name",
-    ["resnet18", "vit_tiny_patch16_224", "mobilenetv3_small_100", "convnext_atto", "swin_tiny_patch4_window7_224"],
+    ["resnet18", "vit_tiny_patch16_224", "mobilenetv3_small_100", "convnext_atto", "small_swin"],
 )
 def test_stock_timm_gives_the_same_features(name: str, pooling: str, tmp_path: Path) -> None:
     backbone = trained(name, pooling=pooling, last_stride=2)
@@ -50,7 +51,7 @@ def test_stock_timm_gives_the_same_features(name: str, pooling: str, tmp_path: P
         features = stock.forward_features((images - mean) / std)
         head = stock.forward_head(features, pre_logits=True)
         if pooling == "avg":
-            axes = {"vit": 1, "swi": (1, 2)}.get(name[:3], (2, 3))
+            axes = {"vit_tiny_patch16_224": 1, "small_swin": (1, 2)}.get(name, (2, 3))
             head = (features[:, 1:] if name.startswith("vit") else features).mean(axes)
         assert torch.equal(backbone(IMAGES), head)
 
@@ -68,7 +69,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "guide" / "weights.md"
         ("mobilenetv4_conv_small", "gem"),
         ("tf_efficientnet_lite0", "gem"),
         ("convnext_atto", "avg"),
-        ("swin_tiny_patch4_window7_224", "gem"),
+        ("small_swin", "gem"),
     ],
 )
 def test_docs_give_the_measured_features_without_this_package(name: str, pooling: str, tmp_path: Path) -> None:

@@ -106,8 +106,15 @@ def test_timm_knows_the_names_and_the_module_they_are_of() -> None:
         assert timm.get_pretrained_cfg(name).architecture == name
 
 
-@pytest.mark.parametrize("name", LAYERS)
-def test_published_weights_give_the_published_network(name: str, tmp_path: Path) -> None:
+def test_the_deeper_network_has_the_published_names_and_shapes() -> None:
+    with torch.device("meta"):
+        model = timm.create_model("resnet101_ibn_a")
+    published = {name: weight.shape for name, weight in released("resnet101_ibn_a").items()}
+    assert {name: weight.shape for name, weight in model.state_dict().items()} == published
+
+
+def test_published_weights_give_the_published_network(tmp_path: Path) -> None:
+    name = "resnet50_ibn_a"
     state = released(name)
     torch.save(state, tmp_path / "theirs.pth")
     backbone = Backbone(name, image_size=(64, 32), last_stride=2).eval()
