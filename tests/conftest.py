@@ -23,6 +23,14 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick_glances() -> Iterator[None]:
+    """Let a process find a lock held in less than the second that it looks for in use."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("diffreid_lightning.storage.locks._GLANCE", 0.2)
+        yield
+
+
 @pytest.fixture
 def restore_threads() -> Iterator[None]:
     """Let a test choose torch's number of threads."""

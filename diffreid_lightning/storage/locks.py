@@ -48,12 +48,12 @@ class FileLock:
 _private: weakref.WeakSet[FileLock] = weakref.WeakSet()
 
 
-def take(file: Path, *, patience: float = _GLANCE, inheritable: bool = False, note: str = "") -> FileLock | None:
+def take(file: Path, *, patience: float | None = None, inheritable: bool = False, note: str = "") -> FileLock | None:
     """Lock a file, which is created if missing; its folder must exist.
 
     Args:
         file: the file. Its content is unchanged without a ``note``.
-        patience: seconds to wait for another holder; ``math.inf`` waits without limit.
+        patience: seconds to wait for another holder; ``math.inf`` waits without limit, None a moment.
         inheritable: child processes that inherit open files hold the lock too.
         note: text for :func:`read_holder` in other processes, written to the file.
 
@@ -74,7 +74,7 @@ def take(file: Path, *, patience: float = _GLANCE, inheritable: bool = False, no
                 f"A lock file cannot be created at {file}", found=error.strerror, remedy="move this path away"
             ) from error
         try:
-            if not _lock(handle, patience):
+            if not _lock(handle, _GLANCE if patience is None else patience):
                 os.close(handle)
                 return None
             if not _is_current(handle, file):  # the holder removed or renamed it before releasing it

@@ -478,7 +478,7 @@ def test_two_chains_do_not_share_a_folder(
     )
     monkeypatch.setattr(runner, "_PATIENCE", 60.0 if ends else 0.1)
     work.root.mkdir()
-    held = str(work.root / ".lock"), "3" if ends else "60"
+    held = str(work.root / ".lock"), "2" if ends else "60"
     other = subprocess.Popen([sys.executable, "-c", script, *held], stdout=subprocess.PIPE, text=True)
     try:
         assert other.stdout is not None and other.stdout.readline() == "held\n"
