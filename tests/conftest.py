@@ -7,6 +7,7 @@ The tests are about the numbers of a CPU. Where there is a GPU it is hidden from
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -39,3 +40,30 @@ def restore_threads() -> Iterator[None]:
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
+
+
+# Fixtures of a session are made once for the modules that see one definition of them, so these have theirs here.
+
+
+@pytest.fixture(scope="session")
+def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tokenizer of few words."""
+    from tests.fixtures.diffusion import write_tokenizer
+
+    return write_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: Path) -> dict[str, Path]:
+    """A random checkpoint of each layout, by its name; no test changes one."""
+    from tests.fixtures.checkpoint_layouts import Checkpoints
+
+    return Checkpoints(tmp_path_factory.mktemp("checkpoints"), tokenizer_folder)
+
+
+@pytest.fixture(scope="session")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A captioned manifest of four people to train on; no test changes it."""
+    from tests.fixtures.checkpoint_layouts import write_people
+
+    return write_people(tmp_path_factory.mktemp("people"))

@@ -4,5 +4,3 @@ from tests.fixtures.command_line import command as command
 from tests.fixtures.command_line import market as market
 from tests.fixtures.command_line import parses_only as parses_only
 from tests.fixtures.command_line import tracked as tracked
-from tests.fixtures.diffusion import checkpoints as checkpoints
-from tests.fixtures.diffusion import tokenizer_folder as tokenizer_folder

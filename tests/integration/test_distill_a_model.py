@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from diffreid_lightning.manifest.manifest import Manifest
 from tests.fixtures.continued_runs import train_whole_and_continued
-from tests.fixtures.diffusion import SIZE, checkpoints, people, tokenizer_folder  # noqa: F401
+from tests.fixtures.diffusion import SIZE
 from tests.fixtures.drawing import TEMPLATE, write_personalized_model
 
 Command = Callable[..., int]
@@ -22,12 +22,12 @@ STUDENT = "student/pytorch_lora_weights.safetensors"
 
 
 @pytest.fixture
-def teacher(tmp_path: Path, checkpoints: dict[str, Path]) -> Path:  # noqa: F811
+def teacher(tmp_path: Path, checkpoints: dict[str, Path]) -> Path:
     return write_personalized_model(tmp_path / "teacher", checkpoints["sd1"])
 
 
 @pytest.fixture
-def words(tmp_path: Path, checkpoints: dict[str, Path], people: Path, teacher: Path) -> list[str]:  # noqa: F811
+def words(tmp_path: Path, checkpoints: dict[str, Path], people: Path, teacher: Path) -> list[str]:
     """The shipped config, with everything small."""
     shipped = yaml.safe_load((Path(__file__).parents[2] / "configs/stages/distill.yaml").read_text())
     shipped["trainer"] |= {
@@ -46,7 +46,7 @@ def words(tmp_path: Path, checkpoints: dict[str, Path], people: Path, teacher: P
 
 
 @pytest.fixture
-def drawing(people: Path) -> list[str]:  # noqa: F811
+def drawing(people: Path) -> list[str]:
     """The shipped configs on four people, an image each."""
     return [
         "predict", "--config=stages/generate", "--config=recipes/few_step", f"--data.source={people}",
@@ -120,7 +120,7 @@ def test_mistakes_are_named_without_a_traceback(
     command: Command,
     words: list[str],
     tmp_path: Path,
-    checkpoints: dict[str, Path],  # noqa: F811
+    checkpoints: dict[str, Path],
     capsys: pytest.CaptureFixture[str],
     override: list[str],
     told: str,

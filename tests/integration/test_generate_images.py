@@ -24,7 +24,7 @@ from diffreid_lightning.generation import module, writer
 from diffreid_lightning.generation.module import GenerationModule
 from diffreid_lightning.manifest.manifest import Manifest
 from tests.fixtures.command_line import start
-from tests.fixtures.diffusion import SIZE, checkpoints, people, tokenizer_folder  # noqa: F401
+from tests.fixtures.diffusion import SIZE
 from tests.fixtures.drawing import write_personalized_model, write_vocabulary
 
 Command = Callable[..., int]
@@ -32,7 +32,7 @@ MADE = Path("runs/tour/generate")
 
 
 @pytest.fixture
-def words(tmp_path: Path, checkpoints: dict[str, Path], people: Path) -> list[str]:  # noqa: F811
+def words(tmp_path: Path, checkpoints: dict[str, Path], people: Path) -> list[str]:
     """The shipped config on four people and a model of a few thousand weights: 12 images in 4 batches."""
     return [
         "predict", "--config=stages/generate", f"--data.source={people}", f"--model.model={checkpoints['sd1']}",
@@ -56,8 +56,8 @@ def images(folder: Path) -> dict[str, np.ndarray[Any, Any]]:
 def test_it_leaves_images_in_markets_naming_a_manifest_and_a_contact_sheet(
     command: Command,
     words: list[str],
-    people: Path,  # noqa: F811
-    checkpoints: dict[str, Path],  # noqa: F811
+    people: Path,
+    checkpoints: dict[str, Path],
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -254,7 +254,7 @@ def test_a_personalized_model_names_its_people(
     command: Command,
     words: list[str],
     tmp_path: Path,
-    checkpoints: dict[str, Path],  # noqa: F811
+    checkpoints: dict[str, Path],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder = write_personalized_model(tmp_path / "run" / "personalized", checkpoints["sd1"])
@@ -275,7 +275,7 @@ def test_a_personalized_model_names_its_people(
 
 
 def test_a_whole_model_may_have_a_personalized_one_in_its_folder(
-    checkpoints: dict[str, Path],  # noqa: F811
+    checkpoints: dict[str, Path],
     tmp_path: Path,
 ) -> None:
     whole = shutil.copytree(checkpoints["sd1"], tmp_path / "whole")
@@ -283,7 +283,7 @@ def test_a_whole_model_may_have_a_personalized_one_in_its_folder(
     assert GenerationModule(str(whole), image_size=SIZE, steps=2).generator == weights_hash(checkpoints["sd1"])
 
 
-def test_images_can_start_from_real_ones(command: Command, words: list[str], people: Path) -> None:  # noqa: F811
+def test_images_can_start_from_real_ones(command: Command, words: list[str], people: Path) -> None:
     assert command(*words, "--model.diversity=SDEdit", "--data.references=true") == 0
     made, real = Manifest.read(MADE), Manifest.read(people)
     pid_of = dict(zip(real.table["file_name"].to_pylist(), real.table["pid"].to_pylist(), strict=True))
@@ -295,7 +295,7 @@ def test_images_can_start_from_real_ones(command: Command, words: list[str], peo
 def test_sources_whose_images_would_lie_in_one_folder_are_refused(
     command: Command,
     words: list[str],
-    people: Path,  # noqa: F811
+    people: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -346,7 +346,7 @@ def test_a_refused_run_can_be_mended(command: Command, words: list[str], capsys:
 
 
 def test_identities_a_model_does_not_know_are_refused(
-    command: Command, words: list[str], tmp_path: Path, checkpoints: dict[str, Path],  # noqa: F811
+    command: Command, words: list[str], tmp_path: Path, checkpoints: dict[str, Path],
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     folder = write_personalized_model(tmp_path / "model", checkpoints["sd1"])
@@ -358,7 +358,7 @@ def test_a_plain_model_needs_descriptions(
     command: Command,
     words: list[str],
     tmp_path: Path,
-    people: Path,  # noqa: F811
+    people: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     real = Manifest.read(people)

@@ -12,7 +12,7 @@ import torch
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.personalization.checkpoint import load_personalized
 from tests.fixtures.command_line import TINY
-from tests.fixtures.diffusion import SIZE, checkpoints, people, tokenizer_folder  # noqa: F401
+from tests.fixtures.diffusion import SIZE
 
 Command = Callable[..., int]
 
@@ -25,8 +25,8 @@ pytestmark = [
 @pytest.mark.parametrize("precision", [[], ["--trainer.precision=bf16-mixed", "--model.frozen_dtype=bfloat16"]])
 def test_people_are_learnt_and_drawn(
     command: Command,
-    checkpoints: dict[str, Path],  # noqa: F811
-    people: Path,  # noqa: F811
+    checkpoints: dict[str, Path],
+    people: Path,
     tmp_path: Path,
     precision: list[str],
 ) -> None:

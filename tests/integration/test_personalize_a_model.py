@@ -16,7 +16,7 @@ from diffreid_lightning.diffusion.pipeline_io import load_pipeline
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.personalization.checkpoint import load_personalized
 from tests.fixtures.continued_runs import train_whole_and_continued
-from tests.fixtures.diffusion import SIZE, checkpoints, people, tokenizer_folder  # noqa: F401
+from tests.fixtures.diffusion import SIZE
 from tests.fixtures.original_layout import write_single_file
 
 Command = Callable[..., int]
@@ -24,7 +24,7 @@ RUN = Path("runs/test/fit-001")
 
 
 @pytest.fixture
-def words(tmp_path: Path, checkpoints: dict[str, Path], people: Path) -> list[str]:  # noqa: F811
+def words(tmp_path: Path, checkpoints: dict[str, Path], people: Path) -> list[str]:
     """The shipped config, with everything small."""
     shipped = yaml.safe_load((Path(__file__).parents[2] / "configs/stages/personalize.yaml").read_text())
     shipped["trainer"] |= {
@@ -103,7 +103,7 @@ def test_another_layout_or_other_data_than_the_models_are_refused(
     command: Command,
     words: list[str],
     tmp_path: Path,
-    checkpoints: dict[str, Path],  # noqa: F811
+    checkpoints: dict[str, Path],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     flux = shutil.copytree(checkpoints["sd1"], tmp_path / "flux")
@@ -120,8 +120,8 @@ def test_a_single_file_is_personalized_and_generates(
     command: Command,
     words: list[str],
     tmp_path: Path,
-    checkpoints: dict[str, Path],  # noqa: F811
-    people: Path,  # noqa: F811
+    checkpoints: dict[str, Path],
+    people: Path,
 ) -> None:
     file = write_single_file(load_pipeline(checkpoints["sd1"]), tmp_path / "one.safetensors")
     shutil.copytree(checkpoints["sd1"], tmp_path / "one", ignore=shutil.ignore_patterns("*.safetensors"))
@@ -141,8 +141,8 @@ def test_a_tokenizer_that_is_missing_is_named_before_anything_is_done(
     command: Command,
     words: list[str],
     tmp_path: Path,
-    checkpoints: dict[str, Path],  # noqa: F811
-    people: Path,  # noqa: F811
+    checkpoints: dict[str, Path],
+    people: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     model = shutil.copytree(checkpoints["sd1"], tmp_path / "notok", ignore=shutil.ignore_patterns("tokenizer"))
@@ -158,7 +158,7 @@ def test_a_source_without_training_images_is_refused(
     command: Command,
     words: list[str],
     tmp_path: Path,
-    people: Path,  # noqa: F811
+    people: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     manifest = Manifest.read(people)

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from diffreid_lightning.diffusion.pipeline_io import save_autoencoder
 from tests.fixtures.continued_runs import train_whole_and_continued
-from tests.fixtures.diffusion import AUTOENCODER, NOISE, SIZE, TEXT, UNET, corpus, tokenizer_folder  # noqa: F401
+from tests.fixtures.diffusion import AUTOENCODER, NOISE, SIZE, TEXT, UNET, corpus  # noqa: F401
 from tests.fixtures.wandb_records import read_run, runs_under
 from tools.tiny_sd.architectures import build_autoencoder
 

@@ -12,7 +12,6 @@ import torch
 from benchmarks import generation
 from benchmarks.generation import PAIRS, Rates, main, report
 from experiments.instruments import script
-from tests.fixtures.diffusion import people  # noqa: F401
 from tests.fixtures.drawing import write_personalized_model
 from tests.unit.benchmarks.test_generation_gpu import folder  # noqa: F401
 

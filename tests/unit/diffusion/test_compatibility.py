@@ -12,11 +12,12 @@ import pytest
 from diffreid_lightning.diffusion.compatibility import check_pipeline
 from diffreid_lightning.diffusion.pipeline_io import load_pipeline
 from diffreid_lightning.errors import UserError
+from tests.fixtures.checkpoint_layouts import LAYOUTS
 
 
 @pytest.fixture(scope="module")
 def pipelines(checkpoints: dict[str, Path]) -> dict[str, Any]:
-    return {layout: load_pipeline(folder) for layout, folder in checkpoints.items()}
+    return {layout: load_pipeline(checkpoints[layout]) for layout in LAYOUTS}
 
 
 def changed(pipeline: Any, part: str, settings: dict[str, Any]) -> Any:

@@ -14,7 +14,7 @@ from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.personalization.datamodule import PersonalizationDataModule, swap_left_right
 from diffreid_lightning.personalization.prior_images import CoarsePrior
-from tests.fixtures.diffusion import SIZE, checkpoints, people, tokenizer_folder  # noqa: F401
+from tests.fixtures.diffusion import SIZE
 
 
 def data_of(source: Path, model: Path, folder: Path, **settings: Any) -> PersonalizationDataModule:
@@ -36,8 +36,8 @@ def prompts_of(data: PersonalizationDataModule, epochs: int = 1) -> list[str]:
 
 
 def test_prompts_name_and_describe_and_only_training_images_of_people_are_read(
-    people: Path,  # noqa: F811
-    checkpoints: dict[str, Path],  # noqa: F811
+    people: Path,
+    checkpoints: dict[str, Path],
     tmp_path: Path,
 ) -> None:
     data = data_of(people, checkpoints["sd1"], tmp_path, drop_circumstances=0.0)
@@ -61,8 +61,8 @@ def test_prompts_name_and_describe_and_only_training_images_of_people_are_read(
 
 
 def test_a_caption_stands_in_for_a_missing_description(
-    people: Path,  # noqa: F811
-    checkpoints: dict[str, Path],  # noqa: F811
+    people: Path,
+    checkpoints: dict[str, Path],
     tmp_path: Path,
 ) -> None:
     manifest = Manifest.read(people)
@@ -77,8 +77,8 @@ def test_a_caption_stands_in_for_a_missing_description(
 
 
 def test_people_are_chosen(
-    people: Path,  # noqa: F811
-    checkpoints: dict[str, Path],  # noqa: F811
+    people: Path,
+    checkpoints: dict[str, Path],
     tmp_path: Path,
 ) -> None:
     first = data_of(people, checkpoints["sd1"], tmp_path, identities=2)
@@ -98,8 +98,8 @@ def test_people_are_chosen(
 
 
 def test_a_mirrored_image_has_its_own_latents_and_words(
-    people: Path,  # noqa: F811
-    checkpoints: dict[str, Path],  # noqa: F811
+    people: Path,
+    checkpoints: dict[str, Path],
     tmp_path: Path,
 ) -> None:
     assert swap_left_right("Left side, LEFT") == "Right side, Right"
@@ -118,8 +118,8 @@ def test_a_mirrored_image_has_its_own_latents_and_words(
 
 
 def test_batches_hold_prior_images_under_their_own_prompts(
-    people: Path,  # noqa: F811
-    checkpoints: dict[str, Path],  # noqa: F811
+    people: Path,
+    checkpoints: dict[str, Path],
     tmp_path: Path,
 ) -> None:
     prior = CoarsePrior(images=3, prompt="a man", steps=1, cache_dir=str(tmp_path))
@@ -135,8 +135,8 @@ def test_batches_hold_prior_images_under_their_own_prompts(
 
 
 def test_the_same_seed_gives_the_same_batches_whatever_the_loaders(
-    people: Path,  # noqa: F811
-    checkpoints: dict[str, Path],  # noqa: F811
+    people: Path,
+    checkpoints: dict[str, Path],
     tmp_path: Path,
 ) -> None:
     prior = CoarsePrior(images=3, prompt="a man", steps=1, cache_dir=str(tmp_path))
@@ -152,8 +152,8 @@ def test_the_same_seed_gives_the_same_batches_whatever_the_loaders(
 
 
 def test_more_prior_images_than_images_are_not_the_same_again(
-    people: Path,  # noqa: F811
-    checkpoints: dict[str, Path],  # noqa: F811
+    people: Path,
+    checkpoints: dict[str, Path],
     tmp_path: Path,
 ) -> None:
     prior = CoarsePrior(images=40, prompt="a man", steps=1, draw_at_once=40, cache_dir=str(tmp_path))
