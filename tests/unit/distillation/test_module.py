@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import shutil
 from collections.abc import Callable
@@ -35,7 +36,6 @@ from tests.fixtures.diffusion import SIZE
 from tests.fixtures.drawing import TEMPLATE, write_personalized_model
 
 DECAY, SCALE, HUBER = 0.75, 3.0, 0.01
-Distill = Callable[..., tuple[ConsistencyDistillation, Path]]
 
 
 class Recorder(Callback):
@@ -52,39 +52,51 @@ class Recorder(Callback):
         self.on_train_batch_start(trainer, pl_module)
 
 
-@pytest.fixture
-def distill(people: Path, checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Distill:
-    """Distill a random personalized model of a layout; returns the module as training left it, and its folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(layout: str = "sd1", callbacks: tuple[Callback, ...] = (), **arguments: Any) -> Any:
-        seed_everything(0, verbose=False)
-        base = checkpoints[layout]
-        teacher = write_personalized_model(tmp_path / f"teacher-{layout}", base)
-        (teacher / "provenance.json").write_text(json.dumps({"training_data": {"manifest": "a" * 64}}))
-        settings: dict[str, Any] = {
-            "lora": LoRA(rank=2, layers="all"), "guidance": (SCALE, SCALE), "solver_steps": 10, "huber": HUBER,
-            "target_decay": DECAY, "warmup_steps": 0,
-            "optimizer": lambda parameters: torch.optim.AdamW(parameters, lr=0.01),
-        }  # fmt: skip
-        module = ConsistencyDistillation(model=str(teacher), image_size=SIZE, **settings | arguments)
-        data = PersonalizationDataModule(
-            source=str(people), model=str(base), image_size=SIZE, batch_size=4, template=TEMPLATE
-        )
-        trainer = Trainer(
-            accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-            enable_model_summary=False, callbacks=[*callbacks, PersonalizationExport()],
-            default_root_dir=tmp_path / "run", precision="32",
-        )  # fmt: skip
-        trainer.fit(module, datamodule=data)
-        return module, tmp_path / "run" / "distilled"
-
-    return run
+#: the module as training left it, the student's folder, the teacher's, and what was seen on the way
+Distilled = tuple[ConsistencyDistillation, Path, Path, Recorder]
 
 
-def test_the_average_follows_the_student_and_the_teacher_stays(distill: Distill) -> None:
-    recorder = Recorder()
-    module, folder = distill(callbacks=(recorder,))
+def distil(
+    people: Path, base: Path, folder: Path, steps: int = -1, callbacks: tuple[Callback, ...] = ()
+) -> tuple[ConsistencyDistillation, Path]:
+    """Distill a random personalized model; returns the module as training left it, and the student's folder."""
+    seed_everything(0, verbose=False)
+    teacher = write_personalized_model(folder / "teacher", base)
+    (teacher / "provenance.json").write_text(json.dumps({"training_data": {"manifest": "a" * 64}}))
+    module = ConsistencyDistillation(
+        model=str(teacher), image_size=SIZE, lora=LoRA(rank=2, layers="all"), guidance=(SCALE, SCALE), solver_steps=10,
+        huber=HUBER, target_decay=DECAY, warmup_steps=0, optimizer=lambda weights: torch.optim.AdamW(weights, lr=0.01),
+    )  # fmt: skip
+    data = PersonalizationDataModule(
+        source=str(people), model=str(base), image_size=SIZE, batch_size=4, template=TEMPLATE,
+        cache_dir=str(folder / "latents"),
+    )  # fmt: skip
+    trainer = Trainer(
+        accelerator="cpu", max_epochs=1, max_steps=steps, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, callbacks=[*callbacks, PersonalizationExport()],
+        default_root_dir=folder / "run", precision="32",
+    )  # fmt: skip
+    trainer.fit(module, datamodule=data)
+    return module, folder / "run" / "distilled"
+
+
+@pytest.fixture(scope="module")
+def distilled(
+    people: Path, checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Distilled]:
+    """Distill a layout once; no test changes what comes of it."""
+
+    @functools.cache
+    def of_layout(layout: str) -> Distilled:
+        folder = tmp_path_factory.mktemp(layout)
+        recorder = Recorder()
+        return *distil(people, checkpoints[layout], folder, callbacks=(recorder,)), folder / "teacher", recorder
+
+    return of_layout
+
+
+def test_the_average_follows_the_student_and_the_teacher_stays(distilled: Callable[[str], Distilled]) -> None:
+    module, _, teacher, recorder = distilled("sd1")
     assert len(recorder.seen) > 2
     expected = recorder.seen[0][1]
     for step, (weights, average) in enumerate(recorder.seen[1:]):
@@ -92,16 +104,15 @@ def test_the_average_follows_the_student_and_the_teacher_stays(distill: Distill)
         expected = {name: kept * value + (1 - kept) * weights[name] for name, value in expected.items()}
         for name, value in expected.items():
             torch.testing.assert_close(average[name], value)
-    before = load_personalized(folder.parents[1] / "teacher-sd1").pipeline
-    frozen = dict(merge_lora(before).unet.named_parameters())
+    frozen = dict(merge_lora(load_personalized(teacher).pipeline).unet.named_parameters())
     left = {name.replace(".base_layer", ""): each for name, each in module.unet.named_parameters()}
     assert all(torch.equal(left[name], each) and not left[name].requires_grad for name, each in frozen.items())
     assert all(weight.requires_grad for weight in module.trained.values())
 
 
-def test_a_teacher_that_is_gone_is_named(distill: Distill) -> None:
-    module, folder = distill()
-    shutil.rmtree(folder.parents[1] / "teacher-sd1")
+def test_a_teacher_that_is_gone_is_named(people: Path, checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    module, folder = distil(people, checkpoints["sd1"], tmp_path, steps=1)
+    shutil.rmtree(tmp_path / "teacher")
     with pytest.raises(RunError, match="personalized model is gone"):
         module.save(folder, {})
     assert folder.is_dir(), "the student that was written before"
@@ -121,10 +132,12 @@ def student_of(distilled: ConsistencyDistillation, weights: Any, folder: Path, w
 
 
 @pytest.mark.parametrize("layout", ["sd1", "sdxl"])
-def test_the_loss_is_the_papers(distill: Distill, layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_loss_is_the_papers(
+    people: Path, checkpoints: dict[str, Path], layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Beside algorithm 1 in plain words, on networks of their own and in the velocity's or noise's own terms."""
-    module, _ = distill(layout)
-    folder = tmp_path / f"teacher-{layout}"
+    module, _ = distil(people, checkpoints[layout], tmp_path, steps=1)
+    folder = tmp_path / "teacher"
     monkeypatch.setattr(module, "log", lambda *_, **__: None)
     rng = torch.Generator().manual_seed(5)
     for part in (module.trained, module.target):
@@ -187,9 +200,9 @@ def test_the_loss_is_the_papers(distill: Distill, layout: str, tmp_path: Path, m
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_stock_diffusers_stacks_both_loras_to_what_generation_loads(
-    distill: Distill, checkpoints: dict[str, Path], layout: str, tmp_path: Path
+    distilled: Callable[[str], Distilled], checkpoints: dict[str, Path], layout: str
 ) -> None:
-    module, folder = distill(layout)
+    module, folder, written, _ = distilled(layout)
     stock: Any = AutoPipelineForText2Image.from_pretrained(checkpoints[layout], safety_checker=None)
     stock.load_lora_weights(folder / "lora", adapter_name="people")
     stock.load_lora_weights(folder / "student", adapter_name="student")
@@ -200,7 +213,7 @@ def test_stock_diffusers_stacks_both_loras_to_what_generation_loads(
         str(folder), image_size=SIZE, scheduler="LCMScheduler", steps=2, guidance=1.0, diversity=NoDiversity()
     )
     assert ours.evaluations == 2
-    teacher = GenerationModule(str(tmp_path / f"teacher-{layout}"), image_size=SIZE, steps=2)
+    teacher = GenerationModule(str(written), image_size=SIZE, steps=2)
     assert ours.generator != teacher.generator
     weights, moved = stock.unet.state_dict(), 0.0
     for name, weight in ours.unet.state_dict().items():
@@ -213,8 +226,8 @@ def test_stock_diffusers_stacks_both_loras_to_what_generation_loads(
     assert copy.deepcopy(module)._held is module._held, "averages of the module share the frozen networks"
 
 
-def test_a_checkpoint_belongs_to_its_images_and_to_its_teacher(distill: Distill) -> None:
-    module, _ = distill()
+def test_a_checkpoint_belongs_to_its_images_and_to_its_teacher(distilled: Callable[[str], Distilled]) -> None:
+    module, *_ = distilled("sd1")
     checkpoint: dict[str, Any] = {}
     module.on_save_checkpoint(checkpoint)
     module.on_load_checkpoint(checkpoint)
