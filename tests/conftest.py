@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,19 @@ def pytest_configure(config: pytest.Config) -> None:
     wanted = config.getoption("markexpr", "")
     if "gpu" not in wanted or "not gpu" in wanted:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if hasattr(config, "workerinput"):
+        from tests.fixtures.command_process import fork_from
+
+        alive = os.pipe()[1]  # a server watches such a pipe of the process that has started it
+        fork_from({**config.workerinput["fork_server"], "_forkserver_alive_fd": alive})
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Let pytest-xdist's workers share the server that commands are forked from: its imports take their time."""
+    from tests.fixtures.command_process import serve
+
+    node.workerinput["fork_server"] = serve()
 
 
 @pytest.fixture(scope="session", autouse=True)
