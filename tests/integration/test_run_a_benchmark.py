@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import random
+import json
 import signal
 import time
 from collections.abc import Callable
@@ -48,16 +48,21 @@ def grid(market: Path, tmp_path: Path) -> Path:
     return file
 
 
-def kill_at_random(words: list[str], folder: Path, seconds: float) -> bool:
-    """Start a benchmark and kill its process after some time; return whether it still ran."""
+def done_cells(root: Path) -> dict[Path, bytes]:
+    """The records of the cells that are done; one that is begun again gets another."""
+    records = {path: path.read_bytes() for path in root.glob("cells/**/job.json")}
+    return {path: record for path, record in records.items() if json.loads(record)["exit_code"] == 0}
+
+
+def kill_once(ready: Callable[[], object], words: list[str], folder: Path) -> None:
+    """Start a benchmark and kill its process once something is so."""
     process = start(words, folder)
-    deadline = time.monotonic() + seconds
-    while process.poll() is None and time.monotonic() < deadline:
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline and not ready():
         time.sleep(0.02)
-    still_ran = process.poll() is None
+    assert process.poll() is None, "the grid was done too soon to test anything"
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
-    return still_ran
 
 
 def results(root: Path) -> dict[str, list[dict[str, str]]]:
@@ -76,9 +81,10 @@ def test_a_killed_grid_loses_no_cell_and_runs_none_twice(
 ) -> None:
     words = ["benchmark", f"--config={grid}", "--jobs=2"]
     root = tmp_path / "runs/grid"
-    rng = random.Random(0)
-    kills = sum(kill_at_random(words, tmp_path, rng.uniform(1.5, 5)) for _ in range(3))
-    assert kills, "the grid was done too soon to test anything"
+    kill_once(lambda: done_cells(root), words, tmp_path)
+    done, begun = done_cells(root), set(root.glob("cells/**/last.ckpt"))
+    kill_once(lambda: set(root.glob("cells/**/last.ckpt")) - begun, words, tmp_path)
+    done |= done_cells(root)
     assert command(*words) == 1
     captured = capsys.readouterr()
     said = captured.out + captured.err
@@ -88,7 +94,8 @@ def test_a_killed_grid_loses_no_cell_and_runs_none_twice(
     names |= {f"{row}/direct/market-to-duke" for row in ("scratch", "as-long")}
     found = results(root)
     assert set(found) == {f"{name}/seed-3" for name in names}
-    assert {len(rows) for rows in found.values()} == {1}, "no cell was tested twice"
+    assert done and all(path.read_bytes() == record for path, record in done.items()), "no cell ran twice"
+    assert {len({row["mAP"] for row in rows}) for rows in found.values()} == {1}, "a kill may come after the test"
     # A fit goes on in its run folder. A test that was killed leaves an empty one and starts again.
     for runs in (root.glob("*/**/fit-*/run.json"), root.glob("*/**/summary.json")):
         jobs = [path.parent.parent for path in runs]
@@ -101,7 +108,7 @@ def test_a_killed_grid_loses_no_cell_and_runs_none_twice(
     # 3. The table's numbers are those of the cells, and of their queries.
     for file in root.glob("cells/*/*/*/*/*/*/results.csv"):
         precisions = np.concatenate(list(read_average_precisions(file.with_name("queries_test.csv")).values()))
-        (line,) = csv.DictReader(file.open(newline="", encoding="utf-8"))
+        *_, line = csv.DictReader(file.open(newline="", encoding="utf-8"))
         assert precisions.mean() == pytest.approx(float(line["mAP"]), abs=1e-3)
     assert "<br>people: " in (root / "results/table.md").read_text(encoding="utf-8")
     check_table(root, found)
