@@ -30,12 +30,10 @@ def test_the_progress_bar_shows_no_piece_of_a_version(tmp_path: Path) -> None:
     assert "v_num" not in bar.get_metrics(trainer, BoringModel())
 
 
-def test_every_command_that_makes_something_is_recorded(tracked: Command, market: Path, tmp_path: Path) -> None:
-    words = [f"--data.train={market}", *TINY]
-    assert tracked("fit", *words, "--test_with=none", "--trainer.num_sanity_val_steps=1") == 0
-    for verb in ("test", "validate", "predict"):
-        assert tracked(verb, "--ckpt_path=runs/reid/fit-001") == 0
-    runs = sorted((tmp_path / "runs/reid").iterdir())
+def test_every_command_that_makes_something_is_recorded(
+    evaluated: Path, command: Command, market: Path, tmp_path: Path
+) -> None:
+    runs = sorted((evaluated / "reid").iterdir())
     assert [run.name for run in runs] == ["fit-001", "predict-004", "test-002", "validate-003"]
     for run in runs:
         assert (run / "config.yaml").is_file()
@@ -44,12 +42,12 @@ def test_every_command_that_makes_something_is_recorded(tracked: Command, market
     assert fit is not None and prediction is not None and test is not None and validation is not None
     assert prediction.command == "predict" and set(prediction.seconds) == {"predict"}
     assert fit.device["peak_memory_gib"] > 0.05 and prediction.device["memory_gib"] is None, "there is no GPU"
-    check_summaries(fit, test, validation, tmp_path / "runs/reid")
+    check_summaries(fit, test, validation, evaluated / "reid")
     # A run that starts from these weights knows what is behind them.
-    words = [*words, f"--model.init_from={runs[0] / 'backbone'}", "--trainer.max_steps=1"]
-    assert tracked("fit", *words, "--trainer.max_epochs=1", "--data.num_workers=0", "--seed_everything=7") == 0
-    second = read_summary(tmp_path / "runs/reid/fit-005")
-    assert second is not None
+    words = [f"--data.train={market}", *TINY, f"--model.init_from={runs[0] / 'backbone'}", "--trainer.max_steps=1"]
+    assert command("fit", *words, "--trainer.max_epochs=1", "--test_with=none", "--seed_everything=7") == 0
+    second = read_summary(tmp_path / "runs/reid/fit-001")
+    assert second is not None and second.selection is None and "test" not in second.metrics
     assert (second.seed, second.steps, second.total_steps) == (7, 1, fit.steps + 1)
     assert second.initialization["sources"] == ["market1501"]
 
@@ -59,8 +57,8 @@ def check_summaries(fit: RunSummary, test: RunSummary, validation: RunSummary, r
     assert [each.command for each in (fit, test, validation)] == ["fit", "test", "validate"]
     assert fit.config_sha256 == hashlib.sha256((root / "fit-001/config.yaml").read_bytes()).hexdigest()
     assert fit.run_id == json.loads((root / "fit-001/run.json").read_text())["run_id"]
-    assert fit.selection is None and "test" not in fit.metrics and set(fit.metrics) == {"train", "val"}
-    assert test.selection == validation.selection == "last"
+    assert set(fit.metrics) == {"train", "val", "test"}
+    assert fit.selection == test.selection == validation.selection == "last"
     (row,) = csv.DictReader((root / "test-002/results.csv").open())
     for name in ("mAP", "Rank-1", "Rank-5", "Rank-10", "mINP"):
         assert test.metrics["test"][name] == pytest.approx(float(row[name]), abs=1e-3)
