@@ -74,7 +74,7 @@ OTHERS: dict[str, Other] = {
     "seed_everything": Other(7, lambda s: int(os.environ["PL_GLOBAL_SEED"])),
     "test_with": Other("last", lambda s: s.cli._test_with),
     # Trainer.
-    T + "accelerator": Other("auto", lambda s: "auto" if s.t.accelerator is not None else None),
+    T + "accelerator": Other("cuda", refused=BOTH),  # which is hidden from the tests
     T + "strategy": Other("ddp", lambda s: {"DDPStrategy": "ddp"}.get(type(s.t.strategy).__name__), group=LAUNCHES),
     T + "devices": Other(2, lambda s: s.t.num_devices, group=LAUNCHES),
     T + "num_nodes": Other(2, refused=BOTH),
@@ -84,7 +84,7 @@ OTHERS: dict[str, Other] = {
     T + "min_epochs": Other(2),
     T + "max_steps": Other(60),
     T + "min_steps": Other(2),
-    T + "max_time": Other("00:02:00:00", lambda s: named(s.t.callbacks, "Timer")._duration / 3600 and "00:02:00:00"),
+    T + "max_time": Other("00:02:00:00", lambda s: f"00:0{named(s.t.callbacks, 'Timer')._duration / 3600:g}:00:00"),
     T + "limit_train_batches": Other(2),
     T + "limit_val_batches": Other(3),
     T + "limit_test_batches": Other(4),

@@ -115,9 +115,9 @@ def test_a_precision_by_another_name_is_known(given: str, meant: str) -> None:
     assert error is not None and error.remedy == f"did you mean --trainer.precision {meant}?"
 
 
-@pytest.mark.parametrize("arguments", [[{"backbone": None}], "backbone", 3])
-def test_arguments_that_are_no_settings_are_named(arguments: object) -> None:
+@pytest.mark.parametrize(("arguments", "nulls"), [([{"backbone": None}], True), ("backbone", False), (3, False)])
+def test_arguments_that_are_no_settings_are_named(arguments: object, nulls: bool) -> None:
     settings = {"model": {"class_path": "SupervisedReID", "init_args": arguments}}
-    for error in (value_errors.explain(settings, {}), value_errors.explain_nulls(settings, {})):
-        assert error is None or "--model.init_args cannot be" in error.what
-    assert value_errors.explain(settings, {}) is not None
+    error, of_nulls = value_errors.explain(settings, {}), value_errors.explain_nulls(settings, {})
+    assert error is not None and "--model.init_args cannot be" in error.what
+    assert (of_nulls is not None and "--model.init_args cannot be" in of_nulls.what) == nulls
