@@ -57,7 +57,7 @@ def done_cells(root: Path) -> dict[Path, bytes]:
 def kill_once(ready: Callable[[], object], words: list[str], folder: Path) -> None:
     """Start a benchmark and kill its process once something is so."""
     process = start(words, folder)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while process.poll() is None and time.monotonic() < deadline and not ready():
         time.sleep(0.02)
     assert process.poll() is None, "the grid was done too soon to test anything"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from collections.abc import Callable
@@ -48,10 +49,14 @@ def images() -> list[Image.Image]:
     return [Image.fromarray(noise), *(Image.new("RGB", size[::-1], color) for size, color in plain)]
 
 
+@functools.cache
+def loaded(folder: Path) -> tuple[Blip2ForConditionalGeneration, Blip2Processor]:
+    return Blip2ForConditionalGeneration.from_pretrained(folder).eval(), Blip2Processor.from_pretrained(folder)
+
+
 @torch.inference_mode()
 def by_hand(folder: Path, image: Image.Image, prompt: str) -> str:
-    model = Blip2ForConditionalGeneration.from_pretrained(folder).eval()
-    processor = Blip2Processor.from_pretrained(folder)
+    model, processor = loaded(folder)
     inputs = processor(images=image, text=prompt or None, return_tensors="pt")
     tokens = model.generate(**inputs, max_new_tokens=6, do_sample=False)
     return processor.decode(tokens[0], skip_special_tokens=True).strip()

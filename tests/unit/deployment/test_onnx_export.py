@@ -25,17 +25,16 @@ def make(name: str) -> TrainedNetwork:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["test_vit", "test_efficientnet"])
-def test_features_are_the_networks(name: str, tmp_path: Path) -> None:
+def test_features_are_the_networks(tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
-    network = make(name)
+    network = make("test_vit")
     made = export_onnx(network, tmp_path / "new/network.onnx")
     session = onnxruntime.InferenceSession(str(made.path))
     images = torch.rand(5, 3, *SIZE)
     found = session.run(["features"], {"images": images.numpy()})[0]
     np.testing.assert_allclose(found, network(images).numpy(), atol=1e-4 * np.abs(found).max())
     about = session.get_modelmeta().custom_metadata_map
-    assert json.loads(about["image_size"]) == list(SIZE) and about["architecture"] == name
+    assert json.loads(about["image_size"]) == list(SIZE) and about["architecture"] == "test_vit"
     assert sorted(file.name for file in made.path.parent.iterdir()) == ["network.onnx", "network_example.py"]
 
 

@@ -101,20 +101,22 @@ def test_without_diversity_it_is_the_stock_pipeline(checkpoints: dict[str, Path]
     assert float(ours.float().std()) > 5
 
 
-@pytest.mark.parametrize("layout", ["sd1", "sd2"])
+SAMPLERS: list[tuple[str, dict[str, Any]]] = [
+    ("DPMSolverMultistepScheduler", {}),
+    ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
+    ("diffusers.UniPCMultistepScheduler", {}),
+    ("DDIMScheduler", {"timestep_spacing": "trailing"}),
+    ("EulerAncestralDiscreteScheduler", {}),
+    ("DDPMScheduler", {}),
+    ("HeunDiscreteScheduler", {}),
+    ("LCMScheduler", {}),
+    ("PNDMScheduler", {"skip_prk_steps": True}),
+]
+
+
 @pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("DPMSolverMultistepScheduler", {}),
-        ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
-        ("diffusers.UniPCMultistepScheduler", {}),
-        ("DDIMScheduler", {"timestep_spacing": "trailing"}),
-        ("EulerAncestralDiscreteScheduler", {}),
-        ("DDPMScheduler", {}),
-        ("HeunDiscreteScheduler", {}),
-        ("LCMScheduler", {}),
-        ("PNDMScheduler", {"skip_prk_steps": True}),
-    ],
+    ("layout", "name", "options"),
+    [("sd2", *sampler) for sampler in SAMPLERS] + [("sd1", *SAMPLERS[0]), ("sd1", *SAMPLERS[4])],
 )
 def test_every_sampler_is_the_stock_one_the_stochastic_ones_too(
     checkpoints: dict[str, Path], layout: str, name: str, options: dict[str, Any]
