@@ -13,7 +13,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from diffreid_lightning.benchmark.grid_entries import Grid, Initialization, Preparation, Setting, name_of
@@ -234,7 +234,8 @@ class _Expansion:
             )
         if full not in self.jobs:
             self._add(full, words, filling, weights, filling.used_subset.get("list_file"), images=images)
-        return self.jobs[full]
+        # Settings that give it the same words share a job; what it sees beyond their subsets differs.
+        return replace(self.jobs[full], made_from_all=frozenset(filling.made_from_all))
 
     def _add(
         self,

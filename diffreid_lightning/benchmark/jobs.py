@@ -129,6 +129,7 @@ def key_of(words: Sequence[str], list_file: str | None) -> str:
     listed = None if list_file is None else _list_hash(list_file)
     made_of = [list(words), configs, vocabulary_hashes([*configs], words), listed]
     files = named_files((), words, configs)
+    files.pop(list_file or "", None)
     made_of += [files] if files else []  # without any, the key is that of earlier versions
     return hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()[:_KEY_LENGTH]
 

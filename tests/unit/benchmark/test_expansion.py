@@ -197,6 +197,15 @@ def test_a_preparation_that_passes_a_part_of_the_subset_over_is_marked(
     assert all(cell.sees_target == (cell.setting in ("few-shot 30 %", "USL")) for cell in cells)
 
 
+@pytest.mark.parametrize("seeds", [[0, 1], [1, 0]])
+def test_a_shared_preparation_is_marked_by_the_seed(make_grid: MakeGrid, seeds: list[int]) -> None:
+    """It names no seed of the subset, so it is made of that of seed 0, whoever needs it first."""
+    changes = {"seeds": seeds, "settings": {"few-shot 30 %": {"subset": {"seed": "{seed}"}}}}
+    jobs = expand(make_grid(changes))
+    cells = [jobs[f"diff-person/few-shot-30/market/seed-{seed}"].cell for seed in (0, 1)]
+    assert [cell.sees_target for cell in cells if cell is not None] == [False, True]
+
+
 def test_a_preparation_of_what_another_one_made_of_the_subset_is_not_marked(make_grid: MakeGrid) -> None:
     preparations = {
         "more": {"run": "pipeline --config chains/tour --root {out} --captions {generated} --seed {subset_seed}"},
