@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import json
 import os
@@ -12,7 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from diffreid_lightning.config_files import find_config, load_config, load_layers, merge_layers, split_config_flags
+from diffreid_lightning.config_files import (
+    find_config,
+    load_config,
+    load_layers,
+    merge_layers,
+    split_config_flags,
+    written_leaves,
+)
 from diffreid_lightning.errors import UserError, did_you_mean, nearest
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.pipeline.config_sections import mapping_at, names_at, refuse_unknown_keys, split_words, text_at
@@ -75,10 +81,9 @@ class Stage:
 
     def names(self) -> tuple[str, ...]:
         """Return the folders below the root that its configs, the command's own too, and words name, except its own."""
-        names, _ = split_config_flags(self.words)
-        nothing: dict[str, Any] = {}
-        merged = functools.reduce(merge_layers, load_layers(self.words[0], names), nothing)
-        text = json.dumps(merged, default=str, ensure_ascii=False)
+        names, words = split_config_flags(self.words)
+        settings = written_leaves(load_layers(self.words[0], names), words)
+        text = json.dumps(list(settings.values()), default=str, ensure_ascii=False)
         found = _EDGE.findall(text) + _EDGE.findall(" ".join(self.words))
         return tuple(sorted(set(found) - {self.name}))
 

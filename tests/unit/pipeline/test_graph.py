@@ -574,6 +574,19 @@ stages:
     assert (reads["select"], reads["last"]) == (("score_generated",), ("prüfen",))
 
 
+def test_a_default_that_a_flag_replaces_is_no_edge(work: Work, tmp_path: Path) -> None:
+    text = """
+variables: {root: out}
+stages:
+  score_generated: {run: predict, makes: [a]}
+  mine: {run: "select --scored other/scores --out ${oc.env:DIFFREID_ROOT}/mine", makes: [a]}
+  select: {run: select, makes: [a]}
+"""
+    (tmp_path / "chain.yaml").write_text(text, encoding="utf-8")
+    reads = {stage.name: stage.reads for stage in read_chain(["chain.yaml"], {}).stages}
+    assert (reads["mine"], reads["select"]) == ((), ("score_generated",))
+
+
 def test_the_packaged_chain_has_the_edges_of_the_method() -> None:
     chain = read_chain(["chains/tour"], {})
     assert {stage.name: set(stage.reads) for stage in chain.stages if stage.name != "imagenet"} == {
