@@ -6,6 +6,8 @@ import contextlib
 import functools
 import importlib
 import inspect
+import json
+import re
 import typing
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -18,6 +20,16 @@ from lightning.pytorch import LightningDataModule, LightningModule
 _PLAIN = ("builtins", "collections.abc", "typing", "types", "pathlib", "os", "datetime")
 #: The sections that name a class, and its base.
 SECTIONS: dict[str, type] = {"model": LightningModule, "data": LightningDataModule}
+
+
+#: Characters that YAML does not take as they are, or folds into blanks
+_ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+
+
+def write_word(settings: Any) -> str:
+    """Write settings as a word that the parser reads as YAML: JSON, without the surrogate pairs that YAML refuses."""
+    text = json.dumps(settings, ensure_ascii=False)
+    return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def read_word(word: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from argparse import ArgumentError
 from typing import Any
@@ -23,6 +22,7 @@ from diffreid_lightning.callbacks.run_artifacts import log_stage
 from diffreid_lightning.cli import config_errors, linked_settings, run_folder, start_checkpoint, trainer_checks
 from diffreid_lightning.cli.checkpoint_checks import check_own
 from diffreid_lightning.cli.command_config import read_configuration
+from diffreid_lightning.cli.config_classes import write_word
 from diffreid_lightning.cli.environment import silence_advice
 from diffreid_lightning.cli.library_errors import (
     own_error,
@@ -319,7 +319,7 @@ def run_command(subcommand: str, words: list[str]) -> None:
             save_config_kwargs={"save_to_log_dir": False},
             seed_everything_default=0,
             trainer_defaults={"callbacks": [EpochSeed()]},
-            args=[subcommand, "--config", json.dumps(configuration.resolved, ensure_ascii=False), *configuration.asked],
+            args=[subcommand, "--config", write_word(configuration.resolved), *configuration.asked],
         )
     except ArgumentError as error:
         raise worded_parsing(error, subcommand, configuration.resolved) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -29,7 +28,7 @@ def select_command(words: Sequence[str]) -> int:
     parser = _parser(written)
     try:
         config = parser.instantiate_classes(
-            parser.parse_args(["--config", json.dumps(resolved, ensure_ascii=False), *asked])
+            parser.parse_args(["--config", config_classes.write_word(resolved), *asked])
         )
         stage = DiffPersonSelection(
             **{name: config[name] for name in config_classes.accepted_arguments(DiffPersonSelection)}
