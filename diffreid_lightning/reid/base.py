@@ -139,8 +139,7 @@ class ReIDModule(LightningModule, ABC):
 
     def _freeze_unread_neck(self) -> None:
         """Take the neck out of training where no loss reads it: DDP waits for a gradient of all that is trained."""
-        every = [losses for losses in self.modules() if isinstance(losses, LossList)]
-        self.neck.norm.weight.requires_grad_(any(losses.reads_embeddings for losses in every))
+        self.neck.norm.weight.requires_grad_(self.losses.reads_embeddings)
 
     def configure_model(self) -> None:
         """Do what :meth:`setup` does, if it has not been done.
@@ -344,4 +343,10 @@ class ReIDModule(LightningModule, ABC):
         """Return the features of a batch."""
         return FeatureBatch(self(batch.images).float(), batch.labels, batch.camids, batch.indices, batch.is_query)
 
-    test_step = predict_step = validation_step
+    def test_step(self, batch: PersonBatch, batch_idx: int) -> Any:
+        """Return the batch with features in place of images."""
+        return self.validation_step(batch, batch_idx)
+
+    def predict_step(self, batch: PersonBatch, batch_idx: int) -> Any:
+        """Return the batch with features in place of images."""
+        return self.validation_step(batch, batch_idx)

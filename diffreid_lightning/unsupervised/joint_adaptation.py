@@ -82,8 +82,15 @@ class JointAdaptation(UnsupervisedReID):
         """Start the source's batch-norm layers from those of the network, in their present number of features."""
         if self.source_backbone is not None:
             self.source_backbone, self.source_neck = DomainNorms(self.backbone), DomainNorms(self.neck)
-            for norm in self.source_neck.norms.values():
-                norm.weight.requires_grad_(self.source_losses.reads_embeddings)
+            self._freeze_unread_neck()
+
+    def _freeze_unread_neck(self) -> None:
+        super()._freeze_unread_neck()
+        read = self.source_losses.reads_embeddings
+        if self.source_neck is None:
+            self.neck.norm.weight.requires_grad_(read or self.losses.reads_embeddings)
+        else:
+            self.source_neck.norms["norm"].get_parameter("weight").requires_grad_(read)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Give the network and the source's batch-norm layers the checkpoint's form; see the base class."""

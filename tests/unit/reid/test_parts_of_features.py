@@ -175,10 +175,17 @@ def test_all_that_is_trained_has_a_gradient(losses: list[Any] | None, tmp_path: 
     assert not missing
 
 
-def test_a_sources_neck_is_trained_where_its_own_losses_read_it() -> None:
-    for losses, read in ((None, True), ([BatchHardTriplet()], False)):
-        module = JointAdaptation("test_resnet", image_size=SIZE, source_losses=losses)
-        module.setup("test")
-        assert module.source_neck is not None
+@pytest.mark.parametrize("resumed", [False, True])
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize(("target", "source"), [(True, True), (True, False), (False, True)])
+def test_each_domain_trains_the_neck_that_its_losses_read(target: bool, source: bool, own: bool, resumed: bool) -> None:
+    losses = {True: None, False: [BatchHardTriplet()]}
+    arguments: Any = {"losses": losses[target], "source_losses": losses[source], "domain_norms": own}
+    module = JointAdaptation("test_resnet", image_size=SIZE, **arguments)
+    if resumed:
+        module.expect_checkpoint()
+    module.setup("test")
+    assert module.neck.norm.weight.requires_grad == (target or (source and not own))
+    if module.source_neck is not None:
         neck: Any = module.source_neck.norms["norm"]
-        assert (neck.weight.requires_grad, neck.bias.requires_grad) == (read, False)
+        assert (neck.weight.requires_grad, neck.bias.requires_grad) == (source, False)
