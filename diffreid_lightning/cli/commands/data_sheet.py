@@ -8,7 +8,7 @@ import numpy as np
 
 from diffreid_lightning.cli.commands.parser import CommandParser
 from diffreid_lightning.datasets import open_dataset
-from diffreid_lightning.errors import UserError
+from diffreid_lightning.errors import UserError, first_line
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.visualization.identity_sheet import identity_sheet
 
@@ -41,5 +41,10 @@ def sheet_command(words: Sequence[str]) -> int:
         sheet.save(out, quality=90)
     except ValueError as error:
         raise UserError(f"{out} does not name a picture.", found=str(error), remedy="end it in .png or .jpg") from error
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        found, remedy = first_line(error), "show fewer people or images, or end --out in .png"
+        raise UserError(f"The sheet does not fit into {out}", found=found, remedy=remedy) from error
     print(out)
     return 0
