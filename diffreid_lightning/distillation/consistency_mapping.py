@@ -79,7 +79,7 @@ def consistency_output(scheduler: Any, prediction: Tensor, noisy: Tensor, timest
     Returns:
         (B, C, h, w) latents at timestep 0.
     """
-    skip, out = _SAMPLER.get_scalings_for_boundary_condition_discrete(timesteps[:, None, None, None])
+    skip, out = _SAMPLER.get_scalings_for_boundary_condition_discrete(timesteps.float()[:, None, None, None])
     return skip * noisy + out * split_prediction(scheduler, prediction, noisy, timesteps).origin
 
 
