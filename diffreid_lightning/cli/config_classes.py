@@ -20,9 +20,7 @@ from lightning.pytorch import LightningDataModule, LightningModule
 _PLAIN = ("builtins", "collections.abc", "typing", "types", "pathlib", "os", "datetime")
 #: The sections that name a class, and its base.
 SECTIONS: dict[str, type] = {"model": LightningModule, "data": LightningDataModule}
-
-
-#: Characters that YAML does not take as they are, or folds into blanks
+#: Characters that YAML does not take as they are, or folds into blanks.
 _ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 
