@@ -1,4 +1,7 @@
-"""Compute linear layers by oneDNN on a CPU: in float32, torch's own product is half as fast on some CPUs."""
+"""Compute linear layers by oneDNN on a CPU, and those of a text once.
+
+In float32, torch's own product is half as fast on some CPUs.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,9 @@ from typing import Any
 
 import torch
 from diffusers.models.activations import GEGLU
+from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
 
 _KERNELS: Any = torch.ops.mkldnn  # what torch.compile generates calls of; not a documented interface
 
@@ -32,11 +37,16 @@ def use_onednn(network: nn.Module) -> None:
     results differ by rounding.
 
     Args:
-        network: its plain ``nn.Linear`` and diffusers' ``GEGLU`` layers are exchanged.
+        network: its plain ``nn.Linear`` and diffusers' ``GEGLU`` layers are exchanged. Keys and values of
+            cross-attention are computed once for a text, not in every step.
     """
     for layer in network.modules() if _available() else ():
         if type(layer) in _CLASSES:
             layer.__class__ = _CLASSES[type(layer)]
+        if isinstance(layer, Attention) and layer.is_cross_attention:
+            for projection in (layer.to_k, layer.to_v):
+                if type(projection) in (nn.Linear, _Linear):
+                    projection.__class__ = _TextLinear
 
 
 def _takes(states: Tensor) -> bool:
@@ -50,6 +60,17 @@ class _Linear(nn.Linear):
         if not _takes(input):
             return super().forward(input)
         product: Tensor = _KERNELS._linear_pointwise(input, self.weight, self.bias, "none", [], "")
+        return product
+
+
+class _TextLinear(_Linear):
+    def forward(self, input: Tensor) -> Tensor:
+        if not _takes(input):
+            return super().forward(input)
+        products: WeakIdKeyDictionary = self.__dict__.setdefault("_products", WeakIdKeyDictionary())
+        if input not in products:  # the same tensor, which nobody changes, in all steps of a batch
+            products[input] = super().forward(input)
+        product: Tensor = products[input]
         return product
 
 

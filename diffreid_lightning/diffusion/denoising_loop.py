@@ -25,6 +25,11 @@ class Decoded(NamedTuple):
     pictures: Tensor  #: (B, 3, H, W) uint8; black where not finite
     finite: Tensor  #: (B,) bool on the CPU: what the autoencoder gave were numbers
 
+    @classmethod
+    def cat(cls, parts: Sequence[Decoded]) -> Decoded:
+        """Concatenate the pictures of parts of a batch."""
+        return cls(torch.cat([part.pictures for part in parts]), torch.cat([part.finite for part in parts]))
+
 
 class Guidance(NamedTuple):
     """Encoded prompts of a batch of B images, and their weights at every call of the denoiser."""
@@ -33,6 +38,11 @@ class Guidance(NamedTuple):
     prompts: list[Conditioning]  #: K times B rows
     weights: Weights  #: (calls, K, B)
     rescale: float = 0.0  #: guidance rescale, 0 to 1
+
+    def take(self, rows: range) -> Guidance:
+        """Select images of the batch."""
+        unconditional, prompts = self.unconditional.take(rows), [prompt.take(rows) for prompt in self.prompts]
+        return Guidance(unconditional, prompts, self.weights[..., rows], self.rescale)
 
 
 def find_evaluated(weights: Weights) -> npt.NDArray[np.bool_]:
@@ -164,16 +174,9 @@ def decode_latents(vae: Any, latents: Tensor, chunk: int) -> Decoded:
     Returns:
         The pictures, and which of them are finite. One that is not, as of a seed with which half precision overflows,
         is no reason to end a run: its seed is fixed, and would end it again.
-
-    Raises:
-        RunError: there are several, and none is finite.
     """
     unscaled = unscale_latents(vae, latents).to(vae.dtype)
-    parts = [_to_bytes(vae.decode(part, return_dict=False)[0]) for part in unscaled.split(chunk)]
-    decoded = Decoded(torch.cat([part.pictures for part in parts]), torch.cat([part.finite for part in parts]))
-    if len(latents) > 1 and not decoded.finite.any():
-        raise not_finite(len(latents), len(latents), vae.dtype)
-    return decoded
+    return Decoded.cat([_to_bytes(vae.decode(part, return_dict=False)[0]) for part in unscaled.split(chunk)])
 
 
 def not_finite(count: int, among: int, dtype: torch.dtype | None = None) -> RunError:

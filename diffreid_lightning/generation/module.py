@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
@@ -12,6 +13,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from diffreid_lightning.diffusion.batch_parts import map_on_threads
 from diffreid_lightning.diffusion.checkpoints import locate_pipeline
 from diffreid_lightning.diffusion.cpu_layers import use_onednn
 from diffreid_lightning.diffusion.denoising_loop import (
@@ -23,6 +25,7 @@ from diffreid_lightning.diffusion.denoising_loop import (
     encode_images,
     guidance_scale,
     limit_guidance,
+    not_finite,
 )
 from diffreid_lightning.diffusion.diffusion_sampler import Sampler, initial_noise
 from diffreid_lightning.diffusion.pipeline_io import PROVENANCE
@@ -39,6 +42,7 @@ from diffreid_lightning.training.trainer_parts import require_datamodule
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _CHECKED_TOGETHER = 1024  # prompts tokenized at a time before the run
+_CPU_PART = 16  # images per part of a batch on a CPU; with 8, threads wait for Python's lock as long as they save
 
 
 class GeneratedBatch(NamedTuple):
@@ -246,8 +250,25 @@ class GenerationModule(LightningModule):
         weights = self.diversity.weights(len(timesteps), self.guidance, seeds)
         weights = limit_guidance(weights, self.guidance_interval, skipped / self.sampler.steps)
         guidance = Guidance(self._prompts.unconditional(count), slots, weights, self.rescale)
-        latents = denoise(self.unet, self.sampler, guidance, latents, timesteps, generators)
-        return decode_latents(self.vae, latents, self.decoded_together)
+        drawn = self._finish(guidance, latents, timesteps, generators)
+        if count > 1 and not drawn.finite.any():
+            raise not_finite(count, count, self.vae.dtype)
+        return drawn
+
+    def _finish(
+        self, guidance: Guidance, latents: Tensor, timesteps: Tensor, generators: Sequence[torch.Generator]
+    ) -> Decoded:
+        """Denoise and decode a batch; on a CPU in parts, the same ones for every number of threads."""
+
+        def finish(part: range) -> Decoded:
+            sampler = copy.deepcopy(self.sampler)  # it holds the last steps of its images
+            rows = slice(part.start, part.stop)
+            images = denoise(self.unet, sampler, guidance.take(part), latents[rows], timesteps, generators[rows])
+            return decode_latents(self.vae, images, self.decoded_together)
+
+        size = _CPU_PART if self.device.type == "cpu" else len(latents)
+        parts = [range(len(latents))[start : start + size] for start in range(0, len(latents), size)]
+        return Decoded.cat(map_on_threads(finish, parts))
 
     def _rows(self, requests: Sequence[ImageRequest], prompts: Sequence[Sequence[str]]) -> pa.Table:
         source, partition, pid = zip(*(request.key for request in requests), strict=True)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from diffusers.models.activations import GEGLU
+from diffusers.models.attention_processor import Attention
 from torch import nn
 
 from diffreid_lightning.diffusion import cpu_layers
@@ -53,6 +55,34 @@ def test_only_float32_without_gradients_goes_to_onednn(monkeypatch: pytest.Monke
         with pytest.raises(LookupError):
             layers(states)
         layers.bfloat16()(states.bfloat16())
+
+
+@pytest.mark.skipif(not cpu_layers._available(), reason="torch was built without oneDNN")
+def test_keys_and_values_of_a_text_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    attention = Attention(query_dim=8, cross_attention_dim=12, heads=2, dim_head=4).eval()
+    plain = Attention(query_dim=8, cross_attention_dim=12, heads=2, dim_head=4).eval()
+    plain.load_state_dict(attention.state_dict())
+    use_onednn(attention)
+    use_onednn(attention)
+    products, linear = [], cpu_layers._Linear.forward
+
+    def counted(layer: Any, states: torch.Tensor) -> torch.Tensor:
+        products.append(layer)
+        return linear(layer, states)
+
+    monkeypatch.setattr(cpu_layers._Linear, "forward", counted)
+    with torch.no_grad():
+        for number in range(3):
+            text = torch.randn(2, 5, 12)
+            for _ in range(4):
+                states = torch.randn(2, 3, 8)
+                torch.testing.assert_close(attention(states, text), plain(states, text))
+            assert products.count(attention.to_k) == products.count(attention.to_v) == number + 1
+            assert len(attention.to_k._products) == 1, "products of earlier texts are not kept"
+        del text
+    gc.collect()
+    assert not attention.to_k._products
 
 
 @pytest.mark.parametrize("kernels", [object(), type("Other", (), {"_linear_pointwise": staticmethod(lambda x: x)})()])

@@ -441,10 +441,53 @@ def test_pictures_that_are_not_finite_are_not_drawn_black(checkpoints: dict[str,
     with torch.no_grad():
         decoded = decode_latents(vae, latents, 2)
         assert decoded.finite.tolist() == [True, False, True] and decoded.pictures[1].max() == 0
-        assert not decode_latents(vae, latents[1:2], 2).finite.any(), "one of one may be a batch's rest"
-    with torch.no_grad(), pytest.raises(RunError, match=r"2 of 2 pictures .* not finite") as error:
-        decode_latents(vae, latents[[1, 1]], 2)
+
+
+def test_a_batch_without_a_finite_picture_ends_the_run(
+    checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_CPU_PART", 1)
+    ours = build(checkpoints["sd1"], NoDiversity())
+    noise = module.initial_noise
+
+    def broken(drawing: Sequence[torch.Generator], shape: tuple[int, int, int]) -> Tensor:
+        drawn = noise(drawing, shape)
+        drawn[[number for number, each in enumerate(drawing) if each.initial_seed() == 0]] = float("nan")
+        return drawn
+
+    monkeypatch.setattr(module, "initial_noise", broken)
+    with torch.no_grad():
+        assert ours.draw([(p,) for p in PROMPTS], [1, 0, 0]).finite.tolist() == [True, False, False]
+        assert not ours.draw([(PROMPTS[0],)], [0]).finite.any(), "one of one may be a batch's rest"
+        with pytest.raises(RunError, match=r"2 of 2 pictures .* not finite") as error:
+            ours.draw([(p,) for p in PROMPTS[:2]], [0, 0])
     assert "--model.dtype bfloat16" in str(error.value.remedy)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "sampler"),
+    [(ComposedGuidance(), SAMPLERS[0]), (SDEdit(0.6), SAMPLERS[1]), (WordsOnly(), SAMPLERS[7])],
+    ids=lambda each: each[0] if isinstance(each, tuple) else type(each).__name__,
+)
+def test_parts_of_a_batch_are_drawn_alike_by_any_number_of_threads(
+    checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch, strategy: Diversity, sampler: tuple[str, Any]
+) -> None:
+    ours = build(checkpoints["sd1"], strategy, scheduler=sampler[0], scheduler_options=sampler[1])
+    prompts = [PROMPTS[:2] if isinstance(strategy, ComposedGuidance) else PROMPTS[:1]] * 5
+    seeds, references = range(5), torch.randint(0, 256, (5, 3, *SIZE), dtype=torch.uint8)
+    whole = draw(ours, prompts, seeds, references)
+    monkeypatch.setattr(module, "_CPU_PART", 2)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        parts = draw(ours, prompts, seeds, references)
+        for number in (2, 3):
+            torch.set_num_threads(number)
+            assert torch.equal(draw(ours, prompts, seeds, references), parts)
+            assert torch.get_num_threads() == number
+    finally:
+        torch.set_num_threads(threads)
+    assert int((parts.int() - whole.int()).abs().max()) <= 1
 
 
 @pytest.mark.parametrize(
