@@ -137,6 +137,19 @@ def written_leaves(layers: Sequence[Mapping[str, Any]], words: Sequence[str]) ->
     return dict(leaves(found))
 
 
+def settings_of(words: Sequence[str]) -> dict[str, Any]:
+    """Return the settings of a command that are written in its configs and flags, by dotted name.
+
+    Args:
+        words: the command, then its arguments.
+
+    Raises:
+        UserError: a config cannot be found or read.
+    """
+    names, flags = split_config_flags(words)
+    return written_leaves(load_layers(words[0], names), flags)
+
+
 def plain_value(word: str) -> Any:
     """Read a value as YAML; what is none is text."""
     try:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from diffreid_lightning.benchmark.grid_entries import Grid, Throughput
-from diffreid_lightning.benchmark.jobs import Job, settings_of
+from diffreid_lightning.benchmark.jobs import Job, job_settings
 
 _EPOCHS, _LIMIT = "trainer.max_epochs", "trainer.limit_train_batches"
 _SAMPLER = "data.init_args.sampler.init_args"
@@ -57,7 +57,7 @@ def images_drawn(grid: Grid, job: Job) -> float:
     """
     if job.words[0] != "fit":
         return 0
-    settings = settings_of(job.words)
+    settings = job_settings(job.words)
     epochs = settings.get(_EPOCHS)
     if not isinstance(epochs, int):
         return 0

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from diffreid_lightning.benchmark.grid_entries import Grid, Initialization, Preparation, Setting, name_of
-from diffreid_lightning.benchmark.jobs import FIRST_RUN, ROOT, Cell, Job, data_token, folder_of, key_of, settings_of
+from diffreid_lightning.benchmark.jobs import FIRST_RUN, ROOT, Cell, Job, data_token, folder_of, job_settings, key_of
 from diffreid_lightning.errors import UserError, nearest
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
@@ -171,7 +171,7 @@ class _Expansion:
             if self.grid.evaluate == "val":
                 added |= {"test_with": "none"} if words[0] == "fit" else {}
                 # Without the setting its class decides, and UnlabeledDataModule holds nobody out.
-                if not settings_of(words).get("data.init_args.val_share"):
+                if not job_settings(words).get("data.init_args.val_share"):
                     added["data.val_share"] = "null"
             if setting.needs is None:
                 start = self._start(row, filling)

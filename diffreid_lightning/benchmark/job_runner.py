@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from diffreid_lightning.benchmark.job_records import Record, Workplace
-from diffreid_lightning.benchmark.jobs import FIRST_RUN, Job, on_this_machine, settings_of
+from diffreid_lightning.benchmark.jobs import FIRST_RUN, Job, job_settings, on_this_machine
 from diffreid_lightning.benchmark.outcomes import cell_values
 from diffreid_lightning.durations import format_duration
 from diffreid_lightning.pipeline.job_process import (
@@ -150,7 +150,7 @@ class JobRunner:
         """Return the number of devices that a job asks for; a chain alone has all, for those of its stages that do."""
         if job.words[0] == "pipeline":
             return None if self.parallel > 1 else -1
-        return settings_of(job.words).get("trainer.devices")
+        return job_settings(job.words).get("trainer.devices")
 
     def _environment(self, job: Job, device: str | None) -> dict[str, str]:
         kind = "preparation" if job.cell is None else job.cell.setting

@@ -148,11 +148,11 @@ def configs_of(command: str, names: tuple[str, ...]) -> list[dict[str, Any]]:
     return [{"stages": stages, "variables": dict(chain.variables)}]
 
 
-def settings_of(words: Sequence[str]) -> dict[str, Any]:
-    """Return the settings of a command that are written in its configs and flags, by dotted name.
+def job_settings(words: Sequence[str]) -> dict[str, Any]:
+    """Return the settings of a job's command that are written in its configs and flags, by dotted name.
 
     Args:
-        words: the command; a flag without ``=`` has its value in the next word.
+        words: the command, which may be a chain's; a flag without ``=`` has its value in the next word.
     """
     names, rest = split_config_flags(words)
     return written_leaves(configs_of(words[0], tuple(names)), rest)

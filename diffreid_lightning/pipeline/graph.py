@@ -14,10 +14,9 @@ from typing import Any
 from diffreid_lightning.config_files import (
     find_config,
     load_config,
-    load_layers,
     merge_layers,
+    settings_of,
     split_config_flags,
-    written_leaves,
 )
 from diffreid_lightning.errors import UserError, did_you_mean, nearest
 from diffreid_lightning.paths import user_path
@@ -81,9 +80,7 @@ class Stage:
 
     def names(self) -> tuple[str, ...]:
         """Return the folders below the root that its configs, the command's own too, and words name, except its own."""
-        names, words = split_config_flags(self.words)
-        settings = written_leaves(load_layers(self.words[0], names), words)
-        text = json.dumps(list(settings.values()), default=str, ensure_ascii=False)
+        text = json.dumps(list(settings_of(self.words).values()), default=str, ensure_ascii=False)
         found = _EDGE.findall(text) + _EDGE.findall(" ".join(self.words))
         return tuple(sorted(set(found) - {self.name}))
 

@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from diffreid_lightning.config_files import load_layers, split_config_flags, written_leaves
+from diffreid_lightning.config_files import settings_of
 from diffreid_lightning.cores import THREADS, environment_with_threads, usable_cores
 from diffreid_lightning.errors import DiffReIDError
 from diffreid_lightning.pipeline.earlier_outputs import Aside
@@ -137,9 +137,9 @@ class StageJobs:
     def _start(self, stage: Stage) -> None:
         attempt = Attempt.begin(self.chain, stage, self.aside, self.console)
         words = attempt.words()
-        names, flags = split_config_flags(words)
-        asked = written_leaves(load_layers(words[0], names), flags).get("trainer.devices")
-        device = choose_device(asked, self._devices, [each.device for each in self._running])
+        device = choose_device(
+            settings_of(words).get("trainer.devices"), self._devices, [each.device for each in self._running]
+        )
         variables = {**self.chain.environment, **({} if device is None else {DEVICES: device})}
         environment = environment_with_threads(stage_environment(variables, self._on_terminal), self.parallel)
         terminal = LoggedTerminal(attempt.log) if self._on_terminal else None

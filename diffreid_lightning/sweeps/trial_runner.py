@@ -9,7 +9,8 @@ import time
 from dataclasses import dataclass
 
 from diffreid_lightning.benchmark.job_runner import Failure
-from diffreid_lightning.benchmark.jobs import FIRST_RUN, settings_of
+from diffreid_lightning.benchmark.jobs import FIRST_RUN
+from diffreid_lightning.config_files import settings_of
 from diffreid_lightning.metric_history import METRICS, read_history
 from diffreid_lightning.pipeline.job_process import (
     GLANCE,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from diffreid_lightning.benchmark.estimate import estimate, images_drawn, settings_of
+from diffreid_lightning.benchmark.estimate import estimate, images_drawn, job_settings
 from diffreid_lightning.benchmark.expansion import expand
 from tests.unit.benchmark.conftest import MakeGrid
 
@@ -47,12 +47,12 @@ def test_a_sampler_that_says_how_many_batches_it_has(make_grid: MakeGrid) -> Non
 
 def test_flags_lie_over_configs_in_every_form() -> None:
     words = ["fit", "--config", "stages/transfer", "--model.warmup_epochs", "7", "--data.init_args.val_share=0.25"]
-    found = settings_of(words)
+    found = job_settings(words)
     assert found["trainer.max_epochs"] == 40
     assert found["model.init_args.warmup_epochs"] == 7
     assert found["data.init_args.val_share"] == 0.25
     assert found["data.init_args.sampler.init_args.images_per_identity"] == 4
     short = ["--data.sampler.images_per_identity", "2", "--data.sampler.batches=9"]
-    found = settings_of(["fit", "--config", "stages/transfer", *short])
+    found = job_settings(["fit", "--config", "stages/transfer", *short])
     assert found["data.init_args.sampler.init_args.images_per_identity"] == 2
     assert found["data.init_args.sampler.init_args.batches"] == 9
