@@ -14,6 +14,7 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
+_MOST_KEPT = 2**20  # numbers of a layer, 4 MB; where it has more, a text is a small part of the work
 _KERNELS: Any = torch.ops.mkldnn  # what torch.compile generates calls of; not a documented interface
 
 
@@ -45,7 +46,7 @@ def use_onednn(network: nn.Module) -> None:
             layer.__class__ = _CLASSES[type(layer)]
         if isinstance(layer, Attention) and layer.is_cross_attention:
             for projection in (layer.to_k, layer.to_v):
-                if type(projection) in (nn.Linear, _Linear):
+                if type(projection) is nn.Linear:
                     projection.__class__ = _TextLinear
 
 
@@ -65,7 +66,7 @@ class _Linear(nn.Linear):
 
 class _TextLinear(_Linear):
     def forward(self, input: Tensor) -> Tensor:
-        if not _takes(input):
+        if not _takes(input) or input.numel() // self.in_features * self.out_features > _MOST_KEPT:
             return super().forward(input)
         products: WeakIdKeyDictionary = self.__dict__.setdefault("_products", WeakIdKeyDictionary())
         if input not in products:  # the same tensor, which nobody changes, in all steps of a batch

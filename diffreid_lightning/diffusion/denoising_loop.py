@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from threading import Event
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,6 +87,7 @@ def denoise(
     latents: Tensor,
     timesteps: Tensor,
     generators: Sequence[torch.Generator],
+    stop: Event | None = None,
 ) -> Tensor:
     """Denoise a batch of latents; the numbered comments are the steps.
 
@@ -96,25 +98,29 @@ def denoise(
         latents: (B, C, h, w) float32, from :meth:`~.diffusion_sampler.Sampler.start`.
         timesteps: (calls,) from :meth:`~.diffusion_sampler.Sampler.begin`.
         generators: one per image.
+        stop: ends the process once it is set: the result is not wanted any more.
 
     Returns:
         (B, C, h, w) float32 latents of the images.
+
+    Raises:
+        RuntimeError: ``stop`` was set.
     """
     asked = find_evaluated(guidance.weights)
     weights = torch.tensor(np.ascontiguousarray(guidance.weights), device=latents.device)[..., None, None, None]
-    # 1. Concatenate the conditioning once for each set of evaluated prompts.
     everything = [guidance.unconditional, *guidance.prompts]
-    arguments: dict[bytes, dict[str, Any]] = {}
-    for row in asked:
-        if row.tobytes() not in arguments:
-            chosen = [condition for condition, wanted in zip(everything, row, strict=True) if wanted]
-            arguments[row.tobytes()] = unet_arguments(Conditioning.cat(chosen))
+    arguments: dict[str, Any] = {}
     on_device = timesteps.to(latents.device)
     for call, timestep in enumerate(timesteps):
+        if stop is not None and stop.is_set():
+            raise RuntimeError("stopped")
+        # 1. Concatenate the conditioning where other prompts are evaluated than in the call before.
+        if call == 0 or (asked[call] != asked[call - 1]).any():
+            arguments = unet_arguments(Conditioning.cat([everything[number] for number in np.flatnonzero(asked[call])]))
         # 2. Predict for every image under every prompt, in one pass.
         passes = int(asked[call].sum())
         seen = sampler.scale_input(latents, timestep).to(unet.dtype).repeat(passes, 1, 1, 1)
-        answer = unet(seen, on_device[call], **arguments[asked[call].tobytes()], return_dict=False)[0]
+        answer = unet(seen, on_device[call], **arguments, return_dict=False)[0]
         # 3. Compose the predictions (arXiv 2206.01714, eq. 11). 4. Take the sampler's step.
         predicted = compose(answer.float().chunk(passes), asked[call], weights[call], guidance.rescale)
         latents = sampler.step(predicted, timestep, latents, generators)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Sequence
+from threading import Event
 from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
@@ -83,7 +84,7 @@ class GenerationModule(LightningModule):
         dtype: precision of the networks; the latents between steps are float32. The trainer's own precision stays 32.
         channels_last: use the channels-last memory format, which is faster on most devices.
         kept_prompts: size of the cache of encoded prompts.
-        decoded_together: latents that are decoded at a time.
+        decoded_together: images that the autoencoder encodes or decodes at a time; on a CPU, on each thread.
 
     Raises:
         UserError: model, scheduler or sizes cannot be used.
@@ -231,8 +232,8 @@ class GenerationModule(LightningModule):
         """
         # 1. Encode every distinct prompt once.
         count = len(seeds)
-        encoded = self._prompts([prompt for slot in zip(*prompts, strict=True) for prompt in slot])
-        slots = [encoded.take(range(start, start + count)) for start in range(0, len(prompts[0]) * count, count)]
+        texts = self._prompts([prompt for slot in zip(*prompts, strict=True) for prompt in slot])
+        slots = [texts.take(range(start, start + count)) for start in range(0, len(prompts[0]) * count, count)]
         # 2. Draw the noise from one generator per image; stochastic samplers use it further.
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         skipped = self.diversity.count_skipped(self.sampler.steps)
@@ -243,7 +244,8 @@ class GenerationModule(LightningModule):
         if self.diversity.uses_reference:
             if references is None:
                 raise ValueError(f"{type(self.diversity).__name__} starts from references")
-            latents = self.sampler.start(noise, timesteps, encode_images(self.vae, references))
+            encoded = [encode_images(self.vae, some) for some in references.split(self.decoded_together)]
+            latents = self.sampler.start(noise, timesteps, torch.cat(encoded))
         else:
             latents = self.sampler.start(noise, timesteps)
         # 3. Denoise with guidance. 4. Decode.
@@ -260,10 +262,10 @@ class GenerationModule(LightningModule):
     ) -> Decoded:
         """Denoise and decode a batch; on a CPU in parts, the same ones for every number of threads."""
 
-        def finish(part: range) -> Decoded:
+        def finish(part: range, stop: Event) -> Decoded:
             sampler = copy.deepcopy(self.sampler)  # it holds the last steps of its images
             rows = slice(part.start, part.stop)
-            images = denoise(self.unet, sampler, guidance.take(part), latents[rows], timesteps, generators[rows])
+            images = denoise(self.unet, sampler, guidance.take(part), latents[rows], timesteps, generators[rows], stop)
             return decode_latents(self.vae, images, self.decoded_together)
 
         size = _CPU_PART if self.device.type == "cpu" else len(latents)

@@ -83,6 +83,10 @@ def test_keys_and_values_of_a_text_are_computed_once(monkeypatch: pytest.MonkeyP
         del text
     gc.collect()
     assert not attention.to_k._products
+    monkeypatch.setattr(cpu_layers, "_MOST_KEPT", 2 * 5 * 8 - 1)
+    with torch.no_grad():
+        attention(torch.randn(2, 3, 8), text := torch.randn(2, 5, 12))
+        assert text not in attention.to_k._products, "long texts are not kept"
 
 
 @pytest.mark.parametrize("kernels", [object(), type("Other", (), {"_linear_pointwise": staticmethod(lambda x: x)})()])
