@@ -21,6 +21,7 @@ from diffreid_lightning.diffusion.noise_schedule import (
 )
 from diffreid_lightning.errors import UserError, did_you_mean, first_line, nearest, shorten
 
+_REFUSALS = (ValueError, TypeError, NotImplementedError, AssertionError, ImportError, IndexError, ArithmeticError)
 _STEP = ("model_output", "timestep", "sample")
 
 
@@ -61,7 +62,7 @@ class Sampler:
             self._try_out()
         except UserError:
             raise
-        except (ValueError, TypeError, NotImplementedError, AssertionError, ImportError, IndexError) as error:
+        except _REFUSALS as error:
             raise UserError(
                 f"{found.__name__} does not accept its settings.",
                 looked_for=f"{steps} steps" + (f" with {dict(options)}" if options else ""),
@@ -70,9 +71,17 @@ class Sampler:
             ) from error
 
     def _try_out(self) -> None:
-        """Take one step from zeros: some classes refuse a prediction type or a setting only there."""
-        timestep, latents = self.scheduler.timesteps[0], torch.zeros(1, 4, 8, 8)
-        self.step(self.scale_input(latents, timestep), timestep, latents, [torch.Generator()])
+        """Take all steps with an all-zero prediction: some classes refuse a setting only there, or divide by zero."""
+        generator = torch.Generator().manual_seed(0)
+        timesteps = self.begin()
+        latents = self.start(torch.randn((1, 4, 8, 8), generator=generator), timesteps)
+        if (timesteps.diff() > 0).any():
+            raise ValueError("its timesteps rise, from the image to the noise")
+        for timestep in timesteps:
+            predicted = torch.zeros_like(self.scale_input(latents, timestep))
+            latents = self.step(predicted, timestep, latents, [generator])
+        if not latents.isfinite().all():
+            raise ValueError("its latents are not finite")
         self.scheduler.set_timesteps(self.steps)
 
     @property
@@ -178,7 +187,7 @@ def _check(found: type, own: Any, options: Mapping[str, Any]) -> None:
                 found=f"its arguments are {shorten(accepted, 30)}",
                 remedy=did_you_mean(option, accepted, "take one of the arguments above"),
             )
-    step = tuple(inspect.signature(found.step).parameters)[1:4]  # type: ignore[attr-defined]
+    step = tuple(inspect.signature(getattr(found, "step", object)).parameters)[1:4]  # some are base classes
     kind = process_kind(own.config)
     if step != _STEP or not (samples_process(kind, accepted) or (kind == "continuous" and found is type(own))):
         raise _cannot_sample(found, own)

@@ -368,6 +368,21 @@ def test_a_prompt_is_encoded_alike_in_any_company(checkpoints: dict[str, Path]) 
         ),
         ({"scheduler": "FlowMatchEulerDiscreteScheduler"}, "cannot sample a Stable Diffusion checkpoint"),
         ({"scheduler": "IPNDMScheduler"}, "cannot sample a Stable Diffusion checkpoint"),
+        ({"scheduler": "SchedulerMixin"}, "cannot sample a Stable Diffusion checkpoint"),
+        ({"scheduler": "DDIMInverseScheduler"}, "timesteps rise"),
+        ({"scheduler": "DPMSolverMultistepInverseScheduler"}, "timesteps rise"),
+        (
+            {"scheduler": "TCDScheduler", "scheduler_options": {"original_inference_steps": 0}},
+            "TCDScheduler does not accept its settings",
+        ),
+        (
+            {"scheduler": "UniPCMultistepScheduler", "scheduler_options": {"disable_corrector": 3}},
+            "UniPCMultistepScheduler does not accept its settings",
+        ),
+        (
+            {"scheduler": "DPMSolverMultistepScheduler", "scheduler_options": {"num_train_timesteps": 2}},
+            "latents are not finite",
+        ),
         ({"scheduler": "DDIMScheduler", "scheduler_options": {"timestep_spaceing": "x"}}, "mean 'timestep_spacing'"),
         ({"scheduler": "DPMSolverMultistepScheduler", "scheduler_options": {"algorithm_type": "x"}}, "does not accept"),
         ({"steps": 0}, "model.steps must be at least 1"),
@@ -488,6 +503,8 @@ def test_parts_of_a_batch_are_drawn_alike_by_any_number_of_threads(
     finally:
         torch.set_num_threads(threads)
     assert int((parts.int() - whole.int()).abs().max()) <= 1
+    ours.decoded_together = 2
+    assert int((draw(ours, prompts, seeds, references).int() - whole.int()).abs().max()) <= 1
 
 
 @pytest.mark.parametrize(
