@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from diffreid_lightning.backbones import Backbone, load_initial_weights
 from diffreid_lightning.datasets.transforms import evaluation_view
 from diffreid_lightning.devices import fastest_device
-from diffreid_lightning.errors import check_image_size, translate_disk_errors
+from diffreid_lightning.errors import UserError, check_image_size, translate_disk_errors
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.storage.content_hash import hash_tensors
@@ -39,11 +39,17 @@ class IdentityFeatures:
     def __init__(
         self,
         backbone: str = "tf_efficientnet_lite0",
-        init_from: str | None = "efficientnet-lite0",
+        init_from: str = "efficientnet-lite0",
         image_size: tuple[int, int] = (128, 64),
         cache_dir: str = "runs/cache/features",
     ) -> None:
         check_image_size("IdentityFeatures.image_size", image_size)
+        if init_from is None:  # a configuration may say so
+            raise UserError(
+                "IdentityFeatures needs a trained network: random weights are others in every process.",
+                looked_for="init_from",
+                remedy="give weights as for model.init_from, or timm for those of an exported backbone's folder",
+            )
         self.backbone = backbone
         self.init_from = init_from
         self.image_size = (int(image_size[0]), int(image_size[1]))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from diffreid_lightning.backbones import Backbone, save_backbone
 from diffreid_lightning.datasets.identities import identity_name, identity_names
 from diffreid_lightning.diffusion.pipeline_io import load_pipeline
 from diffreid_lightning.diffusion.prompt_encoding import encode_prompts, text_encoders
@@ -45,7 +46,13 @@ def begun(tokens: IdentityTokens, pipeline: object, rows: Manifest) -> IdentityT
 
 
 def small_features(folder: Path) -> IdentityFeatures:
-    return IdentityFeatures("test_resnet", None, image_size=(32, 32), cache_dir=str(folder))
+    save_backbone(Backbone("test_resnet", image_size=(32, 32)), folder / "network", provenance={})
+    return IdentityFeatures(f"local-dir:{folder / 'network'}", "timm", (32, 32), cache_dir=str(folder / "features"))
+
+
+def test_features_of_random_weights_are_refused() -> None:
+    with pytest.raises(UserError, match="needs a trained network"):
+        IdentityFeatures(init_from=None)  # type: ignore[arg-type]
 
 
 def test_names_are_closed_and_say_where_somebody_comes_from() -> None:
@@ -135,7 +142,7 @@ def test_people_who_look_alike_begin_side_by_side(
 def test_mean_features_are_those_of_the_images(rows: Manifest, tmp_path: Path) -> None:
     features = small_features(tmp_path)
     features.encode(rows)
-    (file,) = tmp_path.glob("*.npy")
+    (file,) = (tmp_path / "features").glob("*.npy")
     stamp = file.stat().st_mtime_ns
     whole = features.of_identities(rows)
     labels, _ = rows.identities()
@@ -154,7 +161,7 @@ def test_a_mapper_gives_vectors_to_features_it_never_saw(
     assert isinstance(tokens, MappedTokens)
     tokens.save(tmp_path)
     mapper, noted = load_mapper(tmp_path)
-    assert noted["backbone"] == "test_resnet"
+    assert noted["backbone"] == tokens.features.backbone
     for ours, theirs in zip(mapper(tokens.seen), tokens.table(), strict=True):
         assert torch.equal(ours, theirs)
     others = mapper(tokens.seen + 0.1)
