@@ -151,13 +151,13 @@ def check_seed(name: str, seed: int | None) -> None:
     check_range(name, seed, 0, LARGEST_SEED)
 
 
-def check_workers(name: str, count: int | None) -> None:
-    """Refuse a number of loader processes that a machine of so many cores cannot run; None passes.
+def check_workers(name: str, count: int | None, least: int = 0) -> None:
+    """Refuse a number of processes that a machine of so many cores cannot run; None passes.
 
     Raises:
-        UserError: it is negative, or more than 32 for each core.
+        UserError: it is less than ``least``, or more than 32 for each core.
     """
-    check_range(name, count, 0, 32 * (os.cpu_count() or 1))
+    check_range(name, count, least, 32 * (os.cpu_count() or 1))
 
 
 def nearest(name: str, candidates: Iterable[str], cutoff: float = 0.5) -> str | None:

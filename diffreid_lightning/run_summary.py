@@ -10,8 +10,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from diffreid_lightning.storage.atomic import replace_file
-from diffreid_lightning.storage.json_notes import DamagedFile, damaged_error, read_json, write_json
+from diffreid_lightning.storage.json_notes import (
+    DamagedFile,
+    damaged_error,
+    mappings_in,
+    read_json,
+    replace_json,
+)
 
 FILE = "summary.json"
 FORMAT = 1
@@ -95,8 +100,7 @@ class RunSummary:
 
     def write(self, folder: Path) -> None:
         """Write the summary into a run folder, whole."""
-        with replace_file(folder / FILE) as staged:
-            write_json(staged, {"format": FORMAT, **asdict(self)}, sort_keys=False)
+        replace_json(folder / FILE, {"format": FORMAT, **asdict(self)})
 
 
 def read_summary(folder: Path) -> RunSummary | None:
@@ -125,13 +129,5 @@ def sound_summary(folder: Path) -> RunSummary | None:
 
 def named_sources(note: Any) -> frozenset[str]:
     """Return every name that stands in a list under a key ``sources``, however deep."""
-    found: set[str] = set()
-    if isinstance(note, Mapping):
-        own = note.get("sources")
-        if isinstance(own, (list, tuple)):
-            found.update(name for name in own if isinstance(name, str))
-        note = list(note.values())
-    if isinstance(note, (list, tuple)):
-        for value in note:
-            found |= named_sources(value)
-    return frozenset(found)
+    lists = (own for each in mappings_in(note) if isinstance(own := each.get("sources"), (list, tuple)))
+    return frozenset(name for own in lists for name in own if isinstance(name, str))

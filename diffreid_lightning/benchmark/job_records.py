@@ -21,8 +21,7 @@ from diffreid_lightning.manifest.manifest import FILE_NAME, Manifest
 from diffreid_lightning.pipeline.fingerprints import file_hash
 from diffreid_lightning.run_summary import PROVENANCE_FILE, RunSummary, named_sources, sound_summary
 from diffreid_lightning.storage import locks
-from diffreid_lightning.storage.atomic import replace_file
-from diffreid_lightning.storage.json_notes import DamagedFile, read_json, write_json
+from diffreid_lightning.storage.json_notes import read_sound_json, replace_json
 
 FILE = "job.json"
 LOG = "log.txt"
@@ -55,16 +54,14 @@ class Record:
 
     def write(self, folder: Path) -> None:
         """Write the record into a job's folder."""
-        with replace_file(folder / FILE, durable=True) as staged:
-            write_json(staged, asdict(self), sort_keys=False)
+        replace_json(folder / FILE, asdict(self), durable=True)
 
     @classmethod
     def read(cls, folder: Path) -> Record | None:
         """Read a job's record; None if it is missing or damaged."""
         form = {"inputs": dict, "needs": {str: str}, "token": str, "seconds": float, "sources": [str]}
-        try:
-            note = read_json(folder / FILE, form, remedy="")
-        except DamagedFile:
+        note = read_sound_json(folder / FILE, form)
+        if note is None:
             return None
         code = note.get("exit_code")
         return cls(
@@ -223,10 +220,7 @@ def sources_below(folder: Path) -> frozenset[str]:
         except UserError:  # damaged; the command that reads it says so
             continue
     for file in folder.rglob(PROVENANCE_FILE):
-        try:
-            found |= named_sources(read_json(file, remedy=""))
-        except DamagedFile:
-            continue
+        found |= named_sources(read_sound_json(file))
     return frozenset(found)
 
 

@@ -175,10 +175,9 @@ def rows_of(grid: Grid, comparison: Comparison) -> list[dict[str, Any]]:
     """Return the table in long form, one mapping per row, column and metric; numbers are not rounded."""
     found: list[dict[str, Any]] = []
     for row in comparison.rows:
-        described = dict(zip(_TRAITS, traits(comparison.row_entries(row).values()), strict=True))
-        for (setting, dataset), entry in (
-            (c, e) for c in comparison.columns if (e := comparison.entries.get((row, c)))
-        ):
+        entries = comparison.row_entries(row)
+        described = dict(zip(_TRAITS, traits(entries.values()), strict=True))
+        for (setting, dataset), entry in entries.items():
             for metric in METRICS:
                 place = {"initialization": row.label, "sees_target": row.sees_target, "setting": setting}
                 found.append({**place, "dataset": dataset, "metric": metric, **_numbers(entry, metric), **described})

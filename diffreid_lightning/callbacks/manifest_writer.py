@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -73,14 +72,7 @@ class ManifestWriter(BasePredictionWriter):
             self.parts.reopen()
 
     def write_on_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        prediction: StageRows,
-        batch_indices: Sequence[int] | None,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, prediction: StageRows, *args: Any
     ) -> None:
         """Keep one batch."""
         self.parts.put(prediction.number, prediction.rows)

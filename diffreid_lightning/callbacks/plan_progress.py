@@ -35,15 +35,7 @@ class PlanProgress(Callback):
         self._mine, self._total = 0, data.rows
         self._before = data.rows - data.rows_left
 
-    def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_predict_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any) -> None:
         """Count; say so when it is time."""
         self._mine += len(outputs.rows)
         now = time.monotonic()

@@ -202,12 +202,6 @@ def explain_arguments(given: Mapping[str, Any], path: str, owner: type) -> UserE
         path: the setting that they stand under; "" where the command takes them itself.
         owner: the class.
     """
-    if not isinstance(given, Mapping):
-        return UserError(
-            f"The arguments of {path!r} are no mapping.",
-            looked_for="NAME: VALUE below init_args",
-            found=str(given)[:80],
-        )
     accepted = accepted_arguments(owner)
     hints = type_hints(owner)
     for key, value in given.items():

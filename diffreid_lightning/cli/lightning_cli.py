@@ -243,9 +243,6 @@ class DiffReIDCLI(LightningCLI):
 
     def after_predict(self) -> None:
         """Log what a stage read and wrote."""
-        self._log_artifacts()
-
-    def _log_artifacts(self) -> None:
         sections = (self._get(self.config, part) for part in ("data", "model"))
         log_stage(self.trainer, [each.as_dict() for each in sections if each is not None], self.run.path)
 
@@ -255,7 +252,7 @@ class DiffReIDCLI(LightningCLI):
         if self.trainer.interrupted:
             return
         self._forget_requeue()
-        self._log_artifacts()
+        self.after_predict()
         if which == "none":
             return
         if not getattr(data, "has_test", False):

@@ -59,8 +59,8 @@ def resolve_references(written: Mapping[str, Any], links: Mapping[str, str] | No
             _put(tree, split_path(wanted), found[0])
             continue
         result: dict[str, Any] = {str(key): value for key, value in dict(resolved).items()}  # type: ignore[arg-type]
-        for name in added:  # only for the look-up: what nobody wrote stays the parser's
-            _drop(result, split_path(name))
+        for keys in map(split_path, added):  # only for the look-up: what nobody wrote stays the parser's
+            del _parent(result, keys)[keys[-1]]
         return result
 
 
@@ -160,11 +160,6 @@ def _put(node: dict[str, Any], keys: Path, value: Any) -> None:
             below = node[key] = {}  # type: ignore[index]
         node = below
     node[keys[-1]] = value  # type: ignore[index]
-
-
-def _drop(node: Any, keys: Path) -> None:
-    parent = _parent(node, keys)
-    del parent[keys[-1]]
 
 
 def _missing_setting(error: BaseException, tree: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ from diffreid_lightning.cli.run_folder import (
 from diffreid_lightning.errors import UserError, did_you_mean
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.run_summary import FILE as SUMMARY
-from diffreid_lightning.storage.json_notes import DamagedFile, read_json
+from diffreid_lightning.storage.json_notes import read_sound_json
 
 _MOST_SHOWN = 6
 
@@ -153,10 +153,7 @@ def run_of_checkpoint(checkpoint: Path) -> Path | None:
 
 
 def _slurm_job(run: Path) -> str | None:
-    try:
-        job = read_json(run / IDENTITY_FILE, remedy="").get("slurm_job")
-    except DamagedFile:
-        return None
+    job = (read_sound_json(run / IDENTITY_FILE) or {}).get("slurm_job")
     return None if job is None else str(job)
 
 

@@ -39,7 +39,7 @@ class CropFolder(PersonDataset):
     layout = "images, in any folders"
 
     def __init__(self, root: str | os.PathLike[str], *, pattern: str | None = None, source: str = "crops") -> None:
-        super().__init__(root)
+        super().__init__(root, source=source)
         self.pattern = pattern
         self._camera_pattern = None if pattern is None else compile_pattern("pattern", pattern, type(self).__name__)
         if self._camera_pattern is not None and "camera" not in self._camera_pattern.groupindex:
@@ -48,7 +48,6 @@ class CropFolder(PersonDataset):
                 looked_for="a group named camera",
                 remedy=r"write it like this: 'cam(?P<camera>\d+)'; or leave it out: names are read without it, too",
             )
-        self.source = source
         self._cameras_from = "unknown"
 
     @classmethod

@@ -149,7 +149,7 @@ def decode_all(manifest: Manifest, on_progress: Callable[[int, int], None] | Non
     with ThreadPoolExecutor(workers) as pool:
         # Bound the number of waiting batches.
         for window in iter(lambda: list(islice(batches, 4 * workers)), []):
-            for seen in pool.map(_check_batch, [manifest.images] * len(window), window):
+            for seen in pool.map(lambda batch: [_check_image(manifest.images, name) for name in batch], window):
                 looks += seen
                 if on_progress is not None:
                     on_progress(len(looks), len(names))
@@ -197,10 +197,6 @@ def _levels(counts: npt.NDArray[np.int64]) -> int:
     """Count the levels that cover 99 % of the pixels."""
     sums = np.cumsum(np.sort(counts)[::-1])
     return int(np.searchsorted(sums, (1 - _STRAY) * sums[-1])) + 1
-
-
-def _check_batch(images: ImageRoot, names: list[str]) -> list[_Look]:
-    return [_check_image(images, name) for name in names]
 
 
 def _check_image(images: ImageRoot, name: str) -> _Look:

@@ -277,8 +277,8 @@ class PersonFolder(PersonDataset):
             remedy=suggested if suggested == override else f"{suggested}\n      {override}",
         )
 
-    def _suggestion(self, images: ImageRoot, generic: str | None) -> str | None:
-        return layout_advice.suggest(images, generic or layout_advice.TABLE) if self.suggests else generic
+    def _suggestion(self, images: ImageRoot, generic: str) -> str:
+        return layout_advice.suggest(images, generic) if self.suggests else generic
 
     def _in_no_split(self, images: ImageRoot, strays: list[str]) -> UserError:
         return UserError(
@@ -294,7 +294,7 @@ class PersonFolder(PersonDataset):
             escaped = "|".join(re.escape(name.rpartition("/")[2]) for name in names[:3])
             more = f"; or leave them out with junk: '^({escaped})$'" if len(names) <= 3 else ""
             return unreadable_names_error(self, str(images.path), names, wanted + more)
-        return unreadable_names_error(self, str(images.path), names, self._suggestion(images, wanted) or wanted)
+        return unreadable_names_error(self, str(images.path), names, self._suggestion(images, wanted))
 
     def _wanted_path(self) -> str:
         has_splits = bool(self.entries) or bool(find_split_folders(ImageRoot(self.root).folders(), self.pid_in_name))

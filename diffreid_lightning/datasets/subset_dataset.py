@@ -51,8 +51,7 @@ class Subset(PersonDataset):
                 remedy="give the list or the numbers",
             )
         self.whole = open_dataset(dataset)
-        super().__init__(self.whole.root)
-        self.source = self.whole.source
+        super().__init__(self.whole.root, source=self.whole.source)
         self.identities = identities
         self.images = images
         self.seed = seed

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,7 @@ from diffreid_lightning.filtering.scored_manifest import (
 from diffreid_lightning.filtering.scorer import FEATURE, THUMBNAIL, ReIDScorer
 from diffreid_lightning.filtering.scorer_checkpoint import RealImages
 from diffreid_lightning.manifest.manifest import Manifest
-from diffreid_lightning.storage.atomic import replace_file
-from diffreid_lightning.storage.json_notes import damaged_error, write_json
+from diffreid_lightning.storage.json_notes import damaged_error, replace_json
 from diffreid_lightning.storage.resumable_array import map_array, new_array
 
 _FLOAT = np.dtype(np.float16)  # of directions, whose cosines then differ by less than 0.001
@@ -64,14 +62,7 @@ class ScoreWriter(ManifestWriter):
         trainer.strategy.barrier()
 
     def write_on_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        prediction: StageRows,
-        batch_indices: Sequence[int] | None,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, prediction: StageRows, *args: Any
     ) -> None:
         """Store one batch: its rows of the arrays first, then the part that marks it as done."""
         first = prediction.number * stage_datamodule(trainer).batch_size
@@ -88,8 +79,7 @@ class ScoreWriter(ManifestWriter):
             if self._unfinished(name).exists():
                 self._unfinished(name).replace(self.folder / name)
         rows = self._compare(read, rows)
-        with replace_file(self.folder / REAL) as staged:
-            write_json(staged, _describe(self._real, self._calibration))
+        replace_json(self.folder / REAL, _describe(self._real, self._calibration), sort_keys=True)
         return super().result(read, rows)
 
     def _create_arrays(self, rows: int) -> None:

@@ -115,10 +115,5 @@ class ContactSheet(Callback):
 
 def _cells(manifest: Manifest, names: Sequence[str], words: Sequence[Sequence[str]] = ()) -> list[Cell]:
     """Open images; those that cannot be read are left out, since a sheet is not worth a finished stage."""
-    cells = []
-    for place, name in enumerate(names):
-        try:
-            cells.append(Cell(manifest.images.image(name), words=words[place] if words else ()))
-        except UserError:
-            continue
-    return cells
+    opened = (manifest.images.image_or_reason(name)[0] for name in names)
+    return [Cell(image, words=words[place] if words else ()) for place, image in enumerate(opened) if image is not None]

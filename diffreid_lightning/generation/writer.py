@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 from collections import deque
-from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -101,10 +100,7 @@ class GeneratedImagesWriter(ManifestWriter):
         trainer: Trainer,
         pl_module: LightningModule,
         prediction: GeneratedBatch,  # type: ignore[override]
-        batch_indices: Sequence[int] | None,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int,
+        *args: Any,
     ) -> None:
         """Queue a batch for encoding, and store the batches whose images are written.
 
@@ -228,7 +224,7 @@ def _refuse_enlarging(stored: tuple[int, int] | None, module: LightningModule) -
         )
 
 
-def _save(path: Path, pixels: Any, quality: int, size: tuple[int, int] | None = None) -> None:
+def _save(path: Path, pixels: Any, quality: int, size: tuple[int, int] | None) -> None:
     """Write one image atomically.
 
     Args:

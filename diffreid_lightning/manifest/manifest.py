@@ -27,7 +27,7 @@ from diffreid_lightning.manifest.image_root import ImageRoot
 from diffreid_lightning.manifest.schema import content_hash, normalize, table_from_columns, validate
 from diffreid_lightning.paths import absolute_path
 from diffreid_lightning.storage.atomic import replace_file
-from diffreid_lightning.storage.json_notes import parse_json
+from diffreid_lightning.storage.json_notes import mismatch, parse_json
 
 FILE_NAME = "metadata.parquet"
 SCHEMA_VERSION = 1
@@ -261,15 +261,9 @@ def _read_metadata(metadata: Mapping[bytes, bytes] | None, file: Path) -> dict[s
     """Return schema, parents and images from the file's metadata; a Parquet file from other tools has none."""
     noted: dict[str, Any] = {"schema": SCHEMA_VERSION, "parents": [], "images": "."}
     try:
-        read = parse_json((metadata or {}).get(_METADATA_KEY, b"{}"))
-        noted.update(read)
-        sound = (
-            isinstance(read, dict)
-            and isinstance(noted["schema"], int)
-            and isinstance(noted["images"], str)
-            and all(isinstance(parent, str) for parent in noted["parents"])
-        )
-    except (ValueError, TypeError):
+        noted = {**noted, **parse_json((metadata or {}).get(_METADATA_KEY, b"{}"))}
+        sound = mismatch(noted, {"schema": int, "parents": [str], "images": str}) is None
+    except (ValueError, TypeError):  # not JSON, or no object
         sound = False
     if not sound:
         raise UserError(f"The metadata of a manifest is damaged: {file}", remedy="write the manifest again")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from diffreid_lightning.storage.json_notes import read_json
+from diffreid_lightning.storage.json_notes import mappings_in, read_json
 
 
 def read_provenance(file: Path) -> dict[str, Any]:
@@ -21,14 +21,8 @@ def read_provenance(file: Path) -> dict[str, Any]:
 
 
 def find_manifest_records(note: Any) -> Iterator[Mapping[str, Any]]:
-    """Yield every mapping that has a content hash under a key ``manifest``, at any depth."""
-    if isinstance(note, Mapping):
-        if isinstance(note.get("manifest"), str):
-            yield note
-        note = list(note.values())
-    if isinstance(note, list):
-        for value in note:
-            yield from find_manifest_records(value)
+    """Find every mapping that has a content hash under a key ``manifest``, at any depth."""
+    return (each for each in mappings_in(note) if isinstance(each.get("manifest"), str))
 
 
 def find_manifest_hashes(note: Any) -> Iterator[str]:

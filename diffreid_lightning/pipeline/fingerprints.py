@@ -14,7 +14,7 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,12 @@ from diffreid_lightning.packaged import configs_folder
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.pipeline import code_closure
 from diffreid_lightning.pipeline.graph import PREFIX, Chain, Stage
-from diffreid_lightning.storage.atomic import replace_file
 from diffreid_lightning.storage.content_hash import add_content
-from diffreid_lightning.storage.json_notes import DamagedFile, read_json, write_json
+from diffreid_lightning.storage.json_notes import (
+    mappings_in,
+    read_sound_json,
+    replace_json,
+)
 
 RECORDS = ".stages"
 _COMMAND_MODULES = {"select": ("diffreid_lightning.cli.commands.select",)}
@@ -54,18 +57,14 @@ class Record:
     def write(self, file: Path) -> None:
         """Write the record atomically."""
         file.parent.mkdir(parents=True, exist_ok=True)
-        with replace_file(file) as staged:
-            write_json(staged, asdict(self), sort_keys=False)
+        replace_json(file, asdict(self))
 
     @classmethod
     def read(cls, file: Path) -> Record | None:
         """Read a record; None if it is missing or damaged."""
         form = {"key": str, "output": str, "seconds": float, "ancestors": {str: str}}
-        try:
-            note = read_json(file, form, remedy="")
-        except DamagedFile:
-            return None
-        return cls(**{name: note[name] for name in form})
+        note = read_sound_json(file, form)
+        return None if note is None else cls(**{name: note[name] for name in form})
 
 
 def record_file(root: Path, name: str) -> Path:
@@ -199,7 +198,8 @@ def vocabulary_hashes(settings: Iterable[Mapping[str, Any]], words: Sequence[str
         settings: its configs.
         words: its words, which may name one too.
     """
-    named = [name for config in settings for name in _values_of("vocabulary", config)]
+    given = (each.get("vocabulary") for each in mappings_in(list(settings)))  # lists in it, too: a chain's are some
+    named = [name for name in given if isinstance(name, str)]
     for word, following in zip(words, (*words[1:], ""), strict=True):
         flag, _, value = word.partition("=")
         if flag.startswith("--") and flag.rpartition(".")[2] == "vocabulary":
@@ -207,18 +207,6 @@ def vocabulary_hashes(settings: Iterable[Mapping[str, Any]], words: Sequence[str
     packaged = configs_folder() / "vocabulary"
     files = (own if (own := user_path(name)).is_file() else packaged / f"{name}.yaml" for name in named)
     return [file_hash(file) for file in files if file.is_file()]
-
-
-def _values_of(key: str, settings: Any) -> Iterator[str]:
-    """Find texts under a key at any depth, in lists of lists, too: a chain's configs are some."""
-    if isinstance(settings, Mapping):
-        for name, value in settings.items():
-            if name == key and isinstance(value, str):
-                yield value
-            yield from _values_of(key, value)
-    elif isinstance(settings, list):
-        for value in settings:
-            yield from _values_of(key, value)
 
 
 def hash_ahead(chain: Chain, stages: Iterable[Stage]) -> None:

@@ -84,9 +84,7 @@ def end_processes(processes: Sequence[JobProcess], told: bool = False) -> None:
 
 
 def describe_ending(code: int) -> str:
-    """Describe the exit code of a command."""
-    if not code:
-        return "done"
+    """Describe the exit code of a command that failed."""
     return f"ended with exit code {code}" if code > 0 else f"ended on signal {-code}"
 
 

@@ -21,8 +21,7 @@ from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.pipeline.rehearsal import SCORED, SELECT, Rehearsal
 from diffreid_lightning.pipeline.rehearsal_advice import Found, Suggestion, suggest
 from diffreid_lightning.pipeline.rehearsal_costs import Disk, StageCost, measure_disk, measure_stages
-from diffreid_lightning.storage.atomic import replace_file
-from diffreid_lightning.storage.json_notes import write_json
+from diffreid_lightning.storage.json_notes import replace_json
 
 FILE = "rehearsal.json"
 _HOW = "Flags are added to a stage's 'run' in a YAML file of your own, laid over the chain by one more --config."
@@ -95,8 +94,7 @@ class RehearsalReport:
             "suggestions": [each._asdict() for each in self.suggestions],
         }
         file = self.rehearsal.chain.root / FILE
-        with replace_file(file) as staged:
-            write_json(staged, found, sort_keys=False)
+        replace_json(file, found)
         return file
 
     def show(self, console: Console) -> None:

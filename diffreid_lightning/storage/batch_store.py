@@ -23,7 +23,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from diffreid_lightning.errors import UserError, shorten, translate_disk_errors
 from diffreid_lightning.storage import locks
 from diffreid_lightning.storage.atomic import replace_file
-from diffreid_lightning.storage.json_notes import DamagedFile, damaged_error, read_json, write_json
+from diffreid_lightning.storage.json_notes import DamagedFile, damaged_error, read_json, replace_json
 from diffreid_lightning.storage.parquet_tables import read_table
 
 NOTE = "stage.json"
@@ -77,8 +77,7 @@ class BatchStore:
             return
         with _disk_errors(self.folder):
             self._parts.mkdir(parents=True, exist_ok=True)
-            with replace_file(self._parts / NOTE) as staged:
-                write_json(staged, self.cache_key)
+            replace_json(self._parts / NOTE, self.cache_key, sort_keys=True)
 
     @property
     def finished(self) -> bool:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.paths import not_a_file
+from diffreid_lightning.storage.atomic import replace_file
 
 _DEEPEST = 200  # levels; the note of a training nests those of earlier trainings
 
@@ -37,6 +39,12 @@ def write_json(file: Path, content: Any, *, sort_keys: bool = True, ensure_ascii
     file.write_text(text + "\n", encoding="utf-8")
 
 
+def replace_json(file: Path, content: Any, *, sort_keys: bool = False, durable: bool = False) -> None:
+    """Write an indented JSON file atomically, as :func:`~.atomic.replace_file` does."""
+    with replace_file(file, durable=durable) as staged:
+        write_json(staged, content, sort_keys=sort_keys)
+
+
 def read_json(file: Path, form: Any = dict, *, remedy: str) -> dict[str, Any]:
     """Read a JSON object and check its structure.
 
@@ -61,6 +69,23 @@ def read_json(file: Path, form: Any = dict, *, remedy: str) -> dict[str, Any]:
     if wrong is not None:
         raise damaged_error(file, wrong, looked_for=looked_for, remedy=remedy)
     return dict(note)
+
+
+def read_sound_json(file: Path, form: Any = dict) -> dict[str, Any] | None:
+    """Read a JSON object as :func:`read_json` does; None if it is missing or damaged."""
+    try:
+        return read_json(file, form, remedy="")
+    except DamagedFile:
+        return None
+
+
+def mappings_in(note: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield every mapping of nested values, at any depth, the outer ones first."""
+    if isinstance(note, Mapping):
+        yield note
+        note = list(note.values())
+    for value in note if isinstance(note, (list, tuple)) else ():
+        yield from mappings_in(value)
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -20,8 +20,7 @@ from typing import Any
 from diffreid_lightning.errors import UserError, first_line, needs_extra
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.storage import locks
-from diffreid_lightning.storage.atomic import replace_file
-from diffreid_lightning.storage.json_notes import read_json, write_json
+from diffreid_lightning.storage.json_notes import read_json, replace_json
 from diffreid_lightning.sweeps.sweep_file import Sweep
 
 TRIALS = "trials"
@@ -202,8 +201,7 @@ class SweepStudy:
                 "storage": place,
                 "sweep": self.sweep.identity,
             }
-            with replace_file(file) as staged:
-                write_json(staged, note, sort_keys=False)
+            replace_json(file, note)
         note = read_json(file, {"study": str, "storage": str, "sweep": str}, remedy="give another --root")
         if (note["sweep"], note["storage"]) != (self.sweep.identity, place):
             what = "another sweep file" if note["storage"] == place else "another --storage"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from diffreid_lightning.cli.commands.parser import CommandParser
-from diffreid_lightning.errors import UserError, check_range
+from diffreid_lightning.errors import UserError, check_workers
 
 if TYPE_CHECKING:
     from diffreid_lightning.benchmark.grid_entries import Grid
@@ -88,7 +88,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     for name in ("root", "only", "sweep"):
         if getattr(given, name) == "":
             raise UserError(f"--{name} is empty.", remedy="give it a value, or leave it out")
-    check_range("--jobs", given.jobs, 1, 32 * (os.cpu_count() or 1))
+    check_workers("--jobs", given.jobs, 1)
     several = [f"--{name.replace('_', '-')}" for name in _INSTEAD if getattr(given, name)]
     if len(several) > 1:
         raise UserError(f"{' and '.join(several)} do not go together.", remedy="give one of them")

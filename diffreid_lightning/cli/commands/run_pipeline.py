@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from diffreid_lightning.cli.commands.parser import CommandParser
-from diffreid_lightning.errors import UserError, check_range, nearest
+from diffreid_lightning.errors import UserError, check_workers, nearest
 
 if TYPE_CHECKING:
     from diffreid_lightning.pipeline.graph import Chain
@@ -59,7 +58,7 @@ def pipeline_command(words: Sequence[str]) -> int:
         "below the root; print the share of usable images, the cost of the full run, and what to change",
     )
     args, rest = parser.parse_known_args(list(words))
-    check_range("--jobs", args.jobs, 1, 32 * (os.cpu_count() or 1))
+    check_workers("--jobs", args.jobs, 1)
     names, variables = args.config or [DEFAULT], _variables(rest)
     # Import late: --help should not wait for pyarrow.
     from diffreid_lightning.pipeline.graph import read_chain

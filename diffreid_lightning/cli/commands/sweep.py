@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from diffreid_lightning.cli.commands.parser import CommandParser
-from diffreid_lightning.errors import UserError, check_range
+from diffreid_lightning.errors import UserError, check_range, check_workers
 
 _USAGE = "python -m diffreid_lightning sweep FILE"
 _DESCRIPTION = (
@@ -40,7 +39,7 @@ def sweep_command(words: Sequence[str]) -> int:
     )
     given = parser.parse_args(list(words))
     check_range("--trials", given.trials, 1)
-    check_range("--jobs", given.jobs, 1, 32 * (os.cpu_count() or 1))
+    check_workers("--jobs", given.jobs, 1)
 
     # Import late: --help should not wait for Optuna.
     from rich.console import Console

@@ -11,7 +11,7 @@ from diffreid_lightning.cli.commands.embed import parse_with_loader
 from diffreid_lightning.cli.commands.parser import CommandParser
 from diffreid_lightning.errors import UserError, check_range, translate_disk_errors
 from diffreid_lightning.paths import user_path
-from diffreid_lightning.storage.json_notes import write_json
+from diffreid_lightning.storage.json_notes import replace_json
 
 if TYPE_CHECKING:
     from diffreid_lightning.reid.person_images import PersonImages
@@ -34,7 +34,6 @@ def thresholds_command(words: Sequence[str]) -> int:
     from diffreid_lightning.deployment.embedding import held_out_errors
     from diffreid_lightning.deployment.threshold_report import describe_thresholds, draw_thresholds, lay_out
     from diffreid_lightning.deployment.trained_network import load_trained
-    from diffreid_lightning.storage.atomic import replace_file
 
     run = user_path(args.run)
     network = load_trained(run)
@@ -51,8 +50,7 @@ def thresholds_command(words: Sequence[str]) -> int:
     console.print(note, soft_wrap=True)
     with translate_disk_errors(f"Nothing can be written to {out}", "choose another --out"):
         out.mkdir(parents=True, exist_ok=True)
-        with replace_file(out / "thresholds.json") as file:
-            write_json(file, {**found, "measured_on": measured_on, "network": network.record}, sort_keys=False)
+        replace_json(out / "thresholds.json", {**found, "measured_on": measured_on, "network": network.record})
         draw_thresholds(errors, [point["threshold"] for point in found["thresholds"]], out / "thresholds.png")
     print(f"{out / 'thresholds.json'}\n{out / 'thresholds.png'}")
     return 0

@@ -142,7 +142,6 @@ def _copy_tiles(distances: Tensor, queries: np.ndarray, rows: int) -> Iterator[t
         chosen = torch.from_numpy(queries[start : start + rows]).to(distances.device)
         part = tile[: len(chosen)]
         part[:, :count] = distances[chosen]
-        part[:, count:] = torch.inf
         yield start, part
 
 
