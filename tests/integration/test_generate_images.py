@@ -246,6 +246,8 @@ def test_a_picture_that_is_not_finite_is_rejected_and_ends_no_run(
     broken |= {0, 2}
     shutil.rmtree(MADE)
     assert command(*words) == 1
+    assert "3 of 3 pictures were decoded" in capsys.readouterr().err, "a batch without any ends the run at once"
+    assert command(*words, "--data.batch_size=1") == 1
     assert "12 of 12 pictures were decoded" in capsys.readouterr().err
 
 
