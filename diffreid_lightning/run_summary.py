@@ -100,7 +100,7 @@ class RunSummary:
 
     def write(self, folder: Path) -> None:
         """Write the summary into a run folder, whole."""
-        replace_json(folder / FILE, {"format": FORMAT, **asdict(self)})
+        replace_json(folder / FILE, {"format": FORMAT, **asdict(self)}, sort_keys=False)
 
 
 def read_summary(folder: Path) -> RunSummary | None:

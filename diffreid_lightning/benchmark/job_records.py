@@ -54,7 +54,7 @@ class Record:
 
     def write(self, folder: Path) -> None:
         """Write the record into a job's folder."""
-        replace_json(folder / FILE, asdict(self), durable=True)
+        replace_json(folder / FILE, asdict(self), sort_keys=False, durable=True)
 
     @classmethod
     def read(cls, folder: Path) -> Record | None:

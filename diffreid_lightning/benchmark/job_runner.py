@@ -166,7 +166,7 @@ class JobRunner:
             code = each.process.poll()
             assert code is not None
             seconds = time.monotonic() - each.started
-            why = describe_ending(code)
+            why = describe_ending(code) if code else ""
             if not code and each.job.cell is not None and self._numbers(each.job) is None:
                 code, why = 1, _NO_RESULT
             self.place.end(each.job, each.record, code, seconds)

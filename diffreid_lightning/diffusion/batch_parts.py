@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from threading import Event
 from typing import TypeVar
 
@@ -20,8 +20,9 @@ def map_on_threads(function: Callable[[Part, Event], Result], parts: Iterable[Pa
     function runs in those of the caller.
 
     Args:
-        function: takes a part and an event, which is set once its result is not wanted any more, as on Ctrl-C: the
-            caller's error waits for it. It must not change what other parts use.
+        function: takes a part and an event, which is set once its result is not wanted any more: another part has
+            failed, or Ctrl-C was pressed. The error is raised when all parts that run have ended. It must not change
+            what other parts use.
         parts: in any number.
 
     Returns:
@@ -32,17 +33,30 @@ def map_on_threads(function: Callable[[Part, Event], Result], parts: Iterable[Pa
     if workers < 2:
         return [function(part, stop) for part in parts]
     inference, gradients = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
+    errors: list[BaseException] = []
 
     def call(part: Part) -> Result:
-        with torch.inference_mode(inference), torch.set_grad_enabled(gradients):
-            return function(part, stop)
+        if stop.is_set():
+            raise RuntimeError("stopped")
+        try:
+            with torch.inference_mode(inference), torch.set_grad_enabled(gradients):
+                return function(part, stop)
+        except BaseException as error:
+            if not stop.is_set():  # else it is what came of the first one
+                errors.append(error)
+            stop.set()
+            raise
 
     try:
         with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,)) as pool:
             try:
-                return list(pool.map(call, parts))
+                results = [pool.submit(call, part) for part in parts]
+                wait(results)
             except BaseException:
                 stop.set()
                 raise
     finally:
         torch.set_num_threads(threads)  # a worker's number is also that of threads which start later
+    if errors:
+        raise errors[0]
+    return [each.result() for each in results]

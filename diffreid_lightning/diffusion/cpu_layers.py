@@ -39,7 +39,7 @@ def use_onednn(network: nn.Module) -> None:
 
     Args:
         network: its plain ``nn.Linear`` and diffusers' ``GEGLU`` layers are exchanged. Keys and values of
-            cross-attention are computed once for a text, not in every step.
+            cross-attention are computed once for a text, not in every step, where a layer's have at most 2^20 numbers.
     """
     for layer in network.modules() if _available() else ():
         if type(layer) in _CLASSES:
@@ -65,6 +65,11 @@ class _Linear(nn.Linear):
 
 
 class _TextLinear(_Linear):
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            name: value for name, value in self.__dict__.items() if name != "_products"
+        }  # its keys are of a process
+
     def forward(self, input: Tensor) -> Tensor:
         if not _takes(input) or input.numel() // self.in_features * self.out_features > _MOST_KEPT:
             return super().forward(input)

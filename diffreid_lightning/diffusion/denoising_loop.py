@@ -98,7 +98,7 @@ def denoise(
         latents: (B, C, h, w) float32, from :meth:`~.diffusion_sampler.Sampler.start`.
         timesteps: (calls,) from :meth:`~.diffusion_sampler.Sampler.begin`.
         generators: one per image.
-        stop: ends the process once it is set: the result is not wanted any more.
+        stop: once it is set, the denoiser is not called again: the result is not wanted any more.
 
     Returns:
         (B, C, h, w) float32 latents of the images.

@@ -79,7 +79,7 @@ class ScoreWriter(ManifestWriter):
             if self._unfinished(name).exists():
                 self._unfinished(name).replace(self.folder / name)
         rows = self._compare(read, rows)
-        replace_json(self.folder / REAL, _describe(self._real, self._calibration), sort_keys=True)
+        replace_json(self.folder / REAL, _describe(self._real, self._calibration))
         return super().result(read, rows)
 
     def _create_arrays(self, rows: int) -> None:

@@ -18,7 +18,7 @@ MAPPER_FILE = "mapper.safetensors"
 SETTINGS_FILE = "mapper.json"
 _SHAPE = {"features": int, "hidden": int, "vectors": int, "widths": [int]}
 #: arguments of IdentityFeatures, and a hash of its weights
-_FEATURES = {"backbone": str, "init_from": (str, type(None)), "image_size": [int], "weights": str}
+_FEATURES = {"backbone": str, "init_from": str, "image_size": [int], "weights": str}
 _REMEDY = "export the model again, or restore the files"
 
 

@@ -57,7 +57,7 @@ class Record:
     def write(self, file: Path) -> None:
         """Write the record atomically."""
         file.parent.mkdir(parents=True, exist_ok=True)
-        replace_json(file, asdict(self))
+        replace_json(file, asdict(self), sort_keys=False)
 
     @classmethod
     def read(cls, file: Path) -> Record | None:

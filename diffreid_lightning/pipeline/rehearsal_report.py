@@ -94,7 +94,7 @@ class RehearsalReport:
             "suggestions": [each._asdict() for each in self.suggestions],
         }
         file = self.rehearsal.chain.root / FILE
-        replace_json(file, found)
+        replace_json(file, found, sort_keys=False)
         return file
 
     def show(self, console: Console) -> None:

@@ -77,7 +77,7 @@ class BatchStore:
             return
         with _disk_errors(self.folder):
             self._parts.mkdir(parents=True, exist_ok=True)
-            replace_json(self._parts / NOTE, self.cache_key, sort_keys=True)
+            replace_json(self._parts / NOTE, self.cache_key)
 
     @property
     def finished(self) -> bool:

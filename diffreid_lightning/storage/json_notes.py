@@ -39,7 +39,7 @@ def write_json(file: Path, content: Any, *, sort_keys: bool = True, ensure_ascii
     file.write_text(text + "\n", encoding="utf-8")
 
 
-def replace_json(file: Path, content: Any, *, sort_keys: bool = False, durable: bool = False) -> None:
+def replace_json(file: Path, content: Any, *, sort_keys: bool = True, durable: bool = False) -> None:
     """Write an indented JSON file atomically, as :func:`~.atomic.replace_file` does."""
     with replace_file(file, durable=durable) as staged:
         write_json(staged, content, sort_keys=sort_keys)
@@ -127,5 +127,5 @@ def mismatch(value: Any, form: Any, where: str = "") -> str | None:
         return next(filter(None, found), None)
     sound = isinstance(value, (int, float) if form is float else form)
     if form in (int, float):
-        sound = sound and not isinstance(value, bool) and math.isfinite(value)
+        sound = sound and not isinstance(value, bool) and (isinstance(value, int) or math.isfinite(value))
     return None if sound else f"{at} is {str(value)[:40]!r}"

@@ -201,7 +201,7 @@ class SweepStudy:
                 "storage": place,
                 "sweep": self.sweep.identity,
             }
-            replace_json(file, note)
+            replace_json(file, note, sort_keys=False)
         note = read_json(file, {"study": str, "storage": str, "sweep": str}, remedy="give another --root")
         if (note["sweep"], note["storage"]) != (self.sweep.identity, place):
             what = "another sweep file" if note["storage"] == place else "another --storage"

@@ -50,7 +50,9 @@ def thresholds_command(words: Sequence[str]) -> int:
     console.print(note, soft_wrap=True)
     with translate_disk_errors(f"Nothing can be written to {out}", "choose another --out"):
         out.mkdir(parents=True, exist_ok=True)
-        replace_json(out / "thresholds.json", {**found, "measured_on": measured_on, "network": network.record})
+        replace_json(
+            out / "thresholds.json", {**found, "measured_on": measured_on, "network": network.record}, sort_keys=False
+        )
         draw_thresholds(errors, [point["threshold"] for point in found["thresholds"]], out / "thresholds.png")
     print(f"{out / 'thresholds.json'}\n{out / 'thresholds.png'}")
     return 0

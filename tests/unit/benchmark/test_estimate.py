@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from diffreid_lightning.benchmark.estimate import estimate, images_drawn, job_settings
+from diffreid_lightning.benchmark.estimate import estimate, images_drawn
 from diffreid_lightning.benchmark.expansion import expand
+from diffreid_lightning.benchmark.jobs import job_settings
 from tests.unit.benchmark.conftest import MakeGrid
 
 SPEED = {"images_per_second": 100, "device": "a GPU", "source": "a log"}

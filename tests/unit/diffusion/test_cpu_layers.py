@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import gc
 from typing import Any
 
@@ -80,6 +81,7 @@ def test_keys_and_values_of_a_text_are_computed_once(monkeypatch: pytest.MonkeyP
                 torch.testing.assert_close(attention(states, text), plain(states, text))
             assert products.count(attention.to_k) == products.count(attention.to_v) == number + 1
             assert len(attention.to_k._products) == 1, "products of earlier texts are not kept"
+            assert "_products" not in copy.deepcopy(attention).to_k.__dict__
         del text
     gc.collect()
     assert not attention.to_k._products

@@ -294,6 +294,7 @@ def test_a_missing_manifest_names_what_is_there(tmp_path: Path) -> None:
     [
         (b'{"schema": 99}', "newer version"),
         (b'{"schema": "one"}', "damaged"),
+        (b'{"schema": ' + b"9" * 400 + b"}", "newer version"),
         (b'{"parents": 3}', "damaged"),
         (b'{"images": null}', "damaged"),
         (b"[]", "damaged"),
