@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from threading import Event
 
 import numpy as np
@@ -14,11 +13,8 @@ from diffreid_lightning.diffusion.prompt_encoding import Conditioning
 
 
 @pytest.fixture(autouse=True)
-def four_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
+def four_threads(restore_threads: None) -> None:
     torch.set_num_threads(4)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(("parts", "share"), [(1, 4), (2, 2), (3, 1), (9, 1)])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -41,12 +40,9 @@ SETTINGS = ("on grass in front of a building", "on asphalt in front of a brick w
 
 
 @pytest.fixture(autouse=True)
-def process_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def process_settings(monkeypatch: pytest.MonkeyPatch, restore_threads: None) -> None:
     """Leave threads and logging to other tests as they were."""
     monkeypatch.setattr(script, "quiet_loaders", lambda: None)
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def write_world(folder: Path, people_per_outfit: int = 3) -> Manifest:

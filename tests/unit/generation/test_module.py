@@ -102,6 +102,7 @@ def test_without_diversity_it_is_the_stock_pipeline(checkpoints: dict[str, Path]
     assert float(ours.float().std()) > 5
 
 
+@pytest.mark.usefixtures("restore_threads")
 def test_an_error_in_one_part_ends_the_others(checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_CPU_PART", 1)
     ours = build(checkpoints["sd1"], NoDiversity(), steps=50)
@@ -116,13 +117,9 @@ def test_an_error_in_one_part_ends_the_others(checkpoints: dict[str, Path], monk
         return unet(latents, *arguments, **more)
 
     monkeypatch.setattr(ours.unet, "forward", forward)
-    threads = torch.get_num_threads()
     torch.set_num_threads(2)
-    try:
-        with torch.no_grad(), pytest.raises(LookupError):
-            ours.draw([(prompt,) for prompt in PROMPTS], SEEDS)
-    finally:
-        torch.set_num_threads(threads)
+    with torch.no_grad(), pytest.raises(LookupError):
+        ours.draw([(prompt,) for prompt in PROMPTS], SEEDS)
     assert len(calls) < 10, "of 150"
 
 
@@ -517,6 +514,7 @@ def test_a_batch_without_a_finite_picture_ends_the_run(
     [(ComposedGuidance(), SAMPLERS[0]), (SDEdit(0.6), SAMPLERS[1]), (WordsOnly(), SAMPLERS[7])],
     ids=lambda each: each[0] if isinstance(each, tuple) else type(each).__name__,
 )
+@pytest.mark.usefixtures("restore_threads")
 def test_parts_of_a_batch_are_drawn_alike_by_any_number_of_threads(
     checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch, strategy: Diversity, sampler: tuple[str, Any]
 ) -> None:
@@ -525,16 +523,12 @@ def test_parts_of_a_batch_are_drawn_alike_by_any_number_of_threads(
     seeds, references = range(5), torch.randint(0, 256, (5, 3, *SIZE), dtype=torch.uint8)
     whole = draw(ours, prompts, seeds, references)
     monkeypatch.setattr(module, "_CPU_PART", 2)
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        parts = draw(ours, prompts, seeds, references)
-        for number in (2, 3):
-            torch.set_num_threads(number)
-            assert torch.equal(draw(ours, prompts, seeds, references), parts)
-            assert torch.get_num_threads() == number
-    finally:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(1)
+    parts = draw(ours, prompts, seeds, references)
+    for number in (2, 3):
+        torch.set_num_threads(number)
+        assert torch.equal(draw(ours, prompts, seeds, references), parts)
+        assert torch.get_num_threads() == number
     assert int((parts.int() - whole.int()).abs().max()) <= 1
     ours.decoded_together = 2
     assert int((draw(ours, prompts, seeds, references).int() - whole.int()).abs().max()) <= 1
