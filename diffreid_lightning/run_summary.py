@@ -10,13 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from diffreid_lightning.storage.json_notes import (
-    DamagedFile,
-    damaged_error,
-    mappings_in,
-    read_json,
-    replace_json,
-)
+from diffreid_lightning.storage.json_notes import DamagedFile, damaged_error, mappings_in, read_json, replace_json
 
 FILE = "summary.json"
 FORMAT = 1

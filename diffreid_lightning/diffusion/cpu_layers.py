@@ -66,9 +66,8 @@ class _Linear(nn.Linear):
 
 class _TextLinear(_Linear):
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            name: value for name, value in self.__dict__.items() if name != "_products"
-        }  # its keys are of a process
+        # Weak keys cannot be copied: they are those of this process.
+        return {name: value for name, value in self.__dict__.items() if name != "_products"}
 
     def forward(self, input: Tensor) -> Tensor:
         if not _takes(input) or input.numel() // self.in_features * self.out_features > _MOST_KEPT:

@@ -27,11 +27,7 @@ from diffreid_lightning.paths import user_path
 from diffreid_lightning.pipeline import code_closure
 from diffreid_lightning.pipeline.graph import PREFIX, Chain, Stage
 from diffreid_lightning.storage.content_hash import add_content
-from diffreid_lightning.storage.json_notes import (
-    mappings_in,
-    read_sound_json,
-    replace_json,
-)
+from diffreid_lightning.storage.json_notes import mappings_in, read_sound_json, replace_json
 
 RECORDS = ".stages"
 _COMMAND_MODULES = {"select": ("diffreid_lightning.cli.commands.select",)}
