@@ -1,4 +1,7 @@
-"""Entries of a benchmark's grid: initializations, settings, datasets, and what makes the initializations."""
+"""Entries of a benchmark's grid: initializations, settings, datasets, and what makes the initializations.
+
+Their values are YAML: a new setting is an entry below ``settings:`` in ``configs/benchmark/``.
+"""
 
 from __future__ import annotations
 

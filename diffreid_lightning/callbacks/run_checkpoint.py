@@ -1,4 +1,7 @@
-"""Checkpoints of a run: the last epoch's, and the one best on held-out identities."""
+"""Checkpoints of a run: the last epoch's, and the one best on held-out identities.
+
+What happens on a kill and on resuming, over all stages: ``docs/guide/runs_and_resuming.md``.
+"""
 
 from __future__ import annotations
 

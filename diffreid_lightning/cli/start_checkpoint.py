@@ -2,7 +2,8 @@
 
 ``--ckpt_path last`` means the newest run under the root that has a last checkpoint; a ``fit`` that continues from it
 goes on in the same folder, under the same W&B run id. A ``fit`` whose SLURM job was requeued does so unasked.
-For a ``fit``, ``last`` and ``best`` mean a run that no other process is at work in.
+For a ``fit``, ``last`` and ``best`` mean a run that no other process is at work in. The whole story of kill and resume:
+``docs/guide/runs_and_resuming.md``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Select scored images by the filter rules, and write Diff-Person with rejects, report and card."""
+"""Select scored images by the filter rules, and write Diff-Person with rejects, report and card.
+
+Which images a rule drops, and the reason it gives: ``rules/``.
+"""
 
 from __future__ import annotations
 

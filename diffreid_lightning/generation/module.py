@@ -14,7 +14,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from diffreid_lightning.diffusion.batch_parts import map_on_threads
+from diffreid_lightning.diffusion.batches_on_threads import map_on_threads
 from diffreid_lightning.diffusion.checkpoints import locate_pipeline
 from diffreid_lightning.diffusion.cpu_layers import use_onednn
 from diffreid_lightning.diffusion.denoising_loop import (

@@ -1,4 +1,7 @@
-"""Supervised Re-ID: backbone, BNNeck, identity classifier and metric losses."""
+"""Supervised Re-ID: backbone, BNNeck, identity classifier and metric losses.
+
+Pre-training on Diff-Person (``configs/stages/pretrain.yaml``) and fine-tuning (``transfer.yaml``) are this module.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Base of the Diversity Injection strategies: prompts, their weights per timestep, and the starting point."""
+"""Base of the Diversity Injection strategies: prompts, their weights per timestep, and the starting point.
+
+The default strategy is in ``composed_guidance.py``; ``diffusion/denoising_loop.py`` applies the weights of a strategy.
+"""
 
 from __future__ import annotations
 

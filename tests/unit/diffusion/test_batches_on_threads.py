@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffreid_lightning.diffusion.batch_parts import map_on_threads
+from diffreid_lightning.diffusion.batches_on_threads import map_on_threads
 from diffreid_lightning.diffusion.denoising_loop import Guidance, denoise
 from diffreid_lightning.diffusion.prompt_encoding import Conditioning
 
