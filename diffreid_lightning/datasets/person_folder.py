@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -52,8 +54,8 @@ class PersonFolder(PersonDataset):
     Camera names that are not all numbers are numbered in sorted order, and the column ``camera`` holds them. Evaluation
     removes gallery images of the query's person and camera. With unknown cameras every image is its own camera: nothing
     is removed, so neighboring frames of one video count as matches, and scores are higher than under the cross-camera
-    protocol; do not compare the two. Images of one person with the same file name (a query that is also in the gallery)
-    share a camera, so a query never finds itself.
+    protocol; do not compare the two. Only copies share a camera (same person, file name and bytes, like a query that is
+    also in the gallery), so a query never finds itself.
 
     Args:
         root: the folder of people or of splits, or a .zip of it.
@@ -167,7 +169,8 @@ class PersonFolder(PersonDataset):
     def _rows(self, images: ImageRoot) -> Rows:
         rows = Rows()
         files = self._files(images, rows)
-        rows.add_words(files, self.camera_folders or self.camera_in_name)
+        known_cameras = self.camera_folders or self.camera_in_name
+        rows.add_words(files if known_cameras else _separate_cameras(images, files), known_cameras)
         bases = (file.name.rpartition("/")[2] for file in files)
         if self.pattern is None and not self.camera_folders and files and all(map(_CAMERA.search, bases)):
             rows.notes.append(f"the file names seem to hold cameras; read them with pattern: '{_CAMERA.pattern}'")
@@ -302,6 +305,21 @@ class PersonFolder(PersonDataset):
         file = f"<file matching {self.pattern.pattern}>" if self.pattern is not None else "<file>"
         hint = "" if self.camera_folders or self.pid_in_name else "; images deeper down need camera_folders=True"
         return ("<split>/" if has_splits else "") + folders + file + hint
+
+
+def _separate_cameras(images: ImageRoot, files: Sequence[_File]) -> list[_File]:
+    """Give different images of one person and file name a camera each; folders often number their images from 1."""
+    shared = Counter(file.camera for file in files)
+    cameras: dict[str, dict[bytes, str]] = {}
+    separated = []
+    for file in files:
+        camera = file.camera
+        if shared[camera] > 1:
+            of_content = cameras.setdefault(camera, {})
+            content = hashlib.sha256(images.read(file.name)).digest()
+            camera = of_content.setdefault(content, f"{camera}/{file.name}" if of_content else camera)
+        separated.append(file._replace(camera=camera))
+    return separated
 
 
 def _search_text(pattern: re.Pattern[str] | None, placed: Placed) -> str:

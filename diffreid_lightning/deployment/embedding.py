@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from diffreid_lightning.cores import default_num_workers
 from diffreid_lightning.datasets import CropFolder, PersonTable, open_unlabeled
+from diffreid_lightning.datasets.base import images_are_cameras
 from diffreid_lightning.datasets.concat import cameras_are_known, concatenate
 from diffreid_lightning.datasets.person_table import read_table
 from diffreid_lightning.deployment.feature_files import SUFFIXES, Floats, is_rows_file, key_of, write_features
@@ -64,7 +65,7 @@ class ImageRows(NamedTuple):
     def table(self) -> pa.Table:
         """Return the columns of a file of features; null for an unknown person, a distractor or an unknown camera."""
         table, count = self.manifest.table, len(self.manifest)
-        has_cameras = cameras_are_known(self.manifest.numpy("camid"))
+        has_cameras = cameras_are_known(self.manifest.numpy("camid")) and not images_are_cameras(self.manifest)
         known = {
             "pid": pc.and_(pc.equal(table["role"], "identity"), self.has_people),
             "camid": pa.chunked_array([np.full(count, has_cameras)]),
