@@ -188,7 +188,7 @@ def check(
         leaked_ids=_count_leaked(manifest),
         shared_numbers=None if dataset.pids_restart else _count_shared_numbers(manifest),
         cameras_unknown=len(manifest) > 1 and images_are_cameras(manifest),
-        decoded=decode_all(manifest, on_progress) if decode else None,
+        decoded=decode_all(manifest, on_progress, pids_restart=dataset.pids_restart) if decode else None,
         strict=strict,
         notes=dataset.notes,
         labeled=not isinstance(dataset, CropFolder),
