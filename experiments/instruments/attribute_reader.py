@@ -92,7 +92,7 @@ def row_weights(targets: Tensor) -> npt.NDArray[np.float64]:
     return np.minimum(weights, 10 * np.median(weights)) if len(weights) else weights
 
 
-def read_attributes(network: AttributeNet, pictures: Tensor) -> Tensor:
+def read_attributes(network: AttributeNetwork, pictures: Tensor) -> Tensor:
     """Read the attributes of pictures, from each and its mirror image together.
 
     Args:
