@@ -238,16 +238,18 @@ def _find_copies(
     people = list(zip(*(manifest.numpy(key).tolist() for key in keys), strict=True))
     tested = np.isin(manifest.numpy("split"), ["query", "gallery"])
     first: dict[bytes, int] = {}
+    first_of_part: dict[tuple[bytes, bool], int] = {}
     trained = {digest for row, digest in enumerate(digests) if not tested[row] and digest}
     across, wrong, repeated = [], [], []
     for row, digest in enumerate(digests):
         if not digest:
             continue
         earlier = first.setdefault(digest, row)
+        of_part = first_of_part.setdefault((digest, bool(tested[row])), row)
         if tested[row] and digest in trained:
             across.append(names[row])
         if people[earlier] != people[row]:
             wrong.append(names[row])
-        elif earlier != row and not (tested[row] and digest in trained):
+        elif of_part != row and not (tested[row] and digest in trained):
             repeated.append(names[row])
     return tuple(across), tuple(wrong), tuple(repeated)
