@@ -46,9 +46,9 @@ class PersonFolder(PersonDataset):
     a pattern that has a ``pid`` also ``bounding_box_train``, ``image_train`` and similar; without such folders all
     images are train. ``query`` and ``gallery`` require each other.
 
-    **People.** The folder above the image, or the pattern's group ``pid``. Numbers stay the pid. If any is not a
-    number, or two spell the same number (``1``, ``01``), all names are numbered in sorted order over all splits, and
-    the column ``name`` holds them. Person -1 (``-1``, ``00-1``) is junk and skipped.
+    **People.** The folder above the image or its camera, or the pattern's group ``pid``. Numbers stay the pid. If any
+    is not a number, or two spell the same number (``1``, ``01``), all names are numbered in sorted order over all
+    splits, and the column ``name`` holds them. Person -1 (``-1``, ``00-1``) is junk and skipped.
 
     **Cameras.** From the pattern's group ``camera``, from a folder below the person (``camera_folders``), or unknown.
     Camera names that are not all numbers are numbered in sorted order, and the column ``camera`` holds them. Evaluation
@@ -63,7 +63,7 @@ class PersonFolder(PersonDataset):
             A group ``camera`` gives the camera; a group ``pid`` gives the person, and the images may then lie in any
             folders. Example for flat folders: ``(?P<pid>\d+)_c(?P<camera>\d+)``; for VIPeR's:
             ``(?P<camera>cam_[ab])/(?P<pid>\d+)``.
-        train: the images of train: a folder (``image_train``), a glob of folders or images (``*/rgb``,
+        train: the images of train: a folder (``image_train``), a glob of folders, people or images (``*/rgb``,
             ``cam_?/0[0-4]*``), ``.`` for everything, a list file with one image per line (path or file name; the
             pattern also sees the rest of the line), or several of these.
         val: likewise, the identities held out for validation.
@@ -224,6 +224,9 @@ class PersonFolder(PersonDataset):
     def _file(self, placed: Placed) -> _File | None:
         """Read person and camera of one image; None if its path does not have the expected form."""
         *folders, _ = placed.inner.split("/")
+        depth = 2 if self.camera_folders else 1
+        if placed.person_above and len(folders) < depth:
+            folders = [name for name in placed.name.split("/")[:-1][-depth:] if not is_part_name(name)]
         found = self.pattern.search(_search_text(self.pattern, placed)) if self.pattern is not None else None
         if self.pattern is not None and (found is None or not all(found.groupdict().values())):
             return None
@@ -232,7 +235,7 @@ class PersonFolder(PersonDataset):
             # A pattern for digits matches person 1 in -1 and in MARS's 00-1, which are junk.
             before = re.search(r"(?:^|[/_])(0*-)$", found.string[: found.start("pid")])
             person = before[1] + person if before else person
-        elif len(folders) == (2 if self.camera_folders else 1):
+        elif len(folders) == depth:
             person = folders[0]
         else:
             return None
