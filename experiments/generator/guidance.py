@@ -46,7 +46,7 @@ from diffreid_lightning.storage.content_hash import hash_tensors
 from experiments.generator.tiny_sd import kernel_distances, kid_features
 from experiments.instruments.devices import elsewhere
 from experiments.instruments.drawing import Drawing, draw_with
-from experiments.instruments.known_people import choose_people
+from experiments.instruments.known_people import choose_people, number_people
 from experiments.instruments.over_people import bootstrap, distances_without, jackknife
 from experiments.instruments.pictures import SIZE, content_key, outputs, read_pictures
 from experiments.instruments.report import table, write_json
@@ -132,10 +132,7 @@ class Judges:
 
     def labels(self, rows: Manifest) -> npt.NDArray[np.int64]:
         """Number the people of N rows as the scorer does, (N,)."""
-        numbers = {key: number for number, key in enumerate(self.scorer.identities)}
-        own, keys = rows.identities()
-        found: npt.NDArray[np.int64] = np.array([numbers[key] for key in keys], dtype=np.int64)[own]
-        return found
+        return number_people(rows, self.scorer.identities)
 
 
 def recognize(network: Recognizer, pictures: torch.Tensor, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:

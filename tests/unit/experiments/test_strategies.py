@@ -14,7 +14,7 @@ from PIL import Image
 
 from diffreid_lightning.backbones import Backbone, BNNeck
 from diffreid_lightning.filtering import scorer_checkpoint
-from experiments.generator import guidance, strategies, tiny_sd
+from experiments.generator import captions, guidance, strategies, tiny_sd
 from experiments.generator.guidance import STRATEGIES, Setting
 from experiments.instruments.attribute_reader import AttributeNet
 from experiments.instruments.drawing import Drawing
@@ -103,6 +103,12 @@ def test_a_measurement_is_kept_for_its_reader_and_number_of_threads(tmp_path, mo
 def test_without_a_chain_it_is_a_users_mistake(tmp_path, capsys):
     assert strategies.main(["--root", str(tmp_path / "nowhere"), "--work", str(tmp_path), "--threads", "1"]) == 2
     assert "nowhere" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("word", ["runs/tour", "=runs/tour", "read="])
+def test_a_chain_has_a_name_and_a_root(word, tmp_path, capsys):
+    assert captions.main(["--chain", word, "--out", str(tmp_path), "--threads", "1"]) == 2
+    assert "NAME=ROOT" in capsys.readouterr().err
 
 
 def test_intervals_over_people_are_the_known_ones():
