@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def bootstrap(
-    shares: Sequence[float] | Floats, images: Sequence[int] | npt.NDArray[np.int64] | None = None
+    shares: Sequence[float] | Floats, images: Sequence[int] | npt.NDArray[np.integer[Any]] | None = None
 ) -> tuple[float, float]:
     """Draw people anew for the 95 % interval of the mean of what each of P people has.
 
