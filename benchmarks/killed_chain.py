@@ -4,8 +4,10 @@
 
 runs `pipeline` once undisturbed, then in another folder with ``kill -9`` to its process at random moments, each time
 followed at once by the same command, and at last to its end. Both folders are compared: the contents and ancestors of
-every manifest, the bytes of every generated image, every tensor of the personalized model, the scorer, the backbones
-and the last checkpoints. On the CPU all must be the same. One more start must find nothing to do.
+every manifest, the bytes of every generated image, every tensor of the personalized model, the scorer and the
+backbones, and of the checkpoints the tensors, the states of optimizers and schedulers, and the numbers of epochs and
+steps. On the CPU all must be the same. The other parts of a checkpoint hold paths, times and how often a run was
+resumed. One more start must find nothing to do.
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ import hashlib
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,13 +32,28 @@ from experiments.instruments.report import write_json
 from experiments.instruments.script import run_script
 
 _NOTE = "killed_chain.json"
+_STATE = ("state_dict", "optimizer_states", "lr_schedulers", "epoch", "global_step")
 
 
-def tensor_hash(tensors: dict[str, Tensor]) -> str:
-    """Hash names, types, shapes and values of tensors."""
+def flatten(value: Any, name: str = "") -> dict[str, Any]:
+    """Return the leaves of nested mappings and lists by their paths."""
+    if isinstance(value, Mapping):
+        parts = list(value.items())
+    elif isinstance(value, (list, tuple)):
+        parts = list(enumerate(value))
+    else:
+        return {name: value}
+    return {path: leaf for key, part in parts for path, leaf in flatten(part, f"{name}/{key}").items()}
+
+
+def values_hash(values: Mapping[str, Any]) -> str:
+    """Hash names, types, shapes and values of tensors, and other values as they are written."""
     digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().contiguous()
+    for name in sorted(values):
+        if not isinstance(values[name], Tensor):
+            digest.update(f"{name} {values[name]!r}".encode())
+            continue
+        tensor = values[name].detach().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
@@ -57,9 +75,10 @@ def contents(root: Path) -> dict[str, str]:
             found[name] = " ".join((manifest.content_hash, *manifest.parents))
         elif file.suffix == ".safetensors":
             with safe_open(file, framework="pt") as opened:
-                found[name] = tensor_hash({key: opened.get_tensor(key) for key in opened.keys()})  # noqa: SIM118
+                found[name] = values_hash({key: opened.get_tensor(key) for key in opened.keys()})  # noqa: SIM118
         elif file.suffix == ".ckpt":
-            found[name] = tensor_hash(torch.load(file, weights_only=True, map_location="cpu")["state_dict"])
+            saved = torch.load(file, weights_only=True, map_location="cpu")
+            found[name] = values_hash(flatten({key: saved[key] for key in _STATE if key in saved}))
         elif "images" in file.parts and file.suffix == ".jpg":
             found[name] = hashlib.sha256(file.read_bytes()).hexdigest()
     return found

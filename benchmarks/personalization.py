@@ -39,6 +39,7 @@ from diffreid_lightning.datasets import open_dataset
 from diffreid_lightning.datasets.concat import concatenate
 from diffreid_lightning.devices import fastest_device
 from diffreid_lightning.diffusion.checkpoints import locate_pipeline
+from diffreid_lightning.diffusion.losses import noise_latents
 from diffreid_lightning.diffusion.pipeline_io import load_pipeline
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest.manifest import Manifest
@@ -123,10 +124,10 @@ def stock_loop(arguments: argparse.Namespace, *, synthetic: bool = False) -> Non
             states = text_encoder(tokens.to(device), return_dict=False)[0]
         noise = torch.randn_like(latents)
         timesteps = torch.randint(0, scheduler.config.num_train_timesteps, (len(latents),), device=device).long()
-        noisy = scheduler.add_noise(latents, noise, timesteps)
+        noisy, target = noise_latents(scheduler, latents, noise, timesteps)
         with torch.autocast(device.type, torch.bfloat16, enabled=frozen != torch.float32):
             predicted = unet(noisy, timesteps, states, return_dict=False)[0]
-        loss = F.mse_loss(predicted.float(), _target(scheduler, latents, noise, timesteps).float())
+        loss = F.mse_loss(predicted.float(), target.float())
         loss.backward()
         torch.nn.utils.clip_grad_norm_(learnt, 1.0)
         optimizer.step()
@@ -134,13 +135,6 @@ def stock_loop(arguments: argparse.Namespace, *, synthetic: bool = False) -> Non
         optimizer.zero_grad()
         if clock.step_done():
             return
-
-
-def _target(scheduler: Any, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-    found: Tensor = noise
-    if scheduler.config.prediction_type == "v_prediction":
-        found = scheduler.get_velocity(latents, noise, timesteps)
-    return found
 
 
 def _captioned(folder: str) -> Manifest:

@@ -79,8 +79,14 @@ def repeat_epochs(loader: Iterable[Batch]) -> Iterable[Batch]:
     return itertools.chain.from_iterable(itertools.repeat(loader))
 
 
-def measure(module: str, row: str, words: Sequence[str]) -> dict[str, Any]:
+def measure(module: str, row: str, words: Sequence[str], variables: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Run ``python -m module --row row`` in a process of its own and an empty folder.
+
+    Args:
+        module: the benchmark.
+        row: what it measures.
+        words: more of its options.
+        variables: of the environment, beside this process's.
 
     Returns:
         What it printed: its ``seconds``, or the ``error`` that kept it from being measured.
@@ -88,6 +94,7 @@ def measure(module: str, row: str, words: Sequence[str]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         environment = {
             **os.environ,
+            **(variables or {}),
             "WANDB_MODE": "offline",
             "PYTHONPATH": os.pathsep.join([str(Path.cwd()), *sys.path]),
         }

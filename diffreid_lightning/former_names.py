@@ -24,31 +24,40 @@ _ARGUMENTS = {
 
 def current(settings: Mapping[Any, Any]) -> dict[Any, Any]:
     """Return settings with the classes and arguments of this version in place of former ones; nothing is changed."""
-    return _current(settings, "")
+    return _current(settings, "", True)
 
 
-def _current(value: Any, setting: Any) -> Any:
+def _current(value: Any, setting: Any, ours: bool) -> Any:
+    """Rename in a value what it holds; ``ours`` tells whether it is an argument of a class of this package."""
     if isinstance(value, list):
-        return [_current(below, setting) for below in value]
+        return [_current(below, setting, ours) for below in value]
     if not isinstance(value, Mapping):
         return value
-    names = _ARGUMENTS.get(setting, {})
+    path = value.get("class_path")
+    ours = _is_ours(path) if isinstance(path, str) else ours
+    names = _ARGUMENTS.get(setting, {}) if ours else {}
     renamed = {
-        names.get(key, key): _current(below, setting if key == "init_args" else key) for key, below in value.items()
+        names.get(key, key): _current(below, setting if key == "init_args" else key, ours)
+        for key, below in value.items()
     }
     if isinstance(renamed.get("class_path"), str):
         renamed["class_path"] = current_class(renamed["class_path"])
     return renamed
 
 
+def _is_ours(path: str) -> bool:
+    """Return true for a short name, which the registry knows, and for a path in this package."""
+    return "." not in path or path.partition(".")[0] == _PACKAGE
+
+
 @functools.cache
 def current_class(path: str) -> str:
     """Return the name under which a class is found now; a path that is not this package's stays as it is."""
+    if not _is_ours(path):
+        return path
     module, _, name = path.rpartition(".")
     name = _CLASSES.get(name, name)
-    if not module:
-        return name
-    if module.partition(".")[0] != _PACKAGE or _has(module, name):
+    if module and _has(module, name):
         return f"{module}.{name}"
     return name  # the registry knows it by this
 

@@ -231,7 +231,7 @@ display(Image(filename=str(root / "Diff-Person/few-shot/rank_lists_test.png")))
 # terminal:
 #
 #     python -m diffreid_lightning benchmark --config benchmark/quick --jobs 2         # small, minutes
-#     python -m diffreid_lightning benchmark --config benchmark/miniperson --jobs 2    # five seeds, hours
+#     python -m diffreid_lightning benchmark --config benchmark/miniperson --jobs 2    # three seeds, hours
 #     python -m diffreid_lightning benchmark --config benchmark/paper --dry-run        # the paper's datasets
 
 # %%

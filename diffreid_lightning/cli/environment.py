@@ -17,7 +17,7 @@ _INTEGER_VARIABLES = (
     "SLURM_LOCALID", "SLURM_NODEID", "SLURM_NTASKS", "PL_GLOBAL_SEED",
 )  # fmt: skip
 #: Variables that set the wait policy of OpenMP's threads: the standard's, GNU's, Intel's and LLVM's.
-_WAIT_POLICY = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+WAIT_POLICY = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 #: Spins before a thread sleeps; some microseconds, in which most waits of an idle machine end.
 _SPIN_COUNT = "10000"
 
@@ -29,7 +29,7 @@ def let_threads_sleep() -> None:
     two cores of which one is busy are several times slower. Results do not depend on it, as they would on another
     number of threads. It has to be called before torch is imported; child processes inherit it.
     """
-    if not any(name in os.environ for name in _WAIT_POLICY):
+    if not any(name in os.environ for name in WAIT_POLICY):
         os.environ["GOMP_SPINCOUNT"] = _SPIN_COUNT
 
 

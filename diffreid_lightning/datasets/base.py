@@ -279,6 +279,11 @@ def count_splits(manifest: Manifest) -> dict[str, Counts]:
     }
 
 
+def images_are_cameras(manifest: Manifest) -> bool:
+    """Tell whether each image is its own camera, as where cameras are unknown; a copy in another split may share it."""
+    return manifest.table.group_by(["split", "source", "camid"]).aggregate([]).num_rows == len(manifest)
+
+
 def descend(images: ImageRoot) -> list[ImageRoot]:
     """Return the root and the folders below it, as long as each holds a single folder, at most three deep."""
     chain = [images]

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable
 
+from diffreid_lightning.datasets.name_patterns import NAMES_OF_PEOPLE
 from diffreid_lightning.datasets.split_entries import SPLITS
 
 _WORDS = {
@@ -31,18 +32,6 @@ _NO_PERSON = re.compile(
     r"|(whole|full|half|partial|occluded|upper|lower)[ _-]?(body|person)([ _-](images?|imgs?|crops?))?"
     r"|[a-z]|images?|imgs?|pictures?|photos?|crops?|cropped[_ -]images|frames?|data|campus|rgb|ir|thermal|visible"
     r"|indoor|outdoor|day|night|single_shot|multi_shot|left|right|front|back|masks?|sketch"
-)
-# File names that hold person and camera: if they contradict the folders, the folders are not people.
-_NAMES_WITH_PEOPLE = tuple(
-    re.compile(pattern)
-    for pattern in (
-        r"(?P<pid>-?\d+)_c\d+[s_.]",
-        r"(?P<pid>\d+)_s\d+_c\d+_",
-        r"(?P<pid>\d+)_\d+_c\d+_",
-        r"(?P<pid>\d{4}|00-1)C\d+T\d+F\d+",
-        r"(?P<pid>\d+)-\d+-\d+-\d+\.",
-        r"p(?P<pid>-?\d+)_s\d+_\d+\.",
-    )
 )
 
 _LEADING_NUMBER = re.compile(r"(\d{1,5})[_-][^/]")  # dates are longer
@@ -75,8 +64,8 @@ def find_mixed_folder(names: Iterable[str]) -> tuple[str, list[str]] | None:
     could be a running number.
     """
     names = list(names)
-    for naming in _NAMES_WITH_PEOPLE:
-        found = [naming.match(name, name.rfind("/") + 1) for name in names]
+    for naming in map(re.compile, NAMES_OF_PEOPLE):
+        found = [naming.match(name.rpartition("/")[2]) for name in names]
         if names and all(found):
             folders: dict[str, list[str]] = {}
             for name, match in zip(names, found, strict=True):

@@ -135,12 +135,15 @@ class _Look(NamedTuple):
     frames: int = 1
 
 
-def decode_all(manifest: Manifest, on_progress: Callable[[int, int], None] | None = None) -> Decoded:
+def decode_all(
+    manifest: Manifest, on_progress: Callable[[int, int], None] | None = None, *, pids_restart: bool = False
+) -> Decoded:
     """Read every image of a manifest, with one thread per core (Pillow releases the GIL).
 
     Args:
         manifest: the images' manifest.
         on_progress: called with (images decoded, all images) after each batch.
+        pids_restart: whether a pid in train and in test is two people.
     """
     names = manifest.table["file_name"].to_pylist()
     looks: list[_Look] = []
@@ -154,7 +157,7 @@ def decode_all(manifest: Manifest, on_progress: Callable[[int, int], None] | Non
                 if on_progress is not None:
                     on_progress(len(looks), len(names))
     pairs = list(zip(names, looks, strict=True))
-    across, wrong, repeated = _find_copies(manifest, names, [look.digest for look in looks])
+    across, wrong, repeated = _find_copies(manifest, names, [look.digest for look in looks], pids_restart)
     counts = Counter(look.digest for look in looks if look.digest)
     kinds = sorted({look.kind for look in looks} - {"", _FEW_LEVELS})
     return Decoded(
@@ -227,21 +230,26 @@ def _merge_ranges(ranges: Iterable[tuple[float, float] | None]) -> tuple[float, 
     return (min(low for low, _ in known), max(high for _, high in known)) if known else None
 
 
-def _find_copies(manifest: Manifest, names: list[str], digests: list[bytes]) -> tuple[tuple[str, ...], ...]:
+def _find_copies(
+    manifest: Manifest, names: list[str], digests: list[bytes], pids_restart: bool
+) -> tuple[tuple[str, ...], ...]:
     """Return copies of training images in test, copies under another person, and other copies."""
-    labels, _ = manifest.identities()
+    keys = ["source", "partition", "pid"] if pids_restart else ["source", "pid"]  # the parts share people otherwise
+    people = list(zip(*(manifest.numpy(key).tolist() for key in keys), strict=True))
     tested = np.isin(manifest.numpy("split"), ["query", "gallery"])
     first: dict[bytes, int] = {}
+    first_of_part: dict[tuple[bytes, bool], int] = {}
     trained = {digest for row, digest in enumerate(digests) if not tested[row] and digest}
     across, wrong, repeated = [], [], []
     for row, digest in enumerate(digests):
         if not digest:
             continue
         earlier = first.setdefault(digest, row)
+        of_part = first_of_part.setdefault((digest, bool(tested[row])), row)
         if tested[row] and digest in trained:
             across.append(names[row])
-        if labels[earlier] != labels[row]:
+        if people[earlier] != people[row]:
             wrong.append(names[row])
-        elif earlier != row and not (tested[row] and digest in trained):
+        elif of_part != row and not (tested[row] and digest in trained):
             repeated.append(names[row])
     return tuple(across), tuple(wrong), tuple(repeated)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from diffreid_lightning.datasets import Counts, CropFolder, PersonDataset, count_splits, open_dataset
-from diffreid_lightning.datasets.base import compare_counts
+from diffreid_lightning.datasets.base import compare_counts, images_are_cameras
 from diffreid_lightning.datasets.image_checks import Decoded, decode_all
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.manifest.schema import SPLITS
@@ -187,8 +187,8 @@ def check(
         unmatched_queries=count_unmatched(manifest),
         leaked_ids=_count_leaked(manifest),
         shared_numbers=None if dataset.pids_restart else _count_shared_numbers(manifest),
-        cameras_unknown=len(manifest) > 1 and len(np.unique(manifest.numpy("camid"))) == len(manifest),
-        decoded=decode_all(manifest, on_progress) if decode else None,
+        cameras_unknown=len(manifest) > 1 and images_are_cameras(manifest),
+        decoded=decode_all(manifest, on_progress, pids_restart=dataset.pids_restart) if decode else None,
         strict=strict,
         notes=dataset.notes,
         labeled=not isinstance(dataset, CropFolder),

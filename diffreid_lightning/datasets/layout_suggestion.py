@@ -11,20 +11,15 @@ from typing import Any
 from diffreid_lightning.datasets.base import count_splits, descend
 from diffreid_lightning.datasets.folder_names import are_not_people, split_word
 from diffreid_lightning.datasets.layout_advice import TABLE
+from diffreid_lightning.datasets.name_patterns import NAMES_OF_PEOPLE
 from diffreid_lightning.datasets.person_folder import PersonFolder
 from diffreid_lightning.datasets.split_entries import SPLITS
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest.image_root import ImageRoot
 
 PATTERNS = (
-    r"^(?P<pid>-?\d+)_\d+_c(?P<camera>\d+)_",  # LTCC: person, clothes, camera
-    r"^(?P<pid>-?\d+)_(?P<camera>s\d+_c\d+)_f",  # RandPerson: cameras are numbered per scene
-    r"^(?P<pid>-?\d+)_(?P<camera>c\d+_s\d+)_f",
-    r"^(?P<pid>-?\d+)_c(?P<camera>\d+)(?=[s_.])",  # Market-1501 and similar, VeRi-776, PersonX
-    r"^(?P<pid>\d{4}|00-1)C(?P<camera>\d+)T\d+F",  # MARS
-    r"^(?P<pid>\d+)-(?P<camera>\d+)-\d+-\d+\.",  # VC-Clothes
+    *NAMES_OF_PEOPLE,
     r"^[Pp](?P<pid>\d+)_?[Cc](?P<camera>\d+)",  # DeepChange
-    r"^p(?P<pid>-?\d+)_s\d+_\d+\.",  # CUHK-SYSU crops: no cameras
     r"^(?P<pid>\d{4})(?P<camera>0(?=0[12]\.)|00(?=[34]\.))",  # CUHK01: images 1, 2 are one view, 3, 4 the other
     r"^(?P<pid>[^_]+)_c(?P<camera>\d+)(?=[s_.])",  # names of people
     r"(?:^|/)(?P<camera>cam(?:era)?[_-]?\w+)/(?:person_?)?(?P<pid>[^/_.]+)",  # VIPeR, PRID, WARD, iLIDS-VID

@@ -1,4 +1,4 @@
-"""Compile the patterns that read people and cameras from names, and number the words that they find."""
+"""List and compile patterns that read people and cameras from names, and number the words that they find."""
 
 from __future__ import annotations
 
@@ -6,6 +6,17 @@ import re
 from collections.abc import Iterable
 
 from diffreid_lightning.errors import UserError
+
+NAMES_OF_PEOPLE = (
+    r"^(?P<pid>-?\d+)_\d+_c(?P<camera>\d+)_",  # LTCC: person, clothes, camera
+    r"^(?P<pid>-?\d+)_(?P<camera>s\d+_c\d+)_",  # RandPerson: cameras are numbered per scene
+    r"^(?P<pid>-?\d+)_(?P<camera>c\d+_s\d+)_f",
+    r"^(?P<pid>-?\d+)_c(?P<camera>\d+)(?=[s_.])",  # Market-1501 and similar, VeRi-776, PersonX
+    r"^(?P<pid>\d{4}|00-1)C(?P<camera>\d+)T\d+F",  # MARS
+    r"^(?P<pid>\d+)-(?P<camera>\d+)-\d+-\d+\.",  # VC-Clothes
+    r"^p(?P<pid>-?\d+)_s\d+_\d+\.",  # CUHK-SYSU crops: no cameras
+)
+"""Naming schemes of public datasets that nothing else is named by, the most specific first; for file names."""
 
 _MAX_DIGITS = 18  # more do not fit a 64-bit number
 

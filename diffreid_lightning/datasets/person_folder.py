@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -44,16 +46,16 @@ class PersonFolder(PersonDataset):
     a pattern that has a ``pid`` also ``bounding_box_train``, ``image_train`` and similar; without such folders all
     images are train. ``query`` and ``gallery`` require each other.
 
-    **People.** The folder above the image, or the pattern's group ``pid``. Numbers stay the pid. If any is not a
-    number, or two spell the same number (``1``, ``01``), all names are numbered in sorted order over all splits, and
-    the column ``name`` holds them. Person -1 (``-1``, ``00-1``) is junk and skipped.
+    **People.** The folder above the image or its camera, or the pattern's group ``pid``. Numbers stay the pid. If any
+    is not a number, or two spell the same number (``1``, ``01``), all names are numbered in sorted order over all
+    splits, and the column ``name`` holds them. Person -1 (``-1``, ``00-1``) is junk and skipped.
 
     **Cameras.** From the pattern's group ``camera``, from a folder below the person (``camera_folders``), or unknown.
     Camera names that are not all numbers are numbered in sorted order, and the column ``camera`` holds them. Evaluation
     removes gallery images of the query's person and camera. With unknown cameras every image is its own camera: nothing
     is removed, so neighboring frames of one video count as matches, and scores are higher than under the cross-camera
-    protocol; do not compare the two. Images of one person with the same file name (a query that is also in the gallery)
-    share a camera, so a query never finds itself.
+    protocol; do not compare the two. Only copies share a camera (same person, file name and bytes, like a query that is
+    also in the gallery), so a query never finds itself.
 
     Args:
         root: the folder of people or of splits, or a .zip of it.
@@ -61,7 +63,7 @@ class PersonFolder(PersonDataset):
             A group ``camera`` gives the camera; a group ``pid`` gives the person, and the images may then lie in any
             folders. Example for flat folders: ``(?P<pid>\d+)_c(?P<camera>\d+)``; for VIPeR's:
             ``(?P<camera>cam_[ab])/(?P<pid>\d+)``.
-        train: the images of train: a folder (``image_train``), a glob of folders or images (``*/rgb``,
+        train: the images of train: a folder (``image_train``), a glob of folders, people or images (``*/rgb``,
             ``cam_?/0[0-4]*``), ``.`` for everything, a list file with one image per line (path or file name; the
             pattern also sees the rest of the line), or several of these.
         val: likewise, the identities held out for validation.
@@ -167,7 +169,8 @@ class PersonFolder(PersonDataset):
     def _rows(self, images: ImageRoot) -> Rows:
         rows = Rows()
         files = self._files(images, rows)
-        rows.add_words(files, self.camera_folders or self.camera_in_name)
+        known_cameras = self.camera_folders or self.camera_in_name
+        rows.add_words(files if known_cameras else _separate_cameras(images, files), known_cameras)
         bases = (file.name.rpartition("/")[2] for file in files)
         if self.pattern is None and not self.camera_folders and files and all(map(_CAMERA.search, bases)):
             rows.notes.append(f"the file names seem to hold cameras; read them with pattern: '{_CAMERA.pattern}'")
@@ -221,6 +224,9 @@ class PersonFolder(PersonDataset):
     def _file(self, placed: Placed) -> _File | None:
         """Read person and camera of one image; None if its path does not have the expected form."""
         *folders, _ = placed.inner.split("/")
+        depth = 2 if self.camera_folders else 1
+        if placed.person_above and len(folders) < depth:
+            folders = [name for name in placed.name.split("/")[:-1][-depth:] if not is_part_name(name)]
         found = self.pattern.search(_search_text(self.pattern, placed)) if self.pattern is not None else None
         if self.pattern is not None and (found is None or not all(found.groupdict().values())):
             return None
@@ -229,7 +235,7 @@ class PersonFolder(PersonDataset):
             # A pattern for digits matches person 1 in -1 and in MARS's 00-1, which are junk.
             before = re.search(r"(?:^|[/_])(0*-)$", found.string[: found.start("pid")])
             person = before[1] + person if before else person
-        elif len(folders) == (2 if self.camera_folders else 1):
+        elif len(folders) == depth:
             person = folders[0]
         else:
             return None
@@ -302,6 +308,21 @@ class PersonFolder(PersonDataset):
         file = f"<file matching {self.pattern.pattern}>" if self.pattern is not None else "<file>"
         hint = "" if self.camera_folders or self.pid_in_name else "; images deeper down need camera_folders=True"
         return ("<split>/" if has_splits else "") + folders + file + hint
+
+
+def _separate_cameras(images: ImageRoot, files: Sequence[_File]) -> list[_File]:
+    """Give different images of one person and file name a camera each; folders often number their images from 1."""
+    shared = Counter(file.camera for file in files)
+    cameras: dict[str, dict[bytes, str]] = {}
+    separated = []
+    for file in files:
+        camera = file.camera
+        if shared[camera] > 1:
+            of_content = cameras.setdefault(camera, {})
+            content = hashlib.sha256(images.read(file.name)).digest()
+            camera = of_content.setdefault(content, f"{camera}/{file.name}" if of_content else camera)
+        separated.append(file._replace(camera=camera))
+    return separated
 
 
 def _search_text(pattern: re.Pattern[str] | None, placed: Placed) -> str:

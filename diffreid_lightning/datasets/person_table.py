@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from diffreid_lightning.datasets.base import PersonDataset, Rows
 from diffreid_lightning.datasets.skipped_files import find_unread_images
 from diffreid_lightning.datasets.split_entries import SPLITS, check_pair
+from diffreid_lightning.datasets.table_columns import Columns, read_table
 from diffreid_lightning.errors import UserError, nearest, shorten
 from diffreid_lightning.manifest.image_root import ImageRoot, is_image_name
 from diffreid_lightning.manifest.manifest import Manifest
@@ -36,7 +32,6 @@ _OF_SPLITS = re.compile(
     r"|(k|cv)?folds?(id|no|index)?|usage|(data|train|test|traintest)?splits?(name|id|no)?|traintest|trainortest"
 )
 _WHOLE = re.compile(r"(-?\d+)\.0+")
-_DELIMITERS = ",;\t"
 
 
 class PersonTable(PersonDataset):
@@ -103,7 +98,7 @@ class PersonTable(PersonDataset):
             raise UserError(f"The table {self.root} holds junk only", remedy="give people other numbers than -1")
         return rows.to_manifest(place, self.source), rows.junk
 
-    def _rows_of(self, columns: dict[str, list[str]], picked: dict[str, str | None], names: list[str]) -> Rows:
+    def _rows_of(self, columns: Columns, picked: dict[str, str | None], names: list[str]) -> Rows:
         people = _numbers_as_words(self._values(columns, picked["pid"]))
         cameras = [f"{one}/{name}" for one, name in zip(people, names, strict=True)]
         known_cameras = picked["camid"] is not None and any(columns[picked["camid"]])
@@ -123,7 +118,7 @@ class PersonTable(PersonDataset):
         rows.add_words(kept, known_cameras)
         return rows
 
-    def _pick(self, kind: str, columns: dict[str, list[str]]) -> str | None:
+    def _pick(self, kind: str, columns: Columns) -> str | None:
         """Return the heading of a kind of column; None if an optional one is missing."""
         asked = getattr(self, kind)
         if asked is not None:
@@ -135,7 +130,7 @@ class PersonTable(PersonDataset):
                 found=shorten(columns, 12),
                 remedy=f"did you mean --{kind} {guess}?" if guess else f"give one of these as --{kind}",
             )
-        plain = {_plain(heading): heading for heading in reversed(columns)}
+        plain = {_plain(heading): heading for heading in reversed(list(columns))}
         found = next((plain[word] for word in _HEADINGS[kind].split() if word in plain), None)
         if found is None and kind in ("path", "pid"):
             raise UserError(
@@ -146,7 +141,7 @@ class PersonTable(PersonDataset):
             )
         return found
 
-    def _values(self, columns: dict[str, list[str]], heading: str | None) -> list[str]:
+    def _values(self, columns: Columns, heading: str | None) -> list[str]:
         values = columns[heading or ""]
         empty = [row for row, value in enumerate(values, 2) if value.lower() in ("", "nan", "none", "null")]
         if empty:
@@ -157,7 +152,7 @@ class PersonTable(PersonDataset):
             )
         return values
 
-    def _splits(self, columns: dict[str, list[str]], heading: str | None, rows: int) -> list[str]:
+    def _splits(self, columns: Columns, heading: str | None, rows: int) -> list[str]:
         if heading is None:
             return ["train"] * rows
         words = [_SPLIT_WORDS.get(word.lower(), word.lower()) for word in self._values(columns, heading)]
@@ -175,7 +170,7 @@ class PersonTable(PersonDataset):
         check_pair(self.root, words, remedy)
         return words
 
-    def _refuse_other_splits(self, columns: dict[str, list[str]], picked: dict[str, str | None]) -> None:
+    def _refuse_other_splits(self, columns: Columns, picked: dict[str, str | None]) -> None:
         """Refuse a column that seems to hold splits and would be ignored, unless the column was given."""
         of_splits = [
             heading for heading in columns if heading not in picked.values() and _OF_SPLITS.fullmatch(_plain(heading))
@@ -210,73 +205,6 @@ class PersonTable(PersonDataset):
                 found=shorten(twice, 3),
                 remedy="keep one row per image",
             )
-
-
-def read_table(file: Path) -> dict[str, list[str]]:
-    """Read a table as text: its columns by their headings.
-
-    Args:
-        file: a .csv, .tsv or .parquet file, on disk or in a .zip.
-
-    Raises:
-        UserError: the file does not exist, is damaged or not text, or its lines differ in length.
-    """
-    folder = ImageRoot(file.parent)
-    if not folder.exists(file.name):
-        guess = nearest(file.name, [name for name in folder.names() if "/" not in name])
-        raise UserError(
-            f"There is no table at {file}",
-            remedy=f"did you mean {file.parent / guess}?" if guess else "correct the path",
-        )
-    data = folder.read(file.name)
-    if file.suffix.lower() == ".parquet":
-        try:
-            table = pq.ParquetFile(pa.BufferReader(data)).read()
-            table.validate(full=True)  # reading alone accepts strings that are not UTF-8
-        except (pa.ArrowException, OSError) as error:
-            raise UserError(
-                f"A table cannot be read: {file}", found=str(error), remedy="write it again, or as .csv"
-            ) from error
-        return {
-            name: ["" if value is None else str(value) for value in table[name].to_pylist()]
-            for name in table.column_names
-        }
-    return _read_csv(file, data)
-
-
-def _read_csv(file: Path, data: bytes) -> dict[str, list[str]]:
-    try:
-        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
-        first = text.partition("\n")[0]
-        delimiter = max(_DELIMITERS, key=first.count)
-        lines = [line for line in csv.reader(io.StringIO(text), delimiter=delimiter, strict=True) if any(line)]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(
-            f"A table cannot be read: {file}", found=str(error), remedy="save it as CSV in UTF-8 again"
-        ) from error
-    headings, *rows = [[cell.strip() for cell in line] for line in lines] or [[]]
-    uneven = [number for number, row in enumerate(rows, 2) if len(row) != len(headings)]
-    if uneven:
-        raise UserError(
-            f"{len(uneven)} rows of {file} have more or fewer values than there are headings",
-            looked_for=f"{len(headings)} values: {shorten(headings)}",
-            found=f"rows {shorten(map(str, uneven), 5)}; the headings are row 1, empty lines are not counted",
-            remedy="write that many values into each row, and quote values that contain the separator",
-        )
-    if any(map(is_image_name, headings)):
-        raise UserError(
-            f"The table {file} has no headings",
-            found=f"its first line is {shorten(headings)}",
-            remedy="add a first line with the headings path,pid,camid,split (one per column)",
-        )
-    twice = sorted({heading for heading in headings if headings.count(heading) > 1})
-    if twice:
-        raise UserError(
-            f"Headings of {file} occur more than once",
-            found=shorten(map(repr, twice)),
-            remedy="give each column its own heading",
-        )
-    return {heading: [row[column] for row in rows] for column, heading in enumerate(headings)}
 
 
 def _plain(heading: str) -> str:

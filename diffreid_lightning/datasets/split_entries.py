@@ -24,12 +24,14 @@ class Placed:
         split: train, val, query or gallery.
         inner: the part of the name below the split's folder; "" where an entry names the image itself.
         rest: the text after the name in the line of a list file.
+        person_above: whether the entry may name people or images, so that the person is a folder above ``inner``.
     """
 
     name: str
     split: str
     inner: str
     rest: str = ""
+    person_above: bool = False
 
 
 def place(images: ImageRoot, names: Sequence[str], wanted: Mapping[str, Iterable[str]]) -> list[Placed]:
@@ -91,7 +93,7 @@ def entry_exists(images: ImageRoot, entry: str) -> bool:
     first, _, rest = _plain(entry).partition("/")
     if first in ("", "."):
         return True
-    matches = re.compile(_translate(first)).fullmatch
+    matches = _compile(first).fullmatch
     return any(map(matches, images.folders())) or (not rest and any(map(matches, images.names())))
 
 
@@ -106,12 +108,27 @@ def _translate(glob: str) -> str:
     )
 
 
+def _compile(glob: str, below: str = "") -> re.Pattern[str]:
+    """Compile a glob, and a regular expression for what may follow it."""
+    try:
+        return re.compile(_translate(glob) + below)
+    except re.error as error:
+        raise UserError(
+            f"{glob!r} is not a glob of folders or images",
+            looked_for="brackets with letters, or with a range from low to high, such as [0-4]",
+            found=str(error),
+            remedy="correct the part in brackets",
+        ) from error
+
+
 def _match_glob(names: Sequence[str], split: str, entry: str) -> list[Placed]:
     glob = _plain(entry)
     if glob in ("", "."):
         return [Placed(name, split, name) for name in names]
-    match = re.compile(rf"{_translate(glob)}(?:/(?P<inner>.+))?").fullmatch
-    return [Placed(name, split, found["inner"] or "") for name in names if (found := match(name)) is not None]
+    match = _compile(glob, "(?:/(?P<inner>.+))?").fullmatch
+    of_many = _GLOB.search(glob.rpartition("/")[2]) is not None  # one folder is a split, many may be people
+    found = ((name, one["inner"]) for name in names if (one := match(name)) is not None)
+    return [Placed(name, split, inner or "", person_above=of_many or not inner) for name, inner in found]
 
 
 def _read_list(images: ImageRoot, names: Sequence[str], split: str, entry: str) -> list[Placed]:
@@ -133,7 +150,7 @@ def _read_list(images: ImageRoot, names: Sequence[str], split: str, entry: str) 
         for name, more in _readings(line):
             known = index[name]
             if known:
-                (found if len(known) == 1 else unclear).append(Placed(min(known), split, min(known), more))
+                (found if len(known) == 1 else unclear).append(Placed(min(known), split, "", more, True))
                 break
         else:
             missing.append(line)

@@ -20,8 +20,9 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from diffreid_lightning.cores import default_num_workers
 from diffreid_lightning.datasets import CropFolder, PersonTable, open_unlabeled
+from diffreid_lightning.datasets.base import images_are_cameras
 from diffreid_lightning.datasets.concat import cameras_are_known, concatenate
-from diffreid_lightning.datasets.person_table import read_table
+from diffreid_lightning.datasets.table_columns import Columns, read_table
 from diffreid_lightning.deployment.feature_files import SUFFIXES, Floats, is_rows_file, key_of, write_features
 from diffreid_lightning.deployment.trained_network import TrainedNetwork
 from diffreid_lightning.devices import fastest_device
@@ -39,11 +40,13 @@ class CropTable(PersonTable):
 
     source = "crops"
 
-    def _pick(self, kind: str, columns: dict[str, list[str]]) -> str | None:
+    def _pick(self, kind: str, columns: Columns) -> str | None:
         return None if kind == "pid" else super()._pick(kind, columns)
 
-    def _values(self, columns: dict[str, list[str]], heading: str | None) -> list[str]:
-        return ["0"] * len(next(iter(columns.values()))) if heading is None else super()._values(columns, heading)
+    def _values(self, columns: Columns, heading: str | None) -> list[str]:
+        if heading is None:
+            return ["0"] * len(columns[self._pick("path", columns) or ""])
+        return super()._values(columns, heading)
 
 
 class Embedded(NamedTuple):
@@ -64,7 +67,7 @@ class ImageRows(NamedTuple):
     def table(self) -> pa.Table:
         """Return the columns of a file of features; null for an unknown person, a distractor or an unknown camera."""
         table, count = self.manifest.table, len(self.manifest)
-        has_cameras = cameras_are_known(self.manifest.numpy("camid"))
+        has_cameras = cameras_are_known(self.manifest.numpy("camid")) and not images_are_cameras(self.manifest)
         known = {
             "pid": pc.and_(pc.equal(table["role"], "identity"), self.has_people),
             "camid": pa.chunked_array([np.full(count, has_cameras)]),

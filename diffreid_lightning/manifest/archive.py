@@ -57,10 +57,11 @@ class Archive:
         entries: dict[str, zipfile.ZipInfo] = {}
         twice = []
         for info in handle.infolist():
-            if info.is_dir():
-                continue
             # Some Windows tools write backslashes, some Unix tools a leading "./".
-            name = info.filename.replace("\\", "/").removeprefix("./")
+            name = info.filename.replace("\\", "/")
+            if name.endswith("/"):  # a folder
+                continue
+            name = name.removeprefix("./")
             other = entries.setdefault(name, info)
             if (other.CRC, other.file_size) != (info.CRC, info.file_size):
                 twice.append(name)

@@ -17,8 +17,8 @@ _MOST_ROWS = 8
 def identity_sheet(manifest: Manifest, identities: int = 12, images: int = 8) -> Image.Image:
     """Draw people of a dataset, a row each; from 9 people on in two columns.
 
-    The people are spread evenly over those who have most images, and so are a person's images, in the order of their
-    file names: the same sheet every time.
+    The people are spread evenly over those who have enough images; where these are too few, they are those with most.
+    A person's images are spread in the order of their file names: the same sheet every time.
 
     Args:
         manifest: the rows; distractors are left out.
@@ -34,7 +34,8 @@ def identity_sheet(manifest: Manifest, identities: int = 12, images: int = 8) ->
     labels, keys = people.identities()
     counts = np.bincount(labels, minlength=len(keys))
     rich = np.flatnonzero(counts >= min(images, counts.max()))
-    chosen = _spread(rich if len(rich) >= identities else np.argsort(-counts, kind="stable"), identities)
+    most = np.argsort(-counts, kind="stable")[:identities]
+    chosen = _spread(rich, identities) if len(rich) >= identities else most
     names, cameras = people.numpy("file_name"), people.numpy("camid")
     lines = []
     for person in np.sort(chosen):

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import importlib.util
+import shlex
 import statistics
 import subprocess
 import sys
@@ -27,10 +28,12 @@ import numpy.typing as npt
 import torch
 
 from diffreid_lightning.datasets import MiniPerson
+from diffreid_lightning.errors import RunError, check_range
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.metrics.functional import retrieval_metrics
 from experiments.instruments.pictures import content_key
 from experiments.instruments.report import table, write_json
+from experiments.instruments.script import run_script
 
 DOMAINS: tuple[Literal["campus", "station"], ...] = ("campus", "station")
 _LITE0 = (
@@ -113,32 +116,24 @@ def fitted(domain: str, training: Training, seed: int, folder: Path) -> tuple[fl
     """Fit in ``folder``, unless that is done, and return mAP and Rank-1 on query and gallery in per cent.
 
     Raises:
-        subprocess.CalledProcessError: the fit failed; its output says why.
+        RunError: the fit failed; its output says why.
     """
     found = sorted(folder.glob("fit-*/results.csv"))
     if not found:
         command = [sys.executable, "-m", "diffreid_lightning", "fit", f"--data.train=miniperson:{domain}"]
         command += [f"--seed_everything={seed}", f"--trainer.default_root_dir={folder}", *training.options]
-        subprocess.run([*command, "--trainer.logger=false"], check=True)
+        command.append("--trainer.logger=false")
+        if subprocess.run(command, check=False).returncode:
+            raise RunError(f"A fit failed: {shlex.join(command)}", remedy="see what it printed, and run this again")
         found = sorted(folder.glob("fit-*/results.csv"))
     with found[-1].open(encoding="utf-8") as file:
         row = next(row for row in csv.DictReader(file) if row["stage"] == "test")
     return float(row["mAP"]), float(row["Rank-1"])
 
 
-def main(args: list[str] | None = None) -> int:
-    """Print the card's tables."""
-    parser = argparse.ArgumentParser(description="The figures of MiniPerson's card.")
-    parser.add_argument("--seeds", type=int, default=3, help="fits behind each mean")
-    parser.add_argument("--work", type=Path, default=Path("runs/experiments/miniperson"), help="where fits are kept")
-    given = parser.parse_args(args)
-    manifests = {domain: MiniPerson(domain).manifest() for domain in DOMAINS}
-    rows = [
-        ["people who share sex and garment colors", *(f"{100 * coarse_share(manifests[d]):.0f} %" for d in DOMAINS)]
-    ]
-    for stripes, words in ((1, "whole image"), (6, "six stripes")):
-        numbers = [f"{histogram_map(manifests[domain], stripes):.1f}" for domain in DOMAINS]
-        rows.append([f"color histograms, {words}: mAP", *numbers])
+def trained_rows(seeds: int, work: Path) -> tuple[dict[str, dict[str, list[tuple[float, float]]]], list[list[str]]]:
+    """Fit in every way, and return mAP and Rank-1 by way and domain, and the rows of the table."""
+    rows: list[list[str]] = []
     results: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for name, training in TRAININGS.items():
         if training.needs is not None and importlib.util.find_spec(training.needs) is None:
@@ -147,17 +142,39 @@ def main(args: list[str] | None = None) -> int:
         cells = []
         for domain in DOMAINS:
             scores = [
-                fitted(domain, training, seed, given.work / f"{name}-{content_key(training.options)}-{domain}-{seed}")
-                for seed in range(given.seeds)
+                fitted(domain, training, seed, work / f"{name}-{content_key(training.options)}-{domain}-{seed}")
+                for seed in range(seeds)
             ]
             results.setdefault(name, {})[domain] = scores
             mean, first = (statistics.mean(column) for column in zip(*scores, strict=True))
             spread = statistics.stdev([score for score, _ in scores]) if len(scores) > 1 else 0.0
             cells.append(f"{mean:.1f} ± {spread:.1f} mAP, {first:.1f} Rank-1")
         rows.append([training.title, *cells])
+    return results, rows
+
+
+def run(given: argparse.Namespace) -> None:
+    """Print the card's tables and keep their numbers."""
+    check_range("--seeds", given.seeds, 1)
+    manifests = {domain: MiniPerson(domain).manifest() for domain in DOMAINS}
+    rows = [
+        ["people who share sex and garment colors", *(f"{100 * coarse_share(manifests[d]):.0f} %" for d in DOMAINS)]
+    ]
+    for stripes, words in ((1, "whole image"), (6, "six stripes")):
+        numbers = [f"{histogram_map(manifests[domain], stripes):.1f}" for domain in DOMAINS]
+        rows.append([f"color histograms, {words}: mAP", *numbers])
+    results, trained = trained_rows(given.seeds, given.work)
+    rows += trained
     write_json(given.work / "results.json", {"fits": results, "table": rows})
     print(table(f"MiniPerson, {given.seeds} seeds (± one standard deviation)", ["", *DOMAINS], rows))
-    return 0
+
+
+def main(args: list[str] | None = None) -> int:
+    """Parse the options and run."""
+    parser = argparse.ArgumentParser(description="The figures of MiniPerson's card.")
+    parser.add_argument("--seeds", type=int, default=3, help="fits behind each mean")
+    parser.add_argument("--work", type=Path, default=Path("runs/experiments/miniperson"), help="where fits are kept")
+    return run_script(run, parser.parse_args(args))
 
 
 if __name__ == "__main__":

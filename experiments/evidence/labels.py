@@ -28,6 +28,7 @@ from torch import Tensor
 from diffreid_lightning.datasets.transforms import evaluation_view
 from diffreid_lightning.filtering.scorer import ReIDScorer
 from diffreid_lightning.manifest.manifest import Manifest
+from experiments.instruments.known_people import number_people
 from experiments.instruments.report import table
 from experiments.instruments.script import run_script
 
@@ -88,11 +89,12 @@ def look(images: Manifest, scorer: Path) -> Shown:
     Args:
         images: the images.
         scorer: its folder.
+
+    Raises:
+        UserError: it does not know somebody.
     """
     judge = ReIDScorer(str(scorer)).eval()
-    number = {key: place for place, key in enumerate(judge.folder.identities)}
-    own, keys = images.identities()
-    intended = torch.tensor([number[key] for key in keys])[torch.from_numpy(np.array(own))]
+    intended = torch.from_numpy(number_people(images, judge.folder.identities))
     names = images.table["file_name"].to_pylist()
     features, recognized = [], []
     for start in range(0, len(names), _BATCH):

@@ -17,9 +17,11 @@ from experiments.instruments.script import run_script
 
 
 def _run(given: argparse.Namespace) -> None:
-    manifests = {folder: Manifest.read(folder) for folder in given.folders}
-    lines = [[folder, len(images), share_of(images.numpy("margin") > 0)] for folder, images in manifests.items()]
-    print(table("Nearest to the person of the label", ["images of", "images", "nearest"], lines))
+    lines: list[list[object]] = []
+    for folder in given.folders:
+        images = Manifest.read(folder)
+        lines.append([folder, len(images), share_of(images.numpy("margin") > 0, images.identities()[0])])
+    print(table("Nearest to the person of the label", ["images of", "images", "nearest (over people)"], lines))
 
 
 if __name__ == "__main__":

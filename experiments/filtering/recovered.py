@@ -20,7 +20,7 @@ from experiments.instruments.script import run_script
 
 
 def right_share(kept: Manifest, truth: Manifest) -> Share:
-    """Return the share of images that have their own label.
+    """Return the share of images that have their own label, with an interval over the people of the labels.
 
     Args:
         kept: images under labels that may be wrong.
@@ -28,7 +28,7 @@ def right_share(kept: Manifest, truth: Manifest) -> Share:
     """
     own = dict(zip(truth.table["file_name"].to_pylist(), truth.numpy("pid"), strict=True))
     whose = np.array([own[name] for name in kept.table["file_name"].to_pylist()])
-    return share_of(whose == kept.numpy("pid"))
+    return share_of(whose == kept.numpy("pid"), kept.identities()[0])
 
 
 def _run(given: argparse.Namespace) -> None:
@@ -38,7 +38,7 @@ def _run(given: argparse.Namespace) -> None:
         source = kept.table["source"][0].as_py()
         truth = open_dataset(source.replace("_", ":")).manifest()
         lines.append([folder, len(kept), right_share(kept, truth)])
-    print(table("Right labels", ["kept", "images", "right"], lines))
+    print(table("Right labels", ["kept", "images", "right (over people)"], lines))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from diffreid_lightning.captioning.color_captioner import describe_colors
 from diffreid_lightning.captioning.lexicon import BAG, HAIR
 from diffreid_lightning.captioning.reader_captioner import ReaderCaptioner
 from diffreid_lightning.datasets import MiniPerson
+from diffreid_lightning.errors import UserError
 from diffreid_lightning.filtering.scorer_checkpoint import load_scorer
 from diffreid_lightning.manifest.manifest import Manifest
 from experiments.generator.guidance import Judges, measure
@@ -79,6 +80,22 @@ def caption_table(captioners: Mapping[str, Caption]) -> tuple[str, dict[str, Any
     return table("Read rightly, %", ("domain", "captioner", "images", *_READ), rows), kept
 
 
+def read_chains(words: Sequence[str]) -> dict[str, str]:
+    """Read the root of each chain by its name.
+
+    Raises:
+        UserError: a word is not NAME=ROOT.
+    """
+    for word in words:
+        if not all(word.partition("=")):
+            raise UserError(
+                f"--chain {word} does not name the chain and its root",
+                looked_for="NAME=ROOT",
+                remedy=f"write --chain NAME={word.strip('=')}",
+            )
+    return dict(word.split("=", 1) for word in words)
+
+
 def measure_chain(root: Path, judges: Judges) -> dict[str, Any]:
     """Measure the images that a chain generated."""
     rows = Manifest.read(root / "generate")
@@ -96,13 +113,13 @@ def _row(name: str, found: Mapping[str, Any]) -> tuple[str, ...]:
 
 def run(given: argparse.Namespace) -> None:
     """Measure captioners and chains, print the tables and keep them."""
+    roots = read_chains(given.chain)
     own = ReaderCaptioner()
     text, captions = caption_table(
         {"ColorCaptioner": describe_colors, "ReaderCaptioner": lambda image: own.captions([image])[0]}
     )
     print(text)
     texts, chains = [text], {}
-    roots = dict(word.split("=", 1) for word in given.chain)
     if roots:
         scorer = load_scorer(Path(next(iter(roots.values()))) / "score" / "fit-001" / "scorer")
         judges = Judges(scorer, torch.empty(0), kid_features(), AttributeNetwork.load(given.reader))

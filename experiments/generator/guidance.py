@@ -23,7 +23,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -43,9 +42,11 @@ from diffreid_lightning.generation.diversity import (
 )
 from diffreid_lightning.generation.module import GenerationModule
 from diffreid_lightning.manifest.manifest import Manifest
+from diffreid_lightning.storage.content_hash import hash_tensors
 from experiments.generator.tiny_sd import kernel_distances, kid_features
+from experiments.instruments.devices import elsewhere
 from experiments.instruments.drawing import Drawing, draw_with
-from experiments.instruments.known_people import choose_people
+from experiments.instruments.known_people import choose_people, number_people
 from experiments.instruments.over_people import bootstrap, distances_without, jackknife
 from experiments.instruments.pictures import SIZE, content_key, outputs, read_pictures
 from experiments.instruments.report import table, write_json
@@ -131,10 +132,7 @@ class Judges:
 
     def labels(self, rows: Manifest) -> npt.NDArray[np.int64]:
         """Number the people of N rows as the scorer does, (N,)."""
-        numbers = {key: number for number, key in enumerate(self.scorer.identities)}
-        own, keys = rows.identities()
-        found: npt.NDArray[np.int64] = np.array([numbers[key] for key in keys], dtype=np.int64)[own]
-        return found
+        return number_people(rows, self.scorer.identities)
 
 
 def recognize(network: Recognizer, pictures: torch.Tensor, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
@@ -219,37 +217,16 @@ def measure_setting(bench: Bench, setting: Setting) -> dict[str, Any]:
         rescale=setting.rescale,
         diversity=STRATEGIES[setting.strategy],
     )
-    judged = (bench.judges.scorer.content_hash, bench.judges.reader is not None)
-    key = content_key(module.cache_key, bench.people.content_hash, bench.drawing.content, *judged)
+    scorer, reader = bench.judges.scorer, bench.judges.reader
+    judged = scorer.content_hash, None if reader is None else hash_tensors(reader.state_dict())
+    of_time = torch.get_num_threads(), elsewhere()
+    key = content_key(module.cache_key, bench.people.content_hash, bench.drawing.content, *judged, *of_time)
     file = bench.work / "results" / f"{key}.json"
     if not file.exists():
         drawn = draw_with(module, bench.people, bench.drawing, 0, bench.work, time.process_time)
         found = {"evaluations": drawn.evaluations, "seconds": drawn.fastest, **measure(drawn.manifest, bench.judges)}
         write_json(file, {"setting": asdict(setting), **found})
     return dict(json.loads(file.read_text(encoding="utf-8")))
-
-
-def draw_picture(found: list[tuple[Setting, dict[str, Any]]], file: Path) -> None:
-    """Draw recognized and KID against evaluations."""
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
-    groups: dict[str, list[tuple[Setting, dict[str, Any]]]] = {}
-    for setting, row in found:
-        composed = setting.strategy == Setting.strategy
-        kind = f"{setting.strategy}, guidance {setting.guidance:g}" if composed else setting.strategy
-        groups.setdefault(kind, []).append((setting, row))
-    for kind, rows in groups.items():
-        across = [row["evaluations"] for _, row in rows]
-        for axis, name, factor in ((axes[0], "recognized", 100), (axes[1], "kid", 1000)):
-            axis.scatter(across, [factor * row[name] for _, row in rows], label=kind, s=28)
-    for axis, label in zip(axes, ("recognized, %", "KID x 1000 (lower is better)"), strict=True):
-        axis.set(xlabel="evaluations of the denoiser per image", ylabel=label)
-        axis.grid(alpha=0.3)
-    axes[0].legend(fontsize=7)
-    figure.savefig(file, dpi=120)
-    pyplot.close(figure)
 
 
 def open_bench(given: argparse.Namespace, reader: AttributeNetwork | None = None) -> Bench:
@@ -277,7 +254,7 @@ def add_options(parser: argparse.ArgumentParser, work: str) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parse the options, measure every setting, print the table and write table, JSON and picture."""
+    """Parse the options, measure every setting, print the table and write it with its numbers."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.generator.guidance", description=__doc__.split("\n")[0]
     )
@@ -299,7 +276,6 @@ def run(given: argparse.Namespace) -> None:
     print(text)
     (given.work / "guidance.md").write_text(text + "\n", encoding="utf-8")
     write_json(given.work / "guidance.json", {"real": real, "settings": [row for _, row in found]})
-    draw_picture(found, given.work / "guidance.png")
 
 
 def row_of(setting: Setting | str, row: dict[str, Any]) -> list[str]:

@@ -92,7 +92,7 @@ def row_weights(targets: Tensor) -> npt.NDArray[np.float64]:
     return np.minimum(weights, 10 * np.median(weights)) if len(weights) else weights
 
 
-def read_attributes(network: AttributeNet, pictures: Tensor) -> Tensor:
+def read_attributes(network: AttributeNetwork, pictures: Tensor) -> Tensor:
     """Read the attributes of pictures, from each and its mirror image together.
 
     Args:
@@ -106,17 +106,22 @@ def read_attributes(network: AttributeNet, pictures: Tensor) -> Tensor:
     return torch.stack([scores.argmax(1) for scores in averaged.values()], dim=1)
 
 
-def agreement(read: Tensor, asked: Tensor) -> dict[str, Share]:
-    """Share of the images on which both say the same, by attribute and for ``all four``.
+def agreement(read: Tensor, asked: Tensor, people: npt.NDArray[np.int64] | None = None) -> dict[str, Share]:
+    """Measure the share of the images on which both say the same, by attribute and for ``all four``.
 
     Args:
         read: (N, 4) int64.
         asked: (N, 4) int64; -100 where it is not known, which leaves the image out.
+        people: (N,) whom each image shows, for intervals over people; None where each image is of its own prompt.
     """
+
+    def measured(rows: npt.NDArray[np.bool_], right: npt.NDArray[np.bool_]) -> Share:
+        return share_of(right[rows], None if people is None else people[rows])
+
     hits: npt.NDArray[np.bool_] = (read == asked).numpy()
     known: npt.NDArray[np.bool_] = (asked != UNKNOWN).numpy()
-    found = {name: share_of(hits[known[:, number], number]) for number, name in enumerate(VALUES)}
-    return {**found, "all four": share_of(np.all(hits[known.all(axis=1)], axis=1))}
+    found = {name: measured(known[:, number], hits[:, number]) for number, name in enumerate(VALUES)}
+    return {**found, "all four": measured(known.all(axis=1), hits.all(axis=1))}
 
 
 @dataclass(frozen=True)
@@ -141,7 +146,7 @@ class TrainedClassifier:
 
 
 def measured_on_renders(read: Callable[[Tensor], Tensor], parts: Mapping[str, Manifest]) -> dict[str, dict[str, Share]]:
-    """Measure how well renders are read, :func:`agreement`, colors on those of plain garments.
+    """Measure how well renders are read, :func:`agreement`, colors on those of plain garments; intervals over people.
 
     Args:
         read: (N, 3, 128, 64) uint8 to (N, 4) int64.
@@ -151,7 +156,7 @@ def measured_on_renders(read: Callable[[Tensor], Tensor], parts: Mapping[str, Ma
         ``held_out``: on people like those of training, but others; ``val``: on people whose color pairs were not seen.
     """
     return {
-        name: agreement(read(read_pictures(parts[name])), encode_rows(parts[name], PLAIN))
+        name: agreement(read(read_pictures(parts[name])), encode_rows(parts[name], PLAIN), parts[name].identities()[0])
         for name in ("held_out", "val")
     }
 

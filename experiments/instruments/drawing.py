@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from diffreid_lightning.errors import UserError
@@ -185,11 +186,13 @@ def draw_with(
         people: captioned images of everybody.
         drawing: how many images, of which vocabulary.
         seed: of design and noise.
-        work: folder where the images are kept, under the content of all of these.
+        work: folder where the images are kept, under the content of all of these and the number of threads.
         clock: by which the images per second are taken.
     """
     diversity = module.diversity
-    folder = work / "drawn" / content_key(module.cache_key, people.content_hash, drawing.content, seed, *elsewhere())
+    of_images = module.cache_key, people.content_hash, drawing.content, seed
+    of_time = torch.get_num_threads(), *elsewhere()
+    folder = work / "drawn" / content_key(*of_images, *of_time)
     if not (folder / FILE_NAME).exists():
         people.write(folder / "people")
         data = PromptsDataModule(

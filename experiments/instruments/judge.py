@@ -182,9 +182,9 @@ def read_portraits(manifests: Sequence[Manifest], people: Sequence[IdentityKey])
 
 
 def identification(judge: nn.Module, portraits: Portraits) -> Share:
-    """Share of the pictures on which the judge names the right person first."""
+    """Measure on what share of the pictures the judge names the right person first, with an interval over people."""
     named = outputs(judge, portraits.pictures).argmax(dim=1).numpy()
-    return share_of(named == portraits.labels)
+    return share_of(named == portraits.labels, portraits.labels)
 
 
 def training_view(pictures: Tensor, generator: Generator) -> Tensor:
@@ -263,7 +263,8 @@ def report(held_out: Share, found: Mapping[str, Share], seconds: float, recipe: 
         rows.append(("(c) the same through the autoencoder", found["rebuilt"]))
         rows.append(("(c) / (b)", f"{found['rebuilt'].share / found['own'].share:.3f}" if found["own"].right else "-"))
     note = f"\n{ARCHITECTURE} from random weights, {recipe.epochs} epochs in {seconds / 60:.1f} minutes."
-    return table("Rank-1 identification of the judge, with 95 % intervals", ["", "share"], rows) + "\n" + note
+    title = "Rank-1 identification of the judge, with 95 % intervals over people"
+    return table(title, ["", "share"], rows) + "\n" + note
 
 
 def run(work: Path, images: int, epochs: int, pipeline: Path | None, workers: int) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from lightning.pytorch import Callback, Trainer
 
 from diffreid_lightning.captioning.color_captioner import ColorCaptioner
 from diffreid_lightning.captioning.datamodule import CaptioningDataModule
 from diffreid_lightning.captioning.writer import CaptionWriter
-from diffreid_lightning.errors import UserError
+from diffreid_lightning.datasets.concat import IdentityKey
+from diffreid_lightning.errors import UserError, shorten
 from diffreid_lightning.manifest.manifest import FILE_NAME, Manifest
 from experiments.instruments.pictures import content_key
 
@@ -50,6 +53,26 @@ def choose_people(everybody: Manifest, split: str, identities: int | None) -> Ma
     if not 1 <= count <= len(keys):
         raise UserError(f"There are not {count} people.", looked_for=f"1 to {len(keys)} of split {split!r}")
     return rows.filter(labels < count).with_columns({"split": "train"}).with_parents([everybody.content_hash])
+
+
+def number_people(rows: Manifest, known: Sequence[IdentityKey]) -> npt.NDArray[np.int64]:
+    """Number the person of each of N rows, (N,), by the place among those that a scorer knows.
+
+    Raises:
+        UserError: the scorer does not know somebody.
+    """
+    numbers = {key: number for number, key in enumerate(known)}
+    own, keys = rows.identities()
+    strangers = [str(key) for key in keys if key not in numbers]
+    if strangers:
+        raise UserError(
+            f"The scorer does not know {len(strangers)} of the {len(keys)} people of {rows.root}",
+            looked_for="a scorer that was trained on all of them",
+            found=f"strangers: {shorten(strangers, 3)}",
+            remedy="give the scorer of a chain over these people",
+        )
+    found: npt.NDArray[np.int64] = np.array([numbers[key] for key in keys], dtype=np.int64)[own]
+    return found
 
 
 def caption_people(rows: Manifest, work: Path) -> Manifest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,11 +11,20 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 
-def bootstrap(shares: Sequence[float] | Floats) -> tuple[float, float]:
-    """Draw people anew for the 95 % interval of the mean of what each of P people has, (P,)."""
+def bootstrap(
+    shares: Sequence[float] | Floats, images: Sequence[int] | npt.NDArray[np.integer[Any]] | None = None
+) -> tuple[float, float]:
+    """Draw people anew for the 95 % interval of the mean of what each of P people has.
+
+    Args:
+        shares: (P,) what each person has.
+        images: (P,) how many images of each count; None lets all people count alike.
+    """
     each = np.asarray(shares)
+    weights = np.ones(len(each)) if images is None else np.asarray(images)
     draws = np.random.default_rng(0).integers(len(each), size=(2000, len(each)))
-    low, high = np.quantile(each[draws].mean(axis=1), [0.025, 0.975])
+    means = (each * weights)[draws].sum(axis=1) / weights[draws].sum(axis=1)
+    low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
 
 

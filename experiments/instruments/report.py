@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from diffreid_lightning.storage.atomic import replace_file
+from experiments.instruments.over_people import bootstrap
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,23 @@ def wilson(right: int, count: int, z: float = 1.959964) -> Share:
     return Share(right, count, share, max(0.0, center - half), min(1.0, center + half))
 
 
-def share_of(hits: npt.NDArray[np.bool_]) -> Share:
-    """The share of true values."""
-    return wilson(int(hits.sum()), len(hits))
+def share_of(hits: npt.NDArray[np.bool_], people: npt.NDArray[np.int64] | None = None) -> Share:
+    """Measure the share of true values, with an interval over people where images show several people.
+
+    Args:
+        hits: (N,) one value for each image.
+        people: (N,) whom each image shows. Images of one person resemble each other: taken as independent, they give
+            too narrow an interval. None: each image is a draw of its own.
+    """
+    right = int(hits.sum())
+    if people is None:
+        return wilson(right, len(hits))
+    _, whose, counts = np.unique(people, return_inverse=True, return_counts=True)
+    if right in (0, len(hits)):  # people drawn anew would all have the same share
+        bounds = wilson(len(counts) if right else 0, len(counts))
+        return Share(right, len(hits), bounds.share, bounds.low, bounds.high)
+    low, high = bootstrap(np.bincount(whose, weights=hits) / counts, counts)
+    return Share(right, len(hits), right / len(hits), low, high)
 
 
 def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -9,17 +9,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from diffreid_lightning.captioning.attribute_network import AttributeNetwork, average_mirrored
+from diffreid_lightning.captioning.attribute_network import AttributeNetwork
 from diffreid_lightning.manifest.manifest import Manifest
-from experiments.instruments.pictures import outputs
+from experiments.instruments.attribute_reader import read_attributes
 
 ASKED = ("view", "ground", "wall", "light")
 
 
 def read_words(network: AttributeNetwork, pictures: torch.Tensor) -> dict[str, npt.NDArray[np.str_]]:
     """Read N pictures, (N, 3, H, W) uint8, each with its mirror image: the words of what can be asked for."""
-    averaged = average_mirrored(outputs(network, pictures), outputs(network, pictures.flip(-1)), network.values)
-    return {name: np.asarray(network.values[name])[averaged[name].argmax(1).numpy()] for name in ASKED}
+    read = dict(zip(network.values, read_attributes(network, pictures).numpy().T, strict=True))
+    return {name: np.asarray(network.values[name])[read[name]] for name in ASKED}
 
 
 def asked_words(attributes: Mapping[str, str]) -> dict[str, str]:

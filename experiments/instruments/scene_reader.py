@@ -93,7 +93,8 @@ def train_scene_reader(world: Manifest, work: Path, epochs: int) -> SceneReader:
     make = partial(AttributeNet, values=SCENE)
     network, seconds = train_reader(make, parts["train"], targets["train"], training_view, file, recipe)
     hits = (read_attributes(network, read_pictures(parts["val"])) == targets["val"]).numpy()
-    return SceneReader(network, {name: share_of(hits[:, place]) for place, name in enumerate(SCENE)}, seconds)
+    people = parts["val"].identities()[0]
+    return SceneReader(network, {name: share_of(hits[:, place], people) for place, name in enumerate(SCENE)}, seconds)
 
 
 def training_view(pictures: Tensor, targets: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:

@@ -3,8 +3,9 @@
     python -m experiments.six_settings.tables [--cells FILE ...] [--root FOLDER] [--seeds N ...] [--config GRID]
         [--picture FILE]
 
-The second table compares a row with two others: paired by seed, 95 % intervals, and Holm's p over all its tests. With
-the folder of a finished grid there are also intervals over the tested people, from the queries of its cells.
+The second table compares a row with two others, paired by seed: 95 % intervals, each alone and not corrected, and p
+corrected by Holm for the tests of its column, that is of one of the two others. With the folder of a finished grid
+there are also intervals over the tested people, from the queries of its cells.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from diffreid_lightning.benchmark.grid_file import read_grid
 from diffreid_lightning.benchmark.job_records import Workplace
 from diffreid_lightning.benchmark.jobs import Cell
 from diffreid_lightning.benchmark.outcomes import read_outcomes
-from diffreid_lightning.benchmark.paired_differences import Interval, interval
+from diffreid_lightning.benchmark.paired_differences import interval, paired_values
 from diffreid_lightning.benchmark.results_files import difference_bar
+from diffreid_lightning.errors import UserError, did_you_mean, shorten
 from diffreid_lightning.storage.atomic import replace_file
 from diffreid_lightning.visualization.interval_plot import IntervalMark, save_intervals
 from experiments.instruments.report import table
@@ -136,22 +138,26 @@ def without_labels_table(outcomes: Sequence[Outcome], row: str) -> str:
     """Return what a row's settings without labels of the target reach, by seed with 95 % intervals.
 
     Adaptation less direct transfer from the same weights, in mAP, and the unsupervised mAP in percent of the supervised
-    one, from scratch and of the same row.
+    one, from scratch and of the same row. A pair of datasets that the row lacks has no line.
     """
-    found = {(each.cell.initialization, *each.cell.column, each.cell.seed): each.values["mAP"] for each in outcomes}
+    found: dict[tuple[str, str, str], dict[int, float]] = {}
+    for each in outcomes:
+        found.setdefault((each.cell.initialization, *each.cell.column), {})[each.cell.seed] = each.values["mAP"]
     pairs = dict.fromkeys(each.cell.column[1] for each in outcomes if each.cell.setting == "unsupervised")
     lines = []
     for pair in pairs:
-        seeds = sorted(
-            seed for label, setting, place, seed in found if (label, setting, place) == (row, "adaptation", pair)
+        adapted, direct, unsupervised = (
+            found.get((row, setting, pair), {}) for setting in ("adaptation", "direct transfer", "unsupervised")
         )
-        target = pair.rpartition(" to ")[2]
-        gains = [found[row, "adaptation", pair, seed] - found[row, "direct transfer", pair, seed] for seed in seeds]
-        shares = [
-            [100 * found[row, "unsupervised", pair, seed] / found[label, "supervised", target, seed] for seed in seeds]
-            for label in (RIVALS[0], row)
-        ]
-        lines.append([pair, len(seeds), *(_range_text(interval(values)) for values in (gains, *shares))])
+        seeds = adapted.keys() | unsupervised.keys()
+        if not seeds:
+            continue
+        shares = []
+        for label in (RIVALS[0], row):
+            supervised = found.get((label, "supervised", pair.rpartition(" to ")[2]), {})
+            both = sorted(unsupervised.keys() & supervised.keys())
+            shares.append([100 * unsupervised[seed] / supervised[seed] for seed in both])
+        lines.append([pair, len(seeds), *map(_range_text, (paired_values(adapted, direct), *shares))])
     heads = [
         "data",
         "seeds",
@@ -162,8 +168,12 @@ def without_labels_table(outcomes: Sequence[Outcome], row: str) -> str:
     return table(f"{row} without labels of the target", heads, lines)
 
 
-def _range_text(found: Interval) -> str:
-    return f"{found.mean:.1f} ({found.low:.1f} to {found.high:.1f})"
+def _range_text(values: Sequence[float]) -> str:
+    """Write mean and interval: one value has no interval, and none is a blank."""
+    if not values:
+        return ""
+    found = interval(values)
+    return f"{found.mean:.1f}" + ("" if found.half is None else f" ({found.low:.1f} to {found.high:.1f})")
 
 
 def _run(given: argparse.Namespace) -> None:
@@ -177,6 +187,13 @@ def _run(given: argparse.Namespace) -> None:
         for each in outcomes
         if (given.seeds is None or each.cell.seed in given.seeds) and each.cell.initialization in grid.initializations
     ]
+    rows = {each.cell.initialization for each in outcomes}
+    if given.row not in rows:
+        raise UserError(
+            f"There is no finished cell of the row {given.row!r}",
+            found=shorten(sorted(rows)) or "no row",
+            remedy=did_you_mean(given.row, rows, "give one of these as --row, or its grid as --config"),
+        )
     order = {label: place for place, label in enumerate(grid.settings)}
     outcomes.sort(key=lambda each: (order.get(each.cell.setting, len(order)), each.cell.dataset))
     print(settings_table(compare(grid, outcomes)))

@@ -44,7 +44,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--limit", type=float, default=60, help="seconds that a trial may take")
     parser.add_argument("--jobs", type=int, default=2, help="trials at once")
     parser.add_argument("--world", type=Path, help="a folder to keep the world in, or to find it in")
-    return parser.parse_args()
+    options = parser.parse_args()
+    from tests.fuzz.targets import TARGETS
+
+    names = [target.name for target in TARGETS]
+    unknown = [start for start in options.target if not any(name.startswith(start) for name in names)]
+    if unknown:
+        parser.error(f"no target begins with {' or '.join(unknown)}; there are {', '.join(sorted(set(names)))}")
+    return options
 
 
 def fuzz(world: Path, options: argparse.Namespace, end: float, command: Command) -> list[object]:

@@ -11,9 +11,10 @@ from rich.console import Console
 
 from diffreid_lightning.cli import main
 from diffreid_lightning.cli.commands.data import print_report
-from diffreid_lightning.datasets import Counts, Market1501
+from diffreid_lightning.datasets import Counts, Market1501, PersonFolder
 from diffreid_lightning.datasets.inspect import Report, check
-from tests.fixtures.dataset_layouts import write_market1501
+from diffreid_lightning.visualization import identity_sheet as sheets
+from tests.fixtures.dataset_layouts import put, write_market1501
 
 
 @pytest.fixture
@@ -101,6 +102,17 @@ def test_a_folder_one_level_off_leads_to_the_dataset(
     write_market1501(root.parent / "other")
     assert main(["data", "check", str(root.parent / given)]) == 2
     assert f"did you mean {root} (Market1501)" in capsys.readouterr().err
+
+
+def test_a_sheet_shows_the_people_with_most_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for person, images in (("1", 1), ("2", 5), ("3", 2), ("4", 1), ("5", 4)):
+        for number in range(images):
+            put(tmp_path / person / f"{number}.jpg", int(person), 1, number)
+    shown: list[str] = []
+    monkeypatch.setattr(sheets, "draw_samples", lambda lines: shown.extend(title for title, _ in lines))
+    monkeypatch.setattr(sheets, "side_by_side", lambda parts: Image.new("RGB", (1, 1)))
+    sheets.identity_sheet(PersonFolder(tmp_path).manifest(), identities=3, images=4)
+    assert [int(title.partition("-")[2][:4]) for title in shown] == [2, 3, 5]
 
 
 def test_a_sheet_shows_people_and_is_the_same_every_time(

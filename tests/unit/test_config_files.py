@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from diffreid_lightning import config_files
 from diffreid_lightning.errors import UserError
@@ -50,6 +51,17 @@ def test_config_flag_without_file() -> None:
 def test_packaged_configs_are_found_by_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert config_files.find_config(name).is_file()
+
+
+@pytest.mark.parametrize("stage", ["caption", "caption_blip2"])
+@pytest.mark.parametrize("path", [None, "~/lists/a=1, b.txt", "Köpfe/liste.txt", "null.txt"])
+def test_a_list_file_may_have_any_path(stage: str, path: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    if path is None:
+        monkeypatch.delenv("DIFFREID_LIST_FILE", raising=False)
+    else:
+        monkeypatch.setenv("DIFFREID_LIST_FILE", path)
+    settings = OmegaConf.load(config_files.find_config(f"stages/{stage}"))
+    assert settings.data.init_args.source.init_args.list_file == path
 
 
 def test_unknown_config_names_the_nearest() -> None:

@@ -44,7 +44,14 @@ def test_a_moved_class_is_no_change() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["a.b.Mine", "Mine", "torch.optim.Adam", "diffreid_lightning.reid.supervised.SupervisedReID"]
+    "path",
+    [
+        "a.b.Mine",
+        "Mine",
+        "my_models.ColourCaptioner",
+        "torch.optim.Adam",
+        "diffreid_lightning.reid.supervised.SupervisedReID",
+    ],
 )
 def test_other_paths_stay(path: str) -> None:
     assert former_names.current_class(path) == path
@@ -58,6 +65,10 @@ def test_a_class_whose_module_was_renamed_is_found() -> None:
 def test_arguments_of_other_classes_keep_their_names() -> None:
     settings = {"model": {"class_path": "a.b.Mine", "init_args": {"colour": 1, "licence": "mine"}}, "licence": "mit"}
     assert former_names.current(settings) == {"model": settings["model"], "license": "mit"}
+    own = {"train_view": {"class_path": "my_views.View", "init_args": {"colour": 0.1}}}
+    assert former_names.current({"data": {"init_args": own}, "model": {"class_path": "a.Mine", "init_args": own}}) == {
+        "data": {"init_args": own}, "model": {"class_path": "a.Mine", "init_args": own},
+    }  # fmt: skip
     short = {"data": {"train_view": {"colour": 0.1}}}
     assert former_names.current(short) == {"data": {"train_view": {"color": 0.1}}}
 

@@ -285,6 +285,7 @@ def main(args: list[str] | None = None) -> int:
     given = parser.parse_args(args)
     try:
         check_range("--retake", given.retake, 1)
+        check_range("--identities", given.identities, 1)
         if given.domain == "world":
             corpus = plan.world() if given.identities is None else plan.world(given.identities)
         else:

@@ -16,7 +16,14 @@ from diffreid_lightning.manifest.manifest import Manifest
 
 
 def made(
-    root: Path, weight: float = 1.0, grey: int = 100, pid: int = 1, parent: str = "a" * 64, note: str = ""
+    root: Path,
+    weight: float = 1.0,
+    grey: int = 100,
+    pid: int = 1,
+    parent: str = "a" * 64,
+    note: str = "",
+    moment: float = 0.5,
+    steps: int = 3,
 ) -> Path:
     images = root / "generate/images/toy/0001"
     images.mkdir(parents=True)
@@ -30,7 +37,9 @@ def made(
     (run / "backbone").mkdir(parents=True)
     tensors = {"weight": torch.tensor([weight, 2.0])}
     save_file(tensors, run / "backbone/model.safetensors", metadata={"provenance": note})
-    torch.save({"state_dict": tensors, "note": note}, run / "last.ckpt")
+    optimizer = {"state": {0: {"exp_avg": torch.tensor([moment])}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
+    state = {"state_dict": tensors, "optimizer_states": [optimizer], "global_step": steps}
+    torch.save({**state, "callbacks": {"ModelCheckpoint": {"dirpath": note}}}, run / "last.ckpt")
     (run / "log.txt").write_text(note)
     return root
 
@@ -45,6 +54,8 @@ def test_what_tells_only_of_the_run_makes_no_difference(tmp_path: Path) -> None:
     ("change", "differing"),
     [
         ({"weight": 1.0000001}, ["transfer/fit-001/backbone/model.safetensors", "transfer/fit-001/last.ckpt"]),
+        ({"moment": 0.25}, ["transfer/fit-001/last.ckpt"]),
+        ({"steps": 4}, ["transfer/fit-001/last.ckpt"]),
         ({"grey": 101}, ["generate/images/toy/0001/a.jpg"]),
         ({"pid": 2}, ["generate/metadata.parquet"]),
         ({"parent": "b" * 64}, ["generate/metadata.parquet"]),

@@ -118,7 +118,6 @@ def test_the_embedded_dataset_misspelt(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_domain_that_miniperson_has_not() -> None:
-    pytest.importorskip("diffreid_lightning.datasets.miniperson.dataset")
     with pytest.raises(UserError, match="did you mean miniperson:campus"):
         open_dataset("miniperson:campos")
     with pytest.raises(UserError, match="no domain ''"):

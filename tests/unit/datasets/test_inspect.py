@@ -12,7 +12,7 @@ from PIL import Image
 from rich.console import Console
 
 from diffreid_lightning.cli.commands.data import print_report
-from diffreid_lightning.datasets import MSMT17, Counts, ManifestDataset, Market1501, PersonFolder
+from diffreid_lightning.datasets import MSMT17, Counts, ManifestDataset, Market1501, PersonFolder, open_dataset
 from diffreid_lightning.datasets.image_checks import Decoded
 from diffreid_lightning.datasets.inspect import check, decode_all
 from diffreid_lightning.manifest.manifest import Manifest
@@ -143,6 +143,18 @@ def test_decoding_finds_copies(root: Path) -> None:
         "query/0001_c6s1_900000_00.jpg",
         "bounding_box_train/0007_c6s1_900000_00.jpg",
     }
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_copy_in_train_and_gallery_is_of_another_person_only_where_numbers_restart(
+    tmp_path: Path, restart: bool
+) -> None:
+    root = write_person_folder(tmp_path / "people", people=["1", "2"], test_people=["2", "3"])
+    copied = next(iter(sorted((root / "train" / "2").iterdir())))
+    (root / "gallery" / "2" / "cam9_copy.jpg").write_bytes(copied.read_bytes())
+    decoded = decode_all(open_dataset(root).manifest(), pids_restart=restart)
+    assert decoded.train_test_copies == ("gallery/2/cam9_copy.jpg",) and not decoded.repeated
+    assert bool(decoded.mislabeled_copies) == restart
 
 
 def _write(file: Path, pixels: Any) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from pathlib import Path
 from typing import ClassVar
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from diffreid_lightning.datasets import Counts, PersonDataset, PersonFolder, open_dataset
+from diffreid_lightning.datasets.inspect import check
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest.manifest import Manifest
 from tests.fixtures.dataset_contract import DatasetContract
@@ -102,6 +104,21 @@ def test_without_cameras_nothing_is_removed_but_a_query_itself(tmp_path: Path) -
         assert removed == (query.removeprefix("query") == entry.removeprefix("gallery"))
     train = manifest.filter(manifest.numpy("split") == "train")
     assert len(np.unique(train.numpy("camid"))) == len(train)
+
+
+def test_without_cameras_images_of_one_name_are_different_images(tmp_path: Path) -> None:
+    for person, split, number in itertools.product(("alice", "bob"), ("query", "gallery"), range(2)):
+        put(tmp_path / "set" / split / person / f"{number}.jpg", int(person == "bob"), int(split == "query"), number)
+    report = check(tmp_path / "set")
+    assert report.cameras_unknown and report.unmatched_queries == 0
+    shutil.copyfile(tmp_path / "set/query/bob/0.jpg", tmp_path / "set/gallery/bob/0.jpg")
+    report = check(tmp_path / "set")
+    assert report.cameras_unknown and report.unmatched_queries == 0
+    cameras = rows(open_dataset(tmp_path / "set").manifest())
+    assert cameras["query/bob/0.jpg"]["camid"] == cameras["gallery/bob/0.jpg"]["camid"]
+    assert len({row["camid"] for row in cameras.values()}) == 7
+    (tmp_path / "set/gallery/bob/1.jpg").unlink()
+    assert check(tmp_path / "set").unmatched_queries == 1
 
 
 def test_flat_folders_with_person_and_camera_in_the_name(tmp_path: Path) -> None:

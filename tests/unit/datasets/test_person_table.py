@@ -120,6 +120,31 @@ def test_parquet_of_any_columns_is_a_table_and_a_manifest_a_manifest(folder: Pat
     assert isinstance(detect(archive / "out.parquet"), ManifestDataset)
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_columns_of_parquet_that_are_not_used_are_not_read(
+    folder: Path, packed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths, people, _ = zip(*ROWS, strict=True)
+    content = [{"bytes": b"jpeg"}] * len(ROWS)
+    pq.write_table(pa.table({"image": content, "path": paths, "note": people, "pid": people}), folder / "a.parquet")
+    pq.write_table(pa.table({"image": content, "pid": people}), folder / "b.parquet")
+    place = zip_folder(folder, folder.with_name("set.zip")) if packed else folder
+    read: list[str] = []
+    whole = pq.ParquetFile.read
+
+    def note(file: pq.ParquetFile, columns: list[str] | None = None) -> pa.Table:
+        read.extend(columns if columns is not None else file.schema_arrow.names)
+        return whole(file, columns=columns)
+
+    monkeypatch.setattr(pq.ParquetFile, "read", note)
+    table = detect(place / "a.parquet")
+    assert len(table.manifest()) == len(ROWS) and set(read) == {"path", "pid"}
+    assert "unused columns of the table: image, note" in table.notes
+    with pytest.raises(UserError, match=r"'image'.*holds no text"):
+        detect(place / "b.parquet").scan()
+    assert set(read) == {"path", "pid"}
+
+
 def test_without_cameras_each_image_is_its_own(folder: Path) -> None:
     (folder / "labels.csv").write_text(csv("path,pid", "{0},{1}"))
     assert check(folder / "labels.csv").cameras_unknown

@@ -56,6 +56,13 @@ def test_features_are_those_of_each_image(network: TrainedNetwork, crops: Path, 
     assert [file.name for file in made.path.parent.iterdir()] == [made.path.name]
 
 
+def test_a_copy_of_a_query_in_the_gallery_is_no_known_camera(tmp_path: Path) -> None:
+    for name in ("query/ann/0.jpg", "gallery/ann/1.jpg", "query/bob/0.jpg", "gallery/bob/1.jpg"):
+        put(tmp_path / name, 0, 0, len(name))
+    shutil.copyfile(tmp_path / "query/ann/0.jpg", tmp_path / "gallery/ann/0.jpg")
+    assert open_images(str(tmp_path)).table()["camid"].null_count == 5
+
+
 def test_columns_are_what_other_programs_read(network: TrainedNetwork, tmp_path: Path) -> None:
     images = open_images(str(write_market1501(tmp_path / "market")))
     embed(images, network, tmp_path / "out.parquet", 64, 0)

@@ -12,9 +12,11 @@ import torch
 
 from diffreid_lightning.benchmark.expansion import expand
 from diffreid_lightning.benchmark.grid_file import read_grid
+from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.pipeline.graph import read_chain
 from experiments.evidence.labels import Shown, alike, consistent, labels_table, people_table
+from experiments.instruments.known_people import number_people
 
 GENERATED = {"source_pid": 1, "prompt": "a person", "attributes": "{}", "seed": 0, "generator": "f" * 64}
 EVIDENCE = Path(__file__).parents[3] / "experiments" / "evidence"
@@ -86,6 +88,13 @@ def test_subsets_are_described_by_the_images_they_hold(tmp_path: Path) -> None:
     only = generated.filter(np.array([True, True, False, False]))
     assert "| only | 2 | 100.0 |" in labels_table(generated, shown, {"only": only})
     assert "| 40 to 70 % | 1 | 100.0 | 0.000 |" in people_table(generated, shown)
+
+
+def test_people_are_numbered_as_the_scorer_does(tmp_path: Path) -> None:
+    rows = write_rows(tmp_path, ["a.png", "b.png"])
+    assert number_people(rows, [("toy", "train", 0), ("toy", "train", 1)]).tolist() == [1, 1]
+    with pytest.raises(UserError, match="does not know 1 of the 1 people"):
+        number_people(rows, [("toy", "test", 1)])
 
 
 def test_a_row_without_a_part_reads_what_the_whole_method_made(tmp_path: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from benchmarks import rendered_again
-from diffreid_lightning.errors import UserError
+from diffreid_lightning.errors import RunError, UserError
 from diffreid_lightning.manifest.manifest import Manifest
 from experiments.dataset import miniperson
 
@@ -62,6 +63,16 @@ def test_a_finished_fit_is_read_not_run_again(tmp_path: Path) -> None:
     )
     training = miniperson.Training("never run", ("--no-such-option",))
     assert miniperson.fitted("campus", training, 0, tmp_path) == (61.5, 72.25)
+
+
+def test_no_seed_and_a_failed_fit_end_with_a_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert miniperson.main(["--seeds", "0", "--work", str(tmp_path)]) == 2
+    assert "--seeds must be at least 1" in capsys.readouterr().err
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: SimpleNamespace(returncode=1))
+    with pytest.raises(RunError, match="A fit failed"):
+        miniperson.fitted("campus", miniperson.TRAININGS["default"], 0, tmp_path)
 
 
 def test_a_rendering_is_compared_file_by_file(tmp_path: Path) -> None:

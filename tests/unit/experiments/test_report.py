@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from experiments.instruments.report import table, wilson, write_json
+from experiments.instruments.report import share_of, table, wilson, write_json
 
 
 @pytest.mark.parametrize(("right", "count"), [(0, 7), (7, 7), (1, 2), (953, 1000), (38, 51)])
@@ -20,6 +21,18 @@ def test_wilson_is_scipys(right, count):
 def test_what_is_no_share_is_refused(right, count):
     with pytest.raises(ValueError, match="not a share"):
         wilson(right, count)
+
+
+def test_images_of_one_person_do_not_narrow_the_interval():
+    people = np.arange(40)
+    hits = people % 4 > 0
+    once, tenfold = share_of(hits, people), share_of(np.repeat(hits, 10), np.repeat(people, 10))
+    assert (tenfold.share, tenfold.low, tenfold.high) == pytest.approx((once.share, once.low, once.high))
+    assert tenfold.count == 400 and tenfold.high - tenfold.low > 2 * (share_of(np.repeat(hits, 10)).high - 0.75)
+    uneven = share_of(np.repeat(hits, np.where(hits, 1, 5)), np.repeat(people, np.where(hits, 1, 5)))
+    assert uneven.share == 30 / 80 and uneven.low < uneven.share < uneven.high, "the share is of the images"
+    every = share_of(np.repeat(hits | True, 10), np.repeat(people, 10))
+    assert every.share == 1 and every.low == pytest.approx(wilson(40, 40).low)
 
 
 def test_results_are_json_with_the_shares_numbers(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import re
 from pathlib import Path
@@ -12,8 +13,10 @@ from scipy import stats
 
 from diffreid_lightning.benchmark.comparison import Row, compare
 from diffreid_lightning.benchmark.grid_file import read_grid
+from diffreid_lightning.errors import UserError
 from experiments.six_settings.tables import (
     CELLS,
+    _run,
     comparisons_of,
     differences_table,
     read_cells,
@@ -76,3 +79,18 @@ def test_a_later_file_replaces_a_cell(tmp_path: Path) -> None:
     assert len(before) == len(after)
     (different,) = (one for other, one in zip(before, after, strict=True) if other.values != one.values)
     assert different.values["mAP"] == pytest.approx(12.5)
+
+
+def test_what_a_row_lacks_is_left_blank() -> None:
+    outcomes = read_cells([CELLS])
+    one_seed = without_labels_table([each for each in outcomes if each.cell.seed == 0], "Diff-Person")
+    assert "nan" not in one_seed and re.search(r"^\| campus to station \| 1 \| -?\d+\.\d \|", one_seed, re.M)
+    adapted = [each for each in outcomes if each.cell.setting != "direct transfer"]
+    assert re.search(r"^\| campus to station \| 3 \|  \| \d", without_labels_table(adapted, "Diff-Person"), re.M)
+    assert "campus to station" not in without_labels_table(outcomes, "no such row")
+
+
+def test_a_row_that_is_not_there_is_a_users_mistake() -> None:
+    given = argparse.Namespace(config=[], root=None, cells=[CELLS], seeds=None, row="Diff-Persn", picture=None)
+    with pytest.raises(UserError, match="did you mean 'Diff-Person'"):
+        _run(given)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -13,8 +14,10 @@ from PIL import Image
 
 from diffreid_lightning.backbones import Backbone, BNNeck
 from diffreid_lightning.filtering import scorer_checkpoint
-from experiments.generator import guidance, strategies, tiny_sd
+from experiments.generator import captions, guidance, strategies, tiny_sd
 from experiments.generator.guidance import STRATEGIES, Setting
+from experiments.instruments.attribute_reader import AttributeNet
+from experiments.instruments.drawing import Drawing
 from experiments.instruments.known_people import caption_people, choose_people
 from experiments.instruments.over_people import bootstrap, distances_without, jackknife
 from tests.unit.experiments.conftest import Statistics
@@ -82,9 +85,30 @@ def test_every_strategy_sampler_and_number_of_steps_is_measured_once(chain, few,
     assert json.loads((tmp_path / "strategies.json").read_text()) == found
 
 
+def test_a_measurement_is_kept_for_its_reader_and_number_of_threads(tmp_path, monkeypatch):
+    drawn = SimpleNamespace(evaluations=1, fastest=1.0, manifest=None)
+    monkeypatch.setattr(guidance, "GenerationModule", lambda **_: SimpleNamespace(cache_key="module"))
+    monkeypatch.setattr(guidance, "draw_with", lambda *_: drawn)
+    monkeypatch.setattr(guidance, "measure", lambda *_: {})
+    scorer, people = SimpleNamespace(content_hash="scorer"), SimpleNamespace(content_hash="people")
+    for seed, threads in ((0, 1), (1, 1), (1, 2), (1, 2)):
+        torch.manual_seed(seed)
+        torch.set_num_threads(threads)
+        judges = SimpleNamespace(scorer=scorer, reader=AttributeNet(channels=(4, 4, 4, 4)))
+        given = SimpleNamespace(model="model", judges=judges, people=people, drawing=Drawing(), work=tmp_path)
+        guidance.measure_setting(given, Setting())
+    assert len(list((tmp_path / "results").iterdir())) == 3
+
+
 def test_without_a_chain_it_is_a_users_mistake(tmp_path, capsys):
     assert strategies.main(["--root", str(tmp_path / "nowhere"), "--work", str(tmp_path), "--threads", "1"]) == 2
     assert "nowhere" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("word", ["runs/tour", "=runs/tour", "read="])
+def test_a_chain_has_a_name_and_a_root(word, tmp_path, capsys):
+    assert captions.main(["--chain", word, "--out", str(tmp_path), "--threads", "1"]) == 2
+    assert "NAME=ROOT" in capsys.readouterr().err
 
 
 def test_intervals_over_people_are_the_known_ones():

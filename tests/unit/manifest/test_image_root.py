@@ -161,6 +161,8 @@ def test_an_archive_with_names_that_leave_it_is_refused(tmp_path: Path, name: st
 
 def test_archives_by_windows_tools(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "windows.zip", "w") as handle:
+        handle.writestr("query\\", b"")
+        handle.writestr("./", b"")
         handle.writestr("query\\1.jpg", b"x")
         handle.writestr("./query/2.jpg", b"y")
     root = ImageRoot(tmp_path / "windows.zip")

@@ -274,9 +274,10 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
 
 
 @pytest.mark.parametrize("count", ["0", "-1"])
-def test_at_least_one_picture_is_retaken(tmp_path, capsys, count):
-    assert render.main(["--domain", "campus", "--out", str(tmp_path / "out"), "--retake", count]) == 2
-    assert "--retake must be at least 1" in capsys.readouterr().err
+@pytest.mark.parametrize("option", ["--retake", "--identities"])
+def test_at_least_one_picture_of_one_person_is_rendered(tmp_path, capsys, option, count):
+    assert render.main(["--domain", "campus", "--out", str(tmp_path / "out"), option, count]) == 2
+    assert f"{option} must be at least 1" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
