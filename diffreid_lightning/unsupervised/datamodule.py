@@ -43,7 +43,8 @@ class UnlabeledDataModule(ReIDDataModule):
     Args:
         target: one source of unlabeled images or several.
         source: labeled images that are trained on beside the target, one source or several; None for none. Their
-            batches come from a sampler like the target's, of identities instead of clusters.
+            batches come from a sampler like the target's, of identities instead of clusters. People who are held out of
+            the target are left out of it as well, such as in a Diff-Person that was made from the target.
         sampler: makes the sampler from the (N,) cluster labels; None means :class:`~.cluster_sampler.ClusterSampler`
             as it stands.
         val_share: share of the target's identities held out for validation, for targets that have identities; they are
@@ -98,11 +99,11 @@ class UnlabeledDataModule(ReIDDataModule):
         if not self._sources:
             return None
         manifests = [source.training_manifest() for source in self._sources]
-        rows = concatenate([manifest.filter(trainable_rows(manifest, set())) for manifest in manifests])
+        rows = concatenate([manifest.filter(trainable_rows(manifest, self._held_out)) for manifest in manifests])
         if len(rows.identities) < 2:
             raise UserError(
                 "The source has too few identities to train on.",
-                looked_for="images of two or more people in its train split",
+                looked_for="images of two or more people in its train split, who are not held out (data.val_share)",
                 found=f"{len(rows.identities)} in {shorten(str(manifest.root) for manifest in manifests)}",
                 remedy="give a labeled dataset: --data.source PATH",
             )
