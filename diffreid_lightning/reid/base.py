@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from diffreid_lightning.backbones import Backbone, BNNeck, IdentityClassifier, load_initial_weights
-from diffreid_lightning.datasets.training_rows import refuse_seen_identities
+from diffreid_lightning.datasets.training_rows import refuse_seen
 from diffreid_lightning.errors import UserError, check_range, shorten
 from diffreid_lightning.reid.loss_list import LossList
 from diffreid_lightning.reid.losses import ReIDLoss
@@ -159,7 +159,7 @@ class ReIDModule(LightningModule, ABC):
 
         Raises:
             UserError: the checkpoint is another module's, or made with other features than this one has; or it was
-                trained on identities that it would be validated on.
+                trained on people that it would be validated on.
         """
         weights = checkpoint["state_dict"]
         if "neck.norm.weight" not in weights:
@@ -188,7 +188,8 @@ class ReIDModule(LightningModule, ABC):
         self._trained = True
         if self._trainer is not None and self.trainer.state.fn == TrainerFn.VALIDATING:
             validated = getattr(datamodule_of(self.trainer), "val_set", None)
-            refuse_seen_identities(checkpoint, () if validated is None else validated.rows.identities)
+            if validated is not None:
+                refuse_seen(checkpoint, validated.rows)
 
     def configure_optimizers(self) -> Any:
         """Build optimizer and schedule; warm-up multiplies the schedule, both from epoch 0."""

@@ -17,6 +17,7 @@ from diffreid_lightning.datasets import CropFolder, PersonDataset, open_dataset,
 from diffreid_lightning.datasets.concat import ConcatRows, IdentityKey, cameras_are_known, concatenate
 from diffreid_lightning.datasets.holdout import trainable_rows
 from diffreid_lightning.datasets.samplers import PKSampler, ShuffledRows
+from diffreid_lightning.datasets.training_rows import digest_rows, hash_images
 from diffreid_lightning.errors import UserError, shorten
 from diffreid_lightning.reid.datamodule import ReIDDataModule, Source, describe_source
 from diffreid_lightning.reid.person_images import PersonImages
@@ -119,6 +120,24 @@ class UnlabeledDataModule(ReIDDataModule):
     def num_identities(self) -> int:
         """Identities of the source; none where there is no source."""
         return 0 if self.source_set is None else len(self.source_set.rows.identities)
+
+    @property
+    def training_identities(self) -> list[list[str | int]]:
+        """The (source, partition, pid) of the source's people; the target's are nobody's to know."""
+        return [] if self.source_set is None else [list(key) for key in self.source_set.rows.identities]
+
+    @cached_property
+    def training_images(self) -> npt.NDArray[np.int64]:
+        """The target's images, (N,) hashed names, by which a checkpoint knows them without their identities."""
+        return hash_images(self._labeled_rows)
+
+    @cached_property
+    def source_rows(self) -> str | None:
+        """Digest of the source's rows, as :attr:`training_rows` is of the target's; None without a source."""
+        if self.source_set is None:
+            return None
+        rows = self.source_set.rows
+        return digest_rows(rows.identities, rows.labels, rows.file_names)
 
     @property
     def camids(self) -> npt.NDArray[np.int64]:
