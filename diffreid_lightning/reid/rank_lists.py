@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,8 +79,8 @@ def draw_rank_lists(rows: list[RankRow], images: PersonImages) -> Image.Image:
 class RankLists(Callback):
     """Draw rank lists into the run folder and log them to W&B as a table, evenly over the range of AP.
 
-    The order is that of the features' distance, before any re-ranking. Tests always draw; validations every
-    ``every_n_epochs`` epochs. Needs a :class:`~.evaluation.RetrievalEvaluator` beside it.
+    The order is that of the features' distance, before any re-ranking. Tests always draw; of the validations the first
+    one after every ``every_n_epochs`` epochs. Needs a :class:`~.evaluation.RetrievalEvaluator` beside it.
 
     Args:
         queries: how many queries are shown.
@@ -100,9 +101,18 @@ class RankLists(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the held-out identities now and then."""
-        due = self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0
-        if not trainer.sanity_checking and (due or trainer.state.fn == "validate"):
+        if not trainer.sanity_checking and (trainer.state.fn == "validate" or self._is_due(trainer)):
             self._report(trainer, "validate", "val")
+
+    def _is_due(self, trainer: Trainer) -> bool:
+        """Return true if a period has ended since the last validation."""
+        # By the numbers alone: a resumed run draws alike.
+        if not self.every_n_epochs:
+            return False
+        finished, between = trainer.current_epoch + 1, trainer.check_val_every_n_epoch
+        if between is None:  # validations are counted in batches
+            between = max(1, math.ceil((trainer.val_check_batch or 1) / trainer.num_training_batches))
+        return finished // self.every_n_epochs > max(0, finished - between) // self.every_n_epochs
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw query and gallery."""
