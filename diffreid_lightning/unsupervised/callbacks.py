@@ -81,8 +81,9 @@ class ClusterReport(Callback):
     """Report on the clusters of :class:`~diffreid_lightning.unsupervised.module.UnsupervisedReID`.
 
     When fit ends, ``clusters.png`` shows some of them and ``clusters.csv`` lists each training image with camera (empty
-    where cameras are unknown) and cluster (-1 for none). Where the images have identities, ``clusters/ari`` and
-    ``clusters/nmi`` are logged each epoch; they judge the clusters and change nothing in the training.
+    where cameras are unknown), cluster (-1 for none) and, where there are several targets, the folder of its target.
+    Where the images have identities, ``clusters/ari`` and ``clusters/nmi`` are logged each epoch; they judge the
+    clusters and change nothing in the training.
 
     Args:
         rows: clusters on the sheet.
@@ -119,6 +120,9 @@ class ClusterReport(Callback):
         unknown = np.full(len(rows), not cameras_are_known(rows.camids))
         cameras = pa.array(rows.raw_camids, mask=unknown)
         table = pa.table({"file_name": rows.file_names, "camera": cameras, "cluster": labels})
+        if len(rows.roots) > 1:  # their file names may be the same
+            roots = pa.array([str(root.path) for root in rows.roots])
+            table = table.append_column("root", roots.take(pa.array(rows.root_of)))
         with replace_file(folder / "clusters.csv") as file:
             pyarrow.csv.write_csv(table, file)
         sheet = draw_clusters(labels, images, self.rows, self.columns)
