@@ -60,8 +60,6 @@ class ReIDModule(LightningModule, ABC):
     #: arguments that a checkpoint overrules: a training that goes on from one cannot change them
     start_only: ClassVar[tuple[str, ...]] = ("init_from", "allow_partial")
 
-    _loss_sum: Tensor
-
     def __init__(
         self,
         backbone: str = "resnet50",
@@ -105,7 +103,7 @@ class ReIDModule(LightningModule, ABC):
         self._trained = False
         self._rate = 0.0
         self._steps_seen = 0
-        self.register_buffer("_loss_sum", torch.zeros(()), persistent=False)
+        self._loss_sum = torch.zeros(())  # no buffer: DDP would overwrite it with rank zero's, and a NaN with it
 
     @staticmethod
     @abstractmethod
