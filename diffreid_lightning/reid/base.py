@@ -100,7 +100,8 @@ class ReIDModule(LightningModule, ABC):
         self.flip_average = flip_average
         self.scheduler_interval: Interval = scheduler_interval
         self._initialized = False
-        self._trained = False
+        #: whether the weights are more than those of ``init_from``
+        self.trained = False
         self._rate = 0.0
         self._steps_seen = 0
         self._loss_sum = torch.zeros(())  # no buffer: DDP would overwrite it with rank zero's, and a NaN with it
@@ -183,7 +184,7 @@ class ReIDModule(LightningModule, ABC):
         self.neck.resize(num_features)
         self._freeze_unread_neck()
         self.expect_checkpoint()
-        self._trained = True
+        self.trained = True
         if self._trainer is not None and self.trainer.state.fn == TrainerFn.VALIDATING:
             validated = getattr(datamodule_of(self.trainer), "val_set", None)
             if validated is not None:
@@ -228,7 +229,7 @@ class ReIDModule(LightningModule, ABC):
 
     def on_train_start(self) -> None:
         """From here on the network is worth evaluating as it stands."""
-        self._trained = True
+        self.trained = True
         self._steps_seen = self.trainer.global_step
 
     def on_train_epoch_start(self) -> None:
@@ -331,7 +332,7 @@ class ReIDModule(LightningModule, ABC):
 
     def _refuse_random(self) -> None:
         # Not in setup: only from here on is it known whether the trainer restored a checkpoint.
-        if self.init_from is None and not self._trained:
+        if self.init_from is None and not self.trained:
             raise UserError(
                 "The network is still random: there is nothing to evaluate.",
                 looked_for="--ckpt_path or --model.init_from",

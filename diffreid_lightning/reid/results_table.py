@@ -29,13 +29,13 @@ class ResultsTable(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Report query and gallery."""
         self._write_queries(trainer, "test")
-        self._report(trainer, "test", "query × gallery")
+        self._report(trainer, pl_module, "test", "query × gallery")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the queries of the held-out identities; report them when validation is the command."""
         self._write_queries(trainer, "validate")
         if trainer.state.fn == "validate":
-            self._report(trainer, "validate", "held-out identities")
+            self._report(trainer, pl_module, "validate", "held-out identities")
 
     def _write_queries(self, trainer: Trainer, stage: str) -> None:
         evaluator = evaluator_with_result(trainer, stage)
@@ -46,15 +46,14 @@ class ResultsTable(Callback):
         queries = evaluator.metric.last_features().query_indices.numpy()
         write_queries(file, evaluator.results[stage], datamodule_of(trainer).retrieval_set(stage).rows, queries)
 
-    def _report(self, trainer: Trainer, stage: str, what: str) -> None:
+    def _report(self, trainer: Trainer, pl_module: LightningModule, stage: str, what: str) -> None:
         evaluator = evaluator_with_result(trainer, stage)
         if evaluator is None:
             return
         result = evaluator.results[stage]
         folder = Path(trainer.default_root_dir)
         name = getattr(datamodule_of(trainer), "test_name", "data") if stage == "test" else "train"
-        loaded = trainer.ckpt_path
-        weights = f"epoch {trainer.current_epoch} (the last)" if loaded is None else Path(str(loaded)).name
+        weights = _name_weights(trainer, pl_module)
         numbers = _numbers(result)
         table = Table()
         for column in _COLUMNS:
@@ -75,6 +74,16 @@ class ResultsTable(Callback):
             if new:
                 writer.writerow(["stage", "dataset", "weights", *_COLUMNS])
             writer.writerow(row)
+
+
+def _name_weights(trainer: Trainer, module: LightningModule) -> str:
+    """Name the weights that were evaluated."""
+    if trainer.ckpt_path is not None:
+        return Path(str(trainer.ckpt_path)).name
+    if trainer.global_step:
+        return f"epoch {trainer.current_epoch} (the last)"
+    given = None if getattr(module, "trained", True) else getattr(module, "init_from", None)
+    return "the module as it is" if given is None else str(given)
 
 
 def _numbers(result: RetrievalResult) -> tuple[float, ...]:
