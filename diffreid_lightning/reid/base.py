@@ -343,10 +343,4 @@ class ReIDModule(LightningModule, ABC):
         """Return the features of a batch."""
         return FeatureBatch(self(batch.images).float(), batch.labels, batch.camids, batch.indices, batch.is_query)
 
-    def test_step(self, batch: PersonBatch, batch_idx: int) -> Any:
-        """Return the batch with features in place of images."""
-        return self.validation_step(batch, batch_idx)
-
-    def predict_step(self, batch: PersonBatch, batch_idx: int) -> Any:
-        """Return the batch with features in place of images."""
-        return self.validation_step(batch, batch_idx)
+    test_step = predict_step = validation_step
