@@ -90,8 +90,7 @@ class RetrievalEvaluator(Callback):
         result = self.metric.compute()
         self.results[stage] = result
         prefix = SPLIT_OF_STAGE[stage]
-        numbers = (result.mAP, result.rank(1), result.rank(5), result.rank(10), result.mINP)
-        for name, value in zip(_LOGGED, numbers, strict=True):
+        for name, value in zip(_LOGGED, headline(result), strict=True):
             pl_module.log(f"{prefix}/{name}", 100 * value, prog_bar=name in ("mAP", "rank1"), rank_zero_only=False)
 
     on_test_epoch_start = on_validation_epoch_start
@@ -117,6 +116,11 @@ class RetrievalEvaluator(Callback):
             "mAP and Rank-k are left out."
         )
         return False
+
+
+def headline(result: RetrievalResult) -> tuple[float, ...]:
+    """Return the numbers that are reported: mAP, rank 1, 5 and 10, mINP, each from 0 to 1."""
+    return result.mAP, result.rank(1), result.rank(5), result.rank(10), result.mINP
 
 
 def require_retrieval_set(trainer: Trainer, reader: str) -> None:

@@ -9,8 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
 
-from diffreid_lightning.metrics.functional import RetrievalResult
-from diffreid_lightning.reid.evaluation import SPLIT_OF_STAGE, evaluator_with_result
+from diffreid_lightning.reid.evaluation import SPLIT_OF_STAGE, evaluator_with_result, headline
 from diffreid_lightning.reid.query_table import query_file, write_queries
 from diffreid_lightning.training.trainer_parts import datamodule_of
 
@@ -54,7 +53,7 @@ class ResultsTable(Callback):
         folder = Path(trainer.default_root_dir)
         name = getattr(datamodule_of(trainer), "test_name", "data") if stage == "test" else "train"
         weights = _name_weights(trainer, pl_module)
-        numbers = _numbers(result)
+        numbers = [100 * value for value in headline(result)]
         table = Table()
         for column in _COLUMNS:
             table.add_column(column, justify="right")
@@ -84,8 +83,3 @@ def _name_weights(trainer: Trainer, module: LightningModule) -> str:
         return f"epoch {trainer.current_epoch} (the last)"
     given = None if getattr(module, "trained", True) else getattr(module, "init_from", None)
     return "the module as it is" if given is None else str(given)
-
-
-def _numbers(result: RetrievalResult) -> tuple[float, ...]:
-    values = (result.mAP, result.rank(1), result.rank(5), result.rank(10), result.mINP)
-    return tuple(100 * float(value) for value in values)
