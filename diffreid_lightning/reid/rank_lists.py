@@ -21,7 +21,7 @@ from diffreid_lightning.reid.evaluation import RetrievalEvaluator, evaluator_wit
 from diffreid_lightning.reid.person_images import PersonImages
 from diffreid_lightning.tracking import tolerate_failures
 from diffreid_lightning.training.trainer_parts import datamodule_of
-from diffreid_lightning.visualization.grid import RIGHT, WRONG, Cell, GridRow, draw_grid, frame_image
+from diffreid_lightning.visualization.grid import RIGHT, WRONG, Cell, GridRow, cell_size, draw_grid, frame_image, spread
 
 _QUERY = (60, 60, 60)
 _HEIGHT = 128
@@ -55,13 +55,11 @@ def choose_queries(average_precisions: np.ndarray, count: int) -> np.ndarray:
         (count,) positions in ``average_precisions``.
     """
     order = np.argsort(average_precisions, kind="stable")
-    picks = np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)
-    return order[picks]
+    return order[spread(len(order), count)]
 
 
 def draw_rank_lists(rows: list[RankRow], images: PersonImages) -> Image.Image:
     """Draw rank lists one below the other: query | nearest gallery images, each 128 pixels high."""
-    width = max(1, round(_HEIGHT * images.image_size[1] / images.image_size[0]))
     lines = [
         GridRow(
             title=f"AP {100 * row.average_precision:.0f} %",
@@ -73,7 +71,8 @@ def draw_rank_lists(rows: list[RankRow], images: PersonImages) -> Image.Image:
         )
         for row in rows
     ]
-    return draw_grid(lines, (width, _HEIGHT), ("query", "nearest gallery images: right green, wrong red"))
+    headings = ("query", "nearest gallery images: right green, wrong red")
+    return draw_grid(lines, cell_size(_HEIGHT, images.image_size), headings)
 
 
 class RankLists(Callback):

@@ -19,7 +19,7 @@ from diffreid_lightning.picture_logging import log_picture
 from diffreid_lightning.reid.person_images import PersonImages
 from diffreid_lightning.storage.atomic import replace_file
 from diffreid_lightning.training.trainer_parts import datamodule_of
-from diffreid_lightning.visualization.grid import Cell, GridRow, draw_grid
+from diffreid_lightning.visualization.grid import Cell, GridRow, cell_size, draw_grid, spread
 
 _HEIGHT = 128
 
@@ -61,8 +61,7 @@ def draw_clusters(clusters: npt.NDArray[np.int64], images: PersonImages, rows: i
     """
     sizes = np.bincount(clusters[clusters >= 0])
     order = np.argsort(-sizes, kind="stable")
-    chosen = order[np.unique(np.linspace(0, len(order) - 1, min(rows, len(order))).round().astype(int))]
-    width = max(1, round(_HEIGHT * images.image_size[1] / images.image_size[0]))
+    chosen = order[spread(len(order), rows)]
     lines = []
     camids = images.rows.camids
     has_cameras = cameras_are_known(camids)
@@ -72,9 +71,9 @@ def draw_clusters(clusters: npt.NDArray[np.int64], images: PersonImages, rows: i
         cameras = len(np.unique(camids[members]))
         title = f"cluster {cluster}: {len(members)} images"
         title += f", {cameras} camera{'s' * (cameras != 1)}" if has_cameras else ""
-        shown = members[np.unique(np.linspace(0, len(members) - 1, min(columns, len(members))).round().astype(int))]
+        shown = members[spread(len(members), columns)]
         lines.append(GridRow(title, [Cell(images.picture(int(row))) for row in shown]))
-    return draw_grid(lines, (width, _HEIGHT))
+    return draw_grid(lines, cell_size(_HEIGHT, images.image_size))
 
 
 class ClusterReport(Callback):
