@@ -29,6 +29,7 @@ from diffreid_lightning.datasets.training_rows import digest_rows
 from diffreid_lightning.datasets.transforms import TrainView
 from diffreid_lightning.errors import UserError, check_image_size, check_range, check_seed, check_workers, shorten
 from diffreid_lightning.manifest.manifest import Manifest
+from diffreid_lightning.manifest.provenance import describe_source
 from diffreid_lightning.reid.person_images import (
     DecodedImages,
     PersonBatch,
@@ -353,8 +354,3 @@ class ReIDDataModule(LightningDataModule):
             generator=torch.Generator().manual_seed(self.seed),  # its worker seeds must not disturb the model's stream
             **kwargs,
         )
-
-
-def describe_source(manifest: Manifest) -> dict[str, Any]:
-    """Return the source names and the content hash of a manifest, for provenance."""
-    return {"sources": sorted(set(manifest.numpy("source").tolist())), "manifest": manifest.content_hash}

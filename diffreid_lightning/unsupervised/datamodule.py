@@ -19,7 +19,8 @@ from diffreid_lightning.datasets.holdout import trainable_rows
 from diffreid_lightning.datasets.samplers import PKSampler, ShuffledRows
 from diffreid_lightning.datasets.training_rows import digest_rows, hash_images
 from diffreid_lightning.errors import UserError, shorten
-from diffreid_lightning.reid.datamodule import ReIDDataModule, Source, describe_source
+from diffreid_lightning.manifest.provenance import describe_source
+from diffreid_lightning.reid.datamodule import ReIDDataModule, Source
 from diffreid_lightning.reid.person_images import PersonImages
 from diffreid_lightning.unsupervised.cluster_sampler import ClusterSampler
 
