@@ -187,7 +187,8 @@ class Backbone(nn.Module):
         """Change the pooling; ``num_features`` may change with it, and the exponent of GeM starts anew at 3.
 
         The layers of timm's own head stay in the model, so that it opens with stock timm, but they are frozen while
-        another pooling passes them by: a parameter that never gets a gradient is an error under DDP.
+        another pooling passes them by: a parameter that never gets a gradient is an error under DDP. A backbone that is
+        not trained at all, such as a moving average, stays so.
 
         Raises:
             UserError: the architecture gives no single map or token sequence to pool.
@@ -199,10 +200,13 @@ class Backbone(nn.Module):
                 found="several maps at once",
                 remedy="Use pooling: native.",
             )
+        is_trained = any(parameter.requires_grad for parameter in self.parameters())
         for frozen in self._frozen:
             self.get_parameter(frozen).requires_grad_(True)
         self.pooling: Pooling = pooling
         self.pool = GeM(_PATTERNS[self._layout]).to(self.mean.device) if pooling == "gem" else None
+        if not is_trained:
+            self.requires_grad_(False)
         self.num_features, self._frozen = unused_parameters(self, self._blank())
         for unused in self._frozen:
             self.get_parameter(unused).requires_grad_(False)

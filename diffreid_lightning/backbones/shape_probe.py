@@ -122,11 +122,12 @@ def unused_parameters(module: nn.Module, images: Tensor) -> tuple[int, tuple[str
         images: a batch the module accepts.
 
     Returns:
-        F, and the names of the parameters without a gradient.
+        F, and the names of the parameters without a gradient; none where nothing is trainable.
     """
     trainable = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
     with evaluating(module), torch.inference_mode(False), torch.enable_grad():
         features = module(images)
-        gradients = torch.autograd.grad(features.sum(), list(trainable.values()), allow_unused=True)
+        parameters = list(trainable.values())
+        gradients = torch.autograd.grad(features.sum(), parameters, allow_unused=True) if parameters else ()
     unused = [name for name, gradient in zip(trainable, gradients, strict=True) if gradient is None]
     return int(features.shape[1]), tuple(unused)

@@ -2,14 +2,15 @@
 
 Captions are short and of few constructions ("a woman in a red shirt and blue jeans walking down the street"), so noun
 phrases are found by word lists: a noun takes the colors and other listed words before it, back to the nearest article,
-preposition or verb. Unknown words are ignored.
+preposition or verb. A garment's noun right before another noun describes that one ("dress shoes"), and hair is one
+item, however often it is mentioned. Unknown words are ignored.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from diffreid_lightning.captioning import lexicon
 from diffreid_lightning.captioning.lexicon import Kind
@@ -52,7 +53,13 @@ class ParsedCaption:
 
 
 _NOUNS = {spoken: (kind, noun) for kind in lexicon.KINDS for spoken, noun in kind.nouns.items()}
+_GARMENTS = {spoken for kinds in lexicon.WORN for kind in kinds for spoken in kind.nouns}
 _ATTRIBUTES = {**lexicon.COLORS, **lexicon.BEFORE_COLOR, **lexicon.AFTER_COLOR}
+# Words that end a noun phrase, and those among them that leave a "no" or "not" before them in force.
+_ENDS = lexicon.STOPS - {"and"}
+_NEGATED_TOO = lexicon.ARTICLES | {"with", "wearing", "carrying", "holding", "having", "or"}
+# What stands in a list before its "or": "without a hat, a scarf or glasses".
+_LISTED = lexicon.ARTICLES | _NOUNS.keys() | _ATTRIBUTES.keys() | {","}
 
 
 class _Reader:
@@ -70,6 +77,8 @@ class _Reader:
         self.pending: list[str] = []  # modifiers before their noun
         self.outfit = False  # they follow "in" or "wearing": without a noun they describe all clothes
         self.negated = False
+        self.after = 0  # token after the phrase that is taken
+        self.hair: int | None = None  # the person's among the items
 
     def read(self) -> ParsedCaption:
         place = 0
@@ -83,7 +92,8 @@ class _Reader:
         end = self._circumstance(place)
         if end:
             self._drop_pending()
-            self.shown.append((place, end))
+            if self._at(place - 1) not in lexicon.NOT:
+                self.shown.append((place, end))
             return end
         for table, take in (
             (_NOUNS, self._take_noun),
@@ -93,6 +103,7 @@ class _Reader:
         ):
             end = self._longest(place, table)
             if end:
+                self.after = end
                 take(" ".join(self.tokens[place:end]))
                 return end
         token = self.tokens[place]
@@ -101,15 +112,22 @@ class _Reader:
         elif token in lexicon.NOT:
             self._drop_pending()
             self.negated = True
-        elif token in lexicon.STOPS - {"and"} or (token in ",.;:" and not self._longest(place + 1, _ATTRIBUTES)):
+        elif token in ",.;:":
+            self.negated &= self._in_list(place)
+            if not self._longest(place + 1, _ATTRIBUTES):
+                self._drop_pending()
+        elif token in _ENDS:
             self._drop_pending()
             self.outfit = token in ("in", "wearing")
-            self.negated &= token in lexicon.ARTICLES or token in ("with", "wearing")
+            self.negated &= token in _NEGATED_TOO
         return place + 1
 
     def _take_noun(self, spoken: str) -> None:
+        if spoken in _GARMENTS and self._longest(self.after, _NOUNS):
+            return
         self._add(*_NOUNS[spoken])
-        self.pending, self.outfit, self.negated = [], False, False
+        self.pending, self.outfit = [], False
+        self.negated &= self._in_list(self.after)
 
     def _take_hairstyle(self, spoken: str) -> None:
         self.pending.append(lexicon.HAIRSTYLES[spoken])
@@ -119,14 +137,22 @@ class _Reader:
         self.pending.append(_ATTRIBUTES[spoken])
 
     def _take_person(self, spoken: str) -> None:
+        self.hair = self.hair if self.person is None else None
         self.person = self.person or lexicon.PERSONS[spoken]
         if {"blond", "brown"} & set(self.pending):  # "a blonde woman"
             self._add(lexicon.HAIR, "hair")
         self.pending, self.outfit, self.negated = [], False, False
 
     def _add(self, kind: Kind, noun: str) -> None:
-        if not self.negated:
-            self.items.append(Item(kind, noun, frozenset(self.pending)))
+        if self.negated:
+            return
+        item = Item(kind, noun, frozenset(self.pending))
+        if kind is lexicon.HAIR and self.hair is not None and self.items[self.hair].noun == noun:
+            self.items[self.hair] = replace(item, modifiers=item.modifiers | self.items[self.hair].modifiers)
+            return
+        if kind is lexicon.HAIR:
+            self.hair = len(self.items)
+        self.items.append(item)
 
     def _drop_pending(self) -> None:
         """Drop modifiers without a noun; in "a woman in red" the color applies to all clothes."""
@@ -173,6 +199,15 @@ class _Reader:
             if token in lexicon.STOPS or token in ",.;:" or token in lexicon.POSES or self._longest(end, _NOUNS):
                 return 0
         return 0
+
+    def _in_list(self, place: int) -> bool:
+        """Return true if an "or" ends the list that goes on here."""
+        while place < len(self.tokens) and self.tokens[place] not in ("or", "nor"):
+            end = self._longest(place, _LISTED)
+            if not end:
+                return False
+            place = end
+        return place < len(self.tokens)
 
     def _at(self, place: int) -> str:
         return self.tokens[place] if 0 <= place < len(self.tokens) else ""

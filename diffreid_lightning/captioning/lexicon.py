@@ -95,7 +95,14 @@ HAT = Kind(
 )
 SCARF = Kind("scarf", _nouns("scarf"))
 GLASSES = Kind("glasses", _nouns("glasses: eyeglasses, spectacles\nsunglasses"))
-CLOTHES = Kind("clothes", _nouns("clothes: clothing, outfit"))
+CLOTHES = Kind(
+    "clothes",
+    _nouns("""
+        clothes: clothing, outfit
+        clothes: bathing suit, swimming suit, swim suit, swimsuit, bikini, wet suit, wetsuit, diving suit
+        clothes: track suit, tracksuit, jogging suit, jump suit, jumpsuit, rain suit, ski suit, snow suit
+    """),
+)
 BAG = Kind(
     "bag",
     _nouns("""
@@ -155,7 +162,7 @@ PERSONS = {
 }  # fmt: skip
 AGES = {"young": "young", "old": "old", "older": "old", "elderly": "old"}
 
-NOT = _words("no not without nor isn't")
+NOT = _words("no not without neither nor isn't")
 
 VIEWS = _phrases("""
         from behind, from the front, from the back, from the rear, from the side, from the left, from the right,

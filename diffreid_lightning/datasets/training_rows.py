@@ -1,4 +1,4 @@
-"""Compare a checkpoint's training rows with the data: their digest and their identities."""
+"""Compare a checkpoint's training rows with the data: their digest, and their identities or images."""
 
 from __future__ import annotations
 
@@ -11,12 +11,17 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from diffreid_lightning.datasets.concat import ConcatRows
 from diffreid_lightning.errors import UserError
 
 #: key of the digest in a checkpoint
 KEY = "training_rows"
 #: key of the training identities in a checkpoint
 IDENTITIES = "training_identities"
+#: key of the images that were trained on without their identities
+IMAGES = "training_images"
+#: key of the digest of a labeled source that was trained on beside them
+SOURCE = "source_rows"
 
 
 def digest_rows(
@@ -38,7 +43,21 @@ def digest_rows(
     return digest.hexdigest()
 
 
-def refuse_other_rows(checkpoint: Mapping[str, Any], digest: str | None, learned: str, remedy: str) -> None:
+def hash_images(rows: ConcatRows) -> npt.NDArray[np.int64]:
+    """Hash the source and the file name of each row, which tell nothing of who is on it.
+
+    Returns:
+        (N,) numbers, the first eight bytes of SHA-256.
+    """
+    sources = (rows.identities[label][0] for label in rows.labels.tolist())
+    names = zip(sources, rows.file_names.to_pylist(), strict=True)
+    texts = (f"{source}\0{name}".encode("utf-8", "surrogateescape") for source, name in names)
+    return np.frombuffer(b"".join(hashlib.sha256(text).digest()[:8] for text in texts), dtype="<i8").astype(np.int64)
+
+
+def refuse_other_rows(
+    checkpoint: Mapping[str, Any], digest: str | None, learned: str, remedy: str, key: str = KEY
+) -> None:
     """Refuse to resume on other training rows, since rows of the weights belong to identities.
 
     Args:
@@ -46,11 +65,12 @@ def refuse_other_rows(checkpoint: Mapping[str, Any], digest: str | None, learned
         digest: of the current training rows; None if the data have none.
         learned: the weights that belong to identities, for the message.
         remedy: how to train on other rows.
+        key: of the digest in the checkpoint.
 
     Raises:
         UserError: the digests differ.
     """
-    earlier = checkpoint.get(KEY)
+    earlier = checkpoint.get(key)
     if earlier is not None and digest is not None and earlier != digest:
         raise UserError(
             "The checkpoint belongs to other training data.",
@@ -61,23 +81,26 @@ def refuse_other_rows(checkpoint: Mapping[str, Any], digest: str | None, learned
         )
 
 
-def refuse_seen_identities(checkpoint: Mapping[str, Any], validated: Iterable[tuple[str, str, int]]) -> None:
-    """Refuse to validate on identities that the checkpoint was trained on.
+def refuse_seen(checkpoint: Mapping[str, Any], validated: ConcatRows) -> None:
+    """Refuse to validate on people that the checkpoint was trained on.
 
     Args:
-        checkpoint: a Lightning checkpoint; one without identities passes.
-        validated: the (source, partition, pid) of the validation data.
+        checkpoint: a Lightning checkpoint; one that tells neither identities nor images passes.
+        validated: the validation data.
 
     Raises:
-        UserError: some of them were trained on.
+        UserError: some of their identities were trained on, or some of their images without identities.
     """
     trained = {tuple(key) for key in checkpoint.get(IDENTITIES, ())}
-    validated = list(validated)
-    seen = sum(tuple(key) in trained for key in validated)
+    seen, of, what = sum(key in trained for key in validated.identities), len(validated.identities), "identities"
+    images = checkpoint.get(IMAGES)
+    if not seen and images is not None:
+        seen, of = int(np.isin(hash_images(validated), images.cpu().numpy()).sum()), len(validated)
+        what = "images"
     if seen:
         raise UserError(
-            f"The checkpoint was trained on {seen} of the {len(validated)} validation identities.",
+            f"The checkpoint was trained on {seen} of the {of} validation {what}.",
             looked_for="the identities that were held out of its training",
-            found="others; data.train, data.val_share and data.seed choose them",
-            remedy="give --data.train, --data.val_share and --seed_everything as in the run's config.yaml",
+            found="others; the training data, data.val_share and data.seed choose them",
+            remedy="give --data, --data.val_share and --seed_everything as in the run's config.yaml",
         )

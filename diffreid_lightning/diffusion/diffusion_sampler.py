@@ -115,6 +115,10 @@ class Sampler:
         timesteps: Tensor = self.scheduler.timesteps[first:]
         return timesteps
 
+    def count_calls(self, skipped: int = 0) -> int:
+        """Count the denoiser's calls in a batch: those of :meth:`begin`, without starting one."""
+        return len(self.scheduler.timesteps) - skipped * self.scheduler.order
+
     def start(self, noise: Tensor, timesteps: Tensor, image: Tensor | None = None) -> Tensor:
         """Return the initial latents.
 

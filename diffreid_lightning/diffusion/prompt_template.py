@@ -55,7 +55,7 @@ class PromptTemplate:
                 remedy="braces stand around the names of slots and nowhere else",
             )
 
-    @property
+    @functools.cached_property
     def slots(self) -> frozenset[str]:
         """Names of the slots in the template."""
         return frozenset(_SLOT.findall(self.text))

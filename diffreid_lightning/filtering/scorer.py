@@ -152,7 +152,7 @@ class ScorerTraining(SupervisedReID):
                 embeddings[seen] = outputs.embeddings.detach().float()
                 loss, _ = self.weigh_losses(outputs, batch.labels[seen], network.losses)
             # All rows: processes hand over equally many. Those without a label are not remembered.
-            network.losses.remember(embeddings, torch.where(seen, batch.labels, -1))
+            network.losses.remember(embeddings, torch.where(seen, batch.labels, -1), batch.weights)
             self._loss_sum += loss.detach()
             total = total + loss
         return total

@@ -29,6 +29,7 @@ from diffreid_lightning.errors import UserError, translate_disk_errors
 from diffreid_lightning.filtering import scores
 from diffreid_lightning.filtering.copy_search import LENGTH
 from diffreid_lightning.filtering.scored_manifest import THUMBNAILS
+from diffreid_lightning.metrics.functional.tiled_matmul import exact_products
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.storage.atomic import describe_existing, replace_folder
 from diffreid_lightning.storage.json_notes import mismatch, read_json, write_json
@@ -121,15 +122,16 @@ class Recognizer(nn.Module):
 
     def score(self, features: Tensor, embeddings: Tensor, identities: Tensor) -> Scores:
         """Score images by what :meth:`embed` returned, (B, D) each, for their intended identities, (B,)."""
-        # All in float32, whatever the trainer's precision.
+        # All in float32, whatever the trainer's precision: its autocast would round logits and cosines.
         classifier, centroids, temperatures = (getattr(self, name).float() for name in _TENSOR_NAMES)
-        logits = (embeddings.float() @ classifier.T).float()
         features = features.float()
-        return Scores(
-            scores.confidence(logits, identities, temperatures[identities]),
-            scores.similarity(features, centroids, identities),
-            scores.margin(features, centroids, identities),
-        )
+        with exact_products():
+            logits = embeddings.float() @ classifier.T
+            return Scores(
+                scores.confidence(logits, identities, temperatures[identities]),
+                scores.similarity(features, centroids, identities),
+                scores.margin(features, centroids, identities),
+            )
 
 
 @dataclass(frozen=True)

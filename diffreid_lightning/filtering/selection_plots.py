@@ -12,7 +12,7 @@ from PIL import Image
 
 from diffreid_lightning.filtering.rules import Selection, SelectionRule
 from diffreid_lightning.filtering.scored_manifest import NEAREST, NEAREST_SOURCE, REAL_DISTANCE, ScoredFolder
-from diffreid_lightning.visualization.grid import draw_samples, side_by_side
+from diffreid_lightning.visualization.grid import draw_samples, side_by_side, spread
 
 _RANGES = {"confidence": (0.0, 1.0), "similarity": (-1.0, 1.0), "margin": (-2.0, 2.0), "consistency": (0.0, 1.0)}
 _CELL = (64, 128)  # width and height in pixels
@@ -58,7 +58,7 @@ def draw_kept(selection: Selection) -> Image.Image | None:
     rows = np.flatnonzero(selection.kept)
     name, values = _first_score(selection)
     rows = rows[np.argsort(-values[rows], kind="stable")]
-    chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), 6 * _COLUMNS)).round().astype(int)]
+    chosen = rows[spread(len(rows), 6 * _COLUMNS)]
     lines = []
     for part in np.split(chosen, range(_COLUMNS, len(chosen), _COLUMNS)):
         images = [image for row in part.tolist() if (image := _picture(selection, row)) is not None]
@@ -83,7 +83,7 @@ def draw_rejected(selection: Selection, reasons: Iterable[str]) -> Image.Image |
         rows = rows[np.argsort(-np.nan_to_num(values[rows], nan=-np.inf), kind="stable")]
         if not len(rows):
             continue
-        chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), _COLUMNS)).round().astype(int)]
+        chosen = rows[spread(len(rows), _COLUMNS)]
         images = [image for row in chosen.tolist() if (image := _picture(selection, row)) is not None]
         if images:
             lines.append((f"{reason} ({len(rows):,})", images))

@@ -16,7 +16,7 @@ from diffreid_lightning.generation.writer import GeneratedImagesWriter
 from diffreid_lightning.manifest.manifest import FILE_NAME, Manifest
 from diffreid_lightning.storage.atomic import replace_file
 from diffreid_lightning.training.trainer_parts import callbacks_of
-from diffreid_lightning.visualization.grid import Cell, GridRow, draw_grid
+from diffreid_lightning.visualization.grid import Cell, GridRow, cell_size, draw_grid, spread
 
 _HEADINGS = ("real", "generated, and what was asked for")
 
@@ -76,7 +76,7 @@ class ContactSheet(Callback):
             return
         with replace_file(path) as staged:
             first = cells[0].image
-            size = (max(1, round(self.height * first.width / first.height)), self.height)
+            size = cell_size(self.height, (first.height, first.width))
             draw_grid(rows, size, _HEADINGS).save(staged, "PNG")
         rank_zero_info(f"Contact sheet: {path}")
 
@@ -89,7 +89,7 @@ class ContactSheet(Callback):
         """
         labels, keys = generated.identities()
         real_labels, real_keys = real.identities()
-        chosen = np.unique(np.linspace(0, len(keys) - 1, min(self.identities, len(keys))).round().astype(int))
+        chosen = spread(len(keys), self.identities)
         return [
             self._row(
                 identity_name(keys[label]),

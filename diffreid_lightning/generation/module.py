@@ -170,7 +170,9 @@ class GenerationModule(LightningModule):
     @property
     def evaluations(self) -> int:
         """Number of evaluations of the denoiser per image."""
-        return self.diversity.evaluations(self.sampler.steps, self.guidance, self.guidance_interval)
+        steps = self.sampler.steps
+        calls = self.sampler.count_calls(self.diversity.count_skipped(steps))
+        return self.diversity.evaluations(steps, self.guidance, self.guidance_interval, calls)
 
     def on_predict_start(self) -> None:
         """Check data, precision, identities and prompts before the first batch."""
@@ -319,7 +321,7 @@ class GenerationModule(LightningModule):
                 if hash(prompt) not in seen:
                     seen.add(hash(prompt))
                     new.append(prompt)
-            if len(new) >= _CHECKED_TOGETHER or row == data.rows - 1:
+            if len(new) >= _CHECKED_TOGETHER or (new and row == data.rows - 1):
                 for tokenizer in tokenizers:
                     tokenize(tokenizer, new)
                 new = []

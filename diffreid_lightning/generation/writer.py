@@ -30,8 +30,9 @@ class GeneratedImagesWriter(ManifestWriter):
     """Write generated images and their manifest.
 
     ``images/<source>/<pid>/0002_c7s1_000003_00.jpg`` is image 3 of identity 2 in Market-1501's pattern. The camera
-    number is one above the largest of the source's real images, so that it differs from all real cameras. Identities
-    outside the train partition are written to ``images/<source>-<partition>/``.
+    number is one above the largest of the source's images that were read; where these are a part of a dataset, another
+    part may have a real camera of that number, which training tells apart by the split. Identities outside the train
+    partition are written to ``images/<source>-<partition>/``.
 
     An image with non-finite decoded values is not written; its row goes to ``rejected.parquet`` with the reason, not to
     the manifest.

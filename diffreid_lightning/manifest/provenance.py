@@ -1,4 +1,4 @@
-"""Read ``provenance.json``, and find in it the manifests that weights were trained on."""
+"""Describe the manifests that weights were trained on, and find them in a ``provenance.json``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.storage.json_notes import mappings_in, read_json
+
+
+def describe_source(manifest: Manifest) -> dict[str, Any]:
+    """Return the source names and the content hash of a manifest, for provenance."""
+    return {"sources": sorted(set(manifest.numpy("source").tolist())), "manifest": manifest.content_hash}
 
 
 def read_provenance(file: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from diffreid_lightning.errors import check_range
 from diffreid_lightning.training.trainer_parts import datamodule_of
+from diffreid_lightning.visualization.grid import spread
 from diffreid_lightning.visualization.sample_sheets import draw_samples, log_sheet, sample_images
 
 FOLDER = "personalized"
@@ -100,8 +101,7 @@ class IdentitySheets(Callback):
         pipeline = pl_module.pipeline()  # type: ignore[operator]
         labels, _ = data.rows.identities()
         rows = []
-        shown = min(self.identities, len(data.identities))
-        for place in np.linspace(0, len(data.identities) - 1, shown).round().astype(int).tolist():
+        for place in spread(len(data.identities), self.identities).tolist():
             identity = data.identities[place]
             prompt = data.template(identity=identity.name, description=identity.description)
             # Under the trainer's precision: frozen weights may be in half precision beside trained ones in single.

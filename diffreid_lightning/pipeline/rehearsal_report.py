@@ -12,9 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from diffreid_lightning.durations import format_duration
-from diffreid_lightning.filtering.label_shares import LabelShares, label_shares
 from diffreid_lightning.filtering.rules.base import Selection
-from diffreid_lightning.filtering.scored_manifest import ScoredFolder
+from diffreid_lightning.filtering.scored_manifest import NEAREST_LABEL, ScoredFolder, label_text
 from diffreid_lightning.filtering.selection import DATASET
 from diffreid_lightning.filtering.statistics import SelectionReport, summarize
 from diffreid_lightning.manifest.manifest import Manifest
@@ -25,6 +24,27 @@ from diffreid_lightning.storage.json_notes import replace_json
 
 FILE = "rehearsal.json"
 _HOW = "Flags are added to a stage's 'run' in a YAML file of your own, laid over the chain by one more --config."
+
+
+@dataclass(frozen=True)
+class LabelShares:
+    """Shares of scored images whose label is right in one sense or the other.
+
+    Args:
+        images: number of images, with or without a score.
+        unscored: number of those without a score, which count as neither.
+        recognized: share that is nearer to the intended identity's real images than to those of any other identity
+            that the scorer knows, 0 to 1.
+        consistent: share that is nearest to its own label among the generated images, 0 to 1; None if scoring did not
+            compare them.
+        chance: ``consistent`` for images of random labels, and ``recognized`` if the scorer knows no other identities.
+    """
+
+    images: int
+    unscored: int
+    recognized: float
+    consistent: float | None
+    chance: float
 
 
 @dataclass(frozen=True)
@@ -65,7 +85,7 @@ class RehearsalReport:
         kept = Manifest.read(root / SELECT / DATASET).numpy("file_name").astype(str) if selected else names[:0]
         selection.drop(~np.isin(names, kept), "dropped by the filter")
         report = summarize(selection, scored.features())
-        shares, costs = label_shares(scored.manifest), measure_stages(rehearsal)
+        shares, costs = _measure_shares(scored.manifest), measure_stages(rehearsal)
         lost = len(report.lost) / report.before.identities
         found = Found(shares.recognized, shares.consistent, report.kept_share, lost)
         suggestions = suggest(found, costs, rehearsal.settings, rehearsal.full.images_per_identity)
@@ -156,6 +176,28 @@ class RehearsalReport:
                 format_duration(each.full_seconds),
             )
         return table
+
+
+def _measure_shares(scored: Manifest) -> LabelShares:
+    """Compute the shares of a scored manifest's images.
+
+    Args:
+        scored: at least one row, all generated, with the column ``margin``.
+    """
+    labels, keys = scored.identities()
+    margins = scored.numpy("margin")
+    consistent = None
+    if NEAREST_LABEL in scored.columns:
+        own = np.asarray([label_text(key) for key in keys], dtype=object)[labels]
+        nearest = np.asarray(scored.table[NEAREST_LABEL].to_pylist(), dtype=object)
+        consistent = float((own == nearest).mean()) if any(nearest) else None
+    return LabelShares(
+        images=len(scored),
+        unscored=int(np.isnan(margins).sum()),
+        recognized=float((margins > 0).mean()),
+        consistent=consistent,
+        chance=1 / len(keys),
+    )
 
 
 def _size(size: int) -> str:

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from diffreid_lightning.backbones import Backbone, BNNeck, IdentityClassifier, load_initial_weights
-from diffreid_lightning.datasets.training_rows import refuse_seen_identities
+from diffreid_lightning.datasets.training_rows import refuse_seen
 from diffreid_lightning.errors import UserError, check_range, shorten
 from diffreid_lightning.reid.loss_list import LossList
 from diffreid_lightning.reid.losses import ReIDLoss
@@ -60,8 +60,6 @@ class ReIDModule(LightningModule, ABC):
     #: arguments that a checkpoint overrules: a training that goes on from one cannot change them
     start_only: ClassVar[tuple[str, ...]] = ("init_from", "allow_partial")
 
-    _loss_sum: Tensor
-
     def __init__(
         self,
         backbone: str = "resnet50",
@@ -102,10 +100,11 @@ class ReIDModule(LightningModule, ABC):
         self.flip_average = flip_average
         self.scheduler_interval: Interval = scheduler_interval
         self._initialized = False
-        self._trained = False
+        #: whether the weights are more than those of ``init_from``
+        self.trained = False
         self._rate = 0.0
         self._steps_seen = 0
-        self.register_buffer("_loss_sum", torch.zeros(()), persistent=False)
+        self._loss_sum = torch.zeros(())  # no buffer: DDP would overwrite it with rank zero's, and a NaN with it
 
     @staticmethod
     @abstractmethod
@@ -159,7 +158,7 @@ class ReIDModule(LightningModule, ABC):
 
         Raises:
             UserError: the checkpoint is another module's, or made with other features than this one has; or it was
-                trained on identities that it would be validated on.
+                trained on people that it would be validated on.
         """
         weights = checkpoint["state_dict"]
         if "neck.norm.weight" not in weights:
@@ -185,10 +184,11 @@ class ReIDModule(LightningModule, ABC):
         self.neck.resize(num_features)
         self._freeze_unread_neck()
         self.expect_checkpoint()
-        self._trained = True
+        self.trained = True
         if self._trainer is not None and self.trainer.state.fn == TrainerFn.VALIDATING:
             validated = getattr(datamodule_of(self.trainer), "val_set", None)
-            refuse_seen_identities(checkpoint, () if validated is None else validated.rows.identities)
+            if validated is not None:
+                refuse_seen(checkpoint, validated.rows)
 
     def configure_optimizers(self) -> Any:
         """Build optimizer and schedule; warm-up multiplies the schedule, both from epoch 0."""
@@ -229,7 +229,7 @@ class ReIDModule(LightningModule, ABC):
 
     def on_train_start(self) -> None:
         """From here on the network is worth evaluating as it stands."""
-        self._trained = True
+        self.trained = True
         self._steps_seen = self.trainer.global_step
 
     def on_train_epoch_start(self) -> None:
@@ -332,7 +332,7 @@ class ReIDModule(LightningModule, ABC):
 
     def _refuse_random(self) -> None:
         # Not in setup: only from here on is it known whether the trainer restored a checkpoint.
-        if self.init_from is None and not self._trained:
+        if self.init_from is None and not self.trained:
             raise UserError(
                 "The network is still random: there is nothing to evaluate.",
                 looked_for="--ckpt_path or --model.init_from",
@@ -343,10 +343,4 @@ class ReIDModule(LightningModule, ABC):
         """Return the features of a batch."""
         return FeatureBatch(self(batch.images).float(), batch.labels, batch.camids, batch.indices, batch.is_query)
 
-    def test_step(self, batch: PersonBatch, batch_idx: int) -> Any:
-        """Return the batch with features in place of images."""
-        return self.validation_step(batch, batch_idx)
-
-    def predict_step(self, batch: PersonBatch, batch_idx: int) -> Any:
-        """Return the batch with features in place of images."""
-        return self.validation_step(batch, batch_idx)
+    test_step = predict_step = validation_step

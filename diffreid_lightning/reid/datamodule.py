@@ -17,6 +17,7 @@ from diffreid_lightning.cores import default_num_workers
 from diffreid_lightning.datasets import PersonDataset, open_dataset
 from diffreid_lightning.datasets.concat import (
     ConcatRows,
+    IdentityKey,
     concatenate,
     refuse_clashing_sources,
     warn_of_shared_default_source,
@@ -28,6 +29,7 @@ from diffreid_lightning.datasets.training_rows import digest_rows
 from diffreid_lightning.datasets.transforms import TrainView
 from diffreid_lightning.errors import UserError, check_image_size, check_range, check_seed, check_workers, shorten
 from diffreid_lightning.manifest.manifest import Manifest
+from diffreid_lightning.manifest.provenance import describe_source
 from diffreid_lightning.reid.person_images import (
     DecodedImages,
     PersonBatch,
@@ -246,8 +248,12 @@ class ReIDDataModule(LightningDataModule):
 
     def _trained_manifests(self) -> list[Manifest]:
         """Return the rows of each source that are trained on: those of nobody who is held out."""
-        held_out = {key for manifest, mask in self._train_manifests for key in manifest.filter(mask).identities()[1]}
-        return [manifest.filter(trainable_rows(manifest, held_out)) for manifest, _ in self._train_manifests]
+        return [manifest.filter(trainable_rows(manifest, self._held_out)) for manifest, _ in self._train_manifests]
+
+    @cached_property
+    def _held_out(self) -> frozenset[IdentityKey]:
+        pairs = self._train_manifests
+        return frozenset(key for manifest, mask in pairs for key in manifest.filter(mask).identities()[1])
 
     def _too_few(self) -> UserError:
         """Word the error for fewer than two identities to train on."""
@@ -257,7 +263,7 @@ class ReIDDataModule(LightningDataModule):
         if not people:
             return self._empty("train", manifests)
         if people > 1:
-            left = people - len({key for m, mask in self._train_manifests for key in m.filter(mask).identities()[1]})
+            left = people - len(self._held_out)
             return UserError(
                 f"Of {people} identities {max(left, 0)} are left to train on: the others are held out for validation.",
                 looked_for="two or more, or nothing can be told apart",
@@ -348,8 +354,3 @@ class ReIDDataModule(LightningDataModule):
             generator=torch.Generator().manual_seed(self.seed),  # its worker seeds must not disturb the model's stream
             **kwargs,
         )
-
-
-def describe_source(manifest: Manifest) -> dict[str, Any]:
-    """Return the source names and the content hash of a manifest, for provenance."""
-    return {"sources": sorted(set(manifest.numpy("source").tolist())), "manifest": manifest.content_hash}

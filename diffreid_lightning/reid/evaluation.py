@@ -11,8 +11,9 @@ from lightning.pytorch.utilities import rank_zero_warn
 from diffreid_lightning.errors import UserError, check_range
 from diffreid_lightning.metrics import RetrievalMetrics
 from diffreid_lightning.metrics.functional import RetrievalResult
+from diffreid_lightning.reid.datamodule import ReIDDataModule
 from diffreid_lightning.reid.outputs import FeatureBatch
-from diffreid_lightning.training.trainer_parts import callbacks_of, datamodule_of
+from diffreid_lightning.training.trainer_parts import callbacks_of, datamodule_of, require_datamodule
 
 SPLIT_OF_STAGE = {"validate": "val", "test": "test"}
 _LOGGED = ("mAP", "rank1", "rank5", "rank10", "mINP")
@@ -49,7 +50,12 @@ class RetrievalEvaluator(Callback):
         return tuple(f"{SPLIT_OF_STAGE['validate']}/{name}" for name in _LOGGED)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget what was collected before."""
+        """Forget what was collected before.
+
+        Raises:
+            UserError: the data have no retrieval set.
+        """
+        require_retrieval_set(trainer, type(self).__name__)
         self.metric.to(pl_module.device).reset()
         self.results.pop(_stage(trainer), None)
 
@@ -84,8 +90,7 @@ class RetrievalEvaluator(Callback):
         result = self.metric.compute()
         self.results[stage] = result
         prefix = SPLIT_OF_STAGE[stage]
-        numbers = (result.mAP, result.rank(1), result.rank(5), result.rank(10), result.mINP)
-        for name, value in zip(_LOGGED, numbers, strict=True):
+        for name, value in zip(_LOGGED, headline(result), strict=True):
             pl_module.log(f"{prefix}/{name}", 100 * value, prog_bar=name in ("mAP", "rank1"), rank_zero_only=False)
 
     on_test_epoch_start = on_validation_epoch_start
@@ -111,6 +116,22 @@ class RetrievalEvaluator(Callback):
             "mAP and Rank-k are left out."
         )
         return False
+
+
+def headline(result: RetrievalResult) -> tuple[float, ...]:
+    """Return the numbers that are reported: mAP, rank 1, 5 and 10, mINP, each from 0 to 1."""
+    return result.mAP, result.rank(1), result.rank(5), result.rank(10), result.mINP
+
+
+def require_retrieval_set(trainer: Trainer, reader: str) -> None:
+    """Refuse data without query and gallery before their features are computed.
+
+    Raises:
+        UserError: the trainer was given dataloaders, or a DataModule of another kind.
+    """
+    if not hasattr(datamodule_of(trainer), "retrieval_set"):
+        remedy = f"use --data {ReIDDataModule.__name__}, or leave {reader} out of trainer.callbacks"
+        require_datamodule(trainer, ReIDDataModule, reader, remedy)
 
 
 def _stage(trainer: Trainer) -> str:

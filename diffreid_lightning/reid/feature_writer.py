@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 
 from diffreid_lightning.datasets.concat import ConcatRows
 from diffreid_lightning.metrics.functional.tiled_matmul import norms
+from diffreid_lightning.reid.evaluation import require_retrieval_set
 from diffreid_lightning.reid.outputs import FeatureBatch
 from diffreid_lightning.storage.atomic import replace_file
 from diffreid_lightning.storage.resumable_array import reserve
@@ -134,7 +135,13 @@ class FeatureWriter(BasePredictionWriter):
         self.name = name
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Agree on the run folder."""
+        """Agree on the run folder.
+
+        Raises:
+            UserError: the data do not name the images behind the features.
+        """
+        if stage == "predict":
+            require_retrieval_set(trainer, type(self).__name__)
         self._root = Path(trainer.strategy.broadcast(trainer.default_root_dir))
         self._shards = self._root / f".{self.name}.shards"
         if stage == "predict":

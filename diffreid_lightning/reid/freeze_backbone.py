@@ -18,6 +18,9 @@ class FreezeBackbone(Callback):
     gradients are computed and dropped before each optimizer step, rather than switched off, so that under DDP the
     processes go on exchanging the same parameters. The epoch number decides, so a resumed run goes on alike.
 
+    A module that has other layers in place of some for a second domain names them in ``domain_layers``, a mapping by
+    the names inside its backbone's timm model; they are frozen with these.
+
     Args:
         epochs: epochs in which they are frozen, >= 0.
 
@@ -44,6 +47,10 @@ class FreezeBackbone(Callback):
                 for name, parameter in backbone.model.named_parameters():
                     if not name.startswith(backbone.new_layers):
                         parameter.grad = None
+            module: Any = pl_module
+            for name, layer in getattr(module, "domain_layers", {}).items():
+                if not f"{name}.".startswith(module.backbone.new_layers):
+                    layer.zero_grad()
 
 
 def _trained_backbones(module: LightningModule) -> list[Backbone]:

@@ -74,12 +74,14 @@ class LossList(nn.ModuleList):
         total = torch.stack([loss.weight * value for loss, value in zip(self, values, strict=True)]).sum()
         return total, dict(zip(self.names, values, strict=True))
 
-    def remember(self, embeddings: Tensor, labels: Tensor) -> None:
+    def remember(self, embeddings: Tensor, labels: Tensor, weights: Tensor | None = None) -> None:
         """Keep (B, D) embeddings and (B,) labels of a batch until :meth:`update`, if a loss has state of its own.
 
-        Rows with a label below 0 are dropped there: all processes have to hand over equally many.
+        Rows with a label below 0, or a weight of 0, are dropped there: all processes have to hand over equally many.
         """
         if any(loss.has_update for loss in self):
+            if weights is not None:
+                labels = torch.where(weights > 0, labels, -1)
             self._since_step.append((embeddings.detach().float(), labels))
 
     def update(self, gather: Callable[[Tensor], Tensor]) -> None:

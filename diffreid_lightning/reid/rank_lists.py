@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from diffreid_lightning.reid.evaluation import RetrievalEvaluator, evaluator_wit
 from diffreid_lightning.reid.person_images import PersonImages
 from diffreid_lightning.tracking import tolerate_failures
 from diffreid_lightning.training.trainer_parts import datamodule_of
-from diffreid_lightning.visualization.grid import RIGHT, WRONG, Cell, GridRow, draw_grid, frame_image
+from diffreid_lightning.visualization.grid import RIGHT, WRONG, Cell, GridRow, cell_size, draw_grid, frame_image, spread
 
 _QUERY = (60, 60, 60)
 _HEIGHT = 128
@@ -54,13 +55,11 @@ def choose_queries(average_precisions: np.ndarray, count: int) -> np.ndarray:
         (count,) positions in ``average_precisions``.
     """
     order = np.argsort(average_precisions, kind="stable")
-    picks = np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)
-    return order[picks]
+    return order[spread(len(order), count)]
 
 
 def draw_rank_lists(rows: list[RankRow], images: PersonImages) -> Image.Image:
     """Draw rank lists one below the other: query | nearest gallery images, each 128 pixels high."""
-    width = max(1, round(_HEIGHT * images.image_size[1] / images.image_size[0]))
     lines = [
         GridRow(
             title=f"AP {100 * row.average_precision:.0f} %",
@@ -72,14 +71,15 @@ def draw_rank_lists(rows: list[RankRow], images: PersonImages) -> Image.Image:
         )
         for row in rows
     ]
-    return draw_grid(lines, (width, _HEIGHT), ("query", "nearest gallery images: right green, wrong red"))
+    headings = ("query", "nearest gallery images: right green, wrong red")
+    return draw_grid(lines, cell_size(_HEIGHT, images.image_size), headings)
 
 
 class RankLists(Callback):
     """Draw rank lists into the run folder and log them to W&B as a table, evenly over the range of AP.
 
-    The order is that of the features' distance, before any re-ranking. Tests always draw; validations every
-    ``every_n_epochs`` epochs. Needs a :class:`~.evaluation.RetrievalEvaluator` beside it.
+    The order is that of the features' distance, before any re-ranking. Tests always draw; of the validations the first
+    one after every ``every_n_epochs`` epochs. Needs a :class:`~.evaluation.RetrievalEvaluator` beside it.
 
     Args:
         queries: how many queries are shown.
@@ -100,9 +100,18 @@ class RankLists(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the held-out identities now and then."""
-        due = self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0
-        if not trainer.sanity_checking and (due or trainer.state.fn == "validate"):
+        if not trainer.sanity_checking and (trainer.state.fn == "validate" or self._is_due(trainer)):
             self._report(trainer, "validate", "val")
+
+    def _is_due(self, trainer: Trainer) -> bool:
+        """Return true if a period has ended since the last validation."""
+        # By the numbers alone: a resumed run draws alike.
+        if not self.every_n_epochs:
+            return False
+        finished, between = trainer.current_epoch + 1, trainer.check_val_every_n_epoch
+        if between is None:  # validations are counted in batches
+            between = max(1, math.ceil((trainer.val_check_batch or 1) / trainer.num_training_batches))
+        return finished // self.every_n_epochs > max(0, finished - between) // self.every_n_epochs
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw query and gallery."""

@@ -9,8 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
 
-from diffreid_lightning.metrics.functional import RetrievalResult
-from diffreid_lightning.reid.evaluation import SPLIT_OF_STAGE, evaluator_with_result
+from diffreid_lightning.reid.evaluation import SPLIT_OF_STAGE, evaluator_with_result, headline
 from diffreid_lightning.reid.query_table import query_file, write_queries
 from diffreid_lightning.training.trainer_parts import datamodule_of
 
@@ -29,13 +28,13 @@ class ResultsTable(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Report query and gallery."""
         self._write_queries(trainer, "test")
-        self._report(trainer, "test", "query × gallery")
+        self._report(trainer, pl_module, "test", "query × gallery")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the queries of the held-out identities; report them when validation is the command."""
         self._write_queries(trainer, "validate")
         if trainer.state.fn == "validate":
-            self._report(trainer, "validate", "held-out identities")
+            self._report(trainer, pl_module, "validate", "held-out identities")
 
     def _write_queries(self, trainer: Trainer, stage: str) -> None:
         evaluator = evaluator_with_result(trainer, stage)
@@ -46,16 +45,15 @@ class ResultsTable(Callback):
         queries = evaluator.metric.last_features().query_indices.numpy()
         write_queries(file, evaluator.results[stage], datamodule_of(trainer).retrieval_set(stage).rows, queries)
 
-    def _report(self, trainer: Trainer, stage: str, what: str) -> None:
+    def _report(self, trainer: Trainer, pl_module: LightningModule, stage: str, what: str) -> None:
         evaluator = evaluator_with_result(trainer, stage)
         if evaluator is None:
             return
         result = evaluator.results[stage]
         folder = Path(trainer.default_root_dir)
         name = getattr(datamodule_of(trainer), "test_name", "data") if stage == "test" else "train"
-        loaded = trainer.ckpt_path
-        weights = f"epoch {trainer.current_epoch} (the last)" if loaded is None else Path(str(loaded)).name
-        numbers = _numbers(result)
+        weights = _name_weights(trainer, pl_module)
+        numbers = [100 * value for value in headline(result)]
         table = Table()
         for column in _COLUMNS:
             table.add_column(column, justify="right")
@@ -77,6 +75,11 @@ class ResultsTable(Callback):
             writer.writerow(row)
 
 
-def _numbers(result: RetrievalResult) -> tuple[float, ...]:
-    values = (result.mAP, result.rank(1), result.rank(5), result.rank(10), result.mINP)
-    return tuple(100 * float(value) for value in values)
+def _name_weights(trainer: Trainer, module: LightningModule) -> str:
+    """Name the weights that were evaluated."""
+    if trainer.ckpt_path is not None:
+        return Path(str(trainer.ckpt_path)).name
+    if trainer.global_step:
+        return f"epoch {trainer.current_epoch} (the last)"
+    given = None if getattr(module, "trained", True) else getattr(module, "init_from", None)
+    return "the module as it is" if given is None else str(given)

@@ -23,7 +23,8 @@ def generated_weights(manifests: Sequence[Manifest], column: str) -> npt.NDArray
         (N,) weights, >= 0.
 
     Raises:
-        UserError: no row is generated; or generated rows lack the column or a value in it, or a value is negative.
+        UserError: no row is generated; or generated rows lack the column or a value in it, or a value is negative or no
+            number.
     """
     weights, generated = [], 0
     for manifest in manifests:
@@ -31,7 +32,10 @@ def generated_weights(manifests: Sequence[Manifest], column: str) -> npt.NDArray
         generated += int(made.sum())
         values = np.ones(len(manifest), dtype=np.float32)
         if made.any():
-            values[made] = manifest.filter(made).numpy(column).astype(np.float32)
+            try:
+                values[made] = manifest.filter(made).numpy(column).astype(np.float32)
+            except (TypeError, ValueError):  # a column of words
+                values[made] = np.nan
         wrong = ~(values >= 0)  # null is NaN
         if wrong.any():
             raise UserError(

@@ -123,7 +123,7 @@ class SupervisedReID(ReIDModule):
             parts = self.backbone.parts
             part_logits = self.classifier.score_parts(embeddings, parts) if len(parts) > 1 else ()
             outputs = outputs._replace(logits=self.classifier(embeddings), part_logits=part_logits)
-        self.losses.remember(embeddings, batch.labels)
+        self.losses.remember(embeddings, batch.labels, batch.weights)
         total, logged = self.weigh_losses(outputs, batch.labels)
         if outputs.logits is not None:
             logged["accuracy"] = (outputs.logits.argmax(dim=1) == batch.labels).float().mean()

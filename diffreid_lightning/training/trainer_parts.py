@@ -31,7 +31,7 @@ def require_datamodule(trainer: Trainer, kind: type[_Data], reader: str, remedy:
     data = datamodule_of(trainer)
     if not isinstance(data, kind):
         raise UserError(
-            f"{reader} does not work on {type(data).__name__}.",
+            f"{reader} does not work on {'plain dataloaders' if data is None else type(data).__name__}.",
             looked_for=kind.__name__,
             remedy=remedy or f"use --data {kind.__name__}",
         )

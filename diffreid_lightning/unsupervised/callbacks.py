@@ -19,7 +19,7 @@ from diffreid_lightning.picture_logging import log_picture
 from diffreid_lightning.reid.person_images import PersonImages
 from diffreid_lightning.storage.atomic import replace_file
 from diffreid_lightning.training.trainer_parts import datamodule_of
-from diffreid_lightning.visualization.grid import Cell, GridRow, draw_grid
+from diffreid_lightning.visualization.grid import Cell, GridRow, cell_size, draw_grid, spread
 
 _HEIGHT = 128
 
@@ -61,8 +61,7 @@ def draw_clusters(clusters: npt.NDArray[np.int64], images: PersonImages, rows: i
     """
     sizes = np.bincount(clusters[clusters >= 0])
     order = np.argsort(-sizes, kind="stable")
-    chosen = order[np.unique(np.linspace(0, len(order) - 1, min(rows, len(order))).round().astype(int))]
-    width = max(1, round(_HEIGHT * images.image_size[1] / images.image_size[0]))
+    chosen = order[spread(len(order), rows)]
     lines = []
     camids = images.rows.camids
     has_cameras = cameras_are_known(camids)
@@ -72,17 +71,18 @@ def draw_clusters(clusters: npt.NDArray[np.int64], images: PersonImages, rows: i
         cameras = len(np.unique(camids[members]))
         title = f"cluster {cluster}: {len(members)} images"
         title += f", {cameras} camera{'s' * (cameras != 1)}" if has_cameras else ""
-        shown = members[np.unique(np.linspace(0, len(members) - 1, min(columns, len(members))).round().astype(int))]
+        shown = members[spread(len(members), columns)]
         lines.append(GridRow(title, [Cell(images.picture(int(row))) for row in shown]))
-    return draw_grid(lines, (width, _HEIGHT))
+    return draw_grid(lines, cell_size(_HEIGHT, images.image_size))
 
 
 class ClusterReport(Callback):
     """Report on the clusters of :class:`~diffreid_lightning.unsupervised.module.UnsupervisedReID`.
 
     When fit ends, ``clusters.png`` shows some of them and ``clusters.csv`` lists each training image with camera (empty
-    where cameras are unknown) and cluster (-1 for none). Where the images have identities, ``clusters/ari`` and
-    ``clusters/nmi`` are logged each epoch; they judge the clusters and change nothing in the training.
+    where cameras are unknown), cluster (-1 for none) and, where there are several targets, the folder of its target.
+    Where the images have identities, ``clusters/ari`` and ``clusters/nmi`` are logged each epoch; they judge the
+    clusters and change nothing in the training.
 
     Args:
         rows: clusters on the sheet.
@@ -119,6 +119,9 @@ class ClusterReport(Callback):
         unknown = np.full(len(rows), not cameras_are_known(rows.camids))
         cameras = pa.array(rows.raw_camids, mask=unknown)
         table = pa.table({"file_name": rows.file_names, "camera": cameras, "cluster": labels})
+        if len(rows.roots) > 1:  # their file names may be the same
+            roots = pa.array([str(root.path) for root in rows.roots])
+            table = table.append_column("root", roots.take(pa.array(rows.root_of)))
         with replace_file(folder / "clusters.csv") as file:
             pyarrow.csv.write_csv(table, file)
         sheet = draw_clusters(labels, images, self.rows, self.columns)

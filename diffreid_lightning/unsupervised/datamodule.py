@@ -17,8 +17,10 @@ from diffreid_lightning.datasets import CropFolder, PersonDataset, open_dataset,
 from diffreid_lightning.datasets.concat import ConcatRows, IdentityKey, cameras_are_known, concatenate
 from diffreid_lightning.datasets.holdout import trainable_rows
 from diffreid_lightning.datasets.samplers import PKSampler, ShuffledRows
+from diffreid_lightning.datasets.training_rows import digest_rows, hash_images
 from diffreid_lightning.errors import UserError, shorten
-from diffreid_lightning.reid.datamodule import ReIDDataModule, Source, describe_source
+from diffreid_lightning.manifest.provenance import describe_source
+from diffreid_lightning.reid.datamodule import ReIDDataModule, Source
 from diffreid_lightning.reid.person_images import PersonImages
 from diffreid_lightning.unsupervised.cluster_sampler import ClusterSampler
 
@@ -43,7 +45,8 @@ class UnlabeledDataModule(ReIDDataModule):
     Args:
         target: one source of unlabeled images or several.
         source: labeled images that are trained on beside the target, one source or several; None for none. Their
-            batches come from a sampler like the target's, of identities instead of clusters.
+            batches come from a sampler like the target's, of identities instead of clusters. People who are held out of
+            the target are left out of it as well, such as in a Diff-Person that was made from the target.
         sampler: makes the sampler from the (N,) cluster labels; None means :class:`~.cluster_sampler.ClusterSampler`
             as it stands.
         val_share: share of the target's identities held out for validation, for targets that have identities; they are
@@ -98,11 +101,11 @@ class UnlabeledDataModule(ReIDDataModule):
         if not self._sources:
             return None
         manifests = [source.training_manifest() for source in self._sources]
-        rows = concatenate([manifest.filter(trainable_rows(manifest, set())) for manifest in manifests])
+        rows = concatenate([manifest.filter(trainable_rows(manifest, self._held_out)) for manifest in manifests])
         if len(rows.identities) < 2:
             raise UserError(
                 "The source has too few identities to train on.",
-                looked_for="images of two or more people in its train split",
+                looked_for="images of two or more people in its train split, who are not held out (data.val_share)",
                 found=f"{len(rows.identities)} in {shorten(str(manifest.root) for manifest in manifests)}",
                 remedy="give a labeled dataset: --data.source PATH",
             )
@@ -118,6 +121,24 @@ class UnlabeledDataModule(ReIDDataModule):
     def num_identities(self) -> int:
         """Identities of the source; none where there is no source."""
         return 0 if self.source_set is None else len(self.source_set.rows.identities)
+
+    @property
+    def training_identities(self) -> list[list[str | int]]:
+        """The (source, partition, pid) of the source's people; the target's are nobody's to know."""
+        return [] if self.source_set is None else [list(key) for key in self.source_set.rows.identities]
+
+    @cached_property
+    def training_images(self) -> npt.NDArray[np.int64]:
+        """The target's images, (N,) hashed names, by which a checkpoint knows them without their identities."""
+        return hash_images(self._labeled_rows)
+
+    @cached_property
+    def source_rows(self) -> str | None:
+        """Digest of the source's rows, as :attr:`training_rows` is of the target's; None without a source."""
+        if self.source_set is None:
+            return None
+        rows = self.source_set.rows
+        return digest_rows(rows.identities, rows.labels, rows.file_names)
 
     @property
     def camids(self) -> npt.NDArray[np.int64]:

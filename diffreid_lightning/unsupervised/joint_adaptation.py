@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from diffreid_lightning.datasets.training_rows import IDENTITIES, KEY, SOURCE, refuse_other_rows
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.reid.loss_list import LossList
 from diffreid_lightning.reid.losses import ClusterMemory, ReIDLoss
 from diffreid_lightning.reid.outputs import ReIDOutputs
 from diffreid_lightning.reid.person_images import PersonBatch
 from diffreid_lightning.unsupervised.domain_norms import DomainNorms
-from diffreid_lightning.unsupervised.module import UnsupervisedReID
+from diffreid_lightning.unsupervised.module import START_ANEW, UnsupervisedReID
 
 
 class JointAdaptation(UnsupervisedReID):
@@ -92,10 +93,29 @@ class JointAdaptation(UnsupervisedReID):
         else:
             self.source_neck.norms["norm"].get_parameter("weight").requires_grad_(read)
 
+    @property
+    def domain_layers(self) -> dict[str, nn.Module]:
+        """The source's layers of the backbone, by the names of those of its timm model that they stand in for."""
+        norms = {} if self.source_backbone is None else dict(self.source_backbone.norms.items())
+        return {key.replace("/", ".").removeprefix("model."): norm for key, norm in norms.items()}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save a digest of the source's rows and their identities, too; see the base class."""
+        super().on_save_checkpoint(checkpoint)
+        if KEY in checkpoint:
+            checkpoint[SOURCE] = self._data.source_rows
+            checkpoint[IDENTITIES] = self._data.training_identities
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Give the network and the source's batch-norm layers the checkpoint's form; see the base class."""
+        """Give the network and the source's batch-norm layers the checkpoint's form; see the base class.
+
+        Raises:
+            UserError: the source's losses belong to other images or identities, or as there.
+        """
         features = self.neck.norm.num_features
         super().on_load_checkpoint(checkpoint)
+        if self.training_rows is not None:
+            refuse_other_rows(checkpoint, self._data.source_rows, "source's losses", START_ANEW, SOURCE)
         if self.neck.norm.num_features != features:
             self._copy_norms()
 

@@ -14,7 +14,7 @@ from lightning.pytorch.cli import LRSchedulerCallable
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from diffreid_lightning.datasets.training_rows import KEY, refuse_other_rows
+from diffreid_lightning.datasets.training_rows import IMAGES, KEY, refuse_other_rows
 from diffreid_lightning.errors import DiffReIDError, UserError
 from diffreid_lightning.reid.base import ReIDModule
 from diffreid_lightning.reid.losses import ReIDLoss
@@ -28,6 +28,7 @@ from diffreid_lightning.unsupervised.datamodule import UnlabeledDataModule
 
 #: where a checkpoint keeps the clusters of the training rows
 LABELS = "pseudo_labels"
+START_ANEW = "to train on other images, give --model.init_from RUN/backbone"
 
 
 def cluster_means(embeddings: Tensor, labels: npt.NDArray[np.int64]) -> Tensor:
@@ -285,10 +286,11 @@ class UnsupervisedReID(ReIDModule):
     # Checkpoints.
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the clusters and a digest of the training rows."""
+        """Save the clusters, a digest of the training rows, and which images they are."""
         if self.labels is not None and self.training_rows is not None:
             checkpoint[LABELS] = torch.from_numpy(self.labels)
             checkpoint[KEY] = self.training_rows
+            checkpoint[IMAGES] = torch.from_numpy(self._data.training_images)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up the checkpoint's clusters; see :meth:`ReIDModule.on_load_checkpoint`.
@@ -297,8 +299,7 @@ class UnsupervisedReID(ReIDModule):
             UserError: the checkpoint is another module's, or was trained on other images.
         """
         super().on_load_checkpoint(checkpoint)
-        remedy = "to train on other images, give --model.init_from RUN/backbone"
-        refuse_other_rows(checkpoint, self.training_rows, "clusters", remedy)
+        refuse_other_rows(checkpoint, self.training_rows, "clusters", START_ANEW)
         saved = checkpoint.get(LABELS)
         if saved is not None:
             self.labels = saved.cpu().numpy()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 Color = tuple[int, int, int]
@@ -43,6 +45,24 @@ class GridRow:
     title: str
     right: Sequence[Cell]
     left: Sequence[Cell] = field(default=())
+
+
+def spread(count: int, most: int) -> npt.NDArray[np.int64]:
+    """Choose places evenly over a list, its first and its last among them.
+
+    Args:
+        count: length of the list.
+        most: places to choose at most, at least 1.
+
+    Returns:
+        (min(count, most),) ascending places.
+    """
+    return np.linspace(0, count - 1, min(count, most)).round().astype(np.int64)
+
+
+def cell_size(height: int, shape: tuple[int, int]) -> tuple[int, int]:
+    """Return (width, height) of a grid's cells, with the proportions of images of a shape, (height, width)."""
+    return max(1, round(height * shape[1] / shape[0])), height
 
 
 def draw_grid(rows: Sequence[GridRow], size: tuple[int, int], headings: tuple[str, str] = ("", "")) -> Image.Image:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest.manifest import Manifest
-from diffreid_lightning.visualization.grid import draw_samples, side_by_side
+from diffreid_lightning.visualization.grid import draw_samples, side_by_side, spread
 
 _CELL = (64, 128)
 _MOST_ROWS = 8
@@ -35,12 +34,12 @@ def identity_sheet(manifest: Manifest, identities: int = 12, images: int = 8) ->
     counts = np.bincount(labels, minlength=len(keys))
     rich = np.flatnonzero(counts >= min(images, counts.max()))
     most = np.argsort(-counts, kind="stable")[:identities]
-    chosen = _spread(rich, identities) if len(rich) >= identities else most
+    chosen = rich[spread(len(rich), identities)] if len(rich) >= identities else most
     names, cameras = people.numpy("file_name"), people.numpy("camid")
     lines = []
     for person in np.sort(chosen):
         rows = np.flatnonzero(labels == person)
-        rows = _spread(rows[np.argsort(names[rows])], images)
+        rows = rows[np.argsort(names[rows])][spread(len(rows), images)]
         source, _, pid = keys[person]
         seen = ", ".join(map(str, sorted(set(cameras[labels == person].tolist()))))
         label = f"{source}-{pid:04d}: {counts[person]} images, cameras {seen}"
@@ -48,10 +47,3 @@ def identity_sheet(manifest: Manifest, identities: int = 12, images: int = 8) ->
         lines.append((label, cells))
     middle = len(lines) if len(lines) <= _MOST_ROWS else (len(lines) + 1) // 2
     return side_by_side([draw_samples(part) for part in (lines[:middle], lines[middle:]) if part])
-
-
-def _spread(values: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
-    """Choose so many, evenly spaced."""
-    if len(values) <= count:
-        return values
-    return values[np.linspace(0, len(values) - 1, count).round().astype(np.int64)]

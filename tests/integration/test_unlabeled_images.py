@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 from PIL import Image
 
 from diffreid_lightning.datasets import Market1501
+from diffreid_lightning.unsupervised.callbacks import ClusterReport
 from diffreid_lightning.unsupervised.cluster_sampler import ClusterSampler
 from diffreid_lightning.unsupervised.datamodule import UnlabeledDataModule
 from tests.fixtures import memory_recorder
@@ -179,6 +181,11 @@ def test_two_folders_of_crops_have_cameras_of_their_own(tmp_path: Path) -> None:
     data = UnlabeledDataModule([str(tmp_path / "one"), str(tmp_path / "two")], image_size=(64, 32))
     assert len(data.train_set) == 12 and len(set(data.camids.tolist())) == 4
     assert data.true_labels() is None, "folders are no people"
+    stub: Any = SimpleNamespace(is_global_zero=True, default_root_dir=str(tmp_path), datamodule=data, loggers=[])
+    module: Any = SimpleNamespace(labels=np.arange(12) // 4)
+    ClusterReport().on_fit_end(stub, module)
+    table = list(csv.DictReader((tmp_path / "clusters.csv").open()))
+    assert all((Path(row["root"]) / row["file_name"]).is_file() for row in table) and len(table) == 12
 
 
 MISTAKES = {

@@ -87,17 +87,22 @@ class Diversity(ABC):
         """Return the number of sampler steps that are left out at the noisy end."""
         return 0
 
-    def evaluations(self, steps: int, guidance: float, interval: tuple[float, float] = (0.0, 1.0)) -> int:
+    def evaluations(
+        self, steps: int, guidance: float, interval: tuple[float, float] = (0.0, 1.0), calls: int | None = None
+    ) -> int:
         """Count the evaluations of the denoiser for one image.
 
         Args:
-            steps: sampler steps, each of one call as in first-order and multistep samplers (Heun's has two).
+            steps: sampler steps.
             guidance: the guidance scale.
             interval: part of the process in which prompts guide, as ``GenerationModule.guidance_interval``.
+            calls: of the denoiser, as the sampler counts them (Heun's has two per step); None means one for each step
+                that is taken, as in first-order and multistep samplers.
         """
         skipped = self.count_skipped(steps)
+        calls = steps - skipped if calls is None else calls
         # Weights may depend on the seed, so they are taken over several.
-        weights = limit_guidance(self.weights(steps - skipped, guidance, range(64)), interval, skipped / steps)
+        weights = limit_guidance(self.weights(calls, guidance, range(64)), interval, skipped / steps)
         return int(find_evaluated(weights).sum())
 
     @property

@@ -56,7 +56,8 @@ class CenterLoss(ReIDLoss):
     Luo et al. (CVPRW 2019) compute it before the batch-norm neck, so their figures with it are not this loss's.
 
     The centers are not parameters: :func:`move_centers` moves them after each optimizer step, with the images of all
-    processes, so that neither the loss's weight nor the optimizer's settings act on them. They start at 0.
+    processes, so that neither the loss's weight nor the optimizer's settings act on them. They start at 0; beside
+    clusters they do so again whenever these are found anew, since the means of clusters are of unit length.
 
     Args:
         rate: share α of a center's step, above 0 and up to 1.

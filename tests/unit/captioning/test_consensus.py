@@ -100,6 +100,7 @@ def test_two_colors_of_one_garment_are_both_told() -> None:
         (["a woman with a ponytail"] * 2, "a woman with tied-back hair"),
         (["a man with no bag and a hat", "a man with a hat"], "a man wearing a hat"),
         (["a woman with hair"], "a woman"),
+        (["a woman with her hair in a bun", "a woman with a bun"], "a woman with pinned-up hair"),
     ],
 )
 def test_edges(captions: list[str | None], description: str) -> None:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
+from diffreid_lightning.datasets.concat import ConcatRows, IdentityKey
 from diffreid_lightning.datasets.training_rows import (
     IDENTITIES,
+    IMAGES,
     KEY,
     digest_rows,
+    hash_images,
     refuse_other_rows,
-    refuse_seen_identities,
+    refuse_seen,
 )
 from diffreid_lightning.errors import UserError
 
-PEOPLE = [("a", "train", 1), ("a", "train", 2)]
+PEOPLE: list[IdentityKey] = [("a", "train", 1), ("a", "train", 2)]
 LABELS = np.asarray([0, 0, 1])
 NAMES = ["x.jpg", "y.jpg", "z.jpg"]
 OTHERS = {
@@ -39,10 +43,25 @@ def test_other_rows_are_refused(other: str) -> None:
         refuse_other_rows(checkpoint, digest, "classifier", "start anew")
 
 
+def rows(people: list[IdentityKey], names: list[str]) -> ConcatRows:
+    """Make rows of one image for each person."""
+    numbers = np.arange(len(people))
+    return ConcatRows((), numbers * 0, pa.array(names), numbers, tuple(people), numbers, numbers, numbers < 0)
+
+
 def test_people_of_the_training_are_no_validation() -> None:
     checkpoint = {IDENTITIES: [list(key) for key in PEOPLE]}
-    others = [("a", "train", 3), ("b", "train", 1)]
-    refuse_seen_identities(checkpoint, others)
-    refuse_seen_identities({}, PEOPLE)
+    others: list[IdentityKey] = [("a", "train", 3), ("b", "train", 1)]
+    refuse_seen(checkpoint, rows(others, NAMES[:2]))
+    refuse_seen({}, rows(PEOPLE, NAMES[:2]))
     with pytest.raises(UserError, match="1 of the 3 validation identities"):
-        refuse_seen_identities(checkpoint, [*others, PEOPLE[1]])
+        refuse_seen(checkpoint, rows([*others, PEOPLE[1]], NAMES))
+
+
+def test_images_of_the_training_are_no_validation_where_nobody_has_named_their_people() -> None:
+    checkpoint = {IMAGES: torch.from_numpy(hash_images(rows(PEOPLE, ["x.jpg", "y.jpg"])))}
+    nameless: list[IdentityKey] = [("a", "train", 3), ("a", "train", 4)]
+    refuse_seen(checkpoint, rows(nameless, ["v.jpg", "w.jpg"]))
+    refuse_seen(checkpoint, rows([("b", "train", 3), ("b", "train", 4)], ["x.jpg", "y.jpg"]))
+    with pytest.raises(UserError, match="1 of the 2 validation images"):
+        refuse_seen(checkpoint, rows(nameless, ["v.jpg", "y.jpg"]))

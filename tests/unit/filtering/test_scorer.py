@@ -367,3 +367,15 @@ def test_scores_are_in_single_precision_whatever_the_trainer_made_of_the_network
     for one, two in zip(wanted, found, strict=True):
         assert two.dtype == torch.float32
         torch.testing.assert_close(one, two, atol=0.05, rtol=0)
+
+
+def test_mixed_precision_ends_before_the_scores(scorer: Path) -> None:
+    recognizer = load_scorer(scorer).recognizer
+    images, identities = torch.rand(4, 3, *SIZE), torch.arange(4) % 2
+    with torch.no_grad():
+        outputs = recognizer.embed(images)
+        wanted = recognizer.score(*outputs, identities)
+        with torch.autocast("cpu", torch.bfloat16):  # as Lightning's bf16-mixed computes each step
+            found = recognizer.score(*outputs, identities)
+    for one, two in zip(wanted, found, strict=True):
+        assert torch.equal(one, two)

@@ -317,12 +317,19 @@ def test_equal_descriptions_make_no_difference(checkpoints: dict[str, Path]) -> 
     assert with_attributes == without
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda strategy: type(strategy).__name__)
+@pytest.mark.parametrize(
+    ("strategy", "scheduler"),
+    [
+        *((each, None) for each in STRATEGIES),
+        *((each, "HeunDiscreteScheduler") for each in (NoDiversity(), SDEdit(0.6))),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
 @pytest.mark.parametrize("guidance", [4.0, 1.0])
 def test_the_stated_cost_is_what_the_denoiser_sees(
-    checkpoints: dict[str, Path], strategy: Diversity, guidance: float
+    checkpoints: dict[str, Path], strategy: Diversity, scheduler: str | None, guidance: float
 ) -> None:
-    ours = build(checkpoints["sd1"], strategy, guidance=guidance)
+    ours = build(checkpoints["sd1"], strategy, guidance=guidance, scheduler=scheduler)
     rows = []
     ours.unet.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
     request = ImageRequest(("toy", "train", 2), 0, 5, "a man", {"view": "walking"}, "x.png", "at night")
@@ -560,8 +567,9 @@ def test_latents_are_normalized_alike_on_every_way(
     assert float((again.float() - ((decoded / 2 + 0.5).clamp(0, 1) * 255).round()).abs().max()) <= 1
 
 
+@pytest.mark.parametrize("distinct", [7, 6])  # the last prompts are new ones, or were seen before
 def test_every_prompt_is_checked_once_and_few_are_held(
-    checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    distinct: int, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = build(checkpoints["sd1"], WordsOnly())
     checked: list[list[str]] = []
@@ -569,12 +577,12 @@ def test_every_prompt_is_checked_once_and_few_are_held(
     monkeypatch.setattr(module, "_CHECKED_TOGETHER", 3)
 
     def request(row: int) -> ImageRequest:
-        return ImageRequest(("toy", "train", 2), row, row, f"a man in {row % 7}", {}, "", "")
+        return ImageRequest(("toy", "train", 2), row, row, f"a man in {row % distinct}", {}, "", "")
 
     asked = SimpleNamespace(rows=20, rows_left=20, request=request)
     ours._check_prompts(asked)  # type: ignore[arg-type]
-    assert [prompt for part in checked for prompt in part] == [f"a photo of a man in {row}" for row in range(7)]
-    assert max(map(len, checked)) == 3
+    assert [prompt for part in checked for prompt in part] == [f"a photo of a man in {row}" for row in range(distinct)]
+    assert max(map(len, checked)) == 3 and all(checked)
     checked.clear()
     asked.rows_left = 0
     ours._check_prompts(asked)  # type: ignore[arg-type]

@@ -193,6 +193,8 @@ def test_generated_images_count_by_their_score_and_real_ones_fully(market: Path,
     as_generated(train, confidence=[None, *scores[1:]]).write(tmp_path / "generated")
     with pytest.raises(UserError, match="cannot be weighed by 'confidence'"):
         _ = ReIDDataModule(sources, sample_weight="confidence", **arguments).train_set  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="cannot be weighed by 'file_name'"):
+        _ = ReIDDataModule(sources, sample_weight="file_name", **arguments).train_set  # type: ignore[arg-type]
     with pytest.raises(UserError, match="weighs generated images, and there are none"):
         _ = ReIDDataModule(sources[0], sample_weight="confidence", **arguments).train_set
     with pytest.raises(UserError, match="names no source"):

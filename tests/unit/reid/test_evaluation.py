@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningDataModule, Trainer
 
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.reid.datamodule import ReIDDataModule
 from diffreid_lightning.reid.evaluation import RetrievalEvaluator
+from diffreid_lightning.reid.feature_writer import FeatureWriter
+from diffreid_lightning.reid.results_table import ResultsTable
 from tests.fixtures.color_features import Colors
 
 MakeTrainer = Callable[..., Trainer]
@@ -51,6 +55,32 @@ def test_a_step_that_returns_no_features_is_named(data: ReIDDataModule, trainer:
 
     with pytest.raises(UserError, match=r"(?s)Loss cannot be evaluated.*FeatureBatch.*Tensor"):
         trainer(RetrievalEvaluator()).test(Loss(), datamodule=data, verbose=False)
+
+
+def test_data_without_a_retrieval_set_are_refused_before_the_work(data: ReIDDataModule, trainer: MakeTrainer) -> None:
+    class Unasked(Colors):
+        def test_step(self, batch: Any, batch_idx: int) -> Any:
+            raise AssertionError
+
+        predict_step = test_step
+
+    loaders = data.test_dataloader()
+    with pytest.raises(UserError, match="RetrievalEvaluator does not work on plain dataloaders"):
+        trainer(RetrievalEvaluator()).test(Unasked(), dataloaders=loaders, verbose=False)
+    with pytest.raises(UserError, match="FeatureWriter does not work on LightningDataModule"):
+        foreign = LightningDataModule.from_datasets(predict_dataset=data.test_set)
+        trainer(FeatureWriter()).predict(Unasked(), datamodule=foreign, return_predictions=False)
+
+
+@pytest.mark.parametrize(("trained", "weights"), [(False, "RUN/backbone"), (True, "the module as it is")])
+def test_the_table_names_the_weights_as_they_were_given(
+    trained: bool, weights: str, data: ReIDDataModule, trainer: MakeTrainer, tmp_path: Path
+) -> None:
+    module: Any = Colors()
+    module.init_from, module.trained = "RUN/backbone", trained
+    trainer(RetrievalEvaluator(), ResultsTable()).test(module, datamodule=data, verbose=False)
+    (row,) = csv.DictReader((tmp_path / "results.csv").open(encoding="utf-8"))
+    assert row["weights"] == weights
 
 
 def test_an_older_result_does_not_outlive_a_partial_evaluation(data: ReIDDataModule, trainer: MakeTrainer) -> None:

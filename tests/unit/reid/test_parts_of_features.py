@@ -157,6 +157,17 @@ def test_a_second_network_is_frozen_as_well() -> None:
     assert not any(layer.training for layer in module.partner.backbone.model.children())
 
 
+def test_the_norms_of_a_second_domain_are_frozen_as_well() -> None:
+    module = JointAdaptation("test_resnet", image_size=SIZE)
+    for parameter in module.parameters():
+        parameter.grad = torch.ones_like(parameter) if parameter.requires_grad else None
+    runner: Any = SimpleNamespace(current_epoch=0)
+    FreezeBackbone(epochs=1).on_before_optimizer_step(runner, module, cast(Any, None))
+    with_gradient = {name for name, parameter in module.named_parameters() if parameter.grad is not None}
+    assert "source_neck.norms.norm.weight" in with_gradient
+    assert not any(name.startswith(("source_backbone.", "backbone.model.")) for name in with_gradient)
+
+
 @pytest.mark.parametrize(
     "losses",
     [None, [BatchHardTriplet()], [BatchHardTriplet(), CenterLoss()], [BatchHardTriplet(compares="embeddings")]],

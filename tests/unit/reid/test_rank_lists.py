@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,6 +49,24 @@ def test_right_is_green_and_wrong_is_red() -> None:
     assert red[:half].any()
     assert green[half:].any()
     assert not red[half:].any()
+
+
+@pytest.mark.parametrize(
+    ("period", "between", "drawn"),
+    [(10, 1, [10, 20, 30]), (10, 4, [12, 20, 32]), (10, 15, [15, 30]), (3, 2, [4, 6, 10, 12, 16]), (0, 1, [])],
+)
+def test_the_first_validation_after_each_period_is_drawn(period: int, between: int, drawn: list[int]) -> None:
+    callback = RankLists(every_n_epochs=period)
+    validated = range(between, max(drawn, default=9) + 1, between)
+    in_epochs: Any = SimpleNamespace(check_val_every_n_epoch=between)
+    in_batches: Any = SimpleNamespace(check_val_every_n_epoch=None, val_check_batch=7 * between, num_training_batches=7)
+    for trainer in (in_epochs, in_batches):
+        found = []
+        for epoch in validated:
+            trainer.current_epoch = epoch - 1
+            if callback._is_due(trainer):
+                found.append(epoch)
+        assert found == drawn
 
 
 def test_a_table_that_wandb_cannot_take_does_not_stop_the_run(

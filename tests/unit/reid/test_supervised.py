@@ -260,6 +260,7 @@ def fake_trainer(module: SupervisedReID, others_finite: bool = True, fn: str = "
 
 def test_all_processes_stop_when_one_diverges() -> None:
     module = network()
+    assert "_loss_sum" not in dict(module.named_buffers()), "DDP gives all processes the buffers of rank zero"
     fake_trainer(module)
     module.on_train_epoch_end()
     fake_trainer(module, others_finite=False)

@@ -113,6 +113,19 @@ def test_identities_are_gone_from_the_rows_and_kept_for_the_evaluation(tmp_path:
     assert len(held_out.train_set) == len(rows) // 2
 
 
+def test_people_who_are_held_out_are_trained_on_in_no_form(tmp_path: Path) -> None:
+    root = write_market1501(tmp_path / "market", train_ids=range(2, 10))
+    share, seed = 0.5, 1
+    data = UnlabeledDataModule(
+        str(root), source=str(root), image_size=(16, 8), num_workers=0, val_share=share, seed=seed
+    )
+    assert data.val_set is not None and data.source_set is not None
+    held_out, labeled = set(data.val_set.rows.identities), set(data.source_set.rows.identities)
+    assert len(held_out) == len(labeled) == 4 and not held_out & labeled
+    everybody = UnlabeledDataModule(str(root), source=str(root), image_size=(16, 8), num_workers=0)
+    assert everybody.num_identities == 8
+
+
 def test_what_cannot_be_trained_on_is_refused(tmp_path: Path) -> None:
     root = put(tmp_path / "crops", ["1.jpg", "2.jpg"])
     assert UnlabeledDataModule(str(root)).true_labels() is None

@@ -1,17 +1,23 @@
-"""Networks whose initial weights have another number of features than the architecture: start, resume, use."""
+"""Checkpoints: of networks with another number of features than the architecture, and of other data."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from diffreid_lightning.backbones import Backbone, BNNeck, save_backbone
 from diffreid_lightning.deployment.trained_network import load_trained
+from diffreid_lightning.errors import UserError
+from diffreid_lightning.unsupervised.datamodule import UnlabeledDataModule
 from diffreid_lightning.unsupervised.joint_adaptation import JointAdaptation
+from diffreid_lightning.unsupervised.module import UnsupervisedReID
 from diffreid_lightning.unsupervised.mutual_teaching import MutualMeanTeaching
+from tests.fixtures.dataset_layouts import write_market1501
 
 NAME, SIZE = "mobilenetv3_small_050", (64, 32)  # 288 features pooled, 1024 by its own head
 SETTINGS = f"""
@@ -58,6 +64,18 @@ def test_the_source_has_batch_norm_layers_of_its_own(weights: str) -> None:
     assert own.running_mean.data_ptr() != shared.running_mean.data_ptr()
 
 
+def test_averages_take_up_a_pooling_that_changes_no_parameter() -> None:
+    trained = MutualMeanTeaching("test_vit", image_size=SIZE, pooling="avg")
+    resumed = MutualMeanTeaching("test_vit", image_size=SIZE)
+    state = {"state_dict": trained.state_dict()}
+    resumed.on_load_checkpoint(state)
+    resumed.load_state_dict(state["state_dict"])
+    assert resumed.teacher.backbone.pooling == resumed.partner_teacher.backbone.pooling == "avg"
+    assert not any(parameter.requires_grad for parameter in resumed.teacher.parameters())
+    images = torch.rand(4, 3, *SIZE)
+    torch.testing.assert_close(resumed.eval()(images), trained.eval()(images))
+
+
 @pytest.mark.parametrize("kind", [JointAdaptation, MutualMeanTeaching])
 def test_their_checkpoints_are_put_to_use_as_they_are_evaluated(
     kind: type[JointAdaptation] | type[MutualMeanTeaching], weights: str, tmp_path: Path
@@ -71,3 +89,50 @@ def test_their_checkpoints_are_put_to_use_as_they_are_evaluated(
     images = torch.rand(4, 3, *SIZE)
     with torch.no_grad():
         torch.testing.assert_close(load_trained(tmp_path / "last.ckpt")(images), module.eval()(images))
+
+
+def attach(module: UnsupervisedReID, data: UnlabeledDataModule, fn: str) -> None:
+    """Attach what checkpoints need of a trainer."""
+    stub: Any = SimpleNamespace(datamodule=data, state=SimpleNamespace(fn=fn), optimizers=[])
+    module._trainer = stub
+
+
+def saved(kind: type[UnsupervisedReID], data: UnlabeledDataModule) -> dict[str, Any]:
+    """Return what a training on the data leaves."""
+    module = kind("test_resnet", image_size=SIZE)
+    attach(module, data, "fit")
+    module.labels = np.zeros(len(data.train_set), dtype=np.int64)
+    checkpoint = {"state_dict": module.state_dict()}
+    module.on_save_checkpoint(checkpoint)
+    return checkpoint
+
+
+@pytest.fixture
+def market(tmp_path: Path) -> Path:
+    return write_market1501(tmp_path / "market", train_ids=range(2, 10))
+
+
+def test_a_training_does_not_go_on_with_another_source(market: Path, tmp_path: Path) -> None:
+    one, other = (
+        UnlabeledDataModule(str(market), source=str(write_market1501(tmp_path / name, train_ids=people)))
+        for name, people in (("one", range(20, 24)), ("other", range(30, 34)))
+    )
+    checkpoint = saved(JointAdaptation, one)
+    module = JointAdaptation("test_resnet", image_size=SIZE)
+    attach(module, one, "fit")
+    module.on_load_checkpoint(checkpoint)
+    attach(module, other, "fit")
+    with pytest.raises(UserError, match="other training data") as error:
+        module.on_load_checkpoint(checkpoint)
+    assert "source's losses" in str(error.value)
+    attach(module, one, "validate")
+    module.on_load_checkpoint(checkpoint)
+
+
+def test_people_trained_on_without_labels_are_no_validation(market: Path) -> None:
+    everybody, some = (UnlabeledDataModule(str(market), val_share=share) for share in (0.0, 0.25))
+    module = UnsupervisedReID("test_resnet", image_size=SIZE)
+    attach(module, some, "validate")
+    module.on_load_checkpoint(saved(UnsupervisedReID, some))
+    with pytest.raises(UserError, match=r"trained on (\d+) of the \1 validation images"):
+        module.on_load_checkpoint(saved(UnsupervisedReID, everybody))

@@ -157,6 +157,11 @@ def test_rows_without_a_label_are_not_remembered() -> None:
         losses.update(lambda values: values)
     assert torch.equal(memory[0].memory, other[0].memory)
     assert not torch.equal(memory[0].memory, torch.eye(3, 4))
+    weighted, same = LossList([ClusterMemory()]), labels.clamp(min=0)
+    weighted.fill(torch.eye(3, 4))
+    weighted.remember(embeddings, same, weights=(labels >= 0) * 0.5)  # an image of weight 0 steers nothing
+    weighted.update(lambda values: values)
+    assert torch.equal(weighted[0].memory, other[0].memory)
     memory.remember(embeddings, torch.full((6,), -1))
     memory.update(lambda values: values)
     assert torch.equal(memory[0].memory, other[0].memory)
