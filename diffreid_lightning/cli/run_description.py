@@ -27,6 +27,7 @@ def describe_run(
     text: str,
     run: run_folder.RunFolder,
     seconds: Mapping[str, float],
+    earlier: RunSummary | None = None,
 ) -> RunSummary:
     """Build the summary of a run that has come to a result.
 
@@ -37,6 +38,7 @@ def describe_run(
         text: the run's configuration as it is saved.
         run: its folder.
         seconds: by part of the command.
+        earlier: of a fit that had nothing left to train: what describes its training.
     """
     command = run.path.name.partition("-")[0]
     data = datamodule_of(trainer)
@@ -58,17 +60,20 @@ def describe_run(
         device=_describe_device(trainer),
         versions=installed_versions(),
     )
-    trained = _training_of_checkpoint(trainer, command)
+    trained = earlier or _training_of_checkpoint(trainer, command)
     if trained is None:
         return summary
-    return replace(
+    summary = replace(
         summary,
         data={**summary.data, "train": trained.data.get("train")},
         initialization=trained.initialization,
         uses_cameras=trained.uses_cameras,
-        steps=trained.steps,
         epochs=trained.epochs,
     )
+    if earlier is None:
+        return replace(summary, steps=trained.steps)
+    # Its steps are those of the checkpoint; the earlier summary may tell of other weights, the best.
+    return replace(summary, config_sha256=earlier.config_sha256, seed=earlier.seed)
 
 
 def _training_of_checkpoint(trainer: Trainer, command: str) -> RunSummary | None:
