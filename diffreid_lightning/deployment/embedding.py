@@ -104,6 +104,8 @@ def _lists_people(table: PersonTable) -> bool:
 def embed(images: ImageRows, network: TrainedNetwork, out: Path, batch_size: int, num_workers: int | None) -> Embedded:
     """Compute features and write them; a killed call is continued by the next one, a finished one is not repeated.
 
+    A .npy does not say what it was made of, and is neither repeated nor replaced.
+
     Args:
         images: the images.
         network: the network; it is moved to the fastest device.
@@ -126,7 +128,9 @@ def embed(images: ImageRows, network: TrainedNetwork, out: Path, batch_size: int
         raise UserError(
             f"{out} exists already.",
             looked_for="no such file, or a .parquet or .npz file of these images by this network",
-            found="features of other images or another network, or another kind of file",
+            found="a .npy, which does not say which images and which network it is of"
+            if out.suffix == ".npy"
+            else "features of other images or another network, or another kind of file",
             remedy="choose another --out, or remove it",
         )
     beside = out.with_suffix(".csv")
