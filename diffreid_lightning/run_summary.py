@@ -13,7 +13,8 @@ from typing import Any
 from diffreid_lightning.storage.json_notes import DamagedFile, damaged_error, mappings_in, read_json, replace_json
 
 FILE = "summary.json"
-IDENTITY_FILE = "run.json"  #: beside it from the start: the run's id and its attempts
+#: beside it: the run's id and its attempts, from the start; its configuration; the folder of its curves
+IDENTITY_FILE, CONFIG_FILE, METRICS = "run.json", "config.yaml", "metrics"
 FORMAT = 1
 #: of logged metrics, as papers and ``results.csv`` have them
 METRIC_NAMES = {"rank1": "Rank-1", "rank5": "Rank-5", "rank10": "Rank-10"}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from diffreid_lightning.benchmark.job_runner import Failure
 from diffreid_lightning.benchmark.jobs import FIRST_RUN, set_aside_dead_end
 from diffreid_lightning.config_files import settings_of
-from diffreid_lightning.metric_history import METRICS, read_history
+from diffreid_lightning.metric_history import read_history
 from diffreid_lightning.pipeline.job_process import (
     GLANCE,
     JobProcess,
@@ -24,7 +24,7 @@ from diffreid_lightning.pipeline.job_process import (
     visible_devices,
 )
 from diffreid_lightning.pipeline.stage_process import heard_by_children
-from diffreid_lightning.run_summary import METRIC_NAMES, sound_summary
+from diffreid_lightning.run_summary import METRIC_NAMES, METRICS, sound_summary
 from diffreid_lightning.sweeps.sweep_study import Attempt, SweepStudy
 from diffreid_lightning.sweeps.trial_command import trial_words, write_arguments
 

@@ -268,14 +268,10 @@ def test_stages_keep_the_order_in_which_they_ended(chain: Path) -> None:
 
 def test_folders_are_called_as_their_writers_call_them() -> None:
     from diffreid_lightning.benchmark import results_files
-    from diffreid_lightning.cli import run_folder
     from diffreid_lightning.filtering import selection
-    from diffreid_lightning.report import run_files
 
     names = (selection_section.DATASET, selection_section.REJECTED, selection_section.REPORT, benchmark_section.RESULTS)
     assert names == (selection.DATASET, selection.REJECTED, selection.REPORT, results_files.FOLDER)
-    names = (run_files.CONFIG, run_files.IDENTITY, run_files.METRICS)
-    assert names == (run_folder.CONFIG_FILE, run_folder.IDENTITY_FILE, run_folder.METRICS)
 
 
 def luminance(color: str) -> float:

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from diffreid_lightning.errors import UserError
-from diffreid_lightning.metric_history import METRICS, read_history
-from diffreid_lightning.run_summary import RunSummary
+from diffreid_lightning.metric_history import read_history
+from diffreid_lightning.run_summary import METRICS, RunSummary
 from diffreid_lightning.storage import locks
 from diffreid_lightning.sweeps import trial_runner
 from diffreid_lightning.sweeps.sweep_file import read_sweep
