@@ -174,8 +174,11 @@ class RunRecord(SaveConfigCallback):
         if not trainer.is_global_zero or not Path(trainer.default_root_dir).is_dir():
             return
         self._seconds[part] = time.monotonic() - self._began
-        settings = self.config.as_dict()
-        summary = describe_run(trainer, pl_module, settings, self.text, self.run, self._seconds, self._earlier)
+        if part == "fit" and self._earlier is not None:
+            summary = replace(self._earlier, attempt=self.run.attempt)
+        else:
+            settings = self.config.as_dict()
+            summary = describe_run(trainer, pl_module, settings, self.text, self.run, self._seconds, self._earlier)
         if self._tested_steps is not None:
             summary = replace(summary, steps=self._tested_steps)
         self._metrics.update({split: dict(values) for split, values in summary.metrics.items()})

@@ -135,7 +135,7 @@ def _check_settings(given: Mapping[str, Any], file: Path) -> None:
     if not isinstance(metric, Mapping) or not isinstance(metric.get("name"), str):
         raise _refusal(file, "has no metric", "metric: {name: val/mAP, goal: maximize}", metric)
     if not all(metric["name"].partition("/")):
-        raise _refusal(file, "has no metric that a run logs", "the part before it too: val/mAP", metric["name"])
+        raise _refusal(file, "has no metric that a run logs", "a name with its split, such as val/mAP", metric["name"])
     refuse_unknown_keys(metric, _METRIC, f"metric of {file}")
     if metric.get("goal", "minimize") not in ("minimize", "maximize"):
         raise _refusal(file, "has no goal", "minimize or maximize", metric["goal"])
