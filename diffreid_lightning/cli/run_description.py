@@ -60,20 +60,23 @@ def describe_run(
         device=_describe_device(trainer),
         versions=installed_versions(),
     )
-    trained = earlier or _training_of_checkpoint(trainer, command)
-    if trained is None:
-        return summary
-    summary = replace(
+    if earlier is not None:
+        # Its steps are those of the checkpoint; the earlier summary may tell of other weights, the best.
+        own = _describe_training(summary, earlier)
+        return replace(own, config_sha256=earlier.config_sha256, seed=earlier.seed)
+    trained = _training_of_checkpoint(trainer, command)
+    return summary if trained is None else replace(_describe_training(summary, trained), steps=trained.steps)
+
+
+def _describe_training(summary: RunSummary, trained: RunSummary) -> RunSummary:
+    """Return a summary with the data, initialization and epochs of a training."""
+    return replace(
         summary,
         data={**summary.data, "train": trained.data.get("train")},
         initialization=trained.initialization,
         uses_cameras=trained.uses_cameras,
         epochs=trained.epochs,
     )
-    if earlier is None:
-        return replace(summary, steps=trained.steps)
-    # Its steps are those of the checkpoint; the earlier summary may tell of other weights, the best.
-    return replace(summary, config_sha256=earlier.config_sha256, seed=earlier.seed)
 
 
 def _training_of_checkpoint(trainer: Trainer, command: str) -> RunSummary | None:

@@ -122,15 +122,14 @@ def embed(images: ImageRows, network: TrainedNetwork, out: Path, batch_size: int
     record, manifest = network.record, images.manifest
     work = json.dumps([manifest.content_hash, manifest.file_fingerprint, record], sort_keys=True)
     key = hashlib.sha256(work.encode()).hexdigest()
+    if out.exists() and key_of(out) == key:
+        return Embedded(out, len(manifest), 0, 0.0)
     if out.exists():
-        if key_of(out) == key:
-            return Embedded(out, len(manifest), 0, 0.0)
+        other = "features of other images or another network, or another kind of file"
         raise UserError(
             f"{out} exists already.",
             looked_for="no such file, or a .parquet or .npz file of these images by this network",
-            found="a .npy, which does not say which images and which network it is of"
-            if out.suffix == ".npy"
-            else "features of other images or another network, or another kind of file",
+            found="a .npy, which does not say what it is of" if out.suffix == ".npy" else other,
             remedy="choose another --out, or remove it",
         )
     beside = out.with_suffix(".csv")
