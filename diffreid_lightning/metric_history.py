@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-METRICS = "metrics"  #: folder of a run folder, as ``cli.run_folder`` names it
 Curve = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]  #: steps and values, (N,) each
 
 

@@ -13,6 +13,8 @@ from typing import Any
 from diffreid_lightning.storage.json_notes import DamagedFile, damaged_error, mappings_in, read_json, replace_json
 
 FILE = "summary.json"
+#: beside it: the run's id and its attempts, from the start; its configuration; the folder of its curves
+IDENTITY_FILE, CONFIG_FILE, METRICS = "run.json", "config.yaml", "metrics"
 FORMAT = 1
 #: of logged metrics, as papers and ``results.csv`` have them
 METRIC_NAMES = {"rank1": "Rank-1", "rank5": "Rank-5", "rank10": "Rank-10"}
@@ -56,8 +58,8 @@ class RunSummary:
         uses_cameras: whether training reads camera labels.
         metrics: last value of each logged number by split (``train``, ``val``, ``test``): ``mAP``, ``Rank-1``,
             ``Rank-5``, ``Rank-10`` and ``mINP`` in percent, losses and rates under their own names.
-        steps: optimizer steps of this run's weights since their initialization.
-        epochs: epochs of them.
+        steps: optimizer steps of the evaluated weights since their initialization; without an evaluation the last ones.
+        epochs: of the whole training.
         seconds: of this attempt by part: ``fit`` (with its validations), ``validate``, ``test``, ``predict``. The first
             part includes what the data module prepares.
         device: ``name``, ``processes``, ``precision``, ``memory_gib`` of a GPU, and ``peak_memory_gib``: what torch has

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from diffreid_lightning.benchmark.grid_entries import Grid, Throughput
-from diffreid_lightning.benchmark.jobs import Job, job_settings
+from diffreid_lightning.benchmark.jobs import Job, data_token, job_settings
 
-_EPOCHS, _LIMIT = "trainer.max_epochs", "trainer.limit_train_batches"
+_EPOCHS, _STEPS, _LIMIT = "trainer.max_epochs", "trainer.max_steps", "trainer.limit_train_batches"
 _SAMPLER = "data.init_args.sampler.init_args"
 #: arguments of samplers whose product is the number of images in a batch
 _SIZES = (("identities_per_batch", "images_per_identity"), ("clusters_per_batch", "images_per_cluster"))
@@ -20,8 +20,9 @@ class Estimate(NamedTuple):
 
     setting: str
     trainings: int
-    images: float  #: that training draws, over all of them
+    images: float  #: that training draws, over those of them where it is known
     speed: Throughput | None  #: if one is known
+    unknown: int = 0  #: trainings of which it is not known
 
     @property
     def hours(self) -> float | None:
@@ -43,32 +44,47 @@ def estimate(grid: Grid, jobs: Mapping[str, Job]) -> list[Estimate]:
     ]
     before = [job for job in fits if job.cell is None]
     groups += [("pre-training", before, None)] if before else []
-    return [
-        Estimate(label, len(trainings), sum(images_drawn(grid, job) for job in trainings), speed or grid.throughput)
-        for label, trainings, speed in groups
-    ]
+    found = []
+    for label, trainings, speed in groups:
+        images = [images_drawn(grid, job) for job in trainings]
+        found.append(Estimate(label, len(images), sum(images), speed or grid.throughput, images.count(0)))
+    return found
 
 
 def images_drawn(grid: Grid, job: Job) -> float:
-    """Return how many images a training draws; 0 for a test, and where the number of images is unknown.
+    """Return how many images a training draws; 0 for a test, and where it is unknown.
 
     An epoch has as many batches as ``limit_train_batches`` or the sampler's ``batches`` say; else it draws one image
-    for each that there is.
+    for each that there is. ``max_epochs`` and ``max_steps`` both end a training; -1 is no limit.
     """
     if job.words[0] != "fit":
         return 0
     settings = job_settings(job.words)
-    epochs = settings.get(_EPOCHS)
-    if not isinstance(epochs, int):
-        return 0
-    for batches in (settings.get(_LIMIT), settings.get(f"{_SAMPLER}.batches")):
-        if isinstance(batches, int) and not isinstance(batches, bool):
-            return float(epochs * batches * _batch_size(settings))
+    epochs, steps = (_count(settings.get(name)) for name in (_EPOCHS, _STEPS))
+    batches = next(filter(None, (_count(settings.get(name)) for name in (_LIMIT, f"{_SAMPLER}.batches"))), 0)
+    size = _batch_size(settings)
+    lengths = (steps * size, epochs * (batches * size or _images(grid, job)))
+    return float(min(filter(None, lengths), default=0))
+
+
+def _images(grid: Grid, job: Job) -> float:
+    """Return the number of images that a cell trains on; 0 where that of one of its datasets is unknown."""
     if job.cell is None:
         return 0
+    named = " ".join(word for word in job.words if not word.startswith("--data.test"))
     subset = grid.settings[job.cell.setting].subset
-    share = _share(subset.get("identities")) * _share(subset.get("images"))
-    return epochs * (grid.datasets[job.cell.dataset].images or 0) * share
+    labeled, total = job.cell.source or job.cell.dataset, 0.0
+    for label, dataset in grid.datasets.items():
+        if data_token(label) in named:
+            share = _share(subset) if label == labeled else 1.0
+            if not dataset.images or not share:
+                return 0
+            total += dataset.images * share
+    return total
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
 def _batch_size(settings: Mapping[str, Any]) -> int:
@@ -79,5 +95,8 @@ def _batch_size(settings: Mapping[str, Any]) -> int:
     return _DEFAULT_BATCH
 
 
-def _share(value: Any) -> float:
-    return float(value) if isinstance(value, (int, float)) and 0 < value <= 1 else 1.0
+def _share(subset: Mapping[str, Any]) -> float:
+    """Return the share of the images that a subset has; 0 where it is a list, or a number of identities."""
+    people, images = subset.get("identities", 1.0), subset.get("images", 1.0)
+    is_share = "list_file" not in subset and isinstance(people, float) and people <= 1
+    return float(people) * float(images) if is_share else 0.0

@@ -247,7 +247,7 @@ class _Expansion:
         cell: Cell | None = None,
         images: str | None = None,
     ) -> Job:
-        key = key_of(words, list_file)
+        key = key_of(words, list_file, (weights, images))
         folder = f"{ROOT}/{folder_of(name, key)}"
         job = Job(
             name=name,

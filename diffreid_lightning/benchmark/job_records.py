@@ -106,7 +106,7 @@ class Workplace:
         return locks.take(folder.with_name(f"{folder.name}{_LOCK}"), patience=0, inheritable=True)
 
     def state(self, job: Job, jobs: Mapping[str, Job]) -> State:
-        """Return the state of a job; a dataset that is not on this machine counts as unchanged."""
+        """Return the state of a job; datasets, and results it needs, that are not here count as unchanged."""
         record = self.record(job)
         if record is None:
             return "to do"
@@ -144,18 +144,31 @@ class Workplace:
 
     def result(self, job: Job) -> tuple[Path, RunSummary] | None:
         """Return a cell's run folder and its summary; None if there is none that can be read."""
-        command = job.words[0]
-        runs = [self.folder(job) / FIRST_RUN] if command == "fit" else sorted(self.folder(job).glob(f"{command}-*"))
-        for run in reversed(runs):
-            if (found := sound_summary(run)) is not None:
-                return run, found
-        return None
+        return read_result(self.folder(job), job.words[0])
+
+    def left(self, wanted: Mapping[str, Job], jobs: Mapping[str, Job]) -> dict[str, Job]:
+        """Return the jobs that are not done, without preparations that nothing left to do needs.
+
+        Args:
+            wanted: jobs by name, with all that they need, each after those.
+            jobs: all of the grid.
+        """
+        used = {name for job in wanted.values() for name in job.needs}
+        found: dict[str, Job] = {}
+        needed: set[str] = set()
+        for job in reversed(list(wanted.values())):
+            asked = job.cell is not None or job.name in needed or job.name not in used
+            if asked and self.state(job, jobs) != "done":
+                found[job.name] = job
+                needed.update(job.needs)
+        return dict(reversed(found.items()))
 
     def _belongs(self, record: Record, job: Job, jobs: Mapping[str, Job]) -> bool:
         """Return true if a record was made with the present inputs."""
         now = self._inputs(job)
         same = all(None in (now.get(name), before) or now[name] == before for name, before in record.inputs.items())
-        return same and dict(record.needs) == self._tokens(job, jobs)
+        tokens = self._tokens(job, jobs)
+        return same and all(tokens.get(name) in (None, token) for name, token in record.needs.items())
 
     def _inputs(self, job: Job) -> dict[str, str | None]:
         found = {label: dataset_rows(self.paths[label]) for label in sorted(job.datasets)}
@@ -167,7 +180,7 @@ class Workplace:
 
     def _tokens(self, job: Job, jobs: Mapping[str, Job]) -> dict[str, str]:
         records = {name: self.record(jobs[name]) for name in job.needs}
-        return {name: "" if record is None else record.token for name, record in records.items()}
+        return {name: record.token for name, record in records.items() if record is not None}
 
     @staticmethod
     def _set_aside(folder: Path) -> None:
@@ -175,6 +188,17 @@ class Workplace:
         while (aside := folder.with_name(f"{folder.name}.outdated-{number}")).exists():
             number += 1
         folder.rename(aside)
+
+
+def read_result(folder: Path, command: str) -> tuple[Path, RunSummary] | None:
+    """Return the run folder and the summary of a cell's result: of its only fit, or of the newest other run.
+
+    Args:
+        folder: of the cell.
+        command: ``fit``, ``test`` or ``validate``.
+    """
+    runs = [folder / FIRST_RUN] if command == "fit" else sorted(folder.glob(f"{command}-*"))
+    return next(((run, found) for run in reversed(runs) if (found := sound_summary(run)) is not None), None)
 
 
 @functools.cache

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from diffreid_lightning.benchmark.job_records import Record, Workplace
-from diffreid_lightning.benchmark.jobs import FIRST_RUN, Job, job_settings, on_this_machine
+from diffreid_lightning.benchmark.jobs import FIRST_RUN, Job, job_settings, on_this_machine, set_aside_dead_end
 from diffreid_lightning.benchmark.outcomes import cell_values
 from diffreid_lightning.durations import format_duration
 from diffreid_lightning.pipeline.job_process import (
@@ -93,7 +93,7 @@ class JobRunner:
         Raises:
             KeyboardInterrupt: a signal has arrived; the running commands have been ended.
         """
-        waiting = [job for job in wanted.values() if self.place.state(job, self.jobs) != "done"]
+        waiting = list(self.place.left(wanted, self.jobs).values())
         self._left = len(waiting)
         self._say(f"{self.place.root}: {len(wanted) - len(waiting)} of {len(wanted)} jobs are done")
         try:
@@ -138,6 +138,7 @@ class JobRunner:
             lock.release()
             self._left -= 1
             return True
+        set_aside_dead_end(self.place.folder(job))
         log = self.place.log(job)
         words = command_of(job, self.place, resume=True)
         device = choose_device(self._devices_of(job), self._devices, [each.device for each in self._running])
@@ -187,7 +188,7 @@ class JobRunner:
         if job.cell is None:
             return None
         result = self.place.result(job)
-        values = cell_values(job.cell, None if result is None else result[1])
+        values = cell_values(job.cell.split, None if result is None else result[1])
         return ", ".join(f"{name} {value:.1f}" for name, value in values.items()) or None
 
     def _remaining(self) -> str:
@@ -234,10 +235,10 @@ def shell_command(job: Job, place: Workplace, *, resume: bool = False) -> str:
     return f"python -m diffreid_lightning {shlex.join(command_of(job, place, resume=resume))}"
 
 
-def print_failures(failures: list[Failure], say: Callable[[str], None]) -> None:
+def print_failures(failures: list[Failure]) -> None:
     """Print failures with the ends of their logs and the commands that run them alone."""
     for failure in failures:
-        say(f"\nfailed: {failure.name}: {failure.why}")
+        print(f"\nfailed: {failure.name}: {failure.why}", flush=True)
         if failure.log is not None:
             end = "\n".join(f"    {line}" for line in last_words(failure.log).splitlines())
-            say(f"{end}\n  log: {failure.log}\n  alone: {failure.command}")
+            print(f"{end}\n  log: {failure.log}\n  alone: {failure.command}", flush=True)

@@ -6,7 +6,7 @@ import fnmatch
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from diffreid_lightning.errors import UserError, did_you_mean, shorten
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.pipeline.fingerprints import named_files, vocabulary_hashes
 from diffreid_lightning.pipeline.graph import read_chain
+from diffreid_lightning.run_summary import FILE as SUMMARY_FILE
+from diffreid_lightning.run_summary import IDENTITY_FILE
 
 #: stands in words for the folder of everything that is made
 ROOT = "<root>"
@@ -114,12 +116,13 @@ def on_this_machine(words: Iterable[str], root: Path, paths: Mapping[str, str]) 
     return found
 
 
-def key_of(words: Sequence[str], list_file: str | None) -> str:
+def key_of(words: Sequence[str], list_file: str | None, compared: Collection[str | None] = ()) -> str:
     """Hash what a command does: 10 hexadecimal digits that do not depend on where anything lies.
 
     Args:
         words: with tokens for places; folders of earlier jobs hold their keys.
         list_file: a list of images that its subset is taken from, or None.
+        compared: paths of weights and images, whose content its record holds: it may be on another machine only.
 
     Raises:
         UserError: a config or the list cannot be read.
@@ -128,8 +131,9 @@ def key_of(words: Sequence[str], list_file: str | None) -> str:
     configs = configs_of(words[0], tuple(names))
     listed = None if list_file is None else _list_hash(list_file)
     made_of = [list(words), configs, vocabulary_hashes([*configs], words), listed]
-    files = named_files((), words, configs)
-    files.pop(list_file or "", None)
+    elsewhere = {list_file, *compared}
+    files = named_files((), [word for word in words if not elsewhere & {word, word.partition("=")[2]}], configs)
+    files = {path: content for path, content in files.items() if path not in elsewhere}
     made_of += [files] if files else []  # without any, the key is that of earlier versions
     return hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()[:_KEY_LENGTH]
 
@@ -156,6 +160,23 @@ def job_settings(words: Sequence[str]) -> dict[str, Any]:
     """
     names, rest = split_config_flags(words)
     return written_leaves(configs_of(words[0], tuple(names)), rest)
+
+
+def set_aside_dead_end(folder: Path) -> None:
+    """Move the fits in a job's folder away where the next would not go on in the first, whose results are read.
+
+    ``--ckpt_path last`` goes on from a last checkpoint, or starts a run again that was begun and has no summary.
+    """
+    first, runs = folder / FIRST_RUN, [each for each in folder.glob("fit-*") if each.is_dir()]
+    begun = (first / IDENTITY_FILE).is_file() and not (first / SUMMARY_FILE).is_file()
+    if not runs or (first / "checkpoints/last.ckpt").is_file() or (begun and runs == [first]):
+        return
+    number = 1
+    while (aside := folder / f"earlier_{number}").exists():  # without a hyphen, which would count as a run's number
+        number += 1
+    aside.mkdir()
+    for each in runs:
+        each.rename(aside / each.name)
 
 
 def _list_hash(file: str) -> str:

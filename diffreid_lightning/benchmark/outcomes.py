@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from diffreid_lightning.benchmark.comparison import METRICS, Outcome
-from diffreid_lightning.benchmark.grid_entries import Grid
+from diffreid_lightning.benchmark.grid_entries import Grid, Split
 from diffreid_lightning.benchmark.job_records import Workplace
-from diffreid_lightning.benchmark.jobs import Cell, Job
+from diffreid_lightning.benchmark.jobs import Job
 from diffreid_lightning.benchmark.leakage import seen_by_records
 from diffreid_lightning.reid.query_table import query_file, read_average_precisions
 from diffreid_lightning.run_summary import RunSummary
@@ -25,14 +25,14 @@ def read_outcomes(grid: Grid, jobs: Mapping[str, Job], place: Workplace) -> list
     return [_read(grid, job, jobs, place) for job in jobs.values() if job.cell is not None]
 
 
-def cell_values(cell: Cell, summary: RunSummary | None) -> dict[str, float]:
+def cell_values(split: Split, summary: RunSummary | None) -> dict[str, float]:
     """Return a cell's mAP and Rank-1 in percent by name; none without both in its run's summary.
 
     Args:
-        cell: the cell.
+        split: what its results are read of.
         summary: of its run, or None.
     """
-    found = {} if summary is None else summary.metrics.get(cell.split, {})
+    found = {} if summary is None else summary.metrics.get(split, {})
     return {name: found[name] for name in METRICS} if set(METRICS) <= set(found) else {}
 
 
@@ -46,7 +46,7 @@ def _read(grid: Grid, job: Job, jobs: Mapping[str, Job], place: Workplace) -> Ou
     assert job.cell is not None
     state = place.state(job, jobs)
     found = place.result(job) if state == "done" else None
-    values = cell_values(job.cell, None if found is None else found[1])
+    values = cell_values(job.cell.split, None if found is None else found[1])
     if found is None or not values:
         return Outcome(job.cell, "failed" if state == "done" else state)
     run, summary = found

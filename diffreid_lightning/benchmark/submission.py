@@ -18,11 +18,13 @@ from diffreid_lightning.config_files import find_config
 from diffreid_lightning.errors import UserError, needs_extra
 from diffreid_lightning.packaged import configs_folder
 from diffreid_lightning.storage.atomic import replace_file
+from diffreid_lightning.storage.yaml_files import read_yaml
 from diffreid_lightning.tracking import default_project
 
 PYTHON = sys.executable
 FOLDER = "submitted"  # submitit's files and logs, below the root
 _SLURM = "slurm"
+_ONLY = "only"  # the parameter of a sweep over cells, and the option that it sets
 
 
 def command_for(configs: Sequence[str], root: Path) -> list[str]:
@@ -98,19 +100,41 @@ def write_sweep(grid: Grid, configs: Sequence[str], jobs: Mapping[str, Job], fil
         grid: the grid.
         configs: as ``--config`` was given.
         jobs: by name, each after those it needs.
-        file: output YAML.
+        file: output YAML; an earlier one is replaced.
+
+    Raises:
+        UserError: another file is in its place.
     """
+    _refuse_other_file(file)
     sweep = {
         "name": grid.group,
         "project": default_project(),
         "method": "grid",
         "metric": {"name": f"{grid.evaluate}/mAP", "goal": "maximize"},
         "command": ["${env}", "${interpreter}", *command_for(configs, grid.root), "${args}"],
-        "parameters": {"only": {"values": [job.name for job in jobs.values() if job.cell is not None]}},
+        "parameters": {_ONLY: {"values": [job.name for job in jobs.values() if job.cell is not None]}},
     }
     file.parent.mkdir(parents=True, exist_ok=True)
     with replace_file(file) as staged:
         staged.write_text(yaml.safe_dump(sweep, sort_keys=False), encoding="utf-8")
+
+
+def _refuse_other_file(file: Path) -> None:
+    """Refuse to replace a file that is no sweep over cells, such as the grid itself."""
+    if not file.is_file() or not file.stat().st_size:
+        return
+    try:
+        given = read_yaml(file)
+    except ValueError:
+        given = None
+    parameters = given.get("parameters") if isinstance(given, dict) else None
+    if not isinstance(parameters, dict) or set(parameters) != {_ONLY}:
+        raise UserError(
+            f"{file} is not replaced by a sweep file.",
+            looked_for="a new file, or an earlier sweep over cells",
+            found="a file of something else",
+            remedy="give another --sweep, or remove it yourself",
+        )
 
 
 def _is_packaged(name: str) -> bool:

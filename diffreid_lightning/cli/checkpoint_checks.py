@@ -8,7 +8,6 @@ from pathlib import Path
 
 from diffreid_lightning.errors import UserError, shorten
 
-_KEYS = ("pytorch-lightning_version", "state_dict")
 _KEYS_TO_GO_ON = ("loops", "optimizer_states", "lr_schedulers")
 
 
@@ -23,6 +22,7 @@ def check_own(path: Path, *, to_go_on: bool = False) -> None:
         UserError: it is another project's, bare weights, of another kind, or damaged.
     """
     # Import late, so that light commands need no torch.
+    from diffreid_lightning.storage.checkpoint_io import describe_mismatch
     from diffreid_lightning.storage.torch_file import NotPlainError, describe_non_weights, read_plain
 
     if not zipfile.is_zipfile(path):
@@ -31,14 +31,12 @@ def check_own(path: Path, *, to_go_on: bool = False) -> None:
         content = read_plain(path, mmap=True)
     except NotPlainError as error:
         raise _foreign(path, error.obstacle, of_another=error.of_class is not None) from error
-    if not isinstance(content, Mapping):
-        raise _foreign(path, f"a {type(content).__name__}")
-    needed = (*_KEYS, *_KEYS_TO_GO_ON) if to_go_on else _KEYS
-    missing = [key for key in needed if key not in content]
-    if missing or not isinstance(content["state_dict"], Mapping):
-        raise _foreign(
-            path, f"{shorten(map(str, content), 5) or 'nothing'}; no {' and no '.join(missing or _KEYS[1:])}"
-        )
+    wrong = describe_mismatch(content)
+    if wrong is None and to_go_on:
+        wrong = " and ".join(f"no {key!r}" for key in _KEYS_TO_GO_ON if key not in content)
+    if wrong:
+        there = shorten(map(str, content), 5) if isinstance(content, Mapping) else f"a {type(content).__name__}"
+        raise _foreign(path, f"{there or 'nothing'}; {wrong}")
 
 
 def _other_kind(path: Path) -> str:
@@ -66,7 +64,7 @@ def _foreign(path: Path, found: str, *, of_another: bool = False) -> UserError:
         remedy = "name another checkpoint, a run folder, or 'last' or 'best'"
     return UserError(
         f"{path} is no checkpoint of this package.",
-        looked_for=f"what a run here saves: {', '.join(_KEYS)} and the state of the training, as plain tensors",
+        looked_for="what a run here saves: weights and the state of the training, as plain tensors",
         found=found,
         remedy=remedy,
     )

@@ -27,6 +27,7 @@ def describe_run(
     text: str,
     run: run_folder.RunFolder,
     seconds: Mapping[str, float],
+    earlier: RunSummary | None = None,
 ) -> RunSummary:
     """Build the summary of a run that has come to a result.
 
@@ -37,6 +38,7 @@ def describe_run(
         text: the run's configuration as it is saved.
         run: its folder.
         seconds: by part of the command.
+        earlier: of a fit that had nothing left to train: what describes its training.
     """
     command = run.path.name.partition("-")[0]
     data = datamodule_of(trainer)
@@ -58,15 +60,21 @@ def describe_run(
         device=_describe_device(trainer),
         versions=installed_versions(),
     )
+    if earlier is not None:
+        # Its steps are those of the checkpoint; the earlier summary may tell of other weights, the best.
+        own = _describe_training(summary, earlier)
+        return replace(own, config_sha256=earlier.config_sha256, seed=earlier.seed)
     trained = _training_of_checkpoint(trainer, command)
-    if trained is None:
-        return summary
+    return summary if trained is None else replace(_describe_training(summary, trained), steps=trained.steps)
+
+
+def _describe_training(summary: RunSummary, trained: RunSummary) -> RunSummary:
+    """Return a summary with the data, initialization and epochs of a training."""
     return replace(
         summary,
         data={**summary.data, "train": trained.data.get("train")},
         initialization=trained.initialization,
         uses_cameras=trained.uses_cameras,
-        steps=trained.steps,
         epochs=trained.epochs,
     )
 

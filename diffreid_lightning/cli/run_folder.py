@@ -21,6 +21,7 @@ from pathlib import Path
 
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.paths import not_a_file
+from diffreid_lightning.run_summary import CONFIG_FILE, IDENTITY_FILE, METRICS
 from diffreid_lightning.storage import locks
 from diffreid_lightning.storage.atomic import replace_file
 from diffreid_lightning.storage.json_notes import read_json
@@ -28,10 +29,7 @@ from diffreid_lightning.storage.json_notes import read_json
 #: The launcher of a multi-process run starts the command again in each process; they all meet in the first one's
 #: folder.
 ENVIRONMENT = "DIFFREID_RUN_FOLDER"
-IDENTITY_FILE = "run.json"
 CHECKPOINTS = "checkpoints"
-CONFIG_FILE = "config.yaml"
-METRICS = "metrics"
 LOCK_FILE = ".lock"
 #: what processes of one launch have in common, where the launcher is not Lightning's own
 _LAUNCH = ("SLURM_JOB_ID", "SLURM_STEP_ID", "TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT")

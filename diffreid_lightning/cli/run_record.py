@@ -20,7 +20,7 @@ from diffreid_lightning import config_files
 from diffreid_lightning.cli import resume_settings, run_folder, start_checkpoint
 from diffreid_lightning.cli.config_classes import resolve
 from diffreid_lightning.cli.run_description import describe_run
-from diffreid_lightning.run_summary import sound_summary
+from diffreid_lightning.run_summary import RunSummary, sound_summary
 from diffreid_lightning.storage.atomic import replace_file
 from diffreid_lightning.tracking import WandbTracker, log_summary, recorded_as, tracking_mode
 from diffreid_lightning.training.throughput import Throughput, batch_size
@@ -65,6 +65,8 @@ class RunRecord(SaveConfigCallback):
         self._began = time.monotonic()  # the first part includes what the data module prepares
         self._seconds: dict[str, float] = {}
         self._metrics: dict[str, dict[str, float]] = {}
+        self._earlier: RunSummary | None = None  # of this run, where nothing was left to train
+        self._tested_steps: int | None = None  # behind the weights of a checkpoint that is evaluated
         self._throughput = Throughput()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -93,6 +95,7 @@ class RunRecord(SaveConfigCallback):
         changes = config_files.changed_settings(str(begun or ""), self.text)
         resume_settings.refuse_start_changes(changes, getattr(pl_module, "start_only", ()), evaluating=not fitting)
         if not fitting:
+            self._tested_steps = checkpoint["global_step"]
             return
         if run == self.run.path.resolve():
             resume_settings.refuse_another_root(changes, self.run.path)
@@ -115,8 +118,9 @@ class RunRecord(SaveConfigCallback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Report that there was nothing left to train, and summarize the training."""
         if self._changes is not None:
-            earlier = sound_summary(self.run.path) if trainer.is_global_zero else None
-            self._metrics = {} if earlier is None else {split: dict(found) for split, found in earlier.metrics.items()}
+            self._earlier = sound_summary(self.run.path) if trainer.is_global_zero else None
+            earlier = {} if self._earlier is None else self._earlier.metrics
+            self._metrics = {split: dict(found) for split, found in earlier.items()}
             rank_zero_info(resume_settings.describe_nothing_left(trainer, self._changes))
         self._summarize(trainer, pl_module, "fit")
         log_summary(trainer, self._throughput.measure(trainer))
@@ -170,7 +174,13 @@ class RunRecord(SaveConfigCallback):
         if not trainer.is_global_zero or not Path(trainer.default_root_dir).is_dir():
             return
         self._seconds[part] = time.monotonic() - self._began
-        summary = describe_run(trainer, pl_module, self.config.as_dict(), self.text, self.run, self._seconds)
+        if part == "fit" and self._earlier is not None:
+            summary = replace(self._earlier, attempt=self.run.attempt)
+        else:
+            settings = self.config.as_dict()
+            summary = describe_run(trainer, pl_module, settings, self.text, self.run, self._seconds, self._earlier)
+        if self._tested_steps is not None:
+            summary = replace(summary, steps=self._tested_steps)
         self._metrics.update({split: dict(values) for split, values in summary.metrics.items()})
         replace(summary, metrics=self._metrics).write(Path(trainer.default_root_dir))
 

@@ -11,17 +11,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from diffreid_lightning.cli.run_folder import (
-    CHECKPOINTS,
-    CONFIG_FILE,
-    IDENTITY_FILE,
-    find_fits,
-    is_taken,
-    run_number,
-    this_job,
-)
+from diffreid_lightning.cli.run_folder import CHECKPOINTS, find_fits, is_taken, run_number, this_job
 from diffreid_lightning.errors import UserError, did_you_mean
 from diffreid_lightning.paths import user_path
+from diffreid_lightning.run_summary import CONFIG_FILE, IDENTITY_FILE
 from diffreid_lightning.run_summary import FILE as SUMMARY
 from diffreid_lightning.storage.json_notes import read_sound_json
 

@@ -107,6 +107,8 @@ def _lists_people(table: PersonTable) -> bool:
 def embed(images: ImageRows, network: TrainedNetwork, out: Path, batch_size: int, num_workers: int | None) -> Embedded:
     """Compute features and write them; a killed call is continued by the next one, a finished one is not repeated.
 
+    A .npy does not say what it was made of, and is neither repeated nor replaced.
+
     Args:
         images: the images.
         network: the network; it is moved to the fastest device.
@@ -123,13 +125,14 @@ def embed(images: ImageRows, network: TrainedNetwork, out: Path, batch_size: int
     record, manifest = network.record, images.manifest
     work = json.dumps([manifest.content_hash, manifest.file_fingerprint, record], sort_keys=True)
     key = hashlib.sha256(work.encode()).hexdigest()
+    if out.exists() and key_of(out) == key:
+        return Embedded(out, len(manifest), 0, 0.0)
     if out.exists():
-        if key_of(out) == key:
-            return Embedded(out, len(manifest), 0, 0.0)
+        other = "features of other images or another network, or another kind of file"
         raise UserError(
             f"{out} exists already.",
             looked_for="no such file, or a .parquet or .npz file of these images by this network",
-            found="features of other images or another network, or another kind of file",
+            found="a .npy, which does not say what it is of" if out.suffix == ".npy" else other,
             remedy="choose another --out, or remove it",
         )
     beside = out.with_suffix(".csv")

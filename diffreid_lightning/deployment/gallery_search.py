@@ -77,10 +77,13 @@ def search(query: FeatureFile, gallery: FeatureFile, folder: Path, top: int = 10
         UserError: the features are of two networks.
         RunError: the disk refuses.
     """
-    if query.network["weights"] != gallery.network["weights"]:
+    names = sorted({*query.network, *gallery.network})
+    differing = [name for name in names if query.network.get(name) != gallery.network.get(name)]
+    if differing:
         raise UserError(
             "The features of query and gallery come from two networks and cannot be compared.",
-            found=", ".join(f"{each.path}: weights {each.network['weights'][:8]}" for each in (query, gallery)),
+            looked_for="one record of the network in both files",
+            found=f"{query.path} and {gallery.path} differ in {', '.join(differing)}",
             remedy="embed both with one --model",
         )
     numbers: dict[Path, int] = {}

@@ -33,12 +33,13 @@ class ExportedNetwork(NamedTuple):
 
     path: Path
     example: Path  #: a script beside it that needs no PyTorch
+    is_kept: bool  #: the script was there and is another, so it was left as it is
     difference: float  #: largest difference from PyTorch's features
     scale: float  #: largest absolute feature
 
 
 def export_onnx(network: TrainedNetwork, out: Path) -> ExportedNetwork:
-    """Write a network as ONNX, replacing the file, with an example script beside it.
+    """Write a network as ONNX, replacing the file, with an example script beside it; one that differs is left there.
 
     Input ``images``: (B, 3, H, W) float32, RGB in 0..1; B is free. Output ``features``: (B, D) float32, not of unit
     length. The normalization is inside; size, resizing and color order are in the metadata.
@@ -51,7 +52,7 @@ def export_onnx(network: TrainedNetwork, out: Path) -> ExportedNetwork:
         raise UserError(f"{out} does not name an ONNX file.", remedy="end it in .onnx")
     with needs_extra("onnx", "ONNX files cannot be written here.", f"the packages {', '.join(_NEEDED)}"):
         onnx, onnxruntime, _ = map(importlib.import_module, _NEEDED)
-    model, example = _trace(network.cpu()), out.with_name(f"{out.stem}_example.py")
+    model = _trace(network.cpu())
     record = {name: value if isinstance(value, str) else json.dumps(value) for name, value in network.record.items()}
     onnx.helper.set_model_props(model, {**_STATED, **record})
     with translate_disk_errors(f"{out} cannot be written.", "choose another --out"):
@@ -60,9 +61,18 @@ def export_onnx(network: TrainedNetwork, out: Path) -> ExportedNetwork:
             onnx.save(model, staged)
             session = onnxruntime.InferenceSession(str(staged), providers=["CPUExecutionProvider"])
             difference, scale = _compare(network, session)
-        with replace_file(example) as staged:
-            staged.write_bytes(_EXAMPLE.read_bytes())
-    return ExportedNetwork(out, example, difference, scale)
+        example, is_kept = _write_example(out)
+    return ExportedNetwork(out, example, is_kept, difference, scale)
+
+
+def _write_example(out: Path) -> tuple[Path, bool]:
+    """Write the example script beside the file, unless another one is there; return its path, and whether one is."""
+    example, content = out.with_name(f"{out.stem}_example.py"), _EXAMPLE.read_bytes()
+    if example.exists():
+        return example, example.read_bytes() != content
+    with replace_file(example) as staged:
+        staged.write_bytes(content)
+    return example, False
 
 
 def _trace(network: TrainedNetwork) -> Any:

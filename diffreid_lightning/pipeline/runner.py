@@ -41,8 +41,9 @@ def run_chain(chain: Chain, stages: tuple[Stage, ...], dry_run: bool, jobs: int 
     forget_hashes()  # a notebook runs many chains in one process, and things change between them
     planned = plan(chain, stages)
     _print_plan(console, chain, planned)
-    outdated = older(chain, stages)
-    _print_older(console, outdated)
+    outdated = ", ".join(older(chain, stages))
+    if outdated:
+        console.print(f"read as they are, though changed or made with other settings: {outdated}", soft_wrap=True)
     if dry_run:
         _print_commands(console, chain, planned)
         return
@@ -54,7 +55,6 @@ def run_chain(chain: Chain, stages: tuple[Stage, ...], dry_run: bool, jobs: int 
         else:
             _run_in_order(chain, stages, aside, console)
     print_report(console, chain, current(chain, stages))
-    _print_older(console, outdated)
 
 
 def _run_in_order(chain: Chain, stages: tuple[Stage, ...], aside: Aside, console: Console) -> None:
@@ -66,12 +66,6 @@ def _run_in_order(chain: Chain, stages: tuple[Stage, ...], aside: Aside, console
         attempt = Attempt.begin(chain, stage, aside, console)
         code = run_logged(attempt.words(), chain.environment, attempt.log)
         console.print(attempt.end(code))
-
-
-def _print_older(console: Console, older: list[str]) -> None:
-    if older:
-        names = ", ".join(older)
-        console.print(f"read as they are, though changed or made with other settings: {names}", soft_wrap=True)
 
 
 def _print_plan(console: Console, chain: Chain, planned: list[Planned]) -> None:

@@ -113,8 +113,9 @@ class LoggedTerminal:
 
 def last_words(log: Path) -> str:
     """Return the end of a log, without progress bars."""
-    with suppress(OSError):
-        text = log.read_bytes()[-_BLOCK:].decode("utf-8", errors="replace")
+    with suppress(OSError), log.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _BLOCK))  # a log may be larger than the memory
+        text = file.read().decode("utf-8", errors="replace")
         kept = [line.rpartition("\r")[2].rstrip() for line in text.replace("\r\n", "\n").split("\n")]
         return "\n".join([line for line in kept if line][-12:])
     return ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Collection
 from pathlib import Path
 
@@ -10,18 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from diffreid_lightning.pipeline.graph import Chain
+from diffreid_lightning.run_summary import sound_summary
 
 _NUMBERS = ("mAP", "Rank-1")
-
-
-def results_of(folder: Path) -> dict[str, float] | None:
-    """Return the last test result in a run's folder, in per cent; None where there is none."""
-    results = folder / "results.csv"
-    if not results.is_file():
-        return None
-    with results.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["stage"] == "test"]
-    return {name: float(rows[-1][name]) for name in _NUMBERS} if rows else None
 
 
 def print_report(console: Console, chain: Chain, stages: Collection[str]) -> None:
@@ -39,10 +29,13 @@ def print_report(console: Console, chain: Chain, stages: Collection[str]) -> Non
     older = []
     by_name = {stage.name: stage for stage in chain.stages}
     for label, name in chain.table.items():
-        found = results_of(chain.root / name / by_name[name].run_folder)
-        if found and name not in stages:
+        summary = sound_summary(chain.root / name / by_name[name].run_folder)
+        found = {} if summary is None else summary.metrics.get("test", {})
+        if not set(_NUMBERS) <= set(found):
+            continue
+        if name not in stages:
             older.append(label)
-        elif found:
+        else:
             table.add_row(label, *(f"{found[name]:.1f}" for name in _NUMBERS))
     if table.row_count:
         console.print(table)

@@ -12,6 +12,8 @@ from diffreid_lightning.backbones import Backbone, BNNeck, registered_by, save_b
 from diffreid_lightning.backbones.timm_export import refuse_other_content
 from diffreid_lightning.backbones.weight_provenance import initialization_record
 from diffreid_lightning.reid.base import ReIDModule
+from diffreid_lightning.run_summary import PROVENANCE_FILE
+from diffreid_lightning.storage.json_notes import read_sound_json
 from diffreid_lightning.training.trainer_parts import datamodule_of
 
 
@@ -39,11 +41,16 @@ class BackboneExport(Callback):
 
     def __init__(self, folder: str = "backbone") -> None:
         self.folder = folder
+        self._has_trained = False
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse a folder that somebody has added to before the training, not after it."""
         if trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
             refuse_other_content(Path(trainer.default_root_dir) / self.folder)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note that there is something left to train."""
+        self._has_trained = True
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the folder on rank zero."""
@@ -66,10 +73,17 @@ class BackboneExport(Callback):
             "initialization": initialization_record(init_from),
         }
         target = Path(trainer.default_root_dir) / self.folder
-        save_backbone(backbone, target, provenance=provenance, neck=neck)
+        if self._has_trained or _steps_behind(target) != trainer.global_step:
+            save_backbone(backbone, target, provenance=provenance, neck=neck)  # else it tells how it was trained
         differs = bool(backbone.edits) or backbone.pooling != "native"
         note = "; for the same features timm must be told what provenance.json says ('Your own crops' in the docs)"
         note *= differs
         package = registered_by(backbone)
         first = "" if package is None else f"import {package}; "
         rank_zero_info(f"Backbone saved: {first}timm.create_model('local-dir:{target}', pretrained=True){note}")
+
+
+def _steps_behind(folder: Path) -> Any:
+    """Return the steps that an exported backbone says it was trained for; None if it says nothing."""
+    training = (read_sound_json(folder / PROVENANCE_FILE) or {}).get("training")
+    return training.get("steps") if isinstance(training, dict) else None

@@ -7,17 +7,19 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from diffreid_lightning.benchmark.job_records import FILE, Record
+from diffreid_lightning.benchmark.comparison import METRICS
+from diffreid_lightning.benchmark.grid_entries import Split
+from diffreid_lightning.benchmark.job_records import FILE, Record, read_result
+from diffreid_lightning.benchmark.outcomes import cell_values
 from diffreid_lightning.benchmark.paired_differences import interval
 from diffreid_lightning.report.blocks import Section, table, text
 from diffreid_lightning.report.markdown_html import render_markdown
 from diffreid_lightning.report.picture_budget import PictureBudget
-from diffreid_lightning.run_summary import sound_summary
 
 #: Folder of the results, as ``benchmark.results_files`` names it; importing it would import torch.
 RESULTS = "results"
 _CELLS, _TABLE = "cells", "table.md"
-_METRICS = ("mAP", "Rank-1")
+_COMMANDS = ("fit", "test", "validate")
 _DIFFERENCES = "Differences in mAP to the reference with simultaneous 95 % intervals, a panel for each column"
 
 
@@ -37,7 +39,8 @@ def describe_benchmark(root: Path, title: str, level: int, budget: PictureBudget
     """
     folders = _cell_folders(root / _CELLS)
     codes = [None if record is None else record.exit_code for record in map(Record.read, folders.values())]
-    states = {"done": codes.count(0), "running or killed": codes.count(None)}
+    done = {name: folder for (name, folder), code in zip(folders.items(), codes, strict=True) if code == 0}
+    states = {"done": len(done), "running or killed": codes.count(None)}
     states["failed"] = len(codes) - sum(states.values())
     words = f"{len(codes)} cells begun: " + ", ".join(f"{count} {state}" for state, count in states.items())
     blocks = [text(words)] if codes else []
@@ -47,7 +50,7 @@ def describe_benchmark(root: Path, title: str, level: int, budget: PictureBudget
         blocks.append(Markup(html.replace(Markup.escape("<br>"), Markup("<br>"))))
         blocks += budget.embed_file(file.parent / "differences.png", _DIFFERENCES)
     else:
-        blocks.append(_tabulate_cells(folders))
+        blocks.append(_tabulate_cells(done))
     return Section(title, blocks)
 
 
@@ -68,15 +71,18 @@ def _cell_folders(cells: Path) -> dict[str, Path]:
 
 
 def _tabulate_cells(folders: dict[str, Path]) -> Markup:
+    """Tabulate finished cells; all are read of one split, since numbers of two are not comparable."""
+    results = {
+        name: found[1]
+        for name, folder in folders.items()
+        for command in _COMMANDS
+        if (found := read_result(folder, command)) is not None
+    }
+    split: Split = "test" if any(cell_values("test", each) for each in results.values()) else "val"
     values: dict[str, dict[str, list[float]]] = {}
-    for name, folder in folders.items():
-        for run in sorted(each for kind in ("fit", "test", "validate") for each in folder.glob(f"{kind}-*"))[-1:]:
-            summary = sound_summary(run)
-            metrics = summary.metrics if summary else {}
-            for metric, value in metrics.get("test", metrics.get("val", {})).items():
-                values.setdefault(name.rpartition("/")[0], {}).setdefault(metric, []).append(value)
-    rows = [
-        (name, *(describe_interval(found.get(metric, [])) for metric in _METRICS)) for name, found in values.items()
-    ]
-    caption = "Results so far in percent: mean over seeds with its 95 % interval (Student's t)"
-    return table(caption, ("initialization / setting / dataset", *_METRICS), rows)
+    for name, summary in results.items():
+        for metric, value in cell_values(split, summary).items():
+            values.setdefault(name.rpartition("/")[0], {}).setdefault(metric, []).append(value)
+    rows = [(name, *(describe_interval(found[metric]) for metric in METRICS)) for name, found in values.items()]
+    caption = f"Results so far on {split} in percent: mean over seeds with its 95 % interval (Student's t)"
+    return table(caption, ("initialization / setting / dataset", *METRICS), rows)

@@ -104,7 +104,7 @@ def write_browser(parts: Sequence[Manifest], out: Path, title: str, on_progress:
         index = {"rows": len(table), "perFile": _ROWS, "columns": kinds}
         _write_script(folder / INDEX, "index", index)
         page = environment().get_template("browser.html").render(title=title)
-        (folder / "index.html").write_text(page, encoding="utf-8")
+        (folder / "index.html").write_text(page, encoding="utf-8", errors="replace")
     return thumbnails
 
 
@@ -180,7 +180,7 @@ def _image(root: ImageRoot, base: str, name: str, row: int, folder: Path) -> str
 def _link(root: Path, out: Path) -> str:
     """Return the address of an image root, relative to the pages where the system has a way from there."""
     try:
-        return quote(Path(os.path.relpath(root, out)).as_posix()) + "/"
+        return quote(os.fsencode(Path(os.path.relpath(root, out)).as_posix())) + "/"
     except ValueError:  # two drives
         return root.as_uri() + "/"
 

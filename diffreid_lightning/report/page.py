@@ -14,6 +14,7 @@ from diffreid_lightning.storage.atomic import replace_file
 
 LARGEST_PAGE = 20_000_000  #: bytes
 _PICTURES = 17_000_000  # bytes of it
+_TITLE = "Report: "
 
 
 def write_report(paths: Sequence[str], out: Path) -> int:
@@ -27,17 +28,19 @@ def write_report(paths: Sequence[str], out: Path) -> int:
         Size of the page in bytes, at most 20 MB.
 
     Raises:
-        UserError: a folder holds nothing to report on, or the page would be too large.
+        UserError: a folder holds nothing to report on, the page would be too large, or another file is in its place.
         OSError: the page cannot be written.
     """
+    _refuse_other_file(out)
     folders = find_subjects(paths)
     names = name_subjects(folders)
     budgets = [PictureBudget(_PICTURES // len(folders)) for _ in folders]
     subjects = list(map(describe_subject, folders, names, budgets))
     sections = [compare_subjects(subjects)] if len(subjects) > 1 else []
     sections += [subject.section for subject in subjects]
-    title = f"Report: {', '.join(names)}"
-    data = environment().get_template("report.html").render(title=title, sections=sections).encode()
+    title = f"{_TITLE}{', '.join(names)}"
+    page = environment().get_template("report.html").render(title=title, sections=sections)
+    data = page.encode(errors="replace")  # a folder's name may be of another encoding
     if len(data) > LARGEST_PAGE:
         raise UserError(
             "The page would become too large.",
@@ -49,3 +52,18 @@ def write_report(paths: Sequence[str], out: Path) -> int:
     with replace_file(out) as staged:
         staged.write_bytes(data)
     return len(data)
+
+
+def _refuse_other_file(out: Path) -> None:
+    """Refuse to replace a file that is no report."""
+    if not out.is_file():
+        return
+    with out.open("rb") as file:
+        head = file.read(2048)
+    if head and f"<title>{_TITLE}".encode() not in head:
+        raise UserError(
+            f"{out} is not replaced by a report.",
+            looked_for="a new file, or an earlier report",
+            found="a file of something else",
+            remedy="give another --out, or remove it yourself",
+        )

@@ -11,12 +11,10 @@ import numpy as np
 
 from diffreid_lightning.config_files import leaves
 from diffreid_lightning.errors import UserError
-from diffreid_lightning.metric_history import METRICS, Curve, read_history
-from diffreid_lightning.run_summary import FILE, RunSummary, read_summary
+from diffreid_lightning.metric_history import Curve, read_history
+from diffreid_lightning.run_summary import CONFIG_FILE, FILE, IDENTITY_FILE, METRICS, RunSummary, read_summary
 from diffreid_lightning.storage.yaml_files import read_yaml
 
-#: Files of a run folder, as ``cli.run_folder`` names them.
-CONFIG, IDENTITY = "config.yaml", "run.json"
 _LARGEST_CONFIG = 50_000  # characters on the page
 
 
@@ -49,7 +47,7 @@ class RunFiles:
 
 def is_run(folder: Path) -> bool:
     """Return true if a folder is a run's."""
-    return any((folder / name).is_file() for name in (IDENTITY, FILE))
+    return any((folder / name).is_file() for name in (IDENTITY_FILE, FILE))
 
 
 def read_run(folder: Path) -> RunFiles:
@@ -62,8 +60,9 @@ def read_run(folder: Path) -> RunFiles:
     except UserError as error:
         problem = f"{error.what} {error.found or ''}"
     try:
-        config = (folder / CONFIG).read_text(encoding="utf-8")[:_LARGEST_CONFIG]
-        settings = {name.replace(".init_args.", "."): value for name, value in named_texts(read_yaml(folder / CONFIG))}
+        config = (folder / CONFIG_FILE).read_text(encoding="utf-8")[:_LARGEST_CONFIG]
+        named = named_texts(read_yaml(folder / CONFIG_FILE))
+        settings = {name.replace(".init_args.", "."): value for name, value in named}
     except (OSError, ValueError):
         pass  # a run that has just begun has none
     history = {name: line for name, line in read_history(folder / METRICS).items() if np.isfinite(line[1]).sum() > 1}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import shutil
 from collections.abc import Collection, Iterator, Sequence
@@ -9,6 +10,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from diffreid_lightning.errors import UserError, shorten
+
+#: hidden names in a folder that may be lost with it: of locks, interrupted writes and a file manager
+_PASSING = (".lock", ".parts", ".*.part", ".*.partial", ".*.previous", ".DS_Store")
 
 
 @contextmanager
@@ -123,7 +127,8 @@ def refuse_foreign(
         marks: files below it that identify the stage; the error shows the last one.
         what: the new content, with its article, for the error.
         remedy: what to do.
-        names: all that the stage writes directly below it; None looks at the marks alone. Hidden files may be there.
+        names: all that the stage writes directly below it; None looks at the marks and at hidden names alone. Hidden
+            names of locks and interrupted writes may be there; others (a clone's ``.git``) are somebody's.
 
     Raises:
         UserError: it holds something else, or is the current folder.
@@ -139,11 +144,13 @@ def refuse_foreign(
             found="other files" if folder.is_dir() else "a file",
             remedy=remedy,
         )
-    added = sorted(each.name for each in folder.iterdir() if each.name not in (names or ()) and each.name[0] != ".")
-    if names is not None and added:
+    present = sorted(each.name for each in folder.iterdir() if names is None or each.name not in names)
+    hidden = [name for name in present if name[0] == "." and not any(fnmatch.fnmatch(name, own) for own in _PASSING)]
+    added = hidden if names is None else [name for name in present if name[0] != "." or name in hidden]
+    if added:
         raise UserError(
             f"{folder} is not replaced by {what}: it also holds what would be lost.",
-            looked_for=f"nothing but {shorten(sorted(names))}",
+            looked_for=f"nothing but {shorten(sorted(names))}" if names else "nothing hidden",
             found=shorten(added),
             remedy=f"move that elsewhere; or {remedy[0].lower()}{remedy[1:]}",
         )

@@ -68,9 +68,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 found=f"{type(error).__name__}: {str(error).partition(chr(10))[0]}",
                 remedy=remedy,
             ) from error
-        wrong = mismatch(_drop_extra_states(checkpoint), _FORM)
-        if wrong is None and "callbacks" in checkpoint:
-            wrong = mismatch(checkpoint["callbacks"], {str: dict}, "callbacks")
+        wrong = describe_mismatch(checkpoint)
         if wrong is not None:
             raise UserError(
                 f"{path} is not a checkpoint of a run.",
@@ -79,6 +77,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 remedy=remedy,
             )
         return checkpoint
+
+
+def describe_mismatch(checkpoint: Any) -> str | None:
+    """Describe where the content of a file differs from a Lightning checkpoint; None if it does not."""
+    wrong = mismatch(_drop_extra_states(checkpoint), _FORM)
+    if wrong is None and "callbacks" in checkpoint:
+        wrong = mismatch(checkpoint["callbacks"], {str: dict}, "callbacks")
+    return wrong
 
 
 def _drop_extra_states(checkpoint: Any) -> Any:

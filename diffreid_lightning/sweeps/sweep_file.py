@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from diffreid_lightning.config_files import find_config
-from diffreid_lightning.errors import UserError, check_range, shorten
+from diffreid_lightning.errors import UserError, check_range
 from diffreid_lightning.pipeline.config_sections import refuse_unknown_keys
 from diffreid_lightning.storage.yaml_files import read_yaml
 from diffreid_lightning.sweeps.distributions import Parameter, read_parameters
@@ -102,7 +101,7 @@ def read_sweep(name: str) -> Sweep:
         raise UserError(f"The sweep file {file} cannot be read as YAML.", found=str(error)) from error
     if not isinstance(given, dict):
         raise _refusal(file, "has no settings", "method:, metric: and parameters:", given)
-    refuse_violations(given, file)
+    refuse_unknown_keys(given, _KEYS, str(file))
     _check_settings(given, file)
     metric = given["metric"]
     drawn = tuple(read_parameters(given["parameters"], grid=given["method"] == "grid"))
@@ -135,6 +134,8 @@ def _check_settings(given: Mapping[str, Any], file: Path) -> None:
         raise _refusal(file, "has no parameters", "an entry below parameters: for each setting to vary", parameters)
     if not isinstance(metric, Mapping) or not isinstance(metric.get("name"), str):
         raise _refusal(file, "has no metric", "metric: {name: val/mAP, goal: maximize}", metric)
+    if not all(metric["name"].partition("/")):
+        raise _refusal(file, "has no metric that a run logs", "a name with its split, such as val/mAP", metric["name"])
     refuse_unknown_keys(metric, _METRIC, f"metric of {file}")
     if metric.get("goal", "minimize") not in ("minimize", "maximize"):
         raise _refusal(file, "has no goal", "minimize or maximize", metric["goal"])
@@ -143,25 +144,6 @@ def _check_settings(given: Mapping[str, Any], file: Path) -> None:
         if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
             raise _refusal(file, f"has something else in the place of {key}", words, value)
     check_range("run_cap", given.get("run_cap"), 1)
-
-
-def refuse_violations(given: Mapping[str, Any], file: Path) -> None:
-    """Refuse unknown keys and, if W&B's package ``sweeps`` is installed, all that its JSON schema does not allow.
-
-    Raises:
-        UserError: with the words of the schema.
-    """
-    package = importlib.util.find_spec("sweeps")
-    for folder in (package.submodule_search_locations if package is not None else None) or ():
-        schema = Path(folder) / "config/schema.json"
-        if schema.is_file():
-            from jsonschema import Draft7Validator
-
-            errors = Draft7Validator(json.loads(schema.read_text(encoding="utf-8"))).iter_errors(given)
-            violations = [f"{error.json_path}: {error.message}" for error in errors]
-            if violations:
-                raise _refusal(file, "violates W&B's schema", str(schema), shorten(violations, 3))
-    refuse_unknown_keys(given, _KEYS, str(file))
 
 
 def _stopping(given: Any, file: Path) -> Stopping:

@@ -40,6 +40,7 @@ class Attempt:
         values: of its parameters by keys, constants included.
         lock: held while it runs.
         reported: number of validations that Optuna knows.
+        may_have_ended: a result in its folder is its own, since no earlier trial has failed there.
     """
 
     trial: Any
@@ -48,6 +49,7 @@ class Attempt:
     values: dict[tuple[str, ...], Any]
     lock: locks.FileLock
     reported: int = 0
+    may_have_ended: bool = False
 
 
 class SweepStudy:
@@ -68,17 +70,20 @@ class SweepStudy:
         self.root = root
         (root / TRIALS).mkdir(parents=True, exist_ok=True)
         with self._alone():
-            name = self._study_name(storage)
+            note = self._note(storage)
             pruner: Any = optuna.pruners.NopPruner()
             if sweep.stopping is not None:
                 pruner = optuna.pruners.SuccessiveHalvingPruner(sweep.stopping.first, sweep.stopping.eta)
             self.study = optuna.create_study(
                 storage=_open_storage(root, storage),
-                study_name=name,
+                study_name=note["study"],
                 direction=sweep.goal,
                 pruner=pruner,
                 load_if_exists=True,
             )
+            if not (root / _NOTE).exists():  # written last: a storage that cannot be opened must not bind the folder
+                replace_json(root / _NOTE, note, sort_keys=False)
+        self._own: set[int] = set()  # where nothing can be locked, those of this process would seem to have lost it
         self.others_at_work = False  #: as of the last :meth:`begin`
         self._again = {name for name, trial in self.latest().items() if trial.state.name == "FAIL"}
 
@@ -90,6 +95,10 @@ class SweepStudy:
                 found[trial.user_attrs.get(_FOLDER, f"{trial.number:03d}")] = trial
         return dict(sorted(found.items()))
 
+    def results(self) -> list[float]:
+        """Return the values of all finished trials, those of other processes and of earlier starts included."""
+        return [each.value for each in self.study.get_trials(deepcopy=False) if each.state.name == "COMPLETE"]
+
     def begin(self, most: int | None) -> Attempt | None:
         """Begin a trial: one that lost its process, one that failed before this process started, or a new one.
 
@@ -100,7 +109,10 @@ class SweepStudy:
             The trial; None if there is none to begin now.
         """
         with self._alone():
-            return self._continued() or self._begun(most)
+            attempt = self._continued() or self._begun(most)
+        if attempt is not None:
+            self._own.add(attempt.trial.number)
+        return attempt
 
     def values(self, trial: Any) -> dict[tuple[str, ...], Any]:
         """Return the values of the parameters by their keys."""
@@ -113,17 +125,21 @@ class SweepStudy:
         self.study.tell(attempt.trial.number, value, optuna.trial.TrialState[state])
 
     def _continued(self) -> Attempt | None:
+        from optuna.trial import Trial
+
         self.others_at_work = False
         for trial in self.study.get_trials(deepcopy=False):
-            if trial.state.name != "RUNNING":
+            if trial.state.name != "RUNNING" or trial.number in self._own:
                 continue
             if set(trial.params) != set(self._distributions()):  # killed before all values were drawn
                 self.study.tell(trial.number, state=type(trial.state).FAIL)
                 continue
-            attempt = self._attempt(trial)
+            attempt = self._attempt(Trial(self.study, trial._trial_id))
             if attempt is None:
                 self.others_at_work = True
-            elif self._trial(trial.number).state.name == "RUNNING":
+            elif self.study.get_trials(deepcopy=False)[trial.number].state.name == "RUNNING":
+                attempt.reported = len(trial.intermediate_values)
+                attempt.may_have_ended = _FOLDER not in trial.user_attrs
                 return attempt
             else:  # its process has ended it since
                 attempt.lock.release()
@@ -151,8 +167,8 @@ class SweepStudy:
         self.study.sampler = optuna.samplers.RandomSampler(seed=len(trials))
         if self.sweep.method == "bayes":
             self.study.sampler = optuna.samplers.TPESampler(seed=len(trials), constant_liar=True)
-        attempt = self._attempt(self._trial(self.study.ask(self._distributions()).number))
-        assert attempt is not None, "the folder of a new trial is locked"
+        attempt = self._attempt(self.study.ask(self._distributions()))
+        self.others_at_work |= attempt is None  # in the folder of a failed trial; once it has ended, this one goes on
         return attempt
 
     def grid(self) -> Iterator[dict[str, Any]]:
@@ -161,24 +177,16 @@ class SweepStudy:
         for point in itertools.product(*choices.values()):
             yield dict(zip(choices, point, strict=True))
 
-    def _trial(self, number: int) -> Any:
-        return self.study.get_trials(deepcopy=False)[number]
-
     def _distributions(self) -> dict[str, Any]:
         return {each.name: each.distribution for each in self.sweep.parameters if each.distribution is not None}
 
-    def _attempt(self, frozen: Any) -> Attempt | None:
+    def _attempt(self, trial: Any) -> Attempt | None:
         """Lock the folder of a trial; None if a process is at work in it."""
-        from optuna.trial import Trial
-
-        name = frozen.user_attrs.get(_FOLDER, f"{frozen.number:03d}")
+        name = trial.user_attrs.get(_FOLDER, f"{trial.number:03d}")
         folder = self.root / TRIALS / name
         folder.mkdir(exist_ok=True)
         lock = locks.take(folder / _LOCK, patience=0, inheritable=True)
-        if lock is None:
-            return None
-        trial = Trial(self.study, frozen._trial_id)
-        return Attempt(trial, name, folder, self.values(frozen), lock, len(frozen.intermediate_values))
+        return None if lock is None else Attempt(trial, name, folder, self.values(trial), lock)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -190,18 +198,14 @@ class SweepStudy:
             if lock is not None:
                 lock.release()
 
-    def _study_name(self, storage: str | None) -> str:
-        """Return the name of the folder's study, which the first process notes there."""
+    def _note(self, storage: str | None) -> dict[str, str]:
+        """Return the note in the folder, which names its study, or that of a new one."""
         # A hash: the URL may hold a password.
         place = hashlib.sha256((storage or "").encode()).hexdigest()[:12]
         file = self.root / _NOTE
         if not file.exists():
-            note = {
-                "study": f"{self.sweep.name}-{secrets.token_hex(4)}",
-                "storage": place,
-                "sweep": self.sweep.identity,
-            }
-            replace_json(file, note, sort_keys=False)
+            name = f"{self.sweep.name}-{secrets.token_hex(4)}"
+            return {"study": name, "storage": place, "sweep": self.sweep.identity}
         note = read_json(file, {"study": str, "storage": str, "sweep": str}, remedy="give another --root")
         if (note["sweep"], note["storage"]) != (self.sweep.identity, place):
             what = "another sweep file" if note["storage"] == place else "another --storage"
@@ -210,7 +214,7 @@ class SweepStudy:
                 looked_for="the same method, metric, parameters, command, early_terminate and --storage",
                 remedy="restore them, or give another folder with --root",
             )
-        return str(note["study"])
+        return dict(note)
 
 
 def import_optuna() -> Any:

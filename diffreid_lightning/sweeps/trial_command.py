@@ -84,17 +84,11 @@ def trial_words(sweep: Sweep, values: Mapping[tuple[str, ...], Any], folder: Pat
 def _macros(sweep: Sweep, named: Mapping[str, Any], folder: Path) -> dict[str, list[str]]:
     written_as_json = {key for key, value in named.items() if value is None or isinstance(value, (list, dict))}
     texts = {key: json.dumps(value) if key in written_as_json else str(value) for key, value in named.items()}
-    flags = {key: f"--{key}={text}" for key, text in texts.items()}
     return {
         "env": ["/usr/bin/env"],
         "interpreter": ["python"],
         "program": [sweep.program],
-        "args": list(flags.values()),
-        "args_no_hyphens": [f"{key}={text}" for key, text in texts.items()],
+        "args": [f"--{key}={text}" for key, text in texts.items()],
         "args_no_equals": [word for key, text in texts.items() for word in (f"--{key}", text)],
-        "args_no_boolean_flags": [
-            f"--{key}" if named[key] is True else flag for key, flag in flags.items() if named[key] is not False
-        ],
-        "args_json": [json.dumps(named, default=str)],
         "args_json_file": [str(folder / _JSON)],
     }

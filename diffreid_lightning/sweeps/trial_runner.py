@@ -9,9 +9,9 @@ import time
 from dataclasses import dataclass
 
 from diffreid_lightning.benchmark.job_runner import Failure
-from diffreid_lightning.benchmark.jobs import FIRST_RUN
+from diffreid_lightning.benchmark.jobs import FIRST_RUN, set_aside_dead_end
 from diffreid_lightning.config_files import settings_of
-from diffreid_lightning.metric_history import METRICS, read_history
+from diffreid_lightning.metric_history import read_history
 from diffreid_lightning.pipeline.job_process import (
     GLANCE,
     JobProcess,
@@ -24,7 +24,7 @@ from diffreid_lightning.pipeline.job_process import (
     visible_devices,
 )
 from diffreid_lightning.pipeline.stage_process import heard_by_children
-from diffreid_lightning.run_summary import METRIC_NAMES, sound_summary
+from diffreid_lightning.run_summary import METRIC_NAMES, METRICS, sound_summary
 from diffreid_lightning.sweeps.sweep_study import Attempt, SweepStudy
 from diffreid_lightning.sweeps.trial_command import trial_words, write_arguments
 
@@ -56,8 +56,6 @@ class TrialRunner:
         self.most = most
         self.parallel = parallel
         self.failures: list[Failure] = []
-        self._successes = 0
-        self._target_reached = False
         self._forked = can_fork()
         self._devices = visible_devices()
         self._running: list[_Running] = []
@@ -90,8 +88,14 @@ class TrialRunner:
             raise
 
     def _has_room(self) -> bool:
-        hopeless = len(self.failures) >= _HOPELESS and not self._successes
-        return len(self._running) < self.parallel and not self._target_reached and not hopeless
+        if len(self._running) >= self.parallel:
+            return False
+        sweep, results = self.study.sweep, self.study.results()
+        if not results:
+            return len(self.failures) < _HOPELESS
+        if sweep.target is None:
+            return True
+        return max(results) < sweep.target if sweep.goal == "maximize" else min(results) > sweep.target
 
     def _begin(self) -> bool:
         """Begin a trial; return false where there is none to begin now."""
@@ -99,7 +103,7 @@ class TrialRunner:
         if attempt is None:
             return False
         try:
-            value = self._value(attempt)
+            value = self._value(attempt) if attempt.may_have_ended else None
             if value is None:
                 self._start(attempt)
             else:  # killed between its result and its record
@@ -111,6 +115,7 @@ class TrialRunner:
         return True
 
     def _start(self, attempt: Attempt) -> None:
+        set_aside_dead_end(attempt.folder)
         words = trial_words(self.study.sweep, attempt.values, attempt.folder)
         write_arguments(attempt.values, attempt.folder)
         asked = settings_of(words).get("trainer.devices")
@@ -173,13 +178,8 @@ class TrialRunner:
             self._fail(ended, code or 0)
 
     def _complete(self, attempt: Attempt, value: float) -> None:
-        sweep = self.study.sweep
         self.study.end(attempt, "COMPLETE", value)
-        self._successes += 1
-        if sweep.target is not None:
-            reached = value >= sweep.target if sweep.goal == "maximize" else value <= sweep.target
-            self._target_reached = self._target_reached or reached
-        self._say(f"trial {attempt.name}: {sweep.metric} {value:.6g}")
+        self._say(f"trial {attempt.name}: {self.study.sweep.metric} {value:.6g}")
 
     def _fail(self, running: _Running, code: int) -> None:
         attempt = running.attempt

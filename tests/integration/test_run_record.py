@@ -52,6 +52,22 @@ def test_every_command_that_makes_something_is_recorded(
     assert second.initialization["sources"] == ["market1501"]
 
 
+def test_a_fit_with_nothing_left_to_train_keeps_what_describes_its_training(
+    command: Command, market: Path, tmp_path: Path
+) -> None:
+    words = ("fit", f"--data.train={market}", *TINY, "--trainer.max_epochs=1", "--test_with=none")
+    assert command(*words, "--seed_everything=1") == 0
+    run = tmp_path / "runs/reid/fit-001"
+    first, provenance = read_summary(run), (run / "backbone/provenance.json").read_bytes()
+    assert command(*words, "--seed_everything=2", "--ckpt_path=last") == 0
+    again = read_summary(run)
+    assert first is not None and again is not None
+    assert (first.attempt, again.attempt) == (1, 2)
+    for name in ("seed", "config_sha256", "data", "initialization", "metrics", "steps", "epochs"):
+        assert getattr(again, name) == getattr(first, name), name
+    assert (run / "backbone/provenance.json").read_bytes() == provenance
+
+
 def check_summaries(fit: RunSummary, test: RunSummary, validation: RunSummary, root: Path) -> None:
     """Compare what three commands left of one training."""
     assert [each.command for each in (fit, test, validation)] == ["fit", "test", "validate"]

@@ -18,6 +18,7 @@ from torch._dynamo.utils import counters
 
 from diffreid_lightning.datasets.samplers import PKSampler
 from diffreid_lightning.reid.datamodule import ReIDDataModule
+from diffreid_lightning.run_summary import read_summary
 from diffreid_lightning.storage import locks
 from tests.fixtures import dataset_layouts
 from tests.fixtures.command_line import TINY
@@ -103,6 +104,14 @@ def test_the_best_epoch_on_held_out_identities_can_be_tested(command: Command, m
     assert command("fit", *words, "--test_with=best") == 0
     (row,) = csv.DictReader((tmp_path / "runs/reid/fit-001/results.csv").open())
     assert row["weights"] == "best.ckpt"
+    best = tmp_path / "runs/reid/fit-001/checkpoints/best.ckpt"
+    state = torch.load(best, weights_only=True)
+    fit = read_summary(tmp_path / "runs/reid/fit-001")
+    assert fit is not None and fit.steps == state["global_step"]
+    torch.save({**state, "global_step": 1}, best)
+    assert command("test", f"--ckpt_path={best}") == 0
+    test = read_summary(tmp_path / "runs/reid/test-002")
+    assert test is not None and test.steps == 1, "of the tested weights, not of the whole training"
     assert command("fit", *words, "--test_with=best", "--data.val_share=0") == 2, "nothing is held out to choose on"
 
 

@@ -75,6 +75,9 @@ def test_a_run_is_put_to_use(
     assert command("thresholds", run, "--images", market, "--num_workers", 0, "--out", "all") == 0
     assert json.loads(Path("all/thresholds.json").read_text())["identities"] == len(people)
 
+    assert command("thresholds", run / "checkpoints/last.ckpt", "--images", market, "--num_workers", 0) == 2
+    assert "give a folder with --out" in capsys.readouterr().err
+
     # 4. The example beside the ONNX file comes to the same similarity without PyTorch.
     assert command("export", run, "--format", "onnx", "--out", "network.onnx") == 0
     assert "largest difference from PyTorch" in capsys.readouterr().out

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from diffreid_lightning.cli.commands.parser import CommandParser
+from diffreid_lightning.cli.commands.parser import CommandParser, table_console
 from diffreid_lightning.errors import UserError, check_workers
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ _DESCRIPTION = (
     "interrupted ones go on, failed ones are listed and tried again by the next start. In the end one table is printed "
     "and written to ROOT/results."
 )
-_WIDTH = 200  # columns of a table in a file
 _INSTEAD = ("list", "dry_run", "table", "slurm", "sweep")  # of running the cells here
 
 
@@ -128,7 +127,7 @@ class _Asked:
         states = {name: self.place.state(job, self.jobs) for name, job in self.wanted.items()}
         for name, state in states.items():
             _say(f"{state:<12} {name}")
-        left = {name: job for name, job in self.wanted.items() if states[name] != "done"}
+        left = self.place.left(self.wanted, self.jobs)
         preparations = sum(job.cell is None for job in left.values())
         _say(f"\n{len(left)} of {len(self.wanted)} jobs to do, {preparations} of them preparations")
         self._estimate(left)
@@ -145,7 +144,8 @@ class _Asked:
                 continue
             total += each.hours
             measured = f"{speed.images_per_second:g} images/s on {speed.device}: {speed.source}"
-            amount = f"{each.trainings} trainings, {each.images / 1e6:.1f} million images"
+            unknown += [f"{each.unknown} of {each.setting}"] if each.unknown else []
+            amount = f"{each.trainings - each.unknown} trainings, {each.images / 1e6:.1f} million images"
             _say(f"{each.setting}: {amount}, {each.hours:.1f} GPU-hours ({measured})")
         if total:
             _say(f"estimated GPU-hours: {total:.0f}, without {', '.join(unknown)}")
@@ -164,7 +164,7 @@ class _Asked:
         """Submit what is not done."""
         from diffreid_lightning.benchmark.submission import submit
 
-        left = {name: job for name, job in self.wanted.items() if self.place.state(job, self.jobs) != "done"}
+        left = self.place.left(self.wanted, self.jobs)
         if submit(self.grid, self.given.config, left, _say):
             return self.report()
         _say("the table of what is done so far: the same command with --table in place of --slurm")
@@ -179,23 +179,18 @@ class _Asked:
         runner = JobRunner(self.place, self.jobs, self.grid.group, self.given.jobs, trial)
         failures = runner.run(self.wanted)
         self.report()
-        print_failures(failures, _say)
+        print_failures(failures)
         return 1 if failures else 0
 
     def report(self) -> int:
         """Print the table; write and log it where the whole grid was asked for. Return 1 where a cell has failed."""
-        from rich.console import Console
-
         from diffreid_lightning.benchmark.comparison import compare
         from diffreid_lightning.benchmark.outcomes import read_outcomes, undeclared
         from diffreid_lightning.benchmark.results_files import print_comparison, track_comparison, write_comparison
 
         outcomes = read_outcomes(self.grid, self.jobs, self.place)
         comparison = compare(self.grid, outcomes)
-        console = Console(highlight=False)
-        if not console.is_terminal:
-            console = Console(highlight=False, width=_WIDTH)
-        print_comparison(self.grid, comparison, console)
+        print_comparison(self.grid, comparison, table_console())
         for label in undeclared(self.jobs, outcomes):
             _say(f"{label}: by its records, labels of the target went into it; its made_from does not say so")
         if not self.given.only:

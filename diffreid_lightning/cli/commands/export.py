@@ -34,5 +34,7 @@ def export_command(words: Sequence[str]) -> int:
     dimension = network.backbone.num_features
     print(f"{made.path}: images (batch, 3, {height}, {width}) float32, RGB in 0..1; features (batch, {dimension})")
     print(f"largest difference from PyTorch: {made.difference:.1e} (features up to {made.scale:.2g})")
+    if made.is_kept:
+        print(f"{made.example} is left as it is; it differs from the example of this version")
     print(f"compare two images without PyTorch: python {made.example} {made.path} ONE.jpg OTHER.jpg")
     return 0

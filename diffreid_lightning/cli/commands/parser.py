@@ -1,12 +1,17 @@
-"""Parse the options of a plain command, with mistakes worded as elsewhere on the command line."""
+"""Parse the options of a plain command, with mistakes worded as elsewhere on the command line, and print its tables."""
 
 from __future__ import annotations
 
 import argparse
 from itertools import takewhile
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from diffreid_lightning.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_WIDTH = 200  # columns of a table in a file
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -28,3 +33,11 @@ class CommandParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Refuse the command line."""
         raise UserError(f"{self.command} cannot be run like this.", found=message, remedy=f"write {self.example}")
+
+
+def table_console() -> Console:
+    """Open a console for tables, as wide as the terminal; in a file it has 200 columns."""
+    from rich.console import Console  # not above: --help should not wait for it
+
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_WIDTH)

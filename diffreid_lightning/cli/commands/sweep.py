@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffreid_lightning.cli.commands.parser import CommandParser
+from diffreid_lightning.cli.commands.parser import CommandParser, table_console
 from diffreid_lightning.errors import UserError, check_range, check_workers
 
 _USAGE = "python -m diffreid_lightning sweep FILE"
@@ -15,7 +15,6 @@ _DESCRIPTION = (
     "at once. In the end it prints all trials, the best one's command, and where the importance of each parameter is "
     "drawn."
 )
-_WIDTH = 200  # columns of a table in a file
 
 
 def sweep_command(words: Sequence[str]) -> int:
@@ -42,8 +41,6 @@ def sweep_command(words: Sequence[str]) -> int:
     check_workers("--jobs", given.jobs, 1)
 
     # Import late: --help should not wait for Optuna.
-    from rich.console import Console
-
     from diffreid_lightning.benchmark.job_runner import print_failures
     from diffreid_lightning.paths import absolute_path
     from diffreid_lightning.sweeps.sweep_file import read_sweep
@@ -63,7 +60,6 @@ def sweep_command(words: Sequence[str]) -> int:
     trial_words(sweep, {each.keys: None for each in sweep.parameters}, root)  # refuse its command before any trial
     study = SweepStudy(sweep, root, given.storage)
     failures = TrialRunner(study, most, given.jobs).run()
-    console = Console(highlight=False)
-    report(study, console if console.is_terminal else Console(highlight=False, width=_WIDTH))
-    print_failures(failures, lambda text: print(text, flush=True))
+    report(study, table_console())
+    print_failures(failures)
     return 1 if failures else 0

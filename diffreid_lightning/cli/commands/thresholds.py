@@ -38,6 +38,10 @@ def thresholds_command(words: Sequence[str]) -> int:
     run = user_path(args.run)
     network = load_trained(run)
     images = _held_out_images(run) if args.images is None else _labeled_images(args.images, network.backbone.image_size)
+    out = user_path(args.out) if args.out else run
+    if out.is_file():  # before the features are computed, which takes a while
+        found = f"the file {out}"
+        raise UserError("thresholds.json needs a folder.", found=found, remedy="give a folder with --out")
     errors = held_out_errors(network, images, args.batch_size, args.num_workers)
     found = describe_thresholds(errors, args.fmr, args.fnmr)
     measured_on = "people that the run held out" if args.images is None else str(user_path(args.images))
@@ -45,7 +49,7 @@ def thresholds_command(words: Sequence[str]) -> int:
     table = Table(*headings)
     for row in rows:
         table.add_row(*row)
-    console, out = Console(highlight=False), user_path(args.out) if args.out else run
+    console = Console(highlight=False)
     console.print(table)
     console.print(note, soft_wrap=True)
     with translate_disk_errors(f"Nothing can be written to {out}", "choose another --out"):

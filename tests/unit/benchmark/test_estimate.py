@@ -46,6 +46,34 @@ def test_a_sampler_that_says_how_many_batches_it_has(make_grid: MakeGrid) -> Non
     assert images_drawn(grid, expand(grid)["scratch/usl/market/seed-0"]) == 2 * 30 * 16 * 8
 
 
+@pytest.mark.parametrize(
+    ("flags", "drawn"),
+    [
+        ("--trainer.max_epochs -1 --trainer.max_steps 500", 500 * 64),
+        ("--trainer.max_epochs 2 --trainer.max_steps 10", 10 * 64),
+        ("--trainer.max_epochs 2 --trainer.max_steps 500", 2 * 1000),
+        ("--trainer.max_epochs 2 --trainer.max_steps -1", 2 * 1000),
+        ("--trainer.max_epochs -1", 0),
+    ],
+)
+def test_a_training_ends_at_its_first_limit(make_grid: MakeGrid, flags: str, drawn: int) -> None:
+    grid = make_grid({"flags": flags})
+    assert images_drawn(grid, expand(grid)["scratch/supervised/market/seed-0"]) == drawn
+
+
+def test_all_that_a_cell_trains_on_counts_and_what_is_unknown_is_said(make_grid: MakeGrid) -> None:
+    grid = make_grid({"throughput": SPEED})
+    assert images_drawn(grid, expand(grid)["scratch/uda/market-to-duke/seed-0"]) == 2 * (1000 + 2000)
+    grid = make_grid({"throughput": SPEED, "datasets": {"duke": {"images": None}}})
+    found = {each.setting: each for each in estimate(grid, expand(grid))}
+    assert (found["supervised"].trainings, found["supervised"].unknown) == (12, 6)
+    assert found["supervised"].images == 2 * 1000 * 3 * 2
+    assert found["UDA"].unknown == found["UDA"].trainings, "each trains on both"
+    for subset in ({"identities": 1}, {"identities": 200}, {"list_file": __file__}):
+        grid = make_grid({"settings": {"few-shot 30 %": {"subset": {"images": None, **subset}}}})
+        assert images_drawn(grid, expand(grid)["scratch/few-shot-30/market/seed-0"]) == 0
+
+
 def test_flags_lie_over_configs_in_every_form() -> None:
     words = ["fit", "--config", "stages/transfer", "--model.warmup_epochs", "7", "--data.init_args.val_share=0.25"]
     found = job_settings(words)

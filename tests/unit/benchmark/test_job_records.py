@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from diffreid_lightning.benchmark.expansion import expand
 from diffreid_lightning.benchmark.job_records import FILE, Record, Workplace, forget, sources_below
-from diffreid_lightning.benchmark.jobs import Job
+from diffreid_lightning.benchmark.jobs import Job, choose
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.run_summary import RunSummary
 from tests.fixtures.dataset_layouts import put, write_market1501
@@ -94,27 +95,53 @@ def test_other_weights_under_the_same_path_count(make_grid: MakeGrid, place: Wor
     weights = tmp_path / "luperson"
     weights.mkdir()
     (weights / "model.safetensors").write_bytes(b"one")
-    jobs = expand(make_grid({"initializations": {"ready weights": {"init_from": str(weights)}}}))
-    job = jobs["ready-weights/supervised/market/seed-0"]
-    assert job.weights == str(weights)
-    place.end(job, place.begin(job, jobs), 0, 1.0)
-    (weights / "model.safetensors").write_bytes(b"two")
-    forget()
-    assert place.state(job, jobs) == "outdated"
+    changes = {"initializations": {"ready weights": {"init_from": str(weights)}}}
+    jobs, name = expand(make_grid(changes)), "ready-weights/supervised/market/seed-0"
+    assert jobs[name].weights == str(weights)
+    place.end(jobs[name], place.begin(jobs[name], jobs), 0, 1.0)
+    for content, state in ((b"two", "outdated"), (None, "done")):
+        if content is None:  # on another machine
+            (weights / "model.safetensors").unlink()
+        else:
+            (weights / "model.safetensors").write_bytes(content)
+        forget()
+        jobs = expand(make_grid(changes))
+        assert place.state(jobs[name], jobs) == state
 
 
 def test_other_images_to_pre_train_on_under_the_same_path_count(
     make_grid: MakeGrid, place: Workplace, tmp_path: Path
 ) -> None:
     images = write_market1501(tmp_path / "synthetic")
-    row = {"pretrained_on": str(images)}
-    jobs = expand(make_grid({"pretrain": "fit --config stages/pretrain", "initializations": {"ours": row}}))
-    job = jobs["made/pre-trained/ours/seed-0"]
-    place.end(job, place.begin(job, jobs), 0, 1.0)
-    assert place.state(job, jobs) == "done"
+    zipped = tmp_path / "synthetic.zip"
+    shutil.make_archive(str(images), "zip", images)
+    changes = {
+        "pretrain": "fit --config stages/pretrain",
+        "initializations": {"ours": {"pretrained_on": str(images)}, "zipped": {"pretrained_on": str(zipped)}},
+    }
+    jobs, names = expand(make_grid(changes)), [f"made/pre-trained/{row}/seed-0" for row in ("ours", "zipped")]
+    for name in names:
+        place.end(jobs[name], place.begin(jobs[name], jobs), 0, 1.0)
+        assert place.state(jobs[name], jobs) == "done"
     put(images / "bounding_box_train/0777_c1s1_000001_00.jpg", 777, 1)
+    shutil.make_archive(str(images), "zip", images)
     forget()
-    assert place.state(job, jobs) == "outdated"
+    jobs = expand(make_grid(changes))
+    assert [place.state(jobs[name], jobs) for name in names] == ["outdated", "outdated"]
+
+
+def test_what_is_needed_and_no_longer_here_counts_as_unchanged(jobs: dict[str, Job], place: Workplace) -> None:
+    cell = jobs["diff-person/supervised/market/seed-0"]
+    wanted = choose(jobs, cell.name)
+    for job in wanted.values():
+        place.end(job, place.begin(job, jobs), 0, 1.0)
+    (needed,) = (jobs[name] for name in cell.needs)
+    shutil.rmtree(place.folder(needed))
+    assert place.state(cell, jobs) == "done"
+    assert not place.left(wanted, jobs), "nobody needs it now"
+    assert list(place.left(choose(jobs, needed.name), jobs)) == [needed.name], "unless it is asked for"
+    shutil.rmtree(place.folder(cell))
+    assert list(place.left(wanted, jobs)) == [needed.name, cell.name]
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"inputs": {}, "needs": {}}'])

@@ -15,6 +15,7 @@ from diffreid_lightning.benchmark.expansion import expand
 from diffreid_lightning.benchmark.job_records import Workplace
 from diffreid_lightning.benchmark.job_runner import JobRunner, print_failures
 from diffreid_lightning.benchmark.jobs import FIRST_RUN, Job
+from diffreid_lightning.cli.run_folder import find_fits, run_number
 from diffreid_lightning.pipeline import job_process
 from diffreid_lightning.run_summary import RunSummary
 from diffreid_lightning.storage.locks import FileLock
@@ -107,9 +108,8 @@ def test_a_failure_stops_what_needs_it_and_nothing_else(world: World, capsys: py
     assert len(dependent) == 2
     assert {failure.name for failure in failures} == {broken} | dependent
     assert sorted(world.started) == sorted(set(world.jobs) - dependent)
-    said: list[str] = []
-    print_failures(failures, said.append)
-    text = "\n".join(said)
+    print_failures(failures)
+    text = capsys.readouterr().out
     assert f"the last words of {broken}" in text and "alone: python -m diffreid_lightning fit" in text
     assert "--ckpt_path=last" in text, "so that it writes the run whose results are read"
     assert f"not started, since {broken} failed" in text
@@ -142,6 +142,30 @@ def test_a_run_that_has_a_last_checkpoint_goes_on_from_it(world: World) -> None:
     assert job_runner.command_of(job, world.place, resume=True)[-1] == f"--ckpt_path={last.parents[1]}"
     direct = world.jobs["scratch/direct/market-to-duke/seed-0"]
     assert job_runner.command_of(direct, world.place, resume=True).count("--ckpt_path") == 1
+
+
+@pytest.mark.parametrize(
+    ("left", "stays"),
+    [
+        ({"fit-001/run.json"}, True),
+        ({"fit-001/summary.json", "fit-001/checkpoints/last.ckpt"}, True),
+        ({"fit-001/run.json", "fit-001/summary.json"}, False),
+        ({"fit-001/metrics/attempt-1/metrics.csv"}, False),
+        ({"fit-001/run.json", "fit-002/run.json"}, False),
+    ],
+)
+def test_a_fit_that_would_write_a_second_run_writes_the_first(world: World, left: set[str], stays: bool) -> None:
+    job = world.jobs["scratch/supervised/market/seed-0"]
+    folder = world.place.folder(job)
+    world.place.end(job, world.place.begin(job, world.jobs), 1, 0.0)
+    for name in left:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    assert not runner(world).run({job.name: job})
+    kept = folder if stays else folder / "earlier_1"
+    assert all((kept / name).is_file() for name in left)
+    assert [each.name for each in find_fits(folder)] == [FIRST_RUN]
+    assert max(map(run_number, folder.iterdir())) == 1, "else the next run would not be the first"
 
 
 def test_a_result_without_its_record_is_not_made_again(world: World) -> None:

@@ -122,3 +122,14 @@ def test_a_sweep_has_a_trial_for_each_cell(make_grid: MakeGrid, tmp_path: Path) 
         words += {**filled, "env": ["/usr/bin/env"], "interpreter": ["python"]}[macro[1]] if macro else [word]
     expected = ["/usr/bin/env", "python", "-m", "diffreid_lightning", "benchmark", "--config=benchmark/quick"]
     assert words == [*expected, f"--config={own}", f"--root={grid.root}", f"--only={name}"]
+
+
+def test_a_sweep_replaces_nothing_but_a_sweep(make_grid: MakeGrid, tmp_path: Path) -> None:
+    grid = make_grid()
+    for content in ("seeds: [0]\n", "a: [", "text"):
+        (tmp_path / "mine.yaml").write_text(content)
+        with pytest.raises(UserError, match=r"mine\.yaml is not replaced"):
+            write_sweep(grid, CONFIGS, {}, tmp_path / "mine.yaml")
+        assert (tmp_path / "mine.yaml").read_text() == content
+    for _ in range(2):
+        write_sweep(grid, CONFIGS, {}, tmp_path / "sweep.yaml")

@@ -124,6 +124,8 @@ def test_a_table_beside_is_not_replaced(network: TrainedNetwork, crops: Path, tm
     embed(open_images(str(crops)), network, out, 2, 0)
     out.unlink()  # as if killed between the two files
     assert embed(open_images(str(crops)), network, out, 2, 0).images == len(np.load(out)) == 7
+    with pytest.raises(UserError, match="does not say what it is of"):
+        embed(open_images(str(crops)), network, out, 2, 0)
 
 
 def names_of(images: ImageRows) -> list[str]:

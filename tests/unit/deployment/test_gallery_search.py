@@ -42,7 +42,7 @@ def test_blocks_give_what_the_whole_matrix_gives(size: int, top: int) -> None:
     assert (indices[:, 129:] == -1).all() and np.isnan(found[:, 129:]).all()
 
 
-def write(folder: Path, name: str, features: np.ndarray, weights: str = "w") -> FeatureFile:
+def write(folder: Path, name: str, features: np.ndarray, **network: object) -> FeatureFile:
     count = len(features)
     for row in range(count):
         Image.new("RGB", (16, 32), (20 * row, 80, 120)).save(folder / f"{name}{row}.png")
@@ -56,7 +56,8 @@ def write(folder: Path, name: str, features: np.ndarray, weights: str = "w") -> 
             "camid": pa.nulls(count, pa.int64()),
         }
     )
-    about = {"images": str(folder), "network": {"weights": weights, "num_features": features.shape[1]}, "key": "k"}
+    record = {"weights": "w", "num_features": features.shape[1], "flip_average": False} | network
+    about = {"images": str(folder), "network": record, "key": "k"}
     write_features(folder / f"{name}.parquet", rows, features, about)
     opened = open_features(folder / f"{name}.parquet")
     assert opened is not None
@@ -124,7 +125,8 @@ def test_a_block_that_is_damaged_is_named(tmp_path: Path) -> None:
         search(query, query, tmp_path / "out")
 
 
-def test_features_of_two_networks_are_not_compared(tmp_path: Path) -> None:
+@pytest.mark.parametrize("difference", [{"weights": "other"}, {"flip_average": True}])
+def test_features_of_two_networks_are_not_compared(difference: dict[str, object], tmp_path: Path) -> None:
     features = np.ones((2, 4), np.float32)
-    with pytest.raises(UserError, match="two networks"):
-        search(write(tmp_path, "q", features), write(tmp_path, "g", features, "other"), tmp_path / "out")
+    with pytest.raises(UserError, match=rf"(?s)two networks.*differ in {next(iter(difference))}"):
+        search(write(tmp_path, "q", features), write(tmp_path, "g", features, **difference), tmp_path / "out")

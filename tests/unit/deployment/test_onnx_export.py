@@ -54,3 +54,12 @@ def test_other_features_are_refused() -> None:
 
     with pytest.raises(RunError, match="other features"):
         onnx_export._compare(make("test_resnet"), Session())
+
+
+def test_an_example_that_was_adapted_is_left_as_it_is(tmp_path: Path) -> None:
+    out, example = tmp_path / "network.onnx", tmp_path / "network_example.py"
+    assert onnx_export._write_example(out) == onnx_export._write_example(out) == (example, False)
+    assert example.read_bytes() == onnx_export._EXAMPLE.read_bytes()
+    example.write_text("print('mine')")
+    assert onnx_export._write_example(out) == (example, True)
+    assert example.read_text() == "print('mine')"

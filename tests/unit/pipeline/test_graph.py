@@ -19,6 +19,7 @@ from diffreid_lightning.cli import main
 from diffreid_lightning.pipeline import fingerprints, runner, stage_jobs
 from diffreid_lightning.pipeline.graph import Stage, read_chain
 from diffreid_lightning.pipeline.stage_process import last_words, run_logged
+from diffreid_lightning.run_summary import RunSummary
 from tests.fixtures.dataset_layouts import write_market1501
 
 CHAIN = """
@@ -75,9 +76,8 @@ class Work:
             (made / "made.txt").write_text(f"{name} {self.say}", encoding="utf-8")
         if name == "third":
             (made / "fit-001").mkdir(exist_ok=True)
-            (made / "fit-001" / "results.csv").write_text(
-                "stage,dataset,weights,mAP,Rank-1\ntest,x,last,12.3400,45.6000\n", encoding="utf-8"
-            )
+            metrics = {"test": {"mAP": 12.34, "Rank-1": 45.6}}
+            RunSummary("fit", "id", 1, "0", metrics=metrics).write(made / "fit-001")
         return 0
 
     def start(self, words: Sequence[str], environment: Mapping[str, str], log: Path, *_: object, **__: bool) -> Ended:
@@ -199,6 +199,16 @@ def test_results_of_an_earlier_configuration_are_not_shown(work: Work, capsys: p
     assert "since they may be of an earlier configuration: scratch" in said
     assert pipeline("--until", "first") == 0
     assert "12.3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["{", '{"format": 1}'])
+def test_results_that_were_cut_off_are_not_shown(work: Work, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    pipeline()
+    assert "12.3" in capsys.readouterr().out
+    (file,) = work.root.glob("third/fit-001/*")
+    file.write_text(text)
+    assert pipeline("--until", "second") == 0
+    assert "12.3" not in capsys.readouterr().out
 
 
 def test_what_was_just_run_is_shown_whatever_was_read(
@@ -511,6 +521,10 @@ def test_the_end_of_a_log_is_without_progress(tmp_path: Path) -> None:
     log = tmp_path / "a.log"
     log.write_bytes(b"begin\r\n 10%\r 20%\r 100% done\n\nerror: x\n")
     assert last_words(log) == "begin\n 100% done\nerror: x"
+    with log.open("ab") as file:  # larger than the memory, and empty on the disk
+        file.seek(1 << 42)
+        file.write(b"\n" * (1 << 16) + b"error: y\n")
+    assert last_words(log) == "error: y"
 
 
 def test_the_default_and_packaged_vocabularies_count(

@@ -436,6 +436,23 @@ def test_the_backbone_of_a_users_module_is_exported_too(tmp_path: Path) -> None:
     assert not (other / "backbone").exists(), "a network of another kind is not exported"
 
 
+def test_a_fit_with_nothing_left_to_train_keeps_the_provenance(tmp_path: Path) -> None:
+    def fit(feature: str, epochs: int, checkpoint: Path | None = None) -> bytes:
+        module = OwnModule(Backbone("test_resnet", image_size=SIZE))
+        vars(module)["feature"] = feature
+        callbacks = [RunCheckpoint(), BackboneExport()]
+        trainer(tmp_path, epochs=epochs, callbacks=callbacks).fit(
+            module, FewPeople(), ckpt_path=checkpoint, weights_only=True
+        )
+        return (tmp_path / "backbone/provenance.json").read_bytes()
+
+    last, first = tmp_path / "checkpoints/last.ckpt", fit("one", 1)
+    assert fit("another", 1, last) == first
+    assert b'"another"' in fit("another", 2, last), "these epochs were trained with it"
+    (tmp_path / "backbone/provenance.json").unlink()
+    assert b'"third"' in fit("third", 2, last), "it was killed before its export"
+
+
 def test_a_trained_network_is_loaded_without_a_trainer(tmp_path: Path) -> None:
     module = network(pooling="avg", last_stride=2)
     trainer(tmp_path, callbacks=[RunCheckpoint()]).fit(module, FewPeople())

@@ -11,9 +11,8 @@ from PIL import Image
 
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.pipeline.fingerprints import Record, record_file
-from diffreid_lightning.report.run_files import CONFIG, IDENTITY, METRICS
 from diffreid_lightning.report.selection_section import DATASET, REJECTED, REPORT
-from diffreid_lightning.run_summary import RunSummary
+from diffreid_lightning.run_summary import CONFIG_FILE, IDENTITY_FILE, METRICS, RunSummary
 
 HOSTILE = "<script>alert(1)</script>"
 REASON = f"confidence below 0.5 {HOSTILE}"
@@ -41,9 +40,9 @@ def make_run(
     folder: Path, seed: int = 0, score: float = 80.0, attempts: tuple[str, ...] = (), split: str = "test"
 ) -> Path:
     folder.mkdir(parents=True)
-    (folder / IDENTITY).write_text("{}", encoding="utf-8")
+    (folder / IDENTITY_FILE).write_text("{}", encoding="utf-8")
     config = f"seed_everything: {seed}\nmodel: {{init_args: {{lr: 0.1, note: '{HOSTILE}'}}}}\n"
-    (folder / CONFIG).write_text(config, encoding="utf-8")
+    (folder / CONFIG_FILE).write_text(config, encoding="utf-8")
     for number, text in enumerate(attempts, start=1):
         file = folder / METRICS / f"attempt-{number}" / "metrics.csv"
         file.parent.mkdir(parents=True)

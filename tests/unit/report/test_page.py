@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from diffreid_lightning.report.identity_strips import draw_strips
 from diffreid_lightning.report.page import write_report
 from diffreid_lightning.report.picture_budget import PictureBudget
 from diffreid_lightning.report.subjects import order_stages
+from diffreid_lightning.run_summary import RunSummary
 from tests.unit.report.conftest import HOSTILE, REASON, make_manifest, make_run, save_image
 
 #: Of 70 and 80: Student's t for one degree of freedom is 12.706, the standard error of two values half their distance.
@@ -192,6 +194,41 @@ def test_cells_of_an_unfinished_benchmark_are_averaged_over_seeds(tmp_path: Path
     assert "2 cells begun: 2 done, 0 running or killed, 0 failed" in html and f"75.0 ({INTERVAL}), n = 2" in html
 
 
+def test_cells_are_read_of_one_split_once_they_are_finished(tmp_path: Path) -> None:
+    for dataset, code, metrics in (
+        ("market", 0, {"val": 10.0, "test": 20.0}),
+        ("duke", 1, {"val": 30.0}),  # its test failed
+        ("msmt", None, {"val": 40.0, "test": 50.0}),
+    ):
+        cell = tmp_path / "root/cells/scratch/usl" / dataset / "seed-0/key"
+        values = {split: {"mAP": value, "Rank-1": value} for split, value in metrics.items()}
+        RunSummary("fit", "id", 1, "0", metrics=values).write(make_run(cell / "fit-001"))
+        Record({}, {}, "token", code).write(cell)
+    write_report([str(tmp_path / "root")], tmp_path / "report.html")
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Results so far on test" in html and "20.0, n = 1" in html
+    assert not [value for value in ("10.0", "30.0", "40.0", "50.0") if value in html]
+
+
+def test_a_report_replaces_nothing_but_a_report(tmp_path: Path) -> None:
+    run, out = make_run(tmp_path / "fit-001"), tmp_path / "page.html"
+    out.write_text("my notes")
+    with pytest.raises(UserError, match=r"page\.html is not replaced"):
+        write_report([str(run)], out)
+    assert out.read_text() == "my notes"
+    out.write_text("")
+    for _ in range(2):
+        write_report([str(run)], out)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not take such a name")
+def test_a_folder_whose_name_is_of_another_encoding_is_shown(tmp_path: Path) -> None:
+    runs = make_run(tmp_path / os.fsdecode(b"l\xe4ufe") / "fit-001").parent
+    write_report([str(runs)], tmp_path / "report.html")
+    write_report([str(runs / "fit-001"), str(make_run(tmp_path / "b/fit-001"))], tmp_path / "report.html")
+    assert "l?ufe" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
 def test_folders_that_hold_nothing_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match="nothing to report on"):
         write_report([str(tmp_path)], tmp_path / "report.html")
@@ -231,14 +268,10 @@ def test_stages_keep_the_order_in_which_they_ended(chain: Path) -> None:
 
 def test_folders_are_called_as_their_writers_call_them() -> None:
     from diffreid_lightning.benchmark import results_files
-    from diffreid_lightning.cli import run_folder
     from diffreid_lightning.filtering import selection
-    from diffreid_lightning.report import run_files
 
     names = (selection_section.DATASET, selection_section.REJECTED, selection_section.REPORT, benchmark_section.RESULTS)
     assert names == (selection.DATASET, selection.REJECTED, selection.REPORT, results_files.FOLDER)
-    names = (run_files.CONFIG, run_files.IDENTITY, run_files.METRICS)
-    assert names == (run_folder.CONFIG_FILE, run_folder.IDENTITY_FILE, run_folder.METRICS)
 
 
 def luminance(color: str) -> float:

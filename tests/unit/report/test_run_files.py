@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from diffreid_lightning.metric_history import METRICS, read_history
+from diffreid_lightning.metric_history import read_history
 from diffreid_lightning.report.run_comparison import differing_settings
 from diffreid_lightning.report.run_files import read_run
+from diffreid_lightning.run_summary import METRICS
 from tests.unit.report.conftest import HOSTILE, make_run
 
 

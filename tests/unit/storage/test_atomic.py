@@ -84,12 +84,16 @@ def test_only_ones_own_folder_is_replaced(tmp_path: Path) -> None:
 def test_what_somebody_has_added_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "out"
     folder.mkdir()
-    for name in ("a", "b", ".DS_Store"):
+    for name in ("a", "b", ".DS_Store", ".lock", ".a.part"):
         (folder / name).touch()
     refuse_foreign(folder, ["a"], "a thing", "Give another.", ("a", "b"))
     (folder / "pretrain").mkdir()
     with pytest.raises(UserError, match=r"(?s)would be lost.*nothing but a, b.*pretrain.*or give another"):
         refuse_foreign(folder, ["a"], "a thing", "Give another.", ("a", "b"))
+    (folder / "pretrain").rename(folder / ".git")  # a clone of a hub repository
+    for names in (("a", "b"), None):
+        with pytest.raises(UserError, match=r"(?s)would be lost.*\.git"):
+            refuse_foreign(folder, ["a"], "a thing", "Give another.", names)
     monkeypatch.chdir(folder)
     with pytest.raises(UserError, match="current folder"):
         refuse_foreign(Path(), ["a"], "a thing", "Give another.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +12,9 @@ import pytest
 import yaml
 
 from diffreid_lightning.errors import UserError
-from diffreid_lightning.metric_history import METRICS, read_history
-from diffreid_lightning.run_summary import RunSummary
+from diffreid_lightning.metric_history import read_history
+from diffreid_lightning.run_summary import METRICS, RunSummary
+from diffreid_lightning.storage import locks
 from diffreid_lightning.sweeps import trial_runner
 from diffreid_lightning.sweeps.sweep_file import read_sweep
 from diffreid_lightning.sweeps.sweep_study import SweepStudy
@@ -63,13 +63,15 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tupl
     monkeypatch.setattr(trial_runner, "_WAIT", 0.0)
     monkeypatch.setattr(trial_runner, "GLANCE", 0.0)
 
-    def run(fit: Fit, most: int | None = None, storage: str | None = "journal.log", **changes: Any) -> Any:
+    def run(
+        fit: Fit, most: int | None = None, storage: str | None = "journal.log", parallel: int = 1, **changes: Any
+    ) -> Any:
         fits = FakeFits(fit)
         monkeypatch.setattr(trial_runner, "start_process", fits.start)
         file = tmp_path / "mine.yaml"
         file.write_text(yaml.safe_dump({**SWEEP, **changes}))
         place = str(tmp_path / storage) if storage == "journal.log" else storage
-        runner = TrialRunner(SweepStudy(read_sweep(str(file)), tmp_path / "root", place), most, 1)
+        runner = TrialRunner(SweepStudy(read_sweep(str(file)), tmp_path / "root", place), most, parallel)
         runner.run()
         return fits, runner
 
@@ -116,6 +118,39 @@ def test_a_trial_that_lost_its_process_is_continued(sweep: Any, tmp_path: Path) 
     assert states(runner) == [("COMPLETE", 3), ("COMPLETE", 1), ("COMPLETE", 2)]
 
 
+def test_failures_do_not_end_a_sweep_that_had_a_success_before(sweep: Any) -> None:
+    grid = {"method": "grid", "parameters": {"x": {"values": [4, 1, 2, 3, 5]}}}
+    sweep(lambda x: (int(x < 4), [x]), most=4, **grid)
+    fits, _ = sweep(lambda x: (int(x < 4), [x]), most=5, **grid)
+    assert points(fits) == [1, 2, 3, 5]
+
+
+def test_a_failed_trial_is_run_again_whatever_lies_in_its_folder(sweep: Any, tmp_path: Path) -> None:
+    sweep(lambda x: (int(x == 1), [x]), **GRID)
+    summary = RunSummary("fit", "id", 1, "0" * 64, metrics={"val": {"mAP": 9.0}})
+    summary.write(tmp_path / "root/trials/001/fit-001")  # its test failed later
+    fits, _ = sweep(lambda x: (0, [x]), **GRID)
+    assert points(fits) == [1]
+
+
+def test_a_folder_that_is_still_locked_is_waited_for(
+    sweep: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep(lambda x: (int(x == 1), [x]), **GRID)
+    lock = locks.take(tmp_path / "root/trials/001/.lock")
+    assert lock is not None
+    monkeypatch.setattr("diffreid_lightning.sweeps.trial_runner.time.sleep", lambda _: lock.release())
+    fits, runner = sweep(lambda x: (0, [x]), **GRID)
+    assert points(fits) == [1]
+    assert states(runner) == [("COMPLETE", 3), ("COMPLETE", 1), ("COMPLETE", 2)]
+
+
+def test_without_locks_a_process_does_not_run_its_own_trials_twice(sweep: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "fcntl", None)
+    fits, _ = sweep(lambda x: (0, [x]), parallel=2, **GRID)
+    assert points(fits) == [3, 1, 2]
+
+
 def test_a_trial_that_was_killed_after_its_result_is_not_run_again(sweep: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -154,6 +189,8 @@ def test_a_sweep_ends_at_its_target_and_where_nothing_succeeds(sweep: Any, tmp_p
     metric = {"name": "val/mAP", "goal": "minimize", "target": 1.5}
     fits, _ = sweep(lambda x: (0, [x]), metric=metric, **GRID)
     assert points(fits) == [3, 1]
+    fits, _ = sweep(lambda x: (0, [x]), metric=metric, **GRID)
+    assert not fits.words, "an earlier start has reached it"
     with pytest.raises(UserError, match="another sweep file"):
         sweep(lambda x: (1, []))
     (tmp_path / "root").rename(tmp_path / "aside")
@@ -174,7 +211,9 @@ def test_an_unusable_storage_is_refused_without_its_password(sweep: Any, tmp_pat
     with pytest.raises(UserError) as refused:
         sweep(lambda x: (0, [x]), storage="nonsense://user:secret@host/name", **GRID)
     assert "secret" not in str(refused.value)
-    assert "secret" not in json.dumps((tmp_path / "root/sweep.json").read_text())
+    assert not (tmp_path / "root/sweep.json").exists()
+    fits, _ = sweep(lambda x: (0, [x]), **GRID)
+    assert points(fits) == [3, 1, 2], "the folder is not bound to it"
 
 
 def test_the_report_lists_all_trials_and_draws_importance(
