@@ -32,8 +32,9 @@ def generated_weights(manifests: Sequence[Manifest], column: str) -> npt.NDArray
         generated += int(made.sum())
         values = np.ones(len(manifest), dtype=np.float32)
         if made.any():
+            read = manifest.filter(made).numpy(column)
             try:
-                values[made] = manifest.filter(made).numpy(column).astype(np.float32)
+                values[made] = read.astype(np.float32)
             except (TypeError, ValueError):  # a column of words
                 values[made] = np.nan
         wrong = ~(values >= 0)  # null is NaN

@@ -55,7 +55,7 @@ def test_every_command_that_makes_something_is_recorded(
 def test_a_fit_with_nothing_left_to_train_keeps_what_describes_its_training(
     command: Command, market: Path, tmp_path: Path
 ) -> None:
-    words = ("fit", f"--data.train={market}", *TINY, "--trainer.max_epochs=1", "--test_with=none")
+    words = ("fit", f"--data.train={market}", *TINY, "--data.val_share=0", "--trainer.max_epochs=1", "--test_with=none")
     assert command(*words, "--seed_everything=1") == 0
     run = tmp_path / "runs/reid/fit-001"
     first, provenance = read_summary(run), (run / "backbone/provenance.json").read_bytes()

@@ -258,10 +258,10 @@ def test_a_row_of_a_stage_that_only_tests(work: Work, tmp_path: Path, capsys: py
     text = (tmp_path / "chain.yaml").read_text(encoding="utf-8")
     text = text.replace("third: {run: fit", "third: {run: test")
     (tmp_path / "chain.yaml").write_text(text, encoding="utf-8")
-    results = work.root / "third" / "test-001" / "results.csv"
+    summary = work.root / "third" / "test-001" / "summary.json"
     pipeline()
-    results.parent.mkdir()
-    (work.root / "third" / "fit-001" / "results.csv").rename(results)
+    summary.parent.mkdir()
+    (work.root / "third" / "fit-001" / "summary.json").rename(summary)
     capsys.readouterr()
     assert pipeline() == 0
     assert "12.3" in capsys.readouterr().out
