@@ -258,10 +258,10 @@ def test_a_row_of_a_stage_that_only_tests(work: Work, tmp_path: Path, capsys: py
     text = (tmp_path / "chain.yaml").read_text(encoding="utf-8")
     text = text.replace("third: {run: fit", "third: {run: test")
     (tmp_path / "chain.yaml").write_text(text, encoding="utf-8")
-    summary = work.root / "third" / "test-001" / "summary.json"
+    results = work.root / "third" / "test-001" / "summary.json"
     pipeline()
-    summary.parent.mkdir()
-    (work.root / "third" / "fit-001" / "summary.json").rename(summary)
+    results.parent.mkdir()
+    (work.root / "third" / "fit-001" / "summary.json").rename(results)
     capsys.readouterr()
     assert pipeline() == 0
     assert "12.3" in capsys.readouterr().out
@@ -325,7 +325,7 @@ def test_what_was_tried_by_hand_beside_a_stage_is_not_its_result(
     pipeline()
     by_hand = work.root / "third" / "fit-002"
     by_hand.mkdir()
-    (by_hand / "results.csv").write_text("stage,dataset,weights,mAP,Rank-1\ntest,x,last,3.3,4.4\n", encoding="utf-8")
+    RunSummary("fit", "id", 1, "0", metrics={"test": {"mAP": 3.3, "Rank-1": 4.4}}).write(by_hand)
     capsys.readouterr()
     assert pipeline() == 0
     said = capsys.readouterr().out
