@@ -120,13 +120,14 @@ class Workplace:
     def begin(self, job: Job, jobs: Mapping[str, Job]) -> Record:
         """Write the record of a job that begins or continues; results of other inputs are set aside first."""
         folder = self.folder(job)
-        before = self.record(job)
+        before, was_here = self.record(job), folder.exists()
         if folder.exists() and (before is None or not self._belongs(before, job, jobs)):
             self._set_aside(folder)
             before = None
         folder.mkdir(parents=True, exist_ok=True)
         seconds = 0.0 if before is None else before.seconds
-        record = Record(self._inputs(job), self._tokens(job, jobs), secrets.token_hex(8), None, seconds)
+        token = secrets.token_hex(8) if was_here else self._token_of_removed(job, jobs)
+        record = Record(self._inputs(job), self._tokens(job, jobs), token, None, seconds)
         record.write(folder)
         return record
 
@@ -181,6 +182,12 @@ class Workplace:
     def _tokens(self, job: Job, jobs: Mapping[str, Job]) -> dict[str, str]:
         records = {name: self.record(jobs[name]) for name in job.needs}
         return {name: record.token for name, record in records.items() if record is not None}
+
+    def _token_of_removed(self, job: Job, jobs: Mapping[str, Job]) -> str:
+        """Return the token that all results made from a removed one hold, so that they stay; else a new one."""
+        records = [self.record(each) for each in jobs.values() if job.name in each.needs]
+        tokens = {record.needs[job.name] for record in records if record is not None and job.name in record.needs}
+        return tokens.pop() if len(tokens) == 1 else secrets.token_hex(8)
 
     @staticmethod
     def _set_aside(folder: Path) -> None:

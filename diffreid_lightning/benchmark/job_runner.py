@@ -95,7 +95,7 @@ class JobRunner:
         """
         waiting = list(self.place.left(wanted, self.jobs).values())
         self._left = len(waiting)
-        self._say(f"{self.place.root}: {len(wanted) - len(waiting)} of {len(wanted)} jobs are done")
+        self._say(f"{self.place.root}: {len(wanted) - len(waiting)} of {len(wanted)} jobs are done or not needed")
         try:
             while waiting or self._running:
                 ended = self._collect()

@@ -69,12 +69,15 @@ class ConcatRows:
         return self.roots[int(self.root_of[row])].image(self.file_names[row].as_py())
 
 
-def refuse_clashing_sources(manifests: Sequence[Manifest], datasets: Sequence[PersonDataset]) -> None:
+def refuse_clashing_sources(
+    manifests: Sequence[Manifest], datasets: Sequence[PersonDataset], option: str = "--data.train"
+) -> None:
     """Refuse two folders of real images with a common source and person number.
 
     Args:
         manifests: the rows.
         datasets: the dataset of each manifest.
+        option: the setting that names them, for the error.
 
     Raises:
         UserError: two manifests with different images share a source and an identity in it.
@@ -88,11 +91,11 @@ def refuse_clashing_sources(manifests: Sequence[Manifest], datasets: Sequence[Pe
                 raise UserError(
                     f"Two datasets have the same source {key[0]!r}, and both have a person {key[2]}.",
                     found=f"{other.root} and {manifest.root}",
-                    remedy=_suggest_source(datasets, place, key[0]),
+                    remedy=_suggest_source(datasets, place, key[0], option),
                 )
 
 
-def _suggest_source(datasets: Sequence[PersonDataset], place: int, source: str) -> str:
+def _suggest_source(datasets: Sequence[PersonDataset], place: int, source: str, option: str) -> str:
     """Return how to give another source to the dataset at ``place``, or to the first one that accepts it."""
     configs = [dataset.config() for dataset in datasets]
     taken = {dataset.source for dataset in datasets}
@@ -103,7 +106,7 @@ def _suggest_source(datasets: Sequence[PersonDataset], place: int, source: str) 
         except TypeError:  # a manifest's rows keep their sources
             continue
         return (
-            f"if they are different people, rename one source: --data.train {shlex.quote(json.dumps(configs))}\n"
+            f"if they are different people, rename one source: {option} {shlex.quote(json.dumps(configs))}\n"
             "      if they are the same images, give one of the two"
         )
     return "give one of the two, or create one of them again from a dataset with another source"

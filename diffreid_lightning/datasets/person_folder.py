@@ -313,14 +313,17 @@ class PersonFolder(PersonDataset):
 def _separate_cameras(images: ImageRoot, files: Sequence[_File]) -> list[_File]:
     """Give different images of one person and file name a camera each; folders often number their images from 1."""
     shared = Counter(file.camera for file in files)
-    cameras: dict[str, dict[bytes, str]] = {}
+    sizes = {file.name: images.size(file.name) for file in files if shared[file.camera] > 1}
+    alike = Counter((file.camera, sizes.get(file.name)) for file in files)  # only these have to be read
+    cameras: dict[str, dict[tuple[int, bytes], str]] = {}
     separated = []
     for file in files:
         camera = file.camera
         if shared[camera] > 1:
             of_content = cameras.setdefault(camera, {})
-            content = hashlib.sha256(images.read(file.name)).digest()
-            camera = of_content.setdefault(content, f"{camera}/{file.name}" if of_content else camera)
+            size = sizes[file.name]
+            content = hashlib.sha256(images.read(file.name)).digest() if alike[camera, size] > 1 else b""
+            camera = of_content.setdefault((size, content), f"{camera}/{file.name}" if of_content else camera)
         separated.append(file._replace(camera=camera))
     return separated
 

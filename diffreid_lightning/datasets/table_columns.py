@@ -20,7 +20,7 @@ Columns = Mapping[str, list[str]]
 
 
 class _ParquetColumns(Columns):
-    """Columns of a Parquet file, each read when it is asked for: one may hold gigabytes of images.
+    """Read each column of a Parquet file when it is asked for: one may hold gigabytes of images.
 
     Args:
         file: its path, for messages.

@@ -39,7 +39,7 @@ class ExportedNetwork(NamedTuple):
 
 
 def export_onnx(network: TrainedNetwork, out: Path) -> ExportedNetwork:
-    """Write a network as ONNX, replacing the file, with an example script beside it; one that differs is left there.
+    """Write a network as ONNX, replacing the file, and an example script beside it, unless another script is there.
 
     Input ``images``: (B, 3, H, W) float32, RGB in 0..1; B is free. Output ``features``: (B, D) float32, not of unit
     length. The normalization is inside; size, resizing and color order are in the metadata.

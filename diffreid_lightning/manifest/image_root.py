@@ -195,6 +195,10 @@ class ImageRoot:
             digest.update(f"{name}\0{size}\0{state}\0".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
+    def size(self, name: str) -> int:
+        """Return the size of a file in bytes, without reading it; -1 for a missing one."""
+        return self._state(name)[0]
+
     def _state(self, name: str) -> tuple[int, int]:
         """Return a file's size, and its time in a folder or CRC-32 in an archive; -1 and 0 for a missing one."""
         if self._archive is not None:

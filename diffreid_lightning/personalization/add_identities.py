@@ -80,7 +80,7 @@ def add_identities(folder: Path, rows: Manifest, out: Path) -> list[str]:
         for name, key, description in zip(added, keys, describe_people(rows), strict=True)
     ]
     with replace_model_folder(out, provenance) as target:
-        shutil.copytree(folder, target, dirs_exist_ok=True)
+        shutil.copytree(folder, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
         write_tokens(target, [*names, *added], extended)
         write_json(target / IDENTITIES_FILE, people, ensure_ascii=False)
     return added

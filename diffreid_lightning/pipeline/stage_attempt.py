@@ -16,12 +16,11 @@ from diffreid_lightning.pipeline.fingerprints import RECORDS, Record, begun_file
 from diffreid_lightning.pipeline.graph import Chain, Stage
 from diffreid_lightning.pipeline.job_process import describe_ending
 from diffreid_lightning.pipeline.stage_process import last_words
-from diffreid_lightning.storage.atomic import describe_existing
+from diffreid_lightning.storage.atomic import UNFINISHED, describe_existing
 
 #: one of these is in the folder of every stage that has begun
 _OF_STAGES = (
-    "fit-*", "predict-*", "test-*", "validate-*", "metadata.parquet", "stage.json", "diff_person",
-    ".parts", ".lock", ".*.part", ".*.partial", ".*.previous",
+    "fit-*", "predict-*", "test-*", "validate-*", "metadata.parquet", "stage.json", "diff_person", *UNFINISHED,
 )  # fmt: skip
 
 

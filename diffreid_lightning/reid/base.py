@@ -231,9 +231,14 @@ class ReIDModule(LightningModule, ABC):
         """From here on the network is worth evaluating as it stands."""
         self.trained = True
         self._steps_seen = self.trainer.global_step
+        self._start_loss_sum()  # an epoch that is taken up in its middle has no start
 
     def on_train_epoch_start(self) -> None:
-        """Start the epoch's loss sum, in float32 where the network was converted to another type."""
+        """Start the epoch's loss sum."""
+        self._start_loss_sum()
+
+    def _start_loss_sum(self) -> None:
+        """Set the loss sum to zero, in float32 where the network was converted to another type."""
         self._loss_sum = torch.zeros((), dtype=torch.float32, device=self.device)
 
     def training_step(self, batch: PersonBatch, batch_idx: int) -> Tensor:
@@ -343,4 +348,8 @@ class ReIDModule(LightningModule, ABC):
         """Return the features of a batch."""
         return FeatureBatch(self(batch.images).float(), batch.labels, batch.camids, batch.indices, batch.is_query)
 
-    test_step = predict_step = validation_step
+    def test_step(self, batch: PersonBatch, batch_idx: int) -> Any:
+        """Return what :meth:`validation_step` does, a subclass's too."""
+        return self.validation_step(batch, batch_idx)
+
+    predict_step = test_step

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from diffreid_lightning.errors import UserError, shorten
 
-#: hidden names in a folder that may be lost with it: of locks, interrupted writes and a file manager
-_PASSING = (".lock", ".parts", ".*.part", ".*.partial", ".*.previous", ".DS_Store")
+#: hidden names of locks and of interrupted writes
+UNFINISHED = (".lock", ".parts", ".*.part", ".*.partial", ".*.previous")
+#: hidden names in a folder that may be lost with it: these, and those of file managers and file systems
+_PASSING = (*UNFINISHED, ".DS_Store", "._*", ".nfs*")
 
 
 @contextmanager

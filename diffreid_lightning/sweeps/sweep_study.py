@@ -51,6 +51,11 @@ class Attempt:
     reported: int = 0
     may_have_ended: bool = False
 
+    @property
+    def is_again(self) -> bool:
+        """Whether it repeats a trial that has failed."""
+        return _FOLDER in self.trial.user_attrs
+
 
 class SweepStudy:
     """The study of a sweep; a folder has one.
@@ -139,7 +144,7 @@ class SweepStudy:
                 self.others_at_work = True
             elif self.study.get_trials(deepcopy=False)[trial.number].state.name == "RUNNING":
                 attempt.reported = len(trial.intermediate_values)
-                attempt.may_have_ended = _FOLDER not in trial.user_attrs
+                attempt.may_have_ended = not attempt.is_again
                 return attempt
             else:  # its process has ended it since
                 attempt.lock.release()

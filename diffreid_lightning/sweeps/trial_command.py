@@ -63,9 +63,9 @@ def trial_words(sweep: Sweep, values: Mapping[tuple[str, ...], Any], folder: Pat
             words += macros[macro[1]]
         else:
             raise UserError(
-                f"The sweep's command has an unknown macro {word}.",
+                f"The sweep's command has a macro that is unknown or makes no words of a fit: {word}.",
                 looked_for=shorten([f"${{{name}}}" for name in macros], len(macros)),
-                remedy="correct the command in the sweep file",
+                remedy="correct the command in the sweep file; ${args} are all parameters",
             )
     place = words.index(_PACKAGE) if _PACKAGE in words else 0
     if not place or words[place - 1] != "-m" or words[place + 1 : place + 2] != ["fit"]:

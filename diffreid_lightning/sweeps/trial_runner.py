@@ -59,6 +59,7 @@ class TrialRunner:
         self._forked = can_fork()
         self._devices = visible_devices()
         self._running: list[_Running] = []
+        self._successes = self._failures_anew = 0
 
     def run(self) -> list[Failure]:
         """Run trials until there is none left, and return those that failed.
@@ -93,6 +94,8 @@ class TrialRunner:
         sweep, results = self.study.sweep, self.study.results()
         if not results:
             return len(self.failures) < _HOPELESS
+        if self._failures_anew >= _HOPELESS and not self._successes:
+            return False  # this machine lacks something: elsewhere trials succeed
         if sweep.target is None:
             return True
         return max(results) < sweep.target if sweep.goal == "maximize" else min(results) > sweep.target
@@ -179,11 +182,13 @@ class TrialRunner:
 
     def _complete(self, attempt: Attempt, value: float) -> None:
         self.study.end(attempt, "COMPLETE", value)
+        self._successes += 1
         self._say(f"trial {attempt.name}: {self.study.sweep.metric} {value:.6g}")
 
     def _fail(self, running: _Running, code: int) -> None:
         attempt = running.attempt
         self.study.end(attempt, "FAIL")
+        self._failures_anew += not attempt.is_again
         why = describe_ending(code) if code else f"its summary has no finite {self.study.sweep.metric}"
         command = shlex.join(["python", "-m", "diffreid_lightning", *running.words])
         self.failures.append(Failure(f"trial {attempt.name}", why, attempt.folder / LOG, command))

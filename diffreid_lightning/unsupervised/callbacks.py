@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -120,7 +121,7 @@ class ClusterReport(Callback):
         cameras = pa.array(rows.raw_camids, mask=unknown)
         table = pa.table({"file_name": rows.file_names, "camera": cameras, "cluster": labels})
         if len(rows.roots) > 1:  # their file names may be the same
-            roots = pa.array([str(root.path) for root in rows.roots])
+            roots = pa.array([os.fsencode(root.path).decode(errors="replace") for root in rows.roots])
             table = table.append_column("root", roots.take(pa.array(rows.root_of)))
         with replace_file(folder / "clusters.csv") as file:
             pyarrow.csv.write_csv(table, file)

@@ -14,7 +14,13 @@ from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import Sampler
 
 from diffreid_lightning.datasets import CropFolder, PersonDataset, open_dataset, open_unlabeled
-from diffreid_lightning.datasets.concat import ConcatRows, IdentityKey, cameras_are_known, concatenate
+from diffreid_lightning.datasets.concat import (
+    ConcatRows,
+    IdentityKey,
+    cameras_are_known,
+    concatenate,
+    refuse_clashing_sources,
+)
 from diffreid_lightning.datasets.holdout import trainable_rows
 from diffreid_lightning.datasets.samplers import PKSampler, ShuffledRows
 from diffreid_lightning.datasets.training_rows import digest_rows, hash_images
@@ -101,6 +107,10 @@ class UnlabeledDataModule(ReIDDataModule):
         if not self._sources:
             return None
         manifests = [source.training_manifest() for source in self._sources]
+        if self._held_out:  # by source and number, which a person of the target and another one may share
+            targets = [manifest for manifest, _ in self._train_manifests]
+            datasets = [*self._train_sources, *self._sources]
+            refuse_clashing_sources([*targets, *manifests], datasets, "--data.target and --data.source")
         rows = concatenate([manifest.filter(trainable_rows(manifest, self._held_out)) for manifest in manifests])
         if len(rows.identities) < 2:
             raise UserError(

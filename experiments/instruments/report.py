@@ -55,7 +55,7 @@ def wilson(right: int, count: int, z: float = 1.959964) -> Share:
 
 
 def share_of(hits: npt.NDArray[np.bool_], people: npt.NDArray[np.int64] | None = None) -> Share:
-    """Measure the share of true values, with an interval over people where images show several people.
+    """Measure the share of true values, with an interval over people if ``people`` says whom the images show.
 
     Args:
         hits: (N,) one value for each image.
@@ -66,6 +66,8 @@ def share_of(hits: npt.NDArray[np.bool_], people: npt.NDArray[np.int64] | None =
     if people is None:
         return wilson(right, len(hits))
     _, whose, counts = np.unique(people, return_inverse=True, return_counts=True)
+    if len(counts) == 1:  # nothing is known of other people
+        return Share(right, len(hits), right / len(hits), 0.0, 1.0)
     if right in (0, len(hits)):  # people drawn anew would all have the same share
         bounds = wilson(len(counts) if right else 0, len(counts))
         return Share(right, len(hits), bounds.share, bounds.low, bounds.high)

@@ -75,9 +75,6 @@ def test_a_run_is_put_to_use(
     assert command("thresholds", run, "--images", market, "--num_workers", 0, "--out", "all") == 0
     assert json.loads(Path("all/thresholds.json").read_text())["identities"] == len(people)
 
-    assert command("thresholds", run / "checkpoints/last.ckpt", "--images", market, "--num_workers", 0) == 2
-    assert "give a folder with --out" in capsys.readouterr().err
-
     # 4. The example beside the ONNX file comes to the same similarity without PyTorch.
     assert command("export", run, "--format", "onnx", "--out", "network.onnx") == 0
     assert "largest difference from PyTorch" in capsys.readouterr().out
@@ -88,3 +85,11 @@ def test_a_run_is_put_to_use(
     one, two = predicted[0], predicted[1]
     cosine = float(one @ two / np.linalg.norm(one) / np.linalg.norm(two))
     assert float(said.split()[-1]) == pytest.approx(cosine, abs=1e-3)
+
+
+def test_thresholds_of_a_file_are_asked_for_a_folder_at_once(
+    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "last.ckpt").write_bytes(b"not even read")
+    assert command("thresholds", tmp_path / "last.ckpt", "--images", tmp_path) == 2
+    assert "give a folder with --out" in capsys.readouterr().err

@@ -124,10 +124,10 @@ class _Asked:
 
     def plan(self) -> int:
         """Print the state of each job, and an estimate of what is left."""
-        states = {name: self.place.state(job, self.jobs) for name, job in self.wanted.items()}
-        for name, state in states.items():
-            _say(f"{state:<12} {name}")
         left = self.place.left(self.wanted, self.jobs)
+        for name, job in self.wanted.items():
+            state = self.place.state(job, self.jobs)
+            _say(f"{state if name in left or state == 'done' else 'not needed':<12} {name}")
         preparations = sum(job.cell is None for job in left.values())
         _say(f"\n{len(left)} of {len(self.wanted)} jobs to do, {preparations} of them preparations")
         self._estimate(left)

@@ -36,11 +36,11 @@ def thresholds_command(words: Sequence[str]) -> int:
     from diffreid_lightning.deployment.trained_network import load_trained
 
     run = user_path(args.run)
+    out = user_path(args.out) if args.out else run
+    if args.images is not None and out.is_file():
+        raise UserError("thresholds.json needs a folder.", found=f"the file {out}", remedy="give a folder with --out")
     network = load_trained(run)
     images = _held_out_images(run) if args.images is None else _labeled_images(args.images, network.backbone.image_size)
-    out = user_path(args.out) if args.out else run
-    if out.is_file():  # before the features are computed, which takes a while
-        raise UserError("thresholds.json needs a folder.", found=f"the file {out}", remedy="give a folder with --out")
     errors = held_out_errors(network, images, args.batch_size, args.num_workers)
     found = describe_thresholds(errors, args.fmr, args.fnmr)
     measured_on = "people that the run held out" if args.images is None else str(user_path(args.images))

@@ -140,6 +140,11 @@ def test_what_is_needed_and_no_longer_here_counts_as_unchanged(jobs: dict[str, J
     assert place.state(cell, jobs) == "done"
     assert not place.left(wanted, jobs), "nobody needs it now"
     assert list(place.left(choose(jobs, needed.name), jobs)) == [needed.name], "unless it is asked for"
+    place.end(needed, place.begin(needed, jobs), 0, 1.0)  # for another cell
+    assert place.state(cell, jobs) == "done"
+    place.end(needed, place.begin(needed, jobs), 0, 1.0)
+    assert place.state(cell, jobs) == "outdated", "a folder that was there has been filled anew"
+    shutil.rmtree(place.folder(needed))
     shutil.rmtree(place.folder(cell))
     assert list(place.left(wanted, jobs)) == [needed.name, cell.name]
 

@@ -11,6 +11,7 @@ import pytest
 from diffreid_lightning.datasets import Counts, PersonDataset, PersonFolder, open_dataset
 from diffreid_lightning.datasets.inspect import check
 from diffreid_lightning.errors import UserError
+from diffreid_lightning.manifest.image_root import ImageRoot
 from diffreid_lightning.manifest.manifest import Manifest
 from tests.fixtures.dataset_contract import DatasetContract
 from tests.fixtures.dataset_layouts import put, write_market1501, write_person_folder
@@ -106,7 +107,9 @@ def test_without_cameras_nothing_is_removed_but_a_query_itself(tmp_path: Path) -
     assert len(np.unique(train.numpy("camid"))) == len(train)
 
 
-def test_without_cameras_images_of_one_name_are_different_images(tmp_path: Path) -> None:
+def test_without_cameras_images_of_one_name_are_different_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for person, split, number in itertools.product(("alice", "bob"), ("query", "gallery"), range(2)):
         put(tmp_path / "set" / split / person / f"{number}.jpg", int(person == "bob"), int(split == "query"), number)
     report = check(tmp_path / "set")
@@ -119,6 +122,12 @@ def test_without_cameras_images_of_one_name_are_different_images(tmp_path: Path)
     assert len({row["camid"] for row in cameras.values()}) == 7
     (tmp_path / "set/gallery/bob/1.jpg").unlink()
     assert check(tmp_path / "set").unmatched_queries == 1
+    with (tmp_path / "set/gallery/bob/0.jpg").open("ab") as file:
+        file.write(b"another size")
+    read: list[str] = []
+    monkeypatch.setattr(ImageRoot, "read", lambda self, name: read.append(name) or b"")
+    assert check(tmp_path / "set").cameras_unknown
+    assert not {"query/bob/0.jpg", "gallery/bob/0.jpg"} & set(read), "their sizes tell them apart"
 
 
 def test_flat_folders_with_person_and_camera_in_the_name(tmp_path: Path) -> None:

@@ -269,6 +269,23 @@ def test_all_processes_stop_when_one_diverges() -> None:
         module.on_train_epoch_end()
 
 
+def test_an_epoch_taken_up_in_its_middle_sums_its_losses_on_the_modules_device() -> None:
+    module = network().to("meta")
+    fake_trainer(module)
+    module.on_train_start()
+    assert module._loss_sum.device == module.device
+
+
+def test_tests_and_predictions_take_the_validation_step_of_a_subclass() -> None:
+    class Own(SupervisedReID):
+        def validation_step(self, batch: Any, batch_idx: int) -> Any:
+            return "own"
+
+    module = Own(backbone="test_resnet", image_size=SIZE)
+    batch: Any = None
+    assert module.test_step(batch, 0) == module.predict_step(batch, 0) == "own"
+
+
 @pytest.mark.parametrize("tensor", ["neck.norm.running_var", "neck.norm.weight"])
 def test_validation_does_not_start_on_broken_weights(tensor: str) -> None:
     module = network()

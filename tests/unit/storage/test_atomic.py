@@ -84,7 +84,7 @@ def test_only_ones_own_folder_is_replaced(tmp_path: Path) -> None:
 def test_what_somebody_has_added_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "out"
     folder.mkdir()
-    for name in ("a", "b", ".DS_Store", ".lock", ".a.part"):
+    for name in ("a", "b", ".DS_Store", "._a", ".nfs001", ".lock", ".a.part"):
         (folder / name).touch()
     refuse_foreign(folder, ["a"], "a thing", "Give another.", ("a", "b"))
     (folder / "pretrain").mkdir()

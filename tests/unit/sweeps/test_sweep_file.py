@@ -110,8 +110,8 @@ def test_structures_are_written_as_json(tmp_path: Path) -> None:
     [
         (["${interpreter}", "train.py", "${args}"], "not a fit of this package"),
         ([*START[:-1], "benchmark", "${args}"], "not a fit of this package"),
-        ([*START, "${arguments}"], "unknown macro"),
-        ([*START, "${args_no_hyphens}"], "unknown macro"),  # W&B's, but no words that fit takes
+        ([*START, "${arguments}"], "macro that is unknown"),
+        ([*START, "${args_no_hyphens}"], "makes no words of a fit"),  # W&B's, but no words that fit takes
         ([*START, "--ckpt_path=last"], "--ckpt_path=last"),
     ],
 )

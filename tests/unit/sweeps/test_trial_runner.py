@@ -125,6 +125,13 @@ def test_failures_do_not_end_a_sweep_that_had_a_success_before(sweep: Any) -> No
     assert points(fits) == [1, 2, 3, 5]
 
 
+def test_a_machine_on_which_all_new_trials_fail_stops(sweep: Any) -> None:
+    grid = {"method": "grid", "parameters": {"x": {"values": [9, 1, 2, 3, 4, 5]}}}
+    sweep(lambda x: (0, [x]), most=1, **grid)
+    fits, _ = sweep(lambda x: (1, [x]), most=6, **grid)
+    assert points(fits) == [1, 2, 3]
+
+
 def test_a_failed_trial_is_run_again_whatever_lies_in_its_folder(sweep: Any, tmp_path: Path) -> None:
     sweep(lambda x: (int(x == 1), [x]), **GRID)
     summary = RunSummary("fit", "id", 1, "0" * 64, metrics={"val": {"mAP": 9.0}})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -124,6 +125,14 @@ def test_people_who_are_held_out_are_trained_on_in_no_form(tmp_path: Path) -> No
     assert len(held_out) == len(labeled) == 4 and not held_out & labeled
     everybody = UnlabeledDataModule(str(root), source=str(root), image_size=(16, 8), num_workers=0)
     assert everybody.num_identities == 8
+
+
+def test_other_people_of_the_same_source_and_number_are_refused(tmp_path: Path) -> None:
+    roots = [write_market1501(tmp_path / name, train_ids=range(2, 10)) for name in ("ours", "theirs")]
+    given: dict[str, Any] = {"source": str(roots[1]), "image_size": (16, 8), "num_workers": 0}
+    with pytest.raises(UserError, match=r"(?s)same source 'market1501'.*--data.source"):
+        _ = UnlabeledDataModule(str(roots[0]), val_share=0.5, **given).source_set
+    assert UnlabeledDataModule(str(roots[0]), **given).num_identities == 8, "nobody is held out, so nobody is lost"
 
 
 def test_what_cannot_be_trained_on_is_refused(tmp_path: Path) -> None:
