@@ -202,7 +202,7 @@ def _run(given: argparse.Namespace) -> None:
     print(differences_table(comparisons, row))
     print(without_labels_table(outcomes, given.row))
     seen = [each for each in outcomes if each.people]
-    if 0 < len(seen) < len(outcomes):
+    if len(seen) < len(outcomes) and given.row in {each.cell.initialization for each in seen}:
         seeds = ", ".join(map(str, sorted({each.cell.seed for each in seen})))
         print(f"\nThe same of seeds {seeds}, whose queries are there:")
         print(differences_table(comparisons_of(grid, seen, given.row), row))
