@@ -53,7 +53,7 @@ class Attempt:
 
     @property
     def is_again(self) -> bool:
-        """Whether it repeats a trial that has failed."""
+        """Tell whether it repeats a trial that has failed."""
         return _FOLDER in self.trial.user_attrs
 
 
