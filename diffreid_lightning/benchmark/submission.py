@@ -17,7 +17,7 @@ from diffreid_lightning.benchmark.jobs import Job
 from diffreid_lightning.config_files import find_config
 from diffreid_lightning.errors import UserError, needs_extra
 from diffreid_lightning.packaged import configs_folder
-from diffreid_lightning.storage.atomic import replace_file
+from diffreid_lightning.storage.atomic import refuse_foreign_file, replace_file
 from diffreid_lightning.storage.yaml_files import read_yaml
 from diffreid_lightning.tracking import default_project
 
@@ -105,7 +105,7 @@ def write_sweep(grid: Grid, configs: Sequence[str], jobs: Mapping[str, Job], fil
     Raises:
         UserError: another file is in its place.
     """
-    _refuse_other_file(file)
+    refuse_foreign_file(file, _is_sweep, "a sweep file", "an earlier sweep over cells", "--sweep")
     sweep = {
         "name": grid.group,
         "project": default_project(),
@@ -119,22 +119,14 @@ def write_sweep(grid: Grid, configs: Sequence[str], jobs: Mapping[str, Job], fil
         staged.write_text(yaml.safe_dump(sweep, sort_keys=False), encoding="utf-8")
 
 
-def _refuse_other_file(file: Path) -> None:
-    """Refuse to replace a file that is no sweep over cells, such as the grid itself."""
-    if not file.is_file() or not file.stat().st_size:
-        return
+def _is_sweep(file: Path) -> bool:
+    """Return true if a file is a sweep over cells, and not the grid itself, for instance."""
     try:
         given = read_yaml(file)
     except ValueError:
-        given = None
+        return False
     parameters = given.get("parameters") if isinstance(given, dict) else None
-    if not isinstance(parameters, dict) or set(parameters) != {_ONLY}:
-        raise UserError(
-            f"{file} is not replaced by a sweep file.",
-            looked_for="a new file, or an earlier sweep over cells",
-            found="a file of something else",
-            remedy="give another --sweep, or remove it yourself",
-        )
+    return isinstance(parameters, dict) and set(parameters) == {_ONLY}
 
 
 def _is_packaged(name: str) -> bool:

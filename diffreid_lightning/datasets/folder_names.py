@@ -63,13 +63,13 @@ def find_mixed_folder(names: Iterable[str]) -> tuple[str, list[str]] | None:
     Only the naming schemes of public datasets count, and only if a person has two images in the folder: the number
     could be a running number.
     """
-    names = list(names)
+    places = [name.rpartition("/") for name in names]
     for naming in map(re.compile, NAMES_OF_PEOPLE):
-        found = [naming.match(name.rpartition("/")[2]) for name in names]
-        if names and all(found):
+        found = [naming.match(file) for *_, file in places]
+        if places and all(found):
             folders: dict[str, list[str]] = {}
-            for name, match in zip(names, found, strict=True):
-                folders.setdefault(name.rpartition("/")[0], []).append(match["pid"] if match else "")
+            for (folder, *_), match in zip(places, found, strict=True):
+                folders.setdefault(folder, []).append(match["pid"] if match else "")
             mixed = ((folder, sorted(set(pids))) for folder, pids in folders.items() if len(set(pids)) < len(pids))
             return next(((folder, people) for folder, people in mixed if len(people) > 1), None)
     return None

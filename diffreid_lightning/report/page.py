@@ -10,7 +10,7 @@ from diffreid_lightning.report.blocks import environment
 from diffreid_lightning.report.picture_budget import PictureBudget
 from diffreid_lightning.report.run_comparison import compare_subjects
 from diffreid_lightning.report.subjects import describe_subject, find_subjects, name_subjects
-from diffreid_lightning.storage.atomic import replace_file
+from diffreid_lightning.storage.atomic import refuse_foreign_file, replace_file
 
 LARGEST_PAGE = 20_000_000  #: bytes
 _PICTURES = 17_000_000  # bytes of it
@@ -31,7 +31,7 @@ def write_report(paths: Sequence[str], out: Path) -> int:
         UserError: a folder holds nothing to report on, the page would be too large, or another file is in its place.
         OSError: the page cannot be written.
     """
-    _refuse_other_file(out)
+    refuse_foreign_file(out, _is_report, "a report", "an earlier report", "--out")
     folders = find_subjects(paths)
     names = name_subjects(folders)
     budgets = [PictureBudget(_PICTURES // len(folders)) for _ in folders]
@@ -54,16 +54,7 @@ def write_report(paths: Sequence[str], out: Path) -> int:
     return len(data)
 
 
-def _refuse_other_file(out: Path) -> None:
-    """Refuse to replace a file that is no report."""
-    if not out.is_file():
-        return
+def _is_report(out: Path) -> bool:
+    """Return true if a file begins as a report does."""
     with out.open("rb") as file:
-        head = file.read(2048)
-    if head and f"<title>{_TITLE}".encode() not in head:
-        raise UserError(
-            f"{out} is not replaced by a report.",
-            looked_for="a new file, or an earlier report",
-            found="a file of something else",
-            remedy="give another --out, or remove it yourself",
-        )
+        return f"<title>{_TITLE}".encode() in file.read(2048)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import os
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -156,3 +156,26 @@ def refuse_foreign(
             found=shorten(added),
             remedy=f"move that elsewhere; or {remedy[0].lower()}{remedy[1:]}",
         )
+
+
+def refuse_foreign_file(file: Path, is_own: Callable[[Path], bool], what: str, own: str, option: str) -> None:
+    """Refuse to replace a file that an earlier command of the same kind did not write, unless it is empty.
+
+    Args:
+        file: the file to replace.
+        is_own: tells whether such a command wrote it.
+        what: the new content, with its article, for the error.
+        own: an earlier one, with its article.
+        option: the flag that names the file.
+
+    Raises:
+        UserError: it is a file of something else.
+    """
+    if not file.is_file() or not file.stat().st_size or is_own(file):
+        return
+    raise UserError(
+        f"{file} is not replaced by {what}.",
+        looked_for=f"a new file, or {own}",
+        found="a file of something else",
+        remedy=f"give another {option}, or remove it yourself",
+    )
