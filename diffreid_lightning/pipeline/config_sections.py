@@ -47,6 +47,18 @@ def text_at(given: Mapping[str, Any], key: str, where: str) -> str | None:
     return str(value)
 
 
+def switch_at(given: Mapping[str, Any], key: str, where: str) -> bool:
+    """Return a value that is true or false; false where it is missing or null.
+
+    Raises:
+        UserError: it is something else.
+    """
+    value = given.get(key) or False
+    if not isinstance(value, bool):
+        raise UserError(f"{key!r} of {where} is not true or false.", looked_for=f"{key}: true", found=repr(value))
+    return value
+
+
 def split_words(text: str, where: str) -> tuple[str, ...]:
     """Split a command into words as a shell does.
 

@@ -20,7 +20,14 @@ from diffreid_lightning.config_files import (
 )
 from diffreid_lightning.errors import UserError, did_you_mean, nearest
 from diffreid_lightning.paths import user_path
-from diffreid_lightning.pipeline.config_sections import mapping_at, names_at, refuse_unknown_keys, split_words, text_at
+from diffreid_lightning.pipeline.config_sections import (
+    mapping_at,
+    names_at,
+    refuse_unknown_keys,
+    split_words,
+    switch_at,
+    text_at,
+)
 
 #: Variables reach the stages' configs through the environment: ``${oc.env:DIFFREID_ROOT,runs/tour}``.
 PREFIX = "DIFFREID_"
@@ -30,7 +37,7 @@ PREVIOUS = "previous"
 REHEARSAL = "rehearsal"
 #: Reference of a config to a stage's output: the folder of that stage below the root.
 _EDGE = re.compile(r"\$\{oc\.env:" + PREFIX + r"ROOT\b[^}]*\}/([^/\s'\"}\],]+)")
-_STAGE_KEYS = ("run", "reads", "data", "models", "makes", "needs_package")
+_STAGE_KEYS = ("run", "reads", "data", "models", "makes", "needs_package", "all_threads")
 _CHAIN_KEYS = ("variables", "stages", "table", "pictures")
 
 
@@ -46,6 +53,8 @@ class Stage:
         models: variables that hold a diffusion model it reads.
         makes: what it leaves in its folder: files, or folders with all that is in them.
         needs_package: a module without which the stage is left out, or None.
+        all_threads: it gets the threads of all cores beside other stages, too; for one whose outputs are the same with
+            any number of threads.
     """
 
     name: str
@@ -55,6 +64,7 @@ class Stage:
     models: tuple[str, ...] = ()
     makes: tuple[str, ...] = ()
     needs_package: str | None = None
+    all_threads: bool = False
 
     @property
     def available(self) -> bool:
@@ -191,7 +201,8 @@ def _stage(name: str, given: Any, where: str) -> Stage:
     if not words:
         raise UserError(f"The command of {where} is empty.", looked_for="run: COMMAND --config CONFIG")
     lists = {key: names_at(given, key, where) for key in ("reads", "data", "models", "makes")}
-    return Stage(name=name, words=words, **lists, needs_package=text_at(given, "needs_package", where))
+    package, all_threads = text_at(given, "needs_package", where), switch_at(given, "all_threads", where)
+    return Stage(name=name, words=words, **lists, needs_package=package, all_threads=all_threads)
 
 
 def _with_edges(stage: Stage, stages: Sequence[Stage]) -> Stage:

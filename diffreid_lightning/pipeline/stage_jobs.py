@@ -141,7 +141,8 @@ class StageJobs:
             settings_of(words).get("trainer.devices"), self._devices, [each.device for each in self._running]
         )
         variables = {**self.chain.environment, **({} if device is None else {DEVICES: device})}
-        environment = environment_with_threads(stage_environment(variables, self._on_terminal), self.parallel)
+        sharing = 1 if stage.all_threads else self.parallel
+        environment = environment_with_threads(stage_environment(variables, self._on_terminal), sharing)
         terminal = LoggedTerminal(attempt.log) if self._on_terminal else None
         output = attempt.log if terminal is None else terminal.slave
         process = start_process(words, environment, output, self.lock, forked=self._forked)

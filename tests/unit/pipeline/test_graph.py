@@ -459,6 +459,7 @@ def test_mistakes_are_answered(work: Work, capsys: pytest.CaptureFixture[str], w
         ("root: ROOT, ", "", "'root'"),
         ("root: ROOT, ", "root: '', ", "--root DIR"),
         ("makes: [folder]", "makes: folder", "makes: [NAME, ...]"),
+        ("makes: [folder]", "all_threads: 2, makes: [folder]", "all_threads: true"),
         ("run: predict --config two.yaml", 'run: "predict --config \'two.yaml"', "close its quotes"),
         ("run: predict --config two.yaml", "run: ''", "empty"),
         ('{root: ROOT, data: DATA, model: MODEL, strength: "1"}', "[root]", "variables: {NAME: ...}"),

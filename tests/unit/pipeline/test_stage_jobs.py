@@ -191,6 +191,21 @@ def test_stages_share_threads_and_gpus_and_are_wandb_runs_of_their_own(
     assert not any("WANDB_RUN_ID" in each for each in world.environments)
 
 
+def test_a_stage_whose_result_does_not_depend_on_threads_gets_all_of_them(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("diffreid_lightning.cores.usable_cores", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    Path("chain.yaml").write_text(CHAIN.replace("reads: [first],", "reads: [first], all_threads: true,"), "utf-8")
+    assert pipeline() == 0
+    threads = dict(zip(world.started, (each["OMP_NUM_THREADS"] for each in world.environments), strict=True))
+    assert threads == {"first": "4", "beside": "4", "second": "8", "third": "4"}
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    Path("one.yaml").write_text("seed_everything: 1\n", encoding="utf-8")
+    assert pipeline() == 0
+    assert {each["OMP_NUM_THREADS"] for each in world.environments[4:]} == {"3"}, "the user's number comes first"
+
+
 def test_a_stage_that_asks_for_two_gpus_has_all(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage_jobs, "visible_devices", lambda: ["3", "5"])
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
