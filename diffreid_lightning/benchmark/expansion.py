@@ -106,6 +106,18 @@ def expand(grid: Grid) -> dict[str, Job]:
     return expansion.jobs
 
 
+def _refuse_unvalidated_end(settings: Mapping[str, Any], where: str) -> None:
+    """Refuse a training whose last epoch is not validated: its results would be missing, or those of an earlier one."""
+    epochs, every = (settings.get(f"trainer.{name}") for name in ("max_epochs", "check_val_every_n_epoch"))
+    if isinstance(epochs, int) and isinstance(every, int) and epochs > 0 and every > 0 and epochs % every:
+        raise UserError(
+            f"{where[:1].upper()}{where[1:]} does not validate its last epoch, whose results 'evaluate: val' compares.",
+            looked_for="a number of epochs that trainer.check_val_every_n_epoch divides",
+            found=f"trainer.max_epochs {epochs}, trainer.check_val_every_n_epoch {every}",
+            remedy="add --trainer.check_val_every_n_epoch '${trainer.max_epochs}' to its flags",
+        )
+
+
 def _has_cells(row: Initialization, setting: Setting) -> bool:
     """Return true if a setting is one of the row's; random weights are not evaluated as they are."""
     trained = setting.words[0] == "fit" or setting.needs is not None
@@ -169,9 +181,12 @@ class _Expansion:
                 added["data.train"] = training_source(dataset, filling.subset)
             added["seed_everything"] = str(filling.seed)
             if self.grid.evaluate == "val":
-                added |= {"test_with": "none"} if words[0] == "fit" else {}
+                settings = job_settings(words)
+                if words[0] == "fit":
+                    added["test_with"] = "none"
+                    _refuse_unvalidated_end(settings, f"{where} from {row.label!r}")
                 # Without the setting its class decides, and UnlabeledDataModule holds nobody out.
-                if not job_settings(words).get("data.init_args.val_share"):
+                if not settings.get("data.init_args.val_share"):
                     added["data.val_share"] = "null"
             if setting.needs is None:
                 start = self._start(row, filling)

@@ -305,6 +305,23 @@ def test_rows_chosen_on_val_hold_identities_out(make_grid: MakeGrid) -> None:
     assert words_of(jobs["scratch/clusters/duke/seed-0"])["data.val_share"] == "null", "nor does its class"
 
 
+def test_rows_chosen_on_val_validate_their_last_epoch(make_grid: MakeGrid) -> None:
+    """The results of an earlier epoch, or none after hours of training, would be compared."""
+    changes: dict[str, Any] = {
+        "evaluate": "val",
+        "settings": {"direct": None, "supervised": {"run": "fit --config stages/transfer"}, "USL": None},
+        "initializations": {"short": {"init_from": "timm", "flags": "--trainer.max_epochs 12"}},
+    }
+    assert len(expand(make_grid(changes))) > 0, "the stage validates the last epoch, whichever it is"
+    changes["flags"] = "--trainer.check_val_every_n_epoch 5"
+    with pytest.raises(UserError, match=r"'supervised' from 'short' .* last epoch") as refused:
+        expand(make_grid(changes))
+    assert "trainer.max_epochs 12, trainer.check_val_every_n_epoch 5" in str(refused.value)
+    changes["flags"] += " --trainer.max_epochs 15"
+    changes["initializations"]["short"]["flags"] = ""
+    assert len(expand(make_grid(changes))) > 0
+
+
 @pytest.mark.parametrize(("split", "run"), [("test", "test"), ("val", "validate")])
 def test_weights_are_evaluated_as_they_are(make_grid: MakeGrid, split: str, run: str) -> None:
     changes = {
