@@ -27,7 +27,7 @@ from diffreid_lightning.cli.environment import WAIT_POLICY
 from diffreid_lightning.errors import RunError, check_range
 from experiments.instruments.script import run_script
 
-NAMES = {"unset": "unset, torch's default", "0": "0", "1000": "1000", "10000": "**10000**, set by the command line"}
+NAMES = {"unset": "unset, torch's default", "0": "0", "1000": "**1000**, set by the command line", "10000": "10000"}
 """What is measured, by value of the variable, and what the table calls it."""
 
 _BATCH = 64

@@ -18,8 +18,8 @@ _INTEGER_VARIABLES = (
 )  # fmt: skip
 #: Variables that set the wait policy of OpenMP's threads: the standard's, GNU's, Intel's and LLVM's.
 WAIT_POLICY = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-#: Spins before a thread sleeps; some microseconds, in which most waits of an idle machine end.
-_SPIN_COUNT = "10000"
+#: Spins before a thread sleeps: most waits of an idle machine end within them, and few cores are taken from others.
+_SPIN_COUNT = "1000"
 
 
 def let_threads_sleep() -> None:

@@ -23,7 +23,7 @@ def test_threads_wait_asleep_unless_the_user_says_how_they_wait(
     if given is not None:
         monkeypatch.setenv(given, "7")
     let_threads_sleep()
-    expected = {"GOMP_SPINCOUNT": "10000"} if given is None else {given: "7"}
+    expected = {"GOMP_SPINCOUNT": "1000"} if given is None else {given: "7"}
     assert {name: os.environ[name] for name in NAMES if name in os.environ} == expected
 
 
