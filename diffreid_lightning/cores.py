@@ -1,4 +1,8 @@
-"""Count the cores of this process and share them out."""
+"""Count the cores of this process and share them out.
+
+Generation divides its threads among the parts of a batch (``diffusion/batches_on_threads.py``); a stage of a chain with
+``all_threads`` does not share with others (``pipeline/stage_jobs.py``).
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """List the public classes: what a config may name without its module.
 
-The command line imports this file and no stage. A new captioner, diversity strategy, loss, filter rule or setting is
-one new file and one import here; a dataset format is one new file and one entry in
+The command line imports this file and no stage. A new captioner, diversity strategy, loss, filter rule or way to
+train is one new file and one import here; a dataset format is one new file and one entry in
 :data:`~diffreid_lightning.datasets.detect.FORMATS`.
 """
 

@@ -1,4 +1,8 @@
-"""Read a third-party checkpoint as plain tensors and unwrap its state dict."""
+"""Read a third-party checkpoint as plain tensors and unwrap its state dict.
+
+First step of the ``convert`` command. ``checkpoint_layouts.py`` knows the layouts, ``key_conversion.py`` changes the
+names, and ``fill_backbone`` of ``initial_weights.py`` takes the tensors.
+"""
 
 from __future__ import annotations
 

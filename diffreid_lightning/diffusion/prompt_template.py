@@ -1,4 +1,8 @@
-"""Prompt template of training and generation: fixed words with three named slots."""
+"""Prompt template of training and generation: fixed words with three named slots.
+
+What fills them for a generated image: ``prompts`` of the strategies in ``generation/diversity/``; its attributes come
+from ``generation/datamodule.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Select scored images by the filter rules, and write Diff-Person with rejects, report and card.
 
-Which images a rule drops, and the reason it gives: ``rules/``.
+Which images a rule drops, and the reason it gives: ``rules/``; the rules of the chain: ``configs/stages/select.yaml``;
+the scores that they read: ``scores.py``.
 """
 
 from __future__ import annotations

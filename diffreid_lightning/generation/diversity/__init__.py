@@ -1,4 +1,8 @@
-"""Diversity Injection: strategies that vary the generated images of an identity, given in YAML by class path."""
+"""Diversity Injection: strategies that vary the generated images of an identity, given in YAML by class path.
+
+The default is ``composed_guidance.py``. A strategy chooses an image's prompts and weighs them at each timestep;
+``diffusion/denoising_loop.py`` adds up the predictions.
+"""
 
 from diffreid_lightning.generation.diversity.base import Diversity, ImageRequest
 from diffreid_lightning.generation.diversity.composed_guidance import ComposedGuidance

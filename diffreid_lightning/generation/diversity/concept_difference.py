@@ -1,4 +1,7 @@
-"""Diversity by the difference that the attributes make to the description of the identity."""
+"""Diversity by the difference that the attributes make to the description of the identity.
+
+A variant of the default strategy, ``composed_guidance.py``.
+"""
 
 from __future__ import annotations
 
