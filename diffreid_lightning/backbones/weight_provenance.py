@@ -12,6 +12,9 @@ from diffreid_lightning.manifest.provenance import read_provenance
 from diffreid_lightning.run_summary import PROVENANCE_FILE, named_sources
 from diffreid_lightning.storage.hub import hub_file
 
+#: key of the hashes of the people whose labels were trained on
+TRAINED_IDENTITIES = "training_identities"
+
 
 def initialization_record(init_from: str | None) -> dict[str, Any]:
     """Return what is recorded of the training behind initial weights.
@@ -36,6 +39,16 @@ def initialization_record(init_from: str | None) -> dict[str, Any]:
         "steps": steps,
         **{name: count if isinstance(count, int) else 0 for name, count in counts.items()},
     }
+
+
+def trained_identities(init_from: str | None) -> frozenset[str]:
+    """Return the hashes of the people whose labels went into initial weights, and into those these started from.
+
+    Args:
+        init_from: as the backbones take it; empty for weights without such a record.
+    """
+    found = _training_note(init_from).get(TRAINED_IDENTITIES)
+    return frozenset(each for each in found if isinstance(each, str)) if isinstance(found, list) else frozenset()
 
 
 def _training_note(init_from: str | None) -> Mapping[str, Any]:

@@ -16,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 import diffreid_lightning.registry  # noqa: F401 (its classes can be named without a module from here on)
+from diffreid_lightning.backbones.weight_provenance import trained_identities
 from diffreid_lightning.callbacks.averaging import FinishAveraging
 from diffreid_lightning.callbacks.epoch_seed import EpochSeed
 from diffreid_lightning.callbacks.run_artifacts import log_stage
@@ -34,6 +35,7 @@ from diffreid_lightning.cli.library_errors import (
 )
 from diffreid_lightning.cli.lightning_parser import PROGRAM, LayeredParser, TestWith
 from diffreid_lightning.cli.run_record import RunProgress, RunRecord, place_logger
+from diffreid_lightning.datasets.training_rows import warn_of_seen
 from diffreid_lightning.errors import DiffReIDError, UserError
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.reid.datamodule import ReIDDataModule
@@ -157,6 +159,9 @@ class DiffReIDCLI(LightningCLI):
         """Refuse, before training, a final test that cannot take place."""
         which, data = self._test_with, self.datamodule
         if isinstance(data, ReIDDataModule):
+            if data.val_set is not None:
+                init_from = getattr(self.model, "init_from", None)
+                warn_of_seen(trained_identities(init_from), init_from, data.val_set.rows)
             refuse_unknown_monitors(self.trainer, self.model, self._no_validation(data))
             measured = any(isinstance(each, RetrievalEvaluator) for each in callbacks_of(self.trainer))
             if measured and self._no_validation(data) is None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from diffreid_lightning.datasets.concat import ConcatRows
 from diffreid_lightning.errors import UserError
@@ -53,6 +54,33 @@ def hash_images(rows: ConcatRows) -> npt.NDArray[np.int64]:
     names = zip(sources, rows.file_names.to_pylist(), strict=True)
     texts = (f"{source}\0{name}".encode("utf-8", "surrogateescape") for source, name in names)
     return np.frombuffer(b"".join(hashlib.sha256(text).digest()[:8] for text in texts), dtype="<i8").astype(np.int64)
+
+
+def hash_identities(identities: Iterable[Sequence[str | int]]) -> list[str]:
+    """Hash (source, partition, pid) keys, so that a published network names nobody of its training set.
+
+    Returns:
+        16 hexadecimal digits for each.
+    """
+    return [hashlib.sha256(json.dumps(list(key)).encode()).hexdigest()[:16] for key in identities]
+
+
+def warn_of_seen(trained: Collection[str], init_from: str | None, validated: ConcatRows) -> None:
+    """Warn where initial weights were trained on people who are held out for validation.
+
+    Args:
+        trained: hashes of the people behind the weights, by :func:`hash_identities`.
+        init_from: the weights.
+        validated: the validation data.
+    """
+    known = set(trained)
+    seen = sum(each in known for each in hash_identities(validated.identities))
+    if seen:
+        rank_zero_warn(
+            f"{init_from} was trained on {seen} of the {len(validated.identities)} people who are held out for "
+            "validation, so val/mAP is that of people it has seen. Give --data.val_share and --seed_everything as in "
+            "its training, or hold these people out there."
+        )
 
 
 def refuse_other_rows(

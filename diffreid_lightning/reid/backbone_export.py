@@ -10,7 +10,12 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from diffreid_lightning.backbones import Backbone, BNNeck, registered_by, save_backbone
 from diffreid_lightning.backbones.timm_export import refuse_other_content
-from diffreid_lightning.backbones.weight_provenance import initialization_record
+from diffreid_lightning.backbones.weight_provenance import (
+    TRAINED_IDENTITIES,
+    initialization_record,
+    trained_identities,
+)
+from diffreid_lightning.datasets.training_rows import hash_identities
 from diffreid_lightning.reid.base import ReIDModule
 from diffreid_lightning.run_summary import PROVENANCE_FILE
 from diffreid_lightning.storage.json_notes import read_sound_json
@@ -62,8 +67,11 @@ class BackboneExport(Callback):
             rank_zero_info("No backbone is saved: the training ended before its first step.")
             return
         init_from = getattr(pl_module, "init_from", None)
+        data = datamodule_of(trainer)
+        people = hash_identities(getattr(data, "training_identities", []))
         provenance: dict[str, Any] = {
-            "training_data": getattr(datamodule_of(trainer), "provenance", {}),
+            "training_data": getattr(data, "provenance", {}),
+            TRAINED_IDENTITIES: sorted(trained_identities(init_from).union(people)),
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
             "module": type(pl_module).__name__,

@@ -284,6 +284,27 @@ def test_several_sources_chain_and_another_is_the_test(command: Command, market:
     assert len(checkpoint["state_dict"]["classifier.weight"]) == market_ids + duke_ids
 
 
+def test_a_fit_says_that_its_initial_weights_know_the_held_out_people(
+    command: Command, market: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    words = ("fit", f"--data.train={market}", *TINY, "--trainer.max_epochs=1", "--test_with=none")
+
+    def told() -> bool:
+        found = [str(each.message) for each in recwarn.list if "people who are held out" in str(each.message)]
+        recwarn.clear()
+        return bool(found)
+
+    assert command(*words) == 0
+    assert command(*words, "--model.init_from=runs/reid/fit-001/backbone") == 0
+    assert not told(), "the same people are held out"
+    assert command(*words, "--data.val_share=0", "--model.init_from=runs/reid/fit-002/backbone") == 0
+    assert not told(), "nobody is"
+    assert command(*words, "--model.init_from=runs/reid/fit-003/backbone") == 0
+    assert told()
+    assert command(*words, "--model.init_from=runs/reid/fit-004/backbone") == 0
+    assert told(), "what weights started from has been trained on as well"
+
+
 def test_a_fit_starts_from_another_fits_backbone(command: Command, market: Path, tmp_path: Path) -> None:
     quick = ("--trainer.max_epochs=1", "--trainer.logger=false")
     assert command("fit", f"--data.train={market}", *TINY, *quick) == 0

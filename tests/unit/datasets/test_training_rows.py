@@ -13,9 +13,11 @@ from diffreid_lightning.datasets.training_rows import (
     IMAGES,
     KEY,
     digest_rows,
+    hash_identities,
     hash_images,
     refuse_other_rows,
     refuse_seen,
+    warn_of_seen,
 )
 from diffreid_lightning.errors import UserError
 
@@ -47,6 +49,15 @@ def rows(people: list[IdentityKey], names: list[str]) -> ConcatRows:
     """Make rows of one image for each person."""
     numbers = np.arange(len(people))
     return ConcatRows((), numbers * 0, pa.array(names), numbers, tuple(people), numbers, numbers, numbers < 0)
+
+
+def test_weights_that_know_the_held_out_people_are_told(recwarn: pytest.WarningsRecorder) -> None:
+    trained = hash_identities(map(list, PEOPLE))
+    warn_of_seen(trained, "a/backbone", rows([("a", "train", 3), ("b", "train", 1)], NAMES[:2]))
+    warn_of_seen([], None, rows(PEOPLE, NAMES[:2]))
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match=r"a/backbone was trained on 1 of the 2 people"):
+        warn_of_seen(trained, "a/backbone", rows([("a", "train", 3), PEOPLE[1]], NAMES[:2]))
 
 
 def test_people_of_the_training_are_no_validation() -> None:
