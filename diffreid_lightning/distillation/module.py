@@ -149,8 +149,9 @@ class ConsistencyDistillation(DenoiserTraining):
         # 4. Map its start by the student, and compare (algorithm 1).
         guess = consistency_output(self.scheduler, self(noisy, start, conditioning).float(), noisy, start)
         loss = pseudo_huber(guess, target, self.huber).mean()
+        self._loss_sum.watch(self, loss, batch_idx, self._rate)
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(latents))
-        self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=len(latents))
+        self.log("train/learning_rate", self._rate, batch_size=len(latents))
         return loss
 
     def teach(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:

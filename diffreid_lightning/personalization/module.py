@@ -152,12 +152,13 @@ class Personalization(DenoiserTraining):
         weights = timestep_weights(self.scheduler, timesteps, self.snr_gamma)
         errors = denoising_errors(prediction, target, weights)
         loss, identity, prior = prior_preserving_loss(errors, len(batch.moments), self.prior_weight)
+        self._loss_sum.watch(self, loss, batch_idx, self._rate)
         size = len(batch.moments)
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=size)
         self.log("train/identity_loss", identity.detach(), batch_size=size)
         if len(batch.prior_latents):
             self.log("train/prior_loss", prior.detach(), batch_size=len(batch.prior_latents))
-        self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=size)
+        self.log("train/learning_rate", self._rate, batch_size=size)
         return loss
 
     def _conditioning(self, batch: PersonalizationBatch) -> Conditioning:

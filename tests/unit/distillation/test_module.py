@@ -22,6 +22,7 @@ from torch import Tensor
 
 from diffreid_lightning.diffusion.lora_files import LORA_FILE, load_lora, merge_lora
 from diffreid_lightning.diffusion.prompt_encoding import encode_prompts, unet_arguments
+from diffreid_lightning.distillation import module as distillation_module
 from diffreid_lightning.distillation.module import ConsistencyDistillation
 from diffreid_lightning.errors import RunError, UserError
 from diffreid_lightning.generation.diversity import NoDiversity
@@ -116,6 +117,14 @@ def test_a_teacher_that_is_gone_is_named(people: Path, checkpoints: dict[str, Pa
     with pytest.raises(RunError, match="personalized model is gone"):
         module.save(folder, {})
     assert folder.is_dir(), "the student that was written before"
+
+
+def test_a_loss_that_is_nan_stops_the_training(
+    people: Path, checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distillation_module, "pseudo_huber", lambda guess, target, delta: guess * float("nan"))
+    with pytest.raises(RunError, match="training loss is no longer finite"):
+        distil(people, checkpoints["sd1"], tmp_path)
 
 
 def student_of(distilled: ConsistencyDistillation, weights: Any, folder: Path, work: Path) -> Any:

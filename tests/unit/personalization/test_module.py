@@ -18,12 +18,14 @@ from torch import Tensor
 
 from diffreid_lightning.backbones import Backbone, save_backbone
 from diffreid_lightning.diffusion.denoising_loop import scale_latents
+from diffreid_lightning.diffusion.losses import denoising_errors
 from diffreid_lightning.diffusion.pipeline_io import load_pipeline
 from diffreid_lightning.diffusion.prompt_encoding import encode_prompts
 from diffreid_lightning.errors import RunError, UserError
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.manifest.provenance import find_manifest_hashes
 from diffreid_lightning.personalization import add_identities
+from diffreid_lightning.personalization import module as personalization_module
 from diffreid_lightning.personalization.callbacks import IdentitySheets, PersonalizationExport
 from diffreid_lightning.personalization.checkpoint import load_personalized, read_tokens
 from diffreid_lightning.personalization.datamodule import PersonalizationBatch, PersonalizationDataModule
@@ -190,16 +192,35 @@ def test_weights_that_diverged_are_not_saved(
     train: Train, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     step = RowAdamW.step
+    values = iter([1.0, float("nan")])  # of the last step, whose loss was still finite
 
     def diverge(self: RowAdamW, closure: Any = None) -> Any:
         loss = step(self, closure)
         with torch.no_grad():
-            self.param_groups[0]["params"][0].fill_(float("nan"))
+            self.param_groups[0]["params"][0].mul_(next(values))
         return loss
 
     monkeypatch.setattr(RowAdamW, "step", diverge)
     with pytest.raises(RunError, match="weights are no longer finite"):
         train(checkpoints["sd1"])
+    assert not (tmp_path / "run/personalized").exists()
+
+
+def test_a_loss_that_is_nan_stops_where_its_steps_are_left_out(
+    train: Train, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The gradient scaler of 16-mixed leaves them out; CPUs have none."""
+    seen: list[Tensor] = []
+
+    def errors(*arguments: Tensor) -> Tensor:
+        seen.append(denoising_errors(*arguments))
+        return seen[-1] * (float("nan") if len(seen) == 2 else 1.0)  # noticed at the end of the epoch
+
+    monkeypatch.setattr(personalization_module, "denoising_errors", errors)
+    monkeypatch.setattr(RowAdamW, "step", lambda self, closure: closure())
+    with pytest.raises(RunError, match="training loss is no longer finite"):
+        train(checkpoints["sd1"])
+    assert len(seen) == 4
     assert not (tmp_path / "run/personalized").exists()
 
 
