@@ -127,6 +127,7 @@ class ConsistencyDistillation(DenoiserTraining):
 
     def on_train_start(self) -> None:
         """Count optimizer steps from where the run is."""
+        super().on_train_start()
         self._steps_seen = self.trainer.global_step
 
     # One step.

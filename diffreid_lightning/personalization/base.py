@@ -167,6 +167,10 @@ class DenoiserTraining(LightningModule, ABC):
         if self.gradient_checkpointing:
             pipeline.unet.enable_gradient_checkpointing()
 
+    def on_train_start(self) -> None:
+        """Do what :meth:`on_train_epoch_start` does: an epoch that is taken up in its middle has no start."""
+        self.on_train_epoch_start()
+
     def on_train_epoch_start(self) -> None:
         """Set the networks to training mode (dropout, checkpointing), which :meth:`pipeline` resets; start the sum."""
         for network in self._held.networks():

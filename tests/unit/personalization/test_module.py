@@ -50,7 +50,7 @@ def encoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def personalize(
     people: Path, base: Path, encoded: Path, folder: Path, precision: Any = "32", callbacks: Sequence[Callback] = (),
-    **arguments: Any,
+    checkpoint: Path | None = None, **arguments: Any,
 ) -> tuple[Personalization, Path]:  # fmt: skip
     """Personalize a checkpoint; returns the module as training left it, and the folder it was saved in."""
     seed_everything(0, verbose=False)
@@ -68,7 +68,7 @@ def personalize(
         enable_model_summary=False, callbacks=[*callbacks, PersonalizationExport()], default_root_dir=folder,
         gradient_clip_val=1.0, accumulate_grad_batches=2, precision=precision,
     )  # fmt: skip
-    trainer.fit(module, datamodule=data)
+    trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=False)
     return module, folder / "personalized"
 
 
@@ -222,6 +222,28 @@ def test_a_loss_that_is_nan_stops_where_its_steps_are_left_out(
         train(checkpoints["sd1"])
     assert len(seen) == 4
     assert not (tmp_path / "run/personalized").exists()
+
+
+class InTheMiddle(Callback):
+    """Saves a checkpoint after the second batch, and keeps whether the denoiser was in training mode."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.modes: list[bool] = []
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.modes.append(pl_module.unet.training)
+        if batch_idx == 1:
+            trainer.save_checkpoint(self.file)
+
+
+def test_an_epoch_taken_up_in_its_middle_trains_in_training_mode(
+    train: Train, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    whole, rest = (InTheMiddle(tmp_path / f"{name}.ckpt") for name in ("whole", "rest"))
+    train(checkpoints["sd1"], callbacks=[whole])
+    train(checkpoints["sd1"], callbacks=[rest], checkpoint=whole.file)
+    assert (whole.modes, rest.modes) == ([True] * 4, [True] * 2)
 
 
 def test_the_folder_says_who_is_in_it_and_where_it_comes_from(
