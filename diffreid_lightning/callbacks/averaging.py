@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
@@ -13,6 +14,8 @@ from torch.utils.hooks import RemovableHandle
 
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.training.trainer_parts import callbacks_of
+
+_HALF = (torch.float16, torch.bfloat16)
 
 
 class FinishAveraging(Callback):
@@ -43,6 +46,19 @@ class FinishAveraging(Callback):
                 pl_module.configure_model()  # WeightAveraging calls it by itself
             if isinstance(callback, WeightAveraging) and getattr(callback, "_device", "of its own") is None:
                 callback._device = trainer.strategy.root_device
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse to average weights that are in half precision.
+
+        Raises:
+            UserError: trained weights are; each validation would round the average to them.
+        """
+        if _averages(trainer) and any(each.requires_grad and each.dtype in _HALF for each in pl_module.parameters()):
+            raise UserError(
+                f"Weights are not averaged in trainer.precision {trainer.precision}.",
+                found="a WeightAveraging callback, whose small steps would be rounded to none",
+                remedy="use --trainer.precision bf16-mixed or 16-mixed, or leave the callback out",
+            )
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Have an average tell the module's values as its own, as long as the callback exchanges the two."""

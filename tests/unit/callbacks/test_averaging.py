@@ -103,10 +103,10 @@ class Trained(Linear):
             self.layer = torch.nn.Linear(3, len(checkpoint["state_dict"]["layer.weight"]))
 
 
-def averaging_trainer(folder: Path, epochs: int) -> Trainer:
+def averaging_trainer(folder: Path, epochs: int, precision: Any = "32-true") -> Trainer:
     callbacks = [FinishAveraging(), EMAWeightAveraging(decay=0.5), ModelCheckpoint(folder, save_last=True)]
     quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    return Trainer(max_epochs=epochs, accelerator="cpu", callbacks=callbacks, **quiet)
+    return Trainer(max_epochs=epochs, accelerator="cpu", callbacks=callbacks, precision=precision, **quiet)
 
 
 def test_a_checkpoint_that_is_tested_after_fit_gives_its_average(tmp_path: Path) -> None:
@@ -118,6 +118,13 @@ def test_a_checkpoint_that_is_tested_after_fit_gives_its_average(tmp_path: Path)
     assert not torch.equal(saved["current_model_state"]["layer.weight"], averaged)
     trainer.test(module, data, ckpt_path=str(tmp_path / "last.ckpt"), weights_only=True, verbose=False)
     assert torch.equal(module.tested, averaged)
+
+
+def test_weights_in_half_precision_are_not_averaged(tmp_path: Path) -> None:
+    trainer, data = averaging_trainer(tmp_path, 1, "bf16-true"), torch.utils.data.DataLoader(torch.ones(3, 3))
+    with pytest.raises(UserError, match=r"not averaged in trainer\.precision bf16-true"):
+        trainer.fit(Trained(), data)
+    averaging_trainer(tmp_path, 1, "bf16-mixed").fit(Trained(), data)
 
 
 class MidValidation(Callback):
