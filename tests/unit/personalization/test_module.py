@@ -295,6 +295,11 @@ def test_half_precision_wants_a_trainer_that_mixes(train: Train, checkpoints: di
         train(checkpoints["sd1"], frozen_dtype="bfloat16")
 
 
+def test_timesteps_weigh_alike_unless_asked_otherwise(checkpoints: dict[str, Path]) -> None:
+    """With min-SNR weights the noisier half of the default model's steps would count for a ninth."""
+    assert Personalization(model=str(checkpoints["sd1"]), image_size=SIZE).snr_gamma is None
+
+
 def parameters_behind_the_last_states(encoder: Any) -> list[torch.nn.Parameter]:
     """Of SDXL's first text encoder, which is read before its last layer."""
     last = f"layers.{encoder.config.num_hidden_layers - 1}."
