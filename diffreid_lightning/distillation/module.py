@@ -26,7 +26,12 @@ from diffreid_lightning.errors import RunError, UserError, check_image_size, che
 from diffreid_lightning.manifest.provenance import read_provenance
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.personalization.base import DenoiserTraining
-from diffreid_lightning.personalization.checkpoint import STUDENT_FOLDER, load_personalized, read_note
+from diffreid_lightning.personalization.checkpoint import (
+    STUDENT_FOLDER,
+    hash_personalized,
+    load_personalized,
+    read_note,
+)
 from diffreid_lightning.personalization.datamodule import PersonalizationBatch
 from diffreid_lightning.personalization.fine_tuning import trained_weights
 from diffreid_lightning.personalization.lora import LoRA
@@ -194,11 +199,13 @@ class ConsistencyDistillation(DenoiserTraining):
             provenance: added to the teacher's in ``provenance.json``, as ``distillation``.
 
         Raises:
-            RunError: the disk is full, or the teacher's folder is gone.
+            RunError: the disk is full, or the teacher's folder is gone or has another content.
         """
-        if not self._folder.is_dir():
+        is_gone = not self._folder.is_dir()
+        if is_gone or hash_personalized(self._folder) != self._origin:
             raise RunError(
-                f"The student cannot be written: the personalized model is gone from {self._folder}",
+                "The student cannot be written: the personalized model "
+                f"{'is gone from' if is_gone else 'has changed in'} {self._folder}",
                 looked_for="the folder that the training began with; its files are part of the student's",
                 remedy="put it back, then go on from the last checkpoint: --ckpt_path last",
             )

@@ -29,7 +29,7 @@ from diffreid_lightning.generation.diversity import NoDiversity
 from diffreid_lightning.generation.module import GenerationModule
 from diffreid_lightning.manifest.provenance import find_manifest_hashes
 from diffreid_lightning.personalization.callbacks import PersonalizationExport
-from diffreid_lightning.personalization.checkpoint import load_personalized
+from diffreid_lightning.personalization.checkpoint import TOKENS_FILE, load_personalized, read_tokens
 from diffreid_lightning.personalization.datamodule import PersonalizationBatch, PersonalizationDataModule
 from diffreid_lightning.personalization.lora import LoRA
 from tests.fixtures.checkpoint_layouts import LAYOUTS
@@ -65,8 +65,9 @@ def distil(
     teacher = write_personalized_model(folder / "teacher", base)
     (teacher / "provenance.json").write_text(json.dumps({"training_data": {"manifest": "a" * 64}}))
     module = ConsistencyDistillation(
-        model=str(teacher), image_size=SIZE, lora=LoRA(rank=2, layers="all"), guidance=(SCALE, SCALE), solver_steps=10,
-        huber=HUBER, target_decay=DECAY, warmup_steps=0, optimizer=lambda weights: torch.optim.AdamW(weights, lr=0.01),
+        model=str(teacher), image_size=SIZE, lora=LoRA(rank=2, layers="all"), solver_steps=10,
+        guidance=(SCALE, SCALE), huber=HUBER, warmup_steps=0, target_decay=DECAY,
+        optimizer=lambda weights: torch.optim.AdamW(weights, lr=0.01),
     )  # fmt: skip
     data = PersonalizationDataModule(
         source=str(people), model=str(base), image_size=SIZE, batch_size=4, template=TEMPLATE,
@@ -117,6 +118,19 @@ def test_a_teacher_that_is_gone_is_named(people: Path, checkpoints: dict[str, Pa
     with pytest.raises(RunError, match="personalized model is gone"):
         module.save(folder, {})
     assert folder.is_dir(), "the student that was written before"
+
+
+def test_a_student_is_not_written_beside_another_teacher(
+    people: Path, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    module, folder = distil(people, checkpoints["sd1"], tmp_path, steps=1)
+    written = (folder / TOKENS_FILE).read_bytes()
+    tokens = load_file(tmp_path / "teacher" / TOKENS_FILE)
+    names = {"names": json.dumps(read_tokens(tmp_path / "teacher")[0])}
+    save_file({name: 2 * each for name, each in tokens.items()}, tmp_path / "teacher" / TOKENS_FILE, names)
+    with pytest.raises(RunError, match="personalized model has changed"):
+        module.save(folder, {})
+    assert (folder / TOKENS_FILE).read_bytes() == written
 
 
 def test_a_loss_that_is_nan_stops_the_training(
