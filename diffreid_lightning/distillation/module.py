@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -145,7 +147,7 @@ class ConsistencyDistillation(DenoiserTraining):
         steps = torch.randint(len(self._grid.start), (len(latents),), device=self.device)
         start, end = (timesteps.to(self.device)[steps] for timesteps in self._grid)
         noisy = self.scheduler.add_noise(latents, torch.randn_like(latents), start)
-        with torch.no_grad():
+        with torch.no_grad(), self._without_dropout():
             # 2. Let the teacher take the step, with guidance (arXiv 2310.04378, eq. 15).
             earlier = ddim_step(self.scheduler, self.teach(noisy, start, conditioning), noisy, start, end)
             # 3. Map its end by the student's average.
@@ -181,6 +183,18 @@ class ConsistencyDistillation(DenoiserTraining):
         finally:
             self.unet.enable_adapters()
         return compose(predictions, (True, True), scales, rescale=0.0)
+
+    @contextmanager
+    def _without_dropout(self) -> Iterator[None]:
+        """Take the dropout of the student's LoRA out: the target is its average and no part of it drawn at random."""
+        layers = [each for each in self.unet.modules() if isinstance(each, nn.Dropout) and each.p and each.training]
+        for layer in layers:
+            layer.eval()
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.train()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Update the student's average after each optimizer step."""

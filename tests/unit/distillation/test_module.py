@@ -18,7 +18,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffreid_lightning.diffusion.lora_files import LORA_FILE, load_lora, merge_lora
 from diffreid_lightning.diffusion.prompt_encoding import encode_prompts, unet_arguments
@@ -58,14 +58,14 @@ Distilled = tuple[ConsistencyDistillation, Path, Path, Recorder]
 
 
 def distil(
-    people: Path, base: Path, folder: Path, steps: int = -1, callbacks: tuple[Callback, ...] = ()
+    people: Path, base: Path, folder: Path, steps: int = -1, callbacks: tuple[Callback, ...] = (), dropout: float = 0.0
 ) -> tuple[ConsistencyDistillation, Path]:
     """Distill a random personalized model; returns the module as training left it, and the student's folder."""
     seed_everything(0, verbose=False)
     teacher = write_personalized_model(folder / "teacher", base)
     (teacher / "provenance.json").write_text(json.dumps({"training_data": {"manifest": "a" * 64}}))
     module = ConsistencyDistillation(
-        model=str(teacher), image_size=SIZE, lora=LoRA(rank=2, layers="all"), solver_steps=10,
+        model=str(teacher), image_size=SIZE, lora=LoRA(rank=2, layers="all", dropout=dropout), solver_steps=10,
         guidance=(SCALE, SCALE), huber=HUBER, warmup_steps=0, target_decay=DECAY,
         optimizer=lambda weights: torch.optim.AdamW(weights, lr=0.01),
     )  # fmt: skip
@@ -131,6 +131,25 @@ def test_a_student_is_not_written_beside_another_teacher(
     with pytest.raises(RunError, match="personalized model has changed"):
         module.save(folder, {})
     assert (folder / TOKENS_FILE).read_bytes() == written
+
+
+class DropoutModes(Callback):
+    """Keeps whether a dropout layer of the LoRA dropped, each time it was used."""
+
+    def __init__(self) -> None:
+        self.modes: list[bool] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        layer = next(each for each in pl_module.unet.modules() if isinstance(each, nn.Dropout) and each.p)
+        layer.register_forward_pre_hook(lambda layer, _: self.modes.append(layer.training))
+
+
+def test_the_student_is_trained_with_dropout_and_its_target_has_none(
+    people: Path, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    recorder = DropoutModes()
+    distil(people, checkpoints["sd1"], tmp_path, steps=2, callbacks=(recorder,), dropout=0.5)
+    assert recorder.modes == [False, True] * 2
 
 
 def test_a_loss_that_is_nan_stops_the_training(
