@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,7 +28,12 @@ from diffreid_lightning.errors import RunError, UserError, check_image_size, che
 from diffreid_lightning.manifest.provenance import read_provenance
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.personalization.base import DenoiserTraining
-from diffreid_lightning.personalization.checkpoint import STUDENT_FOLDER, load_personalized, read_note
+from diffreid_lightning.personalization.checkpoint import (
+    STUDENT_FOLDER,
+    hash_personalized,
+    load_personalized,
+    read_note,
+)
 from diffreid_lightning.personalization.datamodule import PersonalizationBatch
 from diffreid_lightning.personalization.fine_tuning import trained_weights
 from diffreid_lightning.personalization.lora import LoRA
@@ -127,6 +134,7 @@ class ConsistencyDistillation(DenoiserTraining):
 
     def on_train_start(self) -> None:
         """Count optimizer steps from where the run is."""
+        super().on_train_start()
         self._steps_seen = self.trainer.global_step
 
     # One step.
@@ -139,7 +147,7 @@ class ConsistencyDistillation(DenoiserTraining):
         steps = torch.randint(len(self._grid.start), (len(latents),), device=self.device)
         start, end = (timesteps.to(self.device)[steps] for timesteps in self._grid)
         noisy = self.scheduler.add_noise(latents, torch.randn_like(latents), start)
-        with torch.no_grad():
+        with torch.no_grad(), self._without_dropout():
             # 2. Let the teacher take the step, with guidance (arXiv 2310.04378, eq. 15).
             earlier = ddim_step(self.scheduler, self.teach(noisy, start, conditioning), noisy, start, end)
             # 3. Map its end by the student's average.
@@ -149,8 +157,9 @@ class ConsistencyDistillation(DenoiserTraining):
         # 4. Map its start by the student, and compare (algorithm 1).
         guess = consistency_output(self.scheduler, self(noisy, start, conditioning).float(), noisy, start)
         loss = pseudo_huber(guess, target, self.huber).mean()
+        self._loss_sum.watch(self, loss, batch_idx, self._rate)
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(latents))
-        self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=len(latents))
+        self.log("train/learning_rate", self._rate, batch_size=len(latents))
         return loss
 
     def teach(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
@@ -175,6 +184,18 @@ class ConsistencyDistillation(DenoiserTraining):
             self.unet.enable_adapters()
         return compose(predictions, (True, True), scales, rescale=0.0)
 
+    @contextmanager
+    def _without_dropout(self) -> Iterator[None]:
+        """Take the dropout of the student's LoRA out: the target is its average and no part of it drawn at random."""
+        layers = [each for each in self.unet.modules() if isinstance(each, nn.Dropout) and each.p and each.training]
+        for layer in layers:
+            layer.eval()
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.train()
+
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Update the student's average after each optimizer step."""
         step = self.trainer.global_step
@@ -192,11 +213,13 @@ class ConsistencyDistillation(DenoiserTraining):
             provenance: added to the teacher's in ``provenance.json``, as ``distillation``.
 
         Raises:
-            RunError: the disk is full, or the teacher's folder is gone.
+            RunError: the disk is full, or the teacher's folder is gone or has another content.
         """
-        if not self._folder.is_dir():
+        is_gone = not self._folder.is_dir()
+        if is_gone or hash_personalized(self._folder) != self._origin:
             raise RunError(
-                f"The student cannot be written: the personalized model is gone from {self._folder}",
+                "The student cannot be written: the personalized model "
+                f"{'is gone from' if is_gone else 'has changed in'} {self._folder}",
                 looked_for="the folder that the training began with; its files are part of the student's",
                 remedy="put it back, then go on from the last checkpoint: --ckpt_path last",
             )

@@ -153,7 +153,7 @@ class ScorerTraining(SupervisedReID):
                 loss, _ = self.weigh_losses(outputs, batch.labels[seen], network.losses)
             # All rows: processes hand over equally many. Those without a label are not remembered.
             network.losses.remember(embeddings, torch.where(seen, batch.labels, -1), batch.weights)
-            self._loss_sum += loss.detach()
+            self._loss_sum.add(loss)
             total = total + loss
         return total
 

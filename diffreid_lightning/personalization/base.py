@@ -31,7 +31,10 @@ from diffreid_lightning.errors import UserError
 from diffreid_lightning.personalization.datamodule import PersonalizationBatch, PersonalizationDataModule
 from diffreid_lightning.personalization.fine_tuning import trained_weights
 from diffreid_lightning.training.finite_weights import check_finite_weights
+from diffreid_lightning.training.loss_sum import LossSum
 from diffreid_lightning.training.trainer_parts import require_datamodule
+
+_WARM_UP = "--model.warmup_steps"
 
 
 class HeldPipeline:
@@ -100,6 +103,7 @@ class DenoiserTraining(LightningModule, ABC):
         self.scheduler = training_scheduler(pipeline.scheduler, name)
         self._name, self._origin = name, content_hash
         self._configured = False
+        self._loss_sum = LossSum(_WARM_UP)
 
     def configure_model(self) -> None:
         """Freeze the networks, and add and mark the trained weights; once.
@@ -163,19 +167,29 @@ class DenoiserTraining(LightningModule, ABC):
         if self.gradient_checkpointing:
             pipeline.unet.enable_gradient_checkpointing()
 
+    def on_train_start(self) -> None:
+        """Do what :meth:`on_train_epoch_start` does: an epoch that is taken up in its middle has no start."""
+        self.on_train_epoch_start()
+
     def on_train_epoch_start(self) -> None:
-        """Set the networks to training mode (dropout, checkpointing); :meth:`pipeline` resets it."""
+        """Set the networks to training mode (dropout, checkpointing), which :meth:`pipeline` resets; start the sum."""
         for network in self._held.networks():
             network.train()
+        self._loss_sum.start(self)
 
     def on_train_epoch_end(self) -> None:
         """Stop before diverged weights are saved or exported.
 
         Raises:
-            RunError: a trained weight is NaN or infinite.
+            RunError: a loss of the epoch or a trained weight is NaN or infinite.
         """
-        rate = float(self.trainer.optimizers[0].param_groups[0]["lr"])
-        check_finite_weights(self, self.parameters(), "--model.warmup_steps", rate)
+        self._loss_sum.check(self, self._rate)
+        check_finite_weights(self, self.parameters(), _WARM_UP, self._rate)
+
+    @property
+    def _rate(self) -> float:
+        """The current learning rate."""
+        return float(self.trainer.optimizers[0].param_groups[0]["lr"])
 
     def forward(
         self,

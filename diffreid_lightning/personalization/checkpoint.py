@@ -116,20 +116,16 @@ def load_personalized(folder: str | Path, base: str | Path | None = None) -> Per
     """
     folder = user_path(folder)
     noted = read_note(folder)
-    digest = hashlib.sha256(json.dumps(noted["template"]).encode())
     whole = folder / PIPELINE_FOLDER
     if whole.is_dir():
         pipeline = load_pipeline(whole)
-        digest.update(weights_hash(whole).encode())
     else:
         source = locate_pipeline(base if base is not None else noted["base"]["model"])
         _check_base(folder, source, noted["base"]["weights"])
         pipeline = load_pipeline(source)
-        digest.update(noted["base"]["weights"].encode())
     lora = folder / LORA_FOLDER / LORA_FILE
     if lora.is_file():
         load_lora(pipeline, lora)
-        digest.update(lora.read_bytes())
     names, tokens = read_tokens(folder)
     identities = [
         Identity(each["name"], (each["source"], each["partition"], each["pid"]), each["description"])
@@ -138,11 +134,31 @@ def load_personalized(folder: str | Path, base: str | Path | None = None) -> Per
     if names != [identity.name for identity in identities]:
         raise _damaged(folder / TOKENS_FILE, f"the names of {IDENTITIES_FILE}", shorten(names, 4))
     add_tokens(pipeline, names, tokens)
-    digest.update((folder / TOKENS_FILE).read_bytes())
-    content_hash, student = digest.hexdigest(), folder / STUDENT_FOLDER
+    content_hash, student = hash_personalized(folder), folder / STUDENT_FOLDER
     if student.is_dir():
         content_hash = stack_loras(pipeline, [locate_lora(str(student))], content_hash)
     return PersonalizedModel(pipeline, identities, PromptTemplate(noted["template"]), content_hash, student.is_dir())
+
+
+def hash_personalized(folder: Path) -> str:
+    """Hash what determines the images of a personalized model, a student's LoRA left out.
+
+    Args:
+        folder: of a personalized model.
+
+    Returns:
+        SHA-256, 64 hexadecimal digits.
+
+    Raises:
+        UserError: the folder is incomplete.
+    """
+    noted, whole = read_note(folder), folder / PIPELINE_FOLDER
+    digest = hashlib.sha256(json.dumps(noted["template"]).encode())
+    digest.update((weights_hash(whole) if whole.is_dir() else noted["base"]["weights"]).encode())
+    for file in (folder / LORA_FOLDER / LORA_FILE, folder / TOKENS_FILE):
+        if file.is_file():
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def write_tokens(folder: Path, names: list[str], tokens: Iterable[Tensor]) -> None:

@@ -196,7 +196,18 @@ class PersonalizationDataModule(LightningDataModule):
         return self.prior.prompts(people, self.template, self.seed)
 
     def prepare_data(self) -> None:
-        """Encode images and generate prior images that are not cached yet; on one process."""
+        """Encode images and generate prior images that are not cached yet; on one process.
+
+        Raises:
+            UserError: the training gives prior images no weight.
+        """
+        module = getattr(self.trainer, "lightning_module", None)
+        if self.prior is not None and getattr(module, "prior_weight", None) == 0:
+            raise UserError(
+                "Prior images would be drawn and denoised for nothing.",
+                found=f"model.prior_weight 0 beside data.prior {type(self.prior).__name__}",
+                remedy="use --data.prior null, or give --model.prior_weight",
+            )
         store = self._store()
         for mirrored in (False, True)[: 2 if self.flip else 1]:
             store.encode(self.pictures, self.image_size, mirrored)

@@ -21,11 +21,13 @@ from diffreid_lightning.reid.losses import ReIDLoss
 from diffreid_lightning.reid.lr_warmup import optimize_with_warm_up
 from diffreid_lightning.reid.outputs import FeatureBatch, ReIDOutputs
 from diffreid_lightning.reid.person_images import PersonBatch
-from diffreid_lightning.training.finite_weights import check_finite_weights, stop_unless_finite
+from diffreid_lightning.training.finite_weights import check_finite_weights
+from diffreid_lightning.training.loss_sum import LossSum
 from diffreid_lightning.training.resumable_schedule import Interval
 from diffreid_lightning.training.trainer_parts import datamodule_of
 
 _HALF = (torch.float16, torch.bfloat16)
+_WARM_UP = "--model.warmup_epochs"
 
 
 class ReIDModule(LightningModule, ABC):
@@ -104,7 +106,7 @@ class ReIDModule(LightningModule, ABC):
         self.trained = False
         self._rate = 0.0
         self._steps_seen = 0
-        self._loss_sum = torch.zeros(())  # no buffer: DDP would overwrite it with rank zero's, and a NaN with it
+        self._loss_sum = LossSum(_WARM_UP)
 
     @staticmethod
     @abstractmethod
@@ -231,23 +233,17 @@ class ReIDModule(LightningModule, ABC):
         """From here on the network is worth evaluating as it stands."""
         self.trained = True
         self._steps_seen = self.trainer.global_step
-        self._start_loss_sum()  # an epoch that is taken up in its middle has no start
+        self._loss_sum.start(self)  # an epoch that is taken up in its middle has no start
 
     def on_train_epoch_start(self) -> None:
         """Start the epoch's loss sum."""
-        self._start_loss_sum()
-
-    def _start_loss_sum(self) -> None:
-        """Set the loss sum to zero, in float32 where the network was converted to another type."""
-        self._loss_sum = torch.zeros((), dtype=torch.float32, device=self.device)
+        self._loss_sum.start(self)
 
     def training_step(self, batch: PersonBatch, batch_idx: int) -> Tensor:
         """Compute the training objective of a batch, and log it."""
         self._rate = float(self.trainer.optimizers[0].param_groups[0]["lr"])
         total, values = self.compute_losses(batch)
-        self._loss_sum += total.detach()
-        if batch_idx % max(1, getattr(self.trainer, "log_every_n_steps", 50)) == 0:
-            self._check_loss()
+        self._loss_sum.watch(self, total, batch_idx, self._rate)
         size = self.count_images(batch)
         self.log("train/loss", total.detach(), prog_bar=True, batch_size=size)
         for name, value in values.items():
@@ -301,8 +297,7 @@ class ReIDModule(LightningModule, ABC):
     def on_validation_start(self) -> None:
         """Check that loss and weights are finite, so that the error is raised here and not in the metric."""
         if self.trainer.state.fn == TrainerFn.FITTING:
-            self._check_loss()
-            self._check_weights()
+            self._check_finite()
         else:
             self._refuse_random()
 
@@ -312,19 +307,13 @@ class ReIDModule(LightningModule, ABC):
 
     def on_train_epoch_end(self) -> None:
         """Stop before a diverged model can be saved over a good one."""
-        self._check_loss()
-        self._check_weights()
+        self._check_finite()
 
-    def _check_loss(self) -> None:
-        # The running sum keeps any NaN of the epoch, so the device is asked once per logging interval, not per step.
-        found = f"loss sum {float(self._loss_sum)} on this process"
-        finite = torch.isfinite(self._loss_sum)
-        stop_unless_finite(self, finite, "training loss is", found, "--model.warmup_epochs", self._rate)
-
-    def _check_weights(self) -> None:
+    def _check_finite(self) -> None:
+        self._loss_sum.check(self, self._rate)
         # The last step's loss can be finite and its update not. Other buffers may hold infinities on purpose (masks).
         statistics = [b for name, b in self.named_buffers() if name.endswith(("running_mean", "running_var"))]
-        check_finite_weights(self, [*self.parameters(), *statistics], "--model.warmup_epochs", self._rate)
+        check_finite_weights(self, [*self.parameters(), *statistics], _WARM_UP, self._rate)
 
     # Evaluation: features go out, the callbacks measure.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, StochasticWeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 
@@ -103,10 +103,10 @@ class Trained(Linear):
             self.layer = torch.nn.Linear(3, len(checkpoint["state_dict"]["layer.weight"]))
 
 
-def averaging_trainer(folder: Path, epochs: int) -> Trainer:
+def averaging_trainer(folder: Path, epochs: int, precision: Any = "32-true") -> Trainer:
     callbacks = [FinishAveraging(), EMAWeightAveraging(decay=0.5), ModelCheckpoint(folder, save_last=True)]
     quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    return Trainer(max_epochs=epochs, accelerator="cpu", callbacks=callbacks, **quiet)
+    return Trainer(max_epochs=epochs, accelerator="cpu", callbacks=callbacks, precision=precision, **quiet)
 
 
 def test_a_checkpoint_that_is_tested_after_fit_gives_its_average(tmp_path: Path) -> None:
@@ -118,6 +118,42 @@ def test_a_checkpoint_that_is_tested_after_fit_gives_its_average(tmp_path: Path)
     assert not torch.equal(saved["current_model_state"]["layer.weight"], averaged)
     trainer.test(module, data, ckpt_path=str(tmp_path / "last.ckpt"), weights_only=True, verbose=False)
     assert torch.equal(module.tested, averaged)
+
+
+def test_weights_in_half_precision_are_not_averaged(tmp_path: Path) -> None:
+    trainer, data = averaging_trainer(tmp_path, 1, "bf16-true"), torch.utils.data.DataLoader(torch.ones(3, 3))
+    with pytest.raises(UserError, match=r"not averaged in trainer\.precision bf16-true"):
+        trainer.fit(Trained(), data)
+    averaging_trainer(tmp_path, 1, "bf16-mixed").fit(Trained(), data)
+
+
+class MidValidation(Callback):
+    """Saves a checkpoint during a validation, and one after it, between which nothing is trained."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        trainer.save_checkpoint(self.folder / "during.ckpt")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.save_checkpoint(self.folder / "after.ckpt")
+
+
+def test_a_checkpoint_from_within_a_validation_tells_average_and_trained_weights_apart(tmp_path: Path) -> None:
+    class Validated(Trained):
+        def validation_step(self, batch: torch.Tensor, batch_idx: int) -> None:
+            pass
+
+    trainer = averaging_trainer(tmp_path, 2)
+    trainer.callbacks.append(MidValidation(tmp_path))  # type: ignore[attr-defined]
+    data = torch.utils.data.DataLoader(torch.ones(3, 3))
+    trainer.fit(Validated(), data, data)
+    during, after = (torch.load(tmp_path / f"{name}.ckpt", weights_only=True) for name in ("during", "after"))
+    for part in ("state_dict", "current_model_state", "averaging_state"):
+        assert during[part].keys() == after[part].keys()
+        assert all(torch.equal(value, after[part][name]) for name, value in during[part].items())
+    assert not torch.equal(after["state_dict"]["layer.weight"], after["current_model_state"]["layer.weight"])
 
 
 def test_an_average_takes_the_form_of_the_checkpoint_that_a_run_goes_on_from(tmp_path: Path) -> None:

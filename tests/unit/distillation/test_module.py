@@ -18,17 +18,18 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffreid_lightning.diffusion.lora_files import LORA_FILE, load_lora, merge_lora
 from diffreid_lightning.diffusion.prompt_encoding import encode_prompts, unet_arguments
+from diffreid_lightning.distillation import module as distillation_module
 from diffreid_lightning.distillation.module import ConsistencyDistillation
 from diffreid_lightning.errors import RunError, UserError
 from diffreid_lightning.generation.diversity import NoDiversity
 from diffreid_lightning.generation.module import GenerationModule
 from diffreid_lightning.manifest.provenance import find_manifest_hashes
 from diffreid_lightning.personalization.callbacks import PersonalizationExport
-from diffreid_lightning.personalization.checkpoint import load_personalized
+from diffreid_lightning.personalization.checkpoint import TOKENS_FILE, load_personalized, read_tokens
 from diffreid_lightning.personalization.datamodule import PersonalizationBatch, PersonalizationDataModule
 from diffreid_lightning.personalization.lora import LoRA
 from tests.fixtures.checkpoint_layouts import LAYOUTS
@@ -57,15 +58,16 @@ Distilled = tuple[ConsistencyDistillation, Path, Path, Recorder]
 
 
 def distil(
-    people: Path, base: Path, folder: Path, steps: int = -1, callbacks: tuple[Callback, ...] = ()
+    people: Path, base: Path, folder: Path, steps: int = -1, callbacks: tuple[Callback, ...] = (), dropout: float = 0.0
 ) -> tuple[ConsistencyDistillation, Path]:
     """Distill a random personalized model; returns the module as training left it, and the student's folder."""
     seed_everything(0, verbose=False)
     teacher = write_personalized_model(folder / "teacher", base)
     (teacher / "provenance.json").write_text(json.dumps({"training_data": {"manifest": "a" * 64}}))
     module = ConsistencyDistillation(
-        model=str(teacher), image_size=SIZE, lora=LoRA(rank=2, layers="all"), guidance=(SCALE, SCALE), solver_steps=10,
-        huber=HUBER, target_decay=DECAY, warmup_steps=0, optimizer=lambda weights: torch.optim.AdamW(weights, lr=0.01),
+        model=str(teacher), image_size=SIZE, lora=LoRA(rank=2, layers="all", dropout=dropout), solver_steps=10,
+        guidance=(SCALE, SCALE), huber=HUBER, warmup_steps=0, target_decay=DECAY,
+        optimizer=lambda weights: torch.optim.AdamW(weights, lr=0.01),
     )  # fmt: skip
     data = PersonalizationDataModule(
         source=str(people), model=str(base), image_size=SIZE, batch_size=4, template=TEMPLATE,
@@ -116,6 +118,46 @@ def test_a_teacher_that_is_gone_is_named(people: Path, checkpoints: dict[str, Pa
     with pytest.raises(RunError, match="personalized model is gone"):
         module.save(folder, {})
     assert folder.is_dir(), "the student that was written before"
+
+
+def test_a_student_is_not_written_beside_another_teacher(
+    people: Path, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    module, folder = distil(people, checkpoints["sd1"], tmp_path, steps=1)
+    written = (folder / TOKENS_FILE).read_bytes()
+    tokens = load_file(tmp_path / "teacher" / TOKENS_FILE)
+    names = {"names": json.dumps(read_tokens(tmp_path / "teacher")[0])}
+    save_file({name: 2 * each for name, each in tokens.items()}, tmp_path / "teacher" / TOKENS_FILE, names)
+    with pytest.raises(RunError, match="personalized model has changed"):
+        module.save(folder, {})
+    assert (folder / TOKENS_FILE).read_bytes() == written
+
+
+class DropoutModes(Callback):
+    """Keeps whether a dropout layer of the LoRA dropped, each time it was used."""
+
+    def __init__(self) -> None:
+        self.modes: list[bool] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        layer = next(each for each in pl_module.unet.modules() if isinstance(each, nn.Dropout) and each.p)
+        layer.register_forward_pre_hook(lambda layer, _: self.modes.append(layer.training))
+
+
+def test_the_student_is_trained_with_dropout_and_its_target_has_none(
+    people: Path, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    recorder = DropoutModes()
+    distil(people, checkpoints["sd1"], tmp_path, steps=2, callbacks=(recorder,), dropout=0.5)
+    assert recorder.modes == [False, True] * 2
+
+
+def test_a_loss_that_is_nan_stops_the_training(
+    people: Path, checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distillation_module, "pseudo_huber", lambda guess, target, delta: guess * float("nan"))
+    with pytest.raises(RunError, match="training loss is no longer finite"):
+        distil(people, checkpoints["sd1"], tmp_path)
 
 
 def student_of(distilled: ConsistencyDistillation, weights: Any, folder: Path, work: Path) -> Any:

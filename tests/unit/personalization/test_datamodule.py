@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -132,6 +133,20 @@ def test_batches_hold_prior_images_under_their_own_prompts(
         assert torch.equal(distances.amin(dim=1), torch.zeros(3))
     without = next(iter(data_of(people, checkpoints["sd1"], tmp_path).train_dataloader()))
     assert (without.prior_latents.shape, without.prior_prompts) == ((0, 4, 16, 8), [])
+
+
+def test_prior_images_without_weight_are_refused_before_they_are_drawn(
+    people: Path,
+    checkpoints: dict[str, Path],
+    tmp_path: Path,
+) -> None:
+    prior = CoarsePrior(images=3, prompt="a man", steps=1, cache_dir=str(tmp_path / "prior"))
+    data = data_of(people, checkpoints["sd1"], tmp_path)
+    data.prior = prior
+    data.trainer = SimpleNamespace(lightning_module=SimpleNamespace(prior_weight=0.0))  # type: ignore[assignment]
+    with pytest.raises(UserError, match=r"model\.prior_weight 0 beside data\.prior CoarsePrior"):
+        data.prepare_data()
+    assert not (tmp_path / "prior").exists()
 
 
 def test_the_same_seed_gives_the_same_batches_whatever_the_loaders(

@@ -18,12 +18,14 @@ from torch import Tensor
 
 from diffreid_lightning.backbones import Backbone, save_backbone
 from diffreid_lightning.diffusion.denoising_loop import scale_latents
+from diffreid_lightning.diffusion.losses import denoising_errors
 from diffreid_lightning.diffusion.pipeline_io import load_pipeline
 from diffreid_lightning.diffusion.prompt_encoding import encode_prompts
 from diffreid_lightning.errors import RunError, UserError
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.manifest.provenance import find_manifest_hashes
 from diffreid_lightning.personalization import add_identities
+from diffreid_lightning.personalization import module as personalization_module
 from diffreid_lightning.personalization.callbacks import IdentitySheets, PersonalizationExport
 from diffreid_lightning.personalization.checkpoint import load_personalized, read_tokens
 from diffreid_lightning.personalization.datamodule import PersonalizationBatch, PersonalizationDataModule
@@ -48,7 +50,7 @@ def encoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def personalize(
     people: Path, base: Path, encoded: Path, folder: Path, precision: Any = "32", callbacks: Sequence[Callback] = (),
-    **arguments: Any,
+    checkpoint: Path | None = None, **arguments: Any,
 ) -> tuple[Personalization, Path]:  # fmt: skip
     """Personalize a checkpoint; returns the module as training left it, and the folder it was saved in."""
     seed_everything(0, verbose=False)
@@ -66,7 +68,7 @@ def personalize(
         enable_model_summary=False, callbacks=[*callbacks, PersonalizationExport()], default_root_dir=folder,
         gradient_clip_val=1.0, accumulate_grad_batches=2, precision=precision,
     )  # fmt: skip
-    trainer.fit(module, datamodule=data)
+    trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=False)
     return module, folder / "personalized"
 
 
@@ -190,17 +192,58 @@ def test_weights_that_diverged_are_not_saved(
     train: Train, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     step = RowAdamW.step
+    values = iter([1.0, float("nan")])  # of the last step, whose loss was still finite
 
     def diverge(self: RowAdamW, closure: Any = None) -> Any:
         loss = step(self, closure)
         with torch.no_grad():
-            self.param_groups[0]["params"][0].fill_(float("nan"))
+            self.param_groups[0]["params"][0].mul_(next(values))
         return loss
 
     monkeypatch.setattr(RowAdamW, "step", diverge)
     with pytest.raises(RunError, match="weights are no longer finite"):
         train(checkpoints["sd1"])
     assert not (tmp_path / "run/personalized").exists()
+
+
+def test_a_loss_that_is_nan_stops_where_its_steps_are_left_out(
+    train: Train, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The gradient scaler of 16-mixed leaves them out; CPUs have none."""
+    seen: list[Tensor] = []
+
+    def errors(*arguments: Tensor) -> Tensor:
+        seen.append(denoising_errors(*arguments))
+        return seen[-1] * (float("nan") if len(seen) == 2 else 1.0)  # noticed at the end of the epoch
+
+    monkeypatch.setattr(personalization_module, "denoising_errors", errors)
+    monkeypatch.setattr(RowAdamW, "step", lambda self, closure: closure())
+    with pytest.raises(RunError, match="training loss is no longer finite"):
+        train(checkpoints["sd1"])
+    assert len(seen) == 4
+    assert not (tmp_path / "run/personalized").exists()
+
+
+class InTheMiddle(Callback):
+    """Saves a checkpoint after the second batch, and keeps whether the denoiser was in training mode."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.modes: list[bool] = []
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.modes.append(pl_module.unet.training)
+        if batch_idx == 1:
+            trainer.save_checkpoint(self.file)
+
+
+def test_an_epoch_taken_up_in_its_middle_trains_in_training_mode(
+    train: Train, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    whole, rest = (InTheMiddle(tmp_path / f"{name}.ckpt") for name in ("whole", "rest"))
+    train(checkpoints["sd1"], callbacks=[whole])
+    train(checkpoints["sd1"], callbacks=[rest], checkpoint=whole.file)
+    assert (whole.modes, rest.modes) == ([True] * 4, [True] * 2)
 
 
 def test_the_folder_says_who_is_in_it_and_where_it_comes_from(
@@ -250,6 +293,11 @@ def test_a_folder_that_does_not_fit_says_why(
 def test_half_precision_wants_a_trainer_that_mixes(train: Train, checkpoints: dict[str, Path]) -> None:
     with pytest.raises(UserError, match="bf16-mixed"):
         train(checkpoints["sd1"], frozen_dtype="bfloat16")
+
+
+def test_timesteps_weigh_alike_unless_asked_otherwise(checkpoints: dict[str, Path]) -> None:
+    """With min-SNR weights the noisier half of the default model's steps would count for a ninth."""
+    assert Personalization(model=str(checkpoints["sd1"]), image_size=SIZE).snr_gamma is None
 
 
 def parameters_behind_the_last_states(encoder: Any) -> list[torch.nn.Parameter]:

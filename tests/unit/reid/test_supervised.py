@@ -273,7 +273,7 @@ def test_an_epoch_taken_up_in_its_middle_sums_its_losses_on_the_modules_device()
     module = network().to("meta")
     fake_trainer(module)
     module.on_train_start()
-    assert module._loss_sum.device == module.device
+    assert module._loss_sum.total.device == module.device
 
 
 def test_tests_and_predictions_take_the_validation_step_of_a_subclass() -> None:
