@@ -1,0 +1,36 @@
+"""Compare the lengths of a schedule and its phases with that of the training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from diffreid_lightning.training.flat_cosine import FlatThenCosine
+
+
+def epochs_of(trainer: Trainer | None) -> int | None:
+    """Return the epochs of a training; None where steps or nothing end it, or where it is only tried out."""
+    epochs = getattr(trainer, "max_epochs", None)
+    if epochs is None or epochs < 0 or getattr(trainer, "fast_dev_run", False):
+        return None
+    return None if getattr(trainer, "max_steps", -1) >= 0 else int(epochs)
+
+
+def warn_of_another_length(scheduler: Any, trainer: Trainer | None) -> None:
+    """Warn where a schedule of epochs, which falls once along a cosine, falls over more or fewer than are trained."""
+    epochs = epochs_of(trainer)
+    if isinstance(scheduler, FlatThenCosine):
+        name, length, after = "total", scheduler.total, "the rate stays at its end"
+    elif isinstance(scheduler, CosineAnnealingLR):
+        name, length, after = "T_max", int(scheduler.T_max), "the rate rises again"
+    else:
+        return
+    if epochs is not None and length != epochs:
+        then = f"after epoch {length} {after}" if length < epochs else "the rate does not come to its end"
+        rank_zero_warn(
+            f"{type(scheduler).__name__} falls over {length} epochs, and trainer.max_epochs is {epochs}: {then}. Give "
+            f"--model.scheduler.{name} {epochs}, or '${{trainer.max_epochs}}' in a config."
+        )
