@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLR
 
 from diffreid_lightning.errors import UserError, check_range
 from diffreid_lightning.training.resumable_schedule import Interval, ResumableSchedule
-from diffreid_lightning.training.schedule_length import warn_of_another_length
+from diffreid_lightning.training.schedule_length import warn_of_another_length, warn_of_long_warm_up
 
 
 class WarmUp(ResumableSchedule):
@@ -114,6 +114,7 @@ def optimize_with_warm_up(
         steps_per_epoch = _steps_per_epoch(trainer) if warmup_epochs > 0 else 1
     elif interval == "epoch":
         warn_of_another_length(made, trainer)
+    warn_of_long_warm_up(warmup_epochs, trainer)
     schedule = WarmUp(optimizer, made, warmup_epochs, warmup_factor, interval, steps_per_epoch)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": interval}}
 

@@ -27,7 +27,9 @@ class FlatThenCosine(LRScheduler):
         UserError: an argument is out of range.
     """
 
-    def __init__(self, optimizer: Optimizer, flat: float, total: int, eta_min: float = 0.0, last_epoch: int = -1) -> None:
+    def __init__(
+        self, optimizer: Optimizer, flat: float, total: int, eta_min: float = 0.0, last_epoch: int = -1
+    ) -> None:
         check_range("FlatThenCosine.flat", flat)
         check_range("FlatThenCosine.eta_min", eta_min)
         check_range("FlatThenCosine.total", total, 1)

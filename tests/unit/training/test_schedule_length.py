@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import warnings
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
+from lightning.pytorch import LightningModule
 from torch import nn
 from torch.optim import lr_scheduler
 
 from diffreid_lightning.config_files import find_config, load_config
+from diffreid_lightning.diffusion import lr_schedule
+from diffreid_lightning.errors import UserError
+from diffreid_lightning.reid.freeze_backbone import FreezeBackbone
 from diffreid_lightning.reid.lr_warmup import optimize_with_warm_up
 from diffreid_lightning.training.flat_cosine import FlatThenCosine
 
@@ -59,3 +63,32 @@ def test_a_flat_part_may_be_a_share() -> None:
             schedule.optimizer.step()
             schedule.step()
     FlatThenCosine(one, 0.5, 1)
+
+
+# Phases that outlast the training.
+
+
+def test_a_warm_up_that_outlasts_the_training_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.warns(UserWarning, match=r"rises over 12 epochs, and trainer\.max_epochs is 12"):
+        build(None, warmup=12)
+    monkeypatch.setattr(lr_schedule, "get_scheduler", lambda *_, **__: None)
+    module: Any = SimpleNamespace(trainer=SimpleNamespace(estimated_stepping_batches=20))
+    weights = [nn.Parameter(torch.zeros(1))]
+    with pytest.warns(UserWarning, match="rises over 20 steps, and the training has 20"):
+        lr_schedule.optimize_by_step(module, weights, torch.optim.AdamW, "cosine", 20)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        build(None, warmup=11)
+        build(None, warmup=11, epochs=-1)
+        lr_schedule.optimize_by_step(module, weights, torch.optim.AdamW, "cosine", 19)
+        module.trainer.estimated_stepping_batches = float("inf")
+        lr_schedule.optimize_by_step(module, weights, torch.optim.AdamW, "constant_with_warmup", 20)
+
+
+def test_layers_are_not_frozen_to_the_end() -> None:
+    module, trainer = LightningModule(), SimpleNamespace(max_epochs=10)
+    with pytest.raises(UserError, match=r"(?s)FreezeBackbone.*--trainer\.max_epochs 11"):
+        FreezeBackbone(epochs=10).on_fit_start(cast(Any, trainer), module)
+    FreezeBackbone(epochs=9).on_fit_start(cast(Any, trainer), module)
+    for tried_out in (SimpleNamespace(max_epochs=1, fast_dev_run=1), SimpleNamespace(max_epochs=-1, max_steps=100)):
+        FreezeBackbone(epochs=10).on_fit_start(cast(Any, tried_out), module)
