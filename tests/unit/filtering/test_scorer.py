@@ -356,6 +356,7 @@ def test_only_a_scorer_can_be_exported_as_one(real: Path, tmp_path: Path, capsys
     words += ["--data.sampler.init_args.identities_per_batch=2", "--trainer.callbacks=[ScorerExport]"]
     assert main([*words, "--trainer.max_epochs=1", f"--trainer.default_root_dir={tmp_path}"]) == 2
     assert "is not a scorer" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.ckpt")), "it is refused before the training"
 
 
 def test_scores_are_in_single_precision_whatever_the_trainer_made_of_the_network(scorer: Path) -> None:
