@@ -12,7 +12,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import nn
 
 from diffreid_lightning.errors import UserError
-from diffreid_lightning.training.resumable_schedule import ResumableSchedule
+from diffreid_lightning.training.resumable_schedule import ResumableSchedule, refuse_later_groups
 from diffreid_lightning.training.schedule_length import warn_of_long_warm_up_in_steps
 
 Schedule = Literal["constant_with_warmup", "cosine", "linear"]
@@ -35,8 +35,9 @@ def optimize_by_step(
         warmup_steps: optimizer steps of linear warm-up from zero.
 
     Raises:
-        UserError: the schedule needs the number of steps, and training has no end.
+        UserError: the schedule needs the number of steps, and training has no end; or a callback adds parameters later.
     """
+    refuse_later_groups(module.trainer)
     made = optimizer(parameters)
     steps = module.trainer.estimated_stepping_batches
     if math.isinf(steps) and schedule != "constant_with_warmup":
