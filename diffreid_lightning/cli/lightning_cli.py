@@ -40,6 +40,7 @@ from diffreid_lightning.errors import DiffReIDError, UserError
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.reid.datamodule import ReIDDataModule
 from diffreid_lightning.reid.evaluation import RetrievalEvaluator
+from diffreid_lightning.reid.held_out import warn_of_nobody, why_nobody
 from diffreid_lightning.storage.checkpoint_io import AtomicCheckpointIO
 from diffreid_lightning.tracking import WandbTracker, finish_tracking
 from diffreid_lightning.training.trainer_parts import callbacks_of
@@ -159,6 +160,7 @@ class DiffReIDCLI(LightningCLI):
         """Refuse, before training, a final test that cannot take place."""
         which, data = self._test_with, self.datamodule
         if isinstance(data, ReIDDataModule):
+            warn_of_nobody(data)
             if data.val_set is not None:
                 init_from = getattr(self.model, "init_from", None)
                 warn_of_seen(trained_identities(init_from), init_from, data.val_set.rows)
@@ -198,7 +200,7 @@ class DiffReIDCLI(LightningCLI):
         trainer = self.trainer
         every, epochs = trainer.check_val_every_n_epoch, trainer.max_epochs
         if data.val_set is None:
-            return "data.val_share is 0, and no source has a val split that is kept"
+            return why_nobody(data)
         if every is not None and epochs is not None and 0 <= epochs < every:
             return f"trainer.max_epochs {epochs}, trainer.check_val_every_n_epoch {every}: no epoch is validated"
         if not isinstance(trainer.limit_val_batches, float) or trainer.limit_val_batches < 1:
@@ -207,12 +209,14 @@ class DiffReIDCLI(LightningCLI):
 
     def before_validate(self) -> None:
         """Refuse to validate without held-out identities."""
-        if getattr(self.datamodule, "val_set", True) is None:
+        data = self.datamodule
+        if isinstance(data, ReIDDataModule) and data.val_set is None:
+            how = "give the dataset's cameras" if data.val_share else "hold identities out with --data.val_share 0.1"
             raise UserError(
                 "There is nobody to validate on.",
                 looked_for="identities held out of train",
-                found="data.val_share is 0, and no source has a val split that is kept",
-                remedy="hold identities out with --data.val_share 0.1, or use test",
+                found=why_nobody(data),
+                remedy=f"{how}, or use test",
             )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:

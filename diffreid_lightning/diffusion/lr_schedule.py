@@ -12,7 +12,8 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import nn
 
 from diffreid_lightning.errors import UserError
-from diffreid_lightning.training.resumable_schedule import ResumableSchedule
+from diffreid_lightning.training.resumable_schedule import ResumableSchedule, refuse_later_groups
+from diffreid_lightning.training.schedule_length import warn_of_long_warm_up_in_steps
 
 Schedule = Literal["constant_with_warmup", "cosine", "linear"]
 
@@ -34,8 +35,9 @@ def optimize_by_step(
         warmup_steps: optimizer steps of linear warm-up from zero.
 
     Raises:
-        UserError: the schedule needs the number of steps, and training has no end.
+        UserError: the schedule needs the number of steps, and training has no end; or a callback adds parameters later.
     """
+    refuse_later_groups(module.trainer)
     made = optimizer(parameters)
     steps = module.trainer.estimated_stepping_batches
     if math.isinf(steps) and schedule != "constant_with_warmup":
@@ -44,6 +46,7 @@ def optimize_by_step(
             looked_for="trainer.max_epochs or trainer.max_steps",
             remedy="give one of the two, or use --model.schedule constant_with_warmup",
         )
+    warn_of_long_warm_up_in_steps(warmup_steps, module.trainer)
     total = None if math.isinf(steps) else int(steps)
     rate = get_scheduler(schedule, made, num_warmup_steps=warmup_steps, num_training_steps=total)
     schedule_of_steps = ResumableSchedule(made, rate, "step")

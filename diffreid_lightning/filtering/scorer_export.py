@@ -34,14 +34,22 @@ class ScorerExport(Callback):
     def __init__(self, folder: str = "scorer") -> None:
         self.folder = folder
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Calibrate on the training images, and write the folder, on rank zero."""
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse a module that is no scorer before the training, not after it.
+
+        Raises:
+            UserError: it is none.
+        """
         if not isinstance(pl_module, ScorerTraining):
             raise UserError(
                 f"{type(pl_module).__name__} is not a scorer.",
                 looked_for="ScorerTraining",
                 remedy="drop ScorerExport from trainer.callbacks, or use --model ScorerTraining",
             )
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Calibrate on the training images, and write the folder, on rank zero."""
+        assert isinstance(pl_module, ScorerTraining)
         if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
             return
         data: Any = datamodule_of(trainer)

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from PIL import Image
 
-from diffreid_lightning.errors import check_range
+from diffreid_lightning.errors import UserError, check_range
 from diffreid_lightning.training.trainer_parts import datamodule_of
 from diffreid_lightning.visualization.grid import spread
 from diffreid_lightning.visualization.sample_sheets import draw_samples, log_sheet, sample_images
@@ -24,6 +24,14 @@ class PersonalizationExport(Callback):
     With a ``WeightAveraging`` callback the averaged weights are saved. For the files see
     :mod:`diffreid_lightning.personalization.checkpoint`.
     """
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse a module that cannot be saved so before the training, not after it.
+
+        Raises:
+            UserError: it has no method ``save``.
+        """
+        _refuse_without("save", self, pl_module)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the folder on rank zero."""
@@ -76,6 +84,14 @@ class IdentitySheets(Callback):
         self.steps = steps
         self.guidance = guidance
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse a module that draws nothing before the training.
+
+        Raises:
+            UserError: it has no method ``pipeline``.
+        """
+        _refuse_without("pipeline", self, pl_module)
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw a sheet every ``every_n_epochs`` epochs."""
         epoch = trainer.current_epoch + 1
@@ -116,3 +132,14 @@ class IdentitySheets(Callback):
         names = data.rows.table["file_name"]
         height, width = data.image_size
         return [data.rows.images.image(names[row].as_py()).resize((width, height)) for row in rows]
+
+
+def _refuse_without(method: str, callback: Callback, module: LightningModule) -> None:
+    """Refuse a module without a method that a callback calls when fit ends."""
+    if not callable(getattr(module, method, None)):
+        name = type(callback).__name__
+        raise UserError(
+            f"{name} does not work on {type(module).__name__}.",
+            looked_for=f"a training of a diffusion model, with a method {method}",
+            remedy=f"drop {name} from trainer.callbacks, or use --model Personalization",
+        )

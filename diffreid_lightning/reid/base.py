@@ -16,6 +16,7 @@ from torch import Tensor
 from diffreid_lightning.backbones import Backbone, BNNeck, IdentityClassifier, load_initial_weights
 from diffreid_lightning.datasets.training_rows import refuse_seen
 from diffreid_lightning.errors import UserError, check_range, shorten
+from diffreid_lightning.reid.batch_pairs import comparing_losses, refuse_batches_without_pairs, samplers_of
 from diffreid_lightning.reid.loss_list import LossList
 from diffreid_lightning.reid.losses import ReIDLoss
 from diffreid_lightning.reid.lr_warmup import optimize_with_warm_up
@@ -230,7 +231,8 @@ class ReIDModule(LightningModule, ABC):
     # Training.
 
     def on_train_start(self) -> None:
-        """From here on the network is worth evaluating as it stands."""
+        """From here on the network is worth evaluating as it stands; refuse batches that losses have no pairs in."""
+        refuse_batches_without_pairs(comparing_losses(self), samplers_of(self.trainer))
         self.trained = True
         self._steps_seen = self.trainer.global_step
         self._loss_sum.start(self)  # an epoch that is taken up in its middle has no start

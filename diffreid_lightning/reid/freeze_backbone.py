@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from diffreid_lightning.backbones import Backbone
 from diffreid_lightning.errors import check_range
+from diffreid_lightning.training.schedule_length import refuse_lasting_freeze
 
 
 class FreezeBackbone(Callback):
@@ -22,7 +23,7 @@ class FreezeBackbone(Callback):
     the names inside its backbone's timm model; they are frozen with these.
 
     Args:
-        epochs: epochs in which they are frozen, >= 0.
+        epochs: epochs in which they are frozen, >= 0 and fewer than are trained.
 
     Raises:
         UserError: ``epochs`` is negative.
@@ -31,6 +32,14 @@ class FreezeBackbone(Callback):
     def __init__(self, epochs: int = 10) -> None:
         check_range("FreezeBackbone.epochs", epochs)
         self.epochs = epochs
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse to freeze them to the end.
+
+        Raises:
+            UserError: ``epochs`` are as many as are trained, or more.
+        """
+        refuse_lasting_freeze(self.epochs, trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Set the pre-trained layers to evaluation, and back to training in the epoch after the frozen ones."""

@@ -12,7 +12,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from diffreid_lightning.errors import UserError, check_range
-from diffreid_lightning.training.resumable_schedule import Interval, ResumableSchedule
+from diffreid_lightning.training.resumable_schedule import Interval, ResumableSchedule, refuse_later_groups
+from diffreid_lightning.training.schedule_length import warn_of_another_length, warn_of_long_warm_up
 
 
 class WarmUp(ResumableSchedule):
@@ -97,8 +98,10 @@ def optimize_with_warm_up(
         trainer: the module's, which knows how many steps an epoch has; needed under the interval ``step``.
 
     Raises:
-        UserError: the schedule cannot be built, cannot be stepped so, or ends before the training does.
+        UserError: the schedule cannot be built, cannot be stepped so, or ends before the training does; or a callback
+            adds parameters later.
     """
+    refuse_later_groups(trainer)
     steps_per_epoch = 1
     try:
         made = None if scheduler is None else scheduler(optimizer)
@@ -111,6 +114,9 @@ def optimize_with_warm_up(
     if interval == "step" and trainer is not None:
         _refuse_early_end(made, trainer)
         steps_per_epoch = _steps_per_epoch(trainer) if warmup_epochs > 0 else 1
+    elif interval == "epoch":
+        warn_of_another_length(made, trainer)
+    warn_of_long_warm_up(warmup_epochs, trainer)
     schedule = WarmUp(optimizer, made, warmup_epochs, warmup_factor, interval, steps_per_epoch)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": interval}}
 

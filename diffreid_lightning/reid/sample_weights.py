@@ -20,11 +20,11 @@ def generated_weights(manifests: Sequence[Manifest], column: str) -> npt.NDArray
         column: of generated rows; real ones count 1.
 
     Returns:
-        (N,) weights, >= 0.
+        (N,) weights, >= 0 and finite.
 
     Raises:
-        UserError: no row is generated; or generated rows lack the column or a value in it, or a value is negative or no
-            number.
+        UserError: no row is generated; or generated rows lack the column or a value in it, or a value is negative,
+            infinite or no number.
     """
     weights, generated = [], 0
     for manifest in manifests:
@@ -37,11 +37,11 @@ def generated_weights(manifests: Sequence[Manifest], column: str) -> npt.NDArray
                 values[made] = read.astype(np.float32)
             except (TypeError, ValueError):  # a column of words
                 values[made] = np.nan
-        wrong = ~(values >= 0)  # null is NaN
+        wrong = ~((values >= 0) & np.isfinite(values))  # null is NaN
         if wrong.any():
             raise UserError(
                 f"Images of {manifest.root} cannot be weighed by {column!r}.",
-                looked_for="a number of 0 or more for every generated image",
+                looked_for="a finite number of 0 or more for every generated image",
                 found=f"{int(wrong.sum())} of {int(made.sum())} generated images without one",
                 remedy="train on the selected images (a Diff-Person folder), or leave data.sample_weight out",
             )

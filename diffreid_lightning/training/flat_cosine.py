@@ -18,7 +18,7 @@ class FlatThenCosine(LRScheduler):
 
     Args:
         optimizer: the optimizer whose rates are set.
-        flat: epochs before the rate falls, >= 0.
+        flat: epochs before the rate falls, >= 0; a number below 1 is their share of ``total``.
         total: epoch at which it has fallen, > ``flat``; the epochs of the training.
         eta_min: rate at the end, >= 0.
         last_epoch: the last epoch that was trained, -1 at the start.
@@ -27,7 +27,9 @@ class FlatThenCosine(LRScheduler):
         UserError: an argument is out of range.
     """
 
-    def __init__(self, optimizer: Optimizer, flat: int, total: int, eta_min: float = 0.0, last_epoch: int = -1) -> None:
+    def __init__(
+        self, optimizer: Optimizer, flat: float, total: int, eta_min: float = 0.0, last_epoch: int = -1
+    ) -> None:
         check_range("FlatThenCosine.flat", flat)
         check_range("FlatThenCosine.eta_min", eta_min)
         check_range("FlatThenCosine.total", total, 1)
@@ -35,9 +37,9 @@ class FlatThenCosine(LRScheduler):
             raise UserError(
                 f"FlatThenCosine.total must be greater than flat, which is {flat}.",
                 found=str(total),
-                remedy="give total the epochs of the training",
+                remedy="give total the epochs of the training, and flat fewer, or their share of total (0.5)",
             )
-        self.flat = flat
+        self.flat = flat * total if flat < 1 else flat
         self.total = total
         self.eta_min = eta_min
         super().__init__(optimizer, last_epoch)

@@ -7,11 +7,14 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import BaseFinetuning
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from diffreid_lightning.errors import UserError
+from diffreid_lightning.training.trainer_parts import callbacks_of
 
 #: how often a schedule is stepped, as in Lightning's ``lr_scheduler`` configuration
 Interval = Literal["epoch", "step"]
@@ -124,6 +127,23 @@ class ResumableSchedule(LRScheduler):
                 group["lr"].fill_(rate)
             else:
                 group["lr"] = rate
+
+
+def refuse_later_groups(trainer: Trainer | None) -> None:
+    """Refuse callbacks that give the optimizer parameters while it trains, whose rates no schedule here knows.
+
+    Raises:
+        UserError: there is one of Lightning's ``BaseFinetuning``.
+    """
+    for callback in () if trainer is None else callbacks_of(trainer):
+        if isinstance(callback, BaseFinetuning):
+            name = type(callback).__name__
+            raise UserError(
+                f"{name} adds parameters to the optimizer while it trains, which no schedule here knows of.",
+                looked_for="callbacks that leave the optimizer's parameters as they are",
+                remedy=f"drop {name} from trainer.callbacks; for a Re-ID network, FreezeBackbone keeps its pre-trained "
+                "layers as they are in the first epochs",
+            )
 
 
 def take_options(group: dict[str, Any], given: Mapping[str, Any], begun: Mapping[str, Any]) -> None:

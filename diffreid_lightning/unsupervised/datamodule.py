@@ -25,6 +25,7 @@ from diffreid_lightning.datasets.holdout import trainable_rows
 from diffreid_lightning.datasets.samplers import PKSampler, ShuffledRows
 from diffreid_lightning.datasets.training_rows import digest_rows, hash_images
 from diffreid_lightning.errors import UserError, shorten
+from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.manifest.provenance import describe_source
 from diffreid_lightning.reid.datamodule import ReIDDataModule, Source
 from diffreid_lightning.reid.person_images import PersonImages
@@ -50,7 +51,8 @@ class UnlabeledDataModule(ReIDDataModule):
 
     Args:
         target: one source of unlabeled images or several.
-        source: labeled images that are trained on beside the target, one source or several; None for none. Their
+        source: labeled images that are trained on beside the target, one source or several; None for none. Real images
+            of the target's own people are refused, whose labels nobody is to know; generated ones are not. Their
             batches come from a sampler like the target's, of identities instead of clusters. People who are held out of
             the target are left out of it as well, such as in a Diff-Person that was made from the target.
         sampler: makes the sampler from the (N,) cluster labels; None means :class:`~.cluster_sampler.ClusterSampler`
@@ -111,7 +113,9 @@ class UnlabeledDataModule(ReIDDataModule):
             targets = [manifest for manifest, _ in self._train_manifests]
             datasets = [*self._train_sources, *self._sources]
             refuse_clashing_sources([*targets, *manifests], datasets, "--data.target and --data.source")
-        rows = concatenate([manifest.filter(trainable_rows(manifest, self._held_out)) for manifest in manifests])
+        trained = [manifest.filter(trainable_rows(manifest, self._held_out)) for manifest in manifests]
+        refuse_target_labels(self._trained_manifests(), trained)
+        rows = concatenate(trained)
         if len(rows.identities) < 2:
             raise UserError(
                 "The source has too few identities to train on.",
@@ -216,6 +220,29 @@ class UnlabeledDataModule(ReIDDataModule):
         if isinstance(batch, dict):
             return {name: self.on_after_batch_transfer(part, dataloader_idx) for name, part in batch.items()}
         return super().on_after_batch_transfer(batch, dataloader_idx)
+
+
+def refuse_target_labels(targets: Sequence[Manifest], sources: Sequence[Manifest]) -> None:
+    """Refuse real images of the target's people with their labels; generated ones may be made from its clusters.
+
+    Args:
+        targets: the rows that are trained on without labels.
+        sources: those that are trained on with labels.
+
+    Raises:
+        UserError: a person of a source is one of a target in the same folder.
+    """
+    for source in sources:
+        people = set(source.filter(np.isin(np.asarray(source.numpy("split")), ["train", "val"])).identities()[1])
+        for target in targets:
+            shared = people & set(target.identities()[1])
+            if shared and target.root == source.root:
+                raise UserError(
+                    "data.source holds real images of the target: its labels would be trained on.",
+                    looked_for="labeled images of other people, or generated ones",
+                    found=f"{len(shared):,} people of {source.root} in both",
+                    remedy="give another dataset with --data.source PATH; or use --model UnsupervisedReID without it",
+                )
 
 
 def _with_own_sources(targets: list[PersonDataset]) -> list[PersonDataset]:

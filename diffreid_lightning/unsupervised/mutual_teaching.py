@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from diffreid_lightning.backbones import Backbone, BNNeck, load_initial_weights
 from diffreid_lightning.errors import UserError, check_range
+from diffreid_lightning.reid.batch_pairs import refuse_batches_without_pairs, samplers_of
 from diffreid_lightning.reid.loss_list import LossList
 from diffreid_lightning.reid.losses import BatchHardTriplet, ClusterMemory, ReIDLoss
 from diffreid_lightning.reid.outputs import ReIDOutputs
@@ -128,6 +129,11 @@ class MutualMeanTeaching(UnsupervisedReID):
                 remedy="use --trainer.precision bf16-mixed or 16-mixed",
             )
         super().on_fit_start()
+
+    def on_train_start(self) -> None:
+        """Refuse batches without a pair for the soft triplets, too; see the base class."""
+        refuse_batches_without_pairs(["soft_triplet"] if self.soft_triplet else [], samplers_of(self.trainer))
+        super().on_train_start()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Give all four networks the checkpoint's form; see the base class."""

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import timm
 import torch
+from lightning.pytorch import LightningModule
 from safetensors.torch import load_file, save_file
 
 from diffreid_lightning.backbones import IdentityClassifier
@@ -26,6 +27,7 @@ from diffreid_lightning.filtering.consistency import consistency
 from diffreid_lightning.filtering.datamodule import ScoringDataModule
 from diffreid_lightning.filtering.scorer import FoldNetwork, ReIDScorer, ScorerTraining
 from diffreid_lightning.filtering.scorer_checkpoint import load_scorer
+from diffreid_lightning.filtering.scorer_export import ScorerExport
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.reid.losses import CenterLoss, LabelSmoothedCrossEntropy
 from diffreid_lightning.reid.outputs import ReIDOutputs
@@ -356,6 +358,9 @@ def test_only_a_scorer_can_be_exported_as_one(real: Path, tmp_path: Path, capsys
     words += ["--data.sampler.init_args.identities_per_batch=2", "--trainer.callbacks=[ScorerExport]"]
     assert main([*words, "--trainer.max_epochs=1", f"--trainer.default_root_dir={tmp_path}"]) == 2
     assert "is not a scorer" in capsys.readouterr().err
+    trainer: Any = None
+    with pytest.raises(UserError, match="LightningModule is not a scorer"):
+        ScorerExport().on_fit_start(trainer, LightningModule())
 
 
 def test_scores_are_in_single_precision_whatever_the_trainer_made_of_the_network(scorer: Path) -> None:

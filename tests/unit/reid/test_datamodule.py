@@ -190,9 +190,11 @@ def test_generated_images_count_by_their_score_and_real_ones_fully(market: Path,
     assert next(iter(plain.train_dataloader())).weights is None
     with pytest.raises(UserError, match="no column 'confidense'"):
         _ = ReIDDataModule(sources, sample_weight="confidense", **arguments).train_set  # type: ignore[arg-type]
-    as_generated(train, confidence=[None, *scores[1:]]).write(tmp_path / "generated")
-    with pytest.raises(UserError, match="cannot be weighed by 'confidence'"):
-        _ = ReIDDataModule(sources, sample_weight="confidence", **arguments).train_set  # type: ignore[arg-type]
+    columns: dict[str, Any] = {"confidence": [None, *scores[1:]], "own_score": [float("inf"), *scores[1:]]}
+    as_generated(train, **columns).write(tmp_path / "generated")
+    for column in columns:
+        with pytest.raises(UserError, match=f"cannot be weighed by '{column}'"):
+            _ = ReIDDataModule(sources, sample_weight=column, **arguments).train_set  # type: ignore[arg-type]
     with pytest.raises(UserError, match="cannot be weighed by 'file_name'"):
         _ = ReIDDataModule(sources, sample_weight="file_name", **arguments).train_set  # type: ignore[arg-type]
     with pytest.raises(UserError, match="weighs generated images, and there are none"):

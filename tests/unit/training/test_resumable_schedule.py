@@ -5,15 +5,19 @@ from __future__ import annotations
 import copy
 import io
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import BackboneFinetuning
 from torch import nn
 from torch.optim import lr_scheduler
 
+from diffreid_lightning.diffusion.lr_schedule import optimize_by_step
 from diffreid_lightning.errors import UserError
-from diffreid_lightning.reid.lr_warmup import WarmUp
+from diffreid_lightning.reid.freeze_backbone import FreezeBackbone
+from diffreid_lightning.reid.lr_warmup import WarmUp, optimize_with_warm_up
 from diffreid_lightning.training.resumable_schedule import ResumableSchedule
 
 Make = Callable[[torch.optim.Optimizer], Any]
@@ -166,3 +170,19 @@ def test_a_schedule_of_batches_is_not_stepped_once_an_epoch(name: str) -> None:
     with pytest.raises(UserError, match="scheduler_interval step"):
         WarmUp(optimizer, schedule, 0, 0.1)
     WarmUp(optimizer, schedule, 0, 0.1, interval="step")
+
+
+class Thaw(BackboneFinetuning):
+    """Lightning's callback, which adds the backbone to the optimizer in a later epoch."""
+
+
+def test_callbacks_that_add_parameters_later_are_refused() -> None:
+    trainer: Any = SimpleNamespace(callbacks=[FreezeBackbone(epochs=1), Thaw()])
+    optimizer = torch.optim.Adam([nn.Parameter(torch.ones(2))])
+    with pytest.raises(UserError, match=r"(?s)Thaw adds parameters.*FreezeBackbone"):
+        optimize_with_warm_up(optimizer, None, 0, 0.1, "epoch", trainer)
+    module: Any = SimpleNamespace(trainer=trainer)
+    with pytest.raises(UserError, match="Thaw adds parameters"):
+        optimize_by_step(module, [nn.Parameter(torch.ones(2))], torch.optim.Adam, "constant_with_warmup", 0)
+    del trainer.callbacks[-1]
+    assert optimize_with_warm_up(optimizer, None, 0, 0.1, "epoch", trainer)["optimizer"] is optimizer

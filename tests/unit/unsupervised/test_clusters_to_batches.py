@@ -116,15 +116,36 @@ def test_identities_are_gone_from_the_rows_and_kept_for_the_evaluation(tmp_path:
 
 def test_people_who_are_held_out_are_trained_on_in_no_form(tmp_path: Path) -> None:
     root = write_market1501(tmp_path / "market", train_ids=range(2, 10))
+    generated = write_generated(root, tmp_path / "generated")
     share, seed = 0.5, 1
     data = UnlabeledDataModule(
-        str(root), source=str(root), image_size=(16, 8), num_workers=0, val_share=share, seed=seed
+        str(root), source=str(generated), image_size=(16, 8), num_workers=0, val_share=share, seed=seed
     )
     assert data.val_set is not None and data.source_set is not None
     held_out, labeled = set(data.val_set.rows.identities), set(data.source_set.rows.identities)
     assert len(held_out) == len(labeled) == 4 and not held_out & labeled
-    everybody = UnlabeledDataModule(str(root), source=str(root), image_size=(16, 8), num_workers=0)
+    everybody = UnlabeledDataModule(str(root), source=str(generated), image_size=(16, 8), num_workers=0)
     assert everybody.num_identities == 8
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_the_labels_of_the_target_are_not_trained_on(share: float, tmp_path: Path) -> None:
+    root = write_market1501(tmp_path / "market", train_ids=range(2, 10))
+    generated = write_generated(root, tmp_path / "generated")
+    for source in ([str(root)], [str(generated), str(root)]):
+        data = UnlabeledDataModule(str(root), source=[*source], image_size=(16, 8), num_workers=0, val_share=share)
+        with pytest.raises(UserError, match=rf"(?s)labels would be trained on.*{8 - round(8 * share)} people of"):
+            _ = data.num_identities
+
+
+def write_generated(root: Path, folder: Path) -> Path:
+    """Write the training rows of a dataset as generated ones of the same people."""
+    rows = Market1501(root).manifest()
+    rows = rows.filter(np.asarray(rows.numpy("split")) == "train")
+    made = {"split": ["generated"] * len(rows), "source_pid": rows.numpy("pid"), "seed": list(range(len(rows)))}
+    made |= {name: [""] * len(rows) for name in ("prompt", "attributes", "generator")}
+    rows.with_columns(made).write(folder)
+    return folder
 
 
 def test_other_people_of_the_same_source_and_number_are_refused(tmp_path: Path) -> None:
