@@ -83,7 +83,8 @@ def training_source(label: str, subset: Mapping[str, Any]) -> str:
     """Return a dataset, or a subset of it, as ``data.train`` takes it."""
     if not subset:
         return data_token(label)
-    return json.dumps({"class_path": "Subset", "init_args": {"dataset": data_token(label), **subset}})
+    source = {"class_path": "Subset", "init_args": {"dataset": data_token(label), **subset}}
+    return json.dumps(source, ensure_ascii=False)  # the token is replaced as text
 
 
 def _subset_of(setting: Setting, seed: int) -> dict[str, Any]:
@@ -108,6 +109,14 @@ def expand(grid: Grid) -> dict[str, Job]:
 
 def _refuse_unvalidated_end(settings: Mapping[str, Any], where: str) -> None:
     """Refuse a training whose last epoch is not validated: its results would be missing, or those of an earlier one."""
+    for name in ("max_steps", "max_time"):
+        limit = settings.get(f"trainer.{name}")
+        if limit not in (None, -1):
+            raise UserError(
+                f"{where[:1].upper()}{where[1:]} may end within an epoch, and 'evaluate: val' compares whole ones.",
+                found=f"trainer.{name} {limit}",
+                remedy="give --trainer.max_epochs and, for its length, --data.sampler.init_args.batches",
+            )
     epochs, every = (settings.get(f"trainer.{name}") for name in ("max_epochs", "check_val_every_n_epoch"))
     if isinstance(epochs, int) and isinstance(every, int) and epochs > 0 and every > 0 and epochs % every:
         raise UserError(

@@ -314,6 +314,13 @@ def _check(grid: Grid, where: str) -> None:
                 found=f"run: {' '.join(setting.words)}",
                 remedy="leave the setting out (null), or change 'evaluate'",
             )
+        if grid.evaluate == "val" and setting.words[0] == "validate" and setting.needs is not None:
+            raise UserError(
+                f"The setting {setting.label!r} of {where} would be validated on the data of {setting.needs!r}.",
+                looked_for="a setting that trains, or weights as they are (run: validate ..., without 'needs')",
+                found=f"needs: {setting.needs}, which has held-out people of its own dataset",
+                remedy="leave the setting out (null), or change 'evaluate'",
+            )
         if setting.needs is not None:
             _refuse_unknown_label(setting.needs, grid.settings, f"'needs' of {setting.label!r} in {where}")
             _refuse_chain(grid, setting, where)

@@ -40,7 +40,7 @@ from diffreid_lightning.errors import DiffReIDError, UserError
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.reid.datamodule import ReIDDataModule
 from diffreid_lightning.reid.evaluation import RetrievalEvaluator
-from diffreid_lightning.reid.held_out import warn_of_nobody, why_nobody
+from diffreid_lightning.reid.held_out import warn_of_no_epoch, warn_of_nobody, why_nobody
 from diffreid_lightning.storage.checkpoint_io import AtomicCheckpointIO
 from diffreid_lightning.tracking import WandbTracker, finish_tracking
 from diffreid_lightning.training.trainer_parts import callbacks_of
@@ -161,6 +161,7 @@ class DiffReIDCLI(LightningCLI):
         which, data = self._test_with, self.datamodule
         if isinstance(data, ReIDDataModule):
             warn_of_nobody(data)
+            warn_of_no_epoch(data, self._no_validation(data))
             if data.val_set is not None:
                 init_from = getattr(self.model, "init_from", None)
                 warn_of_seen(trained_identities(init_from), init_from, data.val_set.rows)

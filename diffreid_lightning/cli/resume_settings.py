@@ -123,7 +123,8 @@ def describe_nothing_left(trainer: Trainer, changes: Sequence[Change]) -> str:
     limits = f"trainer.max_epochs is {trainer.max_epochs}" + (
         f", trainer.max_steps is {trainer.max_steps}" if trainer.max_steps >= 0 else ""
     )
-    changed = shorten([str(change) for change in changes if change.key.startswith(("model.", "data."))], 6)
+    without_effect = ("model.", "data.", "seed_everything")
+    changed = shorten([str(change) for change in changes if change.key.startswith(without_effect)], 6)
     return (
         f"Nothing was left to train: {progress.processed} epochs and {trainer.global_step} steps are done, {limits}."
         + (f" What has changed was not trained with: {changed}." if changed else "")

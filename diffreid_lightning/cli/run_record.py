@@ -161,11 +161,12 @@ class RunRecord(SaveConfigCallback):
         """Write, on rank zero; called once per run."""
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        if self._changes is None or not (folder / self.config_filename).exists():  # else nothing was trained with it
+        is_new = self._changes is None or not (folder / self.config_filename).exists()  # else it trains nothing
+        if is_new:
             with replace_file(folder / self.config_filename) as staged:
                 staged.write_text(self.text, encoding="utf-8")
         run_folder.note_attempt(self.run)
-        for logger in trainer.loggers:
+        for logger in trainer.loggers if is_new else ():
             logger.log_hyperparams(self.config.as_dict())
         self._note_tracking(trainer)
 

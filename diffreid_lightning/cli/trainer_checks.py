@@ -25,6 +25,8 @@ _WHOLE: Mapping[str, tuple[int, int | None]] = {
     "reload_dataloaders_every_n_epochs": (0, None),
 }
 _SHARES = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches", "overfit_batches")
+#: Callbacks that stand for one thing of a run: two would log to the same names, or save to the same files.
+_ONCE = ("RetrievalEvaluator", "RunCheckpoint")
 _PER_CORE = 8  # processes on a CPU, with some to spare for trying things out
 #: Settings with which nothing is trained where they are 0.
 _NEEDED_TO_TRAIN = ("max_epochs", "max_steps", "limit_train_batches")
@@ -41,7 +43,7 @@ def check(trainer: Any, *, training: bool = False) -> None:
 
     Raises:
         UserError: one of them is outside of its range, or asks for more processes or machines than there are, or two
-            contradict each other, or nothing would be trained.
+            contradict each other, or nothing would be trained, or a callback is there twice.
     """
     for name, (least, most) in _WHOLE.items():
         value = trainer.get(name)
@@ -59,9 +61,25 @@ def check(trainer: Any, *, training: bool = False) -> None:
     every = trainer.get("val_check_interval")
     if isinstance(every, (int, float)):
         check_range("trainer.val_check_interval", every, 0, 1 if isinstance(every, float) else None, above=True)
+    _check_callbacks(trainer.get("callbacks"))
     _check_processes(trainer)
     if training and not trainer.get("fast_dev_run"):
         _check_length(trainer)
+
+
+def _check_callbacks(callbacks: Any) -> None:
+    """Refuse a second callback of a kind of which a run has one."""
+    listed = callbacks if isinstance(callbacks, list) else [callbacks]
+    names = [str(each.class_path).rpartition(".")[2] for each in listed if hasattr(each, "class_path")]
+    for name in _ONCE:
+        if names.count(name) > 1:
+            raise UserError(
+                f"{name} is in trainer.callbacks {names.count(name)} times.",
+                looked_for="one, whose numbers or files are the run's",
+                found=", ".join(names),
+                remedy=f"change the arguments of the one in the config instead of adding another ({name} is in the "
+                "default config; recipes/rerank shows how)",
+            )
 
 
 def _check_length(trainer: Any) -> None:

@@ -76,7 +76,8 @@ def decode_image(data: bytes, origin: str) -> Image.Image:
             f"An image cannot be decoded: {origin}",
             looked_for="a complete image of one of the formats " + ", ".join(_PILLOW_FORMATS),
             found=f"{len(data)} bytes; {reason}",
-            remedy="copy or unpack this file again, or remove it; `data check PATH --decode` lists every broken image",
+            remedy="copy or unpack this file again, or remove it; `data check PATH --decode` lists every broken image "
+            "(with --format CropFolder of unlabeled crops)",
         ) from error
 
 

@@ -28,3 +28,19 @@ def warn_of_nobody(data: ReIDDataModule) -> None:
             f"There is no validation: {why_nobody(data)}. Give the dataset's cameras (PersonFolder's pattern, or "
             "the column camid of a table), or --data.val_share 0 to train without."
         )
+
+
+def warn_of_no_epoch(data: ReIDDataModule, obstacle: str | None) -> None:
+    """Warn where people are held out of training and never searched for.
+
+    Args:
+        data: the data of a fit.
+        obstacle: why no validation metric will be measured, or None.
+    """
+    if data.val_set is not None and obstacle is not None:
+        people = len(data.val_set.rows.identities)
+        rank_zero_warn(
+            f"{people} people are held out of the training and never validated: {obstacle}. Give "
+            "--trainer.check_val_every_n_epoch '${trainer.max_epochs}' to validate the last epoch, or "
+            "--data.val_share 0 to train on them, too."
+        )

@@ -79,9 +79,18 @@ def replace_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         yield partial
+        _open_tensors(partial)
         exchange(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _open_tensors(folder: Path) -> None:
+    """Give the files of safetensors, which creates them for their owner alone, the mode of any new file."""
+    mode = folder.stat().st_mode & 0o666  # the folder's own is what the umask has left
+    for file in folder.rglob("*.safetensors"):
+        if not file.is_symlink():
+            file.chmod(mode)
 
 
 def backup_of(folder: Path) -> Path:

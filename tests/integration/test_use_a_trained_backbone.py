@@ -69,11 +69,13 @@ def test_a_run_is_put_to_use(
     (run / "config.yaml").write_text(settings.replace("val_share: 0.5", "val_share: 0.0"))
     assert command("thresholds", run) == 2
     assert "--data.val_share 0.1" in capsys.readouterr().err
-    # ... or on the people of a dataset: junk and distractors are none.
+    # ... or on the people of a dataset that it was not trained on: junk and distractors are none.
     places = {(file.parent.name == "bounding_box_train", file.name[:4]) for file in market.rglob("*.jpg")}
     people = {place for place in places if place[1] not in ("-1_c", "0000")}
     assert command("thresholds", run, "--images", market, "--num_workers", 0, "--out", "all") == 0
-    assert json.loads(Path("all/thresholds.json").read_text())["identities"] == len(people)
+    trained = len(ReIDDataModule(str(market), image_size=(64, 32), val_share=0.5, seed=5).training_identities)
+    assert json.loads(Path("all/thresholds.json").read_text())["identities"] == len(people) - trained
+    assert f"Left out: {trained} people" in capsys.readouterr().out
 
     # 4. The example beside the ONNX file comes to the same similarity without PyTorch.
     assert command("export", run, "--format", "onnx", "--out", "network.onnx") == 0

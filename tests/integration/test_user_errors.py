@@ -71,6 +71,11 @@ Command = Callable[..., int]
             ["names a class that does not exist", "../../evil.Writer"],
         ),
         (["fit", "--data.train=/no/such/folder"], ["/no/such/folder"]),
+        (["fit", "--trainer.callbacks+=RunCheckpoint"], ["RunCheckpoint is in trainer.callbacks 2 times"]),
+        (
+            ["test", "--trainer.callbacks+=RetrievalEvaluator", "--trainer.callbacks.rerank=true"],
+            ["RetrievalEvaluator is in trainer.callbacks 2 times", "recipes/rerank"],
+        ),
         (["fit", "--data.val_share=1.5"], ["val_share"]),
         (["fit", "--data.sampler.init_args.identities_per_batch=100000"], ["100000", "held out"]),
         (["fit", "--trainer.devices=0"], ["devices"]),
@@ -80,7 +85,12 @@ Command = Callable[..., int]
         (["fit", "--data.eval_batch_size=0"], ["data.eval_batch_size must be at least 1"]),
         (["fit", "--seed_everything=-1"], ["seed_everything", "from 0 to 4294967295", "-1"]),
         (
-            ["fit", "--trainer.callbacks+=RunCheckpoint", "--trainer.callbacks.every_n_epochs=0"],
+            [
+                "fit",
+                "--trainer.callbacks=[RetrievalEvaluator]",
+                "--trainer.callbacks+=RunCheckpoint",
+                "--trainer.callbacks.every_n_epochs=0",
+            ],
             ["RunCheckpoint.every_n_epochs must be at least 1"],
         ),
         (

@@ -40,7 +40,10 @@ def thresholds_command(words: Sequence[str]) -> int:
     if args.images is not None and out.is_file():
         raise UserError("thresholds.json needs a folder.", found=f"the file {out}", remedy="give a folder with --out")
     network = load_trained(run)
-    images = _held_out_images(run) if args.images is None else _labeled_images(args.images, network.backbone.image_size)
+    if args.images is None:
+        images = _held_out_images(run)
+    else:
+        images = _labeled_images(args.images, network.backbone.image_size, run)
     errors = held_out_errors(network, images, args.batch_size, args.num_workers)
     found = describe_thresholds(errors, args.fmr, args.fnmr)
     measured_on = "people that the run held out" if args.images is None else str(user_path(args.images))
@@ -80,12 +83,29 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     return args
 
 
-def _labeled_images(path: str, image_size: tuple[int, int]) -> PersonImages:
-    """Return the people of a dataset, of all its splits."""
+def _labeled_images(path: str, image_size: tuple[int, int], run: Path) -> PersonImages:
+    """Return the people of a dataset, of all its splits, but for those that the run's network was trained on."""
+    import numpy as np
+
+    from diffreid_lightning.backbones.weight_provenance import trained_identities
     from diffreid_lightning.datasets import open_dataset
+    from diffreid_lightning.datasets.training_rows import hash_identities
     from diffreid_lightning.reid.person_images import search_among
 
-    images = search_among([open_dataset(path).manifest()], image_size)
+    manifest = open_dataset(path).manifest()
+    trained = trained_identities(str(run / "backbone" if (run / "backbone").is_dir() else run))
+    keys = list(zip(*(manifest.numpy(name).tolist() for name in ("source", "partition", "pid")), strict=True))
+    known = np.asarray([each in trained for each in hash_identities(keys)], dtype=bool)
+    if known.any():
+        people = len({key for key, seen in zip(keys, known.tolist(), strict=True) if seen})
+        print(f"Left out: {people} people of {path} that the network was trained on.")
+        if known.all():
+            raise UserError(
+                f"The network was trained on all people of {path}: thresholds on them would be too good.",
+                remedy="give labeled images of other people with --images PATH",
+            )
+        manifest = manifest.filter(~known)
+    images = search_among([manifest], image_size)
     if images is None:
         raise UserError(f"There are no people in {path}", remedy="give a dataset with identities")
     return images

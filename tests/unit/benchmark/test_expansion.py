@@ -320,6 +320,20 @@ def test_rows_chosen_on_val_validate_their_last_epoch(make_grid: MakeGrid) -> No
     changes["flags"] += " --trainer.max_epochs 15"
     changes["initializations"]["short"]["flags"] = ""
     assert len(expand(make_grid(changes))) > 0
+    changes["flags"] += " --trainer.max_steps 7"
+    with pytest.raises(UserError, match="may end within an epoch"):
+        expand(make_grid(changes))
+
+
+def test_labels_of_datasets_stay_as_they_are_in_a_subset(make_grid: MakeGrid) -> None:
+    """What stands for the dataset's path is replaced as text."""
+    changes: dict[str, Any] = {
+        "datasets": {"Köln": "/k"},
+        "settings": {"direct": None, "few": {"run": "fit --config stages/transfer", "subset": {"images": 0.3}}},
+    }
+    jobs = expand(make_grid(changes)).values()
+    job = next(each for each in jobs if each.cell and (each.cell.dataset, each.cell.setting) == ("Köln", "few"))
+    assert "<data:Köln>" in words_of(job)["data.train"]
 
 
 @pytest.mark.parametrize(("split", "run"), [("test", "test"), ("val", "validate")])

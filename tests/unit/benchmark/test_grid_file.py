@@ -101,6 +101,8 @@ def test_rows_are_chosen_on_val_where_every_setting_trains(make_grid: MakeGrid) 
     with pytest.raises(UserError, match="'evaluate'"):
         make_grid({"evaluate": "train"})
     assert make_grid({"evaluate": "val", "settings": {"direct": None}}).evaluate == "val"
+    with pytest.raises(UserError, match="would be validated on the data of 'supervised'"):
+        make_grid({"evaluate": "val", "settings": {"direct": {"run": "validate --ckpt_path {needed}"}}})
     with pytest.raises(UserError, match=r"run: test"):
         make_grid({"settings": {"supervised": {"run": "validate --config stages/transfer"}}})
     assert make_grid().evaluate == "test"

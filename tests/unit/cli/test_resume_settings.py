@@ -84,9 +84,13 @@ def test_more_epochs_another_rate_and_another_schedule_are_in_force_from_the_fir
     # Nothing is left to train: nothing is said to be in force, and the run's config stays what it was trained with.
     config = Path("runs/reid/fit-001/config.yaml").read_bytes()
     said.clear()
-    assert fit("--trainer.max_epochs=6", "--model.optimizer.lr=1", *milestones, "--ckpt_path=last") == 0
+    assert (
+        fit("--trainer.max_epochs=6", "--model.optimizer.lr=1", *milestones, "--ckpt_path=last", "--seed_everything=7")
+        == 0
+    )
     assert "in force" not in said.text
     assert re.search(r"Nothing was left to train: 6 epochs [^\n]*was not trained with: [^\n]*lr 0.01 -> 1.0", said.text)
+    assert re.search(r"was not trained with: [^\n]*seed_everything [^\n]* -> 7", said.text)
     assert Path("runs/reid/fit-001/config.yaml").read_bytes() == config
 
 

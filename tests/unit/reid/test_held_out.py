@@ -9,7 +9,7 @@ import pytest
 
 from diffreid_lightning.cli.main import main
 from diffreid_lightning.reid.datamodule import ReIDDataModule
-from diffreid_lightning.reid.held_out import warn_of_nobody, why_nobody
+from diffreid_lightning.reid.held_out import warn_of_no_epoch, warn_of_nobody, why_nobody
 from tests.fixtures.dataset_layouts import write_market1501
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*published counts.*")
@@ -32,6 +32,16 @@ def test_the_reason_is_the_true_one(share: float | None, reason: str, one_camera
         warn_of_nobody(data)
     said = [str(each.message) for each in caught if "There is no validation" in str(each.message)]
     assert len(said) == bool(share) and all(reason in text for text in said)
+
+
+def test_people_who_are_held_out_and_never_validated_are_told(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    market = write_market1501(tmp_path / "market", train_ids=range(2, 8))
+    data = ReIDDataModule(str(market), val_share=0.5, image_size=(64, 32))
+    warn_of_no_epoch(data, None)
+    warn_of_no_epoch(ReIDDataModule(str(market), val_share=0.0, image_size=(64, 32)), "no epoch is validated")
+    assert not [each for each in recwarn.list if "never validated" in str(each.message)]
+    with pytest.warns(UserWarning, match=r"3 people are held out .* never validated: no epoch is validated"):
+        warn_of_no_epoch(data, "no epoch is validated")
 
 
 def test_commands_give_the_reason(one_camera: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from diffreid_lightning.datasets import open_dataset
 from diffreid_lightning.diffusion.checkpoints import locate_pipeline
@@ -108,3 +110,14 @@ def test_a_link_to_a_folder_stays_one(tmp_path: Path) -> None:
             (partial / "a.txt").write_text(content)
         assert link.is_symlink() and (tmp_path / "large_disk" / "a.txt").read_text() == content
     assert sorted(path.name for path in tmp_path.iterdir()) == ["large_disk", "out"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no modes")
+def test_weights_have_the_mode_of_any_new_file(tmp_path: Path) -> None:
+    """Safetensors creates files that their owner alone can read."""
+    with replace_folder(tmp_path / "out") as partial:
+        (partial / "part").mkdir()
+        save_file({"a": torch.zeros(1)}, partial / "part/model.safetensors")
+        (partial / "config.json").write_text("{}", encoding="utf-8")
+    modes = {file.stat().st_mode & 0o777 for file in (tmp_path / "out").rglob("*.*")}
+    assert len(modes) == 1
