@@ -84,7 +84,7 @@ class BackboneExport(Callback):
         if self._has_trained or _steps_behind(target) != trainer.global_step:
             save_backbone(backbone, target, provenance=provenance, neck=neck)  # else it tells how it was trained
         differs = bool(backbone.edits) or backbone.pooling != "native"
-        note = "; for the same features timm must be told what provenance.json says ('Your own crops' in the docs)"
+        note = "; for the same features timm must be told what provenance.json says ('Weights' in the docs)"
         note *= differs
         package = registered_by(backbone)
         first = "" if package is None else f"import {package}; "
