@@ -133,6 +133,12 @@ def test_what_is_trained_in_half_precision_is_finite(
     precision: str, command: Command, tmp_path: Path, autoencoder_words: list[str], denoiser_words: list[str]
 ) -> None:
     words = [f"--trainer.precision={precision}", "--trainer.max_epochs=1", "--trainer.logger=false"]
+    if precision == "bf16-true":
+        assert command(*denoiser_words, *words) == 2, "an average would be rounded"
+        file = Path(denoiser_words[2])
+        settings = yaml.safe_load(file.read_text())
+        kept = [each for each in settings["trainer"]["callbacks"] if not each["class_path"].endswith("Averaging")]
+        file.write_text(yaml.safe_dump({**settings, "trainer": {**settings["trainer"], "callbacks": kept}}))
     assert command(*(autoencoder_words if precision == "16-true" else denoiser_words), *words) == 0
     for file in (tmp_path / RUN).rglob("*.safetensors"):
         assert all(tensor.isfinite().all() for tensor in load_file(file).values()), file
