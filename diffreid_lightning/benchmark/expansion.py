@@ -109,18 +109,19 @@ def expand(grid: Grid) -> dict[str, Job]:
 
 def _refuse_unvalidated_end(settings: Mapping[str, Any], where: str) -> None:
     """Refuse a training whose last epoch is not validated: its results would be missing, or those of an earlier one."""
+    where = f"{where[:1].upper()}{where[1:]}"
     for name in ("max_steps", "max_time"):
         limit = settings.get(f"trainer.{name}")
         if limit not in (None, -1):
             raise UserError(
-                f"{where[:1].upper()}{where[1:]} may end within an epoch, and 'evaluate: val' compares whole ones.",
+                f"{where} may end within an epoch, and 'evaluate: val' compares whole ones.",
                 found=f"trainer.{name} {limit}",
                 remedy="give --trainer.max_epochs and, for its length, --data.sampler.init_args.batches",
             )
     epochs, every = (settings.get(f"trainer.{name}") for name in ("max_epochs", "check_val_every_n_epoch"))
     if isinstance(epochs, int) and isinstance(every, int) and epochs > 0 and every > 0 and epochs % every:
         raise UserError(
-            f"{where[:1].upper()}{where[1:]} does not validate its last epoch, whose results 'evaluate: val' compares.",
+            f"{where} does not validate its last epoch, whose results 'evaluate: val' compares.",
             looked_for="a number of epochs that trainer.check_val_every_n_epoch divides",
             found=f"trainer.max_epochs {epochs}, trainer.check_val_every_n_epoch {every}",
             remedy="add --trainer.check_val_every_n_epoch '${trainer.max_epochs}' to its flags",

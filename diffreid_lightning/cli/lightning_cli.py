@@ -160,14 +160,15 @@ class DiffReIDCLI(LightningCLI):
         """Refuse, before training, a final test that cannot take place."""
         which, data = self._test_with, self.datamodule
         if isinstance(data, ReIDDataModule):
+            unvalidated = self._no_validation(data)
             warn_of_nobody(data)
-            warn_of_no_epoch(data, self._no_validation(data))
+            warn_of_no_epoch(data, unvalidated)
             if data.val_set is not None:
                 init_from = getattr(self.model, "init_from", None)
                 warn_of_seen(trained_identities(init_from), init_from, data.val_set.rows)
-            refuse_unknown_monitors(self.trainer, self.model, self._no_validation(data))
+            refuse_unknown_monitors(self.trainer, self.model, unvalidated)
             measured = any(isinstance(each, RetrievalEvaluator) for each in callbacks_of(self.trainer))
-            if measured and self._no_validation(data) is None:
+            if measured and unvalidated is None:
                 data.refuse_unanswerable_validation()
         if which == "none" or not isinstance(data, ReIDDataModule):
             return

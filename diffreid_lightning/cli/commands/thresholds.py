@@ -94,11 +94,11 @@ def _labeled_images(path: str, image_size: tuple[int, int], run: Path) -> Person
 
     manifest = open_dataset(path).manifest()
     trained = trained_identities(str(run / "backbone" if (run / "backbone").is_dir() else run))
-    keys = list(zip(*(manifest.numpy(name).tolist() for name in ("source", "partition", "pid")), strict=True))
-    known = np.asarray([each in trained for each in hash_identities(keys)], dtype=bool)
+    labels, people = manifest.identities()
+    seen = np.asarray([each in trained for each in hash_identities(people)], dtype=bool)
+    known = seen[labels]
     if known.any():
-        people = len({key for key, seen in zip(keys, known.tolist(), strict=True) if seen})
-        print(f"Left out: {people} people of {path} that the network was trained on.")
+        print(f"Left out: {seen.sum()} people of {path} that the network was trained on.")
         if known.all():
             raise UserError(
                 f"The network was trained on all people of {path}: thresholds on them would be too good.",
