@@ -6,10 +6,12 @@
 prints a Markdown table of images per second, from prompts to JPEG files; loading the model does not count. The rows are
 measured in turn, and every ratio is one of rows of the same round. On a machine with other work, ``--clock cpu`` with
 ``--threads 1`` counts the processor's time instead of the wall's. The loop is what users write: a person's prompts at a
-time, the LoRA fused, in the same precision and with the same guidance scale as ``predict``, at every step:
+time, the LoRA fused, with the same guidance scale as ``predict``, at every step:
 
-- the model's own sampler in 50 steps, which is the pipeline's default, beside ``stages/generate``;
-- the sampler and the 12 steps of ``stages/generate``, beside ``predict`` with guidance at every step as well.
+- the model's own sampler in 50 steps, which is the pipeline's default, beside ``stages/generate``, which chooses its
+  precision itself;
+- the sampler and the 12 steps of ``stages/generate``, beside ``predict`` with guidance at every step as well, in the
+  loop's precision.
 """
 
 from __future__ import annotations
@@ -22,10 +24,11 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 
+from diffreid_lightning.devices import computes_bfloat16, fastest_device
 from diffreid_lightning.errors import check_range
 from diffreid_lightning.generation.diversity import ComposedGuidance, Diversity, NoDiversity
 from diffreid_lightning.generation.module import GenerationModule
@@ -52,12 +55,13 @@ class Pair(NamedTuple):
     ours: str  #: what the way of predict is called
     diversity: Diversity
     interval: tuple[float, float]  #: where prompts guide in it
+    dtype: Literal["auto"] | None = None  #: its precision; None is the loop's
 
 
 PAIRS = (
     Pair(
         f"the pipeline's defaults: its own sampler, {DEFAULT_STEPS} steps", None, DEFAULT_STEPS,
-        "as in `stages/generate`", ComposedGuidance(), (0.0, 0.75),
+        "as in `stages/generate`", ComposedGuidance(), (0.0, 0.75), "auto",
     ),
     Pair(
         f"{SCHEDULER}, {STEPS} steps", SCHEDULER, STEPS,
@@ -88,7 +92,7 @@ def measure(pair: Pair, given: argparse.Namespace, people: Manifest, work: Path)
         guidance=GUIDANCE,
         guidance_interval=pair.interval,
         diversity=pair.diversity,
-        dtype=given.dtype,
+        dtype=pair.dtype or given.dtype,
     )
     drawing = Drawing(images=given.together, batch_size=given.batch_size, dtype=given.dtype)
     clock = CLOCKS[given.clock]
@@ -136,7 +140,9 @@ def run(given: argparse.Namespace) -> None:
                 rates.loop.append(loop)
                 rates.ours.append(ours)
                 print(f"round {number + 1} of {given.rounds}: {loop:.2f} and {ours:.2f} images/s", flush=True)
-    print(f"{device_name()}, {given.threads} threads, {given.dtype}, {given.clock} clock, torch {torch.__version__}")
+    own = "bfloat16" if computes_bfloat16(fastest_device()) else "float32"
+    print(f"{device_name()}, {given.threads} threads, {given.clock} clock, torch {torch.__version__}")
+    print(f"{given.dtype}; {own} in predict as in stages/generate")
     print(report(measured, given.together))
 
 
@@ -150,7 +156,12 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=5, help="all rows in turn")
     parser.add_argument("--threads", type=int, default=2, help="of torch")
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: the processor's time, of all threads")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of all rows")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="of the loops and of the last row",
+    )
     return run_script(run, parser.parse_args(args))
 
 

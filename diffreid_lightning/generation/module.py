@@ -14,6 +14,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from diffreid_lightning.devices import computes_bfloat16, fastest_device
 from diffreid_lightning.diffusion.batches_on_threads import map_on_threads
 from diffreid_lightning.diffusion.checkpoints import locate_pipeline
 from diffreid_lightning.diffusion.cpu_layers import use_onednn
@@ -81,7 +82,9 @@ class GenerationModule(LightningModule):
         diversity: strategy of Diversity Injection; None is
             :class:`~.diversity.composed_guidance.ComposedGuidance`.
         template: prompt template; None takes that of training.
-        dtype: precision of the networks; the latents between steps are float32. The trainer's own precision stays 32.
+        dtype: precision of the networks; ``auto`` is bfloat16 where the GPU, or the CPU where there is none, has
+            instructions for it, else float32. The latents between steps are float32, and the trainer's precision stays
+            32. A run continues in the precision that it began with, also on another machine, or is refused.
         channels_last: use the channels-last memory format, which is faster on most devices.
         kept_prompts: size of the cache of encoded prompts.
         decoded_together: images that the autoencoder encodes or decodes at a time; on a CPU, on each thread.
@@ -104,12 +107,14 @@ class GenerationModule(LightningModule):
         rescale: float = 0.0,
         diversity: Diversity | None = None,
         template: str | None = None,
-        dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+        dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32",
         channels_last: bool = True,
         kept_prompts: int = 1024,
         decoded_together: int = 32,
     ) -> None:
         super().__init__()
+        if dtype == "auto":
+            dtype = "bfloat16" if computes_bfloat16(fastest_device()) else "float32"
         check_range("model.steps", steps, 1, 1000)
         check_range("model.rescale", rescale, 0, 1)
         check_range("model.kept_prompts", kept_prompts, 1, 1_000_000)

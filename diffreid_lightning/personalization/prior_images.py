@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 
-from diffreid_lightning.devices import fastest_device
+from diffreid_lightning.devices import computes_bfloat16, fastest_device
 from diffreid_lightning.diffusion.checkpoints import locate_pipeline, weights_hash
 from diffreid_lightning.diffusion.denoising_loop import guidance_scale
 from diffreid_lightning.diffusion.diffusion_sampler import Sampler
@@ -191,7 +191,8 @@ class CoarsePrior(PriorImages):
 
 def _precision() -> torch.dtype:
     """Return the dtype that prior images are generated in."""
-    return torch.bfloat16 if fastest_device().type == "cuda" else torch.float32
+    device = fastest_device()
+    return torch.bfloat16 if device.type == "cuda" and computes_bfloat16(device) else torch.float32
 
 
 def _seed(seed: int, number: int) -> int:

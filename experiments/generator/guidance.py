@@ -21,7 +21,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -80,6 +80,7 @@ class Setting:
         steps: of the sampler.
         scheduler: the sampler's class.
         solver_steps: of a few-step student's distillation; None for other models.
+        dtype: precision of the networks.
     """
 
     strategy: str = "ComposedGuidance"
@@ -89,6 +90,7 @@ class Setting:
     steps: int = 12
     scheduler: str = "DPMSolverMultistepScheduler"
     solver_steps: int | None = None
+    dtype: Literal["float32", "bfloat16"] = "float32"
 
     def __str__(self) -> str:
         text = f"{self.strategy}, guidance {self.guidance:g}"
@@ -216,6 +218,7 @@ def measure_setting(bench: Bench, setting: Setting) -> dict[str, Any]:
         guidance_interval=(0.0, setting.end),
         rescale=setting.rescale,
         diversity=STRATEGIES[setting.strategy],
+        dtype=setting.dtype,
     )
     scorer, reader = bench.judges.scorer, bench.judges.reader
     judged = scorer.content_hash, None if reader is None else hash_tensors(reader.state_dict())

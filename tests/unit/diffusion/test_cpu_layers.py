@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import copy
 import gc
 from typing import Any
@@ -41,7 +42,10 @@ def test_layers_are_the_formula(bias: bool, shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.skipif(not cpu_layers._available(), reason="torch was built without oneDNN")
-def test_only_float32_without_gradients_goes_to_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("native", [True, False])
+def test_only_native_precisions_without_gradients_go_to_onednn(monkeypatch: pytest.MonkeyPatch, native: bool) -> None:
+    monkeypatch.setattr(cpu_layers, "computes_bfloat16", lambda device: native)
+    cpu_layers._native.cache_clear()
     layers = network(True)
     use_onednn(layers)
 
@@ -55,7 +59,31 @@ def test_only_float32_without_gradients_goes_to_onednn(monkeypatch: pytest.Monke
     with torch.no_grad():
         with pytest.raises(LookupError):
             layers(states)
-        layers.bfloat16()(states.bfloat16())
+        layers.bfloat16()
+        with pytest.raises(LookupError) if native else contextlib.nullcontext():
+            layers(states.bfloat16())
+    cpu_layers._native.cache_clear()
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_groups_of_bfloat16_are_normalized_in_float32(monkeypatch: pytest.MonkeyPatch, affine: bool) -> None:
+    monkeypatch.setattr(cpu_layers, "_native", lambda dtype: True)
+    torch.manual_seed(0)
+    layer = nn.GroupNorm(3, 12, affine=affine)
+    if affine:
+        nn.init.normal_(layer.weight)
+        nn.init.normal_(layer.bias)
+    layer.bfloat16()
+    states = torch.randn(2, 12, 4, 5).to(memory_format=torch.channels_last).bfloat16()
+    grouped = states.double().reshape(2, 3, -1)
+    spread = (grouped.var(dim=2, correction=0, keepdim=True) + layer.eps).sqrt()
+    expected = ((grouped - grouped.mean(dim=2, keepdim=True)) / spread).reshape(states.shape)
+    if affine:
+        expected = expected * layer.weight.double().view(-1, 1, 1) + layer.bias.double().view(-1, 1, 1)
+    use_onednn(layer)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(states), expected.bfloat16(), rtol=2**-8, atol=1e-6)
+        assert torch.equal(layer.float()(states.float()), nn.GroupNorm.forward(layer, states.float()))
 
 
 @pytest.mark.skipif(not cpu_layers._available(), reason="torch was built without oneDNN")

@@ -486,6 +486,16 @@ def test_half_precision_is_close(checkpoints: dict[str, Path]) -> None:
     assert float((images.float() - single.float()).abs().mean()) < 4
 
 
+@pytest.mark.parametrize(("native", "chosen"), [(True, "bfloat16"), (False, "float32")])
+def test_auto_is_the_precision_that_the_device_computes(
+    checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch, native: bool, chosen: str
+) -> None:
+    monkeypatch.setattr("diffreid_lightning.generation.module.computes_bfloat16", lambda device: native)
+    module = build(checkpoints["sd1"], NoDiversity(), dtype="auto")
+    assert module.unet.dtype == getattr(torch, chosen)
+    assert module.cache_key == build(checkpoints["sd1"], NoDiversity(), dtype=chosen).cache_key
+
+
 def test_pictures_that_are_not_finite_are_not_drawn_black(checkpoints: dict[str, Path]) -> None:
     vae = stock_pipeline(checkpoints["sd1"]).vae
     latents = torch.zeros(3, vae.config.latent_channels, 2, 2)
