@@ -1,4 +1,8 @@
-"""Compare initializations over seeds: means, paired differences to a row, and separate rows for those with leaks."""
+"""Compare initializations over seeds: means, paired differences to a row, and separate rows for those with leaks.
+
+A difference is paired by seed, with the interval of Student's t at 95 % and once more over all comparisons of the table
+together (Bonferroni), p values by Holm, and an interval over the tested people (bootstrap): ``paired_differences.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Run the jobs of a benchmark, several at once, each after those it needs; failures are listed, not raised."""
+"""Run the jobs of a benchmark, several at once, each after those it needs; failures are listed, not raised.
+
+Which jobs are still to run: ``Workplace.left`` in ``job_records.py``. What makes two jobs the same: ``key_of`` in
+``jobs.py``.
+"""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ from diffreid_lightning.personalization.checkpoint import (
 from diffreid_lightning.personalization.datamodule import PersonalizationBatch
 from diffreid_lightning.personalization.fine_tuning import trained_weights
 from diffreid_lightning.personalization.lora import LoRA
-from diffreid_lightning.training.mean_teacher import update_average, warmed_decay
+from diffreid_lightning.training.moving_average import update_average, warmed_decay
 
 
 class ConsistencyDistillation(DenoiserTraining):

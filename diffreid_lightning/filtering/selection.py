@@ -1,7 +1,15 @@
 """Select scored images by the filter rules, and write Diff-Person with rejects, report and card.
 
-Which images a rule drops, and the reason it gives: ``rules/``; the rules of the chain: ``configs/stages/select.yaml``;
-the scores that they read: ``scores.py``.
+An image is dropped that
+
+- is a real one, or has no score: it cannot be read, or its person is none of the scorer's (``rules/base.py``);
+- is nearly a copy of a real image or of a better generated one, by its pixels (``rules/near_duplicates.py``);
+- has a score below the threshold and is not among the best of its person that are kept in any case, or is one of more
+  than a person may have (``rules/floor_and_cap.py``; the threshold alone: ``rules/fixed_threshold.py``);
+- is not in the best share of its person's (``rules/identity_quantile.py``);
+- has a label under which most images look like somebody else (``rules/identity_agreement.py``).
+
+The chain uses the first three (``configs/stages/select.yaml``). The scores: ``scores.py``.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from diffreid_lightning.reid.loss_list import LossList
 from diffreid_lightning.reid.losses import BatchHardTriplet, ClusterMemory, ReIDLoss
 from diffreid_lightning.reid.outputs import ReIDOutputs
 from diffreid_lightning.reid.person_images import PersonBatch
-from diffreid_lightning.training.mean_teacher import update_average, warmed_decay
+from diffreid_lightning.training.moving_average import update_average, warmed_decay
 from diffreid_lightning.unsupervised.module import UnsupervisedReID, cluster_means
 from diffreid_lightning.unsupervised.soft_losses import soft_cross_entropy, soft_triplet
 

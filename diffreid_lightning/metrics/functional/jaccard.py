@@ -1,4 +1,4 @@
-"""Compute k-reciprocal Jaccard distances of all pairs of one set of images, sparse and exact.
+"""Compute k-reciprocal Jaccard distances of all pairs of one set of images, plain and camera-aware, sparse and exact.
 
 Images without a common neighbor have distance 1 exactly, so for a limit below 1 only images that share some are
 compared and no N × N matrix is made. The convention is that of cluster-based unsupervised Re-ID (Ge et al.,

@@ -1,4 +1,4 @@
-"""Camera-aware k-reciprocal Jaccard distance."""
+"""Camera-aware k-reciprocal Jaccard distance (CA-Jaccard), which ``metrics/functional/jaccard.py`` computes."""
 
 from __future__ import annotations
 

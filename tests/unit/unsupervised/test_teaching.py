@@ -10,7 +10,7 @@ import timm
 import torch
 from torch import nn
 
-from diffreid_lightning.training.mean_teacher import update_average, warmed_decay
+from diffreid_lightning.training.moving_average import update_average, warmed_decay
 from diffreid_lightning.unsupervised.domain_norms import DomainNorms
 from diffreid_lightning.unsupervised.soft_losses import soft_cross_entropy, soft_triplet
 

@@ -1,4 +1,8 @@
-"""Update the moving average of a network (Tarvainen and Valpola, NeurIPS 2017, arXiv 1703.01780)."""
+"""Update the moving average of a network (Tarvainen and Valpola, NeurIPS 2017, arXiv 1703.01780).
+
+The mean teachers of domain adaptation are kept in ``unsupervised/mutual_teaching.py``, the average of a few-step
+student in ``distillation/module.py``.
+"""
 
 from __future__ import annotations
 
