@@ -127,5 +127,8 @@ class ClusterReport(Callback):
             pyarrow.csv.write_csv(table, file)
         sheet = draw_clusters(labels, images, self.rows, self.columns)
         sheet.save(folder / "clusters.png")
-        rank_zero_info(f"clusters: {folder / 'clusters.png'}, {folder / 'clusters.csv'}")
+        rank_zero_info(
+            f"clusters: {folder / 'clusters.png'}, {folder / 'clusters.csv'}; look at them before you use the network: "
+            "where they are places instead of people, it is worse than the one it started from"
+        )
         log_picture(trainer, "clusters/sheet", sheet)
