@@ -1,0 +1,42 @@
+"""What a benchmark says and refuses before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+Command = Callable[..., int]
+
+
+@pytest.fixture
+def planned(command: Command, tmp_path: Path) -> Callable[..., int]:
+    """Run ``benchmark`` with a grid of one row over two datasets that are not there, changed by keywords."""
+    file = tmp_path / "grid.yaml"
+
+    def run(*words: str, **changes: Any) -> int:
+        grid = {
+            "root": "runs/grid",
+            "initializations": {"scratch": {"init_from": None}},
+            "settings": {"supervised": {"run": "fit"}},
+            "datasets": {"market": "nowhere/market", "duke": "nowhere/duke"},
+        }
+        file.write_text(yaml.safe_dump({**grid, **changes}, sort_keys=False), encoding="utf-8")
+        return command("benchmark", f"--config={file}", *words)
+
+    return run
+
+
+def test_a_transfer_to_the_source_itself_is_refused(
+    planned: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {
+        "supervised": {"run": "fit"},
+        "direct": {"run": "test --ckpt_path {needed}", "needs": "supervised@source", "pairs": [["duke", "duke"]]},
+    }
+    assert planned(settings=settings) == 2
+    assert "two different datasets" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
