@@ -147,19 +147,24 @@ class Workplace:
         """Return a cell's run folder and its summary; None if there is none that can be read."""
         return read_result(self.folder(job), job.words[0])
 
-    def left(self, wanted: Mapping[str, Job], jobs: Mapping[str, Job]) -> dict[str, Job]:
+    def states(self, wanted: Mapping[str, Job], jobs: Mapping[str, Job]) -> dict[str, State]:
+        """Return the states of some jobs by name; ``jobs`` are all of the grid."""
+        return {name: self.state(job, jobs) for name, job in wanted.items()}
+
+    @staticmethod
+    def left(wanted: Mapping[str, Job], states: Mapping[str, State]) -> dict[str, Job]:
         """Return the jobs that are not done, without preparations that nothing left to do needs.
 
         Args:
             wanted: jobs by name, with all that they need, each after those.
-            jobs: all of the grid.
+            states: of these jobs, by name.
         """
         used = {name for job in wanted.values() for name in job.needs}
         found: dict[str, Job] = {}
         needed: set[str] = set()
         for job in reversed(list(wanted.values())):
             asked = job.cell is not None or job.name in needed or job.name not in used
-            if asked and self.state(job, jobs) != "done":
+            if asked and states[job.name] != "done":
                 found[job.name] = job
                 needed.update(job.needs)
         return dict(reversed(found.items()))

@@ -97,7 +97,7 @@ class JobRunner:
         Raises:
             KeyboardInterrupt: a signal has arrived; the running commands have been ended.
         """
-        waiting = list(self.place.left(wanted, self.jobs).values())
+        waiting = list(self.place.left(wanted, self.place.states(wanted, self.jobs)).values())
         self._left = len(waiting)
         self._say(f"{self.place.root}: {len(wanted) - len(waiting)} of {len(wanted)} jobs are done or not needed")
         try:

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from diffreid_lightning.benchmark.job_records import Record
+
 Command = Callable[..., int]
 
 
@@ -40,3 +42,10 @@ def test_a_transfer_to_the_source_itself_is_refused(
     assert planned(settings=settings) == 2
     assert "two different datasets" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_plan_reads_the_record_of_each_job_once(planned: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+    monkeypatch.setattr(Record, "read", lambda folder: read.append(folder))
+    assert planned("--dry-run", seeds=[0, 1]) == 0
+    assert len(read) == len(set(read)) == 4

@@ -124,9 +124,9 @@ class _Asked:
 
     def plan(self) -> int:
         """Print the state of each job, and an estimate of what is left."""
-        left = self.place.left(self.wanted, self.jobs)
-        for name, job in self.wanted.items():
-            state = self.place.state(job, self.jobs)
+        states = self.place.states(self.wanted, self.jobs)
+        left = self.place.left(self.wanted, states)
+        for name, state in states.items():
             _say(f"{state if name in left or state == 'done' else 'not needed':<12} {name}")
         preparations = sum(job.cell is None for job in left.values())
         _say(f"\n{len(left)} of {len(self.wanted)} jobs to do, {preparations} of them preparations")
@@ -164,7 +164,7 @@ class _Asked:
         """Submit what is not done."""
         from diffreid_lightning.benchmark.submission import submit
 
-        left = self.place.left(self.wanted, self.jobs)
+        left = self.place.left(self.wanted, self.place.states(self.wanted, self.jobs))
         if submit(self.grid, self.given.config, left, _say):
             return self.report()
         _say("the table of what is done so far: the same command with --table in place of --slurm")
