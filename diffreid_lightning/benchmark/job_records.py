@@ -90,6 +90,10 @@ class Workplace:
         """Return a job's folder."""
         return self.root / job.folder
 
+    def missing(self, job: Job) -> list[str]:
+        """Return the labels of the datasets of a job that cannot be read here."""
+        return [label for label in sorted(job.datasets) if dataset_rows(self.paths[label]) is None]
+
     def log(self, job: Job) -> Path:
         """Return the file with the output of a job's command."""
         return self.folder(job) / LOG
@@ -177,12 +181,10 @@ class Workplace:
         return same and all(tokens.get(name) in (None, token) for name, token in record.needs.items())
 
     def _inputs(self, job: Job) -> dict[str, str | None]:
-        found = {label: dataset_rows(self.paths[label]) for label in sorted(job.datasets)}
-        if job.weights is not None:
-            found[_WEIGHTS] = weights_hash(job.weights)
-        if job.images is not None:
-            found[_IMAGES] = dataset_rows(job.images)
-        return found
+        places = {label: self.paths[label] for label in sorted(job.datasets)}
+        places |= {} if job.images is None else {_IMAGES: job.images}
+        found = {label: (dataset_rows(path) or (None,))[0] for label, path in places.items()}
+        return found if job.weights is None else {**found, _WEIGHTS: weights_hash(job.weights)}
 
     def _tokens(self, job: Job, jobs: Mapping[str, Job]) -> dict[str, str]:
         records = {name: self.record(jobs[name]) for name in job.needs}
@@ -214,16 +216,17 @@ def read_result(folder: Path, command: str) -> tuple[Path, RunSummary] | None:
 
 
 @functools.cache
-def dataset_rows(path: str) -> str | None:
+def dataset_rows(path: str) -> tuple[str, frozenset[str]] | None:
     """Hash the rows of a dataset: names, identities, cameras and splits of its images, not their pixels.
 
     Returns:
-        64 hexadecimal digits; None if no dataset can be read there.
+        64 hexadecimal digits, and its splits; None if no dataset can be read there.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # each run that reads it warns of its counts
-            return open_dataset(path).manifest().content_hash
+            manifest = open_dataset(path).manifest()
+            return manifest.content_hash, frozenset(manifest.numpy("split").tolist())
     except (UserError, OSError):
         return None
 

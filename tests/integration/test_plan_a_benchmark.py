@@ -49,3 +49,12 @@ def test_a_plan_reads_the_record_of_each_job_once(planned: Callable[..., int], m
     monkeypatch.setattr(Record, "read", lambda folder: read.append(folder))
     assert planned("--dry-run", seeds=[0, 1]) == 0
     assert len(read) == len(set(read)) == 4
+
+
+def test_a_plan_says_which_data_are_missing(
+    planned: Callable[..., int], market: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert planned("--dry-run", datasets={"market": str(market), "duke": "nowhere/duke"}) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["to do        scratch/supervised/market/seed-0", "data missing scratch/supervised/duke/seed-0"]
+    assert "data missing: no dataset can be read at nowhere/duke, which is 'duke' of the grid" in lines

@@ -126,10 +126,14 @@ class _Asked:
         """Print the state of each job, and an estimate of what is left."""
         states = self.place.states(self.wanted, self.jobs)
         left = self.place.left(self.wanted, states)
+        missing = {name: self.place.missing(job) for name, job in left.items()}
         for name, state in states.items():
-            _say(f"{state if name in left or state == 'done' else 'not needed':<12} {name}")
+            shown = state if name in left or state == "done" else "not needed"
+            _say(f"{'data missing' if shown == 'to do' and missing[name] else shown:<12} {name}")
         preparations = sum(job.cell is None for job in left.values())
         _say(f"\n{len(left)} of {len(self.wanted)} jobs to do, {preparations} of them preparations")
+        for label in sorted({label for labels in missing.values() for label in labels}):
+            _say(f"data missing: no dataset can be read at {self.place.paths[label]}, which is {label!r} of the grid")
         self._estimate(left)
         return 0
 
