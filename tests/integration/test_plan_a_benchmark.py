@@ -58,3 +58,22 @@ def test_a_plan_says_which_data_are_missing(
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == ["to do        scratch/supervised/market/seed-0", "data missing scratch/supervised/duke/seed-0"]
     assert "data missing: no dataset can be read at nowhere/duke, which is 'duke' of the grid" in lines
+
+
+@pytest.mark.parametrize("share", ["", "--data.val_share 0", "--data.val_share 0.2"])
+def test_cells_that_nobody_is_held_out_of_are_refused_before_they_are_trained(
+    planned: Callable[..., int], market: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], share: str
+) -> None:
+    changes = {
+        "evaluate": "val",
+        "settings": {"supervised": {"run": f"fit --config stages/transfer {share}"}},
+        "datasets": {"market": str(market), "duke": "nowhere"},
+    }
+    held_out = share.endswith("0.2")
+    for words in ([], ["--sweep=sweep.yaml"], ["--dry-run"]):
+        if not held_out or "--dry-run" in words:
+            assert planned(*words, **changes) == (0 if held_out else 2)
+    said = capsys.readouterr().err
+    assert ("add '--data.val_share 0.2' to the flags of 'market'" in said) == (not held_out)
+    assert not (tmp_path / "runs").exists() and not (tmp_path / "sweep.yaml").exists()
+    assert planned("--only=*/duke/*", "--dry-run", **changes) == 0, "it is not here"

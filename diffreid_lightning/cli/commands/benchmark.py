@@ -42,12 +42,15 @@ def benchmark_command(words: Sequence[str]) -> int:
     from diffreid_lightning.benchmark.grid_file import read_grid
     from diffreid_lightning.benchmark.job_records import Workplace
     from diffreid_lightning.benchmark.jobs import choose
+    from diffreid_lightning.benchmark.planning import refuse_unvalidated
 
     job_records.forget()  # a notebook runs several in one process, and things change between them
     grid = read_grid(given.config, given.root)
     jobs = expand(grid)
     place = Workplace(grid.root, {label: dataset.path for label, dataset in grid.datasets.items()})
     asked = _Asked(grid, given, jobs, choose(jobs, *given.only), place)
+    if not given.list and not given.table:
+        refuse_unvalidated(asked.wanted, place)
     for name, action in (
         ("list", asked.list_jobs),
         ("dry_run", asked.plan),
