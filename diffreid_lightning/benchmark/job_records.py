@@ -18,6 +18,7 @@ from diffreid_lightning.benchmark.jobs import FIRST_RUN, Job, configs_of
 from diffreid_lightning.datasets import open_dataset
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest.manifest import FILE_NAME, Manifest
+from diffreid_lightning.paths import make_folder
 from diffreid_lightning.pipeline.fingerprints import file_hash
 from diffreid_lightning.run_summary import PROVENANCE_FILE, RunSummary, named_sources, sound_summary
 from diffreid_lightning.storage import locks
@@ -105,7 +106,7 @@ class Workplace:
     def lock(self, job: Job) -> locks.FileLock | None:
         """Lock a job against other processes; None if one is at work on it."""
         folder = self.folder(job)
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.parent)
         # Beside the folder, which may be set aside.
         return locks.take(folder.with_name(f"{folder.name}{_LOCK}"), patience=0, inheritable=True)
 

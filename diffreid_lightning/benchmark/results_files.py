@@ -13,6 +13,7 @@ from diffreid_lightning.benchmark import table_forms
 from diffreid_lightning.benchmark.comparison import METRICS, Comparison, Entry, Outcome, Row
 from diffreid_lightning.benchmark.grid_entries import Grid
 from diffreid_lightning.benchmark.paired_differences import paired_values
+from diffreid_lightning.paths import make_folder
 from diffreid_lightning.storage.atomic import replace_file
 from diffreid_lightning.tracking import WandbTracker, finish_tracking
 from diffreid_lightning.visualization.interval_plot import IntervalMark, save_intervals
@@ -55,7 +56,7 @@ def print_comparison(grid: Grid, comparison: Comparison, console: Console) -> No
 def write_comparison(grid: Grid, comparison: Comparison, outcomes: list[Outcome]) -> Path:
     """Write table, cells and picture into ``results`` below the grid's root, each whole; returns the folder."""
     folder = grid.root / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     texts = {
         f"{_TABLE}.md": table_forms.markdown(grid, comparison),
         f"{_TABLE}.tex": table_forms.latex(grid, comparison),
