@@ -1,12 +1,37 @@
-"""Check the cells of a grid before any is run."""
+"""Check the cells of a grid before any is run, and note which they are."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from diffreid_lightning.benchmark.job_records import Workplace, dataset_rows
 from diffreid_lightning.benchmark.jobs import Job, data_token, job_settings
 from diffreid_lightning.errors import UserError
+from diffreid_lightning.paths import make_folder
+from diffreid_lightning.storage.atomic import replace_file
+from diffreid_lightning.storage.json_notes import read_sound_json, write_json
+
+_FILE = "plan.json"
+
+
+def write_plan(folder: Path, jobs: Mapping[str, Job]) -> None:
+    """Write the folders of a grid's cells into its root, or beside its table; another configuration has others.
+
+    Raises:
+        UserError: there can be no such folder.
+    """
+    make_folder(folder)
+    cells = [job.folder for job in jobs.values() if job.cell is not None]
+    if read_plan(folder) != cells:
+        with replace_file(folder / _FILE, contended=True) as staged:
+            write_json(staged, {"cells": cells})
+
+
+def read_plan(folder: Path) -> list[str] | None:
+    """Return what :func:`write_plan` wrote last; None if nothing, or it is damaged."""
+    note = read_sound_json(folder / _FILE, {"cells": [str]})
+    return None if note is None else list(note["cells"])
 
 
 def refuse_unvalidated(jobs: Mapping[str, Job], place: Workplace) -> None:

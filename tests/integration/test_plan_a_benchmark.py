@@ -77,3 +77,13 @@ def test_cells_that_nobody_is_held_out_of_are_refused_before_they_are_trained(
     assert ("add '--data.val_share 0.2' to the flags of 'market'" in said) == (not held_out)
     assert not (tmp_path / "runs").exists() and not (tmp_path / "sweep.yaml").exists()
     assert planned("--only=*/duke/*", "--dry-run", **changes) == 0, "it is not here"
+
+
+def test_a_report_shows_no_table_of_a_configuration_that_was_changed_since(
+    planned: Callable[..., int], command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("diffreid_lightning.benchmark.job_runner.JobRunner.run", lambda *_: [])
+    for words, flags, is_shown in ((["--table"], "", True), (["--only=*/duke/*"], "--trainer.max_epochs 3", False)):
+        assert planned(*words, flags=flags) == 0
+        assert command("report", "runs/grid") == 0
+        assert ("supervised: duke" in (tmp_path / "report.html").read_text(encoding="utf-8")) == is_shown

@@ -169,8 +169,10 @@ class _Asked:
 
     def submit(self) -> int:
         """Submit what is not done."""
+        from diffreid_lightning.benchmark.planning import write_plan
         from diffreid_lightning.benchmark.submission import submit
 
+        write_plan(self.grid.root, self.jobs)
         left = self.place.left(self.wanted, self.place.states(self.wanted, self.jobs))
         if submit(self.grid, self.given.config, left, _say):
             return self.report()
@@ -180,7 +182,9 @@ class _Asked:
     def run(self) -> int:
         """Run what is not done, print the table, then what failed."""
         from diffreid_lightning.benchmark.job_runner import JobRunner, print_failures
+        from diffreid_lightning.benchmark.planning import write_plan
 
+        write_plan(self.grid.root, self.jobs)
         named = self.given.only if os.environ.get("WANDB_SWEEP_ID") else []  # an agent's trial is a single cell
         trial = named[0] if len(named) == 1 and named[0] in self.wanted else None
         runner = JobRunner(self.place, self.jobs, self.grid.group, self.given.jobs, trial)
@@ -193,6 +197,7 @@ class _Asked:
         """Print the table; write and log it where the whole grid was asked for. Return 1 where a cell has failed."""
         from diffreid_lightning.benchmark.comparison import compare
         from diffreid_lightning.benchmark.outcomes import read_outcomes, undeclared
+        from diffreid_lightning.benchmark.planning import write_plan
         from diffreid_lightning.benchmark.results_files import print_comparison, track_comparison, write_comparison
 
         outcomes = read_outcomes(self.grid, self.jobs, self.place)
@@ -202,6 +207,8 @@ class _Asked:
             _say(f"{label}: by its records, labels of the target went into it; its made_from does not say so")
         if not self.given.only:
             folder = write_comparison(self.grid, comparison, outcomes)
+            for place in (self.grid.root, folder):
+                write_plan(place, self.jobs)
             track_comparison(self.grid, comparison)
             _say(f"tables and picture: {folder}")
         return int(any(each.state == "failed" for each in outcomes))
