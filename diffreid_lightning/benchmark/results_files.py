@@ -70,7 +70,8 @@ def write_comparison(grid: Grid, comparison: Comparison, outcomes: list[Outcome]
     if panels:
         rows = [row.title for row in comparison.rows if row in comparison.references]
         axis = f"difference in mAP to {table_forms.references_text(comparison)}"
-        note = f"intervals hold together with 95 % (Bonferroni, {comparison.comparisons} comparisons); dots: seeds"
+        together = f"intervals hold together with 95 % (Bonferroni, {comparison.comparisons} comparisons); "
+        note = f"{together if comparison.comparisons else ''}dots: seeds"
         with replace_file(folder / _PICTURE, contended=True) as staged:
             save_intervals(panels, rows, axis, staged, note)
     else:

@@ -77,19 +77,26 @@ def people_text(entry: Entry | None) -> str:
 
 def caption(grid: Grid, comparison: Comparison) -> list[str]:
     """Describe the numbers of a table in sentences."""
+    single = any(entry.count("done") == 1 for entry in comparison.entries.values())
+    alone = "; a number without is of one seed, which tells nothing of others" if single else ""
+    differences = [each for entry in comparison.entries.values() for each in entry.differences.values()]
     sentences = [
-        f"mAP / Rank-1 in percent {_EVALUATED[grid.evaluate]}, mean ± standard deviation over seeds.",
+        f"mAP / Rank-1 in percent {_EVALUATED[grid.evaluate]}, mean ± standard deviation over seeds{alone}.",
         "pre-trained on: numbers of images and of people, where they are recorded; steps: optimizer steps behind the "
         "tested weights, pre-training included; selection: which weights were tested (last: of the last epoch; best: "
         "best on held-out identities).",
     ]
+    if differences:
+        sentences.append(f"Second lines: difference to {references_text(comparison)}, paired by seed.")
+    if any(each.together.half is None for each in differences):
+        sentences.append("A difference of one seed, or of repeats of one measurement, has no interval.")
     if comparison.comparisons:
         sentences.append(
-            f"Second lines: difference to {references_text(comparison)}, paired by seed. The intervals of the "
-            f"{comparison.comparisons} differences of a metric hold together with {CONFIDENCE:.0%} (Student's t, "
-            f"Bonferroni); * p < {LEVEL:g} (paired t-test, adjusted for the {comparison.comparisons} by Holm)."
+            f"The intervals of the {comparison.comparisons} differences of a metric hold together with "
+            f"{CONFIDENCE:.0%} (Student's t, Bonferroni); * p < {LEVEL:g} (paired t-test, adjusted for the "
+            f"{comparison.comparisons} by Holm)."
         )
-    if any(each.people for entry in comparison.entries.values() for each in entry.differences.values()):
+    if any(each.people for each in differences):
         sentences.append(
             f"people: {CONFIDENCE:.0%} interval of the difference in mAP over the tested people (bootstrap), for the "
             "networks that were trained."
@@ -98,7 +105,8 @@ def caption(grid: Grid, comparison: Comparison) -> list[str]:
         sentences.append("† made with labels of the dataset that it is tested on which the setting keeps from it.")
     rows = {row.label for row in comparison.rows}
     sentences += [f"{row.label}: {row.note}" for row in grid.initializations.values() if row.note and row.label in rows]
-    return sentences + [f"{entry.label} (published): {entry.cite}." for entry in grid.published]
+    sentences += [f"{entry.label} (published): {entry.cite}." for entry in grid.published]
+    return [" ".join(sentence.split()) for sentence in sentences]  # a note may have several lines
 
 
 def references_text(comparison: Comparison) -> str:
@@ -192,12 +200,13 @@ def rows_of(grid: Grid, comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def csv_of(rows: Sequence[dict[str, Any]]) -> str:
-    """Write mappings of the same keys as CSV."""
+    """Write mappings of the same keys as CSV, numbers with six digits: the others are noise of the arithmetic."""
     text = io.StringIO(newline="")
     if rows:
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        for row in rows:
+            writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
     return text.getvalue()
 
 
