@@ -124,7 +124,7 @@ def _lines(entry: Entry | None) -> str:
         return table_forms.result_text(entry)
     lines = []
     for metric in METRICS:
-        lines.append(f"{metric:<6} {table_forms.number_text(entry.mean(metric), entry.deviation(metric))}")
+        lines.append(f"{metric:<6} {table_forms.number_text(entry, metric)}")
         difference = table_forms.difference_text(entry, metric)
         lines += [f"       {difference}"] if difference else []
     people = table_forms.people_text(entry)

@@ -82,8 +82,9 @@ def _tabulate_cells(folders: dict[str, Path]) -> Markup:
     split: Split = "test" if any(cell_values("test", each) for each in results.values()) else "val"
     values: dict[str, dict[str, list[float]]] = {}
     for name, summary in results.items():
+        group = name.rpartition("/")[0] + ", re-ranked" * summary.reranked
         for metric, value in cell_values(split, summary).items():
-            values.setdefault(name.rpartition("/")[0], {}).setdefault(metric, []).append(value)
+            values.setdefault(group, {}).setdefault(metric, []).append(value)
     rows = [(name, *(describe_interval(found[metric]) for metric in METRICS)) for name, found in values.items()]
     caption = f"Results so far on {split} in percent: mean over seeds with its 95 % interval (Student's t)"
     return table(caption, ("initialization / setting / dataset", *METRICS), rows)

@@ -227,6 +227,25 @@ def test_the_forms_hold_the_same_numbers(grid: Grid) -> None:
     assert len(cells) == len(found) and float(cells[0]["mAP"]) == pytest.approx(found[0].values["mAP"], rel=1e-5)
 
 
+def test_results_that_are_re_ranked_are_marked(grid: Grid) -> None:
+    found = [replace(each, reranked=each.cell.dataset == "duke") for each in outcomes()]
+    comparison = compare(grid, found)
+    text = table_forms.markdown(grid, comparison)
+    mean, deviation = (
+        getattr(comparison.entries[Row("scratch"), ("supervised", "duke")], name)("mAP")
+        for name in ("mean", "deviation")
+    )
+    assert f"{mean:.1f} ± {deviation:.1f} ‡ /" in text and "‡ with k-reciprocal re-ranking" in text
+    assert text.count("‡") == len(ROWS) * len(METRICS) + 1, "no others are marked"
+    assert r"$\ddagger$" in table_forms.latex(grid, comparison)
+    rows = table_forms.rows_of(grid, comparison) + table_forms.cells_of(found)
+    assert all(row["reranked"] == (row["dataset"] == "duke") for row in rows)
+    console = Console(width=160, record=True, file=io.StringIO())
+    print_comparison(grid, comparison, console)
+    assert "‡ with" in console.export_text()
+    assert "‡" not in table_forms.markdown(grid, compare(grid, outcomes()))
+
+
 def test_csv_has_no_noise_of_the_arithmetic() -> None:
     row = {"mAP": 0.1 + 0.2, "p": 1.25e-9, "n": 1234567, "state": "done"}
     assert table_forms.csv_of([row]) == "mAP,p,n,state\n0.3,1.25e-09,1234567,done\n"
