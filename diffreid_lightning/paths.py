@@ -53,6 +53,20 @@ def absolute_path(given: str | os.PathLike[str]) -> Path:
     return Path(os.path.abspath(user_path(given)))  # noqa: PTH100 (resolve() would follow links)
 
 
+def make_folder(folder: Path) -> None:
+    """Create a folder that a user has named, with those above it, unless it is there.
+
+    Raises:
+        UserError: there can be none.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"There can be no folder {folder}.", found=f"{type(error).__name__}: {error}", remedy="give another one"
+        ) from error
+
+
 def kind_of(path: str | os.PathLike[str]) -> str | None:
     """Name what lies at a path where it is neither a regular file nor a folder; None for these and for nothing.
 

@@ -56,6 +56,7 @@ class RunSummary:
             weights: ``sources`` (names of the datasets whose labels went into it), ``steps``, and the ``images`` and
             ``identities`` that it was trained on last.
         uses_cameras: whether training reads camera labels.
+        reranked: whether its evaluations re-rank (k-reciprocal), which other numbers are not comparable with.
         metrics: last value of each logged number by split (``train``, ``val``, ``test``): ``mAP``, ``Rank-1``,
             ``Rank-5``, ``Rank-10`` and ``mINP`` in percent, losses and rates under their own names.
         steps: optimizer steps of the evaluated weights since their initialization; without an evaluation the last ones.
@@ -77,6 +78,7 @@ class RunSummary:
     data: Mapping[str, Any] = field(default_factory=dict)
     initialization: Mapping[str, Any] = field(default_factory=lambda: {"init_from": None, "sources": [], "steps": 0})
     uses_cameras: bool = False
+    reranked: bool = False
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     steps: int = 0
     epochs: int = 0

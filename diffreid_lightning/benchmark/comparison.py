@@ -42,6 +42,7 @@ class Outcome:
         steps: optimizer steps behind the weights, pre-training included.
         selection: which weights were tested.
         uses_cameras: whether training read camera labels.
+        reranked: whether its values are of re-ranked distances.
         seconds: of its command.
         images: that the initialization was trained on last; 0 where none are recorded.
         identities: of these images.
@@ -54,6 +55,7 @@ class Outcome:
     steps: int = 0
     selection: str | None = None
     uses_cameras: bool = False
+    reranked: bool = False
     seconds: float = 0.0
     images: int = 0
     identities: int = 0
@@ -117,6 +119,11 @@ class Entry:
     def people(self) -> dict[int, Mapping[str, Floats]]:
         """Return the average precisions by seed and person."""
         return {each.cell.seed: each.people for each in self.outcomes if each.people}
+
+    @property
+    def is_reranked(self) -> bool:
+        """Return true if its results are of re-ranked distances."""
+        return any(each.reranked for each in self.outcomes)
 
     def mean(self, metric: str) -> float | None:
         """Return the mean over seeds, None without any."""

@@ -161,10 +161,9 @@ def _setting(label: str, entry: Any, where: str) -> Setting:
     needs = text_at(entry, "needs", where)
     labels = _choice(entry, "labels", where, (True, False, _SOURCE))
     pairs = _listed(entry, "pairs", where)
-    if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
-        raise UserError(
-            f"'pairs' of {where} is no list of pairs.", looked_for="[[SOURCE, TARGET], ...]", found=repr(pairs)
-        )
+    if not all(isinstance(pair, list) and len(pair) == len(set(map(str, pair))) == 2 for pair in pairs):
+        looked_for = "[[SOURCE, TARGET], ...], each of two different datasets"
+        raise UserError(f"'pairs' of {where} is no list of pairs.", looked_for=looked_for, found=repr(pairs))
     flags = mapping_at(entry, "flags", where)
     return Setting(
         label=label,

@@ -18,6 +18,7 @@ from diffreid_lightning.benchmark.jobs import FIRST_RUN, Job, configs_of
 from diffreid_lightning.datasets import open_dataset
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.manifest.manifest import FILE_NAME, Manifest
+from diffreid_lightning.paths import make_folder
 from diffreid_lightning.pipeline.fingerprints import file_hash
 from diffreid_lightning.run_summary import PROVENANCE_FILE, RunSummary, named_sources, sound_summary
 from diffreid_lightning.storage import locks
@@ -90,6 +91,10 @@ class Workplace:
         """Return a job's folder."""
         return self.root / job.folder
 
+    def missing(self, job: Job) -> list[str]:
+        """Return the labels of the datasets of a job that cannot be read here."""
+        return [label for label in sorted(job.datasets) if dataset_rows(self.paths[label]) is None]
+
     def log(self, job: Job) -> Path:
         """Return the file with the output of a job's command."""
         return self.folder(job) / LOG
@@ -101,7 +106,7 @@ class Workplace:
     def lock(self, job: Job) -> locks.FileLock | None:
         """Lock a job against other processes; None if one is at work on it."""
         folder = self.folder(job)
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.parent)
         # Beside the folder, which may be set aside.
         return locks.take(folder.with_name(f"{folder.name}{_LOCK}"), patience=0, inheritable=True)
 
@@ -147,19 +152,24 @@ class Workplace:
         """Return a cell's run folder and its summary; None if there is none that can be read."""
         return read_result(self.folder(job), job.words[0])
 
-    def left(self, wanted: Mapping[str, Job], jobs: Mapping[str, Job]) -> dict[str, Job]:
+    def states(self, wanted: Mapping[str, Job], jobs: Mapping[str, Job]) -> dict[str, State]:
+        """Return the states of some jobs by name; ``jobs`` are all of the grid."""
+        return {name: self.state(job, jobs) for name, job in wanted.items()}
+
+    @staticmethod
+    def left(wanted: Mapping[str, Job], states: Mapping[str, State]) -> dict[str, Job]:
         """Return the jobs that are not done, without preparations that nothing left to do needs.
 
         Args:
             wanted: jobs by name, with all that they need, each after those.
-            jobs: all of the grid.
+            states: of these jobs, by name.
         """
         used = {name for job in wanted.values() for name in job.needs}
         found: dict[str, Job] = {}
         needed: set[str] = set()
         for job in reversed(list(wanted.values())):
             asked = job.cell is not None or job.name in needed or job.name not in used
-            if asked and self.state(job, jobs) != "done":
+            if asked and states[job.name] != "done":
                 found[job.name] = job
                 needed.update(job.needs)
         return dict(reversed(found.items()))
@@ -172,12 +182,10 @@ class Workplace:
         return same and all(tokens.get(name) in (None, token) for name, token in record.needs.items())
 
     def _inputs(self, job: Job) -> dict[str, str | None]:
-        found = {label: dataset_rows(self.paths[label]) for label in sorted(job.datasets)}
-        if job.weights is not None:
-            found[_WEIGHTS] = weights_hash(job.weights)
-        if job.images is not None:
-            found[_IMAGES] = dataset_rows(job.images)
-        return found
+        places = {label: self.paths[label] for label in sorted(job.datasets)}
+        places |= {} if job.images is None else {_IMAGES: job.images}
+        found = {label: (dataset_rows(path) or (None,))[0] for label, path in places.items()}
+        return found if job.weights is None else {**found, _WEIGHTS: weights_hash(job.weights)}
 
     def _tokens(self, job: Job, jobs: Mapping[str, Job]) -> dict[str, str]:
         records = {name: self.record(jobs[name]) for name in job.needs}
@@ -209,16 +217,17 @@ def read_result(folder: Path, command: str) -> tuple[Path, RunSummary] | None:
 
 
 @functools.cache
-def dataset_rows(path: str) -> str | None:
+def dataset_rows(path: str) -> tuple[str, frozenset[str]] | None:
     """Hash the rows of a dataset: names, identities, cameras and splits of its images, not their pixels.
 
     Returns:
-        64 hexadecimal digits; None if no dataset can be read there.
+        64 hexadecimal digits, and its splits; None if no dataset can be read there.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # each run that reads it warns of its counts
-            return open_dataset(path).manifest().content_hash
+            manifest = open_dataset(path).manifest()
+            return manifest.content_hash, frozenset(manifest.numpy("split").tolist())
     except (UserError, OSError):
         return None
 

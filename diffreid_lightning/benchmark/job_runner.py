@@ -85,6 +85,7 @@ class JobRunner:
         self._forked = can_fork()
         self._devices = visible_devices()
         self._running: list[_Running] = []
+        self._failed_before: dict[str, str] = {}  # tokens of records, by name of the job
         self._durations: list[float] = []
         self._left = 0
 
@@ -97,7 +98,10 @@ class JobRunner:
         Raises:
             KeyboardInterrupt: a signal has arrived; the running commands have been ended.
         """
-        waiting = list(self.place.left(wanted, self.jobs).values())
+        states = self.place.states(wanted, self.jobs)
+        waiting = list(self.place.left(wanted, states).values())
+        records = {job.name: self.place.record(job) for job in waiting if states[job.name] == "failed"}
+        self._failed_before = {name: record.token for name, record in records.items() if record is not None}
         self._left = len(waiting)
         self._say(f"{self.place.root}: {len(wanted) - len(waiting)} of {len(wanted)} jobs are done or not needed")
         try:
@@ -135,6 +139,11 @@ class JobRunner:
         if state == "done":  # by another process, since the last look
             lock.release()
             self._left -= 1
+            return True
+        failed = self.place.record(job) if state == "failed" else None
+        if failed is not None and failed.token != self._failed_before.get(job.name):  # in another process, likewise
+            lock.release()
+            self._fail(self._failure(job, f"{describe_ending(failed.exit_code or 1)}, in another process"))
             return True
         record = self.place.begin(job, self.jobs)
         if state == "interrupted" and self._numbers(job):  # between its result and its record
@@ -177,9 +186,7 @@ class JobRunner:
             self.place.end(each.job, each.record, code, seconds)
             each.lock.release()
             if code:
-                log = self.place.log(each.job)
-                # As it is run here: a fit of its own would write a second run, whose results nobody reads.
-                self._fail(Failure(each.job.name, why, log, shell_command(each.job, self.place, resume=True)))
+                self._fail(self._failure(each.job, why))
             else:
                 self._durations.append(seconds)
                 self._left -= 1
@@ -200,6 +207,10 @@ class JobRunner:
             return ""
         seconds = sum(self._durations) / len(self._durations) * self._left / self.parallel
         return f"; {self._left} left, about {format_duration(60 * max(1, round(seconds / 60)))}"
+
+    def _failure(self, job: Job, why: str) -> Failure:
+        # The command as it is run here: a fit of its own would write a second run, whose results nobody reads.
+        return Failure(job.name, why, self.place.log(job), shell_command(job, self.place, resume=True))
 
     def _fail(self, failure: Failure) -> None:
         self.failures[failure.name] = failure

@@ -63,6 +63,7 @@ def _read(grid: Grid, job: Job, jobs: Mapping[str, Job], place: Workplace) -> Ou
         identities=int(summary.initialization.get("identities", 0)),
         selection=summary.selection,
         uses_cameras=summary.uses_cameras,
+        reranked=summary.reranked,
         seconds=0.0 if record is None else record.seconds,
         people=read_average_precisions(query_file(run, job.cell.split)),
     )

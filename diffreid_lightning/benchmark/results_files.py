@@ -13,6 +13,7 @@ from diffreid_lightning.benchmark import table_forms
 from diffreid_lightning.benchmark.comparison import METRICS, Comparison, Entry, Outcome, Row
 from diffreid_lightning.benchmark.grid_entries import Grid
 from diffreid_lightning.benchmark.paired_differences import paired_values
+from diffreid_lightning.paths import make_folder
 from diffreid_lightning.storage.atomic import replace_file
 from diffreid_lightning.tracking import WandbTracker, finish_tracking
 from diffreid_lightning.visualization.interval_plot import IntervalMark, save_intervals
@@ -55,7 +56,7 @@ def print_comparison(grid: Grid, comparison: Comparison, console: Console) -> No
 def write_comparison(grid: Grid, comparison: Comparison, outcomes: list[Outcome]) -> Path:
     """Write table, cells and picture into ``results`` below the grid's root, each whole; returns the folder."""
     folder = grid.root / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     texts = {
         f"{_TABLE}.md": table_forms.markdown(grid, comparison),
         f"{_TABLE}.tex": table_forms.latex(grid, comparison),
@@ -69,7 +70,8 @@ def write_comparison(grid: Grid, comparison: Comparison, outcomes: list[Outcome]
     if panels:
         rows = [row.title for row in comparison.rows if row in comparison.references]
         axis = f"difference in mAP to {table_forms.references_text(comparison)}"
-        note = f"intervals hold together with 95 % (Bonferroni, {comparison.comparisons} comparisons); dots: seeds"
+        together = f"intervals hold together with 95 % (Bonferroni, {comparison.comparisons} comparisons); "
+        note = f"{together if comparison.comparisons else ''}dots: seeds"
         with replace_file(folder / _PICTURE, contended=True) as staged:
             save_intervals(panels, rows, axis, staged, note)
     else:
@@ -122,7 +124,7 @@ def _lines(entry: Entry | None) -> str:
         return table_forms.result_text(entry)
     lines = []
     for metric in METRICS:
-        lines.append(f"{metric:<6} {table_forms.number_text(entry.mean(metric), entry.deviation(metric))}")
+        lines.append(f"{metric:<6} {table_forms.number_text(entry, metric)}")
         difference = table_forms.difference_text(entry, metric)
         lines += [f"       {difference}"] if difference else []
     people = table_forms.people_text(entry)

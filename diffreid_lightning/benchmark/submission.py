@@ -17,6 +17,7 @@ from diffreid_lightning.benchmark.jobs import Job
 from diffreid_lightning.config_files import find_config
 from diffreid_lightning.errors import UserError, needs_extra
 from diffreid_lightning.packaged import configs_folder
+from diffreid_lightning.paths import make_folder
 from diffreid_lightning.storage.atomic import refuse_foreign_file, replace_file
 from diffreid_lightning.storage.yaml_files import read_yaml
 from diffreid_lightning.tracking import default_project
@@ -114,7 +115,7 @@ def write_sweep(grid: Grid, configs: Sequence[str], jobs: Mapping[str, Job], fil
         "command": ["${env}", "${interpreter}", *command_for(configs, grid.root), "${args}"],
         "parameters": {_ONLY: {"values": [job.name for job in jobs.values() if job.cell is not None]}},
     }
-    file.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(file.parent)
     with replace_file(file) as staged:
         staged.write_text(yaml.safe_dump(sweep, sort_keys=False), encoding="utf-8")
 

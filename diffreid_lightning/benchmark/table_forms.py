@@ -16,6 +16,7 @@ _EVALUATED = {"test": "on query and gallery", "val": "on held-out identities (va
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "†": r"$\dagger$", "±": r"$\pm$", "–": "--",
+    "‡": r"$\ddagger$",
 }  # fmt: skip
 _TRAITS = ("pre-trained on", "steps", "selection", "cameras", "seeds")
 
@@ -41,7 +42,7 @@ def result_text(entry: Entry | None) -> str:
         return NOTHING
     if not entry.count("done"):
         return "failed" if entry.count("failed") else "to do"
-    numbers = [number_text(entry.mean(metric), entry.deviation(metric)) for metric in METRICS]
+    numbers = [number_text(entry, metric) for metric in METRICS]
     left = notes(entry)
     return " / ".join(numbers) + (f" ({', '.join(left)})" if left else "")
 
@@ -53,11 +54,12 @@ def notes(entry: Entry) -> list[str]:
     return [f"{failed} of {total} failed"] * bool(failed) + [f"{missing} of {total} to do"] * bool(missing)
 
 
-def number_text(mean: float | None, deviation: float | None) -> str:
-    """Write ``48.2 ± 1.0``."""
+def number_text(entry: Entry, metric: str) -> str:
+    """Write ``48.2 ± 1.0``, with a mark where it is re-ranked."""
+    mean, deviation = entry.mean(metric), entry.deviation(metric)
     if mean is None:
         return NOTHING
-    return f"{mean:.1f}" if deviation is None else f"{mean:.1f} ± {deviation:.1f}"
+    return f"{mean:.1f}" + ("" if deviation is None else f" ± {deviation:.1f}") + " ‡" * entry.is_reranked
 
 
 def difference_text(entry: Entry | None, metric: str) -> str:
@@ -77,28 +79,38 @@ def people_text(entry: Entry | None) -> str:
 
 def caption(grid: Grid, comparison: Comparison) -> list[str]:
     """Describe the numbers of a table in sentences."""
+    single = any(entry.count("done") == 1 for entry in comparison.entries.values())
+    alone = "; a number without is of one seed, which tells nothing of others" if single else ""
+    differences = [each for entry in comparison.entries.values() for each in entry.differences.values()]
     sentences = [
-        f"mAP / Rank-1 in percent {_EVALUATED[grid.evaluate]}, mean ± standard deviation over seeds.",
+        f"mAP / Rank-1 in percent {_EVALUATED[grid.evaluate]}, mean ± standard deviation over seeds{alone}.",
         "pre-trained on: numbers of images and of people, where they are recorded; steps: optimizer steps behind the "
         "tested weights, pre-training included; selection: which weights were tested (last: of the last epoch; best: "
         "best on held-out identities).",
     ]
+    if differences:
+        sentences.append(f"Second lines: difference to {references_text(comparison)}, paired by seed.")
+    if any(each.together.half is None for each in differences):
+        sentences.append("A difference of one seed, or of repeats of one measurement, has no interval.")
     if comparison.comparisons:
         sentences.append(
-            f"Second lines: difference to {references_text(comparison)}, paired by seed. The intervals of the "
-            f"{comparison.comparisons} differences of a metric hold together with {CONFIDENCE:.0%} (Student's t, "
-            f"Bonferroni); * p < {LEVEL:g} (paired t-test, adjusted for the {comparison.comparisons} by Holm)."
+            f"The intervals of the {comparison.comparisons} differences of a metric hold together with "
+            f"{CONFIDENCE:.0%} (Student's t, Bonferroni); * p < {LEVEL:g} (paired t-test, adjusted for the "
+            f"{comparison.comparisons} by Holm)."
         )
-    if any(each.people for entry in comparison.entries.values() for each in entry.differences.values()):
+    if any(each.people for each in differences):
         sentences.append(
             f"people: {CONFIDENCE:.0%} interval of the difference in mAP over the tested people (bootstrap), for the "
             "networks that were trained."
         )
     if any(row.sees_target for row in comparison.rows):
         sentences.append("† made with labels of the dataset that it is tested on which the setting keeps from it.")
+    if any(entry.is_reranked for entry in comparison.entries.values()):
+        sentences.append("‡ with k-reciprocal re-ranking: not comparable with numbers without.")
     rows = {row.label for row in comparison.rows}
     sentences += [f"{row.label}: {row.note}" for row in grid.initializations.values() if row.note and row.label in rows]
-    return sentences + [f"{entry.label} (published): {entry.cite}." for entry in grid.published]
+    sentences += [f"{entry.label} (published): {entry.cite}." for entry in grid.published]
+    return [" ".join(sentence.split()) for sentence in sentences]  # a note may have several lines
 
 
 def references_text(comparison: Comparison) -> str:
@@ -192,12 +204,13 @@ def rows_of(grid: Grid, comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def csv_of(rows: Sequence[dict[str, Any]]) -> str:
-    """Write mappings of the same keys as CSV."""
+    """Write mappings of the same keys as CSV, numbers with six digits: the others are noise of the arithmetic."""
     text = io.StringIO(newline="")
     if rows:
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        for row in rows:
+            writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
     return text.getvalue()
 
 
@@ -212,6 +225,7 @@ def cells_of(outcomes: Iterable[Outcome]) -> list[dict[str, Any]]:
             "seed": each.cell.seed,
             "state": each.state,
             **{metric: each.values.get(metric, "") for metric in METRICS},
+            "reranked": each.reranked if each.values else "",
             "start_images": each.images or "",
             "start_identities": each.identities or "",
             "steps": each.steps if each.values else "",
@@ -225,6 +239,7 @@ def _numbers(entry: Entry, metric: str) -> dict[str, Any]:
     found: dict[str, Any] = {
         "n": len(entry.values(metric)),
         "failed": entry.count("failed"),
+        "reranked": entry.is_reranked,
         "mean": entry.mean(metric),
         "sd": entry.deviation(metric),
     }
@@ -253,7 +268,7 @@ def _latex_result(entry: Entry | None, metric: str) -> str:
     if not entry.values(metric):
         return "failed" if entry.count("failed") else "--"
     missing = len(entry.outcomes) - entry.count("done")
-    text = escape(number_text(entry.mean(metric), entry.deviation(metric)))
+    text = escape(number_text(entry, metric))
     return rf"{text}$^{{{len(entry.values(metric))}}}$" if missing else text
 
 

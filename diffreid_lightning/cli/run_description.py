@@ -15,9 +15,10 @@ from lightning.pytorch import LightningModule, Trainer
 from diffreid_lightning.backbones.weight_provenance import initialization_record
 from diffreid_lightning.cli import run_folder, start_checkpoint
 from diffreid_lightning.cli.versions import installed_versions
+from diffreid_lightning.reid.evaluation import RetrievalEvaluator
 from diffreid_lightning.run_summary import METRIC_NAMES, RunSummary, sound_summary
 from diffreid_lightning.training.throughput import GIB, peak_memory
-from diffreid_lightning.training.trainer_parts import datamodule_of
+from diffreid_lightning.training.trainer_parts import callbacks_of, datamodule_of
 
 
 def describe_run(
@@ -53,6 +54,7 @@ def describe_run(
         data=_describe_data(data, command),
         initialization=initialization_record(getattr(module, "init_from", None)),
         uses_cameras=any(bool(getattr(part, "uses_cameras", False)) for part in (module, data)),
+        reranked=any(isinstance(each, RetrievalEvaluator) and each.metric.rerank for each in callbacks_of(trainer)),
         metrics=_metrics(trainer),
         steps=trainer.global_step,
         epochs=trainer.current_epoch,

@@ -15,6 +15,7 @@ from PIL import Image
 from diffreid_lightning.deployment.feature_files import FeatureFile, Floats
 from diffreid_lightning.errors import UserError, translate_disk_errors
 from diffreid_lightning.metrics.functional import rank_list
+from diffreid_lightning.paths import make_folder
 from diffreid_lightning.reid.rank_lists import choose_queries
 from diffreid_lightning.storage.atomic import replace_file
 from diffreid_lightning.visualization.grid import RIGHT, WRONG, Cell, GridRow, draw_grid
@@ -91,7 +92,7 @@ def search(query: FeatureFile, gallery: FeatureFile, folder: Path, top: int = 10
     names, others = (each.rows["file_name"].to_pylist() for each in (query, gallery))
     lists = []
     with translate_disk_errors(f"The matches cannot be written to {folder}", "choose another --out"):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         with replace_file(folder / MATCHES) as staged, staged.open("w", newline="", encoding="utf-8") as opened:
             writer = csv.writer(opened)
             writer.writerow(["query", "rank", "gallery", "similarity"])

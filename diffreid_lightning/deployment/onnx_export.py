@@ -14,6 +14,7 @@ import torch
 
 from diffreid_lightning.deployment.trained_network import TrainedNetwork
 from diffreid_lightning.errors import RunError, UserError, needs_extra, translate_disk_errors
+from diffreid_lightning.paths import make_folder
 from diffreid_lightning.storage.atomic import replace_file
 
 _NEEDED = ("onnx", "onnxruntime", "onnxscript")
@@ -56,7 +57,7 @@ def export_onnx(network: TrainedNetwork, out: Path) -> ExportedNetwork:
     record = {name: value if isinstance(value, str) else json.dumps(value) for name, value in network.record.items()}
     onnx.helper.set_model_props(model, {**_STATED, **record})
     with translate_disk_errors(f"{out} cannot be written.", "choose another --out"):
-        out.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(out.parent)
         with replace_file(out) as staged:
             onnx.save(model, staged)
             session = onnxruntime.InferenceSession(str(staged), providers=["CPUExecutionProvider"])

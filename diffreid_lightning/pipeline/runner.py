@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from diffreid_lightning.errors import UserError
+from diffreid_lightning.paths import make_folder
 from diffreid_lightning.pipeline.earlier_outputs import Aside
 from diffreid_lightning.pipeline.fingerprints import forget_hashes
 from diffreid_lightning.pipeline.graph import Chain, Stage
@@ -91,14 +92,7 @@ def lock_folder(root: Path) -> Iterator[locks.FileLock]:
     Raises:
         UserError: one is at work there, or there can be no folder.
     """
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"There can be no folder {root}.",
-            found=f"{type(error).__name__}: {error}",
-            remedy="give another one",
-        ) from error
+    make_folder(root)
     # A stage inherits the lock: while one survives a killed chain, no second run starts it. Its own
     # workers have it too, and outlive it by seconds.
     file = root / ".lock"

@@ -12,6 +12,7 @@ from diffreid_lightning.benchmark.grid_entries import Split
 from diffreid_lightning.benchmark.job_records import FILE, Record, read_result
 from diffreid_lightning.benchmark.outcomes import cell_values
 from diffreid_lightning.benchmark.paired_differences import interval
+from diffreid_lightning.benchmark.planning import read_plan
 from diffreid_lightning.report.blocks import Section, table, text
 from diffreid_lightning.report.markdown_html import render_markdown
 from diffreid_lightning.report.picture_budget import PictureBudget
@@ -29,7 +30,7 @@ def is_benchmark(root: Path) -> bool:
 
 
 def describe_benchmark(root: Path, title: str, level: int, budget: PictureBudget) -> Section:
-    """Describe a benchmark: the table it wrote, else its cells so far.
+    """Describe a benchmark as it was planned last: the table it wrote, else its cells so far.
 
     Args:
         root: its folder.
@@ -37,15 +38,22 @@ def describe_benchmark(root: Path, title: str, level: int, budget: PictureBudget
         level: its level.
         budget: embeds its picture.
     """
-    folders = _cell_folders(root / _CELLS)
+    planned = read_plan(root)
+    begun = sorted((root / _CELLS).glob(f"**/seed-*/*/{FILE}"), key=lambda file: file.stat().st_mtime)
+    begun = [file.parent for file in begun if ".outdated-" not in file.parent.name]
+    known = begun if planned is None else [folder for folder in begun if folder.relative_to(root).as_posix() in planned]
+    folders = {folder.parent.relative_to(root / _CELLS).as_posix(): folder for folder in known}  # the newest of a cell
     codes = [None if record is None else record.exit_code for record in map(Record.read, folders.values())]
     done = {name: folder for (name, folder), code in zip(folders.items(), codes, strict=True) if code == 0}
     states = {"done": len(done), "running or killed": codes.count(None)}
     states["failed"] = len(codes) - sum(states.values())
     words = f"{len(codes)} cells begun: " + ", ".join(f"{count} {state}" for state, count in states.items())
-    blocks = [text(words)] if codes else []
+    if len(begun) > len(folders):
+        shown = "the newest of each cell, of whatever configuration" if planned is None else "the last configuration"
+        words += f"; of {len(begun)} folders of cells {shown} is shown"
+    blocks = [text(words)] if begun else []
     file = root / RESULTS / _TABLE
-    if file.is_file():
+    if file.is_file() and read_plan(file.parent) == planned:
         html = render_markdown(file.read_text(encoding="utf-8"), level + 1, file.parent, budget)
         blocks.append(Markup(html.replace(Markup.escape("<br>"), Markup("<br>"))))
         blocks += budget.embed_file(file.parent / "differences.png", _DIFFERENCES)
@@ -63,13 +71,6 @@ def describe_interval(values: Sequence[float]) -> str:
     return f"{found.mean:.1f}{middle}, n = {found.count}"
 
 
-def _cell_folders(cells: Path) -> dict[str, Path]:
-    """Return the newest folder of each cell by name, ``INITIALIZATION/SETTING/DATASET/seed-N``."""
-    files = sorted(cells.glob(f"**/seed-*/*/{FILE}"), key=lambda file: file.stat().st_mtime)
-    folders = [file.parent for file in files if ".outdated-" not in file.parent.name]
-    return {folder.parent.relative_to(cells).as_posix(): folder for folder in folders}
-
-
 def _tabulate_cells(folders: dict[str, Path]) -> Markup:
     """Tabulate finished cells; all are read of one split, since numbers of two are not comparable."""
     results = {
@@ -81,8 +82,9 @@ def _tabulate_cells(folders: dict[str, Path]) -> Markup:
     split: Split = "test" if any(cell_values("test", each) for each in results.values()) else "val"
     values: dict[str, dict[str, list[float]]] = {}
     for name, summary in results.items():
+        group = name.rpartition("/")[0] + ", re-ranked" * summary.reranked
         for metric, value in cell_values(split, summary).items():
-            values.setdefault(name.rpartition("/")[0], {}).setdefault(metric, []).append(value)
+            values.setdefault(group, {}).setdefault(metric, []).append(value)
     rows = [(name, *(describe_interval(found[metric]) for metric in METRICS)) for name, found in values.items()]
     caption = f"Results so far on {split} in percent: mean over seeds with its 95 % interval (Student's t)"
     return table(caption, ("initialization / setting / dataset", *METRICS), rows)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from diffreid_lightning.errors import UserError
+from diffreid_lightning.paths import make_folder
 from diffreid_lightning.report.blocks import environment
 from diffreid_lightning.report.picture_budget import PictureBudget
 from diffreid_lightning.report.run_comparison import compare_subjects
@@ -48,7 +49,7 @@ def write_report(paths: Sequence[str], out: Path) -> int:
             found=f"{len(data) / 1e6:.1f} MB from {len(folders)} folders",
             remedy="give fewer of them, and write several pages",
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     with replace_file(out) as staged:
         staged.write_bytes(data)
     return len(data)

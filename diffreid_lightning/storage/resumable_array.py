@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from rich.progress import track
 
 from diffreid_lightning.errors import RunError, UserError
-from diffreid_lightning.paths import not_a_file
+from diffreid_lightning.paths import make_folder, not_a_file
 from diffreid_lightning.storage import locks
 from diffreid_lightning.storage.atomic import replace_file
 from diffreid_lightning.storage.json_notes import DamagedFile, damaged_error
@@ -115,12 +115,12 @@ def fill_array(
         description: text of the progress bar.
 
     Raises:
-        UserError: a folder is in the place of one of the files.
+        UserError: there can be no such folder, or a folder is in the place of one of the files.
         OSError: the disk failed.
         RunError: a computed value is not finite; earlier batches are kept.
     """
     part, mark = file.with_suffix(".part"), file.with_suffix(".done")
-    file.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(file.parent)
     lock = locks.take(part)
     if lock is None:
         rank_zero_info(f"{description}: another process computes it; waiting for {file}")

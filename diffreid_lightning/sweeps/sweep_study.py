@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from diffreid_lightning.errors import UserError, first_line, needs_extra
-from diffreid_lightning.paths import user_path
+from diffreid_lightning.paths import make_folder, user_path
 from diffreid_lightning.storage import locks
 from diffreid_lightning.storage.json_notes import read_json, replace_json
 from diffreid_lightning.sweeps.sweep_file import Sweep
@@ -73,7 +73,7 @@ class SweepStudy:
         optuna = import_optuna()
         self.sweep = sweep
         self.root = root
-        (root / TRIALS).mkdir(parents=True, exist_ok=True)
+        make_folder(root / TRIALS)
         with self._alone():
             note = self._note(storage)
             pruner: Any = optuna.pruners.NopPruner()

@@ -7,10 +7,12 @@ import shlex
 import signal
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from diffreid_lightning.benchmark.job_runner import Failure
 from diffreid_lightning.benchmark.jobs import FIRST_RUN, set_aside_dead_end
 from diffreid_lightning.config_files import settings_of
+from diffreid_lightning.errors import UserError, shorten
 from diffreid_lightning.metric_history import read_history
 from diffreid_lightning.pipeline.job_process import (
     GLANCE,
@@ -24,6 +26,7 @@ from diffreid_lightning.pipeline.job_process import (
     visible_devices,
 )
 from diffreid_lightning.pipeline.stage_process import heard_by_children
+from diffreid_lightning.run_summary import FILE as SUMMARY_FILE
 from diffreid_lightning.run_summary import METRIC_NAMES, METRICS, sound_summary
 from diffreid_lightning.sweeps.sweep_study import Attempt, SweepStudy
 from diffreid_lightning.sweeps.trial_command import trial_words, write_arguments
@@ -65,6 +68,7 @@ class TrialRunner:
         """Run trials until there is none left, and return those that failed.
 
         Raises:
+            UserError: the first trial has not logged the metric.
             KeyboardInterrupt: a signal has arrived; the running trials have been ended and go on with the next start.
         """
         looked = -_WAIT
@@ -179,6 +183,21 @@ class TrialRunner:
             self._complete(ended.attempt, value)
         else:
             self._fail(ended, code or 0)
+            if not code and not self.study.results():
+                self._refuse_unlogged(ended.attempt.folder / FIRST_RUN)
+
+    def _refuse_unlogged(self, run: Path) -> None:
+        """End the sweep where a first whole trial has not logged its metric: the others would not, either."""
+        metric, summary = self.study.sweep.metric, sound_summary(run)
+        if summary is None or metric in read_history(run / METRICS):  # it was not finite
+            return
+        raise UserError(
+            f"The sweep waits for {metric}, which a whole trial has not logged.",
+            looked_for=f"{metric} in {run / SUMMARY_FILE}",
+            found=shorten((f"{split}/{name}" for split, found in summary.metrics.items() for name in found), 16),
+            remedy="correct the metric or the command in the sweep file, and give another --root; val/... needs "
+            "held-out people (--data.val_share 0.1) and a validated epoch, test/... needs --test_with",
+        )
 
     def _complete(self, attempt: Attempt, value: float) -> None:
         self.study.end(attempt, "COMPLETE", value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -83,6 +84,28 @@ def test_last_is_the_newest_run_with_a_checkpoint(
     assert snapshot(stopped) == before
     assert sorted(path.name for path in root.iterdir()) == ["fit-001", "fit-002"]
     assert torch.load(root / "fit-001/checkpoints/last.ckpt", weights_only=True)["epoch"] == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such folder")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["benchmark", "--root=/proc/there"],
+        ["benchmark", "--root=/proc/there", "--table"],
+        ["benchmark", "--sweep=/proc/there/sweep.yaml"],
+        ["sweep", "sweeps/supervised", "--trials=1", "--root=/proc/there"],
+        ["pipeline", "--root=/proc/there"],
+        ["report", ".", "--out=/proc/there/report.html"],
+        ["data", "sheet", "miniperson", "--out=/proc/there/sheet.png"],
+    ],
+    ids=lambda words: f"{words[0]} {words[-1]}",
+)
+def test_a_folder_that_cannot_be_is_the_users_to_change(
+    words: list[str], command: Command, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cells").mkdir()
+    assert command(*words) == 2
+    assert "There can be no folder /proc/there" in capfd.readouterr().err
 
 
 REFUSED = {

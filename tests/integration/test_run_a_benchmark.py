@@ -138,12 +138,17 @@ def check_table(root: Path, found: dict[str, list[dict[str, str]]]) -> None:
             assert float(row["difference"]) == pytest.approx(own - scratch, abs=2e-3)
 
 
-def test_a_cell_is_a_tracked_run_of_the_grids_group(grid: Path, tracked: Command, tmp_path: Path) -> None:
+def test_a_cell_is_a_tracked_run_of_the_grids_group(
+    grid: Path, tracked: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ["benchmark", f"--config={grid}", "--only=scratch/supervised/market/seed-3"]
     changes = tmp_path / "tracked.yaml"
-    changes.write_text(yaml.safe_dump({"group": "my grid", "flags": FEW_STEPS}), encoding="utf-8")
+    changes.write_text(
+        yaml.safe_dump({"group": "my grid", "flags": f"{FEW_STEPS} --config recipes/rerank"}), encoding="utf-8"
+    )
     assert tracked(*words, f"--config={changes}") == 0
     (record,) = runs_under(tmp_path / "runs/grid/cells")
     run = read_run(record)
     assert (run["group"], run["name"]) == ("my grid", "scratch/supervised/market/seed-3")
     assert "test/mAP" in run["history"]
+    assert "‡ with k-reciprocal re-ranking" in capsys.readouterr().out

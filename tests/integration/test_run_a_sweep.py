@@ -66,3 +66,20 @@ def test_a_killed_sweep_loses_no_trial_and_runs_none_twice(
         )
     best = max(rows, key=lambda row: float(row["val/mAP"]))
     assert f"best: trial {best['trial']}" in said and "again: python -m diffreid_lightning fit" in said
+
+
+def test_a_sweep_over_a_metric_that_is_never_logged_trains_one_trial(
+    command: Command, market: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = ["--data.val_share=0", "--test_with=none", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1"]
+    sweep = {
+        "method": "grid",
+        "metric": {"name": "val/mAP", "goal": "maximize"},
+        "command": [*START, f"--data.train={market}", *TINY, *few, "--trainer.logger=false", "${args}"],
+        "parameters": {"seed_everything": {"values": [0, 1]}},
+    }
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(sweep), encoding="utf-8")
+    assert command("sweep", "tiny.yaml") == 2
+    said = capsys.readouterr().err
+    assert "waits for val/mAP" in said and "--data.val_share 0.1" in said
+    assert len(list(tmp_path.glob("runs/sweeps/tiny/trials/*/fit-*"))) == 1

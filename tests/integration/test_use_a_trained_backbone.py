@@ -88,6 +88,17 @@ def test_a_run_is_put_to_use(
     cosine = float(one @ two / np.linalg.norm(one) / np.linalg.norm(two))
     assert float(said.split()[-1]) == pytest.approx(cosine, abs=1e-3)
 
+    # 5. A folder that cannot be is the user's to change.
+    if sys.platform == "linux":
+        for words in (
+            ["embed", market, "--model", run, "--out", "/proc/there/a.parquet"],
+            ["search", image, "a.parquet", "--model", run, "--out", "/proc/there"],
+            ["export", run, "--out", "/proc/there/network.onnx"],
+            ["thresholds", run, "--images", market, "--num_workers", 0, "--out", "/proc/there"],
+        ):
+            assert command(*words) == 2, words
+            assert "There can be no folder /proc/there." in capsys.readouterr().err
+
 
 def test_thresholds_of_a_file_are_asked_for_a_folder_at_once(
     command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -42,12 +42,15 @@ def benchmark_command(words: Sequence[str]) -> int:
     from diffreid_lightning.benchmark.grid_file import read_grid
     from diffreid_lightning.benchmark.job_records import Workplace
     from diffreid_lightning.benchmark.jobs import choose
+    from diffreid_lightning.benchmark.planning import refuse_unvalidated
 
     job_records.forget()  # a notebook runs several in one process, and things change between them
     grid = read_grid(given.config, given.root)
     jobs = expand(grid)
     place = Workplace(grid.root, {label: dataset.path for label, dataset in grid.datasets.items()})
     asked = _Asked(grid, given, jobs, choose(jobs, *given.only), place)
+    if not given.list and not given.table:
+        refuse_unvalidated(asked.wanted, place)
     for name, action in (
         ("list", asked.list_jobs),
         ("dry_run", asked.plan),
@@ -124,12 +127,16 @@ class _Asked:
 
     def plan(self) -> int:
         """Print the state of each job, and an estimate of what is left."""
-        left = self.place.left(self.wanted, self.jobs)
-        for name, job in self.wanted.items():
-            state = self.place.state(job, self.jobs)
-            _say(f"{state if name in left or state == 'done' else 'not needed':<12} {name}")
+        states = self.place.states(self.wanted, self.jobs)
+        left = self.place.left(self.wanted, states)
+        missing = {name: self.place.missing(job) for name, job in left.items()}
+        for name, state in states.items():
+            shown = state if name in left or state == "done" else "not needed"
+            _say(f"{'data missing' if shown == 'to do' and missing[name] else shown:<12} {name}")
         preparations = sum(job.cell is None for job in left.values())
         _say(f"\n{len(left)} of {len(self.wanted)} jobs to do, {preparations} of them preparations")
+        for label in sorted({label for labels in missing.values() for label in labels}):
+            _say(f"data missing: no dataset can be read at {self.place.paths[label]}, which is {label!r} of the grid")
         self._estimate(left)
         return 0
 
@@ -162,9 +169,11 @@ class _Asked:
 
     def submit(self) -> int:
         """Submit what is not done."""
+        from diffreid_lightning.benchmark.planning import write_plan
         from diffreid_lightning.benchmark.submission import submit
 
-        left = self.place.left(self.wanted, self.jobs)
+        write_plan(self.grid.root, self.jobs)
+        left = self.place.left(self.wanted, self.place.states(self.wanted, self.jobs))
         if submit(self.grid, self.given.config, left, _say):
             return self.report()
         _say("the table of what is done so far: the same command with --table in place of --slurm")
@@ -173,7 +182,9 @@ class _Asked:
     def run(self) -> int:
         """Run what is not done, print the table, then what failed."""
         from diffreid_lightning.benchmark.job_runner import JobRunner, print_failures
+        from diffreid_lightning.benchmark.planning import write_plan
 
+        write_plan(self.grid.root, self.jobs)
         named = self.given.only if os.environ.get("WANDB_SWEEP_ID") else []  # an agent's trial is a single cell
         trial = named[0] if len(named) == 1 and named[0] in self.wanted else None
         runner = JobRunner(self.place, self.jobs, self.grid.group, self.given.jobs, trial)
@@ -186,6 +197,7 @@ class _Asked:
         """Print the table; write and log it where the whole grid was asked for. Return 1 where a cell has failed."""
         from diffreid_lightning.benchmark.comparison import compare
         from diffreid_lightning.benchmark.outcomes import read_outcomes, undeclared
+        from diffreid_lightning.benchmark.planning import write_plan
         from diffreid_lightning.benchmark.results_files import print_comparison, track_comparison, write_comparison
 
         outcomes = read_outcomes(self.grid, self.jobs, self.place)
@@ -195,6 +207,8 @@ class _Asked:
             _say(f"{label}: by its records, labels of the target went into it; its made_from does not say so")
         if not self.given.only:
             folder = write_comparison(self.grid, comparison, outcomes)
+            for place in (self.grid.root, folder):
+                write_plan(place, self.jobs)
             track_comparison(self.grid, comparison)
             _say(f"tables and picture: {folder}")
         return int(any(each.state == "failed" for each in outcomes))

@@ -9,7 +9,7 @@ import numpy as np
 from diffreid_lightning.cli.commands.parser import CommandParser
 from diffreid_lightning.datasets import open_dataset
 from diffreid_lightning.errors import UserError, first_line
-from diffreid_lightning.paths import user_path
+from diffreid_lightning.paths import make_folder, user_path
 from diffreid_lightning.visualization.identity_sheet import identity_sheet
 
 _USAGE = "python -m diffreid_lightning data sheet PATH --out FILE.png"
@@ -36,8 +36,8 @@ def sheet_command(words: Sequence[str]) -> int:
         manifest = manifest.filter(np.asarray(manifest.numpy("split") == args.split))
     sheet = identity_sheet(manifest, args.identities, args.images)
     out = user_path(args.out)
+    make_folder(out.parent)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(out, quality=90)
     except ValueError as error:
         raise UserError(f"{out} does not name a picture.", found=str(error), remedy="end it in .png or .jpg") from error

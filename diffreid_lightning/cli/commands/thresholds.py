@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from diffreid_lightning.cli.commands.embed import parse_with_loader
 from diffreid_lightning.cli.commands.parser import CommandParser
 from diffreid_lightning.errors import UserError, check_range, translate_disk_errors
-from diffreid_lightning.paths import user_path
+from diffreid_lightning.paths import make_folder, user_path
 from diffreid_lightning.storage.json_notes import replace_json
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def thresholds_command(words: Sequence[str]) -> int:
     console.print(table)
     console.print(note, soft_wrap=True)
     with translate_disk_errors(f"Nothing can be written to {out}", "choose another --out"):
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         replace_json(
             out / "thresholds.json", {**found, "measured_on": measured_on, "network": network.record}, sort_keys=False
         )

@@ -97,6 +97,10 @@ def test_one_seed_has_no_interval_and_counts_as_no_comparison(grid: Grid) -> Non
     assert comparison.comparisons == 0
     difference = comparison.entries[Row("Diff-Person"), ("supervised", "duke")].differences["mAP"]
     assert math.isnan(difference.together.low) and difference.p is None and difference.p_holm is None
+    text = table_forms.markdown(grid, comparison)
+    assert "a number without is of one seed" in text
+    assert "Second lines: difference to scratch" in text and "of one seed, or of repeats of one measurement" in text
+    assert "of one seed" not in table_forms.markdown(grid, compare(grid, outcomes()))
 
 
 def test_the_interval_over_people_is_scipys_bootstrap(grid: Grid) -> None:
@@ -205,7 +209,7 @@ def test_the_forms_hold_the_same_numbers(grid: Grid) -> None:
             assert (float(row["mean"]), row["published"]) in ((79.4, "Fu et al., 2022"), (89.0, "Fu et al., 2022"))
             continue
         values = by_seed(found, row["initialization"], row["dataset"], row["metric"])
-        assert float(row["mean"]) == pytest.approx(np.mean(list(values.values())))
+        assert float(row["mean"]) == pytest.approx(np.mean(list(values.values())), rel=1e-5)
         text = f"{float(row['mean']):.1f} ± {float(row['sd']):.1f}"
         assert text in table_forms.markdown(grid, comparison)
         assert text.replace("±", r"$\pm$") in table_forms.latex(grid, comparison)
@@ -220,7 +224,37 @@ def test_the_forms_hold_the_same_numbers(grid: Grid) -> None:
     lines = [line for line in latex.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
     assert {line.replace(r"\&", "").count("&") for line in lines} == {9}
     cells = list(csv.DictReader(io.StringIO(table_forms.csv_of(table_forms.cells_of(found)))))
-    assert len(cells) == len(found) and float(cells[0]["mAP"]) == found[0].values["mAP"]
+    assert len(cells) == len(found) and float(cells[0]["mAP"]) == pytest.approx(found[0].values["mAP"], rel=1e-5)
+
+
+def test_results_that_are_re_ranked_are_marked(grid: Grid) -> None:
+    found = [replace(each, reranked=each.cell.dataset == "duke") for each in outcomes()]
+    comparison = compare(grid, found)
+    text = table_forms.markdown(grid, comparison)
+    mean, deviation = (
+        getattr(comparison.entries[Row("scratch"), ("supervised", "duke")], name)("mAP")
+        for name in ("mean", "deviation")
+    )
+    assert f"{mean:.1f} ± {deviation:.1f} ‡ /" in text and "‡ with k-reciprocal re-ranking" in text
+    assert text.count("‡") == len(ROWS) * len(METRICS) + 1, "no others are marked"
+    assert r"$\ddagger$" in table_forms.latex(grid, comparison)
+    rows = table_forms.rows_of(grid, comparison) + table_forms.cells_of(found)
+    assert all(row["reranked"] == (row["dataset"] == "duke") for row in rows)
+    console = Console(width=160, record=True, file=io.StringIO())
+    print_comparison(grid, comparison, console)
+    assert "‡ with" in console.export_text()
+    assert "‡" not in table_forms.markdown(grid, compare(grid, outcomes()))
+
+
+def test_csv_has_no_noise_of_the_arithmetic() -> None:
+    row = {"mAP": 0.1 + 0.2, "p": 1.25e-9, "n": 1234567, "state": "done"}
+    assert table_forms.csv_of([row]) == "mAP,p,n,state\n0.3,1.25e-09,1234567,done\n"
+
+
+def test_a_note_of_several_lines_is_one_comment(make_grid: MakeGrid) -> None:
+    grid = make_grid({"initializations": {"scratch": {"note": "random\nweights"}}})
+    lines = table_forms.latex(grid, compare(grid, outcomes())).splitlines()
+    assert "% scratch: random weights" in lines and "weights" not in lines
 
 
 def test_a_star_stands_where_the_adjusted_p_value_is_small(grid: Grid) -> None:

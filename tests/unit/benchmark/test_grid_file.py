@@ -49,6 +49,7 @@ def test_a_row_is_left_out_by_null(make_grid: MakeGrid) -> None:
         ({"settings": {"USL": {"run": "fit 'a"}}}, "close its quotes"),
         ({"settings": {"UDA": {"pairs": ["market"]}}}, "no list of pairs"),
         ({"settings": {"UDA": {"pairs": [["market", "duk"]]}}}, "did you mean 'duke'"),
+        ({"settings": {"UDA": {"pairs": [["duke", "duke"]]}}}, "each of two different datasets"),
         ({"settings": {"few-shot 30 %": {"subset": {"image": 0.1}}}}, "did you mean 'images'"),
         ({"settings": {"u.s.l": {"run": "fit"}, "u s l": {"run": "fit"}}}, "makes no name of its own"),
         ({"datasets": {"market": {"path": None}}}, "has no path"),

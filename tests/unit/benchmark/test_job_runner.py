@@ -196,6 +196,32 @@ def test_jobs_that_others_are_at_are_waited_for(world: World, monkeypatch: pytes
     assert len(looks) == 3 and not world.started
 
 
+@pytest.mark.parametrize("before", ["to do", "failed", "at work"])
+def test_what_has_just_failed_in_another_process_is_not_run_again(
+    world: World, monkeypatch: pytest.MonkeyPatch, before: str
+) -> None:
+    job = world.jobs["scratch/supervised/market/seed-0"]
+    lock = world.place.lock(job)
+    assert lock is not None
+    if before != "to do":
+        world.place.begin(job, world.jobs)
+    begun = world.place.record(job)
+    if before == "failed" and begun is not None:
+        world.place.end(job, begun, 1, 1.0)
+
+    def wait(_: float) -> None:  # until the other process has ended it
+        own = begun if before == "at work" and begun is not None else world.place.begin(job, world.jobs)
+        world.place.end(job, own, 2, 1.0)
+        lock.release()
+
+    with monkeypatch.context() as patch:
+        patch.setattr("diffreid_lightning.benchmark.job_runner.time.sleep", wait)
+        (failure,) = runner(world).run({job.name: job})
+    assert failure.why == "ended with exit code 2, in another process" and not world.started
+    assert not runner(world).run({job.name: job}), "a later start tries it again"
+    assert world.started == [job.name]
+
+
 def test_an_interruption_ends_what_runs_and_leaves_it_to_be_continued(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

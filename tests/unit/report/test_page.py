@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -192,6 +193,25 @@ def test_cells_of_an_unfinished_benchmark_are_averaged_over_seeds(tmp_path: Path
     write_report([str(tmp_path / "root")], tmp_path / "report.html")
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "2 cells begun: 2 done, 0 running or killed, 0 failed" in html and f"75.0 ({INTERVAL}), n = 2" in html
+
+
+def test_a_benchmark_is_shown_as_it_was_planned_last(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    cells = {key: [f"cells/scratch/usl/market/seed-{seed}/{key}" for seed in (0, 1)] for key in ("old", "new")}
+    for folder, value in ((cells["old"][0], 10.0), (cells["old"][1], 20.0), (cells["new"][0], 70.0)):
+        make_run(root / folder / "fit-001", 0, value)
+        Record({}, {}, "token", 0).write(root / folder)
+    (root / "results").mkdir()
+    (root / "results/table.md").write_text("| old |\n|---|\n| 99.9 |\n", "utf-8")
+    (root / "results/plan.json").write_text(json.dumps({"cells": cells["old"]}))
+    for key, texts, others in (
+        ("old", ("2 cells begun: 2 done", "99.9"), ()),
+        ("new", ("1 cells begun: 1 done", "of 3 folders of cells the last configuration", "70.0, n = 1"), ("99.9",)),
+    ):
+        (root / "plan.json").write_text(json.dumps({"cells": cells[key]}))
+        write_report([str(root)], tmp_path / "report.html")
+        html = (tmp_path / "report.html").read_text(encoding="utf-8")
+        assert all(each in html for each in texts) and not any(each in html for each in others)
 
 
 def test_cells_are_read_of_one_split_once_they_are_finished(tmp_path: Path) -> None:

@@ -206,6 +206,18 @@ def test_a_sweep_ends_at_its_target_and_where_nothing_succeeds(sweep: Any, tmp_p
     assert runner.failures[0].why == "its summary has no finite val/mAP"
 
 
+def test_a_sweep_ends_with_the_first_trial_that_has_not_logged_its_metric(sweep: Any) -> None:
+    begun: list[float] = []
+
+    def fit(x: float) -> tuple[int, list[float]]:
+        begun.append(x)
+        return 0, [x]
+
+    with pytest.raises(UserError, match=r"waits for val/map, .*\n.*\n.* val/mAP, val/Rank-1\n"):
+        sweep(fit, metric={"name": "val/map", "goal": "maximize"}, **GRID)
+    assert begun == [3]
+
+
 def test_validations_of_all_attempts_are_read_once(tmp_path: Path) -> None:
     write_curves(tmp_path, 1, [(1, 0.1), (2, 0.2), (3, 0.3)])
     write_curves(tmp_path, 2, [(3, 0.3), (4, 0.5)])
