@@ -93,6 +93,7 @@ REFUSED = {
     "nobody held out": (["validate", "--data.val_share=0"], "nobody"),
     "no query": (["test", "--data.test=people"], "query"),
     "a broken image": (["fit", "--data.train=broken"], "image file is empty"),
+    "a setting that Lightning refuses": (["fit", "--trainer.val_check_interval=10000"], "-traceback.txt"),
     "a broken image of the test": (["fit", "--data.test=cut"], "data check PATH --decode"),
 }
 
