@@ -4,9 +4,13 @@ The tests are about the numbers of a CPU. Where there is a GPU it is hidden from
 ``-m gpu``.
 """
 
+import getpass
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
+from multiprocessing import util
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +32,21 @@ def pytest_configure(config: pytest.Config) -> None:
 
         alive = os.pipe()[1]  # a server watches such a pipe of the process that has started it
         fork_from({**config.workerinput["fork_server"], "_forkserver_alive_fd": alive})
+    else:
+        _keep_temporary_files_together()
+
+
+def _keep_temporary_files_together() -> None:
+    """Remove in the end what commands leave for their users to read, and W&B wherever it is not closed.
+
+    Workers and commands inherit the folder; ``tmp_path`` and compiled code stay where they are without it.
+    """
+    usual, folder = tempfile.gettempdir(), tempfile.mkdtemp(prefix="diffreid-tests-")
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", usual)
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", f"{usual}/torchinductor_{getpass.getuser()}")
+    os.environ["TMPDIR"] = tempfile.tempdir = folder
+    # The last of multiprocessing's own finalizers, which remove folders in it.
+    util.Finalize(None, shutil.rmtree, (folder,), {"ignore_errors": True}, exitpriority=-1000)
 
 
 @pytest.hookimpl(optionalhook=True)

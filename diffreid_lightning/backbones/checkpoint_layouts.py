@@ -160,7 +160,10 @@ def _cion(checkpoint: Checkpoint, tensors: Tensors) -> Checkpoint:
 
 
 def _unit(pixels: Tensor) -> RGB:
-    red, green, blue = (float(value) / 255 for value in pixels.flatten())
+    # Import late: the backbone's module stands on this one's neighbors.
+    from diffreid_lightning.backbones.backbone import decimals
+
+    red, green, blue = (round(value / 255, 9) for value in decimals(pixels))  # of 57.12, not of its float32
     return red, green, blue
 
 

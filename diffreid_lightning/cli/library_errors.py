@@ -77,7 +77,7 @@ def worded_building(error: Exception) -> UserError | None:
     return UserError(
         "The configuration cannot be built.",
         found=uncaught_errors.told(error),
-        remedy=f"correct what it speaks of; the traceback is in {uncaught_errors.save_traceback(error)}",
+        remedy=f"correct what it speaks of; the traceback is in {uncaught_errors.save_traceback(error, refused=True)}",
     )
 
 
@@ -183,6 +183,7 @@ def worded_running(error: Exception) -> UserError | None:
         return UserError(
             "Lightning cannot run this configuration.",
             found=uncaught_errors.told(error),
-            remedy=f"change the setting that it speaks of; the traceback is in {uncaught_errors.save_traceback(error)}",
+            remedy="change the setting that it speaks of; the traceback is in "
+            + uncaught_errors.save_traceback(error, refused=True),
         )
     return None

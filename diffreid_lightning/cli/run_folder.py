@@ -126,7 +126,7 @@ def _tidy(run: Path) -> None:
     if _held:  # before another process may take the lock: the next file of this name is another one
         (run / LOCK_FILE).unlink(missing_ok=True)
         _release()  # NFS keeps an open file under another name, and the folder with it
-    if all(item.is_dir() or item == run / IDENTITY_FILE for item in run.rglob("*")):
+    if made_nothing(run):
         shutil.rmtree(run)
         with suppress(OSError):  # another command is at work there
             while _made:
@@ -136,6 +136,11 @@ def _tidy(run: Path) -> None:
     for folder in [*run.glob(f"{METRICS}/attempt-*"), run / METRICS]:
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
+
+
+def made_nothing(run: Path) -> bool:
+    """Return true if a run folder holds nothing but who is at work in it."""
+    return all(item.is_dir() or item.name in (IDENTITY_FILE, LOCK_FILE) for item in run.rglob("*"))
 
 
 def _release() -> None:

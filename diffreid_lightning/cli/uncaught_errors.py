@@ -53,14 +53,19 @@ def told(error: BaseException) -> str:
     return line if len(line) <= _LONGEST else line[:_LONGEST] + " ..."
 
 
-def save_traceback(error: BaseException) -> str:
-    """Write the traceback into the run folder, or a temporary file where there is none; returns where it is."""
+def save_traceback(error: BaseException, *, refused: bool = False) -> str:
+    """Write the traceback into the run folder, or a temporary file where there is none; returns where it is.
+
+    Args:
+        error: as it was caught.
+        refused: a setting is the cause: the folder of a run that has made nothing is not kept for it.
+    """
     text = "".join(traceback.format_exception(error))[-_LONGEST_TRACEBACK:]
     rank = run_folder.launched_rank()
     name = f"traceback-rank{rank}.txt" if rank else "traceback.txt"
     folder = os.environ.get(run_folder.ENVIRONMENT)
     with suppress(OSError):
-        if folder and Path(folder).is_dir():
+        if folder and Path(folder).is_dir() and not (refused and run_folder.made_nothing(Path(folder))):
             path = Path(folder) / name
             path.write_text(text, encoding="utf-8", errors="replace")
             return str(path)

@@ -104,7 +104,14 @@ def _lists_people(table: PersonTable) -> bool:
         return False
 
 
-def embed(images: ImageRows, network: TrainedNetwork, out: Path, batch_size: int, num_workers: int | None) -> Embedded:
+def embed(
+    images: ImageRows,
+    network: TrainedNetwork,
+    out: Path,
+    batch_size: int,
+    num_workers: int | None,
+    replace: bool = False,
+) -> Embedded:
     """Compute features and write them; a killed call is continued by the next one, a finished one is not repeated.
 
     A .npy does not say what it was made of, and is neither repeated nor replaced.
@@ -115,6 +122,7 @@ def embed(images: ImageRows, network: TrainedNetwork, out: Path, batch_size: int
         out: the file to write, see :func:`~.feature_files.write_features`.
         batch_size: images at a time.
         num_workers: loader processes; None: one per core, at most 8.
+        replace: replace features of other images or another network.
 
     Raises:
         UserError: an image cannot be read, or ``out``, or the .csv beside a .npy, is something else.
@@ -125,10 +133,28 @@ def embed(images: ImageRows, network: TrainedNetwork, out: Path, batch_size: int
     record, manifest = network.record, images.manifest
     work = json.dumps([manifest.content_hash, manifest.file_fingerprint, record], sort_keys=True)
     key = hashlib.sha256(work.encode()).hexdigest()
-    if out.exists() and key_of(out) == key:
+    found = key_of(out) if out.exists() else None
+    if found == key:
         return Embedded(out, len(manifest), 0, 0.0)
+    if not (replace and found):
+        _refuse_existing(out)
+    part = out.with_name(f".{out.name}.{key[:16]}.npy")
+    rows = PersonImages(concatenate([manifest]), network.backbone.image_size)
+    with translate_disk_errors(
+        f"Features cannot be written to {out}", "free disk space and run again, or choose another --out"
+    ):
+        computed, seconds = compute_features(network, rows, len(rows), part, batch_size, num_workers)
+        features = map_array(part, np.float32, (len(rows), record["num_features"]), remedy=f"remove {part}")
+        write_features(out, images.table(), features, {"images": str(manifest.root), "network": record, "key": key})
+        for left_over in out.parent.glob(f".{glob.escape(out.name)}.*"):  # with those of earlier images or networks
+            left_over.unlink(missing_ok=True)
+    return Embedded(out, len(rows), computed, seconds)
+
+
+def _refuse_existing(out: Path) -> None:
+    """Refuse to replace a file, and the .csv that lies where the rows of a .npy go."""
     if out.exists():
-        other = "features of other images or another network, or another kind of file"
+        other = "features of other or since changed images, or of another network, or another kind of file"
         raise UserError(
             f"{out} exists already.",
             looked_for="no such file, or a .parquet or .npz file of these images by this network",
@@ -143,17 +169,6 @@ def embed(images: ImageRows, network: TrainedNetwork, out: Path, batch_size: int
             found="a table of your own",
             remedy="choose another --out, or move it away",
         )
-    part = out.with_name(f".{out.name}.{key[:16]}.npy")
-    rows = PersonImages(concatenate([manifest]), network.backbone.image_size)
-    with translate_disk_errors(
-        f"Features cannot be written to {out}", "free disk space and run again, or choose another --out"
-    ):
-        computed, seconds = compute_features(network, rows, len(rows), part, batch_size, num_workers)
-        features = map_array(part, np.float32, (len(rows), record["num_features"]), remedy=f"remove {part}")
-        write_features(out, images.table(), features, {"images": str(manifest.root), "network": record, "key": key})
-        for left_over in out.parent.glob(f".{glob.escape(out.name)}.*"):  # with those of earlier images or networks
-            left_over.unlink(missing_ok=True)
-    return Embedded(out, len(rows), computed, seconds)
 
 
 def compute_features(

@@ -72,7 +72,7 @@ def lay_out(found: Mapping[str, Any]) -> tuple[list[list[str]], str]:
         f"two{' across cameras' * found['across_cameras']}; {100 * CONFIDENCE:g} % intervals over people"
     )
     if any(point["false_matches"] < _FEW for point in found["thresholds"]):
-        note += f"\n* fewer than {_FEW} false matches: hold more people out for such a rate"
+        note += f"\n* fewer than {_FEW} false matches: measure such a rate on more people"
     return rows, note
 
 

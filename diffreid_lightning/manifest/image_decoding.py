@@ -20,6 +20,10 @@ _FRAMED_FORMATS = ("PNG", "WEBP", "TIFF", "GIF")
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF tags, and a value of the second
 _PPM_PEAK = re.compile(rb"P[36](?:\s+(?:#.*\n\s*)*\d+){2}\s+(?:#.*\n\s*)*(\d+)\s")
 _FEWEST_LEVELS = 64  # 14-bit values in 16 bits use a quarter of the range: 64 of 256 levels
+_BROKEN_REMEDY = (
+    "copy or unpack this file again, or remove it; `data check PATH --decode` lists every broken image (with --format "
+    "CropFolder of unlabeled crops)"
+)
 _STRAY = 0.01  # share of pixels at either end that is ignored: hot or dead pixels, lamps
 
 
@@ -62,9 +66,7 @@ def decode_image(data: bytes, origin: str) -> Image.Image:
         DepthError: the values do not fill the range of their type, lie outside of it, or are not finite.
     """
     if not data:
-        raise UserError(
-            f"An image file is empty: {origin}", found="0 bytes", remedy="copy or unpack this file again, or remove it"
-        )
+        raise UserError(f"An image file is empty: {origin}", found="0 bytes", remedy=_BROKEN_REMEDY)
     try:
         return _to_rgb(_load(data), data, origin)
     except (MemoryError, DepthError):
@@ -76,8 +78,7 @@ def decode_image(data: bytes, origin: str) -> Image.Image:
             f"An image cannot be decoded: {origin}",
             looked_for="a complete image of one of the formats " + ", ".join(_PILLOW_FORMATS),
             found=f"{len(data)} bytes; {reason}",
-            remedy="copy or unpack this file again, or remove it; `data check PATH --decode` lists every broken image "
-            "(with --format CropFolder of unlabeled crops)",
+            remedy=_BROKEN_REMEDY,
         ) from error
 
 

@@ -173,10 +173,10 @@ class ReIDDataModule(LightningDataModule):
         return self._test_source is not self._train_sources[0]
 
     def refuse_unanswerable(self) -> None:
-        """Look at query and gallery before hours are spent on a network for them; no image is opened.
+        """Look at query and gallery before hours are spent on a network for them.
 
         Raises:
-            UserError: one of the two is empty, or no query has a match.
+            UserError: one of the two is empty, no query has a match, or an image cannot be read.
         """
         asked = int(self.test_set.is_query.sum())
         if count_unmatched(self._test_source.manifest()) == asked:
@@ -187,12 +187,13 @@ class ReIDDataModule(LightningDataModule):
                 remedy="see what is there with: python -m diffreid_lightning data check PATH; or train without a test: "
                 "--test_with none",
             )
+        self.test_set.refuse_broken()
 
     def refuse_unanswerable_validation(self) -> None:
         """Refuse held-out identities of which none has images from two cameras, before hours are spent.
 
         Raises:
-            UserError: there are no others.
+            UserError: there are no others, or an image cannot be read.
         """
         images = self.val_set
         asked = () if images is None else images.rows.labels[images.is_query].tolist()  # one image for each camera
@@ -203,6 +204,8 @@ class ReIDDataModule(LightningDataModule):
                 found=f"{len(asked)} identities, each from one camera",
                 remedy="hold out others with --data.val_share 0.1, or nobody with --data.val_share 0",
             )
+        if images is not None:
+            images.refuse_broken()
 
     @property
     def test_name(self) -> str:

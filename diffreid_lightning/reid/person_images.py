@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -17,6 +18,8 @@ from diffreid_lightning.datasets.holdout import first_per_camera
 from diffreid_lightning.datasets.samplers import Draw
 from diffreid_lightning.datasets.transforms import TrainView, evaluation_view
 from diffreid_lightning.manifest.manifest import Manifest
+
+_LOOK = 5.0  # seconds
 
 
 class PersonBatch(NamedTuple):
@@ -114,6 +117,18 @@ class PersonImages(Dataset[PersonImage]):
     def picture(self, row: int) -> Image.Image:
         """Return the image of a row as it lies on the disk, for reports."""
         return self.rows.image(row)
+
+    def refuse_broken(self) -> None:
+        """Open images in random order for some seconds, since an evaluation comes after hours of training.
+
+        Raises:
+            UserError: one of them cannot be read.
+        """
+        deadline = time.monotonic() + _LOOK
+        for row in np.random.default_rng(0).permutation(len(self)).tolist():
+            if time.monotonic() > deadline:
+                return
+            self.picture(row)
 
     def __getitem__(self, item: int | Draw) -> PersonImage:
         row = item.row if isinstance(item, Draw) else item

@@ -216,9 +216,7 @@ class UnsupervisedReID(ReIDModule):
                 f"The {len(labels):,} training images make {count} clusters: there is nothing to tell apart.",
                 looked_for="two or more",
                 found=f"{outliers:,} images in no cluster" + (f", {len(labels) - outliers:,} in one" if count else ""),
-                remedy="raise --model.clusterer.init_args.eps"
-                if not count
-                else "lower --model.clusterer.init_args.eps; or start from a network that knows people: "
+                remedy=f"{self.clusterer.advise(count)}; or start from a network that knows people: "
                 "--model.init_from RUN/backbone",
             )
         rank_zero_warn(f"Clustering found {count} clusters ({outliers:,} outliers): the last epoch's are kept.")

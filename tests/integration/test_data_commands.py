@@ -69,7 +69,8 @@ def test_the_command(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "check", str(root), "--decode"]) == 0
     assert "Market-1501" in capsys.readouterr().out
     assert main(["data", "check", str(root), "--strict"]) == 1
-    assert main(["data", "check", str(root), "--format", "Market1501"]) == 0
+    assert main(["data", "check", str(root), "--format", "Market1501", "--source", "shop"]) == 0
+    assert "published: 751 ids" in capsys.readouterr().out
     for words, expected in [
         ([str(root), "--format", "market1501"], "did you mean Market1501"),
         ([str(root), "--format", "DukeMTMCReID"], "this looks like Market1501"),

@@ -116,6 +116,8 @@ REFUSED = {
     "nobody held out": (["validate", "--data.val_share=0"], "nobody"),
     "no query": (["test", "--data.test=people"], "query"),
     "a broken image": (["fit", "--data.train=broken"], "image file is empty"),
+    "a setting that Lightning refuses": (["fit", "--trainer.val_check_interval=10000"], "-traceback.txt"),
+    "a broken image of the test": (["fit", "--data.test=cut"], "data check PATH --decode"),
 }
 
 
@@ -128,6 +130,9 @@ def test_a_refused_command_leaves_no_folder(
     if mistake == "a broken image":
         for path in (write_market1501(tmp_path / "broken") / "bounding_box_train").glob("*.jpg"):
             path.write_bytes(b"")
+    if mistake == "a broken image of the test":
+        path = next((write_market1501(tmp_path / "cut") / "query").glob("*.jpg"))
+        path.write_bytes(path.read_bytes()[:-200])
     (verb, *words), named = REFUSED[mistake]
     assert tracked(verb, f"--data.train={market}", *TINY, *words) == 2
     error = capfd.readouterr().err

@@ -149,7 +149,11 @@ def test_two_processes_have_one_memory_that_of_accumulated_batches(
 
 @pytest.mark.parametrize("cameras", [3, 0])
 def test_a_folder_of_crops_is_adapted_to_and_its_clusters_are_shown(
-    cameras: int, command: Command, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    cameras: int,
+    command: Command,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     names = [f"{pid:02}_{shot}.jpg" for pid in range(6) for shot in range(5)]
     if cameras:
@@ -171,6 +175,9 @@ def test_a_folder_of_crops_is_adapted_to_and_its_clusters_are_shown(
     with Image.open(run / "clusters.png") as sheet:
         assert sheet.width > 200
     assert (run / "backbone/model.safetensors").exists()
+    assert command("thresholds", run) == 2
+    error = capsys.readouterr().err
+    assert "held nobody out" in error and "--images PATH" in error and "val_share" not in error.partition("found")[2]
 
 
 def test_two_folders_of_crops_have_cameras_of_their_own(tmp_path: Path) -> None:
@@ -191,7 +198,9 @@ def test_two_folders_of_crops_have_cameras_of_their_own(tmp_path: Path) -> None:
 MISTAKES = {
     "an average": (["--trainer.callbacks+=lightning.pytorch.callbacks.EMAWeightAveraging"], "MutualMeanTeaching"),
     "overfitting": (["--trainer.overfit_batches=2"], "limit_train_batches"),
-    "no clusters": (["--model.clusterer.init_args.min_samples=40"], "nothing to tell apart"),
+    "no clusters": (["--model.clusterer.init_args.min_samples=40"], "lower --model.clusterer.min_samples (40)"),
+    "one cluster": (["--model.clusterer.distance=JaccardDistance", "--model.clusterer.eps=0.9"], "distance.k1 first"),
+    "one mean": (["--model.clusterer=KMeans", "--model.clusterer.clusters=1"], "raise --model.clusterer.clusters (1)"),
     "a classifier": (["--model.losses=[LabelSmoothedCrossEntropy]"], "use ClusterMemory"),
     "labeled data": (["--data=ReIDDataModule"], "use --data UnlabeledDataModule"),
     "persons": (["--data.sampler=PKSampler"], "use ClusterSampler"),
@@ -227,6 +236,7 @@ def test_mistakes_are_answered(
     target = [] if mistake == "labeled data" else [f"--data.target={market}"]
     rest = [f"--data.train={market}"] if mistake == "labeled data" else []
     replaced = {"labeled data": "--data", "persons": "--data.sampler"}.get(mistake, "none")
+    replaced = "--model.clusterer" if mistake.startswith("one ") else replaced
     base = [word for word in TINY if not word.startswith(replaced)]
     assert command("fit", *base[:1], *words, *base[1:], *target, *rest, "--trainer.max_epochs=1") == 2
     said = capsys.readouterr().err

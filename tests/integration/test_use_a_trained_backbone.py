@@ -53,6 +53,14 @@ def test_a_run_is_put_to_use(
     assert command("search", image, "a.parquet", "--out", "found") == 2
     assert command("search", image, "none.parquet", "--model", run, "--out", "found") == 2
     assert "embed IMAGES" in capsys.readouterr().err
+    # ... or in a folder, of which the next search takes the features that the first one kept.
+    rest = ["--model", run, "--out", "again", "--num_workers", 0]
+    for name in names[:2]:
+        assert command("search", market / name, market / "bounding_box_test", *rest) == 0
+        assert Path("again/matches.csv").read_text().splitlines()[1].startswith(f"{Path(name).name},")
+    assert "all there already: " in capsys.readouterr().out
+    assert command("search", image, market / "query", *rest) == 2, "the gallery's are the work of hours"
+    assert "again/gallery.parquet exists already" in capsys.readouterr().err
 
     # 3. Thresholds rest on the people that the run has held out.
     assert command("thresholds", run, "--fmr", 0.1, "--fnmr", 0.2, "--num_workers", 0) == 0

@@ -170,8 +170,14 @@ def test_no_query_with_a_match_is_named_before_the_training(
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_test_that_fails_behind_the_training_says_how_to_repeat_it(
-    workers: int, command: Command, tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    workers: int,
+    command: Command,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("diffreid_lightning.reid.person_images._LOOK", -1.0)  # as if there were many more images
     root = write_market1501(tmp_path / "market")
     next((root / "query").iterdir()).write_bytes(b"")
     words = [*TINY, f"--data.num_workers={workers}", "--trainer.logger=false", "--trainer.max_epochs=1"]

@@ -46,13 +46,13 @@ def parse_with_loader(parser: argparse.ArgumentParser, words: Sequence[str]) -> 
     return args
 
 
-def write_embedding(args: argparse.Namespace, images: str, out: Path) -> None:
-    """Write the features of images by ``--model``, and say how fast."""
+def write_embedding(args: argparse.Namespace, images: str, out: Path, replace: bool = False) -> None:
+    """Write the features of images by ``--model``, in place of others with ``replace``, and say how fast."""
     # Import late: --help should not wait for torch.
     from diffreid_lightning.deployment.embedding import embed, open_images
     from diffreid_lightning.deployment.trained_network import load_trained
 
     rows = open_images(images)
-    made = embed(rows, load_trained(args.model), out, args.batch_size, args.num_workers)
+    made = embed(rows, load_trained(args.model), out, args.batch_size, args.num_workers, replace)
     speed = f"{made.computed:,} of them now, {made.computed / max(made.seconds, 1e-9):,.0f} images/s"
     print(f"{made.images:,} features, {speed if made.computed else 'all there already'}: {made.path}")

@@ -22,7 +22,8 @@ def search_command(words: Sequence[str]) -> int:
     """
     parser = CommandParser(_USAGE, __doc__)
     parser.add_argument("query", help=f"{IMAGES}; or a .parquet file that embed has written")
-    parser.add_argument("gallery", help="likewise; the features of images are kept in --out and used again")
+    help_ = "likewise; its features are kept in --out, and used again by the next search there"
+    parser.add_argument("gallery", help=help_)
     parser.add_argument("--model", help=f"{MODEL}; not needed for two files of features")
     parser.add_argument("--out", required=True, help="the folder of matches.csv and rank_lists.png")
     parser.add_argument("--top", type=int, default=10, help="ranks of each query (default: 10)")
@@ -50,7 +51,8 @@ def search_command(words: Sequence[str]) -> int:
                     looked_for="a .parquet file that embed has written, or --model",
                     remedy="give --model RUN for images",
                 )
-            write_embedding(args, given, out / f"{name}.parquet")
+            # The next search has other queries; a gallery is the work of hours.
+            write_embedding(args, given, out / f"{name}.parquet", replace=name == "query")
             opened[given] = open_features(out / f"{name}.parquet")
     query, gallery = opened[args.query], opened[args.gallery]
     assert query is not None and gallery is not None

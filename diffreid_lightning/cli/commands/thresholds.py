@@ -120,6 +120,7 @@ def _held_out_images(run: Path) -> PersonImages:
     from diffreid_lightning.cli import linked_settings
     from diffreid_lightning.cli.lightning_parser import LayeredParser
     from diffreid_lightning.cli.references import resolve_references
+    from diffreid_lightning.datasets import CropFolder
 
     file = run / "config.yaml"
     if not file.is_file():
@@ -140,11 +141,12 @@ def _held_out_images(run: Path) -> PersonImages:
         raise UserError(f"The data of the run cannot be opened again: {file}", found=found) from error
     images: PersonImages | None = getattr(data, "val_set", None)
     if images is None:
+        unlabeled = any(isinstance(each, CropFolder) for each in getattr(data, "_train_sources", ()))
+        again = f"train with people held out: python -m diffreid_lightning fit --config {file} --data.val_share 0.1"
         raise UserError(
             f"{run} has held nobody out: thresholds on people that it was trained on would be too good.",
             looked_for="data.val_share above 0, or a source with a val split",
-            found=f"data.val_share {getattr(data, 'val_share', None)}",
-            remedy="give labeled images of other people with --images PATH, or train with people held out: "
-            f"python -m diffreid_lightning fit --config {file} --data.val_share 0.1",
+            found="images without labels" if unlabeled else f"data.val_share {getattr(data, 'val_share', None)}",
+            remedy="give labeled images of other people with --images PATH" + ("" if unlabeled else f", or {again}"),
         )
     return images

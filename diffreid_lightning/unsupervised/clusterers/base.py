@@ -34,6 +34,10 @@ class Clusterer(ABC):
             UserError: features that are empty or not finite.
         """
 
+    def advise(self, clusters: int) -> str:
+        """Say what to change where the images make no cluster (0) or a single one (1)."""
+        return "give other arguments to --model.clusterer"
+
 
 def number_by_first_image(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
     """Number clusters in the order of their first images.

@@ -48,3 +48,13 @@ class DBSCAN(Clusterer):
         # All pairs that are stored are near, explicit zeros among them: no limit is compared a second time.
         _, labels = cluster.dbscan(near, self.distance.farthest, min_samples=self.min_samples, metric="precomputed")
         return number_by_first_image(labels)
+
+    def advise(self, clusters: int) -> str:
+        """Name the limit, and the neighbors of the default distance; see the base."""
+        flag = "--model.clusterer"
+        change = f"lower {flag}.eps ({self.eps})"
+        if not clusters:
+            change = f"raise {flag}.eps ({self.eps}) or lower {flag}.min_samples ({self.min_samples})"
+        if isinstance(self.distance, JaccardDistance):
+            change += f"; where people have fewer than {self.distance.k1} images, lower {flag}.distance.k1 first"
+        return change

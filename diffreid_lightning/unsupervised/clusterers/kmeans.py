@@ -53,3 +53,7 @@ class KMeans(Clusterer):
         with threadpool_limits(1):
             found = cluster.KMeans(self.clusters, n_init=1, random_state=self.seed).fit(unit)
         return number_by_first_image(found.labels_)
+
+    def advise(self, clusters: int) -> str:
+        """Name the number of clusters; see the base."""
+        return f"raise --model.clusterer.clusters ({self.clusters})"

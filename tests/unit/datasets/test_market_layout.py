@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from pathlib import Path
 from typing import ClassVar
 
@@ -30,6 +31,14 @@ class TestMarket1501(DatasetContract):
 
     def open(self, root: Path) -> PersonDataset:
         return Market1501(root)
+
+    def test_data_of_ones_own_are_named_and_not_compared(self, root: Path) -> None:
+        with pytest.warns(UserWarning, match="Market1501 with source: NAME"):
+            Market1501(root).manifest()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            own = Market1501(root, source="shop")
+            assert set(own.manifest().numpy("source")) == {"shop"} and own.differences()
 
     def test_junk_is_dropped_and_counted(self, root: Path) -> None:
         dataset = Market1501(root)
