@@ -17,7 +17,6 @@ from diffreid_lightning.datasets import CropFolder, PersonDataset, open_dataset,
 from diffreid_lightning.datasets.concat import (
     ConcatRows,
     IdentityKey,
-    cameras_are_known,
     concatenate,
     refuse_clashing_sources,
 )
@@ -27,6 +26,7 @@ from diffreid_lightning.datasets.training_rows import digest_rows, hash_images
 from diffreid_lightning.errors import UserError, shorten
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.manifest.provenance import describe_source
+from diffreid_lightning.metrics.functional.checks import cameras_are_known
 from diffreid_lightning.reid.datamodule import ReIDDataModule, Source
 from diffreid_lightning.reid.person_images import PersonImages
 from diffreid_lightning.unsupervised.cluster_sampler import ClusterSampler
