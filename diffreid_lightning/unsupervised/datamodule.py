@@ -21,6 +21,7 @@ from diffreid_lightning.datasets.concat import (
     refuse_clashing_sources,
 )
 from diffreid_lightning.datasets.holdout import trainable_rows
+from diffreid_lightning.datasets.inspect import empty_split
 from diffreid_lightning.datasets.samplers import PKSampler, ShuffledRows
 from diffreid_lightning.datasets.training_rows import digest_rows, hash_images
 from diffreid_lightning.errors import UserError, shorten
@@ -95,7 +96,7 @@ class UnlabeledDataModule(ReIDDataModule):
     def _labeled_rows(self) -> ConcatRows:
         rows = concatenate(self._trained_manifests())
         if not len(rows):
-            raise self._empty("train", [manifest for manifest, _ in self._train_manifests])
+            raise empty_split("train", [manifest for manifest, _ in self._train_manifests])
         return rows
 
     @cached_property
