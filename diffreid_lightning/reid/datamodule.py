@@ -24,7 +24,7 @@ from diffreid_lightning.datasets.concat import (
 )
 from diffreid_lightning.datasets.holdout import hold_out_identities, trainable_rows
 from diffreid_lightning.datasets.inspect import empty_split, refuse_unanswerable
-from diffreid_lightning.datasets.samplers import PKSampler, start_at_epoch
+from diffreid_lightning.datasets.samplers import PKSampler
 from diffreid_lightning.datasets.training_rows import digest_rows
 from diffreid_lightning.datasets.transforms import TrainView
 from diffreid_lightning.errors import UserError, check_image_size, check_range, check_seed, check_workers, shorten
@@ -39,6 +39,7 @@ from diffreid_lightning.reid.person_images import (
     search_among,
 )
 from diffreid_lightning.reid.sample_weights import generated_weights
+from diffreid_lightning.training.trainer_parts import start_at_epoch
 
 SamplerFactory = Callable[[Sequence[int]], Sampler[Any]]
 Source = PersonDataset | str
