@@ -4,12 +4,13 @@ The tests are about the numbers of a CPU. Where there is a GPU it is hidden from
 ``-m gpu``.
 """
 
+import gc
 import getpass
 import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from multiprocessing import util
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,18 @@ def pytest_configure_node(node: Any) -> None:
     from tests.fixtures.command_process import serve
 
     node.workerinput["fork_server"] = serve()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Leave what the imports make out of garbage collections, each of which would look at a million objects."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+        gc.set_threshold(10_000)
 
 
 @pytest.fixture(scope="session", autouse=True)

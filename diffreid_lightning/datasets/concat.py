@@ -23,15 +23,6 @@ from diffreid_lightning.manifest.manifest import Manifest
 IdentityKey = tuple[str, str, int]
 
 
-def cameras_are_known(camids: npt.NDArray[np.int64]) -> bool:
-    """Tell whether camera numbers say anything: formats without cameras give all images one, or each its own.
-
-    Args:
-        camids: (N,) camera numbers of one split; in another one, copies may share a camera (``images_are_cameras``).
-    """
-    return 1 < len(np.unique(camids)) < len(camids)
-
-
 @dataclass(frozen=True)
 class ConcatRows:
     """Rows of one or more manifests, in order.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import numpy as np
 from diffreid_lightning.datasets import Counts, CropFolder, PersonDataset, count_splits, open_dataset
 from diffreid_lightning.datasets.base import compare_counts, images_are_cameras
 from diffreid_lightning.datasets.image_checks import Decoded, decode_all
+from diffreid_lightning.errors import UserError, shorten
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.manifest.schema import SPLITS
 
@@ -218,6 +219,41 @@ def count_unmatched(manifest: Manifest) -> int:
     query, gallery = split == "query", split == "gallery"
     of_person, of_view = (np.bincount(ids[gallery], minlength=len(ids))[ids[query]] for ids in (labels, views))
     return int((of_person == of_view).sum())
+
+
+def empty_split(split: str, manifests: Sequence[Manifest]) -> UserError:
+    """Word the error for a split without images, with the images of the others."""
+    found = [
+        f"{path} ({', '.join(f'{n} {s}' for s, n in zip(*np.unique(splits, return_counts=True), strict=True))})"
+        for path, splits in ((m.root, np.asarray(m.numpy("split"), dtype=str)) for m in manifests)
+    ]
+    return UserError(
+        f"There is no image in the {split} split.",
+        looked_for=f"rows with split {split!r}",
+        found=shorten(found),
+        remedy="see what is there with: python -m diffreid_lightning data check PATH"
+        + ("" if split == "train" else "; or train without a test: --test_with none"),
+    )
+
+
+def refuse_unanswerable(manifest: Manifest) -> None:
+    """Refuse a query and a gallery on which nothing can be measured; no image is opened.
+
+    Raises:
+        UserError: one of the two is empty, or no query has a match.
+    """
+    split = np.asarray(manifest.numpy("split"))
+    asked, gallery = (int((split == name).sum()) for name in ("query", "gallery"))
+    if not asked or not gallery:
+        raise empty_split("gallery" if asked else "query", [manifest])
+    if count_unmatched(manifest) == asked:
+        raise UserError(
+            f"None of the {asked:,} queries has a match.",
+            looked_for="a gallery image of the same person from another camera",
+            found=f"{gallery:,} gallery images of {manifest.numpy('source')[0]}",
+            remedy="see what is there with: python -m diffreid_lightning data check PATH; or train without a test: "
+            "--test_with none",
+        )
 
 
 def _count_leaked(manifest: Manifest) -> int:

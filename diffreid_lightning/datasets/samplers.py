@@ -6,18 +6,15 @@ resumes at an epoch boundary sees the same data as an uninterrupted one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch.distributed
-from lightning.pytorch import Trainer
 from torch.utils.data import DistributedSampler
 
 from diffreid_lightning.errors import UserError, check_range, check_seed
-
-AnySampler = TypeVar("AnySampler", bound=Iterable[Any])
 
 
 class Draw(NamedTuple):
@@ -182,22 +179,6 @@ def alternate_cameras(rows: npt.NDArray[np.int64], cameras: npt.NDArray[np.int64
     by_camera = np.argsort(own, kind="stable")
     rounds = np.concatenate([np.arange(size) for size in sizes])
     return rows[by_camera[np.lexsort((np.repeat(first_places, sizes), rounds))]]
-
-
-def start_at_epoch(sampler: AnySampler, trainer: Trainer | None) -> AnySampler:
-    """Set a sampler's epoch to the one that its trainer starts with.
-
-    Lightning creates the first iterator before it calls ``set_epoch``, and keeps it if a run without validation resumes
-    at the end of an epoch: that run would see epoch 0 again. A schedule that asks for the number of steps creates the
-    loader even before the trainer's progress is restored.
-    """
-    if trainer is not None and hasattr(sampler, "set_epoch"):
-        progress: Any = trainer.fit_loop.epoch_progress.current
-        loaded = getattr(getattr(trainer, "_checkpoint_connector", None), "_loaded_checkpoint", None) or {}
-        restored = loaded.get("loops", {}).get("fit_loop", {}).get("epoch_progress", {}).get("current", {})
-        # trainer.current_epoch is one too low at the end of an epoch
-        sampler.set_epoch(max(progress.processed, restored.get("processed", 0)))
-    return sampler
 
 
 class ProcessSampler(DistributedSampler[Any]):

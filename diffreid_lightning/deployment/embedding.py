@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from diffreid_lightning.cores import default_num_workers
 from diffreid_lightning.datasets import CropFolder, PersonTable, open_unlabeled
 from diffreid_lightning.datasets.base import images_are_cameras
-from diffreid_lightning.datasets.concat import cameras_are_known, concatenate
+from diffreid_lightning.datasets.concat import concatenate
 from diffreid_lightning.datasets.table_columns import Columns, read_table
 from diffreid_lightning.deployment.feature_files import SUFFIXES, Floats, is_rows_file, key_of, write_features
 from diffreid_lightning.deployment.trained_network import TrainedNetwork
@@ -29,6 +29,7 @@ from diffreid_lightning.devices import fastest_device
 from diffreid_lightning.errors import UserError, translate_disk_errors
 from diffreid_lightning.manifest.image_root import is_image_name
 from diffreid_lightning.manifest.manifest import Manifest
+from diffreid_lightning.metrics.functional.checks import cameras_are_known
 from diffreid_lightning.metrics.functional.verification import VerificationErrors, verification_errors
 from diffreid_lightning.paths import user_path
 from diffreid_lightning.reid.person_images import PersonBatch, PersonImage, PersonImages, collate_persons

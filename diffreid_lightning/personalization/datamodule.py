@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from diffreid_lightning.datasets import PersonDataset, open_dataset
 from diffreid_lightning.datasets.identities import choose_people, describe_people, identity_names, rows_of_identities
-from diffreid_lightning.datasets.samplers import Draw, ShuffledRows, start_at_epoch
+from diffreid_lightning.datasets.samplers import Draw, ShuffledRows
 from diffreid_lightning.datasets.training_rows import digest_rows
 from diffreid_lightning.diffusion.checkpoints import locate_pipeline
 from diffreid_lightning.diffusion.latent_cache import LatentStore
@@ -31,6 +31,7 @@ from diffreid_lightning.errors import (
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.personalization.checkpoint import Identity
 from diffreid_lightning.personalization.prior_images import PriorImages, Words
+from diffreid_lightning.training.trainer_parts import start_at_epoch
 
 _UNIT = 8  # diffusers' pipelines, which generate prior images and samples, need multiples of it
 #: columns that determine an image's latents; captions may change without encoding it again

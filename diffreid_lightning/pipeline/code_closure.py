@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 _PACKAGE = __package__.partition(".")[0]
 _ROOT = Path(__file__).resolve().parents[1]
-_REGISTRY = f"{_PACKAGE}.registry"
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -38,17 +37,21 @@ def code_hash(names: Iterable[str], modules: Iterable[str]) -> str:
         64 hexadecimal digits.
     """
     # Dataset formats are listed in datasets/__init__.py, not in the registry.
-    classes = {**_read(f"{_PACKAGE}.datasets").names, **_read(_REGISTRY).names}
-    seen: dict[str, str] = {}
+    registry = _ROOT / "registry.py"
+    classes = {**_read(_ROOT / "datasets/__init__.py").names, **_read(registry).names}
+    found: dict[str, str] = {}
+    seen: set[str] = set()
     queue = [*modules, *(classes[short] for name in names if (short := name.rpartition(".")[2]) in classes)]
     while queue:
         module = queue.pop()
+        file = None if module in seen else _file(module)
+        seen.add(module)  # a class's name, too, which is no module
         # The registry imports every stage, to name their classes; nothing is computed through it.
-        if module not in seen and module != _REGISTRY and _file(module) is not None:
-            parsed = _read(module)
-            seen[module] = parsed.digest
+        if file is not None and file != registry:
+            parsed = _read(file)
+            found[module] = parsed.digest
             queue += [*parsed.imports, *_parent_packages(module)]
-    return hashlib.sha256(repr(sorted(seen.items())).encode()).hexdigest()
+    return hashlib.sha256(repr(sorted(found.items())).encode()).hexdigest()
 
 
 def own_code(names: Iterable[str]) -> dict[str, str]:
@@ -73,8 +76,7 @@ def own_code(names: Iterable[str]) -> dict[str, str]:
             if file is None:
                 continue
             try:
-                status = file.stat()
-                parsed = _parse(file, status.st_mtime_ns, status.st_size)
+                parsed = _read(file)
             except (SyntaxError, ValueError, OSError):  # a word of a config may name anything
                 continue
             found[module] = parsed.digest
@@ -114,9 +116,7 @@ def _file(module: str) -> Path | None:
     return next((file for file in candidates if file.is_file()), None)
 
 
-def _read(module: str) -> _Parsed:
-    file = _file(module)
-    assert file is not None, module
+def _read(file: Path) -> _Parsed:
     status = file.stat()
     return _parse(file, status.st_mtime_ns, status.st_size)
 

@@ -176,9 +176,9 @@ def read_chain(
             remedy="say where it works: --root DIR, or variables: {root: DIR}",
         )
     declared = [_stage(str(name), command, where) for name, command in commands.items() if command]
-    stages = tuple(_with_edges(stage, declared) for stage in declared)
+    stages = tuple(_with_edges(stage, tuple(commands)) for stage in declared)
     chain = Chain(variables, stages, *({label: str(name) for label, name in of.items() if name} for of in shown))
-    _check(chain, where)
+    _check(chain, [name for name, command in commands.items() if not command], where)
     return chain
 
 
@@ -205,14 +205,14 @@ def _stage(name: str, given: Any, where: str) -> Stage:
     return Stage(name=name, words=words, **lists, needs_package=package, all_threads=all_threads)
 
 
-def _with_edges(stage: Stage, stages: Sequence[Stage]) -> Stage:
-    """Add the stages whose folders a stage's configs name to those it reads."""
+def _with_edges(stage: Stage, stages: Sequence[str]) -> Stage:
+    """Add the stages whose folders a stage's configs name to those it reads, also those that are null."""
     named = stage.names() if stage.available else ()
-    found = [other.name for other in stages if other.name in named and other.name not in stage.reads]
+    found = [other for other in stages if other in named and other not in stage.reads]
     return replace(stage, reads=(*stage.reads, *found))
 
 
-def _check(chain: Chain, where: str) -> None:
+def _check(chain: Chain, null: Sequence[str], where: str) -> None:
     if not chain.stages:
         raise UserError(f"The chain of {where} has no stages.", looked_for="stages: {NAME: {run: ...}}")
     before: list[str] = []
@@ -224,6 +224,12 @@ def _check(chain: Chain, where: str) -> None:
                 remedy="a file that changes a chain lies over it: --config chains/tour --config FILE",
             )
         for name in stage.reads:
+            if name in null:
+                raise UserError(
+                    f"Stage {stage.name!r} of {where} reads what {name!r} makes, and that stage is null.",
+                    looked_for=str(chain.root / name),
+                    remedy=f"set {stage.name!r} to null, too, or name another folder in its command or its config",
+                )
             if name not in before:
                 raise UserError(
                     f"Stage {stage.name!r} of {where} reads {name!r}, which no earlier stage makes.",

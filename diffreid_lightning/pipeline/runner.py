@@ -17,7 +17,7 @@ from diffreid_lightning.pipeline.fingerprints import forget_hashes
 from diffreid_lightning.pipeline.graph import Chain, Stage
 from diffreid_lightning.pipeline.stage_attempt import Attempt, variables
 from diffreid_lightning.pipeline.stage_jobs import StageJobs, default_jobs
-from diffreid_lightning.pipeline.stage_plan import Planned, current, older, plan, plan_one
+from diffreid_lightning.pipeline.stage_plan import Planned, current, older, plan, plan_one, refuse_untestable
 from diffreid_lightning.pipeline.stage_process import run_logged
 from diffreid_lightning.pipeline.summary import print_report
 from diffreid_lightning.storage import locks
@@ -35,13 +35,15 @@ def run_chain(chain: Chain, stages: tuple[Stage, ...], dry_run: bool, jobs: int 
         jobs: how many stages may run at once; None for what suits the machine.
 
     Raises:
-        UserError: a stage refused its input (exit code 2), or an earlier stage is missing.
+        UserError: a stage refused its input (exit code 2) or will have nothing to test on, or an earlier stage is
+            missing.
         RunError: a stage failed.
     """
     console = Console(highlight=False, markup=False)
     forget_hashes()  # a notebook runs many chains in one process, and things change between them
     planned = plan(chain, stages)
     _print_plan(console, chain, planned)
+    refuse_untestable(chain, planned)
     outdated = ", ".join(older(chain, stages))
     if outdated:
         console.print(f"read as they are, though changed or made with other settings: {outdated}", soft_wrap=True)

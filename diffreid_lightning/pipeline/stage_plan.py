@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import re
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+from diffreid_lightning.config_files import settings_of
+from diffreid_lightning.datasets import open_dataset
+from diffreid_lightning.datasets.inspect import refuse_unanswerable
 from diffreid_lightning.errors import UserError
 from diffreid_lightning.pipeline.fingerprints import Record, begun_file, output_hash, record_file, stage_key
-from diffreid_lightning.pipeline.graph import Chain, Stage
+from diffreid_lightning.pipeline.graph import PREFIX, Chain, Stage
 from diffreid_lightning.pipeline.stage_attempt import can_go_on, read_outputs
 
 State = Literal["done", "goes on", "to do", "depends", "left out"]
@@ -73,6 +78,40 @@ def plan_one(chain: Chain, stage: Stage, waiting: set[str] | frozenset[str] = fr
             return Planned(stage, "goes on", "it was interrupted")
         return Planned(stage, "to do", "it was interrupted before its first checkpoint")
     return Planned(stage, "to do", "not run yet" if record is None else "its input, config or code has changed")
+
+
+def refuse_untestable(chain: Chain, planned: Sequence[Planned]) -> None:
+    """Refuse a stage that will test where nothing can be measured, before those in front of it take hours.
+
+    Raises:
+        UserError: the dataset it tests on has no query or gallery, or no query has a match; or it cannot be read.
+    """
+    before = None
+    for stage, state, _ in planned:
+        name = None if state in ("done", "left out") else _tested(stage)
+        if name in chain.variables:
+            manifest = open_dataset(chain.variables[name]).manifest()
+            try:
+                refuse_unanswerable(manifest)
+            except UserError as error:
+                raise UserError(
+                    f"Stage {stage.name!r} cannot test on {chain.variables[name]}. {error.what}",
+                    looked_for=error.looked_for,
+                    found=error.found,
+                    remedy=f"give --{name} folders query and gallery beside train, of other people"
+                    + (f"; or end before the stages that test: --until {before}" if before else ""),
+                ) from error
+        before = stage.name
+
+
+def _tested(stage: Stage) -> str | None:
+    """Return the variable that names what a stage tests on; None where it does not test, or on something else."""
+    if stage.words[0] not in ("fit", "test"):
+        return None
+    settings = settings_of(stage.words)
+    found = re.fullmatch(r"\$\{oc\.env:" + PREFIX + r"(\w+)[^}]*\}", str(settings.get("data.init_args.test")))
+    untested = stage.words[0] == "fit" and settings.get("test_with") == "none"
+    return None if found is None or untested else found[1].lower()
 
 
 def _lacking(chain: Chain, stage: Stage) -> Stage | None:

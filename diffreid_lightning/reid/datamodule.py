@@ -23,8 +23,8 @@ from diffreid_lightning.datasets.concat import (
     warn_of_shared_default_source,
 )
 from diffreid_lightning.datasets.holdout import hold_out_identities, trainable_rows
-from diffreid_lightning.datasets.inspect import count_unmatched
-from diffreid_lightning.datasets.samplers import PKSampler, start_at_epoch
+from diffreid_lightning.datasets.inspect import empty_split, refuse_unanswerable
+from diffreid_lightning.datasets.samplers import PKSampler
 from diffreid_lightning.datasets.training_rows import digest_rows
 from diffreid_lightning.datasets.transforms import TrainView
 from diffreid_lightning.errors import UserError, check_image_size, check_range, check_seed, check_workers, shorten
@@ -39,6 +39,7 @@ from diffreid_lightning.reid.person_images import (
     search_among,
 )
 from diffreid_lightning.reid.sample_weights import generated_weights
+from diffreid_lightning.training.trainer_parts import start_at_epoch
 
 SamplerFactory = Callable[[Sequence[int]], Sampler[Any]]
 Source = PersonDataset | str
@@ -142,7 +143,7 @@ class ReIDDataModule(LightningDataModule):
         split = np.asarray(manifest.numpy("split"))
         for name in ("query", "gallery"):
             if not (split == name).any():
-                raise self._empty(name, [manifest])
+                raise empty_split(name, [manifest])
         rows = concatenate([manifest.filter(split == "query"), manifest.filter(split == "gallery")])
         return PersonImages(rows, self.image_size, is_query=np.arange(len(rows)) < int((split == "query").sum()))
 
@@ -176,17 +177,9 @@ class ReIDDataModule(LightningDataModule):
         """Look at query and gallery before hours are spent on a network for them.
 
         Raises:
-            UserError: one of the two is empty, no query has a match, or an image cannot be read.
+            UserError: :func:`~.datasets.inspect.refuse_unanswerable` does, or an image cannot be read.
         """
-        asked = int(self.test_set.is_query.sum())
-        if count_unmatched(self._test_source.manifest()) == asked:
-            raise UserError(
-                f"None of the {asked:,} queries has a match.",
-                looked_for="a gallery image of the same person from another camera",
-                found=f"{len(self.test_set) - asked:,} gallery images of {self.test_name}",
-                remedy="see what is there with: python -m diffreid_lightning data check PATH; or train without a test: "
-                "--test_with none",
-            )
+        refuse_unanswerable(self._test_source.manifest())
         self.test_set.refuse_broken()
 
     def refuse_unanswerable_validation(self) -> None:
@@ -264,7 +257,7 @@ class ReIDDataModule(LightningDataModule):
         everybody = concatenate([manifest.filter(trainable_rows(manifest, ())) for manifest in manifests])
         people = len(everybody.identities)
         if not people:
-            return self._empty("train", manifests)
+            return empty_split("train", manifests)
         if people > 1:
             left = people - len(self._held_out)
             return UserError(
@@ -279,20 +272,6 @@ class ReIDDataModule(LightningDataModule):
             looked_for="images of two or more people in the train split",
             found=f"{len(everybody)} images of person {pid} of {source}: {shorten(str(m.root) for m in manifests)}",
             remedy="add images of other people: to train on two sources, --data.train '[FIRST, SECOND]'",
-        )
-
-    @staticmethod
-    def _empty(split: str, manifests: Sequence[Manifest]) -> UserError:
-        found = [
-            f"{path} ({', '.join(f'{n} {s}' for s, n in zip(*np.unique(splits, return_counts=True), strict=True))})"
-            for path, splits in ((m.root, np.asarray(m.numpy("split"), dtype=str)) for m in manifests)
-        ]
-        return UserError(
-            f"There is no image in the {split} split.",
-            looked_for=f"rows with split {split!r}",
-            found=shorten(found),
-            remedy="see what is there with: python -m diffreid_lightning data check PATH"
-            + ("" if split == "train" else "; or train without a test: --test_with none"),
         )
 
     # Loaders.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -27,10 +29,12 @@ def read_yaml(file: Path) -> Any:
     found = not_a_file(file)
     if found is not None:
         raise OSError(found)
-    return _read(
-        file.read_text(encoding="utf-8"),
-        lambda text: OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False),
-    )
+    return copy.deepcopy(_load(file.read_text(encoding="utf-8")))
+
+
+@functools.lru_cache(maxsize=64)  # a chain reads the configs of its stages dozens of times
+def _load(text: str) -> Any:
+    return _read(text, lambda text: OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False))
 
 
 def parse_yaml(text: str) -> Any:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 
 from diffreid_lightning.errors import UserError
 
+AnySampler = TypeVar("AnySampler", bound=Iterable[Any])
 _Data = TypeVar("_Data", bound=LightningDataModule)
 
 
@@ -42,3 +44,19 @@ def callbacks_of(trainer: Trainer) -> list[Callback]:
     """Return the trainer's callbacks, in their order."""
     callbacks: list[Callback] = getattr(trainer, "callbacks", [])
     return callbacks
+
+
+def start_at_epoch(sampler: AnySampler, trainer: Trainer | None) -> AnySampler:
+    """Set a sampler's epoch to the one that its trainer starts with.
+
+    Lightning creates the first iterator before it calls ``set_epoch``, and keeps it if a run without validation resumes
+    at the end of an epoch: that run would see epoch 0 again. A schedule that asks for the number of steps creates the
+    loader even before the trainer's progress is restored.
+    """
+    if trainer is not None and hasattr(sampler, "set_epoch"):
+        progress: Any = trainer.fit_loop.epoch_progress.current
+        loaded = getattr(getattr(trainer, "_checkpoint_connector", None), "_loaded_checkpoint", None) or {}
+        restored = loaded.get("loops", {}).get("fit_loop", {}).get("epoch_progress", {}).get("current", {})
+        # trainer.current_epoch is one too low at the end of an epoch
+        sampler.set_epoch(max(progress.processed, restored.get("processed", 0)))
+    return sampler

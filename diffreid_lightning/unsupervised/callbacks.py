@@ -13,9 +13,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from PIL import Image
 
-from diffreid_lightning.datasets.concat import cameras_are_known
 from diffreid_lightning.datasets.samplers import alternate_cameras
 from diffreid_lightning.errors import check_range
+from diffreid_lightning.metrics.functional.checks import cameras_are_known
 from diffreid_lightning.picture_logging import log_picture
 from diffreid_lightning.reid.person_images import PersonImages
 from diffreid_lightning.storage.atomic import replace_file

@@ -17,16 +17,17 @@ from diffreid_lightning.datasets import CropFolder, PersonDataset, open_dataset,
 from diffreid_lightning.datasets.concat import (
     ConcatRows,
     IdentityKey,
-    cameras_are_known,
     concatenate,
     refuse_clashing_sources,
 )
 from diffreid_lightning.datasets.holdout import trainable_rows
+from diffreid_lightning.datasets.inspect import empty_split
 from diffreid_lightning.datasets.samplers import PKSampler, ShuffledRows
 from diffreid_lightning.datasets.training_rows import digest_rows, hash_images
 from diffreid_lightning.errors import UserError, shorten
 from diffreid_lightning.manifest.manifest import Manifest
 from diffreid_lightning.manifest.provenance import describe_source
+from diffreid_lightning.metrics.functional.checks import cameras_are_known
 from diffreid_lightning.reid.datamodule import ReIDDataModule, Source
 from diffreid_lightning.reid.person_images import PersonImages
 from diffreid_lightning.unsupervised.cluster_sampler import ClusterSampler
@@ -95,7 +96,7 @@ class UnlabeledDataModule(ReIDDataModule):
     def _labeled_rows(self) -> ConcatRows:
         rows = concatenate(self._trained_manifests())
         if not len(rows):
-            raise self._empty("train", [manifest for manifest, _ in self._train_manifests])
+            raise empty_split("train", [manifest for manifest, _ in self._train_manifests])
         return rows
 
     @cached_property

@@ -181,10 +181,9 @@ def test_the_chain_for_photographs_is_planned_small(
 def test_what_cannot_be_rehearsed_is_refused(
     command: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], hint: str
 ) -> None:
-    (tmp_path / "none.yaml").write_text(
-        "stages: {generate: null, score_generated: null, select: null, pretrain: null}\n"
-    )
-    (tmp_path / "unfiltered.yaml").write_text("stages: {select: null}\n")
+    unfiltered = "stages: {select: null, pretrain: null, transfer: null%s}\ntable: {Diff-Person: null}\n"
+    (tmp_path / "unfiltered.yaml").write_text(unfiltered % "")
+    (tmp_path / "none.yaml").write_text(unfiltered % ", generate: null, score_generated: null")
     stages = "".join(f"  {name}: {{run: fit, makes: [made.txt]}}\n" for name in STAGES)
     stages = stages.replace("generate: {run: fit", "generate: {run: predict --config stages/generate", 1)
     (tmp_path / "mute.yaml").write_text(f"variables: {{root: out, data: miniperson}}\nstages:\n{stages}")

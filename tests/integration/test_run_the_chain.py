@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shlex
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +27,7 @@ from diffreid_lightning.pipeline.fingerprints import Record, forget_hashes, stag
 from diffreid_lightning.pipeline.graph import Stage, read_chain
 from tests.fixtures.checkpoint_layouts import write_checkpoint
 from tests.fixtures.command_line import run_stages_here, start
-from tests.fixtures.dataset_layouts import write_market1501
+from tests.fixtures.dataset_layouts import write_market1501, write_person_folder
 
 TINY = str(Path(__file__).parents[1] / "fixtures/tiny_chain.yaml")
 TINY_CHAIN = ("pipeline", "--config", "chains/tour", "--config", TINY)
@@ -79,6 +80,24 @@ def test_the_plan_names_every_stage(
     commands = [tuple(words[3:]) for words in by_hand[1:]]
     assert commands == [stage.words for stage in chain.stages if stage.available]
     assert not any(tmp_path.iterdir()), "a plan makes nothing"
+
+
+def test_a_chain_without_query_and_gallery_is_refused_before_it_starts(
+    command: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    people = [str(number) for number in range(20)]
+    crops = write_person_folder(tmp_path / "crops", people=people, cameras=(1,), camera_in="none")
+    words = ["pipeline", "--data", str(crops), "--identities", "null"]
+    assert command(*words) == 2
+    said = capsys.readouterr()
+    assert "transfer" in said.out and f"Stage 'transfer' cannot test on {crops}." in said.err
+    assert "no image in the query split" in said.err and "(40 train)" in said.err
+    assert not (tmp_path / "runs").exists(), "nothing was started"
+    (until,) = re.findall(r"--until \w+", said.err)
+    assert command(*words, "--dry-run", *until.split()) == 0
+    shutil.rmtree(crops)
+    write_person_folder(crops, people=people, test_people=["a", "b"], cameras=(1, 2), camera_in="none")
+    assert command(*words, "--dry-run") == 0, capsys.readouterr().err
 
 
 @pytest.mark.parametrize("stage", read_chain(["chains/tour", "chains/market1501"], {}).stages, ids=lambda s: s.name)

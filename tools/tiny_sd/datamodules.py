@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from diffreid_lightning.datasets import PersonDataset, open_dataset
-from diffreid_lightning.datasets.samplers import Draw, ShuffledRows, start_at_epoch
+from diffreid_lightning.datasets.samplers import Draw, ShuffledRows
 from diffreid_lightning.datasets.transforms import evaluation_view
 from diffreid_lightning.diffusion.latent_cache import LatentStore
 from diffreid_lightning.errors import (
@@ -24,6 +24,7 @@ from diffreid_lightning.errors import (
     check_workers,
 )
 from diffreid_lightning.manifest.manifest import Manifest
+from diffreid_lightning.training.trainer_parts import start_at_epoch
 from tools.miniperson.captions import CaptionSource, ManifestCaptions
 from tools.tiny_sd.caption_reading import MOST_VALUES
 

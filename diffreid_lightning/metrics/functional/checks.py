@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import get_args
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -64,6 +65,15 @@ def check_ids(name: str, ids: Tensor, length: int) -> np.ndarray:
     if ids.shape != (length,):
         raise UserError(f"{name} must hold one id per image.", looked_for=f"({length},)", found=str(tuple(ids.shape)))
     return ids.detach().cpu().numpy().astype(np.int64)
+
+
+def cameras_are_known(camids: npt.NDArray[np.int64]) -> bool:
+    """Tell whether camera numbers say anything: formats without cameras give all images one, or each its own.
+
+    Args:
+        camids: (N,) camera numbers of one split; in another one, copies may share a camera (``images_are_cameras``).
+    """
+    return 1 < len(np.unique(camids)) < len(camids)
 
 
 def check_pairs(

@@ -20,7 +20,7 @@ from scipy import sparse
 from torch import Tensor
 
 from diffreid_lightning.errors import UserError, check_range
-from diffreid_lightning.metrics.functional.checks import check_features
+from diffreid_lightning.metrics.functional.checks import cameras_are_known, check_features
 from diffreid_lightning.metrics.functional.knn import Neighborhoods, PooledFeatures, nearest_neighbors
 from diffreid_lightning.metrics.functional.near_pairs import Pairs, symmetric_matrix
 from diffreid_lightning.metrics.functional.reciprocal_encoding import (
@@ -105,7 +105,7 @@ def camera_jaccard_distances(
         (N, N) float32 as :func:`jaccard_distances` has it.
 
     Raises:
-        UserError: features that are empty or not finite, images of one camera only, or a parameter outside its range.
+        UserError: features that are empty or not finite, cameras that are not known, or a parameter outside its range.
         RunError: nearly all images are near each other, too many to be stored.
     """
     check_range("eps", eps, 0, 1, above=True, below=True)
@@ -144,11 +144,11 @@ def check_neighborhoods(**counts: int) -> None:
 def _check_cameras(camids: npt.NDArray[np.int64], images: int) -> None:
     if camids.shape != (images,):
         raise UserError("camids must hold one number per image.", looked_for=f"({images},)", found=str(camids.shape))
-    cameras = np.unique(camids)
-    if len(cameras) < 2:
+    if not cameras_are_known(camids):
+        seen = f"all of camera {camids[0]}" if (camids == camids[0]).all() else "each from a camera of its own"
         raise UserError(
             "A camera-aware distance needs images of at least two cameras.",
-            found=f"{images:,} images, all of camera {cameras[0]}",
+            found=f"{images:,} images, {seen}",
             remedy="use JaccardDistance for images of one camera; if there were several, their numbers were not found "
             "in the names or folders of the images.",
         )

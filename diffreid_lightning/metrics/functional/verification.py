@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from diffreid_lightning.errors import UserError, check_range
-from diffreid_lightning.metrics.functional.checks import check_features, check_ids
+from diffreid_lightning.metrics.functional.checks import cameras_are_known, check_features, check_ids
 from diffreid_lightning.metrics.functional.tiled_matmul import exact_products, inverse, norms
 
 _STEPS = 2000  # thresholds per unit of similarity
@@ -98,7 +98,7 @@ def verification_errors(
     order = np.argsort(people, kind="stable")
     _, labels = np.unique(people[order], return_inverse=True)
     cameras = cameras[order]
-    across = 1 < len(np.unique(cameras)) < len(cameras)  # one of its own for each image stands for unknown ones
+    across = cameras_are_known(cameras)
     count = int(labels[-1]) + 1
     draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples).T.astype(float)
     same, other = np.zeros((count, _BINS), np.int64), np.zeros(_BINS, np.int64)

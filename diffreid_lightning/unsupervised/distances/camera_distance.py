@@ -17,7 +17,7 @@ class CameraJaccardDistance(Distance):
     """Apply :func:`~diffreid_lightning.metrics.functional.jaccard.camera_jaccard_distances`.
 
     Neighbors are sought within the image's camera and across the others separately (Chen et al., "CA-Jaccard", CVPR
-    2024). Images of a single camera are refused: :class:`JaccardDistance` is the distance for them.
+    2024). Images of one or of unknown cameras are refused: :class:`JaccardDistance` is the distance for them.
 
     Args:
         k1_within: neighbors of the same camera, besides the image itself, that may describe an image; 1 to 1,000.
@@ -41,7 +41,7 @@ class CameraJaccardDistance(Distance):
         """Find all pairs within ``eps``; see the base.
 
         Raises:
-            UserError: features that are empty or not finite, or all images are of one camera.
+            UserError: features that are empty or not finite, or cameras that are not known.
             RunError: nearly all images are near each other, too many pairs to be stored.
         """
         return camera_jaccard_distances(

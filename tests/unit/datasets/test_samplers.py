@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from diffreid_lightning.datasets.samplers import PKSampler, ShuffledRows, draw_pk_batches, start_at_epoch
+from diffreid_lightning.datasets.samplers import PKSampler, draw_pk_batches
 from diffreid_lightning.errors import UserError
 
 
@@ -230,17 +230,3 @@ def test_a_share_of_images_that_are_not_there_is_refused(made: bool, share: floa
         draw_epoch(labels, 2, 2, generated=np.full(24, made), generated_share=share)
     with pytest.raises(UserError, match="generated_share must be at least 0 and at most 1"):
         PKSampler(labels.tolist(), 2, 2, generated_share=1.5)
-
-
-@pytest.mark.parametrize(("restored", "loaded", "epoch"), [(0, 0, 0), (3, 0, 3), (0, 3, 3)])
-def test_a_loader_that_is_made_early_begins_at_the_epoch_of_the_checkpoint(
-    restored: int, loaded: int, epoch: int
-) -> None:
-    """A schedule of steps asks for their number before Lightning restores its own progress."""
-    progress = SimpleNamespace(current=SimpleNamespace(processed=restored))
-    checkpoint = {"loops": {"fit_loop": {"epoch_progress": {"current": {"processed": loaded}}}}} if loaded else {}
-    trainer: Any = SimpleNamespace(
-        fit_loop=SimpleNamespace(epoch_progress=progress),
-        _checkpoint_connector=SimpleNamespace(_loaded_checkpoint=checkpoint),
-    )
-    assert start_at_epoch(ShuffledRows(4, 2), trainer).epoch == epoch

@@ -602,6 +602,20 @@ stages:
     assert (reads["mine"], reads["select"]) == ((), ("score_generated",))
 
 
+def test_a_stage_that_another_needs_cannot_be_null(
+    work: Work, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.yaml").write_text("stages: {pretrain: null}\n", encoding="utf-8")
+    words = ["pipeline", "--config", "chains/tour", "--config", "mine.yaml", "--dry-run"]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert "'transfer' of chains/tour, mine.yaml reads what 'pretrain' makes, and that stage is null" in said
+    for reader in ("{run: fit --config stages/transfer --model.init_from timm}", "null"):
+        text = f"stages: {{pretrain: null, transfer: {reader}}}\ntable: {{Diff-Person: null}}\n"
+        (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
+        assert main(words) == 0, capsys.readouterr().err
+
+
 def test_the_packaged_chain_has_the_edges_of_the_method() -> None:
     chain = read_chain(["chains/tour"], {})
     assert {stage.name: set(stage.reads) for stage in chain.stages if stage.name != "imagenet"} == {

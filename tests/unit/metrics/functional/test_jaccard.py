@@ -249,8 +249,9 @@ def test_parameters_out_of_range_are_refused(options: dict[str, float]) -> None:
 
 def test_unusable_features_and_cameras_are_refused() -> None:
     features, camids = unlabeled(11)
-    with pytest.raises(UserError, match="at least two cameras"):
-        camera_jaccard_distances(features, np.zeros_like(camids), 0.5)
+    for useless, seen in ((np.zeros_like(camids), "all of camera 0"), (np.arange(len(camids)), "a camera of its own")):
+        with pytest.raises(UserError, match=f"(?s)at least two cameras.*{seen}"):
+            camera_jaccard_distances(features, useless, 0.5)
     with pytest.raises(UserError, match="one number per image"):
         camera_jaccard_distances(features, camids[1:], 0.5)
     features[5, 1] = torch.nan
