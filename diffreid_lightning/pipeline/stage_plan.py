@@ -89,7 +89,7 @@ def refuse_untestable(chain: Chain, planned: Sequence[Planned]) -> None:
     before = None
     for stage, state, _ in planned:
         name = None if state in ("done", "left out") else _tested(stage)
-        if name in chain.variables:
+        if name is not None and name in chain.variables:
             manifest = open_dataset(chain.variables[name]).manifest()
             try:
                 refuse_unanswerable(manifest)
