@@ -187,9 +187,9 @@ def _dispatch(words: list[str]) -> int:
         print(write_short_help(words[0]))
         return 0
     # Import late: torch and Lightning take seconds to import, and --help should not.
-    from diffreid_lightning.cli.lightning_cli import run_command
+    from diffreid_lightning.cli.lightning_imports import lightning_cli
 
-    run_command(words[0], ["--help"] if words[1:] in (["--help", "all"], ["-h", "all"]) else words[1:])
+    lightning_cli.run_command(words[0], ["--help"] if words[1:] in (["--help", "all"], ["-h", "all"]) else words[1:])
     return 0
 
 

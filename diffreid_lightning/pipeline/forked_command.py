@@ -6,6 +6,7 @@ Not used with GPUs: whatever an import asked the driver would be shared.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import runpy
@@ -23,7 +24,7 @@ from diffreid_lightning.cores import THREADS
 
 _PACKAGE = __package__.partition(".")[0]
 #: the last is what W&B imports as a run starts, which takes as long as the rest
-_PRELOADED = (__name__, f"{_PACKAGE}.cli.lightning_cli", "wandb.sdk.launch")
+_PRELOADED = (__name__, f"{_PACKAGE}.cli.lightning_imports", "wandb.sdk.launch")
 #: signals that may come to the whole process group; not all of them are on every system
 _TO_ALL = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _served: int | None = None  # stamp of the code that the server has imported
@@ -188,6 +189,7 @@ def run_command(words: Sequence[str]) -> None:
     Raises:
         SystemExit: with the command's exit code.
     """
+    gc.freeze()  # what the server has imported: a collection would look at it and, by that, copy it
     multiprocessing.set_start_method(None, force=True)  # a loader's workers are its own
     sys.argv = [_PACKAGE, *words]
     runpy.run_module(_PACKAGE, run_name="__main__", alter_sys=True)
