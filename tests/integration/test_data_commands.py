@@ -135,8 +135,8 @@ def test_a_sheet_shows_people_and_is_the_same_every_time(
         ([], "--out FILE.png"),
         (["--out", "x.png", "--images", "0"], "at least 1"),
         (["--out", "x.png", "--split", "tain"], "nobody to show"),
-        (["--out", "file/x.png"], "A path cannot be used"),
-        (["--out", "file/below/x.png"], "A path cannot be used"),
+        (["--out", "file/x.png"], "There can be no folder"),
+        (["--out", "file/below/x.png"], "There can be no folder"),
         (["--out", "folder.png"], "A path cannot be used"),
     ],
 )
